@@ -1,0 +1,48 @@
+# What developers and CI run. Not a build system: every recipe is one command that also works without just.
+# Invariant: `just check` and .ci/run call the same recipes, so what passes here passes there.
+
+# The list of recipes.
+default:
+    @just --list --unsorted
+
+# All that must pass on any machine with a Rust toolchain and cargo-deny.
+check: fmt-check clippy test doc deny
+
+# Formats the code in place.
+fmt:
+    cargo fmt
+
+# Fails if the code is not formatted.
+fmt-check:
+    cargo fmt --check
+
+# Lints, warnings being errors.
+clippy:
+    cargo clippy --all-targets -- -D warnings
+
+# The tests that an ordinary user can run.
+test:
+    cargo test
+
+# The API documentation, broken links being errors.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Not `advisories`: they need the advisory database from the network, and what is published there tomorrow
+# would make yesterday's commit fail.
+
+# Licences, sources and doubled crates of the dependencies.
+deny:
+    cargo deny check bans licenses sources
+
+# The tests that need root, jq, strace and mounts; they fail, not skip, where one is missing.
+rig:
+    cargo test --test rig
+
+# The README's first command, run in a scratch copy of this work tree.
+first:
+    .ci/first-result
+
+# The whole suite twenty times, to find tests that only mostly pass. Stops at the first failure.
+twenty:
+    for run in $(seq 20); do echo "run $run of 20"; cargo test || exit 1; done
