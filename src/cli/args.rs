@@ -1,0 +1,382 @@
+//! The command line, as clap reads it: the documented verbs and flags, and ours beside them.
+//!
+//! Definitions only. Not here: what a verb does (its own file). The verbs stand at the top level
+//! and, as documented, under `background`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agentspool::task::{Name, Status};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::exit_code::ExitCode;
+
+/// Background tasks for agents and recipes on a file-system spool.
+#[derive(Parser)]
+#[command(name = "agentspool", version, after_help = ExitCode::table_text(), max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct Global {
+    /// The spool [default: $AGENTSPOOL_DIR, else $XDG_STATE_HOME/agentspool]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// Print one JSON object and nothing else
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print less: the bare id, no notes
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Log more to stderr; again for still more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Colour and symbols
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// A setting for this command only, over the environment and spool.json
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Manage background tasks (the same verbs, as documented)
+    Background {
+        #[command(subcommand)]
+        verb: BackgroundVerb,
+    },
+    /// Make a spool
+    Init(InitArgs),
+    /// Submit a recipe as background task
+    Submit(SubmitArgs),
+    /// List tasks, newest first
+    List(ListArgs),
+    /// Show where a task stands
+    Status(StatusArgs),
+    /// Cancel a task and wait until nothing of it is left
+    Cancel(CancelArgs),
+    /// Remove finished tasks
+    Clear(ClearArgs),
+    /// Print what a task gave
+    Result(ResultArgs),
+    /// Print a task's logs
+    Logs(LogsArgs),
+    /// Wait until tasks end
+    Wait(WaitArgs),
+    /// Run tasks: find pending ones and dispatch them
+    Watch(WatchArgs),
+    /// Remove what is old, once
+    Sweep(SweepArgs),
+    /// Recipes: what can be run
+    Recipe {
+        #[command(subcommand)]
+        verb: RecipeVerb,
+    },
+    /// Report progress from inside a task
+    Progress(ProgressArgs),
+    /// Show and set the spool's settings
+    Config {
+        #[command(subcommand)]
+        verb: Option<ConfigVerb>,
+    },
+    /// Supervise tasks (started by `watch` and by units)
+    #[command(hide = true)]
+    Runner(RunnerArgs),
+    /// Print shell completions, or manual pages into a folder
+    Completions(CompletionsArgs),
+}
+
+/// The documented group.
+#[derive(Subcommand)]
+pub(crate) enum BackgroundVerb {
+    /// Submit a recipe as background task
+    Submit(SubmitArgs),
+    /// List tasks, newest first
+    List(ListArgs),
+    /// Show where a task stands
+    Status(StatusArgs),
+    /// Cancel a task and wait until nothing of it is left
+    Cancel(CancelArgs),
+    /// Remove finished tasks
+    Clear(ClearArgs),
+    /// Print what a task gave
+    Result(ResultArgs),
+    /// Print a task's logs
+    Logs(LogsArgs),
+    /// Wait until tasks end
+    Wait(WaitArgs),
+}
+
+impl From<BackgroundVerb> for Verb {
+    fn from(verb: BackgroundVerb) -> Verb {
+        match verb {
+            BackgroundVerb::Submit(args) => Verb::Submit(args),
+            BackgroundVerb::List(args) => Verb::List(args),
+            BackgroundVerb::Status(args) => Verb::Status(args),
+            BackgroundVerb::Cancel(args) => Verb::Cancel(args),
+            BackgroundVerb::Clear(args) => Verb::Clear(args),
+            BackgroundVerb::Result(args) => Verb::Result(args),
+            BackgroundVerb::Logs(args) => Verb::Logs(args),
+            BackgroundVerb::Wait(args) => Verb::Wait(args),
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct InitArgs {
+    /// The folder [default: the spool of --spool and the environment]
+    pub dir: Option<PathBuf>,
+    /// Let members of this group submit
+    #[arg(long)]
+    pub group: Option<String>,
+}
+
+/// What a task is made of; shared by `submit` and `recipe run`.
+#[derive(Args, Default)]
+pub(crate) struct TaskArgs {
+    /// Input data: JSON, @FILE, or - for stdin; other text becomes {"input": "…"}
+    #[arg(short, long)]
+    pub input: Option<String>,
+    /// Config overrides: a JSON object, @FILE, or - for stdin
+    #[arg(short, long)]
+    pub config: Option<String>,
+    /// Session: its tasks run one after another and share a folder
+    #[arg(short, long)]
+    pub session_id: Option<Name>,
+    /// How long it may run: 300, 90s, 1h30m [default: the recipe's, else the spool's 300]
+    #[arg(long, value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// What to call the task
+    #[arg(long)]
+    pub name: Option<Name>,
+    /// Your own notes: a JSON object
+    #[arg(long)]
+    pub metadata: Option<String>,
+    /// A variable for the recipe, if it accepts it; without a value, the one of this shell
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct SubmitArgs {
+    /// Recipe name to execute
+    #[arg(long, required_unless_present = "batch")]
+    pub recipe: Option<Name>,
+    #[command(flatten)]
+    pub task: TaskArgs,
+    /// Wait for the end: the log goes to stderr, the output to stdout
+    #[arg(long, conflicts_with = "batch")]
+    pub wait: bool,
+    /// Requests as JSON Lines from a file, or - for stdin; prints one id a line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "metadata", "env"])]
+    pub batch: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    /// Only tasks of this status: pending, running, completed, failed, cancelled
+    #[arg(long)]
+    pub status: Option<Status>,
+    /// Which page
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub page: u64,
+    /// Tasks on a page
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub page_size: u64,
+    /// Count the tasks of each status as well
+    #[arg(long)]
+    pub counts: bool,
+    /// Show moments instead of durations
+    #[arg(long)]
+    pub absolute: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    /// Id, part of an id, name, or `last`
+    pub task: String,
+    /// Show moments as well
+    #[arg(long)]
+    pub absolute: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct CancelArgs {
+    /// Id, part of an id, name, or `last`
+    pub task: String,
+    /// Leave the marker and do not wait for the end
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ClearArgs {
+    /// Cancel what is pending or running first, then remove everything
+    #[arg(long)]
+    pub all: bool,
+    /// Only tasks that ended at least so long ago: 3600, 90s, 1h30m
+    #[arg(long, value_name = "N", value_parser = parse_duration)]
+    pub older_than: Option<Duration>,
+    /// Only tasks of this status
+    #[arg(long)]
+    pub status: Option<Status>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ResultArgs {
+    /// Id, part of an id, name, or `last`
+    pub task: String,
+}
+
+#[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// Id, part of an id, name, or `last`
+    pub task: String,
+    /// Follow from the first byte until the task ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only stdout
+    #[arg(long, conflicts_with = "stderr")]
+    pub stdout: bool,
+    /// Only stderr
+    #[arg(long)]
+    pub stderr: bool,
+    /// Only the last N lines of each
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<usize>,
+    /// Of this attempt [default: the latest]
+    #[arg(long)]
+    pub attempt: Option<u32>,
+}
+
+#[derive(Args)]
+pub(crate) struct WaitArgs {
+    /// Ids, parts of ids, names, or `last`
+    #[arg(required_unless_present_any = ["all", "session"])]
+    pub tasks: Vec<String>,
+    /// All tasks that are pending or running now
+    #[arg(long, conflicts_with = "tasks")]
+    pub all: bool,
+    /// All tasks of a session that are pending or running now
+    #[arg(long, value_name = "SESSION", conflicts_with_all = ["tasks", "all"])]
+    pub session: Option<Name>,
+    /// Give up waiting after this (exit code 124); the tasks go on
+    #[arg(long, value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Exit with the recipe's own code
+    #[arg(long)]
+    pub propagate: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct WatchArgs {
+    /// Leave as soon as nothing is left to do
+    #[arg(long)]
+    pub drain: bool,
+    /// Started by a command, with the start lock as stdin
+    #[arg(long, hide = true)]
+    pub autostarted: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct SweepArgs {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RecipeVerb {
+    /// List the recipes
+    List,
+    /// Show one recipe
+    Info {
+        /// Its name
+        name: Name,
+    },
+    /// Run a recipe and wait for it, or submit it with --background
+    Run(RecipeRunArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct RecipeRunArgs {
+    /// Its name
+    pub name: Name,
+    /// Submit it as background task and return
+    #[arg(long)]
+    pub background: bool,
+    #[command(flatten)]
+    pub task: TaskArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ProgressArgs {
+    /// Percent, from 0 to 100
+    pub percent: f64,
+    /// What is being done
+    #[arg(short, long)]
+    pub message: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Print one setting
+    Get {
+        /// Its name
+        key: String,
+    },
+    /// Write a setting into spool.json
+    Set {
+        /// Its name
+        key: String,
+        /// Its value
+        value: String,
+    },
+    /// Take a setting out of spool.json
+    Unset {
+        /// Its name
+        key: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct RunnerArgs {
+    /// Run this one task (0: a result stands; 75: taken, or no slot free)
+    #[arg(long, value_name = "ID")]
+    pub once: Option<agentspool::task::TaskId>,
+}
+
+#[derive(Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell
+    #[arg(required_unless_present = "man")]
+    pub shell: Option<clap_complete::Shell>,
+    /// Write manual pages into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub man: Option<PathBuf>,
+}
+
+/// `300`, `90s`, `5m`, `1h30m`; a bare number is seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let seconds: Result<f64, _> = text.parse();
+    if let Ok(seconds) = seconds {
+        return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
+    }
+    humantime::parse_duration(text)
+        .map_err(|_| "expected seconds or a duration as 90s, 5m, 1h30m".to_owned())
+}

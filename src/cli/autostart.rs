@@ -1,0 +1,96 @@
+//! Starting a watcher by itself, so that the first `submit` on a new machine just works.
+//!
+//! The task is published first and a watcher looked for second, while a leaving watcher leaves
+//! first and looks for tasks second: one of the two always sees the other. Invariant: whoever
+//! starts one holds `watchers/start` until the new one holds its own file, so only one is started.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use agentspool::spool::Spool;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::Context;
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+/// What a watcher says on its stdout once it is seen by others.
+pub(super) const READY: &[u8] = b"ready\n";
+/// The program that is running, whatever became of its file.
+pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Context {
+    /// Sees to it that somebody runs tasks, where that is allowed; else says that nobody does.
+    pub fn ensure_watcher(&self, spool: &Spool) -> Result<(), CliError> {
+        let allowed = spool.settings().autostart
+            && spool.is_owner()
+            && !spool.is_group()
+            && !self.env.is_inside_a_task();
+        if !allowed {
+            return self.note_without_watcher(spool);
+        }
+        if spool.has_watcher()? {
+            return Ok(());
+        }
+        if let Err(error) = self.start_watcher(spool) {
+            // The task is safe; it waits for a watcher.
+            self.out.note(format!("note: {}", error.message));
+            self.note_without_watcher(spool)?;
+        }
+        Ok(())
+    }
+
+    fn start_watcher(&self, spool: &Spool) -> Result<(), CliError> {
+        let Some(lock) = spool.start_lock(START_PATIENCE)? else {
+            return Err(failed("another command has been starting one for too long"));
+        };
+        // While we waited for our turn, somebody else's watcher may have come.
+        if spool.has_watcher()? {
+            return Ok(());
+        }
+        let mut child = Command::new(OWN_PROGRAM)
+            .arg0("agentspool")
+            .args(self.arguments_for_children(spool))
+            .args(["watch", "--autostarted"])
+            .env_clear()
+            .envs(self.env.for_autostart())
+            .current_dir("/")
+            .stdin(Stdio::from(lock.into_file()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(spool.watcher_log()?))
+            .spawn()
+            .map_err(|error| failed(&error.to_string()))?;
+        let Some(stdout) = child.stdout.take() else {
+            return Err(failed("it has no stdout"));
+        };
+        wait_until_ready(std::os::fd::OwnedFd::from(stdout).into())
+    }
+}
+
+fn wait_until_ready(mut stdout: File) -> Result<(), CliError> {
+    let patience = Timespec {
+        tv_sec: START_PATIENCE.as_secs() as i64,
+        tv_nsec: 0,
+    };
+    let fd = PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN);
+    if poll(&mut [fd], Some(&patience)) == Ok(0) {
+        return Err(failed("it was not ready within 5 s"));
+    }
+    let mut said = [0u8; READY.len()];
+    match stdout.read_exact(&mut said) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(failed("it ended at once; see watchers/log in the spool")),
+    }
+}
+
+fn failed(why: &str) -> CliError {
+    CliError::new(
+        ExitCode::General,
+        format!("failed to start a watcher: {why}"),
+    )
+}

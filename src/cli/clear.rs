@@ -1,0 +1,140 @@
+//! `agentspool clear`: remove finished tasks because a person asks for it.
+//!
+//! Neither retention settings nor the sweeper's clock check apply. Plans first, so that `--dry-run`
+//! says exactly what would be done.
+
+use std::time::Duration;
+
+use agentspool::clock;
+use agentspool::spool::Spool;
+use agentspool::sweeper::remove_task;
+use agentspool::task::{Status, TaskId};
+use serde_json::json;
+
+use super::Context;
+use super::args::ClearArgs;
+use super::cancel::cancel;
+use super::exit_code::ExitCode;
+use super::interrupt::Interrupt;
+use super::report::CliError;
+
+/// What is to be done.
+#[derive(Default)]
+struct Plan {
+    cancel: Vec<TaskId>,
+    remove: Vec<TaskId>,
+}
+
+pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliError> {
+    let spool = context.open_spool()?;
+    let plan = plan(&spool, args)?;
+    if args.dry_run {
+        return tell_plan(context, &plan);
+    }
+    let interrupt = Interrupt::listen()?;
+    // All markers first, then the waiting: the graces run side by side.
+    for id in &plan.cancel {
+        cancel(&spool, *id, false, &interrupt)?;
+    }
+    for id in &plan.cancel {
+        cancel(&spool, *id, true, &interrupt)?;
+    }
+    let (mut cleared, mut skipped, mut freed_bytes) = (Vec::new(), Vec::new(), 0);
+    for id in plan.cancel.into_iter().chain(plan.remove) {
+        match remove_task(&spool, id) {
+            Ok(Some(bytes)) => {
+                cleared.push(id);
+                freed_bytes += bytes;
+            }
+            Ok(None) => skipped.push(id),
+            Err(error) if error.is_denied() => {
+                context.out.note(format!("note: {error}"));
+                skipped.push(id);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let out = &context.out;
+    if out.is_json() {
+        out.object(&json!({
+            "ok": true, "cleared": cleared.len(), "task_ids": cleared, "skipped": skipped,
+            "freed_bytes": freed_bytes,
+        }))?;
+    } else if out.is_quiet() {
+        for id in &cleared {
+            out.line(id.to_string())?;
+        }
+    } else {
+        out.line(format!("Cleared {} tasks", cleared.len()))?;
+        if !skipped.is_empty() {
+            out.note(format!(
+                "{} tasks are held by somebody and were left",
+                skipped.len()
+            ));
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+fn plan(spool: &Spool, args: &ClearArgs) -> Result<Plan, CliError> {
+    let now = clock::wall();
+    let mut plan = Plan::default();
+    for id in spool.task_ids()? {
+        let Some(view) = spool.views(&[id])?.pop() else {
+            continue;
+        };
+        let status = view.status.status;
+        let wanted = args.status.is_none_or(|wanted| wanted == status);
+        if !wanted {
+            continue;
+        }
+        if !status.is_terminal() {
+            if args.all {
+                plan.cancel.push(id);
+            }
+            continue;
+        }
+        if is_old_enough(&view.status, args.older_than, now) {
+            plan.remove.push(id);
+        }
+    }
+    if args
+        .status
+        .is_some_and(|status: Status| !status.is_terminal())
+        && !args.all
+    {
+        return Err(CliError::usage("only finished tasks are cleared")
+            .hint("--all cancels pending and running ones first"));
+    }
+    Ok(plan)
+}
+
+fn is_old_enough(
+    status: &agentspool::task::StatusFile,
+    older_than: Option<Duration>,
+    now: agentspool::task::Timestamp,
+) -> bool {
+    let Some(least) = older_than else { return true };
+    status
+        .completed_at
+        .is_some_and(|at| now.seconds_since(at) >= least.as_secs_f64())
+}
+
+fn tell_plan(context: &Context, plan: &Plan) -> Result<ExitCode, CliError> {
+    let out = &context.out;
+    if out.is_json() {
+        out.object(&json!({
+            "ok": true, "dry_run": true, "cleared": 0, "task_ids": [],
+            "would_cancel": plan.cancel, "would_clear": plan.remove, "skipped": [],
+            "freed_bytes": 0,
+        }))?;
+    } else {
+        for id in &plan.cancel {
+            out.line(format!("would cancel and clear {id}"))?;
+        }
+        for id in &plan.remove {
+            out.line(format!("would clear {id}"))?;
+        }
+    }
+    Ok(ExitCode::Done)
+}

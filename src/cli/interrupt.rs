@@ -1,0 +1,48 @@
+//! Ctrl-C while waiting: noticed, told, and never passed on to a task.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+/// Readable once Ctrl-C or TERM came.
+pub(crate) struct Interrupt {
+    socket: UnixStream,
+}
+
+impl Interrupt {
+    pub fn listen() -> Result<Interrupt, CliError> {
+        let failed = |error: std::io::Error| {
+            CliError::new(
+                ExitCode::General,
+                format!("failed to listen to signals: {error}"),
+            )
+        };
+        let (socket, ring) = UnixStream::pair().map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            let ring = ring.try_clone().map_err(failed)?;
+            signal_hook::low_level::pipe::register(signal, ring).map_err(failed)?;
+        }
+        Ok(Interrupt { socket })
+    }
+
+    /// An error with exit code 130 once it came.
+    pub fn check(&self, what_goes_on: &str) -> Result<(), CliError> {
+        let mut bytes = [0u8; 16];
+        match rustix::io::read(&self.socket, &mut bytes) {
+            Ok(read) if read > 0 => {
+                let message = format!("interrupted; {what_goes_on} goes on");
+                Err(CliError::new(ExitCode::Interrupted, message))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsFd for Interrupt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

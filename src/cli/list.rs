@@ -1,0 +1,246 @@
+//! `agentspool list`: a page of tasks, newest first.
+//!
+//! Costs one listing of names and one status file for each shown row. A filter by `pending` or
+//! `running` reads only what the hints say is open.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agentspool::spool::{Spool, TaskView};
+use agentspool::task::{Status, TaskId};
+use serde_json::json;
+use unicode_width::UnicodeWidthStr;
+
+use super::Context;
+use super::args::ListArgs;
+use super::exit_code::ExitCode;
+use super::json::TaskJson;
+use super::report::CliError;
+
+/// The documented width of the panel; a narrower terminal gets a narrower one.
+const PANEL_WIDTH: usize = 79;
+
+/// The tasks of a page, and how many there are in all where that is known.
+struct Page {
+    rows: Vec<TaskView>,
+    total: Option<usize>,
+}
+
+pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliError> {
+    let spool = context.open_spool()?;
+    let size = usize::try_from(args.page_size).unwrap_or(usize::MAX);
+    let skip = usize::try_from(args.page - 1)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(size);
+    let page = match args.status {
+        None => all(&spool, skip, size)?,
+        Some(status) => filtered(&spool, status, skip, size)?,
+    };
+    let counts = if args.counts {
+        Some(count(&spool)?)
+    } else {
+        None
+    };
+    if context.out.is_json() {
+        let tasks: Vec<TaskJson> = page.rows.iter().map(TaskJson::from).collect();
+        let mut object = json!({
+            "ok": true, "tasks": tasks, "total": page.total,
+            "page": args.page, "page_size": args.page_size,
+        });
+        if let Some(counts) = counts {
+            object["counts"] = json!(counts);
+        }
+        context.out.object(&object)?;
+    } else if context.out.is_quiet() {
+        for view in &page.rows {
+            context.out.line(view.status.task_id.to_string())?;
+        }
+    } else if context.out.is_fancy() {
+        for line in panel(&page, context.out.width(), args.absolute) {
+            context.out.line(line)?;
+        }
+        if let Some(counts) = counts {
+            context.out.line(counts_line(&counts))?;
+        }
+    } else {
+        for view in &page.rows {
+            context.out.line(row(view))?;
+        }
+        if let Some(counts) = counts {
+            context.out.note(counts_line(&counts));
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+fn all(spool: &Spool, skip: usize, size: usize) -> Result<Page, CliError> {
+    let ids = spool.task_ids()?;
+    let shown: Vec<TaskId> = ids.iter().copied().skip(skip).take(size).collect();
+    Ok(Page {
+        rows: spool.views(&shown)?,
+        total: Some(ids.len()),
+    })
+}
+
+fn filtered(spool: &Spool, status: Status, skip: usize, size: usize) -> Result<Page, CliError> {
+    let is_open = !status.is_terminal();
+    let ids = if is_open {
+        let mut open = spool.open_ids()?;
+        open.reverse();
+        open
+    } else {
+        spool.task_ids()?
+    };
+    let mut rows = Vec::new();
+    let mut found = 0;
+    for id in ids {
+        let Some(view) = spool.views(&[id])?.pop() else {
+            continue;
+        };
+        if view.status.status != status {
+            continue;
+        }
+        if found >= skip && rows.len() < size {
+            rows.push(view);
+        }
+        found += 1;
+        // Of what is open all is counted; of what is finished only the page is read.
+        if !is_open && rows.len() == size {
+            break;
+        }
+    }
+    Ok(Page {
+        rows,
+        total: is_open.then_some(found),
+    })
+}
+
+fn count(spool: &Spool) -> Result<BTreeMap<&'static str, usize>, CliError> {
+    let mut counts: BTreeMap<&'static str, usize> = Status::ALL
+        .iter()
+        .map(|status| (status.as_str(), 0))
+        .collect();
+    for id in spool.task_ids()? {
+        if let Some(view) = spool.views(&[id])?.pop() {
+            *counts.entry(view.status.status.as_str()).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}
+
+fn counts_line(counts: &BTreeMap<&'static str, usize>) -> String {
+    let words = Status::ALL.iter().map(|status| {
+        format!(
+            "{} {status}",
+            counts.get(status.as_str()).copied().unwrap_or(0)
+        )
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// What a task is called in lists: its name, its label, else its recipe.
+pub(super) fn title(view: &TaskView) -> String {
+    let status = &view.status;
+    let name = status.name.as_ref().map(|name| name.to_string());
+    let recipe = || status.recipe.as_ref().map(|recipe| recipe.to_string());
+    name.or_else(|| status.label.clone())
+        .or_else(recipe)
+        .unwrap_or_else(|| "?".to_owned())
+}
+
+/// One tab-separated line for pipes: id, status, name, recipe, seconds.
+pub(super) fn row(view: &TaskView) -> String {
+    let status = &view.status;
+    let name = status
+        .name
+        .as_ref()
+        .map(|name| name.as_str())
+        .or(status.label.as_deref());
+    let recipe = status.recipe.as_ref().map(|recipe| recipe.as_str());
+    let seconds = status
+        .duration_seconds
+        .map(|seconds| format!("{seconds:.1}"));
+    format!(
+        "{}\t{}\t{}\t{}\t{}",
+        status.task_id,
+        status.status,
+        name.unwrap_or("-"),
+        recipe.unwrap_or("-"),
+        seconds.as_deref().unwrap_or("-"),
+    )
+}
+
+fn symbol(status: Status) -> &'static str {
+    match status {
+        Status::Pending => "⏳",
+        Status::Running => "🔄",
+        Status::Completed => "✅",
+        Status::Failed => "❌",
+        Status::Cancelled => "🚫",
+    }
+}
+
+fn panel(page: &Page, terminal: usize, absolute: bool) -> Vec<String> {
+    let inner = PANEL_WIDTH.min(terminal.max(40)) - 2;
+    let title = "─ Background Tasks ";
+    let mut lines = vec![format!("╭{title}{}╮", "─".repeat(inner - title.width()))];
+    for view in &page.rows {
+        lines.push(boxed(&panel_row(view, absolute), inner));
+    }
+    if page.rows.is_empty() {
+        lines.push(boxed("  No tasks", inner));
+    }
+    lines.push(format!("╰{}╯", "─".repeat(inner)));
+    if let Some(total) = page.total
+        && total > page.rows.len()
+    {
+        lines.push(format!(
+            "{} of {total} tasks; see --page and --page-size",
+            page.rows.len()
+        ));
+    }
+    lines
+}
+
+fn panel_row(view: &TaskView, absolute: bool) -> String {
+    let status = &view.status;
+    let mut text = format!(
+        "  {} [{}] {} - {}",
+        symbol(status.status),
+        status.task_id.short(),
+        title(view),
+        status.status
+    );
+    if absolute {
+        let moment = status
+            .completed_at
+            .or(status.started_at)
+            .unwrap_or(status.created_at);
+        text.push_str(&format!(" ({moment})"));
+    } else if status.status == Status::Running
+        && let Some(seconds) = status.duration_seconds
+    {
+        let whole = Duration::from_secs(seconds as u64);
+        text.push_str(&format!(" ({})", humantime::format_duration(whole)));
+    }
+    if let Some(condition) = status.condition {
+        text.push_str(&format!(" ({})", condition.as_str()));
+    }
+    text
+}
+
+/// A line between the panel's borders; what is too wide is cut.
+fn boxed(text: &str, inner: usize) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        let mut longer = shown.clone();
+        longer.push(c);
+        if longer.width() > inner - 1 {
+            shown.push('…');
+            break;
+        }
+        shown = longer;
+    }
+    let padding = inner.saturating_sub(shown.width());
+    format!("│{shown}{}│", " ".repeat(padding))
+}

@@ -1,0 +1,102 @@
+//! People and scripts: the commands, what they print, and how they end.
+//!
+//! Belongs to the binary, not to the library: only here is anything printed, read from the
+//! environment, or turned into an exit code. One file per verb. Invariant: there is one way out,
+//! [`run`], and with `--json` stdout is one JSON object, errors included.
+
+mod args;
+mod autostart;
+mod cancel;
+mod clear;
+mod completions;
+mod config;
+mod env;
+mod exit_code;
+mod init;
+mod interrupt;
+mod json;
+mod list;
+mod log;
+mod logs;
+mod output;
+mod place;
+mod progress;
+mod recipe;
+mod report;
+mod result;
+mod runner;
+mod status;
+mod submit;
+mod sweep;
+mod wait;
+mod watch;
+
+use std::ffi::OsString;
+use std::process::ExitCode as ProcessExitCode;
+
+use args::{Cli, Verb};
+use clap::Parser;
+use exit_code::ExitCode;
+use output::Output;
+use report::CliError;
+
+/// What a verb needs besides its own arguments.
+pub(crate) struct Context {
+    pub out: Output,
+    pub env: env::Environment,
+    pub global: args::Global,
+}
+
+/// Does what the arguments say.
+pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    // Whoever shares a spool with us shares it through its group, never with the world.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
+    let env = env::Environment::read();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return output::clap_error(&error, wants_json(&arguments)).into(),
+    };
+    let out = Output::new(&cli.global, &env);
+    let mut context = Context {
+        out,
+        env,
+        global: cli.global,
+    };
+    let ended = dispatch(&mut context, cli.verb);
+    let code = match ended {
+        Ok(code) => code,
+        Err(error) => context.out.error(&error),
+    };
+    code.into()
+}
+
+fn wants_json(arguments: &[OsString]) -> bool {
+    arguments
+        .iter()
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument == "--json")
+}
+
+fn dispatch(context: &mut Context, verb: Verb) -> Result<ExitCode, CliError> {
+    log::start(context, &verb)?;
+    match verb {
+        Verb::Background { verb } => dispatch(context, verb.into()),
+        Verb::Init(args) => init::run(context, &args),
+        Verb::Submit(args) => submit::run(context, args),
+        Verb::List(args) => list::run(context, &args),
+        Verb::Status(args) => status::run(context, &args),
+        Verb::Cancel(args) => cancel::run(context, &args),
+        Verb::Clear(args) => clear::run(context, &args),
+        Verb::Result(args) => result::run(context, &args),
+        Verb::Logs(args) => logs::run(context, &args),
+        Verb::Wait(args) => wait::run(context, &args),
+        Verb::Watch(args) => watch::run(context, &args),
+        Verb::Sweep(args) => sweep::run(context, &args),
+        Verb::Recipe { verb } => recipe::run(context, verb),
+        Verb::Progress(args) => progress::run(context, &args),
+        Verb::Config { verb } => config::run(context, verb),
+        Verb::Runner(args) => runner::run(context, &args),
+        Verb::Completions(args) => completions::run(context, &args),
+    }
+}

@@ -1,0 +1,167 @@
+//! Everything that is printed: what people read, what scripts read, what goes wrong.
+//!
+//! The one file that writes to stdout and stderr. Invariants: with `--json` stdout gets one JSON
+//! object and nothing else; colour and symbols only where a terminal wants them.
+
+use std::io::{self, IsTerminal, Write};
+
+use agentspool::task::Json;
+use serde::Serialize;
+use serde_json::json;
+
+use super::args::{Color, Global};
+use super::env::Environment;
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+/// Where and how to print.
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+    color: Color,
+    is_dumb: bool,
+}
+
+impl Output {
+    pub fn new(global: &Global, env: &Environment) -> Output {
+        let choice = match global.color {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        };
+        choice.write_global();
+        let is_dumb = env.get("TERM").is_none_or(|term| term == "dumb");
+        Output {
+            json: global.json,
+            quiet: global.quiet,
+            color: global.color,
+            is_dumb,
+        }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether panels and symbols are wanted on stdout.
+    pub fn is_fancy(&self) -> bool {
+        // NO_COLOR and `--color never` take the colour away, not the panel.
+        self.color == Color::Always || (io::stdout().is_terminal() && !self.is_dumb)
+    }
+
+    /// Whether stderr takes colour.
+    pub fn colours_stderr(&self) -> bool {
+        !matches!(
+            anstream::AutoStream::choice(&io::stderr()),
+            anstream::ColorChoice::Never
+        )
+    }
+
+    /// Whether a progress bar may be painted on stderr.
+    pub fn may_animate(&self) -> bool {
+        !self.json && !self.quiet && io::stderr().is_terminal() && !self.is_dumb
+    }
+
+    /// The width of the terminal; 80 where there is none.
+    pub fn width(&self) -> usize {
+        let size = rustix::termios::tcgetwinsize(io::stdout());
+        size.ok()
+            .map(|size| usize::from(size.ws_col))
+            .filter(|width| *width > 0)
+            .unwrap_or(80)
+    }
+
+    /// One line for people, on stdout.
+    pub fn line(&self, text: impl AsRef<str>) -> Result<(), CliError> {
+        Ok(writeln!(anstream::stdout(), "{}", text.as_ref())?)
+    }
+
+    /// Bytes of a task, on stdout, as they are.
+    pub fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes)?;
+        Ok(stdout.flush()?)
+    }
+
+    /// Bytes of a task, on stderr, as they are.
+    pub fn error_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
+        Ok(io::stderr().write_all(bytes)?)
+    }
+
+    /// A task's output for people: text as text, anything else as JSON.
+    pub fn value(&self, value: &Json) -> Result<(), CliError> {
+        match value.to::<String>() {
+            Ok(text) => self.line(text),
+            Err(_) => self.line(value.text()),
+        }
+    }
+
+    /// The one JSON object of this command.
+    pub fn object<T: Serialize>(&self, value: &T) -> Result<(), CliError> {
+        let text = serde_json::to_string(value).map_err(|e| {
+            CliError::new(
+                ExitCode::General,
+                format!("failed to write the output as JSON: {e}"),
+            )
+        })?;
+        self.bytes(format!("{text}\n").as_bytes())
+    }
+
+    /// A remark on stderr; nothing with `--quiet`.
+    pub fn note(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            let _ = writeln!(anstream::stderr(), "{}", text.as_ref());
+        }
+    }
+
+    /// Tells an error, and what the command ends with.
+    pub fn error(&self, error: &CliError) -> ExitCode {
+        if error.is_silent {
+            return error.code;
+        }
+        if self.json {
+            let object = json!({
+                "ok": false, "error": error.message, "code": error.code.number(),
+            });
+            let _ = self.object(&object);
+            return error.code;
+        }
+        use owo_colors::OwoColorize;
+        let mut stderr = anstream::stderr();
+        let _ = writeln!(stderr, "{} {}", "error:".red().bold(), error.message);
+        for hint in &error.hints {
+            let _ = writeln!(stderr, "{} {hint}", "hint:".cyan());
+        }
+        error.code
+    }
+}
+
+/// A command line that clap refuses, or asks clap about.
+pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
+    use clap::error::ErrorKind;
+    let is_answer = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    if is_answer {
+        let _ = error.print();
+        return ExitCode::Done;
+    }
+    if as_json {
+        let text = error.to_string();
+        let line = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
+        let object = json!({ "ok": false, "error": line, "code": ExitCode::Usage.number() });
+        let _ = writeln!(io::stdout(), "{object}");
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::Usage
+}

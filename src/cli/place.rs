@@ -1,0 +1,110 @@
+//! Which spool a command means, and how it is opened or made.
+//!
+//! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current
+//! folder by itself. Only the default one is made without being asked for.
+
+use std::path::PathBuf;
+
+use agentspool::config::{Overrides, SettingsError, parse_value};
+use agentspool::spool::{OpenError, Spool};
+use agentspool::task::Name;
+use serde_json::{Map, Value};
+
+use super::Context;
+use super::env;
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+impl Context {
+    /// The spool's folder, and whether it is the default one.
+    pub fn spool_path(&self) -> Result<(PathBuf, bool), CliError> {
+        if let Some(path) = &self.global.spool {
+            return Ok((path.clone(), false));
+        }
+        if let Some(path) = self.env.get(env::DIR) {
+            return Ok((PathBuf::from(path), false));
+        }
+        let default = self.env.default_spool();
+        default.map(|path| (path, true)).ok_or_else(|| {
+            CliError::usage("no spool is named, and without HOME there is no default one")
+                .hint("use --spool DIR or set AGENTSPOOL_DIR")
+        })
+    }
+
+    /// Opens the spool.
+    pub fn open_spool(&self) -> Result<Spool, CliError> {
+        let (path, _) = self.spool_path()?;
+        Ok(Spool::open(&path, self.overrides()?)?)
+    }
+
+    /// Opens the spool, making the default one when it is not there.
+    pub fn open_or_make_spool(&self) -> Result<Spool, CliError> {
+        let (path, is_default) = self.spool_path()?;
+        match Spool::open(&path, self.overrides()?) {
+            Err(OpenError::Absent { .. }) if is_default => {
+                Ok(Spool::init(&path, None, self.overrides()?)?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    /// Settings by `--set` and by variables.
+    pub fn overrides(&self) -> Result<Overrides, CliError> {
+        let mut flags = Map::new();
+        for setting in &self.global.settings {
+            let (key, value) = split_setting(setting)?;
+            flags.insert(key, value);
+        }
+        Ok(Overrides {
+            flags,
+            environment: self.env.settings()?,
+        })
+    }
+
+    /// What a process we start needs to see the same spool and settings.
+    pub fn arguments_for_children(&self, spool: &Spool) -> Vec<String> {
+        let mut arguments = vec![
+            "--spool".to_owned(),
+            spool.path().to_string_lossy().into_owned(),
+        ];
+        for setting in &self.global.settings {
+            arguments.extend(["--set".to_owned(), setting.clone()]);
+        }
+        arguments
+    }
+
+    /// Says that nobody will run anything, where that matters.
+    pub fn note_without_watcher(&self, spool: &Spool) -> Result<(), CliError> {
+        if !spool.has_watcher()? {
+            self.out.note(format!(
+                "note: no watcher is running on {0}; start one with `agentspool --spool {0} watch`",
+                spool.path().display()
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn split_setting(text: &str) -> Result<(String, Value), SettingsError> {
+    let Some((key, value)) = text.split_once('=') else {
+        let problem = "must be given as KEY=VALUE".to_owned();
+        return Err(SettingsError::Invalid {
+            name: text.to_owned(),
+            problem,
+        });
+    };
+    Ok((key.to_owned(), parse_value(key, value)?))
+}
+
+/// A name on the command line that must be a recipe of this spool.
+pub(crate) fn recipe_path(spool: &Spool) -> agentspool::recipe::RecipePath {
+    agentspool::recipe::RecipePath::new(spool.recipes_path(), &spool.settings().recipe_path)
+}
+
+/// For messages: a task that is only a drop so far.
+pub(crate) fn not_admitted(name: &Name) -> CliError {
+    CliError::new(
+        ExitCode::General,
+        format!("{name} is a drop that no watcher has admitted yet"),
+    )
+}

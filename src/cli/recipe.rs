@@ -1,0 +1,151 @@
+//! `agentspool recipe list | info | run`.
+
+use agentspool::recipe::{FindError, Kind, OnLost, Recipe, SessionMode};
+use agentspool::task::Name;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::args::{RecipeRunArgs, RecipeVerb};
+use super::exit_code::ExitCode;
+use super::place::recipe_path;
+use super::report::CliError;
+use super::{submit, wait};
+
+pub(super) fn run(context: &Context, verb: RecipeVerb) -> Result<ExitCode, CliError> {
+    match verb {
+        RecipeVerb::List => list(context),
+        RecipeVerb::Info { name } => info(context, &name),
+        RecipeVerb::Run(args) => run_one(context, &args),
+    }
+}
+
+/// `recipe run` waits and shows; with `--background` it is `submit`.
+fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError> {
+    let spool = context.open_or_make_spool()?;
+    let task = submit::submit_one(context, &spool, &args.name, &args.task)?;
+    if args.background {
+        submit::tell(context, &task, Some("Task submitted to background"))?;
+        return Ok(ExitCode::Done);
+    }
+    wait::wait_and_show(context, &spool, &task)
+}
+
+fn list(context: &Context) -> Result<ExitCode, CliError> {
+    let spool = context.open_or_make_spool()?;
+    let recipes = recipe_path(&spool).all();
+    let out = &context.out;
+    if out.is_json() {
+        let rows: Vec<Value> = recipes
+            .iter()
+            .map(|(name, found)| row(context, name, found))
+            .collect();
+        out.object(&json!({ "ok": true, "recipes": rows }))?;
+        return Ok(ExitCode::Done);
+    }
+    let widest = recipes
+        .iter()
+        .map(|(name, _)| name.as_str().len())
+        .max()
+        .unwrap_or(0);
+    for (name, found) in &recipes {
+        let text = match (found, problem(context, found)) {
+            (_, Some(problem)) => format!("cannot run: {problem}"),
+            (Ok(recipe), None) => recipe.manifest.description.clone(),
+            (Err(error), None) => error.to_string(),
+        };
+        if out.is_quiet() {
+            out.line(name.as_str())?;
+        } else {
+            out.line(format!("{:widest$}  {text}", name.as_str()).trim_end())?;
+        }
+    }
+    if recipes.is_empty() {
+        let folder = spool.recipes_path();
+        out.note(format!(
+            "no recipes; put a script or a folder into {}",
+            folder.display()
+        ));
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Why a recipe cannot run, if so.
+fn problem(context: &Context, found: &Result<Recipe, FindError>) -> Option<String> {
+    let search = context.env.get("PATH").map(|path| path.as_os_str());
+    match found {
+        Ok(recipe) => recipe
+            .check_runnable(search)
+            .err()
+            .map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn row(context: &Context, name: &Name, found: &Result<Recipe, FindError>) -> Value {
+    let recipe = found.as_ref().ok();
+    json!({
+        "name": name,
+        "kind": recipe.map(|recipe| recipe.kind.as_str()),
+        "description": recipe.map(|recipe| recipe.manifest.description.as_str()),
+        "path": recipe.map(|recipe| recipe.path.as_path()),
+        "problem": problem(context, found),
+    })
+}
+
+fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
+    let spool = context.open_or_make_spool()?;
+    let recipe = recipe_path(&spool).find(name)?;
+    let search = context.env.get("PATH").map(|path| path.as_os_str());
+    let problem = recipe
+        .check_runnable(search)
+        .err()
+        .map(|error| error.to_string());
+    let manifest = &recipe.manifest;
+    let timeout = manifest.timeout_sec.unwrap_or(spool.settings().timeout_sec);
+    let on_lost = match manifest.on_lost {
+        OnLost::Fail => "fail",
+        OnLost::Requeue => "requeue",
+    };
+    let session = match manifest.session {
+        SessionMode::Serial => "serial",
+        SessionMode::Parallel => "parallel",
+    };
+    let out = &context.out;
+    if out.is_json() {
+        // Values of [env] may be secrets; their names are not.
+        out.object(&json!({
+            "ok": true, "name": recipe.name, "kind": recipe.kind.as_str(), "path": recipe.path,
+            "description": manifest.description, "command": manifest.command,
+            "timeout_sec": timeout, "on_lost": on_lost, "max_attempts": manifest.max_attempts,
+            "max_concurrent": manifest.max_concurrent, "session": session,
+            "env": manifest.env.keys().collect::<Vec<_>>(), "env_accept": manifest.env_accept,
+            "env_file": manifest.env_file, "config": manifest.config, "problem": problem,
+        }))?;
+        return Ok(ExitCode::Done);
+    }
+    out.line(format!("Recipe: {}", recipe.name))?;
+    if !manifest.description.is_empty() {
+        out.line(format!("Description: {}", manifest.description))?;
+    }
+    out.line(format!("Kind: {}", recipe.kind.as_str()))?;
+    out.line(format!("Path: {}", recipe.path.display()))?;
+    if recipe.kind == Kind::Folder {
+        out.line(format!("Command: {}", manifest.command.join(" ")))?;
+    }
+    out.line(format!("Timeout: {timeout}s"))?;
+    out.line(format!("When its runner dies: {on_lost}"))?;
+    out.line(format!("Tasks of a session: {session}"))?;
+    if let Some(most) = manifest.max_concurrent {
+        out.line(format!("At once: {most}"))?;
+    }
+    for (key, value) in &manifest.config {
+        out.line(format!("Config: {key} = {}", value.text()))?;
+    }
+    if !manifest.env_accept.is_empty() {
+        out.line(format!("Accepts --env: {}", manifest.env_accept.join(" ")))?;
+    }
+    if let Some(problem) = problem {
+        out.line(format!("Cannot run: {problem}"))?;
+    }
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,205 @@
+//! From the library's typed errors to one line, hints and an exit code.
+//!
+//! The words come from the library; here is decided what they mean for a script. Invariant: every
+//! kind of error has a code of its own choosing, by matches without a catch-all.
+
+use agentspool::config::SettingsError;
+use agentspool::recipe::FindError;
+use agentspool::runner::ControlError;
+use agentspool::spool::{IoError, OpenError, ReadError, ResolveError, SubmitError};
+use agentspool::task::{InvalidName, RequestError};
+use agentspool::watcher::WatchError;
+
+use super::exit_code::ExitCode;
+
+/// An error as it is told.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    pub code: ExitCode,
+    pub message: String,
+    pub hints: Vec<String>,
+    /// The reader of our output went away: nobody is left to tell.
+    pub is_silent: bool,
+}
+
+impl CliError {
+    pub fn new(code: ExitCode, message: impl Into<String>) -> CliError {
+        CliError {
+            code,
+            message: message.into(),
+            hints: Vec::new(),
+            is_silent: false,
+        }
+    }
+
+    pub fn usage(message: impl Into<String>) -> CliError {
+        CliError::new(ExitCode::Usage, message)
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> CliError {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl From<IoError> for CliError {
+    fn from(error: IoError) -> CliError {
+        use rustix::io::Errno;
+        let cannot_use = matches!(
+            error.errno(),
+            Some(
+                Errno::NOSPC
+                    | Errno::DQUOT
+                    | Errno::ROFS
+                    | Errno::ACCESS
+                    | Errno::PERM
+                    | Errno::IO
+                    | Errno::NOENT
+                    | Errno::NOTDIR
+            )
+        );
+        let code = if cannot_use {
+            ExitCode::SpoolUnusable
+        } else {
+            ExitCode::General
+        };
+        let hint = match error.errno() {
+            Some(Errno::NOSPC | Errno::DQUOT) => {
+                Some("make room, for instance with `agentspool clear`")
+            }
+            Some(Errno::ROFS) => Some("mount the file system writable, or choose another --spool"),
+            Some(Errno::ACCESS | Errno::PERM) => Some("run the command as the spool's owner"),
+            _ => None,
+        };
+        let told = CliError::new(code, error.to_string());
+        match hint {
+            Some(hint) => told.hint(hint),
+            None => told,
+        }
+    }
+}
+
+impl From<OpenError> for CliError {
+    fn from(error: OpenError) -> CliError {
+        let message = error.to_string();
+        match error {
+            OpenError::Io(error) => error.into(),
+            OpenError::Absent { path } => CliError::new(ExitCode::SpoolUnusable, message).hint(
+                format!("make one with `agentspool init {}`", path.display()),
+            ),
+            OpenError::Occupied { .. }
+            | OpenError::Newer { .. }
+            | OpenError::Settings { .. }
+            | OpenError::Network { .. } => CliError::new(ExitCode::SpoolUnusable, message),
+            OpenError::Foreign { .. } => CliError::new(ExitCode::Refused, message),
+            OpenError::NoGroup(_) => CliError::usage(message),
+        }
+    }
+}
+
+impl From<SubmitError> for CliError {
+    fn from(error: SubmitError) -> CliError {
+        let message = error.to_string();
+        match error {
+            SubmitError::NoRoom { .. } => CliError::new(ExitCode::SpoolUnusable, message),
+            SubmitError::Request(error) => error.into(),
+            SubmitError::Io(error) => CliError {
+                message,
+                ..error.into()
+            },
+        }
+    }
+}
+
+impl From<RequestError> for CliError {
+    fn from(error: RequestError) -> CliError {
+        CliError::usage(error.to_string())
+    }
+}
+
+impl From<ReadError> for CliError {
+    fn from(error: ReadError) -> CliError {
+        let message = error.to_string();
+        match error {
+            ReadError::Io(error) => error.into(),
+            ReadError::Damaged { .. } | ReadError::Newer { .. } => {
+                CliError::new(ExitCode::General, message)
+            }
+        }
+    }
+}
+
+impl From<ResolveError> for CliError {
+    fn from(error: ResolveError) -> CliError {
+        let message = error.to_string();
+        match error {
+            ResolveError::NotFound(_) | ResolveError::Empty => {
+                CliError::new(ExitCode::NotFound, message).hint("see `agentspool list`")
+            }
+            ResolveError::Rejected { .. } => CliError::new(ExitCode::NotFound, message),
+            ResolveError::Ambiguous { .. } => {
+                CliError::usage(message).hint("give more characters of the id")
+            }
+            ResolveError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<FindError> for CliError {
+    fn from(error: FindError) -> CliError {
+        let message = error.to_string();
+        match error {
+            FindError::NotFound { .. } => {
+                CliError::new(ExitCode::NotFound, message).hint("see `agentspool recipe list`")
+            }
+            FindError::Broken { .. } => CliError::usage(message),
+            FindError::Missing { .. } => CliError::new(ExitCode::Missing, message),
+        }
+    }
+}
+
+impl From<SettingsError> for CliError {
+    fn from(error: SettingsError) -> CliError {
+        CliError::usage(error.to_string()).hint("see `agentspool config`")
+    }
+}
+
+impl From<InvalidName> for CliError {
+    fn from(error: InvalidName) -> CliError {
+        CliError::usage(error.to_string())
+    }
+}
+
+impl From<WatchError> for CliError {
+    fn from(error: WatchError) -> CliError {
+        let message = error.to_string();
+        match error {
+            WatchError::NotOwner(_) => CliError::new(ExitCode::Refused, message),
+            WatchError::Signals(_) => CliError::new(ExitCode::General, message),
+            WatchError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<ControlError> for CliError {
+    fn from(error: ControlError) -> CliError {
+        CliError::new(ExitCode::General, error.to_string())
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    /// Our own output: a pipe whose reader left ends the command without a word.
+    fn from(error: std::io::Error) -> CliError {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            let gone = CliError::new(ExitCode::Done, "the reader of the output is gone");
+            return CliError {
+                is_silent: true,
+                ..gone
+            };
+        }
+        CliError::new(
+            ExitCode::General,
+            format!("failed to write the output: {error}"),
+        )
+    }
+}

@@ -1,0 +1,63 @@
+//! `agentspool runner` (hidden): a runner as a process, for the pool and for units.
+
+use std::os::fd::OwnedFd;
+
+use agentspool::runner::{Control, Runner, Surroundings};
+use agentspool::task::Answer;
+
+use super::Context;
+use super::args::RunnerArgs;
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+/// What `runner --once` ends with when the task was taken or no slot was free: sysexits' EX_TEMPFAIL.
+const TRY_AGAIN: u8 = 75;
+
+pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliError> {
+    let mut spool = context.open_spool()?;
+    let _ = rustix::thread::set_name(c"agentspool");
+    let surroundings = Surroundings {
+        environment: context.env.for_recipes(),
+        tools: std::env::current_exe()
+            .ok()
+            .and_then(|exe| Some(exe.parent()?.to_owned())),
+    };
+    let Some(id) = args.once else {
+        let control = Control::new(take_stdin()?, take_stdout()?)?;
+        Runner::new(&mut spool, surroundings, control).serve()?;
+        return Ok(ExitCode::Done);
+    };
+    let control = Control::new(None, None)?;
+    match Runner::new(&mut spool, surroundings, control).once(id)? {
+        Answer::Finished(_) => Ok(ExitCode::Done),
+        Answer::Taken { .. } | Answer::NoSlot(_) | Answer::NotYet(_) => {
+            Ok(ExitCode::Propagated(TRY_AGAIN))
+        }
+    }
+}
+
+/// The pipes as files of our own; /dev/null takes their places, so that nothing started from here
+/// can hold them open.
+fn take_stdin() -> Result<Option<OwnedFd>, CliError> {
+    let pipe = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(lost)?;
+    rustix::stdio::dup2_stdin(dev_null()?).map_err(lost)?;
+    Ok(Some(pipe))
+}
+
+fn take_stdout() -> Result<Option<OwnedFd>, CliError> {
+    let pipe = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(lost)?;
+    rustix::stdio::dup2_stdout(dev_null()?).map_err(lost)?;
+    Ok(Some(pipe))
+}
+
+fn dev_null() -> Result<OwnedFd, CliError> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).map_err(lost)
+}
+
+fn lost(errno: rustix::io::Errno) -> CliError {
+    CliError::new(
+        ExitCode::General,
+        format!("failed to take the watcher's pipes: {errno}"),
+    )
+}

@@ -1,0 +1,120 @@
+//! `agentspool status ID`: where a task stands.
+
+use agentspool::spool::{Spool, Target, TaskView};
+use agentspool::task::{Condition, Status};
+
+use super::Context;
+use super::args::StatusArgs;
+use super::exit_code::ExitCode;
+use super::json::{TaskJson, ok};
+use super::report::CliError;
+
+pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
+    let spool = context.open_spool()?;
+    let id = match spool.resolve(&args.task)? {
+        Target::Task(id) => id,
+        Target::Drop(name) => {
+            if context.out.is_json() {
+                context.out.object(&ok(&TaskJson::of_drop(&name)))?;
+            } else {
+                context
+                    .out
+                    .line(format!("Task: {name} (a drop, not admitted yet)"))?;
+                context.out.line("Status: pending")?;
+            }
+            context.note_without_watcher(&spool)?;
+            return Ok(ExitCode::Done);
+        }
+    };
+    let gone = || {
+        CliError::new(
+            ExitCode::NotFound,
+            format!("the task {id} was just removed"),
+        )
+    };
+    let view = spool.task(id)?.ok_or_else(gone)?.view()?;
+    show(context, &spool, &view, args.absolute)?;
+    Ok(ExitCode::Done)
+}
+
+fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Result<(), CliError> {
+    let out = &context.out;
+    let status = &view.status;
+    if out.is_json() {
+        out.object(&ok(&TaskJson::from(view)))?;
+    } else {
+        out.line(format!("Task: {}", status.task_id))?;
+        out.line(format!("Status: {}", status.status))?;
+        out.line(format!("Progress: {:.0}%", status.progress * 100.0))?;
+        if let Some(seconds) = status.duration_seconds {
+            out.line(format!("Duration: {seconds:.1}s"))?;
+        }
+        let recipe = status.recipe.as_ref().map_or("?", |recipe| recipe.as_str());
+        out.line(format!("Recipe: {recipe}"))?;
+        if let Some(session) = &status.session_id {
+            out.line(format!("Session: {session}"))?;
+        }
+        for line in more_lines(view, absolute) {
+            out.line(line)?;
+        }
+    }
+    if !status.status.is_terminal() {
+        context.note_without_watcher(spool)?;
+    }
+    Ok(())
+}
+
+/// What the page does not show, only where there is something to say.
+fn more_lines(view: &TaskView, absolute: bool) -> Vec<String> {
+    let status = &view.status;
+    let mut lines = Vec::new();
+    if let Some(name) = status
+        .name
+        .as_ref()
+        .map(|n| n.as_str())
+        .or(status.label.as_deref())
+    {
+        lines.push(format!("Name: {name}"));
+    }
+    if let Some(message) = &status.message {
+        lines.push(format!("Message: {message}"));
+    }
+    if let Some(condition) = status.condition {
+        lines.push(format!(
+            "Condition: {} ({})",
+            condition.as_str(),
+            explain(condition)
+        ));
+    }
+    if let Some(error) = &status.error {
+        lines.push(format!("Error: {}", error.message));
+    }
+    if status.attempt > 1 {
+        lines.push(format!("Attempt: {}", status.attempt));
+    }
+    if status.log_bytes_dropped > 0 {
+        lines.push(format!(
+            "Log: {} bytes were cut out of its middle",
+            status.log_bytes_dropped
+        ));
+    }
+    if absolute {
+        lines.push(format!("Created: {}", status.created_at));
+        lines.extend(status.started_at.map(|at| format!("Started: {at}")));
+        lines.extend(status.completed_at.map(|at| format!("Ended: {at}")));
+    }
+    if status.status == Status::Pending && status.condition == Some(Condition::Damaged) {
+        lines.push("Files: kept as they are; `agentspool cancel` ends the task".to_owned());
+    }
+    lines
+}
+
+fn explain(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Retrying => "an attempt was lost; another one follows",
+        Condition::Interrupted => "its runner died; the next one decides what becomes of it",
+        Condition::Stuck => "a process of it does not die",
+        Condition::Damaged => "a file of it cannot be read",
+        Condition::Newer => "written by a newer agentspool",
+    }
+}

@@ -1,0 +1,79 @@
+//! `agentspool watch`: the watcher as a process.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use agentspool::watcher::{Left, Options, Watcher};
+use serde_json::json;
+
+use super::Context;
+use super::args::WatchArgs;
+use super::autostart::{OWN_PROGRAM, READY};
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliError> {
+    let spool = context.open_spool()?;
+    let _ = rustix::thread::set_name(c"agentspool");
+    if args.autostarted {
+        // Away from the terminal and the shell of whoever started it.
+        let _ = rustix::process::setsid();
+        // Under the start lock: a watcher that came in between makes this one superfluous.
+        if spool.has_watcher()? {
+            release_start_lock()?;
+            return Ok(ExitCode::Done);
+        }
+    }
+    let options = Options {
+        program: PathBuf::from(OWN_PROGRAM),
+        arguments: context.arguments_for_children(&spool),
+        autostarted: args.autostarted,
+        drain: args.drain,
+    };
+    let mut watcher = Watcher::new(spool, options)?;
+    if args.autostarted {
+        release_start_lock()?;
+    }
+    tracing::info!(
+        spool = %watcher.spool().path().display(),
+        pid = rustix::process::getpid().as_raw_nonzero().get(),
+        "watching"
+    );
+    let left = watcher.run();
+    let running = watcher.running();
+    let why = match left {
+        Left::Stopped => "stopped",
+        Left::Idle => "nothing is left to do",
+        Left::Replaced => "another watcher took over",
+    };
+    tracing::info!(running, "{why}; running tasks go on");
+    if context.out.is_json() {
+        context
+            .out
+            .object(&json!({ "ok": true, "left": why, "running": running }))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Tells the starter that we are seen, and lets go of what it gave us: stdin is the start lock,
+/// stdout its pipe.
+fn release_start_lock() -> Result<(), CliError> {
+    let mut stdout = std::io::stdout().lock();
+    // A starter that was killed in between needs no answer.
+    let _ = stdout.write_all(READY).and_then(|()| stdout.flush());
+    let null = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
+    let replaced = null.and_then(|null| {
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)
+    });
+    replaced.map_err(|errno| {
+        CliError::new(
+            ExitCode::General,
+            format!("failed to leave the starter's pipes: {errno}"),
+        )
+    })
+}

@@ -1,0 +1,140 @@
+//! What the kernel tells about processes: `/proc`, read and never written.
+//!
+//! Not the killing (`runner/group.rs`). A number alone is never trusted: a pid counts only
+//! together with its start time (SPOOL-SAFETY hazard 45). Invariant: whatever cannot be read is
+//! "not there", because a process may leave between any two lines of this file.
+#![expect(clippy::disallowed_methods, reason = "/proc is not the spool")]
+
+use std::path::Path;
+
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+/// A process that cannot be mistaken for a later one with the same number, within one boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessKey {
+    /// The number.
+    pub pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`: clock ticks after boot.
+    pub start: u64,
+}
+
+/// One line of the process table.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Who.
+    pub key: ProcessKey,
+    /// Its parent.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Whether it has ended and only waits to be reaped.
+    pub is_zombie: bool,
+}
+
+/// Reads a small text file; `None` when it cannot be read.
+pub fn read_text(path: impl AsRef<Path>) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+/// The inode of this process's pid namespace, as text; empty where `/proc` does not say.
+pub fn pid_namespace() -> String {
+    let link = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    link.to_string_lossy()
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect()
+}
+
+/// This process.
+pub fn own_key() -> ProcessKey {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    entry(pid).map_or(ProcessKey { pid, start: 0 }, |entry| entry.key)
+}
+
+/// What is known of one process.
+pub fn entry(pid: i32) -> Option<Entry> {
+    let text = read_text(format!("/proc/{pid}/stat"))?;
+    // The second field is the program's name in parentheses and may hold anything, also ") ".
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(Entry {
+        key: ProcessKey {
+            pid,
+            start: fields.get(19)?.parse().ok()?,
+        },
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        is_zombie: matches!(*fields.first()?, "Z" | "X"),
+    })
+}
+
+/// Whether exactly this process is still there and not a zombie.
+pub fn is_alive(key: ProcessKey) -> bool {
+    entry(key.pid).is_some_and(|entry| entry.key == key && !entry.is_zombie)
+}
+
+/// Every process that can be seen.
+pub fn all() -> Vec<Entry> {
+    let Ok(listing) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    listing
+        .filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(entry)
+        .collect()
+}
+
+/// All descendants of this process, zombies left out.
+pub fn descendants() -> Vec<Entry> {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let table = all();
+    let mut family = vec![me];
+    let mut found = Vec::new();
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        next += 1;
+        for entry in table.iter().filter(|entry| entry.parent == parent) {
+            family.push(entry.key.pid);
+            if !entry.is_zombie {
+                found.push(*entry);
+            }
+        }
+    }
+    found
+}
+
+/// The direct children of this process's main thread, zombies included. `None` on kernels without
+/// `CONFIG_PROC_CHILDREN`.
+pub fn children() -> Option<Vec<i32>> {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let text = read_text(format!("/proc/self/task/{me}/children"))?;
+    Some(
+        text.split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect(),
+    )
+}
+
+/// Every process whose environment holds exactly the entry `NAME=value`; this process left out.
+/// Only processes of the same user can be read, or all of them by root.
+pub fn with_environment(name: &str, value: &str) -> Vec<Entry> {
+    let wanted = format!("{name}={value}").into_bytes();
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let mut found = all();
+    found.retain(|entry| {
+        !entry.is_zombie
+            && entry.key.pid != me
+            && std::fs::read(format!("/proc/{}/environ", entry.key.pid))
+                .is_ok_and(|environ| environ.split(|b| *b == 0).any(|item| item == wanted))
+    });
+    found
+}
+
+/// A handle on exactly this process; `None` when it has gone or another one has its number.
+pub fn open(key: ProcessKey) -> Option<std::os::fd::OwnedFd> {
+    let pid = Pid::from_raw(key.pid)?;
+    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+    // Looked at after the handle was taken: from here on the number cannot be given away unseen.
+    (entry(key.pid)?.key == key).then_some(fd)
+}

@@ -1,0 +1,351 @@
+//! Where recipes are: the spool's own `recipes/`, then the folders its settings list.
+//!
+//! Three kinds, one name each. Invariant: a name never leads out of the folder it was looked for
+//! in, because a [`Name`] is one path component and no more.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use super::manifest::{DEFAULT_ATTEMPTS, Manifest, parse_env_file};
+use super::praisonai;
+use crate::task::Name;
+
+const MANIFEST: &str = "recipe.toml";
+/// Endings a single file's recipe name leaves out.
+const SCRIPT_ENDINGS: [&str; 2] = ["sh", "py"];
+/// A description stands in a script's first lines or nowhere.
+const DESCRIPTION_LINES: usize = 10;
+
+/// What kind of thing a recipe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder with `recipe.toml`.
+    Folder,
+    /// One executable file.
+    Executable,
+    /// A folder of PraisonAI's.
+    PraisonAi,
+}
+
+impl Kind {
+    /// The word for lists.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Folder => "folder",
+            Kind::Executable => "executable",
+            Kind::PraisonAi => "praisonai",
+        }
+    }
+}
+
+/// A recipe that was found.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// Its name.
+    pub name: Name,
+    /// Its kind.
+    pub kind: Kind,
+    /// The folder or the file.
+    pub path: PathBuf,
+    /// What it says about itself.
+    pub manifest: Manifest,
+}
+
+/// Why a recipe cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Nothing of this name anywhere on the path.
+    #[error(
+        "no recipe is called {name:?}{}; looked in {}",
+        did_you_mean(suggestions),
+        list(searched)
+    )]
+    NotFound {
+        /// The name asked for.
+        name: String,
+        /// Names that are near.
+        suggestions: Vec<String>,
+        /// The folders searched.
+        searched: Vec<PathBuf>,
+    },
+    /// It is there and cannot be used.
+    #[error("cannot use the recipe {}: {problem}", path.display())]
+    Broken {
+        /// Its folder or file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Something it needs is not installed.
+    #[error("the recipe {name} cannot run: {problem}")]
+    Missing {
+        /// The recipe.
+        name: Name,
+        /// What is missing.
+        problem: String,
+    },
+}
+
+fn did_you_mean(suggestions: &[String]) -> String {
+    match suggestions {
+        [] => String::new(),
+        names => format!(" (did you mean {}?)", names.join(" or ")),
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let shown: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    shown.join(", ")
+}
+
+/// The folders that are searched, in order.
+#[derive(Clone, Debug)]
+pub struct RecipePath {
+    folders: Vec<PathBuf>,
+}
+
+impl RecipePath {
+    /// The spool's own folder first, then what the settings list.
+    pub fn new(own: PathBuf, listed: &[String]) -> RecipePath {
+        let mut folders = vec![own];
+        folders.extend(listed.iter().map(PathBuf::from));
+        RecipePath { folders }
+    }
+
+    /// The folders.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    /// Finds a recipe by its name.
+    pub fn find(&self, name: &Name) -> Result<Recipe, FindError> {
+        for folder in &self.folders {
+            let endings = SCRIPT_ENDINGS
+                .iter()
+                .map(|ending| format!("{name}.{ending}"));
+            for candidate in std::iter::once(name.to_string()).chain(endings) {
+                let path = folder.join(candidate);
+                if let Some(recipe) = load(name, &path)? {
+                    return Ok(recipe);
+                }
+            }
+        }
+        Err(self.not_found(name.as_str()))
+    }
+
+    /// The error for a name nobody has, with what was probably meant.
+    pub fn not_found(&self, name: &str) -> FindError {
+        let mut near: Vec<(f64, String)> = self
+            .names()
+            .into_iter()
+            .map(|known| {
+                (
+                    strsim::jaro_winkler(known.as_str(), name),
+                    known.to_string(),
+                )
+            })
+            .filter(|(likeness, _)| *likeness > 0.75)
+            .collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let suggestions = near.into_iter().take(3).map(|(_, known)| known).collect();
+        FindError::NotFound {
+            name: name.to_owned(),
+            suggestions,
+            searched: self.folders.clone(),
+        }
+    }
+
+    /// Every recipe there is, by name; those that cannot be used come with the reason.
+    pub fn all(&self) -> Vec<(Name, Result<Recipe, FindError>)> {
+        self.names()
+            .into_iter()
+            .map(|name| (name.clone(), self.find(&name)))
+            .collect()
+    }
+
+    fn names(&self) -> Vec<Name> {
+        let mut names: Vec<Name> = Vec::new();
+        for folder in &self.folders {
+            for entry in WalkDir::new(folder)
+                .min_depth(1)
+                .max_depth(1)
+                .into_iter()
+                .flatten()
+            {
+                names.extend(recipe_name(entry.path()));
+            }
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// The name under which a path is a recipe, if it is one.
+fn recipe_name(path: &Path) -> Option<Name> {
+    if path.is_dir() {
+        let is_recipe = path.join(MANIFEST).is_file() || praisonai::is_recipe(path);
+        return is_recipe
+            .then(|| path.file_name()?.to_str()?.parse().ok())
+            .flatten();
+    }
+    if !is_executable(path) {
+        return None;
+    }
+    let is_script = path
+        .extension()
+        .is_some_and(|e| SCRIPT_ENDINGS.iter().any(|s| e == *s));
+    let name = if is_script {
+        path.file_stem()?
+    } else {
+        path.file_name()?
+    };
+    name.to_str()?.parse().ok()
+}
+
+fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// Reads the recipe at a path; `None` when there is none.
+fn load(name: &Name, path: &Path) -> Result<Option<Recipe>, FindError> {
+    let broken = |problem: String| FindError::Broken {
+        path: path.to_owned(),
+        problem,
+    };
+    let recipe = |kind, manifest| {
+        Some(Recipe {
+            name: name.clone(),
+            kind,
+            path: path.into(),
+            manifest,
+        })
+    };
+    let manifest_path = path.join(MANIFEST);
+    if manifest_path.is_file() {
+        let text = std::fs::read_to_string(&manifest_path)
+            .map_err(|error| broken(format!("{MANIFEST} cannot be read: {error}")))?;
+        let manifest =
+            Manifest::parse(&text).map_err(|error| broken(format!("{MANIFEST}: {error}")))?;
+        return Ok(recipe(Kind::Folder, manifest));
+    }
+    if praisonai::is_recipe(path) {
+        let description = "a PraisonAI recipe".to_owned();
+        return Ok(recipe(
+            Kind::PraisonAi,
+            Manifest {
+                description,
+                ..Manifest::default()
+            },
+        ));
+    }
+    if path.is_file() && !is_executable(path) {
+        return Err(broken("the file is not executable (chmod +x)".into()));
+    }
+    if !is_executable(path) {
+        return Ok(None);
+    }
+    let manifest = Manifest {
+        description: describe_script(path),
+        command: vec![path.to_string_lossy().into_owned()],
+        max_attempts: DEFAULT_ATTEMPTS,
+        ..Manifest::default()
+    };
+    Ok(recipe(Kind::Executable, manifest))
+}
+
+/// The `# description: …` line near the top of a script; empty for anything else.
+fn describe_script(path: &Path) -> String {
+    use std::io::Read;
+    let mut head = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut head));
+    if read.is_err() || !head.starts_with(b"#!") {
+        return String::new();
+    }
+    String::from_utf8_lossy(&head)
+        .lines()
+        .take(DESCRIPTION_LINES)
+        .find_map(|line| line.trim().strip_prefix("# description:"))
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+impl Recipe {
+    /// The folder the recipe's own files are in.
+    pub fn folder(&self) -> &Path {
+        match self.kind {
+            Kind::Folder | Kind::PraisonAi => &self.path,
+            Kind::Executable => self.path.parent().unwrap_or(&self.path),
+        }
+    }
+
+    /// The program to start: a path with a slash in it is found in the recipe's folder.
+    pub fn program(&self) -> PathBuf {
+        let first = self.manifest.command.first().map_or("", String::as_str);
+        if first.contains('/') {
+            self.folder().join(first)
+        } else {
+            PathBuf::from(first)
+        }
+    }
+
+    /// Looks whether the recipe could run with this PATH; `None` leaves programs on PATH unchecked,
+    /// because the watcher that will run it may have another one.
+    pub fn check_runnable(&self, search: Option<&OsStr>) -> Result<(), FindError> {
+        let missing = |problem: String| {
+            Err(FindError::Missing {
+                name: self.name.clone(),
+                problem,
+            })
+        };
+        if self.kind == Kind::PraisonAi {
+            return missing(praisonai::CANNOT_RUN.to_owned());
+        }
+        let program = self.program();
+        if program.components().count() > 1 {
+            return match std::fs::metadata(&program) {
+                Err(error) => missing(format!("{}: {error}", program.display())),
+                Ok(_) if !is_executable(&program) => missing(format!(
+                    "{} is not executable (chmod +x)",
+                    program.display()
+                )),
+                Ok(_) => Ok(()),
+            };
+        }
+        match search {
+            Some(search)
+                if !std::env::split_paths(search).any(|dir| is_executable(&dir.join(&program))) =>
+            {
+                missing(format!(
+                    "the program {} is not on PATH: install it",
+                    program.display()
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The variables of the recipe's `env_file`.
+    pub fn env_file(&self) -> Result<Vec<(String, String)>, FindError> {
+        let Some(file) = &self.manifest.env_file else {
+            return Ok(Vec::new());
+        };
+        let path = self.folder().join(file);
+        let broken = |problem: String| FindError::Broken {
+            path: path.clone(),
+            problem,
+        };
+        let metadata = std::fs::metadata(&path).map_err(|error| broken(error.to_string()))?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(broken("others may read it: chmod 600".into()));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| broken(error.to_string()))?;
+        parse_env_file(&text).map_err(|error| broken(error.to_string()))
+    }
+}

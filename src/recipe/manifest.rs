@@ -1,0 +1,251 @@
+//! `recipe.toml`: what a recipe says about how it wants to be run.
+//!
+//! Not where it is (`find.rs`). Invariant: a [`Manifest`] that was read has a command and values
+//! within their limits; a typo in a key is an error, not a default.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::task::Json;
+
+/// What becomes of a task whose runner died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLost {
+    /// It failed: an agent that spent money must not silently spend it again.
+    #[default]
+    Fail,
+    /// It is tried again, at most `max_attempts` times in all.
+    Requeue,
+}
+
+/// How tasks of one session meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionMode {
+    /// One after another, in the order of submission.
+    #[default]
+    Serial,
+    /// As they come.
+    Parallel,
+}
+
+/// What a recipe says. Every field has a default but `command`.
+#[derive(Clone, Debug, Default)]
+pub struct Manifest {
+    /// One line for `recipe list`.
+    pub description: String,
+    /// The program and its arguments; no shell. A program with a slash in it is found in the
+    /// recipe's folder, any other on PATH.
+    pub command: Vec<String>,
+    /// Seconds it may run when the request does not say.
+    pub timeout_sec: Option<f64>,
+    /// What happens when its runner dies.
+    pub on_lost: OnLost,
+    /// Attempts in all, with `on_lost = "requeue"`.
+    pub max_attempts: u32,
+    /// Tasks of this recipe at once.
+    pub max_concurrent: Option<u32>,
+    /// Tasks of one session.
+    pub session: SessionMode,
+    /// Variables a submitter may set.
+    pub env_accept: Vec<String>,
+    /// A file of `NAME=value` lines, for secrets; relative to the recipe's folder.
+    pub env_file: Option<String>,
+    /// Variables the recipe always gets.
+    pub env: BTreeMap<String, String>,
+    /// Defaults under the request's config.
+    pub config: BTreeMap<String, Json>,
+}
+
+/// Attempts in all when a recipe asks for another one after a loss and does not say how many.
+pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ManifestError(String);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    description: String,
+    command: Vec<String>,
+    timeout: Option<toml::Value>,
+    #[serde(default)]
+    on_lost: OnLost,
+    max_attempts: Option<u32>,
+    max_concurrent: Option<u32>,
+    #[serde(default)]
+    session: SessionMode,
+    #[serde(default)]
+    env_accept: Vec<String>,
+    env_file: Option<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    config: BTreeMap<String, toml::Value>,
+}
+
+impl Manifest {
+    /// Reads the text of a `recipe.toml`.
+    pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
+        let refuse = |problem: &str| Err(ManifestError(problem.to_owned()));
+        let written: Written =
+            toml::from_str(text).map_err(|e| ManifestError(e.to_string().trim_end().to_owned()))?;
+        if written.command.first().is_none_or(String::is_empty) {
+            return refuse("`command` must name a program, as in command = [\"./run.sh\"]");
+        }
+        for (key, value) in [
+            ("max_attempts", written.max_attempts),
+            ("max_concurrent", written.max_concurrent),
+        ] {
+            if value == Some(0) {
+                return Err(ManifestError(format!("`{key}` must be at least 1")));
+            }
+        }
+        for name in written.env.keys().chain(&written.env_accept) {
+            if !is_variable_name(name) {
+                return refuse("`env` and `env_accept` take names of letters, digits and _");
+            }
+            if name.starts_with("AGENTSPOOL_") {
+                return refuse("variables that begin with AGENTSPOOL_ are set by the runner");
+            }
+        }
+        let timeout_sec = written.timeout.as_ref().map(seconds).transpose()?;
+        let mut config = BTreeMap::new();
+        for (key, value) in &written.config {
+            let json = Json::of(value).map_err(|e| ManifestError(e.to_string()))?;
+            config.insert(key.clone(), json);
+        }
+        Ok(Manifest {
+            description: written.description,
+            command: written.command,
+            timeout_sec,
+            on_lost: written.on_lost,
+            max_attempts: written.max_attempts.unwrap_or(DEFAULT_ATTEMPTS),
+            max_concurrent: written.max_concurrent,
+            session: written.session,
+            env_accept: written.env_accept,
+            env_file: written.env_file,
+            env: written.env,
+            config,
+        })
+    }
+}
+
+fn seconds(value: &toml::Value) -> Result<f64, ManifestError> {
+    let seconds = match value {
+        toml::Value::Integer(n) => Some(*n as f64),
+        toml::Value::Float(n) => Some(*n),
+        toml::Value::String(text) => humantime::parse_duration(text)
+            .ok()
+            .map(|duration| duration.as_secs_f64()),
+        _ => None,
+    };
+    seconds
+        .filter(|seconds| seconds.is_finite() && *seconds > 0.0 && *seconds < 1e9)
+        .ok_or_else(|| ManifestError("`timeout` must be seconds or a text as \"5m\"".into()))
+}
+
+/// What may stand before the `=` of an environment entry.
+pub fn is_variable_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.as_bytes()[0].is_ascii_digit()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// The `NAME=value` lines of an `env_file`: `#` begins a comment line, quotes around a value are
+/// taken off, nothing is expanded.
+pub fn parse_env_file(text: &str) -> Result<Vec<(String, String)>, ManifestError> {
+    let mut variables = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        // The line itself is not repeated: it holds secrets.
+        let wrong = || ManifestError(format!("line {} is not NAME=value", number + 1));
+        let (name, value) = line.split_once('=').ok_or_else(wrong)?;
+        let name = name.strip_prefix("export ").unwrap_or(name).trim();
+        if !is_variable_name(name) {
+            return Err(wrong());
+        }
+        let value = value.trim();
+        let unquoted = ['"', '\'']
+            .iter()
+            .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
+            .unwrap_or(value);
+        variables.push((name.to_owned(), unquoted.to_owned()));
+    }
+    Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_manifest() {
+        let manifest = Manifest::parse(
+            r#"
+            description = "Reads pages"
+            command = ["./run.sh", "--fast"]
+            timeout = "1m 30s"
+            on_lost = "requeue"
+            max_concurrent = 2
+            session = "parallel"
+            env_accept = ["API_KEY"]
+            [env]
+            LANG = "C"
+            [config]
+            tokens = 10
+            nested = { a = [1, 2] }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(manifest.timeout_sec, Some(90.0));
+        assert_eq!(
+            (manifest.on_lost, manifest.max_attempts),
+            (OnLost::Requeue, 3)
+        );
+        assert_eq!(manifest.config["nested"].text(), r#"{"a":[1,2]}"#);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (text, expected) in [
+            ("", "command"),
+            ("command = []", "command"),
+            ("command = \"ls\"", "command"),
+            ("command = [\"a\"]\ncomand = 1", "comand"),
+            ("command = [\"a\"]\ntimeout = \"soon\"", "timeout"),
+            ("command = [\"a\"]\ntimeout = -1", "timeout"),
+            ("command = [\"a\"]\non_lost = \"retry\"", "retry"),
+            ("command = [\"a\"]\nmax_concurrent = 0", "max_concurrent"),
+            (
+                "command = [\"a\"]\nenv_accept = [\"AGENTSPOOL_MARK\"]",
+                "AGENTSPOOL_",
+            ),
+        ] {
+            let error = Manifest::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn env_files() {
+        let text = "# keys\nA=1\n export B = \"two words\" \n\nC='x=y'\n";
+        let expected = [("A", "1"), ("B", "two words"), ("C", "x=y")];
+        let parsed = parse_env_file(text).unwrap();
+        let parsed: Vec<_> = parsed
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(parsed, expected);
+        let error = parse_env_file("A=1\nhunter2").unwrap_err().to_string();
+        assert!(error.contains("line 2") && !error.contains("hunter2"));
+    }
+}

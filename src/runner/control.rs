@@ -1,0 +1,168 @@
+//! What reaches a runner from outside: its watcher's orders and signals.
+//!
+//! The pipe carries no truth: when it closes the runner finishes what it has and goes. A signal
+//! never cancels a task; it stops the runner. Invariant: reading here never blocks while a task is
+//! supervised.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::task::{Answer, Order, TaskId};
+
+/// Signals that stop a runner. Being caught here they are back at their defaults in the recipe,
+/// also where this process was started with them ignored.
+const STOPPING: [i32; 4] = [
+    signal_hook::consts::SIGTERM,
+    signal_hook::consts::SIGINT,
+    signal_hook::consts::SIGQUIT,
+    signal_hook::consts::SIGHUP,
+];
+
+/// The runner cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {doing}: {source}")]
+pub struct ControlError {
+    doing: &'static str,
+    #[source]
+    source: io::Error,
+}
+
+/// Orders and signals.
+#[derive(Debug)]
+pub struct Control {
+    orders: Option<OwnedFd>,
+    answers: Option<OwnedFd>,
+    signals: UnixStream,
+    unread: Vec<u8>,
+    tasks: VecDeque<TaskId>,
+    stop: bool,
+}
+
+impl Control {
+    /// Listens to signals, and to a watcher where there is one.
+    pub fn new(orders: Option<OwnedFd>, answers: Option<OwnedFd>) -> Result<Control, ControlError> {
+        let failed = |source| ControlError {
+            doing: "listen to signals",
+            source,
+        };
+        let (signals, ring) = UnixStream::pair().map_err(failed)?;
+        signals.set_nonblocking(true).map_err(failed)?;
+        for signal in STOPPING {
+            let ring = ring.try_clone().map_err(failed)?;
+            signal_hook::low_level::pipe::register(signal, ring).map_err(failed)?;
+        }
+        if let Some(orders) = &orders {
+            let flags = rustix::fs::OFlags::NONBLOCK;
+            rustix::fs::fcntl_setfl(orders, flags).map_err(|errno| failed(errno.into()))?;
+        }
+        let (unread, tasks) = (Vec::new(), VecDeque::new());
+        Ok(Control {
+            orders,
+            answers,
+            signals,
+            unread,
+            tasks,
+            stop: false,
+        })
+    }
+
+    /// Readable when a signal came.
+    pub(super) fn signals(&self) -> &UnixStream {
+        &self.signals
+    }
+
+    /// Readable when an order came or the watcher went.
+    pub(super) fn orders(&self) -> Option<BorrowedFd<'_>> {
+        self.orders.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether a signal asked this runner to stop.
+    pub(super) fn should_stop(&self) -> bool {
+        self.stop
+    }
+
+    /// Takes in whatever is there, without waiting.
+    pub(super) fn take_in(&mut self) {
+        let mut bytes = [0u8; 1024];
+        while let Ok(read) = rustix::io::read(&self.signals, &mut bytes) {
+            self.stop |= read > 0;
+            if read == 0 {
+                break;
+            }
+        }
+        while let Some(orders) = &self.orders {
+            match rustix::io::read(orders, &mut bytes) {
+                Ok(0) => self.orders = None,
+                Ok(read) => self.unread.extend_from_slice(&bytes[..read]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => self.orders = None,
+            }
+        }
+        while let Some(end) = self.unread.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            let order = std::str::from_utf8(&line)
+                .ok()
+                .and_then(|line| line.trim_end().parse().ok());
+            match order {
+                Some(Order::Run(id)) => self.tasks.push_back(id),
+                // Being read is all it is for: the supervisor looks whenever it wakes.
+                Some(Order::Look) | None => {}
+            }
+        }
+    }
+
+    /// Waits for the next task to run; `None` when there will be none: the pipe is closed, or a
+    /// signal came.
+    pub(super) fn next_task(&mut self) -> Result<Option<TaskId>, ControlError> {
+        loop {
+            self.take_in();
+            if self.stop {
+                return Ok(None);
+            }
+            if let Some(id) = self.tasks.pop_front() {
+                return Ok(Some(id));
+            }
+            let Some(orders) = &self.orders else {
+                return Ok(None);
+            };
+            let mut fds = [
+                PollFd::new(orders, PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(ControlError {
+                        doing: "wait for orders",
+                        source: errno.into(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Tells the watcher. One that is gone needs no answer.
+    pub(super) fn answer(&mut self, answer: &Answer) -> Result<(), ControlError> {
+        let Some(answers) = self.answers.take() else {
+            return Ok(());
+        };
+        let mut pipe = std::fs::File::from(answers);
+        match pipe.write_all(format!("{answer}\n").as_bytes()) {
+            Ok(()) => self.answers = Some(pipe.into()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(source) => {
+                return Err(ControlError {
+                    doing: "answer the watcher",
+                    source,
+                });
+            }
+        }
+        Ok(())
+    }
+}

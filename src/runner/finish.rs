@@ -1,0 +1,112 @@
+//! The end of a task: its result made durable, whoever brings it about.
+//!
+//! Used by the runner, and by `cancel` for a task that nobody holds. Invariant: a result is written
+//! under the task's lock, with nothing of the task alive.
+
+use std::time::Duration;
+
+use super::recover;
+use crate::clock::{self, BootId};
+use crate::spool::{IoError, ReservedResult, Spool, TaskLock};
+use crate::task::{Condition, FORMAT_VERSION, Metrics, Name, Outcome, Request, ResultFile, TaskId};
+
+/// How long to wait between tries while the disk refuses a result: at first and at most
+/// (SPOOL-SAFETY hazard 23).
+const COMMIT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// What stands in the environment of everything an attempt started.
+pub(super) fn mark_of(spool: &Spool, id: TaskId, attempt: u32) -> String {
+    format!("{}/{id}/{attempt}", spool.uuid())
+}
+
+/// The result of a task of which nothing ran; the caller fills in what it knows.
+pub(super) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome) -> ResultFile {
+    ResultFile {
+        v: FORMAT_VERSION,
+        task_id: id,
+        ok: outcome == Outcome::Completed,
+        status: outcome.status(),
+        recipe: request.map(|request| request.recipe.clone()),
+        output: None,
+        output_file: None,
+        output_truncated: false,
+        error: outcome.error().cloned(),
+        exit_code: None,
+        signal: None,
+        attempt: 0,
+        started_at: None,
+        completed_at: clock::wall(),
+        duration_seconds: None,
+        session_id: request.and_then(|request| request.session_id.clone()),
+        metrics: Metrics::default(),
+    }
+}
+
+/// Says in the task's status that a process of it does not die.
+pub fn report_stuck(lock: &TaskLock) {
+    tracing::error!(task = %lock.task().id(), "a process of this task does not die");
+    if let Some(mut status) = lock.task().status_file() {
+        status.condition = Some(Condition::Stuck);
+        // Best effort: the held lock says the same to everybody who counts.
+        let _ = lock.write_status(&status);
+    }
+}
+
+/// Finishes a task as cancelled: kills what a dead runner left of it, then writes the result.
+/// Returns the result that stands afterwards, which is an earlier one where there was one.
+///
+/// # Errors
+/// The disk refused; the task is as it was, and the marker stays.
+pub fn finish_cancelled(spool: &Spool, lock: &TaskLock) -> Result<ResultFile, IoError> {
+    let task = lock.task();
+    let id = task.id();
+    let last = task.last_attempt()?;
+    let request = task.request().ok();
+    let mut result = unstarted(id, request.as_ref(), Outcome::Cancelled);
+    if let Some(attempt) = task.attempt(last)? {
+        recover::recover(
+            lock,
+            &attempt,
+            &mark_of(spool, id, last),
+            &BootId::current(),
+        )?;
+        result.attempt = last;
+        result.started_at = attempt.run().map(|run| run.started_at);
+    }
+    lock.commit(&mut None, &result)?;
+    settle(spool, lock, result)
+}
+
+/// Brings everything in line with the result that stands: the first one won.
+fn settle(spool: &Spool, lock: &TaskLock, written: ResultFile) -> Result<ResultFile, IoError> {
+    let stands = lock.task().result().ok().flatten().unwrap_or(written);
+    lock.settle(spool, &stands)?;
+    if let Some(session) = &stands.session_id {
+        spool.remove_empty_session(session);
+    }
+    tracing::info!(
+        task = %stands.task_id, recipe = stands.recipe.as_ref().map(Name::as_str),
+        attempt = stands.attempt, exit_code = stands.exit_code, "{}", stands.status
+    );
+    Ok(stands)
+}
+
+impl super::Runner<'_> {
+    /// Makes the result durable, however long the disk refuses: the lock is not left before.
+    pub(super) fn finish(
+        &self,
+        lock: &TaskLock,
+        mut reserve: Option<ReservedResult>,
+        result: ResultFile,
+    ) {
+        let mut pause = COMMIT_BACKOFF.0;
+        while let Err(error) = lock.commit(&mut reserve, &result) {
+            tracing::error!(task = %result.task_id, "the result is kept in memory: {error}");
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(COMMIT_BACKOFF.1);
+        }
+        if let Err(error) = settle(self.spool, lock, result) {
+            tracing::warn!("{error}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The processes of one attempt: started in a session of their own, ended to the last one.
+//!
+//! This process is a subreaper, so whatever escapes from the recipe's group by `setsid` and double
+//! forks comes back here as a child. Invariant: [`end_tree`] returns only when `waitpid` says that
+//! this process has no child at all.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+
+use crate::proc::{self, ProcessKey};
+use crate::task::Exit;
+
+/// A process that KILL does not end within this time is reported; the wait goes on.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// The recipe's own process: leader of its session and group, not reaped before its tree is gone,
+/// so that its numbers cannot become somebody else's.
+#[derive(Debug)]
+pub(super) struct Leader {
+    pid: Pid,
+    handle: OwnedFd,
+    key: ProcessKey,
+}
+
+impl Leader {
+    /// Its number and start time.
+    pub fn key(&self) -> ProcessKey {
+        self.key
+    }
+
+    /// Readable once it has ended.
+    pub fn handle(&self) -> &OwnedFd {
+        &self.handle
+    }
+
+    /// Whether it has ended; it stays a zombie.
+    pub fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(
+            rustix::process::waitid(WaitId::PidFd(self.handle.as_fd()), options),
+            Ok(Some(_))
+        )
+    }
+
+    fn reap(&self) -> Exit {
+        loop {
+            let ended = WaitId::PidFd(self.handle.as_fd());
+            match rustix::process::waitid(ended, WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    return match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Exit::Code(code),
+                        (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+                    };
+                }
+                Ok(None) | Err(Errno::INTR) => {}
+                // Only this function reaps the leader, and only once.
+                Err(errno) => unreachable!("the recipe's process cannot be waited for: {errno}"),
+            }
+        }
+    }
+}
+
+/// Starts the recipe.
+#[expect(
+    unsafe_code,
+    reason = "settings of the child must be made between fork and exec"
+)]
+pub(super) fn spawn(command: &mut Command, umask: u32) -> std::io::Result<Leader> {
+    let runner = rustix::process::getpid();
+    let umask = rustix::fs::Mode::from_raw_mode(umask);
+    // SAFETY: the closure runs in the forked child of a process whose other threads hold nothing it
+    // needs. It calls only system calls through rustix: no allocation, no lock, no libc state.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            // Should this runner die, the kernel ends the recipe's process; what it left behind is
+            // found by its mark.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            if rustix::process::getppid() != Some(runner) {
+                // It died before the line above.
+                return Err(Errno::SRCH.into());
+            }
+            rustix::process::umask(umask);
+            Ok(())
+        });
+    }
+    let child = command.spawn()?;
+    let pid = Pid::from_child(&child);
+    // Not reaped yet, so the number is its own.
+    let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+    let key = proc::entry(pid.as_raw_nonzero().get()).map_or(
+        ProcessKey {
+            pid: pid.as_raw_nonzero().get(),
+            start: 0,
+        },
+        |entry| entry.key,
+    );
+    match handle {
+        Ok(handle) => Ok(Leader { pid, handle, key }),
+        Err(errno) => {
+            // Without a handle nobody could watch over it: take it back.
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+            Err(errno.into())
+        }
+    }
+}
+
+/// Whether a start failed for want of something that may be there again soon.
+pub(super) fn is_passing(error: &std::io::Error) -> bool {
+    let passing = [
+        Errno::AGAIN,
+        Errno::NOMEM,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::INTR,
+        Errno::SRCH,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+}
+
+/// Ends everything: TERM and CONT to all, `grace` to heed them, then KILL until nothing is left.
+/// A leader that ended by itself and left nobody is only reaped.
+pub(super) fn end_tree(leader: &Leader, grace: Duration, mut on_stuck: impl FnMut()) -> Exit {
+    if !is_alone(leader) {
+        signal_all(leader, Signal::TERM);
+        // A stopped process does not see TERM before it goes on.
+        signal_all(leader, Signal::CONT);
+        let deadline = Instant::now() + grace;
+        let mut pause = PAUSE.0;
+        while !is_alone(leader) && Instant::now() < deadline {
+            wait_for(leader, pause.min(deadline - Instant::now()));
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+    let begun = Instant::now();
+    let mut told = false;
+    let mut pause = PAUSE.0;
+    while !is_alone(leader) {
+        signal_all(leader, Signal::KILL);
+        wait_for(leader, pause);
+        pause = (pause * 2).min(PAUSE.1);
+        if !told && begun.elapsed() > STUCK_AFTER {
+            on_stuck();
+            told = true;
+        }
+    }
+    let exit = leader.reap();
+    // The leader was the last child; what else is asked here is only the proof.
+    while let Ok(Some(_)) | Err(Errno::INTR) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+    }
+    exit
+}
+
+/// Whether the leader has ended and this process has no other child. Reaps the others.
+fn is_alone(leader: &Leader) -> bool {
+    let mut others = false;
+    let children = proc::children().unwrap_or_else(|| {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        proc::all()
+            .iter()
+            .filter(|e| e.parent == me)
+            .map(|e| e.key.pid)
+            .collect()
+    });
+    for child in children.into_iter().filter_map(Pid::from_raw) {
+        if child != leader.pid {
+            let reaped = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
+            others |= !matches!(reaped, Ok(Some(_)));
+            // Its own children came to this process just now and were not in the list.
+            others |= matches!(reaped, Ok(Some(_)));
+        }
+    }
+    !others && leader.has_ended()
+}
+
+/// Signals the leader's group and every descendant that left it.
+fn signal_all(leader: &Leader, signal: Signal) {
+    // The leader is not reaped, so the group is its own.
+    let _ = rustix::process::kill_process_group(leader.pid, signal);
+    let group = leader.pid.as_raw_nonzero().get();
+    for entry in proc::descendants()
+        .into_iter()
+        .filter(|entry| entry.group != group)
+    {
+        if let Some(handle) = proc::open(entry.key) {
+            let _ = rustix::process::pidfd_send_signal(&handle, signal);
+        }
+    }
+}
+
+/// Waits until the leader ends, or the time is over.
+fn wait_for(leader: &Leader, time: Duration) {
+    if leader.has_ended() {
+        std::thread::sleep(time);
+        return;
+    }
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: time.subsec_nanos().into(),
+    };
+    let _ = poll(
+        &mut [PollFd::new(&leader.handle, PollFlags::IN)],
+        Some(&timeout),
+    );
+}

@@ -1,0 +1,488 @@
+//! The runner: holds one task's lock and supervises one attempt of it.
+//!
+//! Not the one who chooses what runs (`watcher/`). [`Runner::run_task`] tells the whole story of a
+//! task: take a slot, take the turn, take the lock, look, execute, finish. Invariants: nothing runs
+//! without the lock held and the start recorded; the lock is kept until the result is on the disk;
+//! before the result nothing of the attempt is alive.
+
+mod command;
+mod control;
+mod finish;
+mod group;
+mod progress;
+mod recover;
+mod supervise;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use control::{Control, ControlError};
+pub use finish::{finish_cancelled, report_stuck};
+
+use crate::clock::{self, BootId};
+use crate::proc::{self, ProcessKey};
+use crate::recipe::{FindError, OnLost, Recipe, RecipePath, SessionMode};
+use crate::spool::{
+    Attempt, Claim, Files, IoError, OpenHint, ReadError, ReservedResult, RunFile, SessionTurn,
+    Spool, TaskDir, TaskLock,
+};
+use crate::task::{
+    Answer, Condition, ErrorKind, FORMAT_VERSION, Json, Metrics, Name, Outcome, Request,
+    ResultFile, Status, TaskId, Timestamp,
+};
+use finish::{mark_of, unstarted};
+use supervise::{Ending, Supervised};
+
+/// What a runner needs to know besides the spool.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The environment recipes begin with, before anything of the task's.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The folder of the `agentspool` program, found last on a recipe's PATH.
+    pub tools: Option<PathBuf>,
+}
+
+/// One runner process.
+pub struct Runner<'a> {
+    spool: &'a mut Spool,
+    surroundings: Surroundings,
+    control: Control,
+    own: ProcessKey,
+    boot: BootId,
+}
+
+/// The claim on a task, with what was read of it.
+struct Work {
+    lock: TaskLock,
+    request: Request,
+    recipe: Result<Recipe, FindError>,
+}
+
+/// An attempt that is about to run.
+struct Prepared {
+    attempt: Attempt,
+    files: Files,
+    reserve: ReservedResult,
+    run: RunFile,
+    timeout: Duration,
+}
+
+impl<'a> Runner<'a> {
+    /// Becomes a runner: a session of its own, and the one that orphans of recipes come back to.
+    pub fn new(spool: &'a mut Spool, surroundings: Surroundings, control: Control) -> Runner<'a> {
+        // Fails only when this process leads a group already, as under a shell with job control;
+        // then it is as far from its starter as it can be.
+        let _ = rustix::process::setsid();
+        // Any pid turns it on: the attribute belongs to the process, not to that pid.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        Runner {
+            spool,
+            surroundings,
+            control,
+            own: proc::own_key(),
+            boot: BootId::current(),
+        }
+    }
+
+    /// Serves orders until the pipe closes or somebody asks it to stop.
+    pub fn serve(mut self) -> Result<(), ControlError> {
+        while let Some(id) = self.control.next_task()? {
+            let answer = match self.run_task(id) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::warn!(task = %id, "{error}");
+                    Answer::Taken { started: false }
+                }
+            };
+            self.control.answer(&answer)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one task and answers what became of it: for launchers that start a runner per task.
+    pub fn once(mut self, id: TaskId) -> Result<Answer, IoError> {
+        self.run_task(id)
+    }
+
+    /// Does what this task needs now, and says what became of it. An error means that the disk
+    /// refused before anything was started: the task is untouched.
+    fn run_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
+        if let Err(error) = self.spool.reload() {
+            tracing::warn!("the settings stay as they were: {error}");
+        }
+        let Some(task) = self.spool.task(id)? else {
+            return Ok(match self.spool.check_open_hint(id)? {
+                OpenHint::Dropped => Answer::Finished(None),
+                OpenHint::Staged | OpenHint::Task => Answer::Taken { started: false },
+            });
+        };
+        if task.has_result()? || task.cancel_requested()? {
+            // Needs no slot and no turn: nothing of it will be started.
+            return self.claim_and(task, None);
+        }
+        let limit = self.spool.settings().max_concurrent;
+        let Some(_slot) = self.spool.take_slot(None, limit)? else {
+            return Ok(Answer::NoSlot(None));
+        };
+        let request = match task.request() {
+            Ok(request) => request,
+            Err(error) => return self.set_aside(task, &error),
+        };
+        let recipe = self.recipe(&request.recipe);
+        let (mut _recipe_slot, mut _turn) = (None, None);
+        if let Ok(recipe) = &recipe {
+            if let Some(limit) = recipe.manifest.max_concurrent {
+                _recipe_slot = self.spool.take_slot(Some(&recipe.name), limit)?;
+                if _recipe_slot.is_none() {
+                    return Ok(Answer::NoSlot(Some(recipe.name.clone())));
+                }
+            }
+            if let Some(session) = &request.session_id
+                && recipe.manifest.session == SessionMode::Serial
+            {
+                match self.spool.session_turn(session, id)? {
+                    SessionTurn::Ours(lock) => _turn = lock,
+                    SessionTurn::NotYet => return Ok(Answer::NotYet(Some(session.clone()))),
+                }
+            }
+        }
+        self.claim_and(task, Some((request, recipe)))
+    }
+
+    fn recipe(&self, name: &Name) -> Result<Recipe, FindError> {
+        let path = RecipePath::new(
+            self.spool.recipes_path(),
+            &self.spool.settings().recipe_path,
+        );
+        path.find(name)
+    }
+
+    /// Takes the lock and goes on with what stands there. Without a request only what needs none
+    /// is done: settle a result, honour a cancellation.
+    fn claim_and(
+        &mut self,
+        task: TaskDir,
+        read: Option<(Request, Result<Recipe, FindError>)>,
+    ) -> Result<Answer, IoError> {
+        let id = task.id();
+        let started = task.last_attempt()? > 0;
+        let lock = match task.lock(self.spool)? {
+            Claim::Locked(lock) => lock,
+            Claim::Busy => return Ok(Answer::Taken { started }),
+            Claim::Gone => {
+                self.spool.check_open_hint(id)?;
+                return Ok(Answer::Finished(None));
+            }
+        };
+        if lock.task().has_result()? {
+            return self.settle_finished(&lock);
+        }
+        let last = lock.task().last_attempt()?;
+        if lock.task().cancel_requested()? {
+            let result = finish_cancelled(self.spool, &lock)?;
+            return Ok(Answer::Finished(result.session_id));
+        }
+        let Some((request, recipe)) = read else {
+            // The marker or result that brought us here is gone again: look anew.
+            return Ok(Answer::Taken { started });
+        };
+        let work = Work {
+            lock,
+            request,
+            recipe,
+        };
+        let number = match self.recover_last(&work, last)? {
+            Some(number) => number,
+            None => return Ok(Answer::Finished(work.request.session_id)),
+        };
+        match &work.recipe {
+            Err(error) => {
+                let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
+                self.finish(
+                    &work.lock,
+                    None,
+                    unstarted(id, Some(&work.request), outcome),
+                );
+                Ok(Answer::Finished(work.request.session_id))
+            }
+            Ok(recipe) => {
+                let recipe = recipe.clone();
+                self.execute(&work, &recipe, number)
+            }
+        }
+    }
+
+    fn settle_finished(&self, lock: &TaskLock) -> Result<Answer, IoError> {
+        match lock.task().result() {
+            Ok(Some(result)) => {
+                lock.settle(self.spool, &result)?;
+                Ok(Answer::Finished(result.session_id))
+            }
+            // Damaged or newer: kept as it is, reported by every reader, offered again slowly.
+            Ok(None) | Err(_) => Ok(Answer::NotYet(None)),
+        }
+    }
+
+    /// A task whose request cannot be read is kept, marked and left alone.
+    fn set_aside(&self, task: TaskDir, error: &ReadError) -> Result<Answer, IoError> {
+        tracing::warn!(task = %task.id(), "left as it is: {error}");
+        let condition = match error {
+            ReadError::Newer { .. } => Condition::Newer,
+            ReadError::Damaged { .. } => Condition::Damaged,
+            ReadError::Io(_) => return Ok(Answer::Taken { started: false }),
+        };
+        if let Claim::Locked(lock) = task.lock(self.spool)?
+            && let Ok(mut view) = lock.task().view()
+            && !view.status.status.is_terminal()
+            && view.status.condition != Some(condition)
+        {
+            view.status.condition = Some(condition);
+            lock.write_status(&view.status)?;
+        }
+        Ok(Answer::NotYet(None))
+    }
+
+    /// Deals with an attempt that a dead runner left. `None` when the task is finished by that,
+    /// else the number of the attempt to make.
+    fn recover_last(&mut self, work: &Work, last: u32) -> Result<Option<u32>, IoError> {
+        if last == 0 {
+            return Ok(Some(1));
+        }
+        let Some(attempt) = work.lock.task().attempt(last)? else {
+            return Ok(Some(last));
+        };
+        let mark = mark_of(self.spool, work.lock.task().id(), last);
+        let lost = recover::recover(&work.lock, &attempt, &mark, &self.boot)?;
+        if lost == recover::Lost::NothingRan {
+            work.lock.drop_attempt(last)?;
+            return Ok(Some(last));
+        }
+        self.after_loss(
+            work,
+            &attempt,
+            "its runner died, so how the recipe ended is not known",
+        )
+    }
+
+    /// Applies the recipe's `on_lost`. `None` when the task failed by it, else the next number.
+    fn after_loss(
+        &mut self,
+        work: &Work,
+        attempt: &Attempt,
+        why: &str,
+    ) -> Result<Option<u32>, IoError> {
+        let number = attempt.number();
+        let run = attempt.run();
+        if let Some(mut run) = run.clone() {
+            run.lost_at.get_or_insert_with(clock::wall);
+            attempt.write_run(&run)?;
+        }
+        let id = work.lock.task().id();
+        if let Ok(recipe) = &work.recipe
+            && recipe.manifest.on_lost == OnLost::Requeue
+            && number < recipe.manifest.max_attempts
+        {
+            let mut status = work.lock.current_status(&work.request);
+            status.status = Status::Pending;
+            status.condition = Some(Condition::Retrying);
+            status.attempt = number;
+            work.lock.write_status(&status)?;
+            tracing::info!(task = %id, attempt = number, "lost, tried again");
+            return Ok(Some(number + 1));
+        }
+        let outcome = Outcome::failed(ErrorKind::Lost, format!("attempt {number} was lost: {why}"));
+        let mut result = unstarted(id, Some(&work.request), outcome);
+        result.attempt = number;
+        result.started_at = run.map(|run| run.started_at);
+        self.finish(&work.lock, None, result);
+        Ok(None)
+    }
+
+    /// One attempt: prepare, spawn, supervise, finish, release.
+    fn execute(&mut self, work: &Work, recipe: &Recipe, number: u32) -> Result<Answer, IoError> {
+        let prepared = match self.prepare(work, recipe, number) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // Nothing ran: the start record must not say otherwise.
+                work.lock.drop_attempt(number)?;
+                return Err(error);
+            }
+        };
+        let mut command = match command::build(self, work, recipe, &prepared) {
+            Ok(command) => command,
+            Err(error) => {
+                let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
+                return Ok(self.finish_unspawned(work, prepared, outcome));
+            }
+        };
+        let begun = Instant::now();
+        let leader = match group::spawn(&mut command, self.spool.settings().umask_bits()) {
+            Ok(leader) => leader,
+            Err(error) if group::is_passing(&error) => {
+                work.lock.drop_attempt(number)?;
+                return Err(IoError::new("start the recipe", &recipe.path, error));
+            }
+            Err(error) => {
+                let program = recipe.program();
+                let message = format!("failed to start {}: {error}", program.display());
+                let outcome = Outcome::failed(ErrorKind::Spawn, message);
+                return Ok(self.finish_unspawned(work, prepared, outcome));
+            }
+        };
+        let supervised = self.supervise(work, &prepared, &leader, begun);
+        Ok(self.finish_attempt(work, prepared, supervised, begun))
+    }
+
+    fn prepare(&self, work: &Work, recipe: &Recipe, number: u32) -> Result<Prepared, IoError> {
+        let request = &work.request;
+        let attempt = work.lock.start_attempt(self.spool, number, &self.boot)?;
+        let reserve = attempt.reserve_result()?;
+        let input = request.input.as_ref().map_or("{}", Json::text);
+        let files = attempt.create_files(input.as_bytes())?;
+        let seconds = request
+            .timeout_sec
+            .or(recipe.manifest.timeout_sec)
+            .unwrap_or(self.spool.settings().timeout_sec);
+        let started_at = clock::wall();
+        let id = work.lock.task().id();
+        let run = RunFile {
+            v: FORMAT_VERSION,
+            task_id: id,
+            attempt: number,
+            runner: self.own,
+            child: None,
+            boot: self.boot.clone(),
+            mark: mark_of(self.spool, id, number),
+            started_at,
+            deadline: Timestamp::from_unix_ms(started_at.unix_ms() + (seconds * 1000.0) as i64),
+            timeout_sec: seconds,
+            lost_at: None,
+        };
+        attempt.write_run(&run)?;
+        Ok(Prepared {
+            attempt,
+            files,
+            reserve,
+            run,
+            timeout: Duration::from_secs_f64(seconds),
+        })
+    }
+
+    /// Records that it runs, then watches over it until nothing of it is left.
+    fn supervise(
+        &mut self,
+        work: &Work,
+        prepared: &Prepared,
+        leader: &group::Leader,
+        begun: Instant,
+    ) -> Supervised {
+        let mut run = prepared.run.clone();
+        run.child = Some(leader.key());
+        let mut status = work.lock.current_status(&work.request);
+        status.status = Status::Running;
+        status.condition = None;
+        status.attempt = prepared.attempt.number();
+        status.started_at = Some(run.started_at);
+        status.progress = 0.0;
+        status.message = None;
+        // Neither is needed for the truth: a task that cannot say so still runs.
+        let noted = prepared
+            .attempt
+            .write_run(&run)
+            .and_then(|()| work.lock.write_status(&status));
+        if let Err(error) = noted {
+            tracing::warn!(task = %run.task_id, "{error}");
+        }
+        tracing::info!(
+            task = %run.task_id, recipe = %work.request.recipe, attempt = run.attempt,
+            pid = leader.key().pid, "running"
+        );
+        supervise::Supervisor {
+            lock: &work.lock,
+            attempt: &prepared.attempt,
+            files: &prepared.files,
+            settings: self.spool.settings(),
+            control: &mut self.control,
+            leader,
+            deadline: begun + prepared.timeout,
+            status,
+            progress_read: 0,
+        }
+        .run()
+    }
+
+    fn finish_attempt(
+        &mut self,
+        work: &Work,
+        prepared: Prepared,
+        supervised: Supervised,
+        begun: Instant,
+    ) -> Answer {
+        let Supervised { ending, exit } = supervised;
+        let Prepared {
+            attempt,
+            files,
+            reserve,
+            run,
+            timeout,
+        } = prepared;
+        let outcome = match ending {
+            Ending::ByItself => Outcome::of_exit(exit),
+            Ending::Cancelled => Outcome::Cancelled,
+            Ending::TimedOut => Outcome::failed(
+                ErrorKind::Timeout,
+                format!(
+                    "stopped after its timeout of {}",
+                    humantime::format_duration(timeout)
+                ),
+            ),
+            Ending::RunnerStopped => {
+                let why = "its runner was told to stop";
+                return match self.after_loss(work, &attempt, why) {
+                    Ok(Some(_)) => Answer::Taken { started: true },
+                    Ok(None) => Answer::Finished(work.request.session_id.clone()),
+                    Err(error) => {
+                        tracing::warn!(task = %run.task_id, "{error}");
+                        Answer::Taken { started: true }
+                    }
+                };
+            }
+        };
+        let output = attempt.output().unwrap_or_else(|error| {
+            tracing::warn!(task = %run.task_id, "{error}");
+            crate::spool::Output::default()
+        });
+        let size = |file: &std::fs::File| file.metadata().ok().map(|metadata| metadata.len());
+        let id = run.task_id;
+        let waited = run
+            .started_at
+            .seconds_since(Timestamp::from_unix_ms(id.unix_ms()));
+        let result = ResultFile {
+            output: output.value,
+            output_file: output.file,
+            exit_code: exit.code(),
+            signal: exit.signal(),
+            attempt: run.attempt,
+            started_at: Some(run.started_at),
+            duration_seconds: Some(begun.elapsed().as_secs_f64()),
+            metrics: Metrics {
+                queued_seconds: Some(waited.max(0.0)),
+                stdout_bytes: size(&files.stdout),
+                stderr_bytes: size(&files.stderr),
+            },
+            ..unstarted(id, Some(&work.request), outcome)
+        };
+        self.finish(&work.lock, Some(reserve), result);
+        Answer::Finished(work.request.session_id.clone())
+    }
+
+    fn finish_unspawned(&mut self, work: &Work, prepared: Prepared, outcome: Outcome) -> Answer {
+        let run = &prepared.run;
+        let mut result = unstarted(run.task_id, Some(&work.request), outcome);
+        result.attempt = run.attempt;
+        result.started_at = Some(run.started_at);
+        self.finish(&work.lock, Some(prepared.reserve), result);
+        Answer::Finished(work.request.session_id.clone())
+    }
+}

@@ -1,0 +1,95 @@
+//! A line of a recipe's progress file, understood or ignored.
+//!
+//! Two forms: `45 Reading pages` (percent) and `{"progress": 0.45, "message": "…"}`. A recipe that
+//! writes nonsense here is not punished for it. Invariant: progress is from 0 to 1.
+
+use serde::Deserialize;
+
+/// The longest message that is shown.
+const MAX_MESSAGE: usize = 200;
+
+/// What one line says; what it does not say stays as it was.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Report {
+    pub progress: Option<f64>,
+    pub message: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    progress: Option<f64>,
+    message: Option<String>,
+}
+
+/// Reads a line; `None` when it says nothing.
+pub(super) fn parse(line: &str) -> Option<Report> {
+    let line = line.trim();
+    let (progress, message) = if line.starts_with('{') {
+        let line: Line = serde_json::from_str(line).ok()?;
+        (line.progress, line.message)
+    } else {
+        let (number, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let percent: f64 = number.trim_end_matches('%').parse().ok()?;
+        if !percent.is_finite() {
+            return None;
+        }
+        let message = rest.trim();
+        (
+            Some(percent / 100.0),
+            (!message.is_empty()).then(|| message.to_owned()),
+        )
+    };
+    let progress = progress
+        .filter(|p| p.is_finite())
+        .map(|p| p.clamp(0.0, 1.0));
+    let message = message.map(|text| clean(&text));
+    (progress.is_some() || message.is_some()).then_some(Report { progress, message })
+}
+
+/// One line without control characters, so that a list cannot be painted over.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_MESSAGE)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_and_nonsense() {
+        for (line, progress, message) in [
+            ("45 Reading pages", Some(0.45), Some("Reading pages")),
+            ("45", Some(0.45), None),
+            ("45%", Some(0.45), None),
+            ("12.5  half", Some(0.125), Some("half")),
+            ("250 too much", Some(1.0), Some("too much")),
+            ("-3", Some(0.0), None),
+            (
+                r#"{"progress": 0.45, "message": "m"}"#,
+                Some(0.45),
+                Some("m"),
+            ),
+            (r#"{"message": "only"}"#, None, Some("only")),
+        ] {
+            let report = parse(line).unwrap();
+            assert_eq!(
+                (report.progress, report.message.as_deref()),
+                (progress, message),
+                "{line}"
+            );
+        }
+        for line in ["", "hello", "{", "{}", "NaN x", "[1]"] {
+            let report = parse(line);
+            assert!(report.is_none(), "{line} gave {report:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_stays_on_its_line() {
+        let report = parse("1 \u{1b}[31mred\u{7}").unwrap();
+        assert_eq!(report.message.as_deref(), Some("[31mred"));
+    }
+}

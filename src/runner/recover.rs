@@ -1,0 +1,88 @@
+//! What a dead runner left: find it, end it, and say whether anything may have run.
+//!
+//! Runs under the task's lock, before its next holder writes anything. A bare number found on the
+//! disk is never signalled: pid and start time, or the whole mark in the environment, prove whose a
+//! process is. Invariant: when this returns, no process of the attempt is alive.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::finish::report_stuck;
+use crate::clock::BootId;
+use crate::proc::{self, Entry, ProcessKey};
+use crate::spool::{Attempt, IoError, TaskLock};
+
+/// The variable that marks everything an attempt started.
+pub(super) const MARK: &str = "AGENTSPOOL_MARK";
+/// A process that KILL does not end within this time is reported; the wait goes on.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+
+/// What is known of a lost attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// The runner died before it started anything.
+    NothingRan,
+    /// The recipe may have run, in part or to its end.
+    MayHaveRun,
+}
+
+/// Ends what is left of an attempt.
+pub(super) fn recover(
+    lock: &TaskLock,
+    attempt: &Attempt,
+    mark: &str,
+    boot: &BootId,
+) -> Result<Lost, IoError> {
+    let is_this_boot = lock.started_in(attempt.number(), boot)?;
+    if is_this_boot && !attempt.has_run()? {
+        return Ok(Lost::NothingRan);
+    }
+    if is_this_boot {
+        let child = attempt
+            .run()
+            .filter(|run| run.boot == *boot)
+            .and_then(|run| run.child);
+        kill_all(child, mark, || report_stuck(lock));
+    }
+    Ok(Lost::MayHaveRun)
+}
+
+/// Kills the recorded group and everything that carries the mark, until none is left.
+fn kill_all(child: Option<ProcessKey>, mark: &str, on_stuck: impl Fn()) {
+    let begun = Instant::now();
+    let mut told = false;
+    let mut pause = PAUSE.0;
+    loop {
+        let left = left_alive(child, mark);
+        if left.is_empty() {
+            return;
+        }
+        for entry in left {
+            if let Some(handle) = proc::open(entry.key) {
+                // Gone in between, or not ours to signal: the next look tells.
+                let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
+            }
+        }
+        if !told && begun.elapsed() > STUCK_AFTER {
+            on_stuck();
+            told = true;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+fn left_alive(child: Option<ProcessKey>, mark: &str) -> Vec<Entry> {
+    let mut left = proc::with_environment(MARK, mark);
+    // The group's number cannot be anybody else's while its leader is exactly this process.
+    if let Some(child) = child.filter(|child| proc::is_alive(*child)) {
+        left.extend(
+            proc::all()
+                .into_iter()
+                .filter(|e| e.group == child.pid && !e.is_zombie),
+        );
+    }
+    left
+}

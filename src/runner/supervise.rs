@@ -1,0 +1,136 @@
+//! Watching over one attempt: its end, its deadline, its cancellation, its progress, its logs.
+//!
+//! Waits on the recipe's process, the watcher's pipe and signals; wakes by itself only to look at
+//! what nobody tells it. Invariant: it returns when nothing of the attempt is alive.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::control::Control;
+use super::finish::report_stuck;
+use super::group::{self, Leader};
+use super::progress;
+use crate::config::Settings;
+use crate::spool::{Attempt, Files, TaskLock, cap_log};
+use crate::task::{Exit, StatusFile};
+
+/// How often to look unasked: soon in a task's first moments, in which the watcher does not yet
+/// listen to its folder, later only as often as people notice.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// What a recipe left behind when it ended by itself gets this long to heed TERM.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
+
+/// Why the attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The recipe's process ended.
+    ByItself,
+    /// The marker was there.
+    Cancelled,
+    /// The deadline passed.
+    TimedOut,
+    /// This runner was told to stop; that cancels nothing.
+    RunnerStopped,
+}
+
+/// What there is to say when all is over.
+#[derive(Debug)]
+pub(super) struct Supervised {
+    pub ending: Ending,
+    pub exit: Exit,
+}
+
+/// Everything supervision needs.
+pub(super) struct Supervisor<'a> {
+    pub lock: &'a TaskLock,
+    pub attempt: &'a Attempt,
+    pub files: &'a Files,
+    pub settings: &'a Settings,
+    pub control: &'a mut Control,
+    pub leader: &'a Leader,
+    pub deadline: Instant,
+    pub status: StatusFile,
+    /// How far the progress file was read, in bytes.
+    pub progress_read: u64,
+}
+
+impl Supervisor<'_> {
+    pub fn run(mut self) -> Supervised {
+        let ending = self.wait_for_an_ending();
+        let grace = match ending {
+            Ending::ByItself => LEFTOVER_GRACE,
+            Ending::Cancelled | Ending::TimedOut | Ending::RunnerStopped => {
+                Duration::from_secs_f64(self.settings.cancel_grace_sec)
+            }
+        };
+        let exit = group::end_tree(self.leader, grace, || report_stuck(self.lock));
+        self.look_at_progress_and_logs();
+        Supervised { ending, exit }
+    }
+
+    fn wait_for_an_ending(&mut self) -> Ending {
+        let mut pause = LOOKS.0;
+        loop {
+            let now = Instant::now();
+            let until_deadline = self.deadline.saturating_duration_since(now);
+            self.wait(pause.min(until_deadline));
+            if self.leader.has_ended() {
+                return Ending::ByItself;
+            }
+            if self.control.should_stop() {
+                return Ending::RunnerStopped;
+            }
+            // An error here is "unknown", and unknown is not cancelled.
+            if self.lock.task().cancel_requested().unwrap_or(false) {
+                return Ending::Cancelled;
+            }
+            if Instant::now() >= self.deadline {
+                return Ending::TimedOut;
+            }
+            self.look_at_progress_and_logs();
+            pause = (pause * 2).min(LOOKS.1);
+        }
+    }
+
+    /// Sleeps until the process ends, the watcher or a signal says something, or the time is over.
+    fn wait(&mut self, time: Duration) {
+        let timeout = Timespec {
+            tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        let mut fds = vec![PollFd::new(self.leader.handle(), PollFlags::IN)];
+        fds.push(PollFd::from_borrowed_fd(
+            self.control.signals().as_fd(),
+            PollFlags::IN,
+        ));
+        if let Some(orders) = self.control.orders() {
+            fds.push(PollFd::from_borrowed_fd(orders, PollFlags::IN));
+        }
+        let _ = poll(&mut fds, Some(&timeout));
+        self.control.take_in();
+    }
+
+    fn look_at_progress_and_logs(&mut self) {
+        let mut changed = false;
+        for line in self.attempt.progress_lines(&mut self.progress_read) {
+            let Some(report) = progress::parse(&line) else {
+                continue;
+            };
+            changed = true;
+            self.status.progress = report.progress.unwrap_or(self.status.progress);
+            self.status.message = report.message.or(self.status.message.take());
+        }
+        let mut dropped = 0;
+        for log in [&self.files.stdout, &self.files.stderr] {
+            // A file system that cannot punch holes keeps its logs whole.
+            dropped += cap_log(log, self.settings.log_cap_bytes).unwrap_or(0);
+        }
+        changed |= dropped != self.status.log_bytes_dropped;
+        self.status.log_bytes_dropped = dropped;
+        if changed && let Err(error) = self.lock.write_status(&self.status) {
+            tracing::debug!("{error}");
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! One execution's files: its start record, its logs, what it gives, and the result's reserve.
+//!
+//! Not the process (`runner/`). Invariants: `attempts/<n>/` on the disk means "may have started",
+//! so it is made durable before anything runs (I4); `result.json` is complete or absent and never
+//! changes (I6); what a result names was durable before it (I7).
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::claim::TaskLock;
+use super::durable::{Dir, IoError, IoResult};
+use super::layout::{SMALL_FILE, Spool, name, pretty};
+use super::store::TaskDir;
+use crate::clock::BootId;
+use crate::proc::ProcessKey;
+use crate::task::{Json, Name, ResultFile, TaskId, Timestamp};
+
+const STDOUT: &str = "stdout.log";
+const STDERR: &str = "stderr.log";
+const RUN: &str = "run.json";
+const WORK: &str = "work";
+const TMP: &str = "tmp";
+const INPUT: &str = "input.json";
+const PROGRESS: &str = "progress";
+const OUTPUT: &str = "output";
+const RESERVE: &str = "result.part";
+
+/// An output of more bytes stays a file that the result names.
+const INLINE_OUTPUT: u64 = 1 << 20;
+/// Room kept for the result, so that a disk filled by the task cannot lose it: more than any
+/// result without its output needs.
+const RESERVED_BYTES: u64 = 8192;
+
+/// `attempts/<n>/run.json`: who runs, so that whoever comes after a crash knows what to look for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunFile {
+    /// Format version.
+    pub v: u32,
+    /// The task.
+    pub task_id: TaskId,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// The runner.
+    pub runner: ProcessKey,
+    /// The recipe's process, which leads a session and group of its own; null until it runs.
+    pub child: Option<ProcessKey>,
+    /// The life of the machine these numbers belong to.
+    pub boot: BootId,
+    /// The value of `AGENTSPOOL_MARK` in the environment of everything this attempt started.
+    pub mark: String,
+    /// When the attempt began.
+    pub started_at: Timestamp,
+    /// When it will be stopped, by the wall clock: for readers; the runner counts on another one.
+    pub deadline: Timestamp,
+    /// Seconds it may run.
+    pub timeout_sec: f64,
+    /// Set when the attempt is known to be over without a result of the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<Timestamp>,
+}
+
+/// One attempt's folder.
+#[derive(Debug)]
+pub struct Attempt {
+    number: u32,
+    dir: Dir,
+}
+
+/// The files a recipe's process is started with.
+#[derive(Debug)]
+pub struct Files {
+    /// The input JSON, open at its beginning.
+    pub stdin: File,
+    /// The log, opened for appending.
+    pub stdout: File,
+    /// The log, opened for appending.
+    pub stderr: File,
+}
+
+/// What a recipe gave.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// The value, where it is small enough to stand in the result.
+    pub value: Option<Json>,
+    /// The file, relative to the task's folder, where it is not.
+    pub file: Option<String>,
+}
+
+/// Room on the disk that the result will be written into.
+#[derive(Debug)]
+pub struct ReservedResult {
+    file: File,
+    dir: Dir,
+}
+
+impl TaskLock {
+    /// Records the start of attempt `number`, durably. Nothing may run before this returns.
+    ///
+    /// Beside the folder lies an empty file that names the boot: whoever finds the folder without
+    /// its `run.json` must know whether this kernel made it (then nothing ran, because `run.json`
+    /// comes before the process) or an earlier one (then a power cut may have taken the file). One
+    /// fsync makes both names durable.
+    pub fn start_attempt(&self, spool: &Spool, number: u32, boot: &BootId) -> IoResult<Attempt> {
+        let attempts = self
+            .task
+            .dir
+            .open_dir(name::ATTEMPTS)?
+            .with_making(spool.attempt_making());
+        attempts.touch(boot_mark(number, boot))?;
+        let dir = attempts.make_dir(number.to_string())?;
+        attempts.sync()?;
+        Ok(Attempt { number, dir })
+    }
+
+    /// Takes back an attempt of which nothing ran.
+    pub fn drop_attempt(&self, number: u32) -> IoResult<()> {
+        let attempts = self.task.dir.open_dir(name::ATTEMPTS)?;
+        attempts.remove_tree(number.to_string())?;
+        attempts.sync()
+    }
+
+    /// Whether this boot made attempt `number`.
+    pub fn started_in(&self, number: u32, boot: &BootId) -> IoResult<bool> {
+        self.task
+            .dir
+            .open_dir(name::ATTEMPTS)?
+            .has(boot_mark(number, boot))
+    }
+
+    /// The folder of the state a session's tasks share, made when it is not there.
+    pub fn session_state(&self, spool: &Spool, session: &Name) -> IoResult<PathBuf> {
+        let sessions = spool.folder(name::SESSIONS)?;
+        loop {
+            let folder = sessions.ensure_dir(session.as_str())?;
+            match folder.ensure_dir(name::STATE) {
+                Ok(state) => return Ok(state.path().to_owned()),
+                // Another task of the session just took the empty folder away.
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes the result, durably: the one step that finishes a task. `false` when a result stood
+    /// already; the first one wins.
+    ///
+    /// # Errors
+    /// The disk refused. The task is not finished and the lock must be kept: call again.
+    pub fn commit(
+        &self,
+        reserved: &mut Option<ReservedResult>,
+        result: &ResultFile,
+    ) -> IoResult<bool> {
+        if self.task.has_result()? {
+            return Ok(false);
+        }
+        let place = match reserved.take() {
+            Some(place) => place,
+            None => self.unreserved()?,
+        };
+        let written = place.write(result);
+        let placed = written.and_then(|()| {
+            place
+                .dir
+                .rename_new(RESERVE, &self.task.dir, name::RESULT)?;
+            self.task.dir.sync()
+        });
+        match placed {
+            Ok(()) => Ok(true),
+            // renameat2 succeeded and the sync failed: the next call finds the result and says so.
+            Err(error) if error.errno() == Some(Errno::EXIST) => Ok(false),
+            Err(error) => {
+                *reserved = Some(place);
+                Err(error)
+            }
+        }
+    }
+
+    /// A place for a result of which no room was reserved: no attempt was made, or it is lost.
+    fn unreserved(&self) -> IoResult<ReservedResult> {
+        let dir = self
+            .task
+            .dir
+            .open_dir(".")?
+            .with_making(self.task.dir.making());
+        dir.unlink(RESERVE)?;
+        let file = dir.create(RESERVE)?;
+        Ok(ReservedResult { file, dir })
+    }
+}
+
+impl ReservedResult {
+    fn write(&self, result: &ResultFile) -> IoResult<()> {
+        match self.write_bytes(&result.to_bytes()) {
+            Err(error) if error.is_no_space() && result.output.is_some() => {
+                // The disk is full: the truth about the end fits into the reserve, the output not.
+                let mut short = result.clone();
+                short.output = None;
+                short.output_truncated = true;
+                short
+                    .output_file
+                    .get_or_insert_with(|| path_in_task(result.attempt, STDOUT));
+                self.write_bytes(&short.to_bytes())
+            }
+            written => written,
+        }
+    }
+
+    fn write_bytes(&self, bytes: &[u8]) -> IoResult<()> {
+        let failed = |source| IoError::new("write", self.dir.path_of(RESERVE), source);
+        self.file.write_all_at(bytes, 0).map_err(failed)?;
+        self.file.set_len(bytes.len() as u64).map_err(failed)?;
+        self.dir.sync_file(&self.file, RESERVE)
+    }
+}
+
+fn boot_mark(number: u32, boot: &BootId) -> String {
+    format!(".{number}.{}", boot.to_string().replace('/', "-"))
+}
+
+fn path_in_task(attempt: u32, file: &str) -> String {
+    format!("{}/{attempt}/{file}", name::ATTEMPTS)
+}
+
+impl Attempt {
+    /// Its number, from 1.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Makes the folders and files the recipe's process needs.
+    pub fn create_files(&self, input: &[u8]) -> IoResult<Files> {
+        self.dir.make_dir(WORK)?.make_dir(TMP)?;
+        {
+            use std::io::Write;
+            let mut file = self.dir.create(INPUT)?;
+            file.write_all(input)
+                .map_err(|source| IoError::new("write", self.dir.path_of(INPUT), source))?;
+        }
+        let stdin = self.dir.open_file(INPUT)?;
+        // The recipe gets a plain blocking file.
+        rustix::fs::fcntl_setfl(&stdin, rustix::fs::OFlags::empty())
+            .map_err(|errno| IoError::new("open", self.dir.path_of(INPUT), errno))?;
+        let stdout = self.dir.append(STDOUT)?;
+        let stderr = self.dir.append(STDERR)?;
+        Ok(Files {
+            stdin,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// The folder the recipe runs in.
+    pub fn work_path(&self) -> PathBuf {
+        self.dir.path_of(WORK)
+    }
+
+    /// Its TMPDIR.
+    pub fn tmp_path(&self) -> PathBuf {
+        self.work_path().join(TMP)
+    }
+
+    /// The input as a file.
+    pub fn input_path(&self) -> PathBuf {
+        self.dir.path_of(INPUT)
+    }
+
+    /// Where the recipe appends its progress.
+    pub fn progress_path(&self) -> PathBuf {
+        self.dir.path_of(PROGRESS)
+    }
+
+    /// Where the recipe may write its result.
+    pub fn output_path(&self) -> PathBuf {
+        self.dir.path_of(OUTPUT)
+    }
+
+    /// Keeps room for the result.
+    pub fn reserve_result(&self) -> IoResult<ReservedResult> {
+        let file = self.dir.create(RESERVE)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED_BYTES) {
+            Ok(()) => {}
+            // A file system without fallocate: blocks that were written are as good.
+            Err(Errno::OPNOTSUPP) => file
+                .write_all_at(&[b' '; RESERVED_BYTES as usize], 0)
+                .map_err(|source| IoError::new("reserve", self.dir.path_of(RESERVE), source))?,
+            Err(errno) => {
+                return Err(IoError::new(
+                    "reserve room in",
+                    self.dir.path_of(RESERVE),
+                    errno,
+                ));
+            }
+        }
+        let dir = self.dir.open_dir(".")?.with_making(self.dir.making());
+        Ok(ReservedResult { file, dir })
+    }
+
+    /// Writes who runs it.
+    pub fn write_run(&self, run: &RunFile) -> IoResult<()> {
+        self.dir.replace(RUN, &pretty(run))
+    }
+
+    /// Who ran it; `None` when it cannot be read.
+    pub fn run(&self) -> Option<RunFile> {
+        let bytes = self.dir.read(RUN, SMALL_FILE).ok()??;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Whether `run.json` stands, readable or not.
+    pub fn has_run(&self) -> IoResult<bool> {
+        self.dir.has(RUN)
+    }
+
+    /// What the recipe gave: its result file if it wrote one, else what it printed. What a result
+    /// will name as a file is made durable here.
+    pub fn output(&self) -> IoResult<Output> {
+        let name = match self.dir.stat(OUTPUT)? {
+            Some(stat) if stat.st_size > 0 || !self.printed_anything()? => OUTPUT,
+            _ => STDOUT,
+        };
+        // A recipe may have made its result file anything at all; only a regular file is read.
+        let Ok(mut file) = self.dir.open_file(name) else {
+            return Ok(Output::default());
+        };
+        let failed = |source| IoError::new("read", self.dir.path_of(name), source);
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Ok(Output::default());
+        }
+        if metadata.len() > INLINE_OUTPUT {
+            self.dir.sync_file(&file, name)?;
+            self.dir.sync()?;
+            let file = Some(path_in_task(self.number, name));
+            return Ok(Output { value: None, file });
+        }
+        let mut bytes = Vec::new();
+        (&mut file)
+            .take(INLINE_OUTPUT)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        Ok(Output {
+            value: as_value(&bytes),
+            file: None,
+        })
+    }
+
+    fn printed_anything(&self) -> IoResult<bool> {
+        Ok(self.dir.stat(STDOUT)?.is_some_and(|stat| stat.st_size > 0))
+    }
+
+    /// Complete lines the recipe appended to its progress file behind `offset`, which moves on.
+    pub fn progress_lines(&self, offset: &mut u64) -> Vec<String> {
+        const AT_ONCE: u64 = 64 << 10;
+        let read = || -> Option<Vec<u8>> {
+            if self.dir.stat(PROGRESS).ok()??.st_size.unsigned_abs() <= *offset {
+                return None;
+            }
+            let mut file = self.dir.open_file(PROGRESS).ok()?;
+            if !file.metadata().ok()?.is_file() {
+                return None;
+            }
+            file.seek(SeekFrom::Start(*offset)).ok()?;
+            let mut bytes = Vec::new();
+            file.take(AT_ONCE).read_to_end(&mut bytes).ok()?;
+            Some(bytes)
+        };
+        let Some(bytes) = read() else {
+            return Vec::new();
+        };
+        let end = match bytes.iter().rposition(|b| *b == b'\n') {
+            Some(at) => at + 1,
+            // A line longer than the window is no progress line: skip it.
+            None if bytes.len() as u64 == AT_ONCE => bytes.len(),
+            None => return Vec::new(),
+        };
+        *offset += end as u64;
+        String::from_utf8_lossy(&bytes[..end])
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// One JSON value stands as itself, anything else as text without its last newline; nothing at all
+/// is null.
+fn as_value(bytes: &[u8]) -> Option<Json> {
+    let text = String::from_utf8_lossy(bytes);
+    if text.trim().is_empty() {
+        return None;
+    }
+    match Json::parse(&text) {
+        Ok(value) => Some(value),
+        Err(_) => Some(Json::string(text.strip_suffix('\n').unwrap_or(&text))),
+    }
+}
+
+impl TaskDir {
+    /// An attempt's folder, if it is there.
+    pub fn attempt(&self, number: u32) -> IoResult<Option<Attempt>> {
+        let Some(attempts) = self.dir.find_dir(name::ATTEMPTS)? else {
+            return Ok(None);
+        };
+        let dir = attempts.find_dir(number.to_string())?;
+        Ok(dir.map(|dir| Attempt { number, dir }))
+    }
+
+    /// An attempt's folder, its files made as the owner's.
+    pub(super) fn stream(&self, number: u32, stdout: bool) -> IoResult<Option<File>> {
+        let Some(attempt) = self.attempt(number)? else {
+            return Ok(None);
+        };
+        let name = if stdout { STDOUT } else { STDERR };
+        super::durable::absent_is_none(attempt.dir.open_file(name))
+    }
+
+    /// A file of this task that its result names, for reading.
+    pub fn named_file(&self, relative: &str) -> IoResult<Option<File>> {
+        let mut parts = relative.split('/');
+        let (Some(name::ATTEMPTS), Some(number), Some(file), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Ok(None);
+        };
+        let Ok(number) = number.parse() else {
+            return Ok(None);
+        };
+        let Some(attempt) = self.attempt(number)? else {
+            return Ok(None);
+        };
+        super::durable::absent_is_none(attempt.dir.open_file(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stdout_becomes() {
+        for (bytes, expected) in [
+            (&b""[..], None),
+            (b" \n", None),
+            (b"42\n", Some("42")),
+            (b"{\"a\": 1.50}\n", Some("{\"a\": 1.50}")),
+            (b"Hello\n", Some("\"Hello\"")),
+            (b"a\nb\n\n", Some("\"a\\nb\\n\"")),
+            (b"{} {}", Some("\"{} {}\"")),
+            (b"\xff", Some("\"\u{fffd}\"")),
+        ] {
+            let value = as_value(bytes);
+            assert_eq!(value.as_ref().map(Json::text), expected, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Locks: who works on a task, how many work at once, whose turn it is in a session.
+//!
+//! The claim on a task is a `flock` on its `lock` file, held by the process that does the work for
+//! as long as it works; only its guard can write status and result. Not here: what the holder
+//! does. Invariants: a lock is released by closing it, never by unlocking; a lock taken on a file
+//! that no longer stands under its path is no claim.
+
+use std::fs::File;
+use std::time::Duration;
+
+use fs2::FileExt;
+
+use super::durable::{Dir, IoError, IoResult};
+use super::layout::{Spool, name};
+use super::store::{TaskDir, pending_status};
+use crate::clock;
+use crate::task::{Name, Request, ResultFile, StatusFile, TaskId, task_of_session};
+
+/// A prober holds a shared lock for an instant; a claimer that met one tries again
+/// (SPOOL-SAFETY hazard 38).
+const TRIES: u32 = 3;
+
+/// What came of trying to lock a task.
+#[derive(Debug)]
+pub enum Claim {
+    /// It is ours until the guard is dropped.
+    Locked(TaskLock),
+    /// A living process works on it.
+    Busy,
+    /// It was removed in the meantime.
+    Gone,
+}
+
+/// The claim on one task.
+#[derive(Debug)]
+pub struct TaskLock {
+    pub(super) task: TaskDir,
+    pub(super) _lock: File,
+}
+
+/// One of the places that count the concurrency limit; held while a task runs.
+#[derive(Debug)]
+pub struct Slot {
+    _lock: File,
+}
+
+/// Whose turn it is in a session.
+#[derive(Debug)]
+pub enum SessionTurn {
+    /// This task's; the guard, where there is one, keeps others out.
+    Ours(Option<File>),
+    /// An earlier task of the session is not finished.
+    NotYet,
+}
+
+impl TaskDir {
+    /// Tries to become the one process that works on this task.
+    pub fn lock(self, spool: &Spool) -> IoResult<Claim> {
+        for attempt in 0..TRIES {
+            let file = match self.dir.open_writable(name::LOCK) {
+                Ok(file) => file,
+                Err(error) if error.is_absent() => return Ok(Claim::Gone),
+                Err(error) => return Err(error),
+            };
+            match FileExt::try_lock_exclusive(&file) {
+                Ok(()) => return self.locked(spool, file),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    return Err(IoError::new("lock", self.dir.path_of(name::LOCK), error));
+                }
+            }
+            if attempt + 1 < TRIES {
+                let jitter = super::layout::random_bits() as u64 % 8;
+                std::thread::sleep(Duration::from_millis(2 + jitter));
+            }
+        }
+        Ok(Claim::Busy)
+    }
+
+    /// The lock is held; but is this still the task's folder? A removed folder's lock file keeps
+    /// its link count, so inode and device are compared with what stands under the path now.
+    fn locked(self, spool: &Spool, file: File) -> IoResult<Claim> {
+        let stands = match spool.task(self.id)? {
+            Some(task) => is_same_file(&task.dir, name::LOCK, &file)?,
+            None => false,
+        };
+        Ok(if stands {
+            Claim::Locked(TaskLock {
+                task: self,
+                _lock: file,
+            })
+        } else {
+            Claim::Gone
+        })
+    }
+
+    /// Whether a living process holds the task, seen by a shared lock that is gone at once.
+    pub fn is_held(&self) -> IoResult<bool> {
+        let file = self.dir.open_file(name::LOCK)?;
+        match FileExt::try_lock_shared(&file) {
+            Ok(()) => Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(IoError::new(
+                "test the lock",
+                self.dir.path_of(name::LOCK),
+                error,
+            )),
+        }
+    }
+}
+
+/// Whether an open file is the one that stands under this name now.
+fn is_same_file(dir: &Dir, name: &str, file: &File) -> IoResult<bool> {
+    let held = rustix::fs::fstat(file)
+        .map_err(|errno| IoError::new("look at", dir.path_of(name), errno))?;
+    let there = dir.stat(name)?;
+    Ok(there.is_some_and(|there| (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)))
+}
+
+impl TaskLock {
+    /// The task.
+    pub fn task(&self) -> &TaskDir {
+        &self.task
+    }
+
+    /// Writes where the task stands. Best effort by design: it can be derived.
+    pub fn write_status(&self, status: &StatusFile) -> IoResult<()> {
+        let status = StatusFile {
+            updated_at: clock::wall(),
+            ..status.clone()
+        };
+        self.task.dir.replace(name::STATUS, &status.to_bytes())
+    }
+
+    /// The status to go on from: what stands there, else what the request alone says.
+    pub fn current_status(&self, request: &Request) -> StatusFile {
+        self.task
+            .status_file()
+            .unwrap_or_else(|| pending_status(self.task.id, request))
+    }
+
+    /// Brings status and hints in line with a result that stands: also the repair after a crash
+    /// between result and status.
+    pub fn settle(&self, spool: &Spool, result: &ResultFile) -> IoResult<()> {
+        let id = self.task.id;
+        let before = self.task.status_file();
+        let request = self.task.request().ok();
+        let mut status = match (before, &request) {
+            (Some(status), _) => status,
+            (None, Some(request)) => pending_status(id, request),
+            (None, None) => pending_status(id, &Request::new(unreadable_recipe(result))),
+        };
+        status.recipe = result.recipe.clone();
+        status.status = result.status;
+        status.attempt = result.attempt;
+        status.error = result.error.clone();
+        status.exit_code = result.exit_code;
+        status.signal = result.signal;
+        status.started_at = result.started_at;
+        status.completed_at = Some(result.completed_at);
+        status.duration_seconds = result.duration_seconds;
+        status.condition = None;
+        if result.ok {
+            status.progress = 1.0;
+        }
+        // The result is durable: from here on nothing may fail the task, only leave work for later.
+        let written = self.write_status(&status);
+        let cleaned = self.task.dir.unlink(name::ENVIRONMENT).map(|_| ());
+        spool.remove_hints(id, result.session_id.as_ref())?;
+        written.and(cleaned)
+    }
+}
+
+/// A recipe name to build a status from when even the request cannot be read; `settle` overwrites
+/// it with what the result says.
+fn unreadable_recipe(result: &ResultFile) -> Name {
+    result
+        .recipe
+        .clone()
+        .unwrap_or_else(|| crate::task::session_of(result.task_id))
+}
+
+impl Spool {
+    /// Takes one of the first `limit` places of a kind, `None` when all are taken. The kernel
+    /// counts, so the limit holds over several watchers and over their deaths.
+    pub fn take_slot(&self, recipe: Option<&Name>, limit: u32) -> IoResult<Option<Slot>> {
+        let slots = self.folder(name::SLOTS)?;
+        let own = rustix::process::getpid()
+            .as_raw_nonzero()
+            .get()
+            .unsigned_abs();
+        for k in 0..limit {
+            // Runners begin at different places, so that they rarely meet.
+            let k = (k + own) % limit;
+            let file = match recipe {
+                None => k.to_string(),
+                Some(recipe) => format!("recipe.{recipe}.{k}"),
+            };
+            let lock = slots.touch(&file)?;
+            match FileExt::try_lock_exclusive(&lock) {
+                Ok(()) => return Ok(Some(Slot { _lock: lock })),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(IoError::new("lock", slots.path_of(&file), error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks whether it is this task's turn in its session. A session's order is that of the ids in
+    /// its queue; the first task of a made session stands in no queue and is known by its name.
+    pub fn session_turn(&self, session: &Name, id: TaskId) -> IoResult<SessionTurn> {
+        if let Some(first) = task_of_session(session)
+            && first < id
+            && let Some(task) = self.task(first)?
+            && !task.has_result()?
+        {
+            return Ok(SessionTurn::NotYet);
+        }
+        let Some(folder) = self.folder(name::SESSIONS)?.find_dir(session.as_str())? else {
+            return Ok(SessionTurn::Ours(None));
+        };
+        let Some(queue) = folder.find_dir(name::QUEUE)? else {
+            return Ok(SessionTurn::Ours(None));
+        };
+        let lock = folder.touch(name::LOCK)?;
+        match FileExt::try_lock_exclusive(&lock) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                return Ok(SessionTurn::NotYet);
+            }
+            Err(error) => return Err(IoError::new("lock", folder.path_of(name::LOCK), error)),
+        }
+        // The sweeper may have moved an unused session's folder away in between.
+        let now = self.folder(name::SESSIONS)?.find_dir(session.as_str())?;
+        let stands = now.map_or(Ok(false), |now| is_same_file(&now, name::LOCK, &lock))?;
+        if !stands {
+            return Ok(SessionTurn::NotYet);
+        }
+        for earlier in super::store::ids_in(&queue)?
+            .into_iter()
+            .take_while(|other| *other < id)
+        {
+            if self.is_open_task(earlier)? {
+                return Ok(SessionTurn::NotYet);
+            }
+            // A hint whose task is finished or gone: whoever left it did not get to this.
+            queue.unlink(earlier.to_string())?;
+        }
+        Ok(SessionTurn::Ours(Some(lock)))
+    }
+
+    /// Whether a task is published or about to be, and has no result.
+    pub(super) fn is_open_task(&self, id: TaskId) -> IoResult<bool> {
+        // Staging first: a task moves from there to tasks/, never back. What lies there without a
+        // held lock is what a dead submitter left, and never becomes a task.
+        let staged = match self.folder(name::STAGING)?.find_dir(id.to_string())? {
+            Some(dir) => TaskDir { id, dir }.is_held().unwrap_or(false),
+            None => false,
+        };
+        match self.task(id)? {
+            Some(task) => Ok(!task.has_result()?),
+            None => Ok(staged),
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! What lies where in a spool, and how one is made and opened.
+//!
+//! Every name of a file or folder in a spool is written down here and nowhere else. Not here: what
+//! is in them. Invariant: a [`Spool`] value is a folder of this layout, of a version this program
+//! knows, on a file system whose locks count, owned by us or shared with us through its group.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::durable::{Dir, IoError, IoResult, Making, absent_is_none};
+use crate::config::{Durability, Overrides, Settings, SettingsError};
+use crate::task::{FORMAT_VERSION, IdSequence, TaskId};
+
+/// The names in a spool's root.
+pub(super) mod name {
+    pub const SETTINGS: &str = "spool.json";
+    pub const IDENTITY: &str = "identity.json";
+    pub const SWEEP: &str = "sweep.json";
+    pub const SWEEP_LOCK: &str = "sweep.lock";
+    pub const INCOMING: &str = "incoming";
+    pub const TASKS: &str = "tasks";
+    pub const NAMES: &str = "names";
+    pub const SESSIONS: &str = "sessions";
+    pub const OPEN: &str = "open";
+    pub const STAGING: &str = "staging";
+    pub const TRASH: &str = "trash";
+    pub const REJECTED: &str = "rejected";
+    pub const SLOTS: &str = "slots";
+    pub const WATCHERS: &str = "watchers";
+    pub const RECIPES: &str = "recipes";
+
+    // In a task's folder.
+    pub const REQUEST: &str = "request.json";
+    pub const STATUS: &str = "status.json";
+    pub const RESULT: &str = "result.json";
+    pub const CANCEL: &str = "cancel";
+    pub const LOCK: &str = "lock";
+    pub const ENVIRONMENT: &str = "env.json";
+    pub const ATTEMPTS: &str = "attempts";
+
+    // In a session's folder.
+    pub const QUEUE: &str = "queue";
+    pub const STATE: &str = "state";
+}
+
+/// Larger than any settings or status file we write by hand or by program.
+pub(super) const SMALL_FILE: usize = 4 << 20;
+
+const OURS_ONLY: Making = Making {
+    file: Mode::from_bits_retain(0o600),
+    dir: Mode::from_bits_retain(0o700),
+    sync: true,
+};
+/// The owner writes, the group reads.
+const GROUP_READS: Making = Making {
+    file: Mode::from_bits_retain(0o640),
+    dir: Mode::from_bits_retain(0o2750),
+    sync: true,
+};
+/// The group writes as well.
+const GROUP_WRITES: Making = Making {
+    file: Mode::from_bits_retain(0o660),
+    dir: Mode::from_bits_retain(0o2770),
+    sync: true,
+};
+/// Members may put files in, but neither list nor remove those of others.
+const DROP_BOX: u32 = 0o3730;
+
+/// Who may use a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    Private,
+    Group,
+}
+
+/// Why a folder cannot be used as a spool.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such folder, or no `spool.json` in it.
+    #[error("{} is no spool (there is no {} in it)", path.display(), name::SETTINGS)]
+    Absent {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder with other things in it.
+    #[error("{} is not empty and no spool: choose a new folder", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Made by a later program.
+    #[error("{} has format version {version}, and this program knows only {FORMAT_VERSION}: use a newer agentspool", path.display())]
+    Newer {
+        /// The settings file.
+        path: PathBuf,
+        /// What it says.
+        version: u64,
+    },
+    /// The settings file cannot be understood.
+    #[error("cannot use {}: {problem}", path.display())]
+    Settings {
+        /// The settings file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It belongs to somebody else.
+    #[error("the spool {} belongs to user {owner}, and this is user {us}: run the command as that user", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner's uid.
+        owner: u32,
+        /// Ours.
+        us: u32,
+    },
+    /// Locks on this file system may not be seen by other machines.
+    #[error("{} is on a network file system ({kind}), where locks may not hold: move the spool to a local disk, or set \"allow_network_fs\": true in spool.json if only one machine ever uses it", path.display())]
+    Network {
+        /// The folder.
+        path: PathBuf,
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// Nobody has such a group.
+    #[error("no group is called {0}")]
+    NoGroup(String),
+    /// The kernel said no.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+/// `identity.json`: what tells this spool from every other one. Apart from `spool.json`, so that
+/// settings can be versioned and copied and an identity never is.
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    v: u32,
+    uuid: String,
+}
+
+/// An open spool.
+#[derive(Debug)]
+pub struct Spool {
+    root: Dir,
+    uuid: String,
+    file: Map<String, Value>,
+    overrides: Overrides,
+    settings: Settings,
+    sharing: Sharing,
+    is_owner: bool,
+    ids: std::sync::Mutex<IdSequence>,
+}
+
+impl Spool {
+    /// Makes a spool in `path`, or completes the one that is there. With `gid` members of that
+    /// group may submit to it.
+    ///
+    /// # Errors
+    /// When the folder holds other things, or cannot be made or written.
+    pub fn init(path: &Path, gid: Option<u32>, overrides: Overrides) -> Result<Spool, OpenError> {
+        let making = if gid.is_some() {
+            GROUP_READS
+        } else {
+            OURS_ONLY
+        };
+        let is_new = match std::fs::symlink_metadata(path) {
+            Ok(_) => false,
+            Err(_) => {
+                make_parents(path)?;
+                true
+            }
+        };
+        let root = Dir::open(path, making)?;
+        if !is_new && !root.has(name::SETTINGS)? && !root.is_empty()? {
+            return Err(OpenError::Occupied {
+                path: path.to_owned(),
+            });
+        }
+        if !root.has(name::SETTINGS)? {
+            let mut settings = Map::new();
+            settings.insert("v".into(), Value::from(FORMAT_VERSION));
+            root.replace_durably(name::SETTINGS, &pretty(&settings))?;
+            if let Some(gid) = gid {
+                root.set_group(name::SETTINGS, gid)?;
+                root.set_mode(name::SETTINGS, making.file)?;
+                root.set_group(".", gid)?;
+            }
+            root.set_mode(".", making.dir)?;
+        }
+        drop(root);
+        Spool::open(path, overrides)
+    }
+
+    /// Opens a spool. Folders that are missing (git and some backups keep no empty ones) are made
+    /// when we own it.
+    pub fn open(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
+        let absent = || OpenError::Absent {
+            path: path.to_owned(),
+        };
+        // Everything below is told to people and to recipes as a path that works from anywhere.
+        let path = &std::path::absolute(path).map_err(|_| absent())?;
+        let root = absent_is_none(Dir::open(path, OURS_ONLY))?.ok_or_else(absent)?;
+        let file = read_settings(&root)?.ok_or_else(absent)?;
+        let settings = settings_of(&root, &file, &overrides)?;
+        if !settings.allow_network_fs {
+            refuse_network(&root)?;
+        }
+        let stat = root.own_stat()?;
+        let us = rustix::process::geteuid().as_raw();
+        let sharing = if stat.st_mode & 0o2070 == 0o2050 {
+            Sharing::Group
+        } else {
+            Sharing::Private
+        };
+        let is_owner = stat.st_uid == us;
+        if !is_owner && sharing == Sharing::Private {
+            return Err(OpenError::Foreign {
+                path: path.clone(),
+                owner: stat.st_uid,
+                us,
+            });
+        }
+        let mut spool = Spool {
+            root,
+            uuid: String::new(),
+            file,
+            overrides,
+            settings,
+            sharing,
+            is_owner,
+            ids: std::sync::Mutex::default(),
+        };
+        if is_owner {
+            spool.complete()?;
+        }
+        spool.uuid = spool.read_identity()?;
+        Ok(spool)
+    }
+
+    /// Makes the folders that are missing, and the identity.
+    fn complete(&self) -> Result<(), OpenError> {
+        for folder in [
+            name::INCOMING,
+            name::TASKS,
+            name::NAMES,
+            name::SESSIONS,
+            name::OPEN,
+            name::STAGING,
+            name::TRASH,
+            name::REJECTED,
+            name::SLOTS,
+            name::WATCHERS,
+            name::RECIPES,
+        ] {
+            if self.root.has(folder)? {
+                continue;
+            }
+            let making = self.making(folder);
+            Dir::open(self.path(), making)?.ensure_dir(folder)?;
+            if self.sharing == Sharing::Group {
+                let drop_box = folder == name::INCOMING;
+                let mode = if drop_box {
+                    Mode::from_bits_retain(DROP_BOX)
+                } else {
+                    making.dir
+                };
+                self.root.set_group(folder, self.root.own_stat()?.st_gid)?;
+                self.root.set_mode(folder, mode)?;
+            }
+        }
+        if !self.root.has(name::IDENTITY)? {
+            let mut random = [0u8; 16];
+            random[..16].copy_from_slice(&random_bits().to_le_bytes());
+            let uuid = uuid::Builder::from_random_bytes(random)
+                .into_uuid()
+                .to_string();
+            let bytes = pretty(&Identity {
+                v: FORMAT_VERSION,
+                uuid,
+            });
+            // Two commands may be the first ones at the same time: one identity wins.
+            let own = format!(".{}.{}", name::IDENTITY, rustix::process::getpid());
+            let making = self.making(name::IDENTITY);
+            let root = Dir::open(self.path(), making)?;
+            let _ = root.unlink(&own);
+            root.write_new(&own, &bytes)?;
+            let placed = root.rename_new(&own, &root, name::IDENTITY);
+            if placed.is_err() {
+                root.unlink(&own)?;
+            }
+            match placed {
+                Err(error) if error.errno() != Some(rustix::io::Errno::EXIST) => {
+                    return Err(error.into());
+                }
+                _ => root.sync()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_identity(&self) -> Result<String, OpenError> {
+        let path = self.root.path_of(name::IDENTITY);
+        let bytes = self.root.read(name::IDENTITY, SMALL_FILE)?;
+        let bytes = bytes.ok_or_else(|| OpenError::Absent { path: path.clone() })?;
+        let identity: Identity =
+            serde_json::from_slice(&bytes).map_err(|e| OpenError::Settings {
+                path,
+                problem: e.to_string(),
+            })?;
+        Ok(identity.uuid)
+    }
+
+    /// Reads `spool.json` again. On an error the old settings stay in force.
+    pub fn reload(&mut self) -> Result<bool, OpenError> {
+        let file = read_settings(&self.root)?.ok_or_else(|| OpenError::Absent {
+            path: self.path().to_owned(),
+        })?;
+        if file == self.file {
+            return Ok(false);
+        }
+        self.settings = settings_of(&self.root, &file, &self.overrides)?;
+        self.file = file;
+        Ok(true)
+    }
+
+    /// Writes one setting into `spool.json`; `None` takes it out again.
+    pub fn set(&mut self, key: &str, value: Option<Value>) -> Result<(), OpenError> {
+        let mut file = self.file.clone();
+        match value {
+            Some(value) => file.insert(key.to_owned(), value),
+            None => file.remove(key),
+        };
+        let settings = settings_of(&self.root, &file, &self.overrides)?;
+        let mut stored = Map::new();
+        stored.insert("v".into(), Value::from(FORMAT_VERSION));
+        stored.extend(file.clone());
+        let making = self.making(name::SETTINGS);
+        Dir::open(self.path(), making)?.replace_durably(name::SETTINGS, &pretty(&stored))?;
+        (self.file, self.settings) = (file, settings);
+        Ok(())
+    }
+
+    /// The spool's root folder, absolute.
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// What tells this spool from every other one.
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What `spool.json` itself sets.
+    pub fn settings_file(&self) -> &Map<String, Value> {
+        &self.file
+    }
+
+    /// What was set outside `spool.json`.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// Whether we own it: only the owner runs, recovers and clears tasks.
+    pub fn is_owner(&self) -> bool {
+        self.is_owner
+    }
+
+    /// Whether a group shares it.
+    pub fn is_group(&self) -> bool {
+        self.sharing == Sharing::Group
+    }
+
+    /// The folder of a spool's own recipes.
+    pub fn recipes_path(&self) -> PathBuf {
+        self.root.path_of(name::RECIPES)
+    }
+
+    /// A new task id: this moment and randomness, rising within this process.
+    pub fn new_id(&self) -> TaskId {
+        let mut ids = self
+            .ids
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        ids.next(crate::clock::wall().unix_ms(), random_bits())
+    }
+
+    /// Opens one of the root's folders.
+    pub(super) fn folder(&self, folder: &'static str) -> IoResult<Dir> {
+        Ok(self.root.open_dir(folder)?.with_making(self.making(folder)))
+    }
+
+    /// The root itself, for the few files in it.
+    pub(super) fn root(&self) -> IoResult<Dir> {
+        Dir::open(self.path(), self.making(name::SETTINGS))
+    }
+
+    /// How things in a folder of this spool are made.
+    pub(super) fn making(&self, folder: &str) -> Making {
+        let sync = self.settings.durability == Durability::Power;
+        let making = match (self.sharing, folder) {
+            (Sharing::Private, _) => OURS_ONLY,
+            (
+                Sharing::Group,
+                name::STAGING | name::TASKS | name::NAMES | name::OPEN | name::SESSIONS,
+            ) => GROUP_WRITES,
+            (Sharing::Group, _) => GROUP_READS,
+        };
+        Making { sync, ..making }
+    }
+
+    /// How the files of an attempt are made: the owner's to write, the group's to read.
+    pub(super) fn attempt_making(&self) -> Making {
+        self.making(name::ATTEMPTS)
+    }
+
+    /// The free room of the file system: bytes and inodes a normal user can still take.
+    pub fn free_room(&self) -> IoResult<(u64, u64)> {
+        let stat = rustix::fs::fstatvfs(&self.root)
+            .map_err(|errno| IoError::new("look at the free space of", self.path(), errno))?;
+        // File systems without inodes of their own (btrfs) report none at all.
+        let inodes = if stat.f_files == 0 {
+            u64::MAX
+        } else {
+            stat.f_favail
+        };
+        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
+    }
+}
+
+/// 128 random bits from the kernel.
+pub(super) fn random_bits() -> u128 {
+    let mut bytes = [0u8; 16];
+    // getrandom(2) without flags cannot fail or come short for 16 bytes on Linux >= 5.6.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u128::from_le_bytes(bytes)
+}
+
+pub(super) fn pretty<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The object in `spool.json` without its version; `None` when there is no such file.
+fn read_settings(root: &Dir) -> Result<Option<Map<String, Value>>, OpenError> {
+    let path = root.path_of(name::SETTINGS);
+    let Some(bytes) = root.read(name::SETTINGS, SMALL_FILE)? else {
+        return Ok(None);
+    };
+    let broken = |problem: String| OpenError::Settings {
+        path: path.clone(),
+        problem,
+    };
+    let mut map: Map<String, Value> =
+        serde_json::from_slice(&bytes).map_err(|e| broken(format!("not a JSON object: {e}")))?;
+    match map.remove("v").as_ref().and_then(Value::as_u64) {
+        Some(version) if version == u64::from(FORMAT_VERSION) => Ok(Some(map)),
+        Some(version) => Err(OpenError::Newer { path, version }),
+        None => Err(broken("it has no format version \"v\"".into())),
+    }
+}
+
+fn settings_of(
+    root: &Dir,
+    file: &Map<String, Value>,
+    overrides: &Overrides,
+) -> Result<Settings, OpenError> {
+    Settings::of_layers(file, overrides).map_err(|error: SettingsError| OpenError::Settings {
+        path: root.path_of(name::SETTINGS),
+        problem: error.to_string(),
+    })
+}
+
+/// Makes the folder and what is missing above it.
+fn make_parents(path: &Path) -> IoResult<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| IoError::new("make the folder", path, source))
+}
+
+/// Network file systems by their magic numbers in statfs(2). 9p and virtiofs (FUSE) are not
+/// refused: a virtual machine's own shared folder is used by one machine, and flock holds there.
+fn refuse_network(root: &Dir) -> Result<(), OpenError> {
+    let stat = rustix::fs::fstatfs(root)
+        .map_err(|errno| IoError::new("look at the file system of", root.path(), errno))?;
+    let kind = match stat.f_type as u32 {
+        0x6969 => "NFS",
+        0x517b => "SMB",
+        0xff53_4d42 => "CIFS",
+        0xfe53_4d42 => "SMB2",
+        0x00c3_6400 => "Ceph",
+        0x5346_414f => "AFS",
+        0x0bd0_0bd0 => "Lustre",
+        0x0116_1970 => "GFS2",
+        _ => return Ok(()),
+    };
+    Err(OpenError::Network {
+        path: root.path().to_owned(),
+        kind,
+    })
+}
+
+/// The number of a group by its name, from `/etc/group`.
+pub fn group_id(name: &str) -> Result<u32, OpenError> {
+    if let Ok(gid) = name.parse() {
+        return Ok(gid);
+    }
+    let table = crate::proc::read_text("/etc/group").unwrap_or_default();
+    table
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&name))
+        .and_then(|fields| fields.get(2)?.parse().ok())
+        .ok_or_else(|| OpenError::NoGroup(name.to_owned()))
+}

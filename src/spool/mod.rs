@@ -1,0 +1,40 @@
+//! The disk: the only room that opens, writes or removes anything in a spool.
+//!
+//! Everything the protocol promises is kept in these files, so that one room is enough to review
+//! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
+//! `layout` (what lies where) · `durable` (how a file comes to be) · `store` (submit, read) ·
+//! `claim` (locks) · `attempt` (one execution's files) · `view` (what is true of a task) ·
+//! `queue` (hints and names) · `incoming` (the drop box) · `watchers` (who lives) · `trash`
+//! (removal) · `logs` · `wake` (being told) · `resolve` (what a person may call a task).
+//!
+//! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
+//! `lock` file is never removed but together with its folder.
+#![expect(clippy::disallowed_methods, reason = "this is the room that may")]
+
+mod attempt;
+mod claim;
+mod durable;
+mod incoming;
+mod layout;
+mod logs;
+mod queue;
+mod resolve;
+mod store;
+mod trash;
+mod view;
+mod wake;
+mod watchers;
+
+pub use attempt::{Attempt, Files, Output, ReservedResult, RunFile};
+pub use claim::{Claim, SessionTurn, Slot, TaskLock};
+pub use durable::IoError;
+pub use incoming::{Admission, DropFile, DropRefusal, Fingerprint, Pickup, Reason};
+pub use layout::{OpenError, Spool, group_id};
+pub use logs::{LogReader, Piece, Stream, cap_log};
+pub use queue::OpenHint;
+pub use resolve::{ResolveError, Target};
+pub use store::{ReadError, Submission, SubmitError, TaskDir};
+pub use trash::{FinishedTask, Removal, SweepClock};
+pub use view::TaskView;
+pub use wake::{Seen, Wake};
+pub use watchers::{StartLock, WatcherFile, WatcherSeat};

@@ -1,0 +1,180 @@
+//! Hints: `open/`, the queues of sessions, and the links of names.
+//!
+//! They say where to look, never what is true: a missing or an extra one costs time and nothing
+//! else. Invariant: a hint is made before its task can be seen and removed under the task's lock
+//! after its result, or once the task was seen neither in `staging/` nor in `tasks/`.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+
+use super::durable::IoResult;
+use super::layout::{Spool, name};
+use super::store::{TaskDir, ids_in};
+use crate::clock::BootId;
+use crate::task::{Name, TaskId};
+
+/// How long to wait for another process that moves a name's link. It does two system calls.
+const LINK_PATIENCE: Duration = Duration::from_secs(1);
+const BOOT: &str = ".boot";
+
+/// What became of an open hint that was looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenHint {
+    /// The task is there.
+    Task,
+    /// Its submitter is still at it.
+    Staged,
+    /// Neither: the hint was removed.
+    Dropped,
+}
+
+impl Spool {
+    /// Ids that are not terminal as far as the hints know, oldest first.
+    pub fn open_ids(&self) -> IoResult<Vec<TaskId>> {
+        ids_in(&self.folder(name::OPEN)?)
+    }
+
+    /// Hints that a task is about to be.
+    pub(super) fn add_hints(&self, id: TaskId, session: Option<&Name>) -> IoResult<()> {
+        self.folder(name::OPEN)?.touch(id.to_string())?;
+        if let Some(session) = session {
+            let sessions = self.folder(name::SESSIONS)?;
+            let folder = sessions.ensure_dir(session.as_str())?;
+            folder.ensure_dir(name::QUEUE)?.touch(id.to_string())?;
+            folder.touch(name::LOCK)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the hints of a task that is finished or never came to be.
+    pub(super) fn remove_hints(&self, id: TaskId, session: Option<&Name>) -> IoResult<()> {
+        if let Some(session) = session
+            && let Some(folder) = self.folder(name::SESSIONS)?.find_dir(session.as_str())?
+            && let Some(queue) = folder.find_dir(name::QUEUE)?
+        {
+            queue.unlink(id.to_string())?;
+        }
+        // The session's queue first: whoever is woken by open/ finds the session free.
+        self.folder(name::OPEN)?.unlink(id.to_string())?;
+        Ok(())
+    }
+
+    /// Looks into a hint whose task was not found: removes it when nobody is about to publish it.
+    pub fn check_open_hint(&self, id: TaskId) -> IoResult<OpenHint> {
+        let staged = self.folder(name::STAGING)?.find_dir(id.to_string())?;
+        if let Some(dir) = staged
+            && (TaskDir { id, dir }).is_held().unwrap_or(true)
+        {
+            return Ok(OpenHint::Staged);
+        }
+        // A task moves from staging/ to tasks/ only: seen in neither, in this order, it is nowhere.
+        if self.folder(name::TASKS)?.has(id.to_string())? {
+            return Ok(OpenHint::Task);
+        }
+        self.folder(name::OPEN)?.unlink(id.to_string())?;
+        Ok(OpenHint::Dropped)
+    }
+
+    /// Ids whose hint must be checked against `tasks/`: all of them, newest first, when this is
+    /// another boot than the one the hints were last compared in, else none. A power cut may have
+    /// taken hints, which are never synced.
+    pub fn ids_to_reconcile(&self) -> IoResult<Vec<TaskId>> {
+        let open = self.folder(name::OPEN)?;
+        let boot = BootId::current().to_string();
+        match open.read(BOOT, 4096)? {
+            Some(last) if last == boot.as_bytes() => Ok(Vec::new()),
+            _ => self.task_ids(),
+        }
+    }
+
+    /// Gives a task without result its hint back; `true` when it was missing.
+    pub fn reconcile_hint(&self, id: TaskId) -> IoResult<bool> {
+        let open = self.folder(name::OPEN)?;
+        if open.has(id.to_string())? {
+            return Ok(false);
+        }
+        let Some(task) = self.task(id)? else {
+            return Ok(false);
+        };
+        if task.has_result()? {
+            return Ok(false);
+        }
+        // Submitters hint only sessions that were given; a hint too many costs nothing.
+        let session = task.request().ok().and_then(|request| request.session_id);
+        let given = session.filter(|session| crate::task::session_of(id) != *session);
+        self.add_hints(id, given.as_ref())?;
+        // Finished in between: the finisher did not see this hint, so it is ours to take away.
+        if task.has_result()? {
+            self.remove_hints(id, given.as_ref())?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Remembers that hints and tasks were compared in this boot.
+    pub fn mark_reconciled(&self) -> IoResult<()> {
+        let open = self.folder(name::OPEN)?;
+        open.replace(BOOT, BootId::current().to_string().as_bytes())
+    }
+
+    /// Points a name at a task, unless it points at a newer one.
+    pub fn link_name(&self, task_name: &Name, id: TaskId) -> IoResult<()> {
+        let names = self.folder(name::NAMES)?;
+        let _turn = self.names_turn()?;
+        if self.named_task(task_name)?.is_some_and(|there| there >= id) {
+            return Ok(());
+        }
+        let between = format!(".{id}.link");
+        names.unlink(&between)?;
+        names.symlink(&format!("../{}/{id}", name::TASKS), &between)?;
+        names.rename_over(&between, task_name.as_str())
+    }
+
+    /// Removes a name's link if it still points at this task.
+    pub(super) fn unlink_name(&self, task_name: &Name, id: TaskId) -> IoResult<bool> {
+        let _turn = self.names_turn()?;
+        if self.named_task(task_name)? != Some(id) {
+            return Ok(false);
+        }
+        self.folder(name::NAMES)?.unlink(task_name.as_str())
+    }
+
+    /// The task a name points at.
+    pub fn named_task(&self, task_name: &Name) -> IoResult<Option<TaskId>> {
+        let target = self.folder(name::NAMES)?.read_link(task_name.as_str())?;
+        let target = target.and_then(|target| target.into_string().ok());
+        Ok(target.and_then(|target| target.rsplit('/').next()?.parse().ok()))
+    }
+
+    /// Every name there is, with the task it points at.
+    pub fn names(&self) -> IoResult<Vec<(Name, TaskId)>> {
+        let mut names = Vec::new();
+        for entry in self.folder(name::NAMES)?.names()? {
+            if let Some(text) = entry.to_str()
+                && let Ok(task_name) = text.parse::<Name>()
+                && let Some(id) = self.named_task(&task_name)?
+            {
+                names.push((task_name, id));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Only one process compares and moves links at a time. Somebody who was stopped in the middle
+    /// must not stop everybody: after [`LINK_PATIENCE`] we go on, and at worst the older of two
+    /// tasks has the name.
+    fn names_turn(&self) -> IoResult<File> {
+        let names = self.folder(name::NAMES)?;
+        let own = names.open_dir(".")?;
+        let file = File::from(rustix::io::fcntl_dupfd_cloexec(&own, 0).map_err(|errno| {
+            super::durable::IoError::new("open the folder", names.path(), errno)
+        })?);
+        let begun = Instant::now();
+        while FileExt::try_lock_exclusive(&file).is_err() && begun.elapsed() < LINK_PATIENCE {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(file)
+    }
+}

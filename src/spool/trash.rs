@@ -1,0 +1,353 @@
+//! Removal: the only ways anything leaves a spool, and what a sweep must know to plan.
+//!
+//! Not what is old enough (`sweeper/plan.rs`). Invariant I8: only a terminal task whose lock we
+//! hold can disappear, and it does so in one rename.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use fs2::FileExt;
+use serde::{Deserialize, Serialize};
+use walkdir::WalkDir;
+
+use super::claim::TaskLock;
+use super::durable::{IoError, IoResult, absent_is_none};
+use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
+use super::store::{ReadError, TaskDir};
+use crate::clock::BootId;
+use crate::task::{Name, Status, TaskId, Timestamp};
+
+/// A finished task, as a sweep sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishedTask {
+    /// Which.
+    pub id: TaskId,
+    /// How it ended.
+    pub status: Status,
+    /// When.
+    pub completed_at: Timestamp,
+    /// Its bytes on the disk; 0 when nobody asked.
+    pub bytes: u64,
+}
+
+/// What came of removing a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Bytes of disk it took.
+    pub freed_bytes: u64,
+}
+
+/// `sweep.json`: the clocks at the last pass, so that a jump of the wall clock is noticed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SweepClock {
+    /// Format version.
+    pub v: u32,
+    /// Wall clock.
+    pub wall: Timestamp,
+    /// Seconds since boot, suspend included.
+    pub boottime_sec: f64,
+    /// Which boot.
+    pub boot: BootId,
+    /// No age begins before this moment: the last jump of the clock that was noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ages_from: Option<Timestamp>,
+}
+
+impl TaskLock {
+    /// Removes a terminal task. `None` when it is not terminal: then nothing was done.
+    pub fn remove(self, spool: &Spool) -> IoResult<Option<Removal>> {
+        if !self.task.has_result()? {
+            return Ok(None);
+        }
+        let freed_bytes = disk_bytes(self.task.path());
+        if let Some(status) = self.task.status_file() {
+            if let Some(task_name) = &status.name {
+                spool.unlink_name(task_name, self.task.id)?;
+            }
+            spool.remove_hints(self.task.id, status.session_id.as_ref())?;
+        }
+        spool.discard(&self.task)?;
+        Ok(Some(Removal { freed_bytes }))
+    }
+}
+
+impl Spool {
+    /// Takes a task's folder out of `tasks/` in one step, then removes it.
+    pub(super) fn discard(&self, task: &TaskDir) -> IoResult<()> {
+        let trash = self.folder(name::TRASH)?;
+        let grave = format!("{}.{:08x}", task.id, random_bits() as u32);
+        self.folder(name::TASKS)?
+            .rename_new(task.id.to_string(), &trash, &grave)?;
+        self.remove_hints(task.id, None)?;
+        trash.remove_tree(&grave)
+    }
+
+    /// Whether a task was removed and its folder still lies in the trash.
+    pub(super) fn is_in_trash(&self, id: TaskId) -> IoResult<bool> {
+        let prefix = format!("{id}.");
+        let mut found = false;
+        self.folder(name::TRASH)?.each_name(|name, _| {
+            found = name.starts_with(prefix.as_bytes());
+            !found
+        })?;
+        Ok(found)
+    }
+
+    /// Removes what removals that were cut off left behind; the number of entries removed.
+    pub fn empty_trash(&self) -> IoResult<usize> {
+        let trash = self.folder(name::TRASH)?;
+        let names = trash.names()?;
+        for entry in &names {
+            trash.remove_tree(entry)?;
+        }
+        Ok(names.len())
+    }
+
+    /// Names of half-built submissions whose submitter is dead. One without a lock file must be
+    /// an hour old: its submitter may be about to make the lock.
+    pub fn staging_litter(&self, now: Timestamp) -> IoResult<Vec<OsString>> {
+        const LOCKLESS_PATIENCE_SEC: i64 = 3600;
+        let staging = self.folder(name::STAGING)?;
+        let mut litter = Vec::new();
+        for entry in staging.names()? {
+            let Some(stat) = staging.stat(&entry)? else {
+                continue;
+            };
+            let age = now.unix_ms() / 1000 - stat.st_mtime;
+            let id = entry.to_str().and_then(|text| text.parse::<TaskId>().ok());
+            let Some(dir) = absent_is_none(staging.open_dir(&entry)).ok().flatten() else {
+                if age > LOCKLESS_PATIENCE_SEC {
+                    litter.push(entry);
+                }
+                continue;
+            };
+            // A claim with a drop in it is not litter: a watcher will replay it.
+            let is_dead = match id {
+                Some(id) if dir.has(name::LOCK)? => !TaskDir { id, dir }.is_held()?,
+                _ => age > LOCKLESS_PATIENCE_SEC && dir.is_empty()?,
+            };
+            if is_dead {
+                litter.push(entry);
+            }
+        }
+        Ok(litter)
+    }
+
+    /// Removes one entry of `staging/`, with the hint it may have made.
+    pub fn remove_staged(&self, entry: &OsString) -> IoResult<()> {
+        self.folder(name::STAGING)?.remove_tree(entry)?;
+        if let Some(id) = entry.to_str().and_then(|text| text.parse().ok()) {
+            self.check_open_hint(id)?;
+        }
+        Ok(())
+    }
+
+    /// Finished tasks made before a moment, oldest first; with their bytes when asked. Tasks that
+    /// cannot be read are left out: nobody sweeps what nobody understands.
+    pub fn finished_tasks(
+        &self,
+        made_before: Timestamp,
+        with_bytes: bool,
+    ) -> IoResult<Vec<FinishedTask>> {
+        let open = self.open_ids()?;
+        let mut ids = self.task_ids()?;
+        ids.reverse();
+        let mut finished = Vec::new();
+        for id in ids {
+            // Ids rise with time: nothing behind this one was made earlier.
+            if id.unix_ms() >= made_before.unix_ms() {
+                break;
+            }
+            if open.binary_search(&id).is_ok() {
+                continue;
+            }
+            let Some(task) = self.task(id)? else { continue };
+            let Some((status, completed_at)) = end_of(&task) else {
+                continue;
+            };
+            let bytes = if with_bytes {
+                disk_bytes(task.path())
+            } else {
+                0
+            };
+            finished.push(FinishedTask {
+                id,
+                status,
+                completed_at,
+                bytes,
+            });
+        }
+        Ok(finished)
+    }
+
+    /// Refused drops and their reasons, with the moment they were refused.
+    pub fn rejected_files(&self) -> IoResult<Vec<(OsString, Timestamp)>> {
+        let mut files = Vec::new();
+        self.folder(name::REJECTED)?.each_name(|name, _| {
+            let id = name
+                .get(..TaskId::LEN)
+                .and_then(|id| std::str::from_utf8(id).ok());
+            if let Some(id) = id.and_then(|id| id.parse::<TaskId>().ok()) {
+                let at = Timestamp::from_unix_ms(id.unix_ms());
+                files.push((OsString::from_vec(name.to_vec()), at));
+            }
+            true
+        })?;
+        Ok(files)
+    }
+
+    /// Removes one refused drop or reason. A refused folder goes with all that is in it.
+    pub fn remove_rejected(&self, file: &OsString) -> IoResult<()> {
+        let rejected = self.folder(name::REJECTED)?;
+        match rejected.unlink(file) {
+            Err(error) if error.errno() == Some(rustix::io::Errno::ISDIR) => {
+                rejected.remove_tree(file)
+            }
+            removed => removed.map(|_| ()),
+        }
+    }
+
+    /// Removes a name whose task is gone; `false` when it leads somewhere after all.
+    pub fn remove_dangling_name(&self, task_name: &Name, id: TaskId) -> IoResult<bool> {
+        if self.task(id)?.is_some() {
+            return Ok(false);
+        }
+        self.unlink_name(task_name, id)
+    }
+
+    /// Sessions with no task waiting, and when their folder or state last changed.
+    pub fn idle_sessions(&self) -> IoResult<Vec<(Name, Timestamp)>> {
+        let sessions = self.folder(name::SESSIONS)?;
+        let mut idle = Vec::new();
+        for entry in sessions.names()? {
+            let Some(session) = entry.to_str().and_then(|text| text.parse::<Name>().ok()) else {
+                continue;
+            };
+            let Some(dir) = sessions.find_dir(&entry)? else {
+                continue;
+            };
+            let mut last = dir.own_stat()?.st_mtime;
+            if let Some(queue) = dir.find_dir(name::QUEUE)? {
+                if !queue.is_empty()? {
+                    continue;
+                }
+                last = last.max(queue.own_stat()?.st_mtime);
+            }
+            if let Some(state) = dir.find_dir(name::STATE)? {
+                last = last.max(newest_change(state.path()));
+            }
+            idle.push((session, Timestamp::from_unix_ms(last.saturating_mul(1000))));
+        }
+        Ok(idle)
+    }
+
+    /// Removes the folder of a session nobody uses; `false` when somebody does.
+    pub fn remove_session(&self, session: &Name) -> IoResult<bool> {
+        let sessions = self.folder(name::SESSIONS)?;
+        let Some(dir) = sessions.find_dir(session.as_str())? else {
+            return Ok(false);
+        };
+        let lock = dir.touch(name::LOCK)?;
+        if FileExt::try_lock_exclusive(&lock).is_err() {
+            return Ok(false);
+        }
+        if let Some(queue) = dir.find_dir(name::QUEUE)?
+            && !queue.is_empty()?
+        {
+            return Ok(false);
+        }
+        let trash = self.folder(name::TRASH)?;
+        let grave = format!("session.{:016x}", random_bits() as u64);
+        sessions.rename_new(session.as_str(), &trash, &grave)?;
+        trash.remove_tree(&grave)?;
+        Ok(true)
+    }
+
+    /// Takes away the folder of a session that left nothing, as the made ones mostly do.
+    pub fn remove_empty_session(&self, session: &Name) {
+        let Ok(sessions) = self.folder(name::SESSIONS) else {
+            return;
+        };
+        if let Ok(Some(dir)) = sessions.find_dir(session.as_str()) {
+            // rmdir removes only what is empty, so nothing can be lost here.
+            let _ = dir.remove_empty_dir(name::STATE);
+            let _ = sessions.remove_empty_dir(session.as_str());
+        }
+    }
+
+    /// Makes this process the only sweeper of the spool; `None` when another one is at it.
+    pub fn sweep_turn(&self) -> IoResult<Option<File>> {
+        let root = self.root()?;
+        let file = root.touch(name::SWEEP_LOCK)?;
+        match FileExt::try_lock_exclusive(&file) {
+            Ok(()) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(IoError::new("lock", root.path_of(name::SWEEP_LOCK), error)),
+        }
+    }
+
+    /// The clocks of the last pass; `None` when there was none or they cannot be read.
+    pub fn sweep_clock(&self) -> IoResult<Option<SweepClock>> {
+        let bytes = self.root()?.read(name::SWEEP, SMALL_FILE)?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Writes the clocks of this pass.
+    pub fn record_sweep_clock(&self, clock: &SweepClock) -> IoResult<()> {
+        self.root()?.replace(name::SWEEP, &pretty(clock))
+    }
+
+    /// Whether there is anything a sweep could look at: asked once a minute, so it must cost nothing.
+    pub fn has_anything_to_sweep(&self) -> IoResult<bool> {
+        for folder in [
+            name::TASKS,
+            name::REJECTED,
+            name::STAGING,
+            name::TRASH,
+            name::SESSIONS,
+        ] {
+            if !self.folder(folder)?.is_empty()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// How and when a task ended, from the cheaper file where that one knows.
+fn end_of(task: &TaskDir) -> Option<(Status, Timestamp)> {
+    if let Some(status) = task.status_file()
+        && status.status.is_terminal()
+        && let Some(at) = status.completed_at
+    {
+        return Some((status.status, at));
+    }
+    match task.result() {
+        Ok(Some(result)) => Some((result.status, result.completed_at)),
+        Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Newer { .. } | ReadError::Io(_)) => {
+            None
+        }
+    }
+}
+
+/// The disk a folder takes, links not followed.
+fn disk_bytes(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    WalkDir::new(path)
+        .into_iter()
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .map(|metadata| metadata.blocks() * 512)
+        .sum()
+}
+
+fn newest_change(path: &Path) -> i64 {
+    use std::os::unix::fs::MetadataExt;
+    WalkDir::new(path)
+        .into_iter()
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .map(|metadata| metadata.mtime())
+        .max()
+        .unwrap_or(0)
+}

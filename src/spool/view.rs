@@ -1,0 +1,153 @@
+//! What is true of a task: derived from its files by a reader who writes nothing.
+//!
+//! Order of truth: `result.json`, the lock, `attempts/`, `status.json`. Invariant: `running` is
+//! never said without a held lock and a started attempt, and a file that cannot be read is told as
+//! `damaged`, never as something else.
+
+use super::attempt::RunFile;
+use super::durable::IoResult;
+use super::layout::Spool;
+use super::store::{ReadError, TaskDir, pending_status};
+use crate::clock;
+use crate::task::{Condition, Name, Request, ResultFile, Status, StatusFile, session_of};
+
+/// A task as a reader sees it.
+#[derive(Clone, Debug)]
+pub struct TaskView {
+    /// Where it stands, every field derived or checked.
+    pub status: StatusFile,
+    /// How it ended, once it has.
+    pub result: Option<ResultFile>,
+}
+
+impl TaskDir {
+    /// Derives what is true now. Costs one file for a task that nobody works on, and a lock test
+    /// only where the status file says `running` or is missing.
+    pub fn view(&self) -> IoResult<TaskView> {
+        if let Some(view) = self.finished_view()? {
+            return Ok(view);
+        }
+        let file = self.status_file();
+        let may_run = file
+            .as_ref()
+            .is_none_or(|status| status.status != Status::Pending);
+        let mut status = match file {
+            Some(status) => status,
+            None => self.status_of_request(),
+        };
+        status.status = Status::Pending;
+        if !may_run {
+            return Ok(TaskView {
+                status,
+                result: None,
+            });
+        }
+        let attempt = self.last_attempt()?;
+        let is_held = self.is_held()?;
+        // It may have finished since the first look: the result is written before the lock is left.
+        if !is_held && let Some(view) = self.finished_view()? {
+            return Ok(view);
+        }
+        if attempt == 0 {
+            return Ok(TaskView {
+                status,
+                result: None,
+            });
+        }
+        status.attempt = attempt;
+        if is_held {
+            status.status = Status::Running;
+            if let Some(started_at) = status.started_at {
+                let seconds = clock::wall().seconds_since(started_at);
+                status.duration_seconds = Some(seconds.max(0.0));
+            }
+        } else if status.condition.is_none() || status.condition == Some(Condition::Stuck) {
+            let run = self.attempt(attempt)?.and_then(|attempt| attempt.run());
+            let is_over = run.is_some_and(|run: RunFile| run.lost_at.is_some());
+            status.condition = Some(if is_over {
+                Condition::Retrying
+            } else {
+                Condition::Interrupted
+            });
+        }
+        Ok(TaskView {
+            status,
+            result: None,
+        })
+    }
+
+    fn finished_view(&self) -> IoResult<Option<TaskView>> {
+        let (result, condition) = match self.result() {
+            Ok(None) => return Ok(None),
+            Ok(Some(result)) => (Some(result), None),
+            Err(ReadError::Damaged { .. }) => (None, Some(Condition::Damaged)),
+            Err(ReadError::Newer { .. }) => (None, Some(Condition::Newer)),
+            Err(ReadError::Io(error)) => return Err(error),
+        };
+        let mut status = self
+            .status_file()
+            .unwrap_or_else(|| self.status_of_request());
+        status.condition = condition;
+        let Some(result) = result else {
+            // A result stands, but how it ended is not known: nothing is made up, and `running`
+            // would be a lie.
+            if !status.status.is_terminal() {
+                status.status = Status::Pending;
+            }
+            return Ok(Some(TaskView {
+                status,
+                result: None,
+            }));
+        };
+        status.status = result.status;
+        status.recipe = result.recipe.clone();
+        status.attempt = result.attempt;
+        status.error = result.error.clone();
+        status.exit_code = result.exit_code;
+        status.signal = result.signal;
+        status.started_at = result.started_at;
+        status.completed_at = Some(result.completed_at);
+        status.duration_seconds = result.duration_seconds;
+        if result.ok {
+            status.progress = 1.0;
+        }
+        Ok(Some(TaskView {
+            status,
+            result: Some(result),
+        }))
+    }
+
+    /// A status made from the request, where there is no readable status file.
+    fn status_of_request(&self) -> StatusFile {
+        match self.request() {
+            Ok(request) => pending_status(self.id, &request),
+            Err(error) => {
+                // The made session's name has the right shape for a placeholder recipe, which is
+                // taken out again at once.
+                let placeholder: Name = session_of(self.id);
+                let mut status = pending_status(self.id, &Request::new(placeholder));
+                status.recipe = None;
+                status.condition = Some(match error {
+                    ReadError::Newer { .. } => Condition::Newer,
+                    ReadError::Damaged { .. } | ReadError::Io(_) => Condition::Damaged,
+                });
+                status
+            }
+        }
+    }
+}
+
+impl Spool {
+    /// Views of some tasks; those removed in the meantime are left out.
+    pub fn views(&self, ids: &[crate::task::TaskId]) -> IoResult<Vec<TaskView>> {
+        let mut views = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(task) = self.task(*id)?
+                && let Ok(view) = task.view()
+            {
+                views.push(view);
+            }
+        }
+        Ok(views)
+    }
+}

@@ -1,0 +1,218 @@
+//! Being told that something happened: notify's inotify behind one readable file descriptor.
+//!
+//! Every event only says "look again". What is remembered of it is a guess that saves a scan; an
+//! overflow, a lost watch or no inotify at all costs time, not tasks, because whoever waits here
+//! also looks again by the clock. Invariant: what is kept between two looks is bounded.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use notify::event::{EventKind, ModifyKind, RenameMode};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::durable::{IoError, IoResult};
+use super::layout::{Spool, name};
+use crate::task::TaskId;
+
+/// More ids than this between two looks are not remembered: a scan finds them.
+const REMEMBERED: usize = 16_384;
+
+/// What happened since the last look, as far as it was noticed.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Something changed in `incoming/`.
+    pub incoming: bool,
+    /// Events were lost or not understood: scan everything.
+    pub rescan: bool,
+    /// Tasks that appeared in `tasks/`.
+    pub published: Vec<TaskId>,
+    /// Tasks whose cancellation marker appeared.
+    pub cancelled: Vec<TaskId>,
+    /// A hint left `open/`: some task finished.
+    pub finished: bool,
+}
+
+/// The ears. Without inotify they are deaf, and [`Wake::is_deaf`] says why.
+#[derive(Debug)]
+pub struct Wake {
+    bell: Arc<OwnedFd>,
+    seen: Arc<Mutex<Seen>>,
+    watcher: Option<RecommendedWatcher>,
+    deaf: Option<String>,
+    tasks: PathBuf,
+}
+
+impl Wake {
+    /// Listens to the folders a watcher cares for. Call it *before* the first scan: what happens
+    /// after this is noticed, what happened before is scanned.
+    pub fn for_watcher(spool: &Spool) -> IoResult<Wake> {
+        Wake::new(spool, &[name::INCOMING, name::TASKS])
+    }
+
+    /// Listens for tasks that finish, and for drops that become tasks.
+    pub fn for_waiting(spool: &Spool) -> IoResult<Wake> {
+        Wake::new(spool, &[name::OPEN, name::NAMES])
+    }
+
+    fn new(spool: &Spool, folders: &[&str]) -> IoResult<Wake> {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let tasks = spool.path().join(name::TASKS);
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| IoError::new("listen to", spool.path(), errno))?;
+        let mut wake = Wake {
+            bell: Arc::new(bell),
+            seen: Arc::clone(&seen),
+            watcher: None,
+            deaf: None,
+            tasks: tasks.clone(),
+        };
+        let bell = Arc::clone(&wake.bell);
+        let incoming = spool.path().join(name::INCOMING);
+        let open = spool.path().join(name::OPEN);
+        let names = spool.path().join(name::NAMES);
+        let handler = move |event: notify::Result<Event>| {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if note(&mut seen, event, &incoming, &tasks, &open, &names) {
+                let _ = rustix::io::write(&*bell, &1u64.to_ne_bytes());
+            }
+        };
+        let armed = notify::recommended_watcher(handler).and_then(|mut watcher| {
+            for folder in folders {
+                watcher.watch(&spool.path().join(folder), RecursiveMode::NonRecursive)?;
+            }
+            Ok(watcher)
+        });
+        match armed {
+            Ok(watcher) => wake.watcher = Some(watcher),
+            Err(error) => wake.deaf = Some(error.to_string()),
+        }
+        Ok(wake)
+    }
+
+    /// Why nothing will be heard, if so: then only looking by the clock works.
+    pub fn is_deaf(&self) -> Option<&str> {
+        self.deaf.as_deref()
+    }
+
+    /// Listens to a running task's folder for its cancellation marker. The caller looks once
+    /// itself afterwards.
+    pub fn watch_task(&mut self, id: TaskId) -> bool {
+        let path = self.task_path(id);
+        let Some(watcher) = &mut self.watcher else {
+            return false;
+        };
+        watcher.watch(&path, RecursiveMode::NonRecursive).is_ok()
+    }
+
+    /// Stops listening to a task's folder.
+    pub fn unwatch_task(&mut self, id: TaskId) {
+        let path = self.task_path(id);
+        if let Some(watcher) = &mut self.watcher {
+            // Fails when the folder is gone, and its watch with it.
+            let _ = watcher.unwatch(&path);
+        }
+    }
+
+    fn task_path(&self, id: TaskId) -> PathBuf {
+        self.tasks.join(id.to_string())
+    }
+
+    /// What happened since the last call; silences the bell.
+    pub fn take(&self) -> Seen {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = [0u8; 8];
+        let _ = rustix::io::read(&*self.bell, &mut count);
+        std::mem::take(&mut *seen)
+    }
+
+    /// Waits until something happens, `other` becomes readable, or the time is over.
+    pub fn wait(&self, other: Option<BorrowedFd<'_>>, timeout: Duration) {
+        let mut fds = vec![PollFd::new(&*self.bell, PollFlags::IN)];
+        fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // Interrupted or failed: the caller looks again either way.
+        let _ = poll(&mut fds, Some(&timeout));
+    }
+}
+
+impl AsFd for Wake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+/// Notes an event; `true` when somebody should look.
+fn note(
+    seen: &mut Seen,
+    event: notify::Result<Event>,
+    incoming: &Path,
+    tasks: &Path,
+    open: &Path,
+    names: &Path,
+) -> bool {
+    let event = match event {
+        Ok(event) if !event.need_rescan() => event,
+        // Queue overflow carries no path at all (SPOOL-SAFETY hazard 29).
+        _ => {
+            seen.rescan = true;
+            return true;
+        }
+    };
+    // Our own looking around makes access events; they say nothing.
+    if matches!(
+        event.kind,
+        EventKind::Access(notify::event::AccessKind::Open(_))
+    ) {
+        return false;
+    }
+    let mut wake = false;
+    for path in &event.paths {
+        let id = || path.file_name()?.to_str()?.parse::<TaskId>().ok();
+        if path.parent() == Some(incoming) {
+            seen.incoming = true;
+            wake = true;
+        } else if path == incoming || path == tasks {
+            // The folder itself was moved or removed.
+            if matches!(
+                event.kind,
+                EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
+            ) {
+                seen.rescan = true;
+                wake = true;
+            }
+        } else if path.parent() == Some(tasks) {
+            let appeared = matches!(
+                event.kind,
+                EventKind::Create(_)
+                    | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+            );
+            if appeared && seen.published.len() < REMEMBERED {
+                seen.published.extend(id());
+                wake = true;
+            } else if appeared {
+                seen.rescan = true;
+            }
+        } else if path.parent() == Some(open) {
+            if matches!(event.kind, EventKind::Remove(_)) {
+                seen.finished = true;
+                wake = true;
+            }
+        } else if matches!(event.kind, EventKind::Create(_))
+            && path.file_name().is_some_and(|file| file == name::CANCEL)
+        {
+            let task = path.parent().and_then(|task| task.file_name()?.to_str());
+            let task = task.and_then(|id| id.parse::<TaskId>().ok());
+            seen.cancelled.extend(task);
+            wake = true;
+        } else if path.parent() == Some(names) {
+            wake = true;
+        }
+    }
+    wake
+}

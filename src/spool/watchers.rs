@@ -1,0 +1,153 @@
+//! Who watches: one locked file per living watcher, and the lock under which one is started.
+//!
+//! No pid files: a watcher lives exactly as long as the lock on its file is held, whatever number
+//! stands in it. Invariant: a file of this folder appears locked, so an unlocked one is a dead
+//! watcher's and may be removed.
+
+use std::fs::File;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+use serde::{Deserialize, Serialize};
+
+use super::durable::{Dir, IoError, IoResult, absent_is_none};
+use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
+use crate::task::Timestamp;
+
+const START: &str = "start";
+const LOG: &str = "log";
+const SEAT_SUFFIX: &str = ".json";
+/// A watcher's log is begun anew at this size; the old one stays as `log.1`.
+const LOG_LIMIT: u64 = 1 << 20;
+
+/// What a watcher says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WatcherFile {
+    /// Format version.
+    pub v: u32,
+    /// Its process, for people; whether it lives is told by the lock alone.
+    pub pid: i32,
+    /// Since when.
+    pub started_at: Timestamp,
+    /// Which program.
+    pub version: String,
+    /// Whether a command started it by itself.
+    pub autostarted: bool,
+}
+
+/// A watcher's place among the living, until it is dropped.
+#[derive(Debug)]
+pub struct WatcherSeat {
+    dir: Dir,
+    file_name: String,
+    _lock: File,
+}
+
+/// The right to start a watcher; handed to it open, so that it ends with the one that holds it.
+#[derive(Debug)]
+pub struct StartLock(File);
+
+impl StartLock {
+    /// As the stdin of the watcher to be: inherited, so the lock has no gap.
+    pub fn into_file(self) -> File {
+        self.0
+    }
+}
+
+impl Spool {
+    /// The watchers that live, longest first.
+    pub fn living_watchers(&self) -> IoResult<Vec<WatcherFile>> {
+        let dir = self.folder(name::WATCHERS)?;
+        let mut living = Vec::new();
+        for seat in seats_in(&dir)? {
+            let Some(file) = absent_is_none(dir.open_file(&seat))? else {
+                continue;
+            };
+            // A shared lock that is gone at once: it fails exactly when the watcher lives.
+            if FileExt::try_lock_shared(&file).is_ok() {
+                continue;
+            }
+            let bytes = dir.read(&seat, SMALL_FILE)?.unwrap_or_default();
+            living.extend(serde_json::from_slice::<WatcherFile>(&bytes).ok());
+        }
+        living.sort_by_key(|watcher| watcher.started_at);
+        Ok(living)
+    }
+
+    /// Whether any watcher lives.
+    pub fn has_watcher(&self) -> IoResult<bool> {
+        Ok(!self.living_watchers()?.is_empty())
+    }
+
+    /// Sits down among the living; what dead watchers left is removed.
+    pub fn take_seat(&self, watcher: &WatcherFile) -> IoResult<WatcherSeat> {
+        let dir = self.folder(name::WATCHERS)?;
+        for seat in seats_in(&dir)? {
+            if let Some(file) = absent_is_none(dir.open_file(&seat))?
+                && FileExt::try_lock_exclusive(&file).is_ok()
+            {
+                dir.unlink(&seat)?;
+            }
+        }
+        let file_name = format!("{:032x}{SEAT_SUFFIX}", random_bits());
+        let between = format!(".{file_name}");
+        let mut lock = dir.create(&between)?;
+        let failed = |error| IoError::new("write", dir.path_of(&file_name), error);
+        lock.write_all(&pretty(watcher)).map_err(failed)?;
+        FileExt::lock_exclusive(&lock).map_err(failed)?;
+        dir.rename_new(&between, &dir, &file_name)?;
+        Ok(WatcherSeat {
+            dir,
+            file_name,
+            _lock: lock,
+        })
+    }
+
+    /// Waits for the right to start a watcher, at most so long.
+    pub fn start_lock(&self, patience: Duration) -> IoResult<Option<StartLock>> {
+        let dir = self.folder(name::WATCHERS)?;
+        let file = dir.touch(START)?;
+        let begun = Instant::now();
+        while FileExt::try_lock_exclusive(&file).is_err() {
+            if begun.elapsed() > patience {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        Ok(Some(StartLock(file)))
+    }
+
+    /// The log of autostarted watchers, for appending.
+    pub fn watcher_log(&self) -> IoResult<File> {
+        let dir = self.folder(name::WATCHERS)?;
+        if dir
+            .stat(LOG)?
+            .is_some_and(|stat| stat.st_size.unsigned_abs() > LOG_LIMIT)
+        {
+            dir.rename_over(LOG, format!("{LOG}.1"))?;
+        }
+        dir.append(LOG)
+    }
+}
+
+impl Drop for WatcherSeat {
+    fn drop(&mut self) {
+        // The file first, the lock with it: nobody sees an unlocked file of a living watcher.
+        let _ = self.dir.unlink(&self.file_name);
+    }
+}
+
+fn seats_in(dir: &Dir) -> IoResult<Vec<String>> {
+    let mut seats = Vec::new();
+    dir.each_name(|name, _| {
+        if let Ok(name) = std::str::from_utf8(name)
+            && name.ends_with(SEAT_SUFFIX)
+            && !name.starts_with('.')
+        {
+            seats.push(name.to_owned());
+        }
+        true
+    })?;
+    Ok(seats)
+}

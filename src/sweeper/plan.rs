@@ -1,0 +1,337 @@
+//! What is old enough: pure functions over plain values.
+//!
+//! No disk, no clock: both are passed in. Invariant: an age counts only as far as the clocks agree
+//! about it; where they do not, it is taken to begin now.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use crate::config::Settings;
+use crate::spool::{FinishedTask, SweepClock};
+use crate::task::{Name, Status, TaskId, Timestamp};
+
+/// How far wall clock and boot clock may differ between two passes: a tenth of the time that
+/// passed (SPOOL-SAFETY hazard 56), and a little for short pauses.
+const DRIFT_SHARE: f64 = 0.1;
+const DRIFT_SECONDS: f64 = 5.0;
+/// A machine that was off for longer than this may as well have a wrong clock: ages begin anew.
+const OFF_AT_MOST: f64 = 7.0 * 86_400.0;
+
+/// What the settings say about keeping.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Completed and cancelled tasks.
+    pub done_keep: Duration,
+    /// Failed tasks.
+    pub failed_keep: Duration,
+    /// Refused drops.
+    pub rejected_keep: Duration,
+    /// Sessions nobody uses.
+    pub session_keep: Duration,
+    /// Most finished tasks.
+    pub max_finished_tasks: Option<u64>,
+    /// Most bytes of finished tasks.
+    pub max_finished_bytes: Option<u64>,
+}
+
+impl Policy {
+    /// From a spool's settings.
+    pub fn of(settings: &Settings) -> Policy {
+        Policy {
+            done_keep: Duration::from_secs_f64(settings.cleanup_delay_sec),
+            failed_keep: Duration::from_secs_f64(settings.failed_cleanup_delay_sec),
+            rejected_keep: Duration::from_secs_f64(settings.rejected_keep_sec),
+            session_keep: Duration::from_secs_f64(settings.session_keep_sec),
+            max_finished_tasks: settings.max_finished_tasks,
+            max_finished_bytes: settings.max_finished_bytes,
+        }
+    }
+
+    /// Tasks made at or after this moment need not be read: by age none of them can be due. With a
+    /// cap by count or bytes every task counts.
+    pub fn made_before(&self, now: Timestamp) -> Timestamp {
+        if self.max_finished_tasks.is_some() || self.max_finished_bytes.is_some() {
+            return Timestamp::from_unix_ms(i64::MAX);
+        }
+        let least = self.done_keep.min(self.failed_keep);
+        let least = i64::try_from(least.as_millis()).unwrap_or(i64::MAX);
+        // Made in the very millisecond counts as well.
+        Timestamp::from_unix_ms(now.unix_ms().saturating_sub(least).saturating_add(1))
+    }
+
+    fn keep(&self, status: Status) -> Duration {
+        match status {
+            Status::Failed => self.failed_keep,
+            // The other two are never asked for: they are not finished.
+            Status::Completed | Status::Cancelled | Status::Pending | Status::Running => {
+                self.done_keep
+            }
+        }
+    }
+}
+
+/// Whether the clocks can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockTrust {
+    /// Wall clock and boot clock went on alike.
+    Agrees,
+    /// No pass before this one.
+    FirstPass,
+    /// The machine was started anew; the wall clock went on plausibly.
+    Restarted,
+    /// The wall clock jumped.
+    Jumped,
+}
+
+impl ClockTrust {
+    /// Compares the clocks of the last pass with those of this one.
+    pub fn of(last: Option<&SweepClock>, now: &SweepClock) -> ClockTrust {
+        let Some(last) = last else {
+            return ClockTrust::FirstPass;
+        };
+        let wall = now.wall.seconds_since(last.wall);
+        if last.boot != now.boot {
+            let plausible = (0.0..=OFF_AT_MOST).contains(&wall);
+            return if plausible {
+                ClockTrust::Restarted
+            } else {
+                ClockTrust::Jumped
+            };
+        }
+        let boottime = now.boottime_sec - last.boottime_sec;
+        if (wall - boottime).abs() <= boottime * DRIFT_SHARE + DRIFT_SECONDS {
+            ClockTrust::Agrees
+        } else {
+            ClockTrust::Jumped
+        }
+    }
+
+    /// Why nothing is removed by age this time; `None` when it is.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            ClockTrust::Agrees => None,
+            ClockTrust::FirstPass => Some("no pass before this one to compare the clock with"),
+            ClockTrust::Restarted => Some("the machine was started anew since the last pass"),
+            ClockTrust::Jumped => Some("the clock jumped since the last pass"),
+        }
+    }
+
+    /// The moment before which no age begins, from this pass on. After a jump nobody knows how old
+    /// anything is, so everything that is there counts as new.
+    pub fn ages_from(self, last: Option<&SweepClock>, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            ClockTrust::Jumped => Some(now),
+            ClockTrust::Agrees | ClockTrust::Restarted | ClockTrust::FirstPass => {
+                last.and_then(|last| last.ages_from)
+            }
+        }
+    }
+}
+
+/// A task that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Which.
+    pub id: TaskId,
+    /// Its bytes, where they were asked for.
+    pub bytes: u64,
+}
+
+/// What a pass will remove.
+#[derive(Clone, Debug, Default)]
+pub struct SweepPlan {
+    /// Finished tasks.
+    pub tasks: Vec<Expired>,
+    /// Files in `rejected/`.
+    pub rejected: Vec<OsString>,
+    /// Entries of `staging/`.
+    pub litter: Vec<OsString>,
+    /// Names that lead nowhere.
+    pub names: Vec<(Name, TaskId)>,
+    /// Sessions.
+    pub sessions: Vec<Name>,
+}
+
+/// Whether something that began at `at` is older than `keep`.
+pub(super) fn is_over(
+    at: Timestamp,
+    keep: Duration,
+    now: Timestamp,
+    ages_from: Option<Timestamp>,
+) -> bool {
+    let begins = match ages_from {
+        // Made before a jump, or dated in the future by one.
+        Some(floor) if at < floor || at > now => floor,
+        _ => at,
+    };
+    now.seconds_since(begins) >= keep.as_secs_f64()
+}
+
+/// The finished tasks that are due, oldest first: those over their age, and then the oldest of the
+/// rest until the caps hold.
+pub(super) fn expired_tasks(
+    finished: &[FinishedTask],
+    policy: &Policy,
+    now: Timestamp,
+    ages_from: Option<Timestamp>,
+) -> Vec<Expired> {
+    let (mut expired, mut kept) = (Vec::new(), Vec::new());
+    for task in finished {
+        let due = is_over(task.completed_at, policy.keep(task.status), now, ages_from);
+        if due {
+            expired.push(task)
+        } else {
+            kept.push(task)
+        }
+    }
+    kept.sort_by_key(|task| task.completed_at);
+    let mut count = kept.len() as u64;
+    let mut bytes: u64 = kept.iter().map(|task| task.bytes).sum();
+    for task in kept {
+        let over_count = policy.max_finished_tasks.is_some_and(|most| count > most);
+        let over_bytes = policy.max_finished_bytes.is_some_and(|most| bytes > most);
+        if !over_count && !over_bytes {
+            break;
+        }
+        count -= 1;
+        bytes -= task.bytes;
+        expired.push(task);
+    }
+    expired
+        .iter()
+        .map(|task| Expired {
+            id: task.id,
+            bytes: task.bytes,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::BootId;
+
+    const NOW: i64 = 1_000_000_000_000;
+
+    fn at(seconds_ago: i64) -> Timestamp {
+        Timestamp::from_unix_ms(NOW - seconds_ago * 1000)
+    }
+
+    fn task(n: u64, status: Status, seconds_ago: i64, bytes: u64) -> FinishedTask {
+        let id = TaskId::from_parts(n, 0);
+        FinishedTask {
+            id,
+            status,
+            completed_at: at(seconds_ago),
+            bytes,
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy::of(&Settings::default())
+    }
+
+    fn ids(expired: &[Expired]) -> Vec<i64> {
+        expired.iter().map(|expired| expired.id.unix_ms()).collect()
+    }
+
+    #[test]
+    fn each_status_has_its_age() {
+        let hour = 3600;
+        let tasks = [
+            task(1, Status::Completed, hour, 0),
+            task(2, Status::Completed, hour - 1, 0),
+            task(3, Status::Cancelled, hour + 1, 0),
+            task(4, Status::Failed, 24 * hour, 0),
+            task(5, Status::Failed, 7 * 24 * hour, 0),
+        ];
+        assert_eq!(
+            ids(&expired_tasks(&tasks, &policy(), at(0), None)),
+            [1, 3, 5]
+        );
+    }
+
+    #[test]
+    fn caps_take_the_oldest_of_the_rest() {
+        let tasks: Vec<_> = (1..=5)
+            .map(|n| task(n, Status::Completed, 100 - n as i64, 10))
+            .collect();
+        let count = Policy {
+            max_finished_tasks: Some(3),
+            ..policy()
+        };
+        assert_eq!(ids(&expired_tasks(&tasks, &count, at(0), None)), [1, 2]);
+        let bytes = Policy {
+            max_finished_bytes: Some(15),
+            ..policy()
+        };
+        assert_eq!(
+            ids(&expired_tasks(&tasks, &bytes, at(0), None)),
+            [1, 2, 3, 4]
+        );
+        assert!(expired_tasks(&tasks, &policy(), at(0), None).is_empty());
+    }
+
+    #[test]
+    fn after_a_jump_every_age_begins_at_it() {
+        let year = 365 * 86_400;
+        let tasks = [
+            task(1, Status::Completed, year, 0),
+            task(2, Status::Completed, -year, 0),
+        ];
+        let jumped_just_now = Some(at(60));
+        assert!(expired_tasks(&tasks, &policy(), at(0), jumped_just_now).is_empty());
+        let jumped_long_ago = Some(at(4000));
+        assert_eq!(
+            ids(&expired_tasks(&tasks, &policy(), at(0), jumped_long_ago)),
+            [1, 2]
+        );
+    }
+
+    #[test]
+    fn what_is_too_young_by_its_id_is_not_even_read() {
+        let limit = policy().made_before(at(0));
+        assert!(at(3600) < limit && at(3599) >= limit);
+        let capped = Policy {
+            max_finished_tasks: Some(1),
+            ..policy()
+        };
+        assert!(at(-1) < capped.made_before(at(0)));
+    }
+
+    #[test]
+    fn which_clocks_are_believed() {
+        let clock = |wall: i64, boottime_sec: f64, boot: &str| SweepClock {
+            v: 1,
+            wall: Timestamp::from_unix_ms(NOW + wall * 1000),
+            boottime_sec,
+            boot: serde_json::from_value(boot.into()).unwrap(),
+            ages_from: None,
+        };
+        let day = 86_400;
+        for (wall, boottime, boot, expected) in [
+            (60, 60.0, "a", ClockTrust::Agrees),
+            (63, 60.0, "a", ClockTrust::Agrees),
+            (86_000, 86_400.0, "a", ClockTrust::Agrees),
+            (365 * day, 60.0, "a", ClockTrust::Jumped),
+            (-365 * day, 60.0, "a", ClockTrust::Jumped),
+            (-1, 60.0, "a", ClockTrust::Jumped),
+            (600, 5.0, "b", ClockTrust::Restarted),
+            (-600, 5.0, "b", ClockTrust::Jumped),
+            (365 * day, 5.0, "b", ClockTrust::Jumped),
+        ] {
+            let last = clock(0, 0.0, "a");
+            let now = clock(wall, boottime, boot);
+            assert_eq!(
+                ClockTrust::of(Some(&last), &now),
+                expected,
+                "{wall} {boottime} {boot}"
+            );
+        }
+        assert_eq!(
+            ClockTrust::of(None, &clock(0, 0.0, "a")),
+            ClockTrust::FirstPass
+        );
+        let _ = BootId::current();
+    }
+}

@@ -1,0 +1,180 @@
+//! Names of recipes, tasks and sessions: one shape, because all three become paths.
+//!
+//! Not a display text: what a person wrote that does not fit the shape becomes an escaped *label*
+//! and never part of a path. Invariant: a [`Name`] holds no separator, no leading dot, no control
+//! character and at most 100 bytes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::TaskId;
+
+const MAX_LEN: usize = 100;
+const SESSION_PREFIX: &str = "session_";
+
+/// A name that may become a path: `[A-Za-z0-9][A-Za-z0-9._-]{0,99}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// Why a text is no name. The text itself is not repeated: it may be somebody's secret.
+#[derive(Debug, thiserror::Error)]
+#[error("a name has 1 to 100 characters of A-Z a-z 0-9 . _ - and begins with a letter or a digit")]
+pub struct InvalidName;
+
+impl Name {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a *task* may carry this name: `last` and ids mean something else already.
+    pub fn is_allowed_for_a_task(&self) -> bool {
+        self.0 != "last" && !self.0.starts_with(TaskId::PREFIX)
+    }
+}
+
+impl FromStr for Name {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Name, InvalidName> {
+        let mut bytes = text.bytes();
+        let first = bytes.next().ok_or(InvalidName)?;
+        let rest_fits = bytes.all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if first.is_ascii_alphanumeric() && rest_fits && text.len() <= MAX_LEN {
+            Ok(Name(text.to_owned()))
+        } else {
+            Err(InvalidName)
+        }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Name, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The session a task gets when its request names none: it carries the task's own digits, so a
+/// later task of that session knows its predecessor without any file that says so.
+pub fn session_of(id: TaskId) -> Name {
+    Name(format!("{SESSION_PREFIX}{}", id.digits()))
+}
+
+/// The task that a made session began with, if this is a made session.
+pub fn task_of_session(session: &Name) -> Option<TaskId> {
+    let digits = session.as_str().strip_prefix(SESSION_PREFIX)?;
+    format!("{}{digits}", TaskId::PREFIX).parse().ok()
+}
+
+/// Any bytes as a printable label of at most 100 characters: control characters, quotes and
+/// backslashes are escaped, bytes that are no UTF-8 appear as `\xNN`, what is too long is cut.
+pub fn escape_label(bytes: &[u8]) -> String {
+    let mut label = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' || c == '"' || is_invisible(c) {
+                label.extend(c.escape_default());
+            } else {
+                label.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            label.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    match label.char_indices().nth(MAX_LEN) {
+        Some((cut, _)) => format!("{}…", &label[..cut]),
+        None => label,
+    }
+}
+
+/// Direction marks and separators can make a terminal show another text than the one stored.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_shape_of_a_name() {
+        for good in ["a", "9", "my-recipe", "news.monitor_2", &"x".repeat(100)] {
+            assert!(good.parse::<Name>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".x",
+            "-x",
+            "_x",
+            "a/b",
+            "a b",
+            "a\n",
+            "é",
+            &"x".repeat(101),
+        ] {
+            assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_may_not_be_called_last_or_like_an_id() {
+        for (text, allowed) in [
+            ("last", false),
+            ("task_1", false),
+            ("lasts", true),
+            ("tasks", true),
+        ] {
+            assert_eq!(
+                text.parse::<Name>().unwrap().is_allowed_for_a_task(),
+                allowed,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_made_session_knows_its_first_task() {
+        let id = TaskId::from_parts(1_700_000_000_000, 42);
+        assert_eq!(task_of_session(&session_of(id)), Some(id));
+        assert_eq!(task_of_session(&"session_123".parse().unwrap()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_one_path_component(text in ".{0,120}") {
+            if let Ok(name) = text.parse::<Name>() {
+                let path = std::path::Path::new(name.as_str());
+                prop_assert_eq!(path.components().count(), 1);
+                prop_assert_eq!(path.file_name().and_then(|n| n.to_str()), Some(name.as_str()));
+            }
+        }
+
+        #[test]
+        fn a_label_prints_on_one_line(bytes: Vec<u8>) {
+            let label = escape_label(&bytes);
+            prop_assert!(!label.chars().any(char::is_control), "{}", label);
+            prop_assert!(label.chars().count() <= 101);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What a task asks for: `request.json`, as dropped, as submitted, as stored.
+//!
+//! Not where it stands (`status.rs`). A request names a recipe and can never carry a command. The
+//! three ways in (a drop, the command line, a line of a batch) meet in [`Request::parse`], so
+//! that a typo is refused the same way everywhere. Invariant: what [`Request::parse`] accepts can
+//! be stored, and what is stored can be dropped again.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FORMAT_VERSION, Json, Name, describe_json_error};
+
+/// The largest request that is read, in bytes (SPOOL-SAFETY hazard 7).
+pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
+
+/// `config` reaches the recipe as one environment variable, and the kernel takes 128 KiB for one;
+/// the rest is room for the recipe's own defaults.
+const MAX_CONFIG_BYTES: usize = 100_000;
+
+/// Fields that will mean something in a later version; until then using one must not pass in
+/// silence.
+const RESERVED: [&str; 5] = ["key", "retries", "priority", "after", "not_before"];
+
+/// The longest timeout that is taken: ten years, so that a deadline is always a valid moment.
+const MAX_TIMEOUT_SEC: f64 = 10.0 * 365.25 * 86_400.0;
+
+/// The fields of `request.json`. Only `recipe` must be given.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The format version, [`FORMAT_VERSION`] when absent.
+    #[serde(default = "current_version")]
+    pub v: u32,
+    /// The recipe to run.
+    pub recipe: Name,
+    /// What the recipe reads on stdin: any JSON value, `{}` for the recipe when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Json>,
+    /// Laid over the recipe's `[config]`: a JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Json>,
+    /// Tasks of one session run one after another. Filled in when stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<Name>,
+    /// Seconds the recipe may run; else the recipe's own timeout, else the spool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_sec: Option<f64>,
+    /// What the task is called; `names/<name>` leads to the newest of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// What to show when there is no name: text for people, never a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// The submitter's own notes: a JSON object, kept and shown, never interpreted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Json>,
+}
+
+/// A request as it lies in `tasks/<id>/request.json`: the same fields, all there.
+pub type StoredRequest = Request;
+
+fn current_version() -> u32 {
+    FORMAT_VERSION
+}
+
+/// Why a request is refused. [`RequestError::Incomplete`] may be half a file; the rest is final.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// More bytes than [`MAX_REQUEST_BYTES`].
+    #[error("the request is larger than {MAX_REQUEST_BYTES} bytes")]
+    TooLarge,
+    /// The text ends before its JSON does.
+    #[error("the JSON text ends too early ({0})")]
+    Incomplete(String),
+    /// No JSON text at all.
+    #[error("not valid JSON: {0}")]
+    Syntax(String),
+    /// JSON, but no object with these fields and types.
+    #[error("not a request: {0}")]
+    Shape(String),
+    /// A word kept for a later version.
+    #[error("the field `{0}` is reserved for a later version and means nothing yet: leave it out")]
+    Reserved(&'static str),
+    /// A request of a later program.
+    #[error("the request has format version {0}, and this program knows only {FORMAT_VERSION}")]
+    Newer(u32),
+}
+
+impl Request {
+    /// A request for `recipe` with nothing else said.
+    pub fn new(recipe: Name) -> Request {
+        Request {
+            v: FORMAT_VERSION,
+            recipe,
+            input: None,
+            config: None,
+            session_id: None,
+            timeout_sec: None,
+            name: None,
+            label: None,
+            metadata: None,
+        }
+    }
+
+    /// Reads one request from the bytes of a file or a line, strictly: one JSON object, nothing
+    /// behind it, no unknown field, no duplicate key.
+    pub fn parse(bytes: &[u8]) -> Result<Request, RequestError> {
+        if bytes.len() > MAX_REQUEST_BYTES {
+            return Err(RequestError::TooLarge);
+        }
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            // The file may end inside a character that is still being written.
+            Err(error) if error.error_len().is_none() => {
+                return Err(RequestError::Incomplete("inside a UTF-8 character".into()));
+            }
+            Err(error) => {
+                let at = error.valid_up_to();
+                return Err(RequestError::Syntax(format!("not UTF-8 at byte {at}")));
+            }
+        };
+        // The version is read first: a newer request may have any shape at all.
+        #[derive(Deserialize)]
+        struct Version {
+            v: Option<u32>,
+        }
+        if let Ok(Version { v: Some(v) }) = serde_json::from_str(text)
+            && v != FORMAT_VERSION
+        {
+            return Err(RequestError::Newer(v));
+        }
+        let request: Request = serde_json::from_str(text).map_err(|e| refuse(text, &e))?;
+        request.check()?;
+        Ok(request)
+    }
+
+    /// The rules that types do not hold: for requests that were not parsed but put together.
+    pub fn check(&self) -> Result<(), RequestError> {
+        for (field, value) in [("config", &self.config), ("metadata", &self.metadata)] {
+            if value.as_ref().is_some_and(|json| !json.is_object()) {
+                return Err(RequestError::Shape(format!(
+                    "`{field}` must be a JSON object"
+                )));
+            }
+        }
+        if self
+            .config
+            .as_ref()
+            .is_some_and(|json| json.text().len() > MAX_CONFIG_BYTES)
+        {
+            return Err(RequestError::Shape(format!(
+                "`config` may have {MAX_CONFIG_BYTES} bytes at most (it travels in the environment): put the data into `input`"
+            )));
+        }
+        if let Some(seconds) = self.timeout_sec
+            && !(seconds > 0.0 && seconds <= MAX_TIMEOUT_SEC)
+        {
+            return Err(RequestError::Shape(
+                "`timeout_sec` must be more than 0 and at most ten years".into(),
+            ));
+        }
+        if self
+            .name
+            .as_ref()
+            .is_some_and(|name| !name.is_allowed_for_a_task())
+        {
+            return Err(RequestError::Shape(
+                "`name` may not be `last` nor begin with `task_`".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The file's bytes: pretty-printed for people, one newline at the end.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        super::status::to_pretty(self)
+    }
+}
+
+fn refuse(text: &str, error: &serde_json::Error) -> RequestError {
+    use serde_json::error::Category;
+    let told = describe_json_error(error);
+    match error.classify() {
+        Category::Eof | Category::Io => RequestError::Incomplete(told),
+        Category::Syntax => RequestError::Syntax(told),
+        Category::Data => {
+            if !text.trim_start().starts_with('{') {
+                return RequestError::Shape("expected one JSON object".into());
+            }
+            for word in RESERVED {
+                if told.starts_with(&format!("unknown field `{word}`")) {
+                    return RequestError::Reserved(word);
+                }
+            }
+            RequestError::Shape(told)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_smallest_and_the_fullest() {
+        let small = Request::parse(b"{\"recipe\":\"hello\"}").unwrap();
+        assert_eq!((small.v, small.recipe.as_str()), (1, "hello"));
+        let full =
+            br#" {"v":1,"recipe":"r","input":[1,{"a":null}],"config":{"k":1},"session_id":"s_1",
+            "timeout_sec":0.5,"name":"n","label":"l","metadata":{"who":"me"}} "#;
+        let full = Request::parse(full).unwrap();
+        assert_eq!(full.input.as_ref().unwrap().text(), "[1,{\"a\":null}]");
+        assert_eq!(full.timeout_sec, Some(0.5));
+        let again = Request::parse(&full.to_bytes()).unwrap();
+        assert_eq!(again.to_bytes(), full.to_bytes());
+    }
+
+    #[test]
+    fn each_refusal_says_what_it_is() {
+        let cases: &[(&[u8], &str)] = &[
+            (b"", "ends too early"),
+            (b"{\"recipe\":\"he", "ends too early"),
+            (b"{\"recipe\":\"h\xc3", "ends too early"),
+            (b"{\"recipe\":\"h\xff\"}", "not UTF-8"),
+            (b"[]", "expected one JSON object"),
+            (b"\"x\"", "expected one JSON object"),
+            (b"{\"recipe\":\"h\"} x", "trailing"),
+            (b"{\"recipe\":\"h\"}\0", "trailing"),
+            (b"{}", "missing field `recipe`"),
+            (b"hello", "not valid JSON"),
+            (b"{\"recipe\":\"h\",\"inptu\":1}", "unknown field `inptu`"),
+            (b"{\"recipe\":\"h\",\"recipe\":\"h\"}", "duplicate field"),
+            (
+                b"{\"recipe\":\"h\",\"input\":{\"a\":1,\"a\":1}}",
+                "same key twice",
+            ),
+            (b"{\"recipe\":\"../h\"}", "a name has"),
+            (b"{\"recipe\":\"h\",\"retries\":3}", "reserved"),
+            (b"{\"recipe\":\"h\",\"config\":[]}", "must be a JSON object"),
+            (b"{\"recipe\":\"h\",\"timeout_sec\":0}", "timeout_sec"),
+            (b"{\"recipe\":\"h\",\"timeout_sec\":-1}", "timeout_sec"),
+            (b"{\"recipe\":\"h\",\"timeout_sec\":1e300}", "timeout_sec"),
+            (b"{\"recipe\":\"h\",\"name\":\"last\"}", "may not be `last`"),
+            (
+                b"{\"v\":2,\"recipe\":\"h\",\"shiny\":1}",
+                "format version 2",
+            ),
+        ];
+        for (bytes, expected) in cases {
+            let error = Request::parse(bytes).unwrap_err().to_string();
+            let shown = String::from_utf8_lossy(bytes);
+            assert!(
+                error.contains(expected),
+                "{shown} gave {error:?}, not {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn size_and_depth_are_bounded() {
+        let huge = format!(
+            "{{\"recipe\":\"h\",\"input\":\"{}\"}}",
+            "x".repeat(MAX_REQUEST_BYTES)
+        );
+        assert!(matches!(
+            Request::parse(huge.as_bytes()),
+            Err(RequestError::TooLarge)
+        ));
+        let deep = format!(
+            "{{\"recipe\":\"h\",\"input\":{}{}}}",
+            "[".repeat(9999),
+            "]".repeat(9999)
+        );
+        assert!(Request::parse(deep.as_bytes()).is_err());
+    }
+
+    proptest! {
+        // The drop box relies on it: half a file is never taken for a whole one.
+        #[test]
+        fn no_strict_prefix_of_a_request_is_a_request(text in "[a-z]{1,8}", n in 0i64..9999) {
+            let whole = format!("{{\"recipe\":\"{text}\",\"input\":{{\"n\":{n},\"é\":[1,2]}}}}");
+            for end in 0..whole.len() {
+                let prefix = &whole.as_bytes()[..end];
+                let is_incomplete = matches!(Request::parse(prefix), Err(RequestError::Incomplete(_)));
+                prop_assert!(is_incomplete, "{}", String::from_utf8_lossy(prefix));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = Request::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `status.json` and `result.json` as they lie on the disk.
+//!
+//! Not what scripts are promised (`cli/json.rs`). `status.json` is the last holder's word and can
+//! always be derived; `result.json` appears once, complete, and never changes. Unknown fields of
+//! both are ignored, so that an older program can read what a newer one wrote.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, Json, Name, Status, TaskError, TaskId, Timestamp};
+
+/// Where a task stands, in the words of the last process that held its lock.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusFile {
+    /// Format version.
+    pub v: u32,
+    /// The task.
+    pub task_id: TaskId,
+    /// Its place.
+    pub status: Status,
+    /// The recipe; null only where the request cannot be read.
+    pub recipe: Option<Name>,
+    /// The task's name.
+    pub name: Option<Name>,
+    /// What to show when there is no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// The session.
+    pub session_id: Option<Name>,
+    /// The number of the latest attempt; 0 before the first.
+    pub attempt: u32,
+    /// 0 to 1, as the recipe reports it.
+    pub progress: f64,
+    /// What the recipe last said about its progress.
+    pub message: Option<String>,
+    /// What else to know.
+    pub condition: Option<Condition>,
+    /// Why it failed.
+    pub error: Option<TaskError>,
+    /// When the task was made.
+    pub created_at: Timestamp,
+    /// When the latest attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub completed_at: Option<Timestamp>,
+    /// Seconds of the latest attempt, by a clock that does not jump.
+    pub duration_seconds: Option<f64>,
+    /// The recipe's exit code.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Bytes cut out of the middle of `stdout.log` and `stderr.log` to keep them under their cap.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_bytes_dropped: u64,
+    /// The submitter's notes, as in the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Json>,
+    /// When this file was written.
+    pub updated_at: Timestamp,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResultFile {
+    /// Format version.
+    pub v: u32,
+    /// The task.
+    pub task_id: TaskId,
+    /// Whether it completed.
+    pub ok: bool,
+    /// `completed`, `failed` or `cancelled`.
+    pub status: Status,
+    /// The recipe; null only where the request could not be read.
+    pub recipe: Option<Name>,
+    /// What the recipe gave: any JSON value, or its text.
+    pub output: Option<Json>,
+    /// Where the output lies when it is too large to stand here: a path below the task's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_file: Option<String>,
+    /// Set when `output` was left out because the disk was full.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_truncated: bool,
+    /// Why it failed.
+    pub error: Option<TaskError>,
+    /// The recipe's exit code.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The attempt this is the result of; 0 when none was made.
+    pub attempt: u32,
+    /// When that attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When the task ended.
+    pub completed_at: Timestamp,
+    /// Seconds from spawn to end, by a clock that does not jump.
+    pub duration_seconds: Option<f64>,
+    /// The session.
+    pub session_id: Option<Name>,
+    /// What was measured.
+    pub metrics: Metrics,
+}
+
+/// What the runner measured of an attempt.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Seconds from submission to the start of the attempt, by the wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_seconds: Option<f64>,
+    /// Bytes written to stdout, also those later cut out of the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_bytes: Option<u64>,
+    /// Bytes written to stderr.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_bytes: Option<u64>,
+}
+
+impl StatusFile {
+    /// The file's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        to_pretty(self)
+    }
+}
+
+impl ResultFile {
+    /// The file's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        to_pretty(self)
+    }
+}
+
+/// Two spaces and a newline at the end: these files are read with `cat`.
+pub(super) fn to_pretty<T: Serialize>(value: &T) -> Vec<u8> {
+    // Our own types have string keys and no failing serializers.
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}

@@ -1,0 +1,182 @@
+//! The local pool: runner processes that are started when needed, reused, and gone when idle.
+//!
+//! Each has one pipe for orders and one for answers, and nothing depends on them. Invariant: a
+//! runner is given one task at a time; its death counts as the answer `taken`.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::Launcher;
+use crate::task::{Answer, Order, TaskId};
+
+/// A runner with nothing to do for this long is let go.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The pool.
+#[derive(Debug)]
+pub(in crate::watcher) struct LocalPool {
+    program: PathBuf,
+    arguments: Vec<String>,
+    runners: Vec<PooledRunner>,
+}
+
+#[derive(Debug)]
+struct PooledRunner {
+    orders: std::fs::File,
+    answers: OwnedFd,
+    unread: Vec<u8>,
+    task: Option<(TaskId, Instant)>,
+    idle_since: Instant,
+    is_gone: bool,
+}
+
+impl LocalPool {
+    /// A pool that starts `program arguments… runner`.
+    pub fn new(program: PathBuf, arguments: Vec<String>) -> LocalPool {
+        LocalPool {
+            program,
+            arguments,
+            runners: Vec::new(),
+        }
+    }
+
+    fn spawn(&self) -> io::Result<PooledRunner> {
+        let mut child = Command::new(&self.program)
+            .arg0("agentspool")
+            .args(&self.arguments)
+            .arg("runner")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("the runner has no pipes"));
+        };
+        let answers = OwnedFd::from(stdout);
+        rustix::fs::fcntl_setfl(&answers, rustix::fs::OFlags::NONBLOCK)?;
+        Ok(PooledRunner {
+            orders: std::fs::File::from(OwnedFd::from(stdin)),
+            answers,
+            unread: Vec::new(),
+            task: None,
+            idle_since: Instant::now(),
+            is_gone: false,
+        })
+    }
+}
+
+impl PooledRunner {
+    fn order(&mut self, order: Order) -> io::Result<()> {
+        self.orders.write_all(format!("{order}\n").as_bytes())
+    }
+
+    fn hear(&mut self) -> Vec<(TaskId, Answer)> {
+        let mut bytes = [0u8; 1024];
+        loop {
+            match rustix::io::read(&self.answers, &mut bytes) {
+                Ok(0) => {
+                    self.is_gone = true;
+                    break;
+                }
+                Ok(read) => self.unread.extend_from_slice(&bytes[..read]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => {
+                    self.is_gone = true;
+                    break;
+                }
+            }
+        }
+        let mut heard = Vec::new();
+        while let Some(end) = self.unread.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            let answer = std::str::from_utf8(&line)
+                .ok()
+                .and_then(|line| line.trim_end().parse().ok());
+            if let (Some(answer), Some((id, _))) = (answer, self.task.take()) {
+                heard.push((id, answer));
+                self.idle_since = Instant::now();
+            }
+        }
+        if self.is_gone
+            && let Some((id, _)) = self.task.take()
+        {
+            // Who died and how far it came is on the disk: offer it again soon.
+            heard.push((id, Answer::Taken { started: false }));
+        }
+        heard
+    }
+}
+
+impl Launcher for LocalPool {
+    fn has_room(&self, limit: usize) -> bool {
+        self.running().count() < limit
+    }
+
+    fn start(&mut self, id: TaskId) -> io::Result<()> {
+        loop {
+            let idle = self.runners.iter().position(|runner| runner.task.is_none());
+            let at = match idle {
+                Some(at) => at,
+                None => {
+                    self.runners.push(self.spawn()?);
+                    self.runners.len() - 1
+                }
+            };
+            let runner = &mut self.runners[at];
+            match runner.order(Order::Run(id)) {
+                Ok(()) => {
+                    runner.task = Some((id, Instant::now()));
+                    return Ok(());
+                }
+                // It went in this very moment; another one takes the task.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe && idle.is_some() => {
+                    self.runners.swap_remove(at);
+                }
+                Err(error) => {
+                    self.runners.swap_remove(at);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, id: TaskId) {
+        let holder = self
+            .runners
+            .iter_mut()
+            .find(|r| r.task.is_some_and(|(task, _)| task == id));
+        if let Some(runner) = holder {
+            // One that is gone is noticed by its answers.
+            let _ = runner.order(Order::Look);
+        }
+    }
+
+    fn answers(&mut self) -> Vec<(TaskId, Answer)> {
+        let heard = self
+            .runners
+            .iter_mut()
+            .flat_map(PooledRunner::hear)
+            .collect();
+        self.runners.retain(|runner| !runner.is_gone);
+        heard
+    }
+
+    fn running(&self) -> impl Iterator<Item = (TaskId, Instant)> {
+        self.runners.iter().filter_map(|runner| runner.task)
+    }
+
+    fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.runners.iter().map(|runner| runner.answers.as_fd())
+    }
+
+    fn dismiss_idle(&mut self) {
+        self.runners
+            .retain(|runner| runner.task.is_some() || runner.idle_since.elapsed() < IDLE);
+    }
+}

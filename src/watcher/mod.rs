@@ -1,0 +1,446 @@
+//! The watcher: finds pending tasks and dispatches them.
+//!
+//! It supervises nothing and may die at any moment: what it knows is a guess made from the disk,
+//! and whatever it forgets a scan finds again. Not here: running (`runner/`, met over a pipe) and
+//! clearing (`sweeper/`, started as a process). Invariant: listen first, scan second, wait third, so
+//! that nothing falls between two looks.
+
+mod admit;
+mod backlog;
+mod launcher;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::WaitOptions;
+
+use crate::clock;
+use crate::spool::{IoError, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat};
+use crate::task::{Answer, FORMAT_VERSION, TaskId};
+use admit::Admitter;
+use backlog::Backlog;
+use launcher::{Launcher, LocalPool};
+
+/// A task that runs longer than this has its folder listened to; until then its runner looks at
+/// the marker often by itself, and most tasks need no watch at all.
+const LISTEN_AFTER: Duration = Duration::from_millis(25);
+/// Pending tasks whose marker is looked for at a rescan; the CLI's `cancel` needs no such look.
+const MARKERS_AT_ONCE: usize = 1000;
+/// How many hints are compared with tasks between two waits after a boot.
+const RECONCILE_AT_ONCE: usize = 500;
+/// How long to wait for the right to go on after all, when work came in the moment of leaving.
+const RETURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a watcher is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program that runners and sweeps are started from. `/proc/self/exe` stays the same
+    /// program when its file is replaced by an upgrade.
+    pub program: PathBuf,
+    /// Arguments before the verb, so that runners see the same spool and settings.
+    pub arguments: Vec<String>,
+    /// Leave after the spool's `idle_exit_sec`.
+    pub autostarted: bool,
+    /// Leave as soon as nothing is left to do.
+    pub drain: bool,
+}
+
+/// The watcher cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// Only its owner runs a spool's tasks.
+    #[error("only the owner of the spool {} may run its tasks", .0.display())]
+    NotOwner(PathBuf),
+    /// Signals cannot be listened to.
+    #[error("failed to listen to signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The disk refused.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+/// Why a watcher left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// A signal said so; running tasks go on.
+    Stopped,
+    /// Nothing was left to do.
+    Idle,
+    /// Another watcher took over in the moment of leaving.
+    Replaced,
+}
+
+/// One watcher process.
+pub struct Watcher {
+    spool: Spool,
+    options: Options,
+    seat: Option<WatcherSeat>,
+    wake: Wake,
+    signals: Signals,
+    launcher: LocalPool,
+    backlog: Backlog,
+    admitter: Admitter,
+    listening: Vec<TaskId>,
+    reconcile: Vec<TaskId>,
+    next_rescan: Instant,
+    next_sweep: Instant,
+    busy_at: Instant,
+}
+
+/// TERM and INT, and HUP, as two readable sockets.
+struct Signals {
+    stop: UnixStream,
+    reload: UnixStream,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let (stop, ring_stop) = UnixStream::pair()?;
+        let (reload, ring_reload) = UnixStream::pair()?;
+        for socket in [&stop, &reload] {
+            socket.set_nonblocking(true)?;
+        }
+        signal_hook::low_level::pipe::register(SIGTERM, ring_stop.try_clone()?)?;
+        signal_hook::low_level::pipe::register(SIGINT, ring_stop)?;
+        signal_hook::low_level::pipe::register(SIGHUP, ring_reload)?;
+        Ok(Signals { stop, reload })
+    }
+
+    fn came(socket: &UnixStream) -> bool {
+        let mut bytes = [0u8; 64];
+        matches!(rustix::io::read(socket, &mut bytes), Ok(read) if read > 0)
+    }
+}
+
+impl Watcher {
+    /// Takes a seat among the living and begins to listen. From here on `submit` sees a watcher.
+    pub fn new(spool: Spool, options: Options) -> Result<Watcher, WatchError> {
+        if !spool.is_owner() {
+            return Err(WatchError::NotOwner(spool.path().to_owned()));
+        }
+        let signals = Signals::new().map_err(WatchError::Signals)?;
+        let seat = Some(spool.take_seat(&describe(&options))?);
+        let wake = Wake::for_watcher(&spool)?;
+        if let Some(why) = wake.is_deaf() {
+            tracing::warn!(
+                "looking by the clock only, every {} s: {why}",
+                spool.settings().rescan_sec
+            );
+        }
+        let now = Instant::now();
+        let reconcile = spool.ids_to_reconcile()?;
+        Ok(Watcher {
+            launcher: LocalPool::new(options.program.clone(), options.arguments.clone()),
+            backlog: Backlog::default(),
+            admitter: Admitter::default(),
+            listening: Vec::new(),
+            reconcile,
+            next_rescan: now,
+            next_sweep: now + Duration::from_secs_f64(spool.settings().sweep_every_sec),
+            busy_at: now,
+            spool,
+            options,
+            seat,
+            wake,
+            signals,
+        })
+    }
+
+    /// The spool, for those who report on it.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Tasks its runners are at.
+    pub fn running(&self) -> usize {
+        self.launcher.running().count()
+    }
+
+    /// Watches until it is told to stop or has nothing to do.
+    pub fn run(&mut self) -> Left {
+        loop {
+            let seen = self.wake.take();
+            self.look(&seen);
+            self.hear_answers();
+            self.dispatch();
+            self.listen_to_running();
+            if Signals::came(&self.signals.stop) {
+                return Left::Stopped;
+            }
+            if Signals::came(&self.signals.reload) {
+                self.reload();
+            }
+            if let Some(left) = self.leave_if_idle() {
+                return left;
+            }
+            self.wait();
+        }
+    }
+
+    /// Takes in what happened; at the slow rescan everything, whatever was heard.
+    fn look(&mut self, seen: &Seen) {
+        let due = Instant::now() >= self.next_rescan;
+        if due || seen.rescan {
+            self.rescan();
+        } else if seen.incoming || self.admitter.has_more() {
+            self.admit();
+        }
+        self.backlog.add(seen.published.iter().copied());
+        for id in &seen.cancelled {
+            self.launcher.look(*id);
+        }
+        self.reconcile_some();
+    }
+
+    fn rescan(&mut self) {
+        self.reload();
+        // The time between two scans is measured from the end of one, however long it took.
+        if let Err(error) = self.scan() {
+            tracing::warn!("{error}");
+        }
+        self.launcher.dismiss_idle();
+        reap_strangers();
+        self.start_sweep_if_due();
+        let pause = Duration::from_secs_f64(self.spool.settings().rescan_sec);
+        self.next_rescan = Instant::now() + pause;
+    }
+
+    fn scan(&mut self) -> Result<(), SubmitError> {
+        let open = self.spool.open_ids()?;
+        self.backlog.reset(&open);
+        for id in self
+            .backlog
+            .pending()
+            .take(MARKERS_AT_ONCE)
+            .collect::<Vec<_>>()
+        {
+            if let Some(task) = self.spool.task(id)?
+                && task.cancel_requested()?
+            {
+                self.backlog.hurry(id);
+            }
+        }
+        self.admitter.replay(&self.spool)?;
+        self.admit();
+        Ok(())
+    }
+
+    fn admit(&mut self) {
+        match self.admitter.admit_some(&self.spool) {
+            Ok(admitted) => self.backlog.add(admitted),
+            // Nothing is lost: the drops stay where they are.
+            Err(error) => tracing::warn!("drops wait: {error}"),
+        }
+    }
+
+    /// After a boot the hints are compared with the tasks, a few at a time.
+    fn reconcile_some(&mut self) {
+        if self.reconcile.is_empty() {
+            return;
+        }
+        let first = self.reconcile.len().saturating_sub(RECONCILE_AT_ONCE);
+        // The list is newest first: its end holds the oldest, which have waited longest.
+        for id in self.reconcile.split_off(first).into_iter().rev() {
+            match self.spool.reconcile_hint(id) {
+                Ok(true) => self.backlog.add([id]),
+                Ok(false) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        if self.reconcile.is_empty()
+            && let Err(error) = self.spool.mark_reconciled()
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn hear_answers(&mut self) {
+        for (id, answer) in self.launcher.answers() {
+            self.busy_at = Instant::now();
+            if let Some(at) = self.listening.iter().position(|listened| *listened == id) {
+                self.listening.swap_remove(at);
+                self.wake.unwatch_task(id);
+            }
+            tracing::debug!(task = %id, "{answer}");
+            self.backlog.answered(id, answer, Instant::now());
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let limit = self.spool.settings().max_concurrent as usize;
+        loop {
+            let now = Instant::now();
+            // Cancelled tasks need no slot, so they may have one runner more.
+            let id = if self.launcher.has_room(limit) {
+                self.backlog.next(now)
+            } else if self.launcher.has_room(limit + 1) {
+                self.backlog.next_hurried()
+            } else {
+                None
+            };
+            let Some(id) = id else { return };
+            self.busy_at = now;
+            if let Err(error) = self.launcher.start(id) {
+                tracing::error!("no runner could be started: {error}");
+                self.backlog
+                    .answered(id, Answer::Taken { started: false }, now);
+                return;
+            }
+        }
+    }
+
+    /// Listens for the markers of tasks that are not over at once.
+    fn listen_to_running(&mut self) {
+        let old_enough: Vec<TaskId> = self
+            .launcher
+            .running()
+            .filter(|(id, since)| since.elapsed() >= LISTEN_AFTER && !self.listening.contains(id))
+            .map(|(id, _)| id)
+            .collect();
+        for id in old_enough {
+            self.wake.watch_task(id);
+            self.listening.push(id);
+            // What came before the watch was heard by nobody.
+            self.launcher.look(id);
+        }
+    }
+
+    fn reload(&mut self) {
+        match self.spool.reload() {
+            Ok(true) => tracing::info!("settings read again"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("the settings stay as they were: {error}"),
+        }
+    }
+
+    /// A spool without a timer stays bounded: a sweep is started now and then, as a process.
+    fn start_sweep_if_due(&mut self) {
+        let now = Instant::now();
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now + Duration::from_secs_f64(self.spool.settings().sweep_every_sec);
+        if !self.spool.has_anything_to_sweep().unwrap_or(true) {
+            return;
+        }
+        let started = Command::new(&self.options.program)
+            .args(&self.options.arguments)
+            .args(["sweep", "--quiet"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        if let Err(error) = started {
+            tracing::warn!("no sweep could be started: {error}");
+        }
+    }
+
+    /// Leaves when there is nothing to do: the seat first, then one more look, so that a `submit`
+    /// that still saw the seat is not left alone.
+    fn leave_if_idle(&mut self) -> Option<Left> {
+        if !self.is_idle() {
+            self.busy_at = Instant::now();
+            return None;
+        }
+        let patience = Duration::from_secs_f64(self.spool.settings().idle_exit_sec);
+        let over = self.options.autostarted && self.busy_at.elapsed() >= patience;
+        if !over && !self.options.drain {
+            return None;
+        }
+        self.seat = None;
+        if !self.something_came().unwrap_or(true) {
+            return Some(Left::Idle);
+        }
+        self.return_to_work()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.backlog.is_empty()
+            && self.launcher.running().next().is_none()
+            && self.reconcile.is_empty()
+            && !self.admitter.is_waiting()
+    }
+
+    fn something_came(&self) -> Result<bool, IoError> {
+        let open = self.spool.open_ids()?;
+        let is_open = open.into_iter().any(|id| !self.backlog.is_broken(id));
+        Ok(is_open || !self.spool.drops(1)?.is_empty())
+    }
+
+    /// Work came in the moment of leaving: stay, unless another watcher was started for it.
+    fn return_to_work(&mut self) -> Option<Left> {
+        let turn = self.spool.start_lock(RETURN_PATIENCE);
+        if self.spool.has_watcher().unwrap_or(false) {
+            return Some(Left::Replaced);
+        }
+        match self.spool.take_seat(&describe(&self.options)) {
+            Ok(seat) => self.seat = Some(seat),
+            Err(error) => tracing::warn!("{error}"),
+        }
+        drop(turn);
+        self.busy_at = Instant::now();
+        self.next_rescan = Instant::now();
+        None
+    }
+
+    fn wait(&self) {
+        let now = Instant::now();
+        let mut until = self.next_rescan;
+        until = until.min(self.backlog.wake_at().unwrap_or(until));
+        until = until.min(self.admitter.wake_at().unwrap_or(until));
+        let unlistened = self
+            .launcher
+            .running()
+            .filter(|(id, _)| !self.listening.contains(id));
+        until = until.min(
+            unlistened
+                .map(|(_, since)| since + LISTEN_AFTER)
+                .min()
+                .unwrap_or(until),
+        );
+        if self.options.autostarted && self.is_idle() {
+            let patience = Duration::from_secs_f64(self.spool.settings().idle_exit_sec);
+            until = until.min(self.busy_at + patience);
+        }
+        if !self.reconcile.is_empty() || self.admitter.has_more() {
+            until = now;
+        }
+        let left = until.saturating_duration_since(now);
+        let timeout = Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut fds: Vec<PollFd<'_>> = [
+            self.wake.as_fd(),
+            self.signals.stop.as_fd(),
+            self.signals.reload.as_fd(),
+        ]
+        .into_iter()
+        .chain(self.launcher.fds())
+        .map(|fd: BorrowedFd<'_>| readable(fd))
+        .collect();
+        // Interrupted or failed: the loop looks again either way.
+        let _ = poll(&mut fds, Some(&timeout));
+    }
+}
+
+fn describe(options: &Options) -> WatcherFile {
+    WatcherFile {
+        v: FORMAT_VERSION,
+        pid: rustix::process::getpid().as_raw_nonzero().get(),
+        started_at: clock::wall(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        autostarted: options.autostarted,
+    }
+}
+
+/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us.
+fn reap_strangers() {
+    while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
+}

@@ -1,0 +1,21 @@
+//! The first result: what the README promises a newcomer.
+
+use crate::support::World;
+
+#[test]
+fn a_greeting_comes_back() {
+    let world = World::with_samples();
+    let ran = world.run(&[
+        "submit",
+        "--recipe",
+        "hello",
+        "--input",
+        r#"{"name": "Ada"}"#,
+        "--wait",
+    ]);
+    ran.succeeds();
+    assert_eq!(ran.stdout, "Hello, Ada!\n");
+    let task = world.only_task();
+    assert_eq!(task.result()["output"], "Hello, Ada!");
+    assert_eq!(task.status()["status"], "completed");
+}

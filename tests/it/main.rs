@@ -1,0 +1,24 @@
+//! The real binary in sealed worlds: one file per stage or verb, named like the rooms.
+//!
+//! Not the tests that need root, jq or mounts (`tests/rig`). Every file of this folder is a module
+//! here; `every_file_is_a_module` fails when one is forgotten.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod first;
+
+#[test]
+fn every_file_is_a_module() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
+    let text = std::fs::read_to_string(format!("{folder}/main.rs")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(module) = name.strip_suffix(".rs").filter(|module| *module != "main") {
+            assert!(
+                text.contains(&format!("mod {module};")),
+                "tests/it/{name} is not run"
+            );
+        }
+    }
+}
