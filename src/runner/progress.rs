@@ -48,10 +48,12 @@ pub(super) fn parse(line: &str) -> Option<Report> {
 
 /// One line without control characters, so that a list cannot be painted over.
 fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    printable
         .take(MAX_MESSAGE)
-        .collect()
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]

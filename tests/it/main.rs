@@ -3,6 +3,11 @@
 //! Not the tests that need root, jq or mounts (`tests/rig`). Every file of this folder is a module
 //! here; `every_file_is_a_module` fails when one is forgotten.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests read the spool as any program would"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
