@@ -124,9 +124,12 @@ impl Output {
             return error.code;
         }
         if self.json {
-            let object = json!({
+            let mut object = json!({
                 "ok": false, "error": error.message, "code": error.code.number(),
             });
+            for (key, value) in &error.details {
+                object[*key] = value.clone();
+            }
             let _ = self.object(&object);
             return error.code;
         }
