@@ -11,8 +11,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cancel;
+mod clear;
 mod first;
+mod list;
+mod logs;
+mod result;
+mod status;
 mod submit;
+mod wait;
 
 #[test]
 fn every_file_is_a_module() {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rustix::fs::{Mode, OFlags};
@@ -25,8 +26,8 @@ pub enum On {
 /// A command that runs with a terminal.
 pub struct Terminal {
     child: Child,
-    screen: JoinHandle<String>,
-    other: JoinHandle<String>,
+    screen: Reader,
+    other: Reader,
     on: On,
     what: String,
 }
@@ -56,18 +57,23 @@ impl Terminal {
         };
         Terminal {
             child,
-            screen: std::thread::spawn(move || read_all(Box::new(File::from(master)))),
-            other: std::thread::spawn(move || read_all(other)),
+            screen: Reader::start(Box::new(File::from(master))),
+            other: Reader::start(other),
             on,
             what: format!("{command:?}"),
         }
     }
 
+    /// What was painted so far, escape codes included.
+    pub fn seen(&self) -> String {
+        self.screen.text()
+    }
+
     /// Waits for the end. The terminal's line ends come as plain newlines.
     pub fn end(mut self) -> Ran {
         let code = self.child.wait().unwrap().code().unwrap();
-        let screen = self.screen.join().unwrap().replace("\r\n", "\n");
-        let other = self.other.join().unwrap();
+        let screen = self.screen.end().replace("\r\n", "\n");
+        let other = self.other.end();
         let (stdout, stderr) = match self.on {
             On::Stdout => (screen, other),
             On::Stderr => (other, screen),
@@ -98,12 +104,33 @@ fn pair(columns: u16) -> (OwnedFd, OwnedFd) {
     (master, slave)
 }
 
-/// Reads until the last writer is gone, which a pty tells by an error.
-fn read_all(mut source: Box<dyn Read + Send>) -> String {
-    let mut bytes = Vec::new();
-    let mut piece = [0u8; 4096];
-    while let Ok(read @ 1..) = source.read(&mut piece) {
-        bytes.extend_from_slice(&piece[..read]);
+/// Reads a stream as it comes, so that nobody who writes has to wait.
+struct Reader {
+    thread: JoinHandle<()>,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Reader {
+    fn start(mut source: Box<dyn Read + Send>) -> Reader {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&bytes);
+        let thread = std::thread::spawn(move || {
+            let mut piece = [0u8; 4096];
+            // Once the last writer is gone a pty gives an error, a pipe nothing.
+            while let Ok(length @ 1..) = source.read(&mut piece) {
+                read.lock().unwrap().extend_from_slice(&piece[..length]);
+            }
+        });
+        Reader { thread, bytes }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+
+    fn end(self) -> String {
+        self.thread.join().unwrap();
+        let bytes = self.bytes.lock().unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
 }
