@@ -94,7 +94,7 @@ impl Manifest {
     pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         let refuse = |problem: &str| Err(ManifestError(problem.to_owned()));
         let written: Written =
-            toml::from_str(text).map_err(|e| ManifestError(e.to_string().trim_end().to_owned()))?;
+            toml::from_str(text).map_err(|error| ManifestError(describe(text, &error)))?;
         if written.command.first().is_none_or(String::is_empty) {
             return refuse("`command` must name a program, as in command = [\"./run.sh\"]");
         }
@@ -133,6 +133,17 @@ impl Manifest {
             env: written.env,
             config,
         })
+    }
+}
+
+/// The parser's complaint in one line; its own many-line picture repeats the file, which may hold
+/// secrets.
+fn describe(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
     }
 }
 
@@ -232,7 +243,14 @@ mod tests {
         ] {
             let error = Manifest::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?} gave {error:?}");
+            assert_eq!(error.lines().count(), 1, "{error}");
         }
+        let secret = "command = [\"a\"]\n[env]\nKEY = hunter2\n";
+        let error = Manifest::parse(secret).unwrap_err().to_string();
+        assert!(
+            error.contains("line 3") && !error.contains("hunter2"),
+            "{error}"
+        );
     }
 
     #[test]
