@@ -11,11 +11,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod background;
+mod bad_input;
 mod cancel;
 mod clear;
+mod config;
 mod first;
+mod init;
 mod list;
 mod logs;
+mod progress;
+mod recipe;
 mod result;
 mod status;
 mod submit;

@@ -250,7 +250,7 @@ fn an_accepted_variable_is_seen_by_the_recipe_and_gone_after_its_end() {
     std::fs::write(go, "").unwrap();
     let result = world.result_of(&task);
     assert_eq!(result["output"], "hunter2=x and shell");
-    assert!(!file.exists(), "the values outlived the task");
+    world.wait_until("the values are gone", || !file.exists());
 }
 
 #[test]
