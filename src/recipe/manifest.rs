@@ -136,14 +136,23 @@ impl Manifest {
     }
 }
 
-/// The parser's complaint in one line; its own many-line picture repeats the file, which may hold
-/// secrets.
+/// The parser's complaint in one line, with the key and without the value, which may be a secret;
+/// its own picture of the place takes four lines and repeats the text.
 fn describe(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
-    let before = error.span().and_then(|span| text.get(..span.start));
-    match before {
-        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
-        None => message,
+    let message = match message.split_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid ") => format!("expected {expected}"),
+        _ => message,
+    };
+    let Some(span) = error.span() else {
+        return message;
+    };
+    let before = text.get(..span.start).unwrap_or_default();
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) => format!("line {}: `{}`: {message}", number + 1, key.trim()),
+        None => format!("line {}: {message}", number + 1),
     }
 }
 
