@@ -9,9 +9,9 @@ use serde_json::json;
 use super::Context;
 use super::args::LogsArgs;
 use super::exit_code::ExitCode;
+use super::follow::{FollowedLog, copy_to_end};
 use super::interrupt::Interrupt;
 use super::report::CliError;
-use super::wait::{FollowedLog, copy_to_end};
 
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use control::{Control, ControlError};
-pub use finish::{finish_cancelled, report_stuck};
+pub use finish::finish_cancelled;
 
 use crate::clock::{self, BootId};
 use crate::proc::{self, ProcessKey};

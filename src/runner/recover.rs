@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::finish::report_stuck;
 use crate::clock::BootId;
 use crate::proc::{self, Entry, ProcessKey};
 use crate::spool::{Attempt, IoError, TaskLock};
+use crate::task::Condition;
 
 /// The variable that marks everything an attempt started.
 pub(super) const MARK: &str = "AGENTSPOOL_MARK";
@@ -85,4 +85,14 @@ fn left_alive(child: Option<ProcessKey>, mark: &str) -> Vec<Entry> {
         );
     }
     left
+}
+
+/// Says in the task's status that a process of it does not die.
+pub(super) fn report_stuck(lock: &TaskLock) {
+    tracing::error!(task = %lock.task().id(), "a process of this task does not die");
+    if let Some(mut status) = lock.task().status_file() {
+        status.condition = Some(Condition::Stuck);
+        // Best effort: the held lock says the same to everybody who counts.
+        let _ = lock.write_status(&status);
+    }
 }

@@ -150,19 +150,7 @@ impl TaskLock {
             (None, Some(request)) => pending_status(id, request),
             (None, None) => pending_status(id, &Request::new(unreadable_recipe(result))),
         };
-        status.recipe = result.recipe.clone();
-        status.status = result.status;
-        status.attempt = result.attempt;
-        status.error = result.error.clone();
-        status.exit_code = result.exit_code;
-        status.signal = result.signal;
-        status.started_at = result.started_at;
-        status.completed_at = Some(result.completed_at);
-        status.duration_seconds = result.duration_seconds;
-        status.condition = None;
-        if result.ok {
-            status.progress = 1.0;
-        }
+        status.ended_by(result);
         // The result is durable: from here on nothing may fail the task, only leave work for later.
         let written = self.write_status(&status);
         let cleaned = self.task.dir.unlink(name::ENVIRONMENT).map(|_| ());
