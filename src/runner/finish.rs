@@ -91,6 +91,11 @@ impl super::Runner<'_> {
     ) {
         let mut pause = COMMIT_BACKOFF.0;
         while let Err(error) = lock.commit(&mut reserve, &result) {
+            if error.is_absent() && matches!(self.spool.task(result.task_id), Ok(None)) {
+                // Somebody removed the folder from under us: there is no place for a result.
+                tracing::error!(task = %result.task_id, "the task is gone: {error}");
+                return;
+            }
             tracing::error!(task = %result.task_id, "the result is kept in memory: {error}");
             std::thread::sleep(pause);
             pause = (pause * 2).min(COMMIT_BACKOFF.1);

@@ -175,6 +175,9 @@ impl TaskLock {
             Ok(()) => Ok(true),
             // renameat2 succeeded and the sync failed: the next call finds the result and says so.
             Err(error) if error.errno() == Some(Errno::EXIST) => Ok(false),
+            // The recipe removed the reserve, which lies beside its own folder: the next call
+            // makes a place of its own.
+            Err(error) if error.is_absent() => Err(error),
             Err(error) => {
                 *reserved = Some(place);
                 Err(error)
