@@ -12,6 +12,7 @@
 mod support;
 
 mod first;
+mod stop;
 
 #[test]
 fn every_file_is_a_module() {
