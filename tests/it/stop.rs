@@ -269,10 +269,10 @@ fn a_watcher_started_with_sigchld_ignored_still_sees_its_tasks_end() {
     world.set("autostart", "false");
     world.recipe("three", "#!/bin/sh\nsleep 0.1\nexit 3\n");
     let task = world.submit(&["three"]);
-    let mut watch = std::process::Command::new("sh");
+    let mut watch = std::process::Command::new("env");
     watch
-        .args(["-c", "trap '' CHLD; exec \"$0\" watch --drain"])
-        .arg(crate::support::PROGRAM)
+        .arg("--ignore-signal=CHLD")
+        .args([crate::support::PROGRAM, "watch", "--drain"])
         .env("AGENTSPOOL_DIR", world.spool())
         .env("HOME", world.root())
         .stderr(std::process::Stdio::null());
