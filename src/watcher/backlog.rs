@@ -98,10 +98,11 @@ impl Backlog {
         if let Some(id) = self.next_hurried() {
             return Some(id);
         }
+        // Also during a pause: what stays due would wake the watcher again and again.
+        self.release_due(now);
         if self.paused.is_some_and(|(until, _)| now < until) {
             return None;
         }
-        self.release_due(now);
         let id = self.ready.pop_first()?;
         self.places.insert(id, Place::Offered);
         Some(id)
@@ -165,7 +166,8 @@ impl Backlog {
         }
     }
 
-    /// When something must be offered although nothing was heard.
+    /// When something must be offered although nothing was heard. Of use only to whoever could
+    /// offer it then: what is due stays due until [`Backlog::next`] is asked.
     pub fn wake_at(&self) -> Option<Instant> {
         let paused = self
             .paused
@@ -350,6 +352,28 @@ mod tests {
         assert!(backlog.wake_at().unwrap() > now);
         backlog.answered(id(9), Answer::Finished(None), now);
         assert_eq!(backlog.next(now), Some(id(1)));
+    }
+
+    #[test]
+    fn a_pause_is_not_disturbed_by_what_becomes_due_in_it() {
+        let (mut backlog, now) = backlog([1, 2, 3]);
+        while backlog.next(now).is_some() {}
+        let chat: Name = "chat".parse().unwrap();
+        backlog.answered(id(1), Answer::NotYet(Some(chat)), now);
+        backlog.answered(id(2), Answer::Taken { started: false }, now);
+        let mut now = now + Duration::from_millis(60);
+        for _ in 0..20 {
+            // The pause doubles; at its end one task is offered and refused again.
+            backlog.answered(id(3), Answer::NoSlot(None), now);
+            assert_eq!(backlog.next(now), None);
+            let wake_at = backlog.wake_at().unwrap();
+            assert!(wake_at > now, "a watcher would spin");
+            now = wake_at;
+            if let Some(offered) = backlog.next(now) {
+                backlog.answered(offered, Answer::NoSlot(None), now);
+            }
+            assert!(backlog.wake_at().unwrap() > now, "a watcher would spin");
+        }
     }
 
     #[test]

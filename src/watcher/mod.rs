@@ -359,6 +359,12 @@ impl Watcher {
         self.return_to_work()
     }
 
+    /// Whether one more task could be started now.
+    fn has_room(&self) -> bool {
+        self.launcher
+            .has_room(self.spool.settings().max_concurrent as usize)
+    }
+
     fn is_idle(&self) -> bool {
         self.backlog.is_empty()
             && self.launcher.running().next().is_none()
@@ -391,7 +397,10 @@ impl Watcher {
     fn wait(&self) {
         let now = Instant::now();
         let mut until = self.next_rescan;
-        until = until.min(self.backlog.wake_at().unwrap_or(until));
+        // Without room nothing could be offered; an answer that makes room wakes us by itself.
+        if self.has_room() {
+            until = until.min(self.backlog.wake_at().unwrap_or(until));
+        }
         until = until.min(self.admitter.wake_at().unwrap_or(until));
         let unlistened = self
             .launcher
