@@ -226,7 +226,6 @@ impl<'a> Runner<'a> {
 
     /// A task whose request cannot be read is kept, marked and left alone.
     fn set_aside(&self, task: TaskDir, error: &ReadError) -> Result<Answer, IoError> {
-        tracing::warn!(task = %task.id(), "left as it is: {error}");
         let condition = match error {
             ReadError::Newer { .. } => Condition::Newer,
             ReadError::Damaged { .. } => Condition::Damaged,
@@ -237,6 +236,8 @@ impl<'a> Runner<'a> {
             && !view.status.status.is_terminal()
             && view.status.condition != Some(condition)
         {
+            // Once, although it is looked at again and again.
+            tracing::warn!(task = %lock.task().id(), "left as it is: {error}");
             view.status.condition = Some(condition);
             lock.write_status(&view.status)?;
         }

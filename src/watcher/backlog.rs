@@ -53,6 +53,9 @@ pub(super) struct Backlog {
     groups: HashMap<Group, Waiting>,
     /// How long an id waited last, so that it waits longer the next time.
     pauses: HashMap<TaskId, Duration>,
+    /// Tasks that a person must mend, as far as a runner last saw: offered again at every scan, but
+    /// no work for which a watcher would have to stay.
+    broken: BTreeSet<TaskId>,
     /// No slot was free: nothing is offered before this.
     paused: Option<(Instant, Duration)>,
 }
@@ -80,6 +83,7 @@ impl Backlog {
         for id in gone {
             self.forget(id);
             self.pauses.remove(&id);
+            self.broken.remove(&id);
         }
         let aside: Vec<TaskId> = self
             .places
@@ -130,6 +134,11 @@ impl Backlog {
 
     /// Takes in what a runner said of an id.
     pub fn answered(&mut self, id: TaskId, answer: Answer, now: Instant) {
+        if answer == Answer::NotYet(None) {
+            self.broken.insert(id);
+        } else {
+            self.broken.remove(&id);
+        }
         match answer {
             Answer::Finished(session) => {
                 self.forget(id);
@@ -190,12 +199,12 @@ impl Backlog {
 
     /// Whether nothing is known to be open, but what a person must mend.
     pub fn is_empty(&self) -> bool {
-        self.places.values().all(|place| *place == Place::Broken)
+        self.places.keys().all(|id| self.broken.contains(id))
     }
 
     /// Whether a task waits for a person.
     pub fn is_broken(&self, id: TaskId) -> bool {
-        self.places.get(&id) == Some(&Place::Broken)
+        self.broken.contains(&id)
     }
 
     fn longer_pause(&mut self, id: TaskId, (least, most): (Duration, Duration)) -> Duration {
@@ -414,6 +423,22 @@ mod tests {
             None,
             "3 is still with its runner, 1 is gone"
         );
+    }
+
+    #[test]
+    fn a_broken_task_is_offered_again_and_keeps_nobody() {
+        let (mut backlog, now) = backlog([1]);
+        backlog.next(now);
+        assert!(!backlog.is_empty());
+        for _ in 0..2 {
+            backlog.answered(id(1), Answer::NotYet(None), now);
+            assert!(backlog.is_empty() && backlog.is_broken(id(1)));
+            backlog.reset(&[id(1)]);
+            assert_eq!(backlog.next(now), Some(id(1)));
+            assert!(backlog.is_empty(), "still broken, as far as is known");
+        }
+        backlog.answered(id(1), Answer::Taken { started: true }, now);
+        assert!(!backlog.is_empty(), "somebody mended it");
     }
 
     #[test]

@@ -262,7 +262,9 @@ impl Watcher {
 
     fn hear_answers(&mut self) {
         for (id, answer) in self.launcher.answers() {
-            self.busy_at = Instant::now();
+            if answer != Answer::NotYet(None) {
+                self.busy_at = Instant::now();
+            }
             if let Some(at) = self.listening.iter().position(|listened| *listened == id) {
                 self.listening.swap_remove(at);
                 self.wake.unwatch_task(id);
@@ -285,7 +287,9 @@ impl Watcher {
                 None
             };
             let Some(id) = id else { return };
-            self.busy_at = now;
+            if !self.backlog.is_broken(id) {
+                self.busy_at = now;
+            }
             if let Err(error) = self.launcher.start(id) {
                 tracing::error!("no runner could be started: {error}");
                 self.backlog
@@ -367,7 +371,10 @@ impl Watcher {
 
     fn is_idle(&self) -> bool {
         self.backlog.is_empty()
-            && self.launcher.running().next().is_none()
+            && self
+                .launcher
+                .running()
+                .all(|(id, _)| self.backlog.is_broken(id))
             && self.reconcile.is_empty()
             && !self.admitter.is_waiting()
     }
