@@ -12,6 +12,7 @@
 mod support;
 
 mod first;
+mod recover;
 mod stop;
 
 #[test]
