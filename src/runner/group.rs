@@ -160,12 +160,12 @@ pub(super) fn end_tree(leader: &Leader, grace: Duration, mut on_stuck: impl FnMu
 }
 
 /// The proof that nothing is left. The kernel's list of children may leave one out while others
-/// end; `waitpid` leaves out nobody.
+/// end; `wait` leaves out nobody.
 fn end_unlisted(mut on_stuck: impl FnMut()) {
     let begun = Instant::now();
     let mut told = false;
     loop {
-        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(Errno::INTR) => continue,
             Ok(None) => {}
             Err(_) => return,

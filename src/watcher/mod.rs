@@ -165,6 +165,10 @@ impl Watcher {
     /// Watches until it is told to stop or has nothing to do.
     pub fn run(&mut self) -> Left {
         loop {
+            if Signals::came(&self.signals.reload) {
+                // Whoever says so wants the settings to count now, not at the next event.
+                self.next_rescan = Instant::now();
+            }
             let seen = self.wake.take();
             self.look(&seen);
             self.hear_answers();
@@ -172,9 +176,6 @@ impl Watcher {
             self.listen_to_running();
             if Signals::came(&self.signals.stop) {
                 return Left::Stopped;
-            }
-            if Signals::came(&self.signals.reload) {
-                self.reload();
             }
             if let Some(left) = self.leave_if_idle() {
                 return left;
@@ -456,7 +457,8 @@ fn describe(options: &Options) -> WatcherFile {
     }
 }
 
-/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us.
+/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us:
+/// any child, of whatever group.
 fn reap_strangers() {
-    while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
