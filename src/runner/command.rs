@@ -11,7 +11,6 @@ use std::process::{Command, Stdio};
 use super::recover::MARK;
 use super::{Prepared, Runner, Work};
 use crate::recipe::{FindError, Recipe, is_variable_name};
-use crate::spool::IoError;
 use crate::task::{Json, JsonError};
 
 /// Why a recipe's command cannot be put together.
@@ -23,9 +22,6 @@ pub(super) enum BuildError {
     /// The request's config does not go over the recipe's.
     #[error("failed to lay the request's config over the recipe's: {0}")]
     Config(#[from] JsonError),
-    /// The session's folder cannot be made.
-    #[error(transparent)]
-    Io(#[from] IoError),
     /// A file could not be handed to the recipe.
     #[error("failed to hand the log to the recipe: {0}")]
     Files(#[from] std::io::Error),
@@ -115,10 +111,9 @@ fn add_ours(
     set(MARK, &prepared.run.mark);
     if let Some(session) = &work.request.session_id {
         set("AGENTSPOOL_SESSION_ID", &session.as_str());
-        set(
-            "AGENTSPOOL_SESSION_DIR",
-            &work.lock.session_state(runner.spool, session)?,
-        );
+    }
+    if let Some(state) = &prepared.state {
+        set("AGENTSPOOL_SESSION_DIR", &state.path());
     }
     Ok(())
 }

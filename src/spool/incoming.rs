@@ -424,9 +424,7 @@ fn claims_in(staging: &Dir) -> IoResult<Vec<TaskId>> {
 }
 
 fn hold_claim(dir: Dir, id: TaskId) -> IoResult<Option<HeldClaim>> {
-    let fd = rustix::io::fcntl_dupfd_cloexec(&dir, 0)
-        .map_err(|errno| IoError::new("open the folder", dir.path(), errno))?;
-    let lock = File::from(fd);
+    let lock = super::claim::lockable(&dir)?;
     Ok(FileExt::try_lock_exclusive(&lock)
         .is_ok()
         .then_some(HeldClaim {

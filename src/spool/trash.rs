@@ -12,7 +12,7 @@ use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::claim::TaskLock;
+use super::claim::{TaskLock, unused_state};
 use super::durable::{IoError, IoResult, absent_is_none};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
 use super::store::{ReadError, TaskDir};
@@ -258,6 +258,9 @@ impl Spool {
         {
             return Ok(false);
         }
+        let Some(_state) = unused_state(&dir)? else {
+            return Ok(false);
+        };
         let trash = self.folder(name::TRASH)?;
         let grave = format!("session.{:016x}", random_bits() as u64);
         sessions.rename_new(session.as_str(), &trash, &grave)?;
@@ -270,7 +273,9 @@ impl Spool {
         let Ok(sessions) = self.folder(name::SESSIONS) else {
             return;
         };
-        if let Ok(Some(dir)) = sessions.find_dir(session.as_str()) {
+        if let Ok(Some(dir)) = sessions.find_dir(session.as_str())
+            && let Ok(Some(_state)) = unused_state(&dir)
+        {
             // rmdir removes only what is empty, so nothing can be lost here.
             let _ = dir.remove_empty_dir(name::STATE);
             let _ = sessions.remove_empty_dir(session.as_str());

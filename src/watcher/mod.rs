@@ -165,6 +165,10 @@ impl Watcher {
     /// Watches until it is told to stop or has nothing to do.
     pub fn run(&mut self) -> Left {
         loop {
+            if Signals::came(&self.signals.reload) {
+                // Whoever says so wants the settings to count now, not at the next event.
+                self.next_rescan = Instant::now();
+            }
             let seen = self.wake.take();
             self.look(&seen);
             self.hear_answers();
@@ -172,9 +176,6 @@ impl Watcher {
             self.listen_to_running();
             if Signals::came(&self.signals.stop) {
                 return Left::Stopped;
-            }
-            if Signals::came(&self.signals.reload) {
-                self.reload();
             }
             if let Some(left) = self.leave_if_idle() {
                 return left;
@@ -262,7 +263,9 @@ impl Watcher {
 
     fn hear_answers(&mut self) {
         for (id, answer) in self.launcher.answers() {
-            self.busy_at = Instant::now();
+            if answer != Answer::NotYet(None) {
+                self.busy_at = Instant::now();
+            }
             if let Some(at) = self.listening.iter().position(|listened| *listened == id) {
                 self.listening.swap_remove(at);
                 self.wake.unwatch_task(id);
@@ -285,7 +288,9 @@ impl Watcher {
                 None
             };
             let Some(id) = id else { return };
-            self.busy_at = now;
+            if !self.backlog.is_broken(id) {
+                self.busy_at = now;
+            }
             if let Err(error) = self.launcher.start(id) {
                 tracing::error!("no runner could be started: {error}");
                 self.backlog
@@ -359,9 +364,18 @@ impl Watcher {
         self.return_to_work()
     }
 
+    /// Whether one more task could be started now.
+    fn has_room(&self) -> bool {
+        self.launcher
+            .has_room(self.spool.settings().max_concurrent as usize)
+    }
+
     fn is_idle(&self) -> bool {
         self.backlog.is_empty()
-            && self.launcher.running().next().is_none()
+            && self
+                .launcher
+                .running()
+                .all(|(id, _)| self.backlog.is_broken(id))
             && self.reconcile.is_empty()
             && !self.admitter.is_waiting()
     }
@@ -391,7 +405,10 @@ impl Watcher {
     fn wait(&self) {
         let now = Instant::now();
         let mut until = self.next_rescan;
-        until = until.min(self.backlog.wake_at().unwrap_or(until));
+        // Without room nothing could be offered; an answer that makes room wakes us by itself.
+        if self.has_room() {
+            until = until.min(self.backlog.wake_at().unwrap_or(until));
+        }
         until = until.min(self.admitter.wake_at().unwrap_or(until));
         let unlistened = self
             .launcher
@@ -440,7 +457,8 @@ fn describe(options: &Options) -> WatcherFile {
     }
 }
 
-/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us.
+/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us:
+/// any child, of whatever group.
 fn reap_strangers() {
-    while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }

@@ -5,6 +5,7 @@
 
 #![expect(
     clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "tests read the spool as any program would"
 )]
 
@@ -12,6 +13,10 @@
 mod support;
 
 mod first;
+mod recover;
+mod session;
+mod stop;
+mod watch;
 
 #[test]
 fn every_file_is_a_module() {
