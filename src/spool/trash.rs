@@ -68,6 +68,9 @@ impl TaskLock {
             }
             spool.remove_hints(self.task.id, status.session_id.as_ref())?;
         }
+        // A watcher that died after publishing left the claim on its drop, and that one would be
+        // replayed.
+        spool.forget_drop(self.task.id)?;
         spool.discard(&self.task)?;
         Ok(Some(Removal { freed_bytes }))
     }
