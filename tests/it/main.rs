@@ -12,6 +12,7 @@
 mod support;
 
 mod first;
+mod incoming;
 
 #[test]
 fn every_file_is_a_module() {
