@@ -13,6 +13,7 @@ mod support;
 
 mod first;
 mod incoming;
+mod sweep;
 
 #[test]
 fn every_file_is_a_module() {
