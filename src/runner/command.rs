@@ -34,6 +34,24 @@ pub(super) enum BuildError {
     Environment(#[from] crate::spool::ReadError),
 }
 
+impl BuildError {
+    /// The disk's or the kernel's refusal in it, which says nothing of the recipe: the task is as
+    /// good as before and may be tried again.
+    pub fn passing(self, recipe: &Recipe) -> Result<IoError, BuildError> {
+        match self {
+            BuildError::Io(error) | BuildError::Environment(crate::spool::ReadError::Io(error)) => {
+                Ok(error)
+            }
+            BuildError::Files(error) => Ok(IoError::new(
+                "hand the log to the recipe",
+                &recipe.path,
+                error,
+            )),
+            lasting => Err(lasting),
+        }
+    }
+}
+
 /// Puts the command together.
 pub(super) fn build(
     runner: &Runner<'_>,
