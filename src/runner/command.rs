@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use super::recover::MARK;
 use super::{Prepared, Runner, Work};
 use crate::recipe::{FindError, Recipe, is_variable_name};
+use crate::spool::IoError;
 use crate::task::{Json, JsonError};
 
 /// Why a recipe's command cannot be put together.
@@ -28,6 +29,22 @@ pub(super) enum BuildError {
     /// The task's variables cannot be read.
     #[error(transparent)]
     Environment(#[from] crate::spool::ReadError),
+}
+
+impl BuildError {
+    /// The disk's or the kernel's refusal in it, which says nothing of the recipe: the task is as
+    /// good as before and may be tried again.
+    pub fn passing(self, recipe: &Recipe) -> Result<IoError, BuildError> {
+        match self {
+            BuildError::Environment(crate::spool::ReadError::Io(error)) => Ok(error),
+            BuildError::Files(error) => Ok(IoError::new(
+                "hand the log to the recipe",
+                &recipe.path,
+                error,
+            )),
+            lasting => Err(lasting),
+        }
+    }
 }
 
 /// Puts the command together.

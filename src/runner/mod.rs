@@ -313,10 +313,16 @@ impl<'a> Runner<'a> {
         };
         let mut command = match command::build(self, work, recipe, &prepared) {
             Ok(command) => command,
-            Err(error) => {
-                let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
-                return Ok(self.finish_unspawned(work, prepared, outcome));
-            }
+            Err(error) => match error.passing(recipe) {
+                Ok(error) => {
+                    work.lock.drop_attempt(number)?;
+                    return Err(error);
+                }
+                Err(error) => {
+                    let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
+                    return Ok(self.finish_unspawned(work, prepared, outcome));
+                }
+            },
         };
         let begun = Instant::now();
         let leader = match group::spawn(&mut command, self.spool.settings().umask_bits()) {

@@ -227,7 +227,10 @@ impl Watcher {
                 self.backlog.hurry(id);
             }
         }
-        self.admitter.replay(&self.spool)?;
+        // One claim that cannot be finished must not keep the box shut.
+        if let Err(error) = self.admitter.replay(&self.spool) {
+            tracing::warn!("what another watcher had begun to admit waits: {error}");
+        }
         self.admit();
         Ok(())
     }
@@ -383,7 +386,9 @@ impl Watcher {
     fn something_came(&self) -> Result<bool, IoError> {
         let open = self.spool.open_ids()?;
         let is_open = open.into_iter().any(|id| !self.backlog.is_broken(id));
-        Ok(is_open || !self.spool.drops(1)?.is_empty())
+        let drops = self.spool.drops(usize::MAX)?;
+        let is_new = |drop| !self.admitter.has_given_up(drop);
+        Ok(is_open || drops.iter().any(is_new))
     }
 
     /// Work came in the moment of leaving: stay, unless another watcher was started for it.

@@ -13,10 +13,11 @@
 mod support;
 
 mod first;
+mod incoming;
 mod recover;
 mod session;
 mod stop;
-mod watch;
+mod sweep;
 
 #[test]
 fn every_file_is_a_module() {
