@@ -273,7 +273,7 @@ impl Watcher {
     }
 
     fn dispatch(&mut self) {
-        let limit = self.spool.settings().max_concurrent as usize;
+        let limit = self.most_at_once();
         loop {
             let now = Instant::now();
             // Cancelled tasks need no slot, so they may have one runner more.
@@ -293,6 +293,10 @@ impl Watcher {
                 return;
             }
         }
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.spool.settings().max_concurrent as usize
     }
 
     /// Listens for the markers of tasks that are not over at once.
@@ -391,7 +395,11 @@ impl Watcher {
     fn wait(&self) {
         let now = Instant::now();
         let mut until = self.next_rescan;
-        until = until.min(self.backlog.wake_at().unwrap_or(until));
+        // With no room nothing can be offered, and an answer wakes us: a moment that has passed would
+        // only keep us spinning.
+        if self.launcher.has_room(self.most_at_once()) {
+            until = until.min(self.backlog.wake_at().unwrap_or(until));
+        }
         until = until.min(self.admitter.wake_at().unwrap_or(until));
         let unlistened = self
             .launcher
