@@ -12,6 +12,9 @@
 mod support;
 
 mod first;
+mod idle;
+mod removed;
+mod terminal;
 
 #[test]
 fn every_file_is_a_module() {
