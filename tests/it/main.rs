@@ -5,7 +5,8 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests read the spool as any program would"
+    clippy::unwrap_used,
+    reason = "tests read the spool as any program would, and a panic is how they fail"
 )]
 
 #[path = "../support/mod.rs"]
