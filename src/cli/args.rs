@@ -287,7 +287,9 @@ pub(crate) enum RecipeVerb {
 #[derive(Args)]
 pub(crate) struct RecipeRunArgs {
     /// Its name
-    pub name: Name,
+    // Not `name`: that is what the task may be called.
+    #[arg(value_name = "NAME")]
+    pub recipe: Name,
     /// Submit it as background task and return
     #[arg(long)]
     pub background: bool,

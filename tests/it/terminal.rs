@@ -1,7 +1,6 @@
 //! What a person sees on a terminal: the panel, and nothing that does not belong there.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -29,7 +28,7 @@ fn on_a_terminal(world: &World, arguments: &[&str]) -> String {
     // The command holds copies of the terminal's end; without them reading ends with its exit.
     drop(command);
     let mut painted = Vec::new();
-    let mut screen = std::fs::File::from(OwnedFd::from(master));
+    let mut screen = std::fs::File::from(master);
     let mut piece = [0u8; 4096];
     while let Ok(read @ 1..) = screen.read(&mut piece) {
         painted.extend_from_slice(&piece[..read]);
