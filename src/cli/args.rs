@@ -38,7 +38,7 @@ pub(crate) struct Global {
     /// Colour and symbols
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
-    /// A setting for this command only, over the environment and spool.json
+    /// A setting for this command and what it starts, over the environment and spool.json
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
 }
@@ -287,7 +287,9 @@ pub(crate) enum RecipeVerb {
 #[derive(Args)]
 pub(crate) struct RecipeRunArgs {
     /// Its name
-    pub name: Name,
+    // Not `name`: that is what the task may be called.
+    #[arg(value_name = "NAME")]
+    pub recipe: Name,
     /// Submit it as background task and return
     #[arg(long)]
     pub background: bool,

@@ -2,7 +2,6 @@
 //!
 //! Not a task's log. The library only emits events; whether and how they are seen is decided here.
 
-use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -31,7 +30,7 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(context.out.colours_stderr() && std::io::stderr().is_terminal())
+        .with_ansi(false)
         .with_target(false);
     // A `background` verb comes here twice; the first one counts.
     let _ = tracing_subscriber::registry()

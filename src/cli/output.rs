@@ -53,14 +53,6 @@ impl Output {
         self.color == Color::Always || (io::stdout().is_terminal() && !self.is_dumb)
     }
 
-    /// Whether stderr takes colour.
-    pub fn colours_stderr(&self) -> bool {
-        !matches!(
-            anstream::AutoStream::choice(&io::stderr()),
-            anstream::ColorChoice::Never
-        )
-    }
-
     /// Whether a progress bar may be painted on stderr.
     pub fn may_animate(&self) -> bool {
         !self.json && !self.quiet && io::stderr().is_terminal() && !self.is_dumb

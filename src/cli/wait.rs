@@ -19,6 +19,7 @@ use super::follow::FollowedLog;
 use super::interrupt::Interrupt;
 use super::json::TaskJson;
 use super::list;
+use super::place::check_still_there;
 use super::report::CliError;
 use super::result;
 
@@ -186,6 +187,7 @@ pub(super) fn wait_and_show(
         if has_ended {
             break task.result()?;
         }
+        check_still_there(spool, task.id())?;
         bar.show(spool, &[Awaited::Open(task.id())]);
         attendance.look(context, spool)?;
         interrupt.check(&format!("the task {}", task.id()))?;

@@ -279,7 +279,7 @@ impl Watcher {
     }
 
     fn dispatch(&mut self) {
-        let limit = self.spool.settings().max_concurrent as usize;
+        let limit = self.most_at_once();
         loop {
             let now = Instant::now();
             // Cancelled tasks need no slot, so they may have one runner more.
@@ -301,6 +301,10 @@ impl Watcher {
                 return;
             }
         }
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.spool.settings().max_concurrent as usize
     }
 
     /// Listens for the markers of tasks that are not over at once.
@@ -367,12 +371,6 @@ impl Watcher {
         self.return_to_work()
     }
 
-    /// Whether one more task could be started now.
-    fn has_room(&self) -> bool {
-        self.launcher
-            .has_room(self.spool.settings().max_concurrent as usize)
-    }
-
     fn is_idle(&self) -> bool {
         self.backlog.is_empty()
             && self
@@ -410,8 +408,9 @@ impl Watcher {
     fn wait(&self) {
         let now = Instant::now();
         let mut until = self.next_rescan;
-        // Without room nothing could be offered; an answer that makes room wakes us by itself.
-        if self.has_room() {
+        // With no room nothing can be offered, and an answer wakes us: a moment that has passed would
+        // only keep us spinning.
+        if self.launcher.has_room(self.most_at_once()) {
             until = until.min(self.backlog.wake_at().unwrap_or(until));
         }
         until = until.min(self.admitter.wake_at().unwrap_or(until));

@@ -6,18 +6,21 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "tests read the spool as any program would"
+    reason = "tests read the spool as any program would, and a panic is how they fail"
 )]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod first;
+mod idle;
 mod incoming;
 mod recover;
+mod removed;
 mod session;
 mod stop;
 mod sweep;
+mod terminal;
 
 #[test]
 fn every_file_is_a_module() {
