@@ -57,7 +57,7 @@ pub struct Settings {
     pub min_free_bytes: u64,
     /// Nothing is accepted when the file system would have fewer than this many inodes free.
     pub min_free_inodes: u64,
-    /// Folders searched for recipes after the spool's own `recipes/`.
+    /// Folders searched for recipes after the spool's own `recipes/`: absolute paths.
     pub recipe_path: Vec<String>,
     /// The umask recipes run with, in octal.
     pub umask: String,
@@ -224,6 +224,14 @@ impl Settings {
         if self.log_cap_bytes < 1 << 20 {
             return invalid("log_cap_bytes", "must be at least 1048576");
         }
+        // Each process would look below its own current folder, and a watcher's is `/`.
+        if self
+            .recipe_path
+            .iter()
+            .any(|folder| !folder.starts_with('/'))
+        {
+            return invalid("recipe_path", "must hold absolute paths only");
+        }
         if u32::from_str_radix(&self.umask, 8).is_ok_and(|bits| bits <= 0o777) {
             Ok(())
         } else {
@@ -322,6 +330,7 @@ mod tests {
             (json!({"umask": "999"}), "umask"),
             (json!({"durability": "luck"}), "durability"),
             (json!({"timeout_sec": -1}), "timeout_sec"),
+            (json!({"recipe_path": ["/a", "b"]}), "recipe_path"),
         ] {
             let error = Settings::of_layers(&map(file.clone()), &Overrides::default()).unwrap_err();
             assert!(error.to_string().contains(expected), "{file} gave {error}");

@@ -28,6 +28,8 @@ pub struct Entry {
     pub parent: i32,
     /// Its process group.
     pub group: i32,
+    /// Its session.
+    pub session: i32,
     /// Whether it has ended and only waits to be reaped.
     pub is_zombie: bool,
 }
@@ -65,6 +67,7 @@ pub fn entry(pid: i32) -> Option<Entry> {
         },
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         is_zombie: matches!(*fields.first()?, "Z" | "X"),
     })
 }
@@ -129,6 +132,17 @@ pub fn with_environment(name: &str, value: &str) -> Vec<Entry> {
                 .is_ok_and(|environ| environ.split(|b| *b == 0).any(|item| item == wanted))
     });
     found
+}
+
+/// Whether a process stands in this folder or below it, or has its output there: evidence for whose
+/// it is when its environment does not say.
+pub fn is_at(pid: i32, folder: &Path) -> bool {
+    // The kernel tells paths without links.
+    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    ["cwd", "fd/1", "fd/2"].iter().any(|link| {
+        std::fs::read_link(format!("/proc/{pid}/{link}"))
+            .is_ok_and(|target| target.starts_with(&folder))
+    })
 }
 
 /// A handle on exactly this process; `None` when it has gone or another one has its number.

@@ -38,7 +38,7 @@ pub(crate) struct Global {
     /// Colour and symbols
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
-    /// A setting for this command only, over the environment and spool.json
+    /// A setting for this command and what it starts, over the environment and spool.json
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
 }
@@ -55,26 +55,12 @@ pub(crate) enum Verb {
     /// Manage background tasks (the same verbs, as documented)
     Background {
         #[command(subcommand)]
-        verb: BackgroundVerb,
+        verb: TaskVerb,
     },
     /// Make a spool
     Init(InitArgs),
-    /// Submit a recipe as background task
-    Submit(SubmitArgs),
-    /// List tasks, newest first
-    List(ListArgs),
-    /// Show where a task stands
-    Status(StatusArgs),
-    /// Cancel a task and wait until nothing of it is left
-    Cancel(CancelArgs),
-    /// Remove finished tasks
-    Clear(ClearArgs),
-    /// Print what a task gave
-    Result(ResultArgs),
-    /// Print a task's logs
-    Logs(LogsArgs),
-    /// Wait until tasks end
-    Wait(WaitArgs),
+    #[command(flatten)]
+    Task(TaskVerb),
     /// Run tasks: find pending ones and dispatch them
     Watch(WatchArgs),
     /// Remove what is old, once
@@ -98,9 +84,9 @@ pub(crate) enum Verb {
     Completions(CompletionsArgs),
 }
 
-/// The documented group.
+/// The documented verbs: at the top level, and under `background`.
 #[derive(Subcommand)]
-pub(crate) enum BackgroundVerb {
+pub(crate) enum TaskVerb {
     /// Submit a recipe as background task
     Submit(SubmitArgs),
     /// List tasks, newest first
@@ -117,21 +103,6 @@ pub(crate) enum BackgroundVerb {
     Logs(LogsArgs),
     /// Wait until tasks end
     Wait(WaitArgs),
-}
-
-impl From<BackgroundVerb> for Verb {
-    fn from(verb: BackgroundVerb) -> Verb {
-        match verb {
-            BackgroundVerb::Submit(args) => Verb::Submit(args),
-            BackgroundVerb::List(args) => Verb::List(args),
-            BackgroundVerb::Status(args) => Verb::Status(args),
-            BackgroundVerb::Cancel(args) => Verb::Cancel(args),
-            BackgroundVerb::Clear(args) => Verb::Clear(args),
-            BackgroundVerb::Result(args) => Verb::Result(args),
-            BackgroundVerb::Logs(args) => Verb::Logs(args),
-            BackgroundVerb::Wait(args) => Verb::Wait(args),
-        }
-    }
 }
 
 #[derive(Args)]
@@ -316,6 +287,7 @@ pub(crate) enum RecipeVerb {
 #[derive(Args)]
 pub(crate) struct RecipeRunArgs {
     /// Its name
+    // Not `name`: that is what the task may be called.
     #[arg(value_name = "NAME")]
     pub recipe: Name,
     /// Submit it as background task and return

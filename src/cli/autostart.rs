@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentspool::spool::Spool;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,11 +27,7 @@ const START_PATIENCE: Duration = Duration::from_secs(5);
 impl Context {
     /// Sees to it that somebody runs tasks, where that is allowed; else says that nobody does.
     pub fn ensure_watcher(&self, spool: &Spool) -> Result<(), CliError> {
-        let allowed = spool.settings().autostart
-            && spool.is_owner()
-            && !spool.is_group()
-            && !self.env.is_inside_a_task();
-        if !allowed {
+        if !self.may_start_a_watcher(spool) {
             return self.note_without_watcher(spool);
         }
         if spool.has_watcher()? {
@@ -45,6 +41,13 @@ impl Context {
         Ok(())
     }
 
+    fn may_start_a_watcher(&self, spool: &Spool) -> bool {
+        spool.settings().autostart
+            && spool.is_owner()
+            && !spool.is_group()
+            && !self.env.is_inside_a_task()
+    }
+
     fn start_watcher(&self, spool: &Spool) -> Result<(), CliError> {
         let Some(lock) = spool.start_lock(START_PATIENCE)? else {
             return Err(failed("another command has been starting one for too long"));
@@ -53,6 +56,7 @@ impl Context {
         if spool.has_watcher()? {
             return Ok(());
         }
+        super::inherited::keep_from_children();
         let mut child = Command::new(OWN_PROGRAM)
             .arg0("agentspool")
             .args(self.arguments_for_children(spool))
@@ -69,6 +73,38 @@ impl Context {
             return Err(failed("it has no stdout"));
         };
         wait_until_ready(std::os::fd::OwnedFd::from(stdout).into())
+    }
+}
+
+/// Looks now and then, while somebody waits, whether there still is a watcher to wait for.
+pub(super) struct Attendance {
+    next: Instant,
+    told: bool,
+}
+
+impl Attendance {
+    const PAUSE: Duration = Duration::from_secs(2);
+
+    /// The first look is due at once.
+    pub fn new() -> Attendance {
+        Attendance {
+            next: Instant::now(),
+            told: false,
+        }
+    }
+
+    /// Starts a watcher where the last one is gone and one may be started; else says once that
+    /// nobody runs anything.
+    pub fn look(&mut self, context: &Context, spool: &Spool) -> Result<(), CliError> {
+        if Instant::now() < self.next {
+            return Ok(());
+        }
+        self.next = Instant::now() + Attendance::PAUSE;
+        if spool.has_watcher()? || (self.told && !context.may_start_a_watcher(spool)) {
+            return Ok(());
+        }
+        self.told = true;
+        context.ensure_watcher(spool)
     }
 }
 

@@ -3,15 +3,16 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use agentspool::spool::{LogReader, Piece, Stream, Target, TaskDir, Wake};
+use agentspool::spool::{LogReader, Piece, Spool, Stream, Target, TaskDir, Wake};
 use serde_json::json;
 
 use super::Context;
 use super::args::LogsArgs;
 use super::exit_code::ExitCode;
+use super::follow::{FollowedLog, copy_to_end};
 use super::interrupt::Interrupt;
+use super::place::check_still_there;
 use super::report::CliError;
-use super::wait::{FollowedLog, copy_to_end};
 
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -47,7 +48,7 @@ pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, CliErr
     };
     if args.follow {
         context.note_without_watcher(&spool)?;
-        return follow(context, &task, streams, &wake, &interrupt);
+        return follow(context, &spool, &task, streams, &wake, &interrupt);
     }
     show(context, &task, streams, args)
 }
@@ -116,6 +117,7 @@ fn read_text(reader: &mut LogReader) -> Result<String, CliError> {
 
 fn follow(
     context: &Context,
+    spool: &Spool,
     task: &TaskDir,
     streams: &[Stream],
     wake: &Wake,
@@ -134,6 +136,7 @@ fn follow(
         if has_ended {
             return Ok(ExitCode::Done);
         }
+        check_still_there(spool, task.id())?;
         interrupt.check(&format!("the task {}", task.id()))?;
         wake.wait(Some(interrupt.as_fd()), LOOK);
         wake.take();

@@ -12,6 +12,8 @@ mod completions;
 mod config;
 mod env;
 mod exit_code;
+mod follow;
+mod inherited;
 mod init;
 mod interrupt;
 mod json;
@@ -34,7 +36,7 @@ mod watch;
 use std::ffi::OsString;
 use std::process::ExitCode as ProcessExitCode;
 
-use args::{Cli, Verb};
+use args::{Cli, TaskVerb, Verb};
 use clap::Parser;
 use exit_code::ExitCode;
 use output::Output;
@@ -81,16 +83,8 @@ fn wants_json(arguments: &[OsString]) -> bool {
 fn dispatch(context: &mut Context, verb: Verb) -> Result<ExitCode, CliError> {
     log::start(context, &verb)?;
     match verb {
-        Verb::Background { verb } => dispatch(context, verb.into()),
+        Verb::Background { verb } | Verb::Task(verb) => dispatch_task(context, verb),
         Verb::Init(args) => init::run(context, &args),
-        Verb::Submit(args) => submit::run(context, args),
-        Verb::List(args) => list::run(context, &args),
-        Verb::Status(args) => status::run(context, &args),
-        Verb::Cancel(args) => cancel::run(context, &args),
-        Verb::Clear(args) => clear::run(context, &args),
-        Verb::Result(args) => result::run(context, &args),
-        Verb::Logs(args) => logs::run(context, &args),
-        Verb::Wait(args) => wait::run(context, &args),
         Verb::Watch(args) => watch::run(context, &args),
         Verb::Sweep(args) => sweep::run(context, &args),
         Verb::Recipe { verb } => recipe::run(context, verb),
@@ -98,5 +92,18 @@ fn dispatch(context: &mut Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Config { verb } => config::run(context, verb),
         Verb::Runner(args) => runner::run(context, &args),
         Verb::Completions(args) => completions::run(context, &args),
+    }
+}
+
+fn dispatch_task(context: &mut Context, verb: TaskVerb) -> Result<ExitCode, CliError> {
+    match verb {
+        TaskVerb::Submit(args) => submit::run(context, args),
+        TaskVerb::List(args) => list::run(context, &args),
+        TaskVerb::Status(args) => status::run(context, &args),
+        TaskVerb::Cancel(args) => cancel::run(context, &args),
+        TaskVerb::Clear(args) => clear::run(context, &args),
+        TaskVerb::Result(args) => result::run(context, &args),
+        TaskVerb::Logs(args) => logs::run(context, &args),
+        TaskVerb::Wait(args) => wait::run(context, &args),
     }
 }

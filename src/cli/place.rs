@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use agentspool::config::{Overrides, SettingsError, parse_value};
 use agentspool::spool::{OpenError, Spool};
-use agentspool::task::Name;
+use agentspool::task::{Name, TaskId};
 use serde_json::{Map, Value};
 
 use super::Context;
@@ -107,4 +107,15 @@ pub(crate) fn not_admitted(name: &Name) -> CliError {
         ExitCode::General,
         format!("{name} is a drop that no watcher has admitted yet"),
     )
+}
+
+/// Refuses to wait any longer for a task whose folder somebody removed: no result will come.
+pub(crate) fn check_still_there(spool: &Spool, id: TaskId) -> Result<(), CliError> {
+    match spool.task(id)? {
+        Some(_) => Ok(()),
+        None => {
+            let told = format!("the task {id} was removed while it was waited for");
+            Err(CliError::new(ExitCode::NotFound, told))
+        }
+    }
 }

@@ -6,9 +6,9 @@ use agentspool::task::ResultFile;
 use super::Context;
 use super::args::ResultArgs;
 use super::exit_code::ExitCode;
+use super::follow::copy_to_end;
 use super::place::not_admitted;
 use super::report::CliError;
-use super::wait::copy_to_end;
 
 pub(super) fn run(context: &Context, args: &ResultArgs) -> Result<ExitCode, CliError> {
     let spool = context.open_spool()?;

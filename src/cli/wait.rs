@@ -6,17 +6,20 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use agentspool::spool::{LogReader, Piece, Spool, Stream, Target, TaskDir, TaskView, Wake};
+use agentspool::spool::{Spool, Stream, Target, TaskDir, TaskView, Wake};
 use agentspool::task::{Name, ResultFile, Status, TaskId};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::Context;
 use super::args::WaitArgs;
+use super::autostart::Attendance;
 use super::exit_code::ExitCode;
+use super::follow::FollowedLog;
 use super::interrupt::Interrupt;
 use super::json::TaskJson;
 use super::list;
+use super::place::check_still_there;
 use super::report::CliError;
 use super::result;
 
@@ -40,12 +43,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
     if awaited.is_empty() {
         context.out.note("nothing to wait for");
     }
-    if awaited.iter().any(|one| !matches!(one, Awaited::Ended(..))) {
-        look(&spool, &mut awaited)?;
-    }
-    if awaited.iter().any(|one| !matches!(one, Awaited::Ended(..))) {
-        context.ensure_watcher(&spool)?;
-    }
+    let mut attendance = Attendance::new();
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     let bar = Bar::new(context, awaited.len());
     loop {
@@ -58,6 +56,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
         if open == 0 {
             break;
         }
+        attendance.look(context, &spool)?;
         interrupt.check(&format!("{open} of {} tasks", awaited.len()))?;
         let pause = if bar.is_shown() { LOOK_AT_LOG } else { LOOK };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -181,13 +180,16 @@ pub(super) fn wait_and_show(
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new(context, 1);
     let mut log = FollowedLog::default();
+    let mut attendance = Attendance::new();
     let result = loop {
         let has_ended = task.has_result()?;
         bar.hide_while(|| log.copy(context, task, Stream::Stderr))?;
         if has_ended {
             break task.result()?;
         }
+        check_still_there(spool, task.id())?;
         bar.show(spool, &[Awaited::Open(task.id())]);
+        attendance.look(context, spool)?;
         interrupt.check(&format!("the task {}", task.id()))?;
         wake.wait(Some(interrupt.as_fd()), LOOK_AT_LOG);
         wake.take();
@@ -198,69 +200,6 @@ pub(super) fn wait_and_show(
     };
     result::show_output(context, task, &result)?;
     Ok(ExitCode::of_result(&result))
-}
-
-/// How far a task's log was copied, over all its attempts.
-#[derive(Default)]
-pub(super) struct FollowedLog {
-    attempt: u32,
-    reader: Option<LogReader>,
-}
-
-impl FollowedLog {
-    /// Copies what is new; `true` when anything was.
-    pub fn copy(
-        &mut self,
-        context: &Context,
-        task: &TaskDir,
-        stream: Stream,
-    ) -> Result<bool, CliError> {
-        let mut copied = false;
-        loop {
-            if self.reader.is_none() {
-                let next = self.attempt.max(1);
-                if task.last_attempt()? < next {
-                    return Ok(copied);
-                }
-                self.attempt = next;
-                self.reader = LogReader::open(task, next, stream)?;
-            }
-            let Some(reader) = &mut self.reader else {
-                return Ok(copied);
-            };
-            copied |= copy_to_end(context, reader, stream)?;
-            // A later attempt has its own log; this one will not grow any more.
-            if task.last_attempt()? <= self.attempt {
-                return Ok(copied);
-            }
-            self.attempt += 1;
-            self.reader = None;
-        }
-    }
-}
-
-/// Copies a log's pieces to where they belong until there are no more.
-pub(super) fn copy_to_end(
-    context: &Context,
-    reader: &mut LogReader,
-    stream: Stream,
-) -> Result<bool, CliError> {
-    let mut copied = false;
-    loop {
-        match reader.next_piece()? {
-            Piece::End => return Ok(copied),
-            Piece::Gap(bytes) => {
-                context
-                    .out
-                    .note(format!("[{bytes} bytes of the log were cut out here]"));
-            }
-            Piece::Bytes(bytes) => match stream {
-                Stream::Stdout => context.out.bytes(&bytes)?,
-                Stream::Stderr => context.out.error_bytes(&bytes)?,
-            },
-        }
-        copied = true;
-    }
 }
 
 /// The bar on a terminal; nothing anywhere else.

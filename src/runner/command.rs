@@ -23,15 +23,28 @@ pub(super) enum BuildError {
     /// The request's config does not go over the recipe's.
     #[error("failed to lay the request's config over the recipe's: {0}")]
     Config(#[from] JsonError),
-    /// The session's folder cannot be made.
-    #[error(transparent)]
-    Io(#[from] IoError),
     /// A file could not be handed to the recipe.
     #[error("failed to hand the log to the recipe: {0}")]
     Files(#[from] std::io::Error),
     /// The task's variables cannot be read.
     #[error(transparent)]
     Environment(#[from] crate::spool::ReadError),
+}
+
+impl BuildError {
+    /// The disk's or the kernel's refusal in it, which says nothing of the recipe: the task is as
+    /// good as before and may be tried again.
+    pub fn passing(self, recipe: &Recipe) -> Result<IoError, BuildError> {
+        match self {
+            BuildError::Environment(crate::spool::ReadError::Io(error)) => Ok(error),
+            BuildError::Files(error) => Ok(IoError::new(
+                "hand the log to the recipe",
+                &recipe.path,
+                error,
+            )),
+            lasting => Err(lasting),
+        }
+    }
 }
 
 /// Puts the command together.
@@ -115,10 +128,9 @@ fn add_ours(
     set(MARK, &prepared.run.mark);
     if let Some(session) = &work.request.session_id {
         set("AGENTSPOOL_SESSION_ID", &session.as_str());
-        set(
-            "AGENTSPOOL_SESSION_DIR",
-            &work.lock.session_state(runner.spool, session)?,
-        );
+    }
+    if let Some(state) = &prepared.state {
+        set("AGENTSPOOL_SESSION_DIR", &state.path());
     }
     Ok(())
 }

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -56,6 +58,10 @@ impl Control {
             let ring = ring.try_clone().map_err(failed)?;
             signal_hook::low_level::pipe::register(signal, ring).map_err(failed)?;
         }
+        // Whoever started us may ignore SIGCHLD, which is inherited and makes the kernel reap our
+        // children unseen. Any handler ends that; what it notes is of no use.
+        let noted = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGCHLD, noted).map_err(failed)?;
         if let Some(orders) = &orders {
             let flags = rustix::fs::OFlags::NONBLOCK;
             rustix::fs::fcntl_setfl(orders, flags).map_err(|errno| failed(errno.into()))?;

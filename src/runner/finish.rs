@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::recover;
 use crate::clock::{self, BootId};
 use crate::spool::{IoError, ReservedResult, Spool, TaskLock};
-use crate::task::{Condition, FORMAT_VERSION, Metrics, Name, Outcome, Request, ResultFile, TaskId};
+use crate::task::{FORMAT_VERSION, Metrics, Name, Outcome, Request, ResultFile, TaskId};
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
 /// (SPOOL-SAFETY hazard 23).
@@ -39,16 +39,6 @@ pub(super) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome)
         duration_seconds: None,
         session_id: request.and_then(|request| request.session_id.clone()),
         metrics: Metrics::default(),
-    }
-}
-
-/// Says in the task's status that a process of it does not die.
-pub fn report_stuck(lock: &TaskLock) {
-    tracing::error!(task = %lock.task().id(), "a process of this task does not die");
-    if let Some(mut status) = lock.task().status_file() {
-        status.condition = Some(Condition::Stuck);
-        // Best effort: the held lock says the same to everybody who counts.
-        let _ = lock.write_status(&status);
     }
 }
 
@@ -101,6 +91,11 @@ impl super::Runner<'_> {
     ) {
         let mut pause = COMMIT_BACKOFF.0;
         while let Err(error) = lock.commit(&mut reserve, &result) {
+            if error.is_absent() && matches!(self.spool.task(result.task_id), Ok(None)) {
+                // Somebody removed the folder from under us: there is no place for a result.
+                tracing::error!(task = %result.task_id, "the task is gone: {error}");
+                return;
+            }
             tracing::error!(task = %result.task_id, "the result is kept in memory: {error}");
             std::thread::sleep(pause);
             pause = (pause * 2).min(COMMIT_BACKOFF.1);

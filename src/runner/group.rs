@@ -122,6 +122,8 @@ pub(super) fn is_passing(error: &std::io::Error) -> bool {
         Errno::NFILE,
         Errno::INTR,
         Errno::SRCH,
+        // Somebody is writing the recipe's program this very moment.
+        Errno::TXTBSY,
     ];
     Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
@@ -153,10 +155,33 @@ pub(super) fn end_tree(leader: &Leader, grace: Duration, mut on_stuck: impl FnMu
         }
     }
     let exit = leader.reap();
-    // The leader was the last child; what else is asked here is only the proof.
-    while let Ok(Some(_)) | Err(Errno::INTR) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
-    }
+    end_unlisted(&mut on_stuck);
     exit
+}
+
+/// The proof that nothing is left. The kernel's list of children may leave one out while others
+/// end; `wait` leaves out nobody.
+fn end_unlisted(mut on_stuck: impl FnMut()) {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(Errno::INTR) => continue,
+            Ok(None) => {}
+            Err(_) => return,
+        }
+        // The leader is reaped and its group's number no longer ours: each is signalled by itself.
+        for entry in proc::descendants() {
+            if let Some(handle) = proc::open(entry.key) {
+                let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
+            }
+        }
+        std::thread::sleep(PAUSE.0);
+        if !told && begun.elapsed() > STUCK_AFTER {
+            on_stuck();
+            told = true;
+        }
+    }
 }
 
 /// Whether the leader has ended and this process has no other child. Reaps the others.

@@ -18,14 +18,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use control::{Control, ControlError};
-pub use finish::{finish_cancelled, report_stuck};
+pub use finish::finish_cancelled;
 
 use crate::clock::{self, BootId};
 use crate::proc::{self, ProcessKey};
 use crate::recipe::{FindError, OnLost, Recipe, RecipePath, SessionMode};
 use crate::spool::{
-    Attempt, Claim, Files, IoError, OpenHint, ReadError, ReservedResult, RunFile, SessionTurn,
-    Spool, TaskDir, TaskLock,
+    Attempt, Claim, Files, IoError, OpenHint, ReadError, ReservedResult, RunFile, SessionState,
+    SessionTurn, Spool, TaskDir, TaskLock,
 };
 use crate::task::{
     Answer, Condition, ErrorKind, FORMAT_VERSION, Json, Metrics, Name, Outcome, Request,
@@ -66,6 +66,7 @@ struct Prepared {
     reserve: ReservedResult,
     run: RunFile,
     timeout: Duration,
+    state: Option<SessionState>,
 }
 
 impl<'a> Runner<'a> {
@@ -226,7 +227,6 @@ impl<'a> Runner<'a> {
 
     /// A task whose request cannot be read is kept, marked and left alone.
     fn set_aside(&self, task: TaskDir, error: &ReadError) -> Result<Answer, IoError> {
-        tracing::warn!(task = %task.id(), "left as it is: {error}");
         let condition = match error {
             ReadError::Newer { .. } => Condition::Newer,
             ReadError::Damaged { .. } => Condition::Damaged,
@@ -237,6 +237,8 @@ impl<'a> Runner<'a> {
             && !view.status.status.is_terminal()
             && view.status.condition != Some(condition)
         {
+            // Once, although it is looked at again and again.
+            tracing::warn!(task = %lock.task().id(), "left as it is: {error}");
             view.status.condition = Some(condition);
             lock.write_status(&view.status)?;
         }
@@ -311,10 +313,16 @@ impl<'a> Runner<'a> {
         };
         let mut command = match command::build(self, work, recipe, &prepared) {
             Ok(command) => command,
-            Err(error) => {
-                let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
-                return Ok(self.finish_unspawned(work, prepared, outcome));
-            }
+            Err(error) => match error.passing(recipe) {
+                Ok(error) => {
+                    work.lock.drop_attempt(number)?;
+                    return Err(error);
+                }
+                Err(error) => {
+                    let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
+                    return Ok(self.finish_unspawned(work, prepared, outcome));
+                }
+            },
         };
         let begun = Instant::now();
         let leader = match group::spawn(&mut command, self.spool.settings().umask_bits()) {
@@ -359,8 +367,13 @@ impl<'a> Runner<'a> {
             timeout_sec: seconds,
             lost_at: None,
         };
+        let state = match &request.session_id {
+            Some(session) => Some(work.lock.session_state(self.spool, session)?),
+            None => None,
+        };
         attempt.write_run(&run)?;
         Ok(Prepared {
+            state,
             attempt,
             files,
             reserve,
@@ -426,7 +439,10 @@ impl<'a> Runner<'a> {
             reserve,
             run,
             timeout,
+            state,
         } = prepared;
+        // Nothing of the attempt is left: whoever settles it may take an empty folder away.
+        drop(state);
         let outcome = match ending {
             Ending::ByItself => Outcome::of_exit(exit),
             Ending::Cancelled => Outcome::Cancelled,
@@ -478,11 +494,17 @@ impl<'a> Runner<'a> {
     }
 
     fn finish_unspawned(&mut self, work: &Work, prepared: Prepared, outcome: Outcome) -> Answer {
-        let run = &prepared.run;
+        let Prepared {
+            reserve,
+            run,
+            state,
+            ..
+        } = prepared;
+        drop(state);
         let mut result = unstarted(run.task_id, Some(&work.request), outcome);
         result.attempt = run.attempt;
         result.started_at = Some(run.started_at);
-        self.finish(&work.lock, Some(prepared.reserve), result);
+        self.finish(&work.lock, Some(reserve), result);
         Answer::Finished(work.request.session_id.clone())
     }
 }

@@ -1,22 +1,26 @@
 //! What a dead runner left: find it, end it, and say whether anything may have run.
 //!
 //! Runs under the task's lock, before its next holder writes anything. A bare number found on the
-//! disk is never signalled: pid and start time, or the whole mark in the environment, prove whose a
-//! process is. Invariant: when this returns, no process of the attempt is alive.
+//! disk is never signalled: pid and start time, the whole mark in the environment, or the recorded
+//! session together with the attempt's folder prove whose a process is. Invariant: when this returns, no process of the attempt is alive.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::finish::report_stuck;
 use crate::clock::BootId;
 use crate::proc::{self, Entry, ProcessKey};
 use crate::spool::{Attempt, IoError, TaskLock};
+use crate::task::Condition;
 
 /// The variable that marks everything an attempt started.
 pub(super) const MARK: &str = "AGENTSPOOL_MARK";
 /// A process that KILL does not end within this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// A look can miss a process that is just forking or being executed, whose environment cannot be
+/// read in that moment: only so many looks in a row that find nothing are a proof.
+const LOOKS_IN_VAIN: u32 = 2;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
 
 /// What is known of a lost attempt.
@@ -44,21 +48,24 @@ pub(super) fn recover(
             .run()
             .filter(|run| run.boot == *boot)
             .and_then(|run| run.child);
-        kill_all(child, mark, || report_stuck(lock));
+        kill_all(child, mark, attempt.path(), || report_stuck(lock));
     }
     Ok(Lost::MayHaveRun)
 }
 
-/// Kills the recorded group and everything that carries the mark, until none is left.
-fn kill_all(child: Option<ProcessKey>, mark: &str, on_stuck: impl Fn()) {
+/// Kills the recorded group and session and everything that carries the mark, until none is left.
+fn kill_all(child: Option<ProcessKey>, mark: &str, folder: &Path, on_stuck: impl Fn()) {
     let begun = Instant::now();
     let mut told = false;
     let mut pause = PAUSE.0;
-    loop {
-        let left = left_alive(child, mark);
-        if left.is_empty() {
-            return;
-        }
+    let mut looks_in_vain = 0;
+    while looks_in_vain < LOOKS_IN_VAIN {
+        let left = left_alive(child, mark, folder);
+        looks_in_vain = if left.is_empty() {
+            looks_in_vain + 1
+        } else {
+            0
+        };
         for entry in left {
             if let Some(handle) = proc::open(entry.key) {
                 // Gone in between, or not ours to signal: the next look tells.
@@ -74,15 +81,27 @@ fn kill_all(child: Option<ProcessKey>, mark: &str, on_stuck: impl Fn()) {
     }
 }
 
-fn left_alive(child: Option<ProcessKey>, mark: &str) -> Vec<Entry> {
+fn left_alive(child: Option<ProcessKey>, mark: &str, folder: &Path) -> Vec<Entry> {
     let mut left = proc::with_environment(MARK, mark);
-    // The group's number cannot be anybody else's while its leader is exactly this process.
-    if let Some(child) = child.filter(|child| proc::is_alive(*child)) {
-        left.extend(
-            proc::all()
-                .into_iter()
-                .filter(|e| e.group == child.pid && !e.is_zombie),
-        );
-    }
+    let Some(child) = child else { return left };
+    // The group's number cannot be anybody else's while its leader is exactly this process. Once
+    // it is gone, its session's number alone proves nothing: what a recipe started without an
+    // environment is then known by the attempt's folder.
+    let leader_lives = proc::is_alive(child);
+    left.extend(proc::all().into_iter().filter(|entry| {
+        let in_group = leader_lives && entry.group == child.pid;
+        let in_session = entry.session == child.pid && entry.key.start >= child.start;
+        !entry.is_zombie && (in_group || (in_session && proc::is_at(entry.key.pid, folder)))
+    }));
     left
+}
+
+/// Says in the task's status that a process of it does not die.
+pub(super) fn report_stuck(lock: &TaskLock) {
+    tracing::error!(task = %lock.task().id(), "a process of this task does not die");
+    if let Some(mut status) = lock.task().status_file() {
+        status.condition = Some(Condition::Stuck);
+        // Best effort: the held lock says the same to everybody who counts.
+        let _ = lock.write_status(&status);
+    }
 }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::Control;
-use super::finish::report_stuck;
 use super::group::{self, Leader};
 use super::progress;
+use super::recover::report_stuck;
 use crate::config::Settings;
 use crate::spool::{Attempt, Files, TaskLock, cap_log};
 use crate::task::{Exit, StatusFile};

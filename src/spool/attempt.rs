@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -19,7 +19,7 @@ use super::layout::{SMALL_FILE, Spool, name, pretty};
 use super::store::TaskDir;
 use crate::clock::BootId;
 use crate::proc::ProcessKey;
-use crate::task::{Json, Name, ResultFile, TaskId, Timestamp};
+use crate::task::{Json, ResultFile, TaskId, Timestamp};
 
 const STDOUT: &str = "stdout.log";
 const STDERR: &str = "stderr.log";
@@ -133,20 +133,6 @@ impl TaskLock {
             .has(boot_mark(number, boot))
     }
 
-    /// The folder of the state a session's tasks share, made when it is not there.
-    pub fn session_state(&self, spool: &Spool, session: &Name) -> IoResult<PathBuf> {
-        let sessions = spool.folder(name::SESSIONS)?;
-        loop {
-            let folder = sessions.ensure_dir(session.as_str())?;
-            match folder.ensure_dir(name::STATE) {
-                Ok(state) => return Ok(state.path().to_owned()),
-                // Another task of the session just took the empty folder away.
-                Err(error) if error.is_absent() => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// Makes the result, durably: the one step that finishes a task. `false` when a result stood
     /// already; the first one wins.
     ///
@@ -175,6 +161,9 @@ impl TaskLock {
             Ok(()) => Ok(true),
             // renameat2 succeeded and the sync failed: the next call finds the result and says so.
             Err(error) if error.errno() == Some(Errno::EXIST) => Ok(false),
+            // The recipe removed the reserve, which lies beside its own folder: the next call
+            // makes a place of its own.
+            Err(error) if error.is_absent() => Err(error),
             Err(error) => {
                 *reserved = Some(place);
                 Err(error)
@@ -254,6 +243,11 @@ impl Attempt {
             stdout,
             stderr,
         })
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The folder the recipe runs in.

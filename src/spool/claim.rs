@@ -6,7 +6,8 @@
 //! that no longer stands under its path is no claim.
 
 use std::fs::File;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fs2::FileExt;
 
@@ -19,6 +20,9 @@ use crate::task::{Name, Request, ResultFile, StatusFile, TaskId, task_of_session
 /// A prober holds a shared lock for an instant; a claimer that met one tries again
 /// (SPOOL-SAFETY hazard 38).
 const TRIES: u32 = 3;
+/// How long to wait for somebody who is about to take an empty folder away. It does two system
+/// calls.
+const STATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What came of trying to lock a task.
 #[derive(Debug)]
@@ -42,6 +46,20 @@ pub struct TaskLock {
 #[derive(Debug)]
 pub struct Slot {
     _lock: File,
+}
+
+/// The folder of the state a session's tasks share; nobody takes it away while this is held.
+#[derive(Debug)]
+pub struct SessionState {
+    path: PathBuf,
+    _hold: File,
+}
+
+impl SessionState {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// Whose turn it is in a session.
@@ -123,6 +141,31 @@ impl TaskLock {
         &self.task
     }
 
+    /// The folder of the state a session's tasks share, made when it is not there, and held: an
+    /// empty one is taken away by whoever ends last, never from under a task.
+    pub fn session_state(&self, spool: &Spool, session: &Name) -> IoResult<SessionState> {
+        let sessions = spool.folder(name::SESSIONS)?;
+        let begun = Instant::now();
+        loop {
+            let held = sessions
+                .ensure_dir(session.as_str())
+                .and_then(|folder| hold_state(&folder));
+            match held {
+                Ok(Some(state)) => return Ok(state),
+                // It is just being taken away.
+                Ok(None) => {}
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+            if begun.elapsed() > STATE_PATIENCE {
+                let path = sessions.path_of(session.as_str());
+                let kind = std::io::ErrorKind::TimedOut;
+                return Err(IoError::new("hold the state of", path, kind));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Writes where the task stands. Best effort by design: it can be derived.
     pub fn write_status(&self, status: &StatusFile) -> IoResult<()> {
         let status = StatusFile {
@@ -150,25 +193,42 @@ impl TaskLock {
             (None, Some(request)) => pending_status(id, request),
             (None, None) => pending_status(id, &Request::new(unreadable_recipe(result))),
         };
-        status.recipe = result.recipe.clone();
-        status.status = result.status;
-        status.attempt = result.attempt;
-        status.error = result.error.clone();
-        status.exit_code = result.exit_code;
-        status.signal = result.signal;
-        status.started_at = result.started_at;
-        status.completed_at = Some(result.completed_at);
-        status.duration_seconds = result.duration_seconds;
-        status.condition = None;
-        if result.ok {
-            status.progress = 1.0;
-        }
+        status.ended_by(result);
         // The result is durable: from here on nothing may fail the task, only leave work for later.
         let written = self.write_status(&status);
         let cleaned = self.task.dir.unlink(name::ENVIRONMENT).map(|_| ());
         spool.remove_hints(id, result.session_id.as_ref())?;
         written.and(cleaned)
     }
+}
+
+/// Holds a session's state folder; `None` when somebody takes it away in this moment.
+fn hold_state(folder: &Dir) -> IoResult<Option<SessionState>> {
+    let state = folder.ensure_dir(name::STATE)?;
+    let hold = lockable(&state)?;
+    if FileExt::try_lock_shared(&hold).is_err() || !is_same_file(folder, name::STATE, &hold)? {
+        return Ok(None);
+    }
+    let path = state.path().to_owned();
+    Ok(Some(SessionState { path, _hold: hold }))
+}
+
+/// A folder as a file that can be locked.
+pub(super) fn lockable(dir: &Dir) -> IoResult<File> {
+    let fd = rustix::io::fcntl_dupfd_cloexec(dir, 0)
+        .map_err(|errno| IoError::new("open the folder", dir.path(), errno))?;
+    Ok(File::from(fd))
+}
+
+/// Whether no task of a session is at its state folder; as long as the guard lives none gets at it.
+pub(super) fn unused_state(folder: &Dir) -> IoResult<Option<Option<File>>> {
+    let Some(state) = folder.find_dir(name::STATE)? else {
+        return Ok(Some(None));
+    };
+    let lock = lockable(&state)?;
+    Ok(FileExt::try_lock_exclusive(&lock)
+        .is_ok()
+        .then_some(Some(lock)))
 }
 
 /// A recipe name to build a status from when even the request cannot be read; `settle` overwrites

@@ -351,13 +351,38 @@ impl Spool {
             None => request.label = Some(escape_label(stem(file_name))),
         }
         let task_name = request.name.clone();
-        self.submit(vec![Submission {
+        let submitted = self.submit(vec![Submission {
             id,
             request,
             environment: Map::new(),
-        }])?;
-        self.finish_claim(&claim, file_name, task_name)?;
-        Ok(Admission::Task(id))
+        }]);
+        match submitted {
+            Ok(_) => {
+                self.finish_claim(&claim, file_name, task_name)?;
+                Ok(Admission::Task(id))
+            }
+            // It fits as it was dropped and not as it would be stored, with name and session.
+            Err(SubmitError::Request(error)) => Ok(self.reject_claim(
+                claim,
+                file_name,
+                refusal(
+                    format!("as it would be stored, {error}"),
+                    "put the data into a file of its own and name its path in the input",
+                ),
+            )?),
+            // The claim stays and is taken up again: nothing is lost.
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what is left of the drop of a task that stands, so that it cannot come back once the
+    /// task is gone. The caller holds the task's lock.
+    pub(super) fn forget_drop(&self, id: TaskId) -> IoResult<()> {
+        let staging = self.folder(name::STAGING)?;
+        if staging.has(claim_folder(id))? {
+            staging.remove_tree(claim_folder(id))?;
+        }
+        Ok(())
     }
 
     /// The steps after the task stands; each may be done again.
@@ -424,9 +449,7 @@ fn claims_in(staging: &Dir) -> IoResult<Vec<TaskId>> {
 }
 
 fn hold_claim(dir: Dir, id: TaskId) -> IoResult<Option<HeldClaim>> {
-    let fd = rustix::io::fcntl_dupfd_cloexec(&dir, 0)
-        .map_err(|errno| IoError::new("open the folder", dir.path(), errno))?;
-    let lock = File::from(fd);
+    let lock = super::claim::lockable(&dir)?;
     Ok(FileExt::try_lock_exclusive(&lock)
         .is_ok()
         .then_some(HeldClaim {

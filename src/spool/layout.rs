@@ -180,9 +180,13 @@ impl Spool {
             });
         }
         if !root.has(name::SETTINGS)? {
-            let mut settings = Map::new();
-            settings.insert("v".into(), Value::from(FORMAT_VERSION));
-            root.replace_durably(name::SETTINGS, &pretty(&settings))?;
+            let sharing = if gid.is_some() {
+                Sharing::Group
+            } else {
+                Sharing::Private
+            };
+            let stored = stored_settings(sharing, &Map::new());
+            root.replace_durably(name::SETTINGS, &pretty(&stored))?;
             if let Some(gid) = gid {
                 root.set_group(name::SETTINGS, gid)?;
                 root.set_mode(name::SETTINGS, making.file)?;
@@ -203,18 +207,16 @@ impl Spool {
         // Everything below is told to people and to recipes as a path that works from anywhere.
         let path = &std::path::absolute(path).map_err(|_| absent())?;
         let root = absent_is_none(Dir::open(path, OURS_ONLY))?.ok_or_else(absent)?;
-        let file = read_settings(&root)?.ok_or_else(absent)?;
+        let StoredSettings {
+            sharing,
+            settings: file,
+        } = read_settings(&root)?.ok_or_else(absent)?;
         let settings = settings_of(&root, &file, &overrides)?;
         if !settings.allow_network_fs {
             refuse_network(&root)?;
         }
         let stat = root.own_stat()?;
         let us = rustix::process::geteuid().as_raw();
-        let sharing = if stat.st_mode & 0o2070 == 0o2050 {
-            Sharing::Group
-        } else {
-            Sharing::Private
-        };
         let is_owner = stat.st_uid == us;
         if !is_owner && sharing == Sharing::Private {
             return Err(OpenError::Foreign {
@@ -315,9 +317,10 @@ impl Spool {
 
     /// Reads `spool.json` again. On an error the old settings stay in force.
     pub fn reload(&mut self) -> Result<bool, OpenError> {
-        let file = read_settings(&self.root)?.ok_or_else(|| OpenError::Absent {
-            path: self.path().to_owned(),
-        })?;
+        let StoredSettings { settings: file, .. } =
+            read_settings(&self.root)?.ok_or_else(|| OpenError::Absent {
+                path: self.path().to_owned(),
+            })?;
         if file == self.file {
             return Ok(false);
         }
@@ -334,9 +337,7 @@ impl Spool {
             None => file.remove(key),
         };
         let settings = settings_of(&self.root, &file, &self.overrides)?;
-        let mut stored = Map::new();
-        stored.insert("v".into(), Value::from(FORMAT_VERSION));
-        stored.extend(file.clone());
+        let stored = stored_settings(self.sharing, &file);
         let making = self.making(name::SETTINGS);
         Dir::open(self.path(), making)?.replace_durably(name::SETTINGS, &pretty(&stored))?;
         (self.file, self.settings) = (file, settings);
@@ -449,8 +450,26 @@ pub(super) fn pretty<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// The object in `spool.json` without its version; `None` when there is no such file.
-fn read_settings(root: &Dir) -> Result<Option<Map<String, Value>>, OpenError> {
+/// What `spool.json` says.
+struct StoredSettings {
+    sharing: Sharing,
+    settings: Map<String, Value>,
+}
+
+/// `spool.json` as it lies on the disk: its version, whether a group shares the spool (told by
+/// `init --group` alone, because the modes of every folder hang on it), and what is set.
+fn stored_settings(sharing: Sharing, settings: &Map<String, Value>) -> Map<String, Value> {
+    let mut stored = Map::new();
+    stored.insert("v".into(), Value::from(FORMAT_VERSION));
+    if sharing == Sharing::Group {
+        stored.insert("shared".into(), Value::from(true));
+    }
+    stored.extend(settings.clone());
+    stored
+}
+
+/// The settings in `spool.json`, and who shares the spool; `None` when there is no such file.
+fn read_settings(root: &Dir) -> Result<Option<StoredSettings>, OpenError> {
     let path = root.path_of(name::SETTINGS);
     let Some(bytes) = root.read(name::SETTINGS, SMALL_FILE)? else {
         return Ok(None);
@@ -462,10 +481,19 @@ fn read_settings(root: &Dir) -> Result<Option<Map<String, Value>>, OpenError> {
     let mut map: Map<String, Value> =
         serde_json::from_slice(&bytes).map_err(|e| broken(format!("not a JSON object: {e}")))?;
     match map.remove("v").as_ref().and_then(Value::as_u64) {
-        Some(version) if version == u64::from(FORMAT_VERSION) => Ok(Some(map)),
-        Some(version) => Err(OpenError::Newer { path, version }),
-        None => Err(broken("it has no format version \"v\"".into())),
+        Some(version) if version == u64::from(FORMAT_VERSION) => {}
+        Some(version) => return Err(OpenError::Newer { path, version }),
+        None => return Err(broken("it has no format version \"v\"".into())),
     }
+    let sharing = match map.remove("shared") {
+        None | Some(Value::Bool(false)) => Sharing::Private,
+        Some(Value::Bool(true)) => Sharing::Group,
+        Some(_) => return Err(broken("\"shared\" must be true or false".into())),
+    };
+    Ok(Some(StoredSettings {
+        sharing,
+        settings: map,
+    }))
 }
 
 fn settings_of(

@@ -26,7 +26,7 @@ mod wake;
 mod watchers;
 
 pub use attempt::{Attempt, Files, Output, ReservedResult, RunFile};
-pub use claim::{Claim, SessionTurn, Slot, TaskLock};
+pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
 pub use durable::IoError;
 pub use incoming::{Admission, DropFile, DropRefusal, Fingerprint, Pickup, Reason};
 pub use layout::{OpenError, Spool, group_id};

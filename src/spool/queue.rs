@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fs2::FileExt;
 
-use super::durable::IoResult;
+use super::durable::{IoResult, absent_is_none};
 use super::layout::{Spool, name};
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
@@ -40,12 +40,27 @@ impl Spool {
     pub(super) fn add_hints(&self, id: TaskId, session: Option<&Name>) -> IoResult<()> {
         self.folder(name::OPEN)?.touch(id.to_string())?;
         if let Some(session) = session {
-            let sessions = self.folder(name::SESSIONS)?;
-            let folder = sessions.ensure_dir(session.as_str())?;
-            folder.ensure_dir(name::QUEUE)?.touch(id.to_string())?;
-            folder.touch(name::LOCK)?;
+            // Once more when the folder was taken away in the middle: a hint in it counts nowhere.
+            while !self.queue_in_session(id, session)? {}
         }
         Ok(())
+    }
+
+    /// Puts a task into its session's queue; `false` when somebody took the unused folder away
+    /// before it was used again.
+    fn queue_in_session(&self, id: TaskId, session: &Name) -> IoResult<bool> {
+        let sessions = self.folder(name::SESSIONS)?;
+        let Some(folder) = absent_is_none(sessions.ensure_dir(session.as_str()))? else {
+            return Ok(false);
+        };
+        let queue = absent_is_none(folder.ensure_dir(name::QUEUE))?;
+        let Some(queue) = queue else {
+            return Ok(false);
+        };
+        queue.touch(id.to_string())?;
+        folder.touch(name::LOCK)?;
+        let (ours, there) = (folder.own_stat()?, sessions.stat(session.as_str())?);
+        Ok(there.is_some_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
     }
 
     /// Removes the hints of a task that is finished or never came to be.
@@ -167,10 +182,7 @@ impl Spool {
     /// tasks has the name.
     fn names_turn(&self) -> IoResult<File> {
         let names = self.folder(name::NAMES)?;
-        let own = names.open_dir(".")?;
-        let file = File::from(rustix::io::fcntl_dupfd_cloexec(&own, 0).map_err(|errno| {
-            super::durable::IoError::new("open the folder", names.path(), errno)
-        })?);
+        let file = super::claim::lockable(&names.open_dir(".")?)?;
         let begun = Instant::now();
         while FileExt::try_lock_exclusive(&file).is_err() && begun.elapsed() < LINK_PATIENCE {
             std::thread::sleep(Duration::from_millis(2));

@@ -158,9 +158,12 @@ impl Spool {
         Request::parse(&bytes)?;
 
         let dir = staging.make_dir(id.to_string())?;
-        let lock = dir.create(name::LOCK)?;
+        // It appears held: a lock that is seen free in staging/ is a dead submitter's.
+        let between = format!(".{}.new", name::LOCK);
+        let lock = dir.create(&between)?;
         FileExt::try_lock_exclusive(&lock)
             .map_err(|e| IoError::new("lock", dir.path_of(name::LOCK), e))?;
+        dir.rename_new(&between, &dir, name::LOCK)?;
         dir.make_dir(name::ATTEMPTS)?;
         dir.write_new(name::REQUEST, &bytes)?;
         dir.replace(name::STATUS, &pending_status(id, &request).to_bytes())?;

@@ -12,7 +12,7 @@ use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::claim::TaskLock;
+use super::claim::{TaskLock, unused_state};
 use super::durable::{IoError, IoResult, absent_is_none};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
 use super::store::{ReadError, TaskDir};
@@ -68,6 +68,9 @@ impl TaskLock {
             }
             spool.remove_hints(self.task.id, status.session_id.as_ref())?;
         }
+        // A watcher that died after publishing left the claim on its drop, and that one would be
+        // replayed.
+        spool.forget_drop(self.task.id)?;
         spool.discard(&self.task)?;
         Ok(Some(Removal { freed_bytes }))
     }
@@ -105,9 +108,15 @@ impl Spool {
         Ok(names.len())
     }
 
+    /// How many removals that were cut off lie there.
+    pub fn trash_count(&self) -> IoResult<usize> {
+        Ok(self.folder(name::TRASH)?.names()?.len())
+    }
+
     /// Names of half-built submissions whose submitter is dead. One without a lock file must be
-    /// an hour old: its submitter may be about to make the lock.
-    pub fn staging_litter(&self, now: Timestamp) -> IoResult<Vec<OsString>> {
+    /// an hour old, its submitter may be about to make the lock; without a clock that can be
+    /// believed (`now` is `None`) it is left.
+    pub fn staging_litter(&self, now: Option<Timestamp>) -> IoResult<Vec<OsString>> {
         const LOCKLESS_PATIENCE_SEC: i64 = 3600;
         let staging = self.folder(name::STAGING)?;
         let mut litter = Vec::new();
@@ -115,18 +124,20 @@ impl Spool {
             let Some(stat) = staging.stat(&entry)? else {
                 continue;
             };
-            let age = now.unix_ms() / 1000 - stat.st_mtime;
+            let is_old =
+                now.is_some_and(|now| now.unix_ms() / 1000 - stat.st_mtime > LOCKLESS_PATIENCE_SEC);
             let id = entry.to_str().and_then(|text| text.parse::<TaskId>().ok());
             let Some(dir) = absent_is_none(staging.open_dir(&entry)).ok().flatten() else {
-                if age > LOCKLESS_PATIENCE_SEC {
+                if is_old {
                     litter.push(entry);
                 }
                 continue;
             };
-            // A claim with a drop in it is not litter: a watcher will replay it.
             let is_dead = match id {
                 Some(id) if dir.has(name::LOCK)? => !TaskDir { id, dir }.is_held()?,
-                _ => age > LOCKLESS_PATIENCE_SEC && dir.is_empty()?,
+                Some(_) => is_old,
+                // A claim with a drop in it is not litter: a watcher will replay it.
+                None => is_old && dir.is_empty()?,
             };
             if is_dead {
                 litter.push(entry);
@@ -135,13 +146,34 @@ impl Spool {
         Ok(litter)
     }
 
-    /// Removes one entry of `staging/`, with the hint it may have made.
-    pub fn remove_staged(&self, entry: &OsString) -> IoResult<()> {
-        self.folder(name::STAGING)?.remove_tree(entry)?;
-        if let Some(id) = entry.to_str().and_then(|text| text.parse().ok()) {
+    /// Removes one entry of `staging/`, with the hint it may have made; `false` when somebody is
+    /// building there after all.
+    ///
+    /// Moved away first and looked at once more: a watcher that replays a claim builds anew under
+    /// the same id, and a folder that is being emptied must not become a task.
+    pub fn remove_staged(&self, entry: &OsString) -> IoResult<bool> {
+        let staging = self.folder(name::STAGING)?;
+        let trash = self.folder(name::TRASH)?;
+        let id = entry.to_str().and_then(|text| text.parse::<TaskId>().ok());
+        // Not under its id: a task's folder in the trash means that the task was removed.
+        let grave = format!("staged.{:016x}", random_bits() as u64);
+        match staging.rename_new(entry, &trash, &grave) {
+            Ok(()) => {}
+            Err(error) if error.is_absent() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        if let Some(id) = id
+            && let Some(dir) = absent_is_none(trash.open_dir(&grave)).ok().flatten()
+            && (TaskDir { id, dir }).is_held().unwrap_or(false)
+        {
+            trash.rename_new(&grave, &staging, entry)?;
+            return Ok(false);
+        }
+        trash.remove_tree(&grave)?;
+        if let Some(id) = id {
             self.check_open_hint(id)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Finished tasks made before a moment, oldest first; with their bytes when asked. Tasks that
@@ -180,6 +212,13 @@ impl Spool {
             });
         }
         Ok(finished)
+    }
+
+    /// Whether a task's result can be read. Its status file is enough to plan with; to remove it,
+    /// the truth must be understood.
+    pub fn has_readable_result(&self, id: TaskId) -> IoResult<bool> {
+        let task = self.task(id)?;
+        Ok(task.is_some_and(|task| matches!(task.result(), Ok(Some(_)))))
     }
 
     /// Refused drops and their reasons, with the moment they were refused.
@@ -258,6 +297,9 @@ impl Spool {
         {
             return Ok(false);
         }
+        let Some(_state) = unused_state(&dir)? else {
+            return Ok(false);
+        };
         let trash = self.folder(name::TRASH)?;
         let grave = format!("session.{:016x}", random_bits() as u64);
         sessions.rename_new(session.as_str(), &trash, &grave)?;
@@ -270,7 +312,9 @@ impl Spool {
         let Ok(sessions) = self.folder(name::SESSIONS) else {
             return;
         };
-        if let Ok(Some(dir)) = sessions.find_dir(session.as_str()) {
+        if let Ok(Some(dir)) = sessions.find_dir(session.as_str())
+            && let Ok(Some(_state)) = unused_state(&dir)
+        {
             // rmdir removes only what is empty, so nothing can be lost here.
             let _ = dir.remove_empty_dir(name::STATE);
             let _ = sessions.remove_empty_dir(session.as_str());

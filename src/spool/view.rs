@@ -99,18 +99,7 @@ impl TaskDir {
                 result: None,
             }));
         };
-        status.status = result.status;
-        status.recipe = result.recipe.clone();
-        status.attempt = result.attempt;
-        status.error = result.error.clone();
-        status.exit_code = result.exit_code;
-        status.signal = result.signal;
-        status.started_at = result.started_at;
-        status.completed_at = Some(result.completed_at);
-        status.duration_seconds = result.duration_seconds;
-        if result.ok {
-            status.progress = 1.0;
-        }
+        status.ended_by(&result);
         Ok(Some(TaskView {
             status,
             result: Some(result),

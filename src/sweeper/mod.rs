@@ -41,12 +41,14 @@ pub struct Swept {
 
 /// One pass. With `dry_run` nothing is changed and the answer is what would be.
 pub fn sweep(spool: &Spool, dry_run: bool) -> Result<Swept, IoError> {
-    let Some(_turn) = spool.sweep_turn()? else {
+    // A dry run writes nothing, so it needs no turn.
+    let turn = if dry_run { None } else { spool.sweep_turn()? };
+    if turn.is_none() && !dry_run {
         return Ok(Swept {
             is_busy: true,
             ..Swept::default()
         });
-    };
+    }
     let now = SweepClock {
         v: FORMAT_VERSION,
         wall: clock::wall(),
@@ -60,7 +62,7 @@ pub fn sweep(spool: &Spool, dry_run: bool) -> Result<Swept, IoError> {
     let plan = match trust {
         ClockTrust::Agrees => gather(spool, now.wall, ages_from)?,
         _ => SweepPlan {
-            litter: spool.staging_litter(now.wall)?,
+            litter: spool.staging_litter(None)?,
             ..SweepPlan::default()
         },
     };
@@ -72,7 +74,7 @@ pub fn sweep(spool: &Spool, dry_run: bool) -> Result<Swept, IoError> {
         swept.tasks = plan.tasks.iter().map(|expired| expired.id).collect();
         swept.freed_bytes = plan.tasks.iter().map(|expired| expired.bytes).sum();
         swept.rejected = plan.rejected.len();
-        swept.litter = plan.litter.len();
+        swept.litter = plan.litter.len() + spool.trash_count()?;
         swept.names = plan.names.len();
         swept.sessions = plan.sessions.len();
         return Ok(swept);
@@ -92,10 +94,15 @@ fn gather(
     let made_before = policy.made_before(now);
     let finished = spool.finished_tasks(made_before, policy.max_finished_bytes.is_some())?;
     let mut plan = SweepPlan {
-        tasks: plan::expired_tasks(&finished, &policy, now, ages_from),
-        litter: spool.staging_litter(now)?,
+        litter: spool.staging_litter(Some(now))?,
         ..SweepPlan::default()
     };
+    // The few that are due are read; nobody sweeps what nobody understands.
+    for expired in plan::expired_tasks(&finished, &policy, now, ages_from) {
+        if spool.has_readable_result(expired.id)? {
+            plan.tasks.push(expired);
+        }
+    }
     for (file, at) in spool.rejected_files()? {
         if plan::is_over(at, policy.rejected_keep, now, ages_from) {
             plan.rejected.push(file);
@@ -143,7 +150,7 @@ fn apply(spool: &Spool, plan: SweepPlan, swept: &mut Swept) {
         );
     }
     for entry in &plan.litter {
-        count(|s| &mut s.litter, spool.remove_staged(entry).map(|()| true));
+        count(|s| &mut s.litter, spool.remove_staged(entry));
     }
     for (name, id) in &plan.names {
         count(|s| &mut s.names, spool.remove_dangling_name(name, *id));

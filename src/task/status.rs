@@ -118,6 +118,23 @@ pub struct Metrics {
 }
 
 impl StatusFile {
+    /// Brings this in line with a result: what the result says wins, what it does not say stays.
+    pub fn ended_by(&mut self, result: &ResultFile) {
+        self.status = result.status;
+        self.recipe = result.recipe.clone();
+        self.attempt = result.attempt;
+        self.error = result.error.clone();
+        self.exit_code = result.exit_code;
+        self.signal = result.signal;
+        self.started_at = result.started_at;
+        self.completed_at = Some(result.completed_at);
+        self.duration_seconds = result.duration_seconds;
+        self.condition = None;
+        if result.ok {
+            self.progress = 1.0;
+        }
+    }
+
     /// The file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         to_pretty(self)

@@ -20,8 +20,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Admitter {
     waiting: HashMap<OsString, (Fingerprint, Instant)>,
+    /// What we may not move, told once; a person must mend it.
+    immovable: HashMap<OsString, Fingerprint>,
     next_look: Option<Instant>,
     more: bool,
+}
+
+/// What became of a drop.
+enum Decision {
+    Admitted(TaskId),
+    Refused,
+    /// Unchanged since then, and not complete.
+    Wait(Instant),
+    /// Somebody else has it, or it is another file now.
+    Gone,
 }
 
 impl Admitter {
@@ -33,6 +45,11 @@ impl Admitter {
     /// Whether there are drops that are not decided on.
     pub fn is_waiting(&self) -> bool {
         self.more || !self.waiting.is_empty()
+    }
+
+    /// Whether a drop is one that only a person can do anything about.
+    pub fn has_given_up(&self, drop: &DropFile) -> bool {
+        self.immovable.get(drop.file_name()) == Some(&drop.seen())
     }
 
     /// When to look again at what is not complete.
@@ -53,44 +70,61 @@ impl Admitter {
     /// Admits what is complete; the tasks made of it.
     pub fn admit_some(&mut self, spool: &Spool) -> Result<Vec<TaskId>, SubmitError> {
         // One more than is taken: whether there are more is known without listing again.
-        let mut drops = spool.drops(AT_ONCE + self.waiting.len() + 1)?;
+        let aside = self.waiting.len() + self.immovable.len();
+        let drops = spool.drops(AT_ONCE + aside + 1)?;
         self.more = false;
         self.next_look = None;
-        let mut still_waiting = HashMap::new();
+        let (mut waiting, mut immovable) = (HashMap::new(), HashMap::new());
         let mut admitted = Vec::new();
         let mut taken = 0;
-        let last = drops.len();
-        for (at, drop) in drops.drain(..).enumerate() {
+        for drop in &drops {
             if taken == AT_ONCE {
-                self.more = at < last;
+                self.more = true;
                 break;
             }
-            match spool.look_at(&drop)? {
-                Pickup::Gone => {}
-                Pickup::NotYet(why) => {
-                    let since = self.unchanged_since(&drop);
-                    if since.elapsed() >= patience(spool) {
-                        taken += 1;
-                        refuse(spool, &drop, why)?;
-                    } else {
-                        still_waiting.insert(drop.file_name().to_owned(), (drop.seen(), since));
+            match self.decide(spool, drop) {
+                Ok(Decision::Gone) => {}
+                Ok(Decision::Refused) => taken += 1,
+                Ok(Decision::Admitted(id)) => {
+                    taken += 1;
+                    admitted.push(id);
+                }
+                Ok(Decision::Wait(since)) => {
+                    waiting.insert(drop.file_name().to_owned(), (drop.seen(), since));
+                }
+                // Somebody's folder or an immutable file: it must not keep the others waiting.
+                Err(SubmitError::Io(error)) if error.is_denied() => {
+                    if !self.has_given_up(drop) {
+                        tracing::warn!(drop = drop.label(), "left in the box: {error}");
                     }
+                    immovable.insert(drop.file_name().to_owned(), drop.seen());
                 }
-                Pickup::Refused(why) => {
-                    taken += 1;
-                    refuse(spool, &drop, why)?;
-                }
-                Pickup::Ready(request, bytes) => {
-                    taken += 1;
-                    admitted.extend(take(spool, &drop, *request, &bytes)?);
-                }
+                // What was admitted before is found by the next scan.
+                Err(error) => return Err(error),
             }
         }
-        if !still_waiting.is_empty() {
+        if !waiting.is_empty() {
             self.next_look = Some(Instant::now() + LOOK_AGAIN);
         }
-        self.waiting = still_waiting;
+        (self.waiting, self.immovable) = (waiting, immovable);
         Ok(admitted)
+    }
+
+    /// What becomes of one drop.
+    fn decide(&self, spool: &Spool, drop: &DropFile) -> Result<Decision, SubmitError> {
+        let why = match spool.look_at(drop)? {
+            Pickup::Gone => return Ok(Decision::Gone),
+            Pickup::Ready(request, bytes) => return take(spool, drop, *request, &bytes),
+            Pickup::NotYet(why) => {
+                let since = self.unchanged_since(drop);
+                if since.elapsed() < patience(spool) {
+                    return Ok(Decision::Wait(since));
+                }
+                why
+            }
+            Pickup::Refused(why) => why,
+        };
+        refuse(spool, drop, why)
     }
 
     /// Since when this very file has stood as it is, as far as this watcher saw.
@@ -111,25 +145,29 @@ fn take(
     drop: &DropFile,
     request: Request,
     bytes: &[u8],
-) -> Result<Option<TaskId>, SubmitError> {
+) -> Result<Decision, SubmitError> {
     if let Err(why) = check_recipe(spool, &request) {
-        refuse(spool, drop, why)?;
-        return Ok(None);
+        return refuse(spool, drop, why);
     }
-    match spool.admit(drop, request, bytes)? {
-        Admission::Task(id) => {
-            tracing::info!(task = %id, drop = drop.label(), "admitted");
-            Ok(Some(id))
-        }
-        Admission::Gone | Admission::Changed | Admission::Rejected(_) => Ok(None),
-    }
+    Ok(told(drop, spool.admit(drop, request, bytes)?))
 }
 
-fn refuse(spool: &Spool, drop: &DropFile, why: DropRefusal) -> Result<(), SubmitError> {
-    if let Admission::Rejected(why) = spool.reject(drop, why)? {
-        tracing::warn!(drop = drop.label(), "refused: {}", why.reason);
+fn refuse(spool: &Spool, drop: &DropFile, why: DropRefusal) -> Result<Decision, SubmitError> {
+    Ok(told(drop, spool.reject(drop, why)?))
+}
+
+fn told(drop: &DropFile, admission: Admission) -> Decision {
+    match admission {
+        Admission::Task(id) => {
+            tracing::info!(task = %id, drop = drop.label(), "admitted");
+            Decision::Admitted(id)
+        }
+        Admission::Rejected(why) => {
+            tracing::warn!(drop = drop.label(), "refused: {}", why.reason);
+            Decision::Refused
+        }
+        Admission::Gone | Admission::Changed => Decision::Gone,
     }
-    Ok(())
 }
 
 /// A request must name a recipe that is there and can run.

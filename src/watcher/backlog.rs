@@ -53,6 +53,9 @@ pub(super) struct Backlog {
     groups: HashMap<Group, Waiting>,
     /// How long an id waited last, so that it waits longer the next time.
     pauses: HashMap<TaskId, Duration>,
+    /// Tasks that a person must mend, as far as a runner last saw: offered again at every scan, but
+    /// no work for which a watcher would have to stay.
+    broken: BTreeSet<TaskId>,
     /// No slot was free: nothing is offered before this.
     paused: Option<(Instant, Duration)>,
 }
@@ -80,6 +83,7 @@ impl Backlog {
         for id in gone {
             self.forget(id);
             self.pauses.remove(&id);
+            self.broken.remove(&id);
         }
         let aside: Vec<TaskId> = self
             .places
@@ -98,10 +102,11 @@ impl Backlog {
         if let Some(id) = self.next_hurried() {
             return Some(id);
         }
+        // Also during a pause: what stays due would wake the watcher again and again.
+        self.release_due(now);
         if self.paused.is_some_and(|(until, _)| now < until) {
             return None;
         }
-        self.release_due(now);
         let id = self.ready.pop_first()?;
         self.places.insert(id, Place::Offered);
         Some(id)
@@ -129,6 +134,11 @@ impl Backlog {
 
     /// Takes in what a runner said of an id.
     pub fn answered(&mut self, id: TaskId, answer: Answer, now: Instant) {
+        if answer == Answer::NotYet(None) {
+            self.broken.insert(id);
+        } else {
+            self.broken.remove(&id);
+        }
         match answer {
             Answer::Finished(session) => {
                 self.forget(id);
@@ -165,7 +175,8 @@ impl Backlog {
         }
     }
 
-    /// When something must be offered although nothing was heard.
+    /// When something must be offered although nothing was heard. Of use only to whoever could
+    /// offer it then: what is due stays due until [`Backlog::next`] is asked.
     pub fn wake_at(&self) -> Option<Instant> {
         let paused = self
             .paused
@@ -188,12 +199,12 @@ impl Backlog {
 
     /// Whether nothing is known to be open, but what a person must mend.
     pub fn is_empty(&self) -> bool {
-        self.places.values().all(|place| *place == Place::Broken)
+        self.places.keys().all(|id| self.broken.contains(id))
     }
 
     /// Whether a task waits for a person.
     pub fn is_broken(&self, id: TaskId) -> bool {
-        self.places.get(&id) == Some(&Place::Broken)
+        self.broken.contains(&id)
     }
 
     fn longer_pause(&mut self, id: TaskId, (least, most): (Duration, Duration)) -> Duration {
@@ -353,6 +364,28 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_is_not_disturbed_by_what_becomes_due_in_it() {
+        let (mut backlog, now) = backlog([1, 2, 3]);
+        while backlog.next(now).is_some() {}
+        let chat: Name = "chat".parse().unwrap();
+        backlog.answered(id(1), Answer::NotYet(Some(chat)), now);
+        backlog.answered(id(2), Answer::Taken { started: false }, now);
+        let mut now = now + Duration::from_millis(60);
+        for _ in 0..20 {
+            // The pause doubles; at its end one task is offered and refused again.
+            backlog.answered(id(3), Answer::NoSlot(None), now);
+            assert_eq!(backlog.next(now), None);
+            let wake_at = backlog.wake_at().unwrap();
+            assert!(wake_at > now, "a watcher would spin");
+            now = wake_at;
+            if let Some(offered) = backlog.next(now) {
+                backlog.answered(offered, Answer::NoSlot(None), now);
+            }
+            assert!(backlog.wake_at().unwrap() > now, "a watcher would spin");
+        }
+    }
+
+    #[test]
     fn a_session_is_woken_by_its_own_end_and_only_its_oldest_goes() {
         let (mut backlog, now) = backlog([1, 2, 3, 4]);
         let chat: Name = "chat".parse().unwrap();
@@ -390,6 +423,22 @@ mod tests {
             None,
             "3 is still with its runner, 1 is gone"
         );
+    }
+
+    #[test]
+    fn a_broken_task_is_offered_again_and_keeps_nobody() {
+        let (mut backlog, now) = backlog([1]);
+        backlog.next(now);
+        assert!(!backlog.is_empty());
+        for _ in 0..2 {
+            backlog.answered(id(1), Answer::NotYet(None), now);
+            assert!(backlog.is_empty() && backlog.is_broken(id(1)));
+            backlog.reset(&[id(1)]);
+            assert_eq!(backlog.next(now), Some(id(1)));
+            assert!(backlog.is_empty(), "still broken, as far as is known");
+        }
+        backlog.answered(id(1), Answer::Taken { started: true }, now);
+        assert!(!backlog.is_empty(), "somebody mended it");
     }
 
     #[test]

@@ -165,6 +165,10 @@ impl Watcher {
     /// Watches until it is told to stop or has nothing to do.
     pub fn run(&mut self) -> Left {
         loop {
+            if Signals::came(&self.signals.reload) {
+                // Whoever says so wants the settings to count now, not at the next event.
+                self.next_rescan = Instant::now();
+            }
             let seen = self.wake.take();
             self.look(&seen);
             self.hear_answers();
@@ -172,9 +176,6 @@ impl Watcher {
             self.listen_to_running();
             if Signals::came(&self.signals.stop) {
                 return Left::Stopped;
-            }
-            if Signals::came(&self.signals.reload) {
-                self.reload();
             }
             if let Some(left) = self.leave_if_idle() {
                 return left;
@@ -226,7 +227,10 @@ impl Watcher {
                 self.backlog.hurry(id);
             }
         }
-        self.admitter.replay(&self.spool)?;
+        // One claim that cannot be finished must not keep the box shut.
+        if let Err(error) = self.admitter.replay(&self.spool) {
+            tracing::warn!("what another watcher had begun to admit waits: {error}");
+        }
         self.admit();
         Ok(())
     }
@@ -262,7 +266,9 @@ impl Watcher {
 
     fn hear_answers(&mut self) {
         for (id, answer) in self.launcher.answers() {
-            self.busy_at = Instant::now();
+            if answer != Answer::NotYet(None) {
+                self.busy_at = Instant::now();
+            }
             if let Some(at) = self.listening.iter().position(|listened| *listened == id) {
                 self.listening.swap_remove(at);
                 self.wake.unwatch_task(id);
@@ -273,7 +279,7 @@ impl Watcher {
     }
 
     fn dispatch(&mut self) {
-        let limit = self.spool.settings().max_concurrent as usize;
+        let limit = self.most_at_once();
         loop {
             let now = Instant::now();
             // Cancelled tasks need no slot, so they may have one runner more.
@@ -285,7 +291,9 @@ impl Watcher {
                 None
             };
             let Some(id) = id else { return };
-            self.busy_at = now;
+            if !self.backlog.is_broken(id) {
+                self.busy_at = now;
+            }
             if let Err(error) = self.launcher.start(id) {
                 tracing::error!("no runner could be started: {error}");
                 self.backlog
@@ -293,6 +301,10 @@ impl Watcher {
                 return;
             }
         }
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.spool.settings().max_concurrent as usize
     }
 
     /// Listens for the markers of tasks that are not over at once.
@@ -361,7 +373,10 @@ impl Watcher {
 
     fn is_idle(&self) -> bool {
         self.backlog.is_empty()
-            && self.launcher.running().next().is_none()
+            && self
+                .launcher
+                .running()
+                .all(|(id, _)| self.backlog.is_broken(id))
             && self.reconcile.is_empty()
             && !self.admitter.is_waiting()
     }
@@ -369,7 +384,9 @@ impl Watcher {
     fn something_came(&self) -> Result<bool, IoError> {
         let open = self.spool.open_ids()?;
         let is_open = open.into_iter().any(|id| !self.backlog.is_broken(id));
-        Ok(is_open || !self.spool.drops(1)?.is_empty())
+        let drops = self.spool.drops(usize::MAX)?;
+        let is_new = |drop| !self.admitter.has_given_up(drop);
+        Ok(is_open || drops.iter().any(is_new))
     }
 
     /// Work came in the moment of leaving: stay, unless another watcher was started for it.
@@ -391,7 +408,11 @@ impl Watcher {
     fn wait(&self) {
         let now = Instant::now();
         let mut until = self.next_rescan;
-        until = until.min(self.backlog.wake_at().unwrap_or(until));
+        // With no room nothing can be offered, and an answer wakes us: a moment that has passed would
+        // only keep us spinning.
+        if self.launcher.has_room(self.most_at_once()) {
+            until = until.min(self.backlog.wake_at().unwrap_or(until));
+        }
         until = until.min(self.admitter.wake_at().unwrap_or(until));
         let unlistened = self
             .launcher
@@ -440,7 +461,8 @@ fn describe(options: &Options) -> WatcherFile {
     }
 }
 
-/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us.
+/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us:
+/// any child, of whatever group.
 fn reap_strangers() {
-    while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }

@@ -5,7 +5,8 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests read the spool as any program would"
+    clippy::unwrap_used,
+    reason = "tests read the spool as any program would, and a panic is how they fail"
 )]
 
 #[path = "../support/mod.rs"]
@@ -17,14 +18,22 @@ mod cancel;
 mod clear;
 mod config;
 mod first;
+mod idle;
+mod incoming;
 mod init;
 mod list;
 mod logs;
 mod progress;
 mod recipe;
+mod recover;
+mod removed;
 mod result;
+mod session;
 mod status;
+mod stop;
 mod submit;
+mod sweep;
+mod terminal;
 mod wait;
 
 #[test]

@@ -3,5 +3,14 @@
 //! Not part of plain `cargo test`. What is missing here fails and is never skipped; `.ci/run`
 //! installs it first.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests read the spool as any program would"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
+
+mod disk;
+mod mount;

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod processes;
+
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_agentspool");
 /// The backstop of every wait: far beyond what a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);

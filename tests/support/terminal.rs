@@ -1,7 +1,7 @@
 //! A terminal for a command: a pty of a known width whose output is kept to the byte.
 //!
-//! Only one stream is put on it, as when the other one is redirected; the other one is a pipe.
-//! Not a screen: nothing here interprets escape codes.
+//! Either one stream is put on it, as when the other one is redirected into a pipe, or both are, as
+//! for a person. Not a screen: nothing here interprets escape codes.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,6 +21,8 @@ use super::{Ran, World};
 pub enum On {
     Stdout,
     Stderr,
+    /// Both, and stdin as well; what is painted counts as stdout.
+    All,
 }
 
 /// A command that runs with a terminal.
@@ -46,14 +48,22 @@ impl Terminal {
         match on {
             On::Stdout => command.stdout(slave).stderr(Stdio::piped()),
             On::Stderr => command.stderr(slave).stdout(Stdio::piped()),
+            On::All => command
+                .stdin(slave.try_clone().unwrap())
+                .stdout(slave.try_clone().unwrap())
+                .stderr(slave),
         };
         let mut child = command.spawn().unwrap();
         // The command keeps copies of the terminal's other end: with them alive here, the end of
         // the output would never come.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let other: Box<dyn Read + Send> = match on {
             On::Stdout => Box::new(child.stderr.take().unwrap()),
             On::Stderr => Box::new(child.stdout.take().unwrap()),
+            On::All => Box::new(std::io::empty()),
         };
         Terminal {
             child,
@@ -75,7 +85,7 @@ impl Terminal {
         let screen = self.screen.end().replace("\r\n", "\n");
         let other = self.other.end();
         let (stdout, stderr) = match self.on {
-            On::Stdout => (screen, other),
+            On::Stdout | On::All => (screen, other),
             On::Stderr => (other, screen),
         };
         Ran {

@@ -1,0 +1,618 @@
+//! The drop box, from outside: whatever way a file comes in, it becomes one task or one refusal.
+//!
+//! Writers that are slow, clumsy or hostile, and watchers that died half way. Not the parsing of
+//! requests (unit tests of `task/request.rs`). What is held: a drop is taken once, whole and as it
+//! was; what is refused is kept byte for byte with a reason; nobody's drop stops anybody else's.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use agentspool::task::TaskId;
+use serde_json::{Value, json};
+
+use crate::support::{Task, World, names_in, read_json};
+
+/// A spool whose one recipe notes each of its runs and gives its input back.
+fn world() -> World {
+    let world = World::new();
+    let ledger = world.root().join("ledger");
+    let script = format!(
+        "#!/bin/sh\necho \"$AGENTSPOOL_TASK_ID\" >> '{}'\ncat\n",
+        ledger.display()
+    );
+    world.recipe("echo", &script);
+    world
+}
+
+fn request(input: impl Into<Value>) -> String {
+    json!({ "recipe": "echo", "input": input.into() }).to_string()
+}
+
+/// The ids of all runs that were begun, in order.
+fn runs(world: &World) -> Vec<String> {
+    let text = fs::read_to_string(world.root().join("ledger")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Where a name leads now.
+fn linked(world: &World, name: &str) -> Option<Task> {
+    let target = fs::read_link(world.path("names").join(name)).ok()?;
+    let id = target.file_name()?.to_str()?;
+    Some(world.task(id))
+}
+
+/// Waits until a name leads to a task, and gives it.
+#[track_caller]
+fn admitted(world: &World, name: &str) -> Task {
+    world.wait_until(&format!("{name} is admitted"), || {
+        linked(world, name).is_some()
+    });
+    linked(world, name).unwrap()
+}
+
+/// The refused file and its reason, once both are there.
+#[track_caller]
+fn refused(world: &World, name: &str) -> (std::path::PathBuf, Value) {
+    let ending = format!("-{name}.reason.json");
+    let find = || {
+        names_in(&world.path("rejected"))
+            .into_iter()
+            .find(|file| file.ends_with(&ending))
+    };
+    // The reason comes first and the file second: the file is the one to wait for.
+    world.wait_until(&format!("{name} is refused"), || {
+        find().is_some_and(|reason| {
+            let file = reason.replace(".reason.json", ".json");
+            fs::symlink_metadata(world.path("rejected").join(file)).is_ok()
+        })
+    });
+    let reason = find().unwrap();
+    let file = reason.replace(".reason.json", ".json");
+    (
+        world.path("rejected").join(file),
+        read_json(&world.path("rejected").join(reason)),
+    )
+}
+
+/// Shows that the watcher has looked at the box since now: a later drop was admitted.
+#[track_caller]
+fn watcher_has_looked(world: &World, marker: &str) {
+    world.drop_in(&format!("{marker}.json"), &request(marker));
+    let task = admitted(world, marker);
+    world.result_of(&task);
+}
+
+#[track_caller]
+fn gives(world: &World, name: &str, expected: impl Into<Value>) -> Task {
+    let task = admitted(world, name);
+    assert_eq!(world.result_of(&task)["output"], expected.into(), "{name}");
+    task
+}
+
+/// Nothing is left of what came in.
+#[track_caller]
+fn box_is_clear(world: &World) {
+    world.wait_until("the box and staging/ are empty", || {
+        names_in(&world.path("incoming")).is_empty() && names_in(&world.path("staging")).is_empty()
+    });
+}
+
+#[test]
+fn a_plain_write_a_rename_and_a_link_each_make_a_task() {
+    let world = world();
+    world.start_watcher();
+    fs::write(world.path("incoming/plain.json"), request("plain")).unwrap();
+    world.drop_in("moved.json", &request("moved"));
+    let draft = world.root().join("draft.json");
+    fs::write(&draft, request("linked")).unwrap();
+    fs::hard_link(&draft, world.path("incoming/linked.json")).unwrap();
+    for name in ["plain", "moved", "linked"] {
+        gives(&world, name, name);
+    }
+    box_is_clear(&world);
+    assert_eq!(fs::read_to_string(&draft).unwrap(), request("linked"));
+    assert_eq!(world.tasks().len(), 3);
+}
+
+#[test]
+fn a_slow_writer_is_waited_for() {
+    use std::io::Write;
+    let world = world();
+    world.start_watcher();
+    let whole = request(json!({"text": "é", "list": [1, 2, 3]}));
+    let (first, second) = whole.as_bytes().split_at(whole.len() / 2);
+    let mut file = fs::File::create(world.path("incoming/slow.json")).unwrap();
+    for byte in first {
+        file.write_all(&[*byte]).unwrap();
+    }
+    watcher_has_looked(&world, "half-way");
+    assert!(world.path("incoming/slow.json").exists());
+    assert_eq!(world.tasks().len(), 1, "half a file became a task");
+    for byte in second {
+        file.write_all(&[*byte]).unwrap();
+    }
+    drop(file);
+    gives(&world, "slow", json!({"text": "é", "list": [1, 2, 3]}));
+    assert_eq!(world.tasks().len(), 2);
+    assert!(names_in(&world.path("rejected")).is_empty());
+}
+
+#[test]
+fn temporary_names_are_left_alone() {
+    const NAMES: [&str; 5] = [".x.json", "x.json~", "x.json.tmp", "4913", ".json"];
+    let world = world();
+    world.set("drop_patience_sec", "0");
+    world.start_watcher();
+    for name in NAMES {
+        fs::write(world.path("incoming").join(name), request(name)).unwrap();
+    }
+    watcher_has_looked(&world, "one");
+    watcher_has_looked(&world, "two");
+    let mut left = names_in(&world.path("incoming"));
+    left.sort();
+    let mut expected = NAMES.to_vec();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    assert_eq!(world.tasks().len(), 2);
+    assert!(names_in(&world.path("rejected")).is_empty());
+}
+
+#[test]
+fn thirty_drops_at_once_are_thirty_tasks() {
+    let world = world();
+    world.start_watcher();
+    std::thread::scope(|scope| {
+        for n in 0..30 {
+            let incoming = world.path("incoming");
+            scope
+                .spawn(move || fs::write(incoming.join(format!("n{n}.json")), request(n)).unwrap());
+        }
+    });
+    for n in 0..30 {
+        gives(&world, &format!("n{n}"), n);
+    }
+    assert_eq!(world.tasks().len(), 30);
+    assert_eq!(runs(&world).len(), 30);
+    box_is_clear(&world);
+}
+
+#[test]
+fn a_drop_without_a_watcher_is_pending_and_wait_starts_one() {
+    let world = world();
+    world.drop_in("report.json", &request("late"));
+    let status = world.json(&["status", "report"]);
+    assert_eq!(
+        (&status["status"], &status["task_id"]),
+        (&json!("pending"), &Value::Null)
+    );
+    let told = world.run(&["status", "report"]);
+    told.succeeds();
+    assert!(told.stderr.contains("no watcher"), "{}", told.stderr);
+    assert!(world.path("incoming/report.json").exists());
+
+    world.run(&["wait", "report", "--timeout", "50"]).succeeds();
+    let task = gives(&world, "report", "late");
+    let status = world.json(&["status", "report"]);
+    assert_eq!(status["task_id"], task.id);
+    assert_eq!(status["status"], "completed");
+    assert_eq!(status["name"], "report");
+    assert_eq!(world.only_task().id, task.id);
+}
+
+#[test]
+fn a_name_used_again_leads_to_the_newest() {
+    let world = world();
+    world.start_watcher();
+    world.drop_in("again.json", &request(1));
+    let first = gives(&world, "again", 1);
+    world.drop_in("again.json", &request(2));
+    world.wait_until("the name leads to another task", || {
+        linked(&world, "again").is_some_and(|task| task.id != first.id)
+    });
+    let second = gives(&world, "again", 2);
+    assert!(second.id > first.id);
+    assert_eq!(world.json(&["status", "again"])["task_id"], second.id);
+    assert_eq!(first.result()["output"], 1);
+    assert_eq!(world.tasks().len(), 2);
+}
+
+#[test]
+fn a_file_name_that_is_no_name_becomes_a_label() {
+    let world = world();
+    world.start_watcher();
+    for (file, label) in [
+        ("my report.json", "my report"),
+        ("last.json", "last"),
+        ("task_1.json", "task_1"),
+    ] {
+        let before = world.tasks().len();
+        world.drop_in(file, &request(label));
+        world.wait_until("it is admitted", || world.tasks().len() > before);
+        let task = world.tasks().pop().unwrap();
+        assert_eq!(world.result_of(&task)["output"], label);
+        assert_eq!(task.request()["label"], label);
+        assert_eq!(task.request()["name"], Value::Null);
+    }
+    assert!(names_in(&world.path("names")).is_empty());
+}
+
+#[test]
+fn the_file_name_counts_before_the_name_inside() {
+    let world = world();
+    world.start_watcher();
+    let inside = json!({"recipe": "echo", "name": "inner", "input": 1}).to_string();
+    world.drop_in("outer.json", &inside);
+    let task = gives(&world, "outer", 1);
+    assert_eq!(task.request()["name"], "outer");
+    assert!(linked(&world, "inner").is_none());
+    world.drop_in("no name.json", &inside);
+    let task = gives(&world, "inner", 1);
+    assert_eq!(task.request()["label"], "no name");
+}
+
+#[test]
+fn a_stored_request_can_be_dropped_again() {
+    let world = world();
+    world.start_watcher();
+    world.drop_in("first.json", &request(json!({"a": [1, 2.50]})));
+    let first = gives(&world, "first", json!({"a": [1, 2.50]}));
+    let stored = first.path.join("request.json");
+    fs::copy(stored, world.path("incoming/second.json")).unwrap();
+    let second = gives(&world, "second", json!({"a": [1, 2.50]}));
+    assert_ne!(first.id, second.id);
+    assert_eq!(
+        first.request()["session_id"],
+        second.request()["session_id"]
+    );
+}
+
+#[test]
+fn what_can_never_be_a_task_is_kept_with_its_reason() {
+    let world = world();
+    world.set("drop_patience_sec", "0.1");
+    world.start_watcher();
+    let deep = format!(
+        r#"{{"recipe":"echo","input":{}{}}}"#,
+        "[".repeat(9999),
+        "]".repeat(9999)
+    );
+    let large = request("x".repeat(1 << 20));
+    let cases: &[(&str, &str, &str)] = &[
+        ("typo", r#"{"recipe":"echo","inptu":1}"#, "inptu"),
+        ("norecipe", r#"{"recipe":"ehco"}"#, "ehco"),
+        ("reserved", r#"{"recipe":"echo","retries":3}"#, "reserved"),
+        ("list", r#"[{"recipe":"echo"}]"#, "one JSON object"),
+        ("newer", r#"{"v":9,"recipe":"echo"}"#, "version 9"),
+        ("tail", "{\"recipe\":\"echo\"}\0\0", "trailing"),
+        ("twice", r#"{"recipe":"echo","recipe":"echo"}"#, "duplicate"),
+        ("escape", r#"{"recipe":"../echo"}"#, "name"),
+        ("bom", "\u{feff}{\"recipe\":\"echo\"}", "JSON"),
+        ("deep", &deep, "recursion limit"),
+        ("large", &large, "larger than"),
+        ("half", r#"{"recipe":"ec"#, "too early"),
+        ("empty", "", "too early"),
+        (
+            "secret",
+            r#"{"recipe":"echo","timeout_sec":"hunter2"}"#,
+            "line 1 column",
+        ),
+    ];
+    for (name, content, _) in cases {
+        world.drop_in(&format!("{name}.json"), content);
+    }
+    for (name, content, expected) in cases {
+        let (file, reason) = refused(&world, name);
+        assert_eq!(
+            fs::read_to_string(file).unwrap(),
+            *content,
+            "{name} is kept as it was"
+        );
+        let why = reason["reason"].as_str().unwrap();
+        assert!(why.contains(expected), "{name}: {why}");
+        assert_eq!(reason["name"], *name);
+        assert!(!reason["hint"].as_str().unwrap().is_empty());
+        let told = world.run(&["status", name]);
+        told.ends_with(7);
+        assert!(told.stderr.contains(why), "{name}: {}", told.stderr);
+        assert_eq!(world.json(&["status", name])["code"], 7);
+    }
+    let (_, reason) = refused(&world, "secret");
+    assert!(!reason.to_string().contains("hunter2"), "{reason}");
+    let log = fs::read_to_string(world.root().join("watch.log")).unwrap();
+    assert!(!log.contains("hunter2"), "{log}");
+    watcher_has_looked(&world, "after-all-that");
+    assert_eq!(world.tasks().len(), 1);
+    box_is_clear(&world);
+}
+
+#[test]
+fn what_is_no_file_is_neither_opened_nor_followed() {
+    let world = world();
+    world.start_watcher();
+    let incoming = world.path("incoming");
+    let secret = world.root().join("secret.json");
+    fs::write(&secret, request("secret")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        incoming.join("pipe.json"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(incoming.join("socket.json")).unwrap();
+    symlink(&secret, incoming.join("link.json")).unwrap();
+    symlink("nowhere", incoming.join("dangling.json")).unwrap();
+    fs::create_dir_all(incoming.join("folder.json/deeper")).unwrap();
+    fs::write(incoming.join("folder.json/deeper/kept"), "kept").unwrap();
+    for (name, expected) in [
+        ("pipe", "FIFO"),
+        ("socket", "socket"),
+        ("link", "symbolic link"),
+        ("dangling", "symbolic link"),
+        ("folder", "folder"),
+    ] {
+        let (file, reason) = refused(&world, name);
+        let why = reason["reason"].as_str().unwrap();
+        assert!(why.contains(expected), "{name}: {why}");
+        world.run(&["status", name]).ends_with(7);
+        let kind = fs::symlink_metadata(&file).unwrap().file_type();
+        assert!(
+            match name {
+                "pipe" => kind.is_fifo(),
+                "socket" => kind.is_socket(),
+                "folder" => file.join("deeper/kept").exists(),
+                _ => kind.is_symlink(),
+            },
+            "{name}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&secret).unwrap(), request("secret"));
+    watcher_has_looked(&world, "after-all-that");
+    assert_eq!(world.tasks().len(), 1);
+    box_is_clear(&world);
+}
+
+#[test]
+fn an_incomplete_file_gets_its_time_and_is_then_refused() {
+    let world = world();
+    world.set("drop_patience_sec", "1000");
+    world.start_watcher();
+    world.drop_in("half.json", r#"{"recipe": "echo", "#);
+    watcher_has_looked(&world, "one");
+    watcher_has_looked(&world, "two");
+    assert!(world.path("incoming/half.json").exists());
+    // The patience of the running watcher changes with the settings.
+    world.set("drop_patience_sec", "0.05");
+    let (file, reason) = refused(&world, "half");
+    assert_eq!(fs::read_to_string(file).unwrap(), r#"{"recipe": "echo", "#);
+    assert!(reason["reason"].as_str().unwrap().contains("too early"));
+    // The next one of this name is a new drop, and then the name leads to its task.
+    world.drop_in("half.json", &request("whole"));
+    gives(&world, "half", "whole");
+    assert_eq!(world.json(&["status", "half"])["status"], "completed");
+}
+
+#[test]
+fn a_drop_replaced_between_two_looks_is_the_new_one() {
+    let world = world();
+    world.start_watcher();
+    world.drop_in("changed.json", r#"{"recipe": "echo", "input": "old"#);
+    watcher_has_looked(&world, "looked");
+    world.drop_in("changed.json", &request("new"));
+    gives(&world, "changed", "new");
+    assert_eq!(world.tasks().len(), 2);
+    assert!(names_in(&world.path("rejected")).is_empty());
+}
+
+#[test]
+fn a_name_written_over_and_over_is_never_taken_twice_and_never_lost() {
+    const TIMES: u64 = 100;
+    let world = world();
+    world.start_watcher();
+    for n in 0..TIMES {
+        world.drop_in("same.json", &request(n));
+    }
+    world.wait_until("the last one is admitted", || {
+        linked(&world, "same").is_some_and(|task| task.request()["input"] == TIMES - 1)
+    });
+    box_is_clear(&world);
+    let mut seen: Vec<u64> = world
+        .tasks()
+        .iter()
+        .map(|task| world.result_of(task)["output"].as_u64().unwrap())
+        .collect();
+    // One that met its successor while it was being taken is kept in rejected/, and never both.
+    for file in names_in(&world.path("rejected")) {
+        if !file.ends_with(".reason.json") {
+            let kept = read_json(&world.path("rejected").join(file));
+            seen.push(kept["input"].as_u64().unwrap());
+        }
+    }
+    let all = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), all, "one was taken twice: {seen:?}");
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_refused_in_time() {
+    let world = world();
+    world.set("drop_patience_sec", "0.1");
+    let path = world.path("incoming/shut.json");
+    fs::write(&path, request("shut")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    world.start_watcher();
+    // Root may read everything, so there it is a drop like any other.
+    if rustix::process::geteuid().is_root() {
+        gives(&world, "shut", "shut");
+    } else {
+        let (file, reason) = refused(&world, "shut");
+        assert!(reason["reason"].as_str().unwrap().contains("may not read"));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(fs::read_to_string(file).unwrap(), request("shut"));
+    }
+    watcher_has_looked(&world, "after");
+}
+
+/// A request that fits as it is dropped need not fit as it is stored, with name and session.
+#[test]
+fn a_drop_that_grows_too_large_when_stored_is_refused_and_stops_nobody() {
+    let world = world();
+    world.start_watcher();
+    let empty = request("").len();
+    let brim = request("x".repeat((1 << 20) - empty));
+    assert_eq!(brim.len(), 1 << 20);
+    world.drop_in("brim.json", &brim);
+    let (file, reason) = refused(&world, "brim");
+    assert!(reason["reason"].as_str().unwrap().contains("larger"));
+    assert!(fs::read_to_string(file).unwrap() == brim);
+    watcher_has_looked(&world, "after");
+    assert_eq!(world.tasks().len(), 1);
+    box_is_clear(&world);
+    world.wait_until("no hint is left", || {
+        names_in(&world.path("open"))
+            .iter()
+            .all(|name| name.starts_with('.'))
+    });
+}
+
+/// A folder that is not ours to write cannot be moved away by an ordinary user.
+#[test]
+fn a_drop_that_cannot_be_moved_stops_nobody() {
+    let world = world();
+    world.set("drop_patience_sec", "0");
+    let folder = world.path("incoming/fixed.json");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
+    world.start_watcher();
+    watcher_has_looked(&world, "one");
+    watcher_has_looked(&world, "two");
+    // It is nothing to stay for either.
+    world.run(&["watch", "--drain"]).succeeds();
+    let path = match folder.exists() {
+        true => folder,
+        // Root moves it all the same.
+        false => refused(&world, "fixed").0,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn drops_wait_in_the_box_while_there_is_no_room() {
+    let world = world();
+    world.set("min_free_bytes", "1000000000000000000");
+    world.start_watcher();
+    world.drop_in("patient.json", &request("patient"));
+    world.wait_until("the watcher says why it waits", || {
+        fs::read_to_string(world.root().join("watch.log")).is_ok_and(|log| log.contains("free"))
+    });
+    assert!(world.path("incoming/patient.json").exists());
+    assert!(world.tasks().is_empty());
+    assert!(names_in(&world.path("staging")).is_empty());
+    world.set("min_free_bytes", "0");
+    gives(&world, "patient", "patient");
+    assert_eq!(world.tasks().len(), 1);
+}
+
+/// A claim as a watcher leaves it that dies at a given point.
+fn claim(world: &World, id: &str, drop: Option<(&str, &str)>) {
+    let folder = world.path("staging").join(format!("{id}.claim"));
+    fs::create_dir(&folder).unwrap();
+    if let Some((name, content)) = drop {
+        fs::write(folder.join(name), content).unwrap();
+    }
+}
+
+fn new_id(n: u64) -> String {
+    let now = std::time::SystemTime::now();
+    let ms = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    TaskId::from_parts(u64::try_from(ms).unwrap() + n, 7).to_string()
+}
+
+#[test]
+fn half_done_admissions_are_finished_once_under_the_same_id() {
+    let world = world();
+    world.set("autostart", "false");
+    // Claimed, nothing more.
+    let claimed = new_id(0);
+    claim(
+        &world,
+        &claimed,
+        Some(("claimed.json", &request("claimed"))),
+    );
+    // Claimed, and the task half built.
+    let building = new_id(1);
+    claim(&world, &building, Some(("built.json", &request("built"))));
+    let half = world.path("staging").join(&building);
+    fs::create_dir_all(half.join("attempts")).unwrap();
+    fs::write(half.join("lock"), "").unwrap();
+    fs::write(half.join("request.json"), "{").unwrap();
+    fs::write(world.path("open").join(&building), "").unwrap();
+    // Published, the claim not yet removed and the name not yet linked.
+    let published = world.submit(&["echo", "--input", "\"published\""]);
+    let stored = published.read("request.json");
+    claim(&world, &published.id, Some(("published.json", &stored)));
+    // Moved out already.
+    claim(&world, &new_id(2), None);
+    // Claimed to be refused.
+    claim(&world, &new_id(3), Some(("wrong.json", "[]")));
+
+    world.start_watcher();
+    assert_eq!(gives(&world, "claimed", "claimed").id, claimed);
+    assert_eq!(gives(&world, "built", "built").id, building);
+    assert_eq!(gives(&world, "published", "published").id, published.id);
+    let (file, _) = refused(&world, "wrong");
+    assert_eq!(fs::read_to_string(file).unwrap(), "[]");
+    box_is_clear(&world);
+    let mut ran = runs(&world);
+    ran.sort();
+    let mut expected = vec![claimed, building, published.id];
+    expected.sort();
+    assert_eq!(ran, expected);
+    assert_eq!(world.tasks().len(), 3);
+}
+
+/// A finished task may be cleared before anybody saw that its drop was still claimed.
+#[test]
+fn a_cleared_task_does_not_come_back_from_its_claim() {
+    let world = world();
+    world.set("autostart", "false");
+    let task = world.submit(&["echo", "--input", "1"]);
+    claim(
+        &world,
+        &task.id,
+        Some(("once.json", &task.read("request.json"))),
+    );
+    world.run(&["runner", "--once", &task.id]).succeeds();
+    world.run(&["clear"]).succeeds();
+    world.run(&["watch", "--drain"]).succeeds();
+    assert_eq!(runs(&world), [task.id]);
+    assert!(world.tasks().is_empty());
+    box_is_clear(&world);
+}
+
+#[test]
+fn two_watchers_and_forty_drops_are_forty_tasks() {
+    let world = world();
+    world.start_watcher();
+    world.start_watcher();
+    for n in 0..40 {
+        world.drop_in(&format!("n{n}.json"), &request(n));
+    }
+    for n in 0..40 {
+        gives(&world, &format!("n{n}"), n);
+    }
+    let ids: Vec<String> = world.tasks().into_iter().map(|task| task.id).collect();
+    assert_eq!(ids.len(), 40);
+    let mut ran = runs(&world);
+    ran.sort();
+    assert_eq!(ran, ids);
+    box_is_clear(&world);
+    assert!(names_in(&world.path("rejected")).is_empty());
+    assert!(Path::new(&world.path("names/n39")).exists());
+}

@@ -1,0 +1,371 @@
+//! After a death: runners killed without mercy, and spools as a crash leaves them.
+//!
+//! Each crash point is a folder built by hand; a watcher is let loose on it and must bring it to
+//! the one true end. What cannot be read is kept, and the rest of the spool goes on.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::processes::is_alive;
+use crate::support::{Task, World, names_in, read_json};
+
+/// Appends its attempt's number to `starts` beside the task's folder of attempts.
+const NOTES_STARTS: &str =
+    "#!/bin/sh\necho $AGENTSPOOL_ATTEMPT >>\"$AGENTSPOOL_TASK_DIR/starts\"\n";
+
+fn quiet_world() -> World {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.set("cancel_grace_sec", "0.3");
+    world
+}
+
+/// A task that a test did not let anybody run yet.
+fn pending(world: &World, recipe: &str) -> Task {
+    world.submit(&[recipe])
+}
+
+/// The identity of this life of the machine, as the program writes it down.
+fn boot() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap();
+    let namespace: String = namespace
+        .to_string_lossy()
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
+    format!("{}/{namespace}", boot.trim())
+}
+
+/// Makes the start record of attempt 1 as the runner of some boot left it.
+fn make_start_record(task: &Task, boot: &str) -> PathBuf {
+    let attempt = task.path.join("attempts/1");
+    std::fs::create_dir(&attempt).unwrap();
+    let mark = format!(".1.{}", boot.replace('/', "-"));
+    std::fs::write(task.path.join("attempts").join(mark), "").unwrap();
+    attempt
+}
+
+fn write_json(path: &Path, value: &Value) {
+    std::fs::write(path, serde_json::to_string_pretty(value).unwrap()).unwrap();
+}
+
+#[track_caller]
+fn assert_lost(world: &World, task: &Task, attempt: u32) {
+    let result = world.result_of(task);
+    assert!(task.processes().is_empty(), "{}", world.describe());
+    assert_eq!(result["status"], "failed", "{result}");
+    assert_eq!(result["error"]["kind"], "lost", "{result}");
+    assert_eq!(result["exit_code"], Value::Null, "{result}");
+    assert_eq!(result["signal"], Value::Null, "{result}");
+    assert_eq!(result["attempt"], attempt, "{result}");
+}
+
+#[test]
+fn a_killed_runner_loses_its_task_and_leaves_nothing_running() {
+    let world = quiet_world();
+    // The first child stays in the group, the second in its session, the third leaves both.
+    world.recipe(
+        "family",
+        "#!/bin/sh\nsleep 1000 &\nenv -i sleep 1000 &\n\
+         (setsid sh -c 'trap \"\" TERM; touch ready; sleep 1000' &)\nwait\n",
+    );
+    let task = pending(&world, "family");
+    world.start_watcher();
+    world.wait_for_file(&task.work(1, "ready"));
+    let (runner, leader) = world.processes_of(&task, 1);
+    let without_environment = || {
+        let in_session = |pid: &i32| {
+            crate::support::processes::session_of(*pid) == Some(leader) && is_alive(*pid)
+        };
+        crate::support::all_pids()
+            .into_iter()
+            .filter(in_session)
+            .count()
+    };
+    world.wait_until("the whole family is there", || without_environment() >= 3);
+    world.signal(runner, Signal::KILL);
+    assert_lost(&world, &task, 1);
+    assert_eq!(without_environment(), 0, "{}", world.describe());
+    let run = task.run_file(1);
+    assert!(run["lost_at"].is_string(), "{run}");
+    world.wait_until("the status follows", || task.status()["status"] == "failed");
+}
+
+#[test]
+fn a_lost_task_is_tried_again_where_the_recipe_asks_for_it() {
+    let world = quiet_world();
+    // The folder is this recipe's own lock: two attempts at once would collide on it.
+    world.recipe_folder(
+        "again",
+        "on_lost = \"requeue\"\nmax_attempts = 3",
+        "#!/bin/sh\nexec 9>\"$AGENTSPOOL_TASK_DIR/own.lock\"\n\
+         flock -n 9 || echo overlap >>\"$AGENTSPOOL_TASK_DIR/overlaps\"\n\
+         echo $AGENTSPOOL_ATTEMPT >>\"$AGENTSPOOL_TASK_DIR/starts\"\n\
+         setsid sh -c 'trap \"\" TERM; sleep 1000' &\ntouch ready\nwait\n",
+    );
+    let task = pending(&world, "again");
+    world.start_watcher();
+    for attempt in 1..=3 {
+        world.wait_for_file(&task.work(attempt, "ready"));
+        let (runner, _) = world.processes_of(&task, attempt);
+        if attempt > 1 {
+            let status = task.status();
+            assert_eq!(status["attempt"], attempt, "{status}");
+        }
+        world.signal(runner, Signal::KILL);
+    }
+    assert_lost(&world, &task, 3);
+    assert_eq!(task.read("starts"), "1\n2\n3\n");
+    assert_eq!(task.read("overlaps"), "");
+    assert_eq!(task.attempts(), 3);
+}
+
+#[test]
+fn a_runner_told_to_stop_cancels_nothing() {
+    let world = quiet_world();
+    let script = "#!/bin/sh\necho $AGENTSPOOL_ATTEMPT >>\"$AGENTSPOOL_TASK_DIR/starts\"\n\
+                  [ $AGENTSPOOL_ATTEMPT = 2 ] && exit 0\ntouch ready\nsleep 1000\n";
+    world.recipe_folder("again", "on_lost = \"requeue\"", script);
+    world.recipe("once", script);
+    let (again, once) = (pending(&world, "again"), pending(&world, "once"));
+    world.start_watcher();
+    for task in [&again, &once] {
+        world.wait_for_file(&task.work(1, "ready"));
+        let (runner, _) = world.processes_of(task, 1);
+        world.signal(runner, Signal::TERM);
+    }
+    let result = world.result_of(&again);
+    assert_eq!(result["status"], "completed", "{result}");
+    assert_eq!(
+        (&result["attempt"], &result["exit_code"]),
+        (&json!(2), &json!(0))
+    );
+    assert_eq!(again.read("starts"), "1\n2\n");
+    assert_lost(&world, &once, 1);
+    assert!(!once.path.join("cancel").exists());
+}
+
+#[test]
+fn an_attempt_of_this_boot_that_told_nobody_never_ran_and_is_made_once() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let task = pending(&world, "notes");
+    make_start_record(&task, &boot());
+    world.start_watcher();
+    let result = world.result_of(&task);
+    assert_eq!(
+        (&result["status"], &result["attempt"]),
+        (&json!("completed"), &json!(1))
+    );
+    assert_eq!(task.read("starts"), "1\n");
+    assert_eq!(task.attempts(), 1);
+}
+
+#[test]
+fn an_attempt_of_another_boot_may_have_run_and_is_not_repeated() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let without_run = pending(&world, "notes");
+    make_start_record(&without_run, "00000000-0000-4000-8000-000000000000/1");
+    // The same with a run.json that names processes of that other life: a bare number is nobody.
+    let with_run = pending(&world, "notes");
+    let other = "00000000-0000-4000-8000-000000000000/1";
+    let attempt = make_start_record(&with_run, other);
+    let me = std::process::id();
+    write_json(
+        &attempt.join("run.json"),
+        &json!({
+            "v": 1, "task_id": with_run.id, "attempt": 1,
+            "runner": {"pid": me, "start": 1}, "child": {"pid": me, "start": 1},
+            "boot": other, "mark": "none", "started_at": "2024-05-01T10:00:00Z",
+            "deadline": "2024-05-01T10:05:00Z", "timeout_sec": 300.0,
+        }),
+    );
+    world.start_watcher();
+    for task in [&without_run, &with_run] {
+        assert_lost(&world, task, 1);
+        assert_eq!(task.read("starts"), "", "{}", world.describe());
+    }
+}
+
+#[test]
+fn a_number_that_now_belongs_to_somebody_else_is_left_alone() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let task = pending(&world, "notes");
+    let attempt = make_start_record(&task, &boot());
+    let mut bystander = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    write_json(
+        &attempt.join("run.json"),
+        &json!({
+            "v": 1, "task_id": task.id, "attempt": 1,
+            "runner": {"pid": bystander.id(), "start": 1},
+            "child": {"pid": bystander.id(), "start": 1},
+            "boot": boot(), "mark": "none", "started_at": "2024-05-01T10:00:00Z",
+            "deadline": "2024-05-01T10:05:00Z", "timeout_sec": 300.0,
+        }),
+    );
+    world.start_watcher();
+    assert_lost(&world, &task, 1);
+    assert!(is_alive(bystander.id() as i32));
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[test]
+fn a_result_counts_although_the_status_did_not_hear_of_it() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let task = pending(&world, "notes");
+    world.run(&["watch", "--drain"]).succeeds();
+    assert!(task.has_result());
+    // The moment between result and status, made again by hand.
+    let mut status = task.status();
+    status["status"] = json!("running");
+    for field in ["completed_at", "exit_code", "duration_seconds"] {
+        status[field] = Value::Null;
+    }
+    write_json(&task.path.join("status.json"), &status);
+    std::fs::write(world.path("open").join(&task.id), "").unwrap();
+    assert_eq!(world.json(&["status", &task.id])["status"], "completed");
+    world.start_watcher();
+    world.wait_until("the status is repaired", || {
+        task.status()["status"] == "completed"
+    });
+    assert_eq!(task.status()["exit_code"], 0);
+    world.wait_until("the hint is gone", || names_of(&world, "open").is_empty());
+    assert_eq!(task.read("starts"), "1\n");
+}
+
+fn names_of(world: &World, folder: &str) -> Vec<String> {
+    let mut names = names_in(&world.path(folder));
+    names.retain(|name| !name.starts_with('.'));
+    names
+}
+
+#[test]
+fn what_a_dead_submitter_left_stands_in_nobodys_way() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let model = pending(&world, "notes");
+    // Half built, with its lock free, its hints made: killed before the rename.
+    let dead = "task_01hzzzzzzzzzzzzzzzzzzzzzzz";
+    let litter = world.path("staging").join(dead);
+    std::fs::create_dir_all(litter.join("attempts")).unwrap();
+    for file in ["lock", "request.json"] {
+        std::fs::copy(model.path.join(file), litter.join(file)).unwrap();
+    }
+    std::fs::write(world.path("open").join(dead), "").unwrap();
+    let queue = world.path("sessions/chat/queue");
+    std::fs::create_dir_all(&queue).unwrap();
+    std::fs::write(queue.join(dead), "").unwrap();
+    // A hint without any task at all.
+    let nobody = "task_01hzzzzzzzzzzzzzzzzzzzzzy0";
+    std::fs::write(world.path("open").join(nobody), "").unwrap();
+    let behind = world.submit(&["notes", "--session-id", "chat"]);
+    world.start_watcher();
+    for task in [&model, &behind] {
+        assert_eq!(world.result_of(task)["status"], "completed");
+        assert_eq!(task.read("starts"), "1\n");
+    }
+    world.wait_until("both hints are gone", || {
+        names_of(&world, "open").is_empty()
+    });
+    assert_eq!(
+        names_of(&world, "sessions/chat/queue"),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        world.tasks().len(),
+        2,
+        "the half-built one never became a task"
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_kept_and_the_rest_goes_on() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let torn_request = pending(&world, "notes");
+    let newer = pending(&world, "notes");
+    let unknown = pending(&world, "notes");
+    let torn_status = pending(&world, "notes");
+    let torn_result = pending(&world, "notes");
+    let healthy = pending(&world, "notes");
+    std::fs::write(torn_request.path.join("request.json"), "{\"recipe\": \"no").unwrap();
+    let mut request = newer.request();
+    request["v"] = json!(2);
+    write_json(&newer.path.join("request.json"), &request);
+    let mut request = unknown.request();
+    request["colour"] = json!("blue");
+    write_json(&unknown.path.join("request.json"), &request);
+    std::fs::write(torn_status.path.join("status.json"), "{\"v\": 1, \"ta").unwrap();
+    std::fs::write(torn_result.path.join("result.json"), "{\"v\": 1, \"ok").unwrap();
+    let kept: Vec<(PathBuf, Vec<u8>)> = [
+        torn_request.path.join("request.json"),
+        newer.path.join("request.json"),
+        unknown.path.join("request.json"),
+        torn_result.path.join("result.json"),
+    ]
+    .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+    .into();
+
+    world.start_watcher();
+    for task in [&torn_status, &healthy] {
+        assert_eq!(world.result_of(task)["status"], "completed");
+        assert_eq!(task.read("starts"), "1\n");
+    }
+    world.wait_until("the torn status is whole again", || {
+        std::fs::read_to_string(torn_status.path.join("status.json"))
+            .is_ok_and(|text| text.contains("\"completed\""))
+    });
+    for (task, condition) in [
+        (&torn_request, "damaged"),
+        (&newer, "newer"),
+        (&unknown, "newer"),
+        (&torn_result, "damaged"),
+    ] {
+        world.wait_until(&format!("{} is told as {condition}", task.id), || {
+            world.json(&["status", &task.id])["condition"] == condition
+        });
+        assert_eq!(task.read("starts"), "", "{}", task.id);
+    }
+    for task in [&torn_request, &newer, &unknown] {
+        world.wait_until("its status file says so too", || {
+            read_json(&task.path.join("status.json"))["condition"].is_string()
+        });
+        assert_eq!(task.status()["status"], "pending");
+        assert!(!task.has_result());
+    }
+    for (path, bytes) in kept {
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{}", path.display());
+    }
+
+    // A person mends the request; the next look runs it.
+    let mended = healthy.read("request.json");
+    std::fs::write(torn_request.path.join("request.json"), mended).unwrap();
+    assert_eq!(world.result_of(&torn_request)["status"], "completed");
+}
+
+#[test]
+fn a_watcher_that_only_has_broken_tasks_may_leave() {
+    let world = World::new();
+    world.set("idle_exit_sec", "1");
+    world.recipe("notes", NOTES_STARTS);
+    world.set("autostart", "false");
+    let broken = pending(&world, "notes");
+    std::fs::write(broken.path.join("request.json"), "{").unwrap();
+    world.set("autostart", "true");
+    let task = pending(&world, "notes");
+    world.result_of(&task);
+    world.wait_until("the autostarted watcher leaves", || {
+        world.watcher_pids().is_empty()
+    });
+    assert!(!broken.has_result());
+}

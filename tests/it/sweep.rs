@@ -1,0 +1,492 @@
+//! What leaves a spool and when: ages, caps, litter, clocks, and who may sweep.
+//!
+//! Ages are made by settings of nothing and by files with an older date, never by waiting. Not the
+//! arithmetic of plans (unit tests of `sweeper/plan.rs`) and not `clear`. What is held: only
+//! finished tasks go, only by a clock that can be believed, and a dry run changes nothing.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use agentspool::task::TaskId;
+use serde_json::{Value, json};
+
+use crate::support::{Task, World, names_in, read_json};
+
+/// Finished tasks are due at once, and nothing happens by itself.
+fn world() -> World {
+    let world = World::new();
+    world.recipe("ok", "#!/bin/sh\necho fine\n");
+    world.recipe("bad", "#!/bin/sh\nexit 3\n");
+    world.set("autostart", "false");
+    world.set("cleanup_delay_sec", "0");
+    world
+}
+
+fn done(world: &World, recipe: &str) -> Task {
+    let task = world.submit(&[recipe]);
+    world.run(&["runner", "--once", &task.id]).succeeds();
+    assert!(task.has_result());
+    task
+}
+
+fn sweep(world: &World) -> Value {
+    let swept = world.json(&["sweep"]);
+    assert_eq!(swept["ok"], true, "{swept}");
+    swept
+}
+
+/// A pass that only makes the clock known.
+fn first_pass(world: &World) {
+    let swept = sweep(world);
+    assert_ne!(swept["only_recorded"], Value::Null, "{swept}");
+}
+
+/// Everything under a folder with its content, as one text.
+fn picture(folder: &Path) -> String {
+    let mut names = names_in(folder);
+    names.sort();
+    let mut text = String::new();
+    for name in names {
+        let path = folder.join(&name);
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let changed = metadata.modified().unwrap();
+        if metadata.is_dir() {
+            text += &format!("{}/ {changed:?}\n{}", path.display(), picture(&path));
+        } else if metadata.is_symlink() {
+            text += &format!("{} -> {:?}\n", path.display(), fs::read_link(&path));
+        } else {
+            text += &format!(
+                "{} {changed:?} {:?}\n",
+                path.display(),
+                fs::read(&path).unwrap()
+            );
+        }
+    }
+    text
+}
+
+fn date_back(path: &Path, by: Duration) {
+    let then = SystemTime::now() - by;
+    fs::File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn old_id(age: Duration) -> String {
+    let then = SystemTime::now() - age;
+    let ms = then.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    TaskId::from_parts(u64::try_from(ms.as_millis()).unwrap(), 9).to_string()
+}
+
+#[test]
+fn the_first_pass_only_records_and_the_second_removes() {
+    let world = world();
+    let (ok, bad) = (done(&world, "ok"), done(&world, "bad"));
+    let cancelled = world.submit(&["ok"]);
+    world.run(&["cancel", &cancelled.id]).succeeds();
+    first_pass(&world);
+    assert_eq!(world.tasks().len(), 3);
+    let clock = read_json(&world.path("sweep.json"));
+    for key in ["v", "wall", "boottime_sec", "boot"] {
+        assert_ne!(clock[key], Value::Null, "{key}");
+    }
+
+    let swept = sweep(&world);
+    assert_eq!(swept["only_recorded"], Value::Null);
+    assert_eq!(swept["task_ids"], json!([ok.id, cancelled.id]));
+    assert_eq!(swept["cleared"], 2);
+    assert!(swept["freed_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(world.only_task().id, bad.id);
+    world.run(&["status", &ok.id]).ends_with(7);
+
+    world.set("failed_cleanup_delay_sec", "0");
+    assert_eq!(sweep(&world)["task_ids"], json!([bad.id]));
+    assert!(world.tasks().is_empty());
+    assert!(names_in(&world.path("trash")).is_empty());
+}
+
+#[test]
+fn what_is_young_stays() {
+    let world = world();
+    world.set("cleanup_delay_sec", "3600");
+    let task = done(&world, "ok");
+    first_pass(&world);
+    assert_eq!(sweep(&world)["cleared"], 0);
+    assert_eq!(world.only_task().id, task.id);
+}
+
+#[test]
+fn the_keys_that_scripts_rely_on() {
+    let world = world();
+    let swept = sweep(&world);
+    let keys: Vec<&str> = swept
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "ok",
+            "dry_run",
+            "busy",
+            "only_recorded",
+            "cleared",
+            "task_ids",
+            "skipped",
+            "rejected",
+            "litter",
+            "names",
+            "sessions",
+            "freed_bytes",
+            "errors"
+        ]
+    );
+}
+
+#[test]
+fn caps_take_the_oldest_first() {
+    let world = world();
+    world.set("cleanup_delay_sec", "3600");
+    let tasks: Vec<Task> = (0..4).map(|_| done(&world, "ok")).collect();
+    first_pass(&world);
+    world.set("max_finished_tasks", "3");
+    assert_eq!(sweep(&world)["task_ids"], json!([tasks[0].id]));
+    world.set("max_finished_bytes", "1");
+    let rest: Vec<&str> = tasks[1..].iter().map(|task| task.id.as_str()).collect();
+    assert_eq!(sweep(&world)["task_ids"], json!(rest));
+}
+
+#[test]
+fn running_pending_and_held_tasks_are_never_touched() {
+    let world = world();
+    world.set("max_finished_tasks", "0");
+    let gate = world.root().join("gate");
+    let script = format!(
+        "#!/bin/sh\nwhile [ ! -e '{}' ]; do sleep 0.05; done\n",
+        gate.display()
+    );
+    world.recipe("gate", &script);
+    let running = world.submit(&["gate"]);
+    let mut runner = world
+        .command(&["runner", "--once", &running.id])
+        .spawn()
+        .unwrap();
+    world.wait_running(&running);
+    let pending = world.submit(&["ok"]);
+    let held = done(&world, "ok");
+    let lock = fs::File::open(held.path.join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    first_pass(&world);
+    let swept = sweep(&world);
+    assert_eq!(swept["cleared"], 0, "{swept}");
+    assert_eq!(swept["skipped"], json!([held.id]));
+    assert_eq!(world.tasks().len(), 3);
+    drop(lock);
+    assert_eq!(sweep(&world)["task_ids"], json!([held.id]));
+    fs::write(&gate, "").unwrap();
+    assert!(runner.wait().unwrap().success());
+    assert_eq!(running.result()["status"], "completed");
+    assert!(!pending.has_result());
+}
+
+#[test]
+fn names_go_with_their_tasks() {
+    let world = world();
+    let named = world.submit(&["ok", "--name", "report"]);
+    world.run(&["runner", "--once", &named.id]).succeeds();
+    let kept = world.submit(&["ok", "--name", "kept"]);
+    let nowhere = format!("../tasks/{}", old_id(DAY));
+    std::os::unix::fs::symlink(nowhere, world.path("names/dangling")).unwrap();
+    first_pass(&world);
+    let swept = sweep(&world);
+    assert_eq!(swept["task_ids"], json!([named.id]));
+    assert_eq!(swept["names"], 1);
+    assert_eq!(names_in(&world.path("names")), ["kept"]);
+    assert_eq!(world.json(&["status", "kept"])["task_id"], kept.id);
+}
+
+#[test]
+fn refused_drops_go_by_age() {
+    let world = world();
+    for id in [old_id(40 * DAY), old_id(20 * DAY)] {
+        let file = world.path("rejected").join(format!("{id}-x"));
+        fs::write(file.with_extension("json"), "[]").unwrap();
+        fs::write(file.with_extension("reason.json"), "{}").unwrap();
+    }
+    let folder = world
+        .path("rejected")
+        .join(format!("{}-dir.json", old_id(31 * DAY)));
+    fs::create_dir_all(folder.join("in")).unwrap();
+    first_pass(&world);
+    assert_eq!(sweep(&world)["rejected"], 3);
+    assert_eq!(names_in(&world.path("rejected")).len(), 2);
+    world.set("rejected_keep_sec", "86400");
+    assert_eq!(sweep(&world)["rejected"], 2);
+    assert!(names_in(&world.path("rejected")).is_empty());
+}
+
+#[test]
+fn litter_goes_when_nobody_holds_it() {
+    let world = world();
+    let staged = |name: &str, lock: bool| {
+        let folder = world.path("staging").join(name);
+        fs::create_dir_all(folder.join("attempts")).unwrap();
+        if lock {
+            fs::write(folder.join("lock"), "").unwrap();
+        }
+        folder
+    };
+    let dead = old_id(Duration::ZERO);
+    let (held, young, aged) = (old_id(DAY), old_id(2 * DAY), old_id(3 * DAY));
+    staged(&dead, true);
+    fs::write(world.path("open").join(&dead), "").unwrap();
+    let lock = fs::File::open(staged(&held, true).join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    staged(&young, false);
+    let folder = staged(&aged, false);
+    fs::remove_dir(folder.join("attempts")).unwrap();
+    date_back(&folder, DAY);
+    // A drop in its claim is somebody's, however old.
+    let claim = world
+        .path("staging")
+        .join(format!("{}.claim", old_id(4 * DAY)));
+    fs::create_dir(&claim).unwrap();
+    fs::write(claim.join("x.json"), "{").unwrap();
+    date_back(&claim, DAY);
+    fs::create_dir_all(
+        world
+            .path("trash")
+            .join(format!("{}.00000000/in", old_id(DAY))),
+    )
+    .unwrap();
+
+    first_pass(&world);
+    sweep(&world);
+    let mut left = names_in(&world.path("staging"));
+    left.sort();
+    let mut expected = vec![
+        held,
+        young,
+        claim.file_name().unwrap().to_str().unwrap().to_owned(),
+    ];
+    expected.sort();
+    assert_eq!(left, expected);
+    assert!(names_in(&world.path("trash")).is_empty());
+    assert!(!world.path("open").join(dead).exists(), "its hint is left");
+    drop(lock);
+    sweep(&world);
+    assert_eq!(names_in(&world.path("staging")).len(), 2);
+}
+
+#[test]
+fn unused_sessions_go_and_their_queues_never() {
+    let world = world();
+    world.set("session_keep_sec", "86400");
+    let session = |name: &str| {
+        let folder = world.path("sessions").join(name);
+        fs::create_dir_all(folder.join("queue")).unwrap();
+        fs::create_dir_all(folder.join("state")).unwrap();
+        fs::write(folder.join("state/memory"), "x").unwrap();
+        folder
+    };
+    let age = |folder: &Path| {
+        for below in ["state/memory", "state", "queue", ""] {
+            date_back(&folder.join(below), 2 * DAY);
+        }
+    };
+    let (idle, waiting, used) = (session("idle"), session("waiting"), session("used"));
+    let task = world.submit(&["ok", "--session-id", "waiting"]);
+    for folder in [&idle, &waiting, &used] {
+        age(folder);
+    }
+    fs::write(used.join("state/memory"), "used today").unwrap();
+    first_pass(&world);
+    assert_eq!(sweep(&world)["sessions"], 1);
+    let mut left = names_in(&world.path("sessions"));
+    left.sort();
+    assert_eq!(left, ["used", "waiting"]);
+    assert_eq!(
+        fs::read_to_string(waiting.join("state/memory")).unwrap(),
+        "x"
+    );
+    world.run(&["runner", "--once", &task.id]).succeeds();
+}
+
+#[test]
+fn a_clock_that_disagrees_removes_nothing_and_ages_begin_anew() {
+    for years in [1, -1] {
+        let world = world();
+        world.set("cleanup_delay_sec", "600");
+        let task = done(&world, "ok");
+        first_pass(&world);
+        // As if the last pass had seen a clock that went wrong or was put right since.
+        let mut clock = read_json(&world.path("sweep.json"));
+        let wall = clock["wall"].as_str().unwrap();
+        let year: i32 = wall[..4].parse().unwrap();
+        clock["wall"] = format!("{}-06-01T00:00:00.000Z", year + years).into();
+        fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
+        // And as if the task had ended a day ago by the clock of now.
+        let ended = date_result_back(&world, &task);
+
+        let swept = sweep(&world);
+        assert_eq!(
+            swept["only_recorded"], "the clock jumped since the last pass",
+            "{years} years"
+        );
+        assert_eq!(swept["cleared"], 0);
+        let swept = sweep(&world);
+        assert_eq!(
+            (&swept["only_recorded"], &swept["cleared"]),
+            (&Value::Null, &json!(0))
+        );
+        assert!(
+            task.has_result(),
+            "its age began with the jump, not at {ended}"
+        );
+        let clock = read_json(&world.path("sweep.json"));
+        assert_ne!(clock["ages_from"], Value::Null, "{clock}");
+        world.set("cleanup_delay_sec", "0");
+        assert_eq!(sweep(&world)["cleared"], 1);
+    }
+}
+
+/// Makes a finished task look a day old to the clock, in its id's order of things as well.
+fn date_result_back(world: &World, task: &Task) -> String {
+    let mut ended = String::new();
+    for file in ["result.json", "status.json"] {
+        let path = task.path.join(file);
+        let mut value = read_json(&path);
+        let at = value["completed_at"].as_str().unwrap().to_owned();
+        let year: i32 = at[..4].parse().unwrap();
+        ended = format!("{}-01-01T00:00:00.000Z", year - 1);
+        value["completed_at"] = ended.clone().into();
+        fs::write(path, value.to_string()).unwrap();
+    }
+    let _ = world;
+    ended
+}
+
+#[test]
+fn another_boot_or_no_record_only_records() {
+    let world = world();
+    let task = done(&world, "ok");
+    first_pass(&world);
+    let mut clock = read_json(&world.path("sweep.json"));
+    clock["boot"] = "00000000-0000-0000-0000-000000000000".into();
+    fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
+    first_pass(&world);
+    fs::write(world.path("sweep.json"), "{ torn").unwrap();
+    first_pass(&world);
+    assert!(task.has_result());
+    assert_eq!(sweep(&world)["cleared"], 1);
+}
+
+#[test]
+fn of_two_sweeps_one_is_busy() {
+    let world = world();
+    let task = done(&world, "ok");
+    first_pass(&world);
+    let lock = fs::File::open(world.path("sweep.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let swept = sweep(&world);
+    assert_eq!(
+        (&swept["busy"], &swept["cleared"]),
+        (&json!(true), &json!(0))
+    );
+    let told = world.run(&["sweep"]);
+    told.succeeds();
+    assert_eq!(told.stdout, "Another sweep is at it\n");
+    assert!(task.has_result());
+    drop(lock);
+    assert_eq!(sweep(&world)["cleared"], 1);
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_says_what_would_go() {
+    let world = world();
+    let task = done(&world, "ok");
+    let named = world.submit(&["ok", "--name", "n"]);
+    world.run(&["runner", "--once", &named.id]).succeeds();
+    let grave = format!("{}.00000000", old_id(DAY));
+    first_pass(&world);
+    fs::create_dir(world.path("trash").join(grave)).unwrap();
+    let before = picture(world.spool());
+    let dry = world.json(&["sweep", "--dry-run"]);
+    let told = world.run(&["sweep", "--dry-run"]);
+    assert_eq!(picture(world.spool()), before);
+    assert_eq!(dry["dry_run"], true);
+    assert_eq!(dry["task_ids"], json!([task.id, named.id]));
+    for id in [&task.id, &named.id] {
+        assert!(
+            told.stdout.contains(&format!("would clear {id}")),
+            "{}",
+            told.stdout
+        );
+    }
+    let real = sweep(&world);
+    assert_eq!(real["task_ids"], dry["task_ids"]);
+    assert_eq!(real["litter"], dry["litter"]);
+    assert_eq!(real["names"], dry["names"]);
+}
+
+#[test]
+fn a_dry_run_of_a_new_spool_leaves_no_trace() {
+    let world = world();
+    done(&world, "ok");
+    let before = picture(world.spool());
+    world.run(&["sweep", "--dry-run"]).succeeds();
+    assert_eq!(picture(world.spool()), before);
+}
+
+#[test]
+fn a_watcher_sweeps_by_itself() {
+    let world = world();
+    world.set("sweep_every_sec", "1");
+    let task = done(&world, "ok");
+    world.start_watcher();
+    world.wait_until("the task is swept", || !task.path.exists());
+    assert!(world.path("sweep.json").exists());
+}
+
+/// Nobody sweeps what nobody understands: the status may say `completed`, the truth is the result.
+#[test]
+fn a_task_whose_result_cannot_be_read_is_kept() {
+    let world = world();
+    world.set("max_finished_tasks", "0");
+    for damage in ["", "{\"v\": 1, \"ta", "[]", "{\"v\": 99}"] {
+        let task = done(&world, "ok");
+        fs::write(task.path.join("result.json"), damage).unwrap();
+        sweep(&world);
+        let swept = sweep(&world);
+        assert_eq!(swept["only_recorded"], Value::Null);
+        assert_eq!(swept["cleared"], 0, "{damage:?}");
+        assert_eq!(task.read("result.json"), damage);
+    }
+    assert_eq!(world.tasks().len(), 4);
+}
+
+#[test]
+fn a_task_without_status_is_swept_by_its_result() {
+    let world = world();
+    let task = done(&world, "ok");
+    fs::remove_file(task.path.join("status.json")).unwrap();
+    first_pass(&world);
+    assert_eq!(sweep(&world)["task_ids"], json!([task.id]));
+}
+
+/// A file of a task that is not what it should be stops neither the pass nor the others.
+#[test]
+fn one_broken_task_does_not_stop_the_sweep() {
+    let world = world();
+    let broken = done(&world, "ok");
+    fs::remove_file(broken.path.join("lock")).unwrap();
+    fs::create_dir(broken.path.join("lock")).unwrap();
+    let whole = done(&world, "ok");
+    first_pass(&world);
+    let swept = world.json(&["sweep"]);
+    assert!(!whole.path.exists(), "{swept}");
+    assert!(broken.path.exists());
+}

@@ -1,0 +1,257 @@
+//! Disks that are full, out of inodes, or read-only: the truth is kept and service comes back.
+//!
+//! On a tmpfs and on an ext4 of their own (root). What is held: a task that was not accepted leaves
+//! nothing, one that ran gets its true result however full the disk is, and once there is room
+//! again everything goes on by itself.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::mount::{Mount, fill_bytes, fill_inodes};
+use crate::support::{World, names_in};
+
+const SIZE: u64 = 8 << 20;
+
+/// The same on each kind of disk; no floor hides the case.
+fn on_each_disk(inodes: u64, test: impl Fn(&Mount, &World)) {
+    for mount in [Mount::tmpfs(SIZE, inodes), Mount::ext4(SIZE, inodes)] {
+        println!("on {}", mount.what());
+        let world = world_on(&mount);
+        world.set("min_free_bytes", "0");
+        world.set("min_free_inodes", "0");
+        test(&mount, &world);
+    }
+}
+
+fn world_on(mount: &Mount) -> World {
+    let world = World::at(&mount.path());
+    world.run(&["init"]).succeeds();
+    world.set("rescan_sec", "0.3");
+    world.set("autostart", "false");
+    world.recipe("ok", "#!/bin/sh\necho fine\n");
+    world
+}
+
+/// No task, and nothing that was going to be one.
+#[track_caller]
+fn nothing_half_made(world: &World, tasks: usize) {
+    assert_eq!(world.tasks().len(), tasks, "{}", world.describe());
+    assert!(
+        names_in(&world.path("staging")).is_empty(),
+        "{}",
+        world.describe()
+    );
+    let open = names_in(&world.path("open"));
+    let open = open.iter().filter(|name| !name.starts_with('.')).count();
+    assert_eq!(open, tasks, "{}", world.describe());
+}
+
+#[track_caller]
+fn refused(world: &World) {
+    let ran = world.run(&["submit", "--recipe", "ok"]);
+    ran.ends_with(8);
+    assert_eq!(ran.stdout, "");
+    assert!(
+        ran.stderr.lines().next().unwrap().contains("not accepted"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(world.json(&["submit", "--recipe", "ok"])["code"], 8);
+}
+
+#[test]
+fn below_the_floor_nothing_is_accepted_and_the_floor_is_named() {
+    let mount = Mount::tmpfs(SIZE, 500);
+    let world = world_on(&mount);
+    for (mends, floor) in [("min_free_bytes", "16777216"), ("min_free_inodes", "1000")] {
+        let ran = world.run(&["submit", "--recipe", "ok"]);
+        ran.ends_with(8);
+        for word in [floor, mends, "free"] {
+            assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
+        }
+        nothing_half_made(&world, 0);
+        world.set(mends, "0");
+    }
+    world.submit(&["ok"]);
+    nothing_half_made(&world, 1);
+}
+
+#[test]
+fn a_full_disk_accepts_nothing_until_there_is_room() {
+    on_each_disk(1000, |_, world| {
+        let ballast = fill_bytes(world.root());
+        refused(world);
+        nothing_half_made(world, 0);
+        // With every bit of room more it fails one step later, and leaves as little.
+        let mut size = fs::metadata(&ballast).unwrap().len();
+        let file = fs::File::options().write(true).open(&ballast).unwrap();
+        let accepted = loop {
+            size = size.checked_sub(1024).unwrap();
+            file.set_len(size).unwrap();
+            file.sync_all().unwrap();
+            let object = world.json(&["submit", "--recipe", "ok"]);
+            if object["ok"] == true {
+                break world.task(object["task_id"].as_str().unwrap());
+            }
+            assert_eq!(object["code"], 8, "{object}");
+            nothing_half_made(world, 0);
+        };
+        nothing_half_made(world, 1);
+        drop(file);
+        fs::remove_file(&ballast).unwrap();
+        world.run(&["watch", "--drain"]).succeeds();
+        assert_eq!(accepted.result()["output"], "fine");
+    });
+}
+
+#[test]
+fn without_inodes_nothing_is_accepted_and_nothing_is_started() {
+    on_each_disk(400, |_, world| {
+        let mut files = fill_inodes(world.root());
+        refused(world);
+        nothing_half_made(world, 0);
+        let accepted = loop {
+            fs::remove_file(files.pop().unwrap()).unwrap();
+            let object = world.json(&["submit", "--recipe", "ok"]);
+            if object["ok"] == true {
+                break world.task(object["task_id"].as_str().unwrap());
+            }
+            assert_eq!(object["code"], 8, "{object}");
+            nothing_half_made(world, 0);
+        };
+        // The same for the start: one step further each time, and never begun for nothing.
+        files.extend(fill_inodes(world.path("recipes").as_path()));
+        let mut failed = 0;
+        while world.run(&["runner", "--once", &accepted.id]).code != 0 {
+            failed += 1;
+            assert!(!accepted.has_result());
+            assert_eq!(accepted.attempts(), 0, "{}", world.describe());
+            assert_eq!(world.json(&["status", &accepted.id])["status"], "pending");
+            fs::remove_file(files.pop().unwrap()).unwrap();
+        }
+        assert!(failed > 2, "it never failed, so nothing was tested");
+        let result = accepted.result();
+        assert_eq!(
+            (&result["output"], &result["attempt"]),
+            (&json!("fine"), &json!(1))
+        );
+    });
+}
+
+#[test]
+fn a_task_that_fills_the_disk_gets_its_true_result() {
+    on_each_disk(1000, |mount, world| {
+        world.set("max_concurrent", "1");
+        // Much output first, which will not fit into the result any more.
+        let script = "#!/bin/sh\nhead -c 300000 /dev/zero | tr '\\0' 'a'\n\
+             cat /dev/zero > big 2>/dev/null\nsync\ncat /dev/zero >> big 2>/dev/null\n\
+             cat > /dev/null\nexit 7\n";
+        world.recipe("glutton", script);
+        let watcher = world.start_watcher();
+        let glutton = world.submit(&["glutton"]);
+        world.wait_running(&glutton);
+        // Accepted while there may or may not be room; what is accepted will run.
+        let next = world.json(&["submit", "--recipe", "ok"]);
+        let result = world.result_of(&glutton);
+        assert_eq!(result["exit_code"], 7, "{} {result}", mount.what());
+        assert_eq!(result["error"]["kind"], "exit");
+        assert_eq!(result["output_truncated"], true);
+        assert_eq!(result["output"], Value::Null);
+        assert_eq!(result["output_file"], "attempts/1/stdout.log");
+        assert_eq!(glutton.read("attempts/1/stdout.log").len(), 300_000);
+        assert_eq!(world.json(&["status", &glutton.id])["status"], "failed");
+        assert_eq!(world.json(&["wait", &glutton.id])["code"], 3);
+        // What the result did not need of its reserve is free again.
+        let ballast = fill_bytes(world.root());
+        refused(world);
+
+        // Made room: the same watcher goes on.
+        fs::remove_file(ballast).unwrap();
+        fs::remove_file(glutton.path.join("attempts/1/work/big")).unwrap();
+        world.wait_until("the disk takes tasks again", || {
+            world.json(&["submit", "--recipe", "ok"])["ok"] == true
+        });
+        if next["ok"] == true {
+            let next = world.task(next["task_id"].as_str().unwrap());
+            assert_eq!(world.result_of(&next)["output"], "fine");
+            assert_eq!(next.result()["attempt"], 1);
+        }
+        for task in world.tasks() {
+            world.result_of(&task);
+        }
+        assert!(
+            world
+                .watcher_pids()
+                .contains(&i32::try_from(watcher).unwrap())
+        );
+        assert_eq!(glutton.result(), result);
+    });
+}
+
+/// Its log lies in the spool, so on a full disk it cannot even say what is wrong.
+#[test]
+fn an_autostarted_watcher_outlives_a_full_disk() {
+    on_each_disk(1000, |_, world| {
+        world.set("autostart", "true");
+        let first = world.submit(&["ok"]);
+        world.result_of(&first);
+        let watchers = world.watcher_pids();
+        // One that waits for a slot, and then for room.
+        let gate = world.root().join("gate");
+        let script = format!(
+            "#!/bin/sh\nwhile [ ! -e '{}' ]; do sleep 0.05; done\n",
+            gate.display()
+        );
+        world.recipe("gate", &script);
+        world.set("max_concurrent", "1");
+        let gated = world.submit(&["gate"]);
+        world.wait_running(&gated);
+        let waiting = world.submit(&["ok"]);
+        let log = world.path("watchers/log");
+        let ballast = fill_bytes(world.root());
+        // To the last byte of the log's own last block.
+        while fs::File::options()
+            .append(true)
+            .open(&log)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, b"\n"))
+            .is_ok()
+        {}
+        fs::rename(&ballast, &gate).unwrap();
+        assert_eq!(world.result_of(&gated)["status"], "completed");
+        fs::remove_file(&gate).unwrap();
+        let result = world.result_of(&waiting);
+        assert_eq!(
+            (&result["output"], &result["attempt"]),
+            (&json!("fine"), &json!(1))
+        );
+        assert_eq!(world.watcher_pids(), watchers);
+    });
+}
+
+#[test]
+fn a_read_only_spool_can_be_read() {
+    on_each_disk(1000, |mount, world| {
+        let task = world.submit(&["ok"]);
+        world.run(&["runner", "--once", &task.id]).succeeds();
+        let pending = world.submit(&["ok", "--name", "later"]);
+        mount.remount("ro");
+        refused(world);
+        let told = world.run(&["submit", "--recipe", "ok"]).stderr;
+        assert!(told.contains("Read-only file system"), "{told}");
+        assert_eq!(world.json(&["list"])["total"], 2);
+        assert_eq!(world.json(&["status", &task.id])["status"], "completed");
+        assert_eq!(world.json(&["status", "later"])["status"], "pending");
+        let result = world.run(&["result", &task.id]);
+        result.succeeds();
+        assert_eq!(result.stdout, "fine\n");
+        world.run(&["logs", &task.id]).succeeds();
+        world.run(&["wait", &task.id]).succeeds();
+        world.run(&["cancel", &pending.id]).ends_with(8);
+        world.run(&["sweep"]).ends_with(8);
+        world.run(&["sweep", "--dry-run"]).succeeds();
+        mount.remount("rw");
+        world.run(&["watch", "--drain"]).succeeds();
+        assert_eq!(pending.result()["status"], "completed");
+    });
+}
