@@ -28,6 +28,7 @@ mod recipe;
 mod recover;
 mod removed;
 mod result;
+mod schema;
 mod session;
 mod status;
 mod stop;
