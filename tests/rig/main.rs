@@ -14,3 +14,4 @@ mod support;
 
 mod disk;
 mod mount;
+mod page;
