@@ -3,10 +3,10 @@
 //! Neither retention settings nor the sweeper's clock check apply. Plans first, so that `--dry-run`
 //! says exactly what would be done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentspool::clock;
-use agentspool::spool::Spool;
+use agentspool::spool::{IoError, Spool};
 use agentspool::sweeper::remove_task;
 use agentspool::task::{Status, TaskId};
 use serde_json::json;
@@ -17,6 +17,11 @@ use super::cancel::cancel;
 use super::exit_code::ExitCode;
 use super::interrupt::Interrupt;
 use super::report::CliError;
+
+/// Whoever finished a task holds it for a moment after its result stands; `wait` has returned by
+/// then, and a person who clears next means that task too.
+const SETTLING: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What is to be done.
 #[derive(Default)]
@@ -40,13 +45,15 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
         cancel(&spool, *id, true, &interrupt)?;
     }
     let (mut cleared, mut skipped, mut freed_bytes) = (Vec::new(), Vec::new(), 0);
+    let patience = Instant::now() + SETTLING;
     for id in plan.cancel.into_iter().chain(plan.remove) {
-        match remove_task(&spool, id) {
-            Ok(Some(bytes)) => {
+        match remove(&spool, id, patience) {
+            Ok(Removed::Freed(bytes)) => {
                 cleared.push(id);
                 freed_bytes += bytes;
             }
-            Ok(None) => skipped.push(id),
+            Ok(Removed::Held) => skipped.push(id),
+            Ok(Removed::Gone) => {}
             Err(error) if error.is_denied() => {
                 context.out.note(format!("note: {error}"));
                 skipped.push(id);
@@ -74,6 +81,29 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
         }
     }
     Ok(ExitCode::Done)
+}
+
+/// What became of one task.
+enum Removed {
+    Freed(u64),
+    Held,
+    /// Somebody else removed it.
+    Gone,
+}
+
+fn remove(spool: &Spool, id: TaskId, patience: Instant) -> Result<Removed, IoError> {
+    loop {
+        if let Some(bytes) = remove_task(spool, id)? {
+            return Ok(Removed::Freed(bytes));
+        }
+        if spool.task(id)?.is_none() {
+            return Ok(Removed::Gone);
+        }
+        if Instant::now() >= patience {
+            return Ok(Removed::Held);
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 fn plan(spool: &Spool, args: &ClearArgs) -> Result<Plan, CliError> {

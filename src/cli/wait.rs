@@ -38,8 +38,8 @@ enum Awaited {
 pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliError> {
     let spool = context.open_spool()?;
     let wake = Wake::for_waiting(&spool)?;
-    let interrupt = Interrupt::listen()?;
     let mut awaited = chosen(&spool, args)?;
+    let interrupt = Interrupt::listen()?;
     if awaited.is_empty() {
         context.out.note("nothing to wait for");
     }
@@ -80,6 +80,10 @@ fn chosen(spool: &Spool, args: &WaitArgs) -> Result<Vec<Awaited>, CliError> {
             let Some(task) = spool.task(id)? else {
                 continue;
             };
+            // The hint of a task that has just ended may still be there.
+            if task.has_result()? {
+                continue;
+            }
             let session = task.request().ok().and_then(|request| request.session_id);
             if args.session.is_none() || session == args.session {
                 open.push(Awaited::Open(id));
