@@ -14,6 +14,8 @@ mod support;
 
 mod first;
 mod idle;
+mod readme;
+mod reference;
 mod removed;
 mod terminal;
 
