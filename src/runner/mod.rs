@@ -1,6 +1,6 @@
 //! The runner: holds one task's lock and supervises one attempt of it.
 //!
-//! Not the one who chooses what runs (`watcher/`). [`Runner::run_task`] tells the whole story of a
+//! Not the one who chooses what runs (`watcher/`). `Runner::run_task` tells the whole story of a
 //! task: take a slot, take the turn, take the lock, look, execute, finish. Invariants: nothing runs
 //! without the lock held and the start recorded; the lock is kept until the result is on the disk;
 //! before the result nothing of the attempt is alive.
