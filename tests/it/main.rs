@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod autostart;
 mod first;
 mod recover;
 mod session;
