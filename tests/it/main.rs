@@ -14,6 +14,7 @@ mod support;
 
 mod autostart;
 mod first;
+mod limits;
 mod recover;
 mod session;
 mod stop;
