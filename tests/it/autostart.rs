@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::support::processes::{is_alive, session_of};
+use crate::support::processes::session_of;
 use crate::support::{PROGRAM, Task, World, names_in};
 
 /// A world with a recipe `notes` that appends a line to the file it returns.
@@ -23,10 +23,24 @@ fn noting_world() -> (World, PathBuf) {
     (world, log)
 }
 
-/// The watchers whose process lives: a killed one leaves its file until the next one comes.
+/// The watchers whose file is locked, which is what `submit` goes by: a process that was just
+/// killed may hold its files a moment longer than it can be seen.
 fn living(world: &World) -> Vec<i32> {
-    let mut pids = world.watcher_pids();
-    pids.retain(|pid| is_alive(*pid));
+    let folder = world.path("watchers");
+    let mut pids = Vec::new();
+    for name in names_in(&folder) {
+        if !name.ends_with(".json") || name.starts_with('.') {
+            continue;
+        }
+        let Ok(file) = std::fs::File::open(folder.join(&name)) else {
+            continue;
+        };
+        if file.try_lock_shared().is_err() {
+            let text = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
+            let watcher: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            pids.extend(watcher["pid"].as_i64().map(|pid| pid as i32));
+        }
+    }
     pids
 }
 

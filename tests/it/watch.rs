@@ -176,6 +176,36 @@ fn the_limit_of_a_recipe_holds_over_two_watchers_and_delays_no_other_recipe() {
     assert_never_more_than(&world, 2);
 }
 
+/// The places of tasks that began under a higher limit count as well.
+#[test]
+fn a_lowered_limit_holds_while_earlier_tasks_still_run() {
+    let world = quiet_world();
+    world.set("max_concurrent", "3");
+    let root = world.root().display().to_string();
+    world.recipe("counts", &counting(&world));
+    world.recipe(
+        "long",
+        &format!(
+            "#!/bin/sh\nmkdir {root}/running/$AGENTSPOOL_TASK_ID\ntouch ready\n\
+             while [ ! -e go ]; do sleep 0.01; done\nrmdir {root}/running/$AGENTSPOOL_TASK_ID\n"
+        ),
+    );
+    let long = submit_many(&world, "long", 3);
+    world.start_watcher();
+    for task in &long {
+        world.wait_for_file(&task.work(1, "ready"));
+    }
+    world.set("max_concurrent", "2");
+    let short = submit_many(&world, "counts", 3);
+    for task in &long {
+        std::fs::write(task.work(1, "go"), "").unwrap();
+        world.result_of(task);
+        wait_for_rescans(&world, 2);
+    }
+    assert_each_ran_once(&world, &short);
+    assert_never_more_than(&world, 2);
+}
+
 #[test]
 fn one_at_a_time_is_first_come_first_served() {
     let world = quiet_world();
@@ -206,9 +236,10 @@ fn kib(pid: i32, field: &str) -> u64 {
 /// Counts the rescans a watcher makes: at each one it reads the settings again.
 fn wait_for_rescans(world: &World, count: u32) {
     for n in 0..count {
-        let limit = if n % 2 == 0 { "4" } else { "5" };
+        // A setting that changes nothing here.
+        let other = if n % 2 == 0 { "400" } else { "500" };
         let before = said(world, "settings read again");
-        world.set("max_concurrent", limit);
+        world.set("session_keep_sec", other);
         world.wait_until("the settings are read again", || {
             said(world, "settings read again") > before
         });
