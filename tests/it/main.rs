@@ -12,9 +12,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod autostart;
 mod first;
 mod idle;
 mod incoming;
+mod limits;
 mod readme;
 mod recover;
 mod reference;
@@ -23,6 +25,7 @@ mod session;
 mod stop;
 mod sweep;
 mod terminal;
+mod watch;
 
 #[test]
 fn every_file_is_a_module() {
