@@ -62,16 +62,19 @@ impl TaskLock {
             return Ok(None);
         }
         let freed_bytes = disk_bytes(self.task.path());
-        if let Some(status) = self.task.status_file() {
-            if let Some(task_name) = &status.name {
-                spool.unlink_name(task_name, self.task.id)?;
-            }
-            spool.remove_hints(self.task.id, status.session_id.as_ref())?;
-        }
+        let id = self.task.id;
         // A watcher that died after publishing left the claim on its drop, and that one would be
         // replayed.
-        spool.forget_drop(self.task.id)?;
-        spool.discard(&self.task)?;
+        spool.forget_drop(id)?;
+        let grave = spool.bury(&self.task)?;
+        // Only now: where the task may not be removed, its name must go on leading to it.
+        if let Some(status) = self.task.status_file() {
+            if let Some(task_name) = &status.name {
+                spool.unlink_name(task_name, id)?;
+            }
+            spool.remove_hints(id, status.session_id.as_ref())?;
+        }
+        spool.folder(name::TRASH)?.remove_tree(&grave)?;
         Ok(Some(Removal { freed_bytes }))
     }
 }
@@ -79,12 +82,18 @@ impl TaskLock {
 impl Spool {
     /// Takes a task's folder out of `tasks/` in one step, then removes it.
     pub(super) fn discard(&self, task: &TaskDir) -> IoResult<()> {
+        let grave = self.bury(task)?;
+        self.remove_hints(task.id, None)?;
+        self.folder(name::TRASH)?.remove_tree(&grave)
+    }
+
+    /// The one step: from here on the task is gone, and what follows may be done by anybody.
+    fn bury(&self, task: &TaskDir) -> IoResult<String> {
         let trash = self.folder(name::TRASH)?;
         let grave = format!("{}.{:08x}", task.id, random_bits() as u32);
         self.folder(name::TASKS)?
             .rename_new(task.id.to_string(), &trash, &grave)?;
-        self.remove_hints(task.id, None)?;
-        trash.remove_tree(&grave)
+        Ok(grave)
     }
 
     /// Whether a task was removed and its folder still lies in the trash.
