@@ -13,4 +13,5 @@
 mod support;
 
 mod disk;
+mod group;
 mod mount;
