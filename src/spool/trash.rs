@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 use super::claim::TaskLock;
-use super::durable::{IoError, IoResult, absent_is_none};
+use super::durable::{Dir, IoError, IoResult, absent_is_none};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
-use super::store::{ReadError, TaskDir};
+use super::store::{ReadError, TaskDir, ids_in};
 use crate::clock::BootId;
 use crate::task::{Name, Status, TaskId, Timestamp};
 
@@ -278,7 +278,7 @@ impl Spool {
             };
             let mut last = dir.own_stat()?.st_mtime;
             if let Some(queue) = dir.find_dir(name::QUEUE)? {
-                if !queue.is_empty()? {
+                if self.has_open_task(&queue)? {
                     continue;
                 }
                 last = last.max(queue.own_stat()?.st_mtime);
@@ -289,6 +289,17 @@ impl Spool {
             idle.push((session, Timestamp::from_unix_ms(last.saturating_mul(1000))));
         }
         Ok(idle)
+    }
+
+    /// Whether a session's queue has a task that is not finished. A hint alone says nothing: its
+    /// submitter may have died before there was a task.
+    fn has_open_task(&self, queue: &Dir) -> IoResult<bool> {
+        for id in ids_in(queue)? {
+            if self.is_open_task(id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes the folder of a session nobody uses; `false` when somebody does.
@@ -302,7 +313,7 @@ impl Spool {
             return Ok(false);
         }
         if let Some(queue) = dir.find_dir(name::QUEUE)?
-            && !queue.is_empty()?
+            && self.has_open_task(&queue)?
         {
             return Ok(false);
         }
