@@ -14,4 +14,5 @@ mod support;
 
 mod disk;
 mod group;
+mod kill;
 mod mount;
