@@ -4,6 +4,7 @@
 //! else. Invariant: a hint is made before its task can be seen and removed under the task's lock
 //! after its result, or once the task was seen neither in `staging/` nor in `tasks/`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ use crate::task::{Name, TaskId};
 /// How long to wait for another process that moves a name's link. It does two system calls.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 const BOOT: &str = ".boot";
+/// A link that is being made: `.<id>.link`.
+const LINK_SUFFIX: &str = ".link";
 
 /// What became of an open hint that was looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +144,7 @@ impl Spool {
         if self.named_task(task_name)?.is_some_and(|there| there >= id) {
             return Ok(());
         }
-        let between = format!(".{id}.link");
+        let between = format!(".{id}{LINK_SUFFIX}");
         names.unlink(&between)?;
         names.symlink(&format!("../{}/{id}", name::TASKS), &between)?;
         names.rename_over(&between, task_name.as_str())
@@ -175,6 +178,28 @@ impl Spool {
             }
         }
         Ok(names)
+    }
+
+    /// Links that somebody began to make and did not get to put in place.
+    pub fn unplaced_links(&self) -> IoResult<Vec<OsString>> {
+        let mut links = self.folder(name::NAMES)?.names()?;
+        links.retain(|entry| {
+            let text = entry.to_str().unwrap_or_default();
+            text.starts_with('.') && text.ends_with(LINK_SUFFIX)
+        });
+        Ok(links)
+    }
+
+    /// Removes one of them, in a turn of our own: whoever makes one now does it in his. `false` when
+    /// there was no turn to be had or it is gone.
+    pub fn remove_unplaced_link(&self, entry: &OsString) -> IoResult<bool> {
+        let names = self.folder(name::NAMES)?;
+        let turn = self.names_turn()?;
+        // Taken again on the same open file this says only whether it is ours.
+        if FileExt::try_lock_exclusive(&turn).is_err() {
+            return Ok(false);
+        }
+        names.unlink(entry)
     }
 
     /// Only one process compares and moves links at a time. Somebody who was stopped in the middle

@@ -13,4 +13,6 @@
 mod support;
 
 mod disk;
+mod group;
+mod kill;
 mod mount;

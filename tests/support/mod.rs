@@ -11,6 +11,8 @@
     reason = "tests"
 )]
 
+pub mod invariants;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
