@@ -353,3 +353,35 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "expected seconds or a duration as 90s, 5m, 1h30m".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    // clap looks at a subcommand's arguments only when that subcommand is used, and in a release
+    // build not at all.
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_as_people_write_them() {
+        for (text, seconds) in [
+            ("300", 300.0),
+            ("0.5", 0.5),
+            ("90s", 90.0),
+            ("1h30m", 5400.0),
+        ] {
+            assert_eq!(
+                parse_duration(text).unwrap().as_secs_f64(),
+                seconds,
+                "{text}"
+            );
+        }
+        for text in ["", "-1", "soon", "5 parsecs", "nan", "inf", "1e300"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

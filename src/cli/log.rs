@@ -30,6 +30,7 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
     };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // Colour here is a feature of the crate that is not built in: asking for it would panic.
         .with_ansi(false)
         .with_target(false);
     // A `background` verb comes here twice; the first one counts.

@@ -116,9 +116,12 @@ impl Output {
             return error.code;
         }
         if self.json {
-            let object = json!({
+            let mut object = json!({
                 "ok": false, "error": error.message, "code": error.code.number(),
             });
+            for (key, value) in &error.details {
+                object[*key] = value.clone();
+            }
             let _ = self.object(&object);
             return error.code;
         }
@@ -144,16 +147,30 @@ pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
         return ExitCode::Done;
     }
     if as_json {
-        let text = error.to_string();
-        let line = text
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
+        let line = one_line(&error.to_string());
         let object = json!({ "ok": false, "error": line, "code": ExitCode::Usage.number() });
         let _ = writeln!(io::stdout(), "{object}");
     } else {
         let _ = error.print();
     }
     ExitCode::Usage
+}
+
+/// clap's complaint without its advice: all up to the first empty line, since what is missing
+/// stands on lines of its own.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().take_while(|line| !line.trim().is_empty());
+    let words = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    words.trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_of_several_lines_is_told_whole_and_in_one() {
+        let text = "error: these are missing:\n  --recipe <RECIPE>\n\nUsage: agentspool submit\n";
+        assert_eq!(one_line(text), "these are missing: --recipe <RECIPE>");
+    }
 }

@@ -9,6 +9,7 @@ use agentspool::runner::ControlError;
 use agentspool::spool::{IoError, OpenError, ReadError, ResolveError, SubmitError};
 use agentspool::task::{InvalidName, RequestError};
 use agentspool::watcher::WatchError;
+use serde_json::Value;
 
 use super::exit_code::ExitCode;
 
@@ -18,6 +19,8 @@ pub(crate) struct CliError {
     pub code: ExitCode,
     pub message: String,
     pub hints: Vec<String>,
+    /// What a script should know besides, as further keys of the JSON object.
+    pub details: Vec<(&'static str, Value)>,
     /// The reader of our output went away: nobody is left to tell.
     pub is_silent: bool,
 }
@@ -28,6 +31,7 @@ impl CliError {
             code,
             message: message.into(),
             hints: Vec::new(),
+            details: Vec::new(),
             is_silent: false,
         }
     }
@@ -38,6 +42,11 @@ impl CliError {
 
     pub fn hint(mut self, hint: impl Into<String>) -> CliError {
         self.hints.push(hint.into());
+        self
+    }
+
+    pub fn detail(mut self, key: &'static str, value: impl Into<Value>) -> CliError {
+        self.details.push((key, value.into()));
         self
     }
 }

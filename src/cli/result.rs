@@ -1,12 +1,12 @@
 //! `agentspool result ID`: what a task gave.
 
-use agentspool::spool::{Stream, Target, TaskDir};
+use agentspool::spool::{LogReader, Stream, Target, TaskDir};
 use agentspool::task::ResultFile;
 
 use super::Context;
 use super::args::ResultArgs;
 use super::exit_code::ExitCode;
-use super::follow::FollowedLog;
+use super::follow::copy_to_end;
 use super::place::not_admitted;
 use super::report::CliError;
 
@@ -50,7 +50,7 @@ pub(super) fn show_output(
     if let Some(value) = &result.output {
         out.value(value)?;
     } else if let Some(file) = &result.output_file {
-        copy_file(context, task, file)?;
+        copy_file(context, task, result.attempt, file)?;
     }
     if result.output_truncated {
         out.note("note: the disk was full: the output stands only in the log");
@@ -64,10 +64,19 @@ pub(super) fn show_output(
 }
 
 /// A large output stays a file; here it is copied, however large it is.
-fn copy_file(context: &Context, task: &TaskDir, relative: &str) -> Result<(), CliError> {
+fn copy_file(
+    context: &Context,
+    task: &TaskDir,
+    attempt: u32,
+    relative: &str,
+) -> Result<(), CliError> {
     use std::io::Read;
-    if relative.ends_with("stdout.log") {
-        FollowedLog::default().copy(context, task, Stream::Stdout)?;
+    // A log may have had its middle cut out, which its own reader tells; only of this attempt,
+    // since what an earlier one printed before it was lost is no part of the result.
+    if relative.ends_with("/stdout.log")
+        && let Some(mut log) = LogReader::open(task, attempt, Stream::Stdout)?
+    {
+        copy_to_end(context, &mut log, Stream::Stdout)?;
         return Ok(());
     }
     let Some(mut file) = task.named_file(relative)? else {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Read};
 
-use agentspool::recipe::{Recipe, is_variable_name};
+use agentspool::recipe::{Recipe, RecipePath, is_variable_name};
 use agentspool::spool::{Spool, Submission, TaskDir};
 use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, Request};
 use serde_json::{Map, Value, json};
@@ -68,10 +68,7 @@ pub(super) fn submit_one(
     let task = spool.submit(vec![submission])?.pop();
     let task = task.ok_or_else(|| CliError::new(ExitCode::General, "nothing was accepted"))?;
     if let Some(name) = &name {
-        // The task is accepted whatever becomes of its link.
-        if let Err(error) = spool.link_name(name, task.id()) {
-            context.out.note(format!("note: {error}"));
-        }
+        link_name(context, spool, name, &task);
     }
     context.ensure_watcher(spool)?;
     Ok(task)
@@ -122,84 +119,119 @@ fn check_recipe(context: &Context, spool: &Spool, recipe: &Recipe) -> Result<(),
     Ok(recipe.check_runnable(search.map(|path| path.as_os_str()))?)
 }
 
-/// JSON Lines in, one id a line out, each printed only once its task is accepted.
+/// JSON Lines in, one id a line out, each printed only once its task is accepted. A bad line ends
+/// it; the lines before it are accepted, so that whoever mends it knows where to go on.
 fn submit_batch(context: &Context, spool: &Spool, source: &str) -> Result<ExitCode, CliError> {
     let mut reader = open_source("--batch", source)?;
-    let recipes = recipe_path(spool);
-    let mut known: Vec<Name> = Vec::new();
-    let mut ids = Vec::new();
-    let mut waiting = Vec::new();
-    let mut number = 0u64;
-    loop {
-        let line = read_line(&mut reader, number + 1)?;
-        let at_end = line.is_none();
-        if let Some(line) = line {
-            number += 1;
-            if !line.trim_ascii().is_empty() {
-                let in_line = |error: CliError| {
-                    let message = format!("line {number}: {}", error.message);
-                    let accepted = ids.len();
-                    CliError { message, ..error }.hint(format!(
-                        "{accepted} tasks of the lines before were accepted"
-                    ))
-                };
-                let request = Request::parse(&line).map_err(|e| in_line(e.into()))?;
-                if !known.contains(&request.recipe) {
-                    let recipe = recipes
-                        .find(&request.recipe)
-                        .map_err(|e| in_line(e.into()))?;
-                    check_recipe(context, spool, &recipe).map_err(in_line)?;
-                    known.push(request.recipe.clone());
-                }
-                waiting.push(request);
-            }
-        }
-        if waiting.len() == BATCH || (at_end && !waiting.is_empty()) {
-            accept(context, spool, std::mem::take(&mut waiting), &mut ids)?;
-        }
-        if at_end {
-            break;
-        }
+    let mut batch = Batch {
+        context,
+        spool,
+        recipes: recipe_path(spool),
+        known: Vec::new(),
+        waiting: Vec::new(),
+        ids: Vec::new(),
+    };
+    let read = batch.read(&mut *reader);
+    let ended = read.and(batch.accept());
+    let ids = batch.ids;
+    if !ids.is_empty() {
+        context.ensure_watcher(spool)?;
     }
-    context.ensure_watcher(spool)?;
+    let counted = ids.len();
+    ended.map_err(|error| {
+        error
+            .hint(format!("{counted} tasks of the lines before were accepted"))
+            .detail("submitted", counted)
+            .detail("task_ids", ids.as_slice())
+    })?;
     if context.out.is_json() {
         context
             .out
-            .object(&json!({ "ok": true, "submitted": ids.len(), "task_ids": ids }))?;
+            .object(&json!({ "ok": true, "submitted": counted, "task_ids": ids }))?;
     }
     Ok(ExitCode::Done)
 }
 
-fn accept(
-    context: &Context,
-    spool: &Spool,
-    requests: Vec<Request>,
-    ids: &mut Vec<String>,
-) -> Result<(), CliError> {
-    let names: Vec<Option<Name>> = requests
-        .iter()
-        .map(|request| request.name.clone())
-        .collect();
-    let submissions = requests
-        .into_iter()
-        .map(|request| Submission {
-            id: spool.new_id(),
-            request,
-            environment: Map::new(),
-        })
-        .collect();
-    let mut lines = String::new();
-    for (task, name) in spool.submit(submissions)?.into_iter().zip(names) {
-        if let Some(name) = name {
-            spool.link_name(&name, task.id())?;
+/// Where a batch stands.
+struct Batch<'a> {
+    context: &'a Context,
+    spool: &'a Spool,
+    recipes: RecipePath,
+    /// Recipes that were found runnable.
+    known: Vec<Name>,
+    /// Read and not accepted yet.
+    waiting: Vec<Request>,
+    /// Accepted and, without `--json`, printed.
+    ids: Vec<String>,
+}
+
+impl Batch<'_> {
+    /// Reads to the end or to the first bad line; what is left in `waiting` is good.
+    fn read(&mut self, reader: &mut dyn BufRead) -> Result<(), CliError> {
+        let mut number = 1u64;
+        while let Some(line) = read_line(reader, number)? {
+            if !line.trim_ascii().is_empty() {
+                let request = self.parse(&line).map_err(|error| CliError {
+                    message: format!("line {number}: {}", error.message),
+                    ..error
+                })?;
+                self.waiting.push(request);
+            }
+            if self.waiting.len() == BATCH {
+                self.accept()?;
+            }
+            number += 1;
         }
-        lines.push_str(&format!("{}\n", task.id()));
-        ids.push(task.id().to_string());
+        Ok(())
     }
-    if !context.out.is_json() {
-        context.out.bytes(lines.as_bytes())?;
+
+    fn parse(&mut self, line: &[u8]) -> Result<Request, CliError> {
+        let request = Request::parse(line)?;
+        if !self.known.contains(&request.recipe) {
+            let recipe = self.recipes.find(&request.recipe)?;
+            check_recipe(self.context, self.spool, &recipe)?;
+            self.known.push(request.recipe.clone());
+        }
+        Ok(request)
     }
-    Ok(())
+
+    fn accept(&mut self) -> Result<(), CliError> {
+        let requests = std::mem::take(&mut self.waiting);
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<Option<Name>> = requests
+            .iter()
+            .map(|request| request.name.clone())
+            .collect();
+        let submissions = requests
+            .into_iter()
+            .map(|request| Submission {
+                id: self.spool.new_id(),
+                request,
+                environment: Map::new(),
+            })
+            .collect();
+        let mut lines = String::new();
+        for (task, name) in self.spool.submit(submissions)?.into_iter().zip(names) {
+            if let Some(name) = name {
+                link_name(self.context, self.spool, &name, &task);
+            }
+            lines.push_str(&format!("{}\n", task.id()));
+            self.ids.push(task.id().to_string());
+        }
+        if !self.context.out.is_json() {
+            self.context.out.bytes(lines.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// The task is accepted whatever becomes of its link.
+fn link_name(context: &Context, spool: &Spool, name: &Name, task: &TaskDir) {
+    if let Err(error) = spool.link_name(name, task.id()) {
+        context.out.note(format!("note: {error}"));
+    }
 }
 
 /// A line without its newline, `None` at the end; one that is too long is an error and is not kept.

@@ -94,7 +94,7 @@ impl Manifest {
     pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         let refuse = |problem: &str| Err(ManifestError(problem.to_owned()));
         let written: Written =
-            toml::from_str(text).map_err(|e| ManifestError(e.to_string().trim_end().to_owned()))?;
+            toml::from_str(text).map_err(|error| ManifestError(describe(text, &error)))?;
         if written.command.first().is_none_or(String::is_empty) {
             return refuse("`command` must name a program, as in command = [\"./run.sh\"]");
         }
@@ -133,6 +133,26 @@ impl Manifest {
             env: written.env,
             config,
         })
+    }
+}
+
+/// The parser's complaint in one line, with the key and without the value, which may be a secret;
+/// its own picture of the place takes four lines and repeats the text.
+fn describe(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    let message = match message.split_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid ") => format!("expected {expected}"),
+        _ => message,
+    };
+    let Some(span) = error.span() else {
+        return message;
+    };
+    let before = text.get(..span.start).unwrap_or_default();
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) => format!("line {}: `{}`: {message}", number + 1, key.trim()),
+        None => format!("line {}: {message}", number + 1),
     }
 }
 
@@ -232,7 +252,14 @@ mod tests {
         ] {
             let error = Manifest::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?} gave {error:?}");
+            assert_eq!(error.lines().count(), 1, "{error}");
         }
+        let secret = "command = [\"a\"]\n[env]\nKEY = hunter2\n";
+        let error = Manifest::parse(secret).unwrap_err().to_string();
+        assert!(
+            error.contains("line 3") && !error.contains("hunter2"),
+            "{error}"
+        );
     }
 
     #[test]

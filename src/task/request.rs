@@ -32,8 +32,12 @@ pub struct Request {
     pub v: u32,
     /// The recipe to run.
     pub recipe: Name,
-    /// What the recipe reads on stdin: any JSON value, `{}` for the recipe when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What the recipe reads on stdin: any JSON value, also `null`; `{}` when absent.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub input: Option<Json>,
     /// Laid over the recipe's `[config]`: a JSON object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +64,11 @@ pub type StoredRequest = Request;
 
 fn current_version() -> u32 {
     FORMAT_VERSION
+}
+
+/// A field that is there, whatever its value: left to itself, serde takes `null` for absent.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
 }
 
 /// Why a request is refused. [`RequestError::Incomplete`] may be half a file; the rest is final.
@@ -213,6 +222,14 @@ mod tests {
         assert_eq!(full.timeout_sec, Some(0.5));
         let again = Request::parse(&full.to_bytes()).unwrap();
         assert_eq!(again.to_bytes(), full.to_bytes());
+    }
+
+    #[test]
+    fn an_input_of_null_is_an_input() {
+        let request = Request::parse(b"{\"recipe\":\"h\",\"input\":null}").unwrap();
+        assert_eq!(request.input.as_ref().map(Json::text), Some("null"));
+        let again = Request::parse(&request.to_bytes()).unwrap();
+        assert_eq!(again.input.as_ref().map(Json::text), Some("null"));
     }
 
     #[test]

@@ -13,18 +13,32 @@
 mod support;
 
 mod autostart;
+mod background;
+mod bad_input;
+mod cancel;
+mod clear;
+mod config;
 mod first;
 mod idle;
 mod incoming;
+mod init;
 mod limits;
+mod list;
+mod logs;
+mod progress;
 mod readme;
+mod recipe;
 mod recover;
 mod reference;
 mod removed;
+mod result;
 mod session;
+mod status;
 mod stop;
+mod submit;
 mod sweep;
 mod terminal;
+mod wait;
 mod watch;
 
 #[test]

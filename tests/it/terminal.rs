@@ -1,41 +1,7 @@
 //! What a person sees on a terminal: the panel, and nothing that does not belong there.
 
-use std::io::Read;
-use std::process::Stdio;
-
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
 use crate::support::World;
-
-/// Runs a command whose stdin, stdout and stderr are one terminal; what was painted on it.
-fn on_a_terminal(world: &World, arguments: &[&str]) -> String {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    let terminal = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(name)
-        .unwrap();
-    let mut command = world.command(arguments);
-    command
-        .env("TERM", "xterm")
-        .stdin(Stdio::from(terminal.try_clone().unwrap()))
-        .stdout(Stdio::from(terminal.try_clone().unwrap()))
-        .stderr(Stdio::from(terminal));
-    let mut child = command.spawn().unwrap();
-    // The command holds copies of the terminal's end; without them reading ends with its exit.
-    drop(command);
-    let mut painted = Vec::new();
-    let mut screen = std::fs::File::from(master);
-    let mut piece = [0u8; 4096];
-    while let Ok(read @ 1..) = screen.read(&mut piece) {
-        painted.extend_from_slice(&piece[..read]);
-    }
-    assert!(child.wait().unwrap().success());
-    String::from_utf8(painted).unwrap().replace("\r\n", "\n")
-}
+use crate::support::terminal::On;
 
 #[test]
 fn the_panel_and_not_a_word_besides() {
@@ -52,5 +18,7 @@ fn the_panel_and_not_a_word_besides() {
         "─".repeat(58),
         "─".repeat(77)
     );
-    assert_eq!(on_a_terminal(&world, &["list"]), expected);
+    let ran = world.run_on_terminal(On::All, 80, &["list"]);
+    ran.succeeds();
+    assert_eq!(ran.stdout, expected);
 }

@@ -12,6 +12,7 @@
 )]
 
 pub mod invariants;
+pub mod terminal;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -41,6 +42,12 @@ pub struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+    what: String,
+}
+
+/// A command that goes on while the test does other things.
+pub struct Started {
+    child: Child,
     what: String,
 }
 
@@ -125,6 +132,16 @@ impl World {
 
     pub fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(&mut self.command(arguments))
+    }
+
+    /// Starts a command and does not wait for its end.
+    pub fn start(&self, arguments: &[&str]) -> Started {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Started {
+            child: command.spawn().unwrap(),
+            what: format!("{command:?}"),
+        }
     }
 
     /// The same with something on stdin.
@@ -382,6 +399,28 @@ impl Task {
             .into_iter()
             .filter(|pid| environ(*pid).split('\0').any(|v| v == mark))
             .collect()
+    }
+}
+
+impl Started {
+    /// What Ctrl-C sends.
+    pub fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    }
+
+    /// Whether Ctrl-C would be noticed by now instead of ending the process.
+    pub fn catches_interrupts(&self) -> bool {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let bits = caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+        let bit = 1 << (rustix::process::Signal::INT.as_raw() - 1);
+        bits.is_some_and(|bits| bits & bit != 0)
+    }
+
+    pub fn end(self) -> Ran {
+        Ran::from_output(self.child.wait_with_output().unwrap(), &self.what)
     }
 }
 

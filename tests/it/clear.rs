@@ -1,0 +1,177 @@
+//! `clear`: what a person asks to remove goes, what is held or open stays, and a plan changes
+//! nothing.
+
+use serde_json::{Value, json};
+
+use crate::support::{Task, World, names_in};
+
+struct Four {
+    completed: Task,
+    failed: Task,
+    cancelled: Task,
+    pending: Task,
+}
+
+/// One finished task of each kind, and one that nobody will run.
+fn four(world: &World) -> Four {
+    world.recipe("works", "#!/bin/sh\n");
+    world.recipe("fails", "#!/bin/sh\nexit 1\n");
+    let completed = world.submit(&["works", "--name", "good"]);
+    let failed = world.submit(&["fails"]);
+    world.run(&["wait", &completed.id, &failed.id]).ends_with(3);
+    let watcher = world.watcher_pids()[0];
+    let watcher = rustix::process::Pid::from_raw(watcher).unwrap();
+    rustix::process::kill_process(watcher, rustix::process::Signal::TERM).unwrap();
+    world.set("autostart", "false");
+    world.wait_until("the watcher has left", || {
+        let ran = world.run(&["submit", "--batch", "/dev/null"]);
+        ran.succeeds();
+        !world.run(&["status", "last"]).stdout.is_empty() && world.processes().is_empty()
+    });
+    let cancelled = world.submit(&["works"]);
+    world.run(&["cancel", &cancelled.id]).succeeds();
+    let pending = world.submit(&["works"]);
+    Four {
+        completed,
+        failed,
+        cancelled,
+        pending,
+    }
+}
+
+fn left(world: &World) -> Vec<String> {
+    world.tasks().into_iter().map(|task| task.id).collect()
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    object
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+#[test]
+fn everything_that_is_over_goes_with_its_name() {
+    let world = World::new();
+    let four = four(&world);
+    let object = world.json(&["clear"]);
+    assert_eq!(
+        keys(&object),
+        ["ok", "cleared", "task_ids", "skipped", "freed_bytes"]
+    );
+    let gone = [&four.cancelled.id, &four.failed.id, &four.completed.id];
+    assert_eq!(
+        (&object["ok"], &object["cleared"]),
+        (&json!(true), &json!(3))
+    );
+    assert_eq!(object["task_ids"], json!(gone));
+    assert_eq!(object["skipped"], json!([]));
+    assert!(object["freed_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(left(&world), [four.pending.id]);
+    for folder in ["names", "trash"] {
+        assert_eq!(names_in(&world.path(folder)).len(), 0, "{folder}");
+    }
+    let again = world.run(&["clear"]);
+    again.succeeds();
+    assert_eq!(
+        (again.stdout.as_str(), again.stderr.as_str()),
+        ("Cleared 0 tasks\n", "")
+    );
+}
+
+#[test]
+fn a_plan_changes_nothing() {
+    let world = World::new();
+    let four = four(&world);
+    let before = left(&world);
+    let ran = world.run(&["clear", "--all", "--dry-run"]);
+    ran.succeeds();
+    let expected = format!(
+        "would cancel and clear {}\nwould clear {}\nwould clear {}\nwould clear {}\n",
+        four.pending.id, four.cancelled.id, four.failed.id, four.completed.id
+    );
+    assert_eq!(ran.stdout, expected);
+    let object = world.json(&["clear", "--dry-run"]);
+    assert_eq!(object["would_clear"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        (&object["dry_run"], &object["cleared"]),
+        (&json!(true), &json!(0))
+    );
+    assert_eq!(left(&world), before);
+    assert!(!four.pending.path.join("cancel").exists());
+}
+
+#[test]
+fn one_status_only() {
+    let world = World::new();
+    let four = four(&world);
+    let ran = world.run(&["clear", "--status", "failed"]);
+    ran.succeeds();
+    assert_eq!(ran.stdout, "Cleared 1 tasks\n");
+    assert!(!left(&world).contains(&four.failed.id));
+    let quiet = world.run(&["clear", "--status", "succeeded", "-q"]);
+    quiet.succeeds();
+    assert_eq!(quiet.stdout, format!("{}\n", four.completed.id));
+    for open in ["pending", "running"] {
+        let ran = world.run(&["clear", "--status", open]);
+        ran.ends_with(2);
+        assert_eq!(ran.stdout, "");
+    }
+    assert_eq!(left(&world), [four.cancelled.id, four.pending.id]);
+}
+
+#[test]
+fn only_what_ended_long_enough_ago() {
+    let world = World::new();
+    let four = four(&world);
+    // As if it had ended two hours earlier; a task whose file says another moment than its
+    // neighbours' is all that time does.
+    let path = four.failed.path.join("result.json");
+    let mut result = four.failed.result();
+    result["completed_at"] = "2020-01-01T00:00:00.000Z".into();
+    std::fs::write(path, result.to_string()).unwrap();
+    for (age, cleared) in [("36500d", 0), ("3600", 1), ("1h30m", 0), ("0", 2)] {
+        let object = world.json(&["clear", "--older-than", age]);
+        assert_eq!(object["cleared"], cleared, "--older-than {age}");
+    }
+    assert_eq!(left(&world), [four.pending.id]);
+    let bad = world.run(&["clear", "--older-than", "long"]);
+    bad.ends_with(2);
+    assert_eq!(bad.stdout, "");
+}
+
+#[test]
+fn all_cancels_first_and_then_removes_everything() {
+    let world = World::new();
+    world.recipe("sleeps", "#!/bin/sh\nexec sleep 1000\n");
+    world.set("max_concurrent", "1");
+    let running = world.submit(&["sleeps"]);
+    let pending = world.submit(&["sleeps"]);
+    world.wait_running(&running);
+    let object = world.json(&["clear", "--all"]);
+    assert_eq!(object["cleared"], 2);
+    assert_eq!(object["task_ids"], json!([pending.id, running.id]));
+    assert!(left(&world).is_empty());
+    assert!(running.processes().is_empty());
+}
+
+#[test]
+fn what_somebody_works_on_is_skipped() {
+    let world = World::new();
+    let four = four(&world);
+    let lock = std::fs::File::open(four.failed.path.join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let object = world.json(&["clear"]);
+    assert_eq!(
+        (&object["cleared"], &object["skipped"]),
+        (&json!(2), &json!([four.failed.id]))
+    );
+    let ran = world.run(&["clear"]);
+    ran.succeeds();
+    assert_eq!(ran.stdout, "Cleared 0 tasks\n");
+    assert_eq!(ran.stderr, "1 tasks are held by somebody and were left\n");
+    drop(lock);
+    assert_eq!(world.json(&["clear"])["cleared"], 1);
+}

@@ -1,0 +1,163 @@
+//! `config`: every setting with where it comes from, and writing them without breaking anything.
+
+use serde_json::json;
+
+use crate::support::{Ran, World, read_json};
+
+fn fresh() -> World {
+    let world = World::without_spool();
+    world.run(&["init"]).succeeds();
+    world
+}
+
+#[test]
+fn the_documented_defaults_are_told_as_defaults() {
+    let world = fresh();
+    let object = world.json(&["config"]);
+    assert_eq!(object["ok"], true);
+    let settings = &object["settings"];
+    for (key, value) in [
+        ("max_concurrent", json!(5)),
+        ("timeout_sec", json!(300.0)),
+        ("cleanup_delay_sec", json!(3600.0)),
+        ("durability", json!("power")),
+    ] {
+        let variable = format!("AGENTSPOOL_{}", key.to_uppercase());
+        assert_eq!(
+            settings[key],
+            json!({"value": value, "origin": "default", "variable": variable}),
+        );
+    }
+    let ran = world.run(&["config"]);
+    ran.succeeds();
+    assert_eq!(ran.stderr, "");
+    let mut lines = ran.stdout.lines();
+    let spool = format!("spool {}", world.spool().display());
+    assert_eq!(lines.next(), Some(&*spool));
+    let line = lines
+        .find(|line| line.starts_with("max_concurrent "))
+        .unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words, ["max_concurrent", "5", "default"]);
+}
+
+#[test]
+fn the_flag_wins_over_the_environment_over_the_file() {
+    let world = fresh();
+    let asked = |environment: Option<&str>, flag: Option<&str>| {
+        let mut command = world.command(&["config", "--json"]);
+        command.envs(environment.map(|value| ("AGENTSPOOL_MAX_CONCURRENT", value)));
+        command.args(flag.map(|value| format!("--set=max_concurrent={value}")));
+        let setting = Ran::of(&mut command).json()["settings"]["max_concurrent"].clone();
+        (setting["value"].clone(), setting["origin"].clone())
+    };
+    world.set("max_concurrent", "2");
+    assert_eq!(asked(None, None), (json!(2), json!("file")));
+    assert_eq!(asked(Some("3"), None), (json!(3), json!("environment")));
+    assert_eq!(asked(Some("3"), Some("4")), (json!(4), json!("flag")));
+    let mut command = world.command(&["config"]);
+    let ran = Ran::of(command.env("AGENTSPOOL_MAX_CONCURRENT", "3"));
+    assert!(
+        ran.stdout
+            .contains("environment (AGENTSPOOL_MAX_CONCURRENT)"),
+        "{}",
+        ran.stdout
+    );
+    assert!(world.run(&["config"]).stdout.contains("spool.json"));
+}
+
+#[test]
+fn set_get_unset() {
+    let world = fresh();
+    let ran = world.run(&["config", "set", "timeout_sec", "600"]);
+    ran.succeeds();
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("timeout_sec = 600.0\n", "")
+    );
+    assert_eq!(
+        read_json(&world.path("spool.json")),
+        json!({"v": 1, "timeout_sec": 600})
+    );
+    assert_eq!(
+        world.run(&["config", "get", "timeout_sec"]).stdout,
+        "600.0\n"
+    );
+    let object = world.json(&["config", "get", "timeout_sec"]);
+    assert_eq!(
+        object,
+        json!({"ok": true, "key": "timeout_sec", "value": 600.0})
+    );
+    world
+        .run(&["config", "set", "umask", "022", "-q"])
+        .succeeds();
+    assert_eq!(world.run(&["config", "get", "umask"]).stdout, "022\n");
+    world.run(&["config", "unset", "umask"]).succeeds();
+    let ran = world.run(&["config", "unset", "timeout_sec"]);
+    ran.succeeds();
+    assert_eq!(ran.stdout, "timeout_sec = 300.0\n");
+    assert_eq!(read_json(&world.path("spool.json")), json!({"v": 1}));
+    // What is not there can be taken out.
+    world.run(&["config", "unset", "timeout_sec"]).succeeds();
+}
+
+#[test]
+fn what_is_refused_leaves_the_file_as_it_was() {
+    let world = fresh();
+    world.set("max_concurrent", "3");
+    let before = std::fs::read(world.path("spool.json")).unwrap();
+    for (arguments, told) in [
+        (
+            &["set", "max_concurent", "4"][..],
+            "did you mean `max_concurrent`?",
+        ),
+        (&["set", "max_concurrent", "0"], "must be from 1 to 10000"),
+        (&["set", "max_concurrent", "many"], "`max_concurrent`"),
+        (&["set", "timeout_sec", "1e12"], "`timeout_sec`"),
+        (&["set", "umask", "999"], "octal"),
+        (&["set", "durability", "luck"], "`durability`"),
+        (&["set", "v", "2"], "no setting is called `v`"),
+        (&["get", "nothing"], "no setting is called `nothing`"),
+        (&["unset", "nothing"], "no setting is called `nothing`"),
+    ] {
+        let mut all = vec!["config"];
+        all.extend(arguments);
+        let ran = world.run(&all);
+        ran.ends_with(2);
+        assert_eq!(ran.stdout, "");
+        assert!(ran.stderr.contains(told), "{arguments:?}: {}", ran.stderr);
+        assert_eq!(world.json(&all)["code"], 2);
+        assert_eq!(
+            std::fs::read(world.path("spool.json")).unwrap(),
+            before,
+            "{arguments:?}"
+        );
+    }
+    let mut command = world.command(&["list"]);
+    let ran = Ran::of(command.env("AGENTSPOOL_MAX_CONCURRENT", "none"));
+    ran.ends_with(2);
+    assert!(
+        ran.stderr.contains("AGENTSPOOL_MAX_CONCURRENT"),
+        "{}",
+        ran.stderr
+    );
+    world.run(&["list", "--set", "max_concurrent"]).ends_with(2);
+}
+
+#[test]
+fn a_setting_by_flag_does_not_end_in_the_file() {
+    let world = fresh();
+    let ran = world.run(&[
+        "config",
+        "set",
+        "rescan_sec",
+        "1",
+        "--set",
+        "max_concurrent=9",
+    ]);
+    ran.succeeds();
+    assert_eq!(
+        read_json(&world.path("spool.json")),
+        json!({"v": 1, "rescan_sec": 1})
+    );
+}

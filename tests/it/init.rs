@@ -1,0 +1,173 @@
+//! `init`, and where a spool is when nobody says: never the folder one happens to be in.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{PROGRAM, Ran, World, names_in, read_json};
+
+#[test]
+fn a_new_one_is_private_and_complete() {
+    let world = World::without_spool();
+    let ran = world.run(&["init"]);
+    ran.succeeds();
+    assert_eq!(
+        ran.stdout,
+        format!("spool ready: {}\n", world.spool().display())
+    );
+    assert_eq!(ran.stderr, "");
+    let mode = |path: &str| {
+        std::fs::metadata(world.path(path))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o7777
+    };
+    for folder in [
+        "", "incoming", "tasks", "names", "sessions", "open", "rejected", "recipes",
+    ] {
+        assert_eq!(mode(folder), 0o700, "{folder}");
+    }
+    assert_eq!(mode("spool.json"), 0o600);
+    assert_eq!(read_json(&world.path("spool.json"))["v"], 1);
+}
+
+#[test]
+fn again_is_the_same_spool() {
+    let world = World::without_spool();
+    let first = world.json(&["init"]);
+    world.set("max_concurrent", "2");
+    let again = world.json(&["init"]);
+    assert_eq!(first, again);
+    assert_eq!(
+        world.run(&["config", "get", "max_concurrent"]).stdout,
+        "2\n"
+    );
+    let quiet = world.run(&["init", "-q"]);
+    assert_eq!(quiet.stdout, format!("{}\n", world.spool().display()));
+    // Folders that a backup did not keep come back.
+    std::fs::remove_dir(world.path("incoming")).unwrap();
+    world.run(&["init"]).succeeds();
+    assert!(world.path("incoming").is_dir());
+}
+
+#[test]
+fn a_folder_with_other_things_is_refused_untouched() {
+    let world = World::without_spool();
+    let home = world.root().join("photos");
+    std::fs::create_dir(&home).unwrap();
+    std::fs::write(home.join("cat.jpg"), "meow").unwrap();
+    let ran = world.run(&["init", "photos"]);
+    ran.ends_with(8);
+    assert_eq!(ran.stdout, "");
+    assert_eq!(
+        ran.stderr,
+        "error: photos is not empty and no spool: choose a new folder\n"
+    );
+    assert_eq!(names_in(&home), ["cat.jpg"]);
+    std::fs::write(world.root().join("file"), "").unwrap();
+    let ran = world.run(&["init", "file"]);
+    ran.ends_with(8);
+    assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
+    let ran = world.run(&["init", "new", "--group", "no-such-group-here"]);
+    ran.ends_with(2);
+    assert_eq!(ran.stderr, "error: no group is called no-such-group-here\n");
+    assert!(!world.root().join("new").exists());
+}
+
+/// No variable and no flag says where the spool is.
+fn homeless(world: &World, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let mut command = std::process::Command::new(PROGRAM);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin");
+    command
+        .envs(environment.iter().copied())
+        .current_dir(world.root());
+    Ran::of(&mut command)
+}
+
+#[test]
+fn the_default_place_is_below_the_state_home() {
+    let world = World::without_spool();
+    let root = world.root().to_str().unwrap().to_owned();
+    let home = format!("{root}/home");
+    let state = format!("{root}/state");
+    for (environment, expected) in [
+        (
+            vec![("HOME", &*home)],
+            format!("{home}/.local/state/agentspool"),
+        ),
+        (
+            vec![("HOME", &*home), ("XDG_STATE_HOME", &*state)],
+            format!("{state}/agentspool"),
+        ),
+        (
+            vec![
+                ("HOME", &*home),
+                ("XDG_STATE_HOME", "relative"),
+                ("AGENTSPOOL_DIR", ""),
+            ],
+            format!("{home}/.local/state/agentspool"),
+        ),
+        (
+            vec![("HOME", &*home), ("AGENTSPOOL_DIR", "given")],
+            format!("{root}/given"),
+        ),
+    ] {
+        let ran = homeless(&world, &["init", "-q"], &environment);
+        ran.succeeds();
+        assert_eq!(ran.stdout, format!("{expected}\n"), "{environment:?}");
+    }
+    let nowhere = homeless(&world, &["init"], &[]);
+    nowhere.ends_with(2);
+    assert!(nowhere.stderr.contains("--spool DIR"), "{}", nowhere.stderr);
+}
+
+#[test]
+fn only_the_default_one_is_made_by_itself() {
+    let world = World::without_spool();
+    let home = world.root().join("home");
+    let home = home.to_str().unwrap();
+    // Looking makes nothing, not even the default one.
+    let ran = homeless(&world, &["list"], &[("HOME", home)]);
+    ran.ends_with(8);
+    assert!(
+        ran.stderr.contains("hint: make one with `agentspool init "),
+        "{}",
+        ran.stderr
+    );
+    let named = homeless(
+        &world,
+        &["submit", "--recipe", "x", "--spool", "typo"],
+        &[("HOME", home)],
+    );
+    named.ends_with(8);
+    assert!(!world.root().join("typo").exists());
+    let by_submit = homeless(&world, &["submit", "--recipe", "x"], &[("HOME", home)]);
+    by_submit.ends_with(7);
+    assert!(
+        world
+            .root()
+            .join("home/.local/state/agentspool/spool.json")
+            .exists()
+    );
+}
+
+#[test]
+fn the_current_folder_is_never_taken_by_itself() {
+    let world = World::new();
+    let home = world.root().join("home");
+    let mut command = std::process::Command::new(PROGRAM);
+    command
+        .arg("list")
+        .env_clear()
+        .env("HOME", home)
+        .current_dir(world.spool());
+    let ran = Ran::of(&mut command);
+    ran.ends_with(8);
+    assert!(
+        ran.stderr.contains("home/.local/state/agentspool"),
+        "{}",
+        ran.stderr
+    );
+}

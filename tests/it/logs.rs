@@ -1,0 +1,204 @@
+//! `logs`: both streams where they belong, followed from the first byte, cut to lines, by attempt.
+
+use serde_json::json;
+
+use crate::support::{Task, World, read_json};
+
+const TALKS: &str = "#!/bin/sh\nseq 1 5\nseq 11 15 >&2\n";
+
+fn world() -> World {
+    let world = World::new();
+    world.recipe("talks", TALKS);
+    world
+}
+
+fn finished(world: &World, recipe: &str) -> Task {
+    let task = world.submit(&[recipe]);
+    world.result_of(&task);
+    task
+}
+
+#[test]
+fn each_stream_goes_where_it_came_from() {
+    let world = world();
+    let task = finished(&world, "talks");
+    let ran = world.run(&["logs", &task.id]);
+    ran.succeeds();
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("1\n2\n3\n4\n5\n", "11\n12\n13\n14\n15\n")
+    );
+    let stdout = world.run(&["logs", &task.id, "--stdout"]);
+    assert_eq!(
+        (stdout.stdout.as_str(), stdout.stderr.as_str()),
+        ("1\n2\n3\n4\n5\n", "")
+    );
+    let stderr = world.run(&["logs", &task.id, "--stderr"]);
+    assert_eq!(
+        (stderr.stdout.as_str(), stderr.stderr.as_str()),
+        ("", "11\n12\n13\n14\n15\n")
+    );
+    world
+        .run(&["logs", &task.id, "--stdout", "--stderr"])
+        .ends_with(2);
+}
+
+#[test]
+fn the_last_lines_of_each() {
+    let world = world();
+    world.recipe("no-newline", "#!/bin/sh\nprintf 'a\\nb\\nc'\n");
+    let task = finished(&world, "talks");
+    for (lines, stdout, stderr) in [
+        ("2", "4\n5\n", "14\n15\n"),
+        ("0", "", ""),
+        ("99", "1\n2\n3\n4\n5\n", "11\n12\n13\n14\n15\n"),
+    ] {
+        let ran = world.run(&["logs", &task.id, "-n", lines]);
+        ran.succeeds();
+        assert_eq!(
+            (ran.stdout.as_str(), ran.stderr.as_str()),
+            (stdout, stderr),
+            "-n {lines}"
+        );
+    }
+    let task = finished(&world, "no-newline");
+    assert_eq!(world.run(&["logs", &task.id, "-n", "2"]).stdout, "b\nc");
+    let bad = world.run(&["logs", &task.id, "-n", "many"]);
+    bad.ends_with(2);
+    assert_eq!(bad.stdout, "");
+}
+
+#[test]
+fn json_is_one_object() {
+    let world = world();
+    let task = finished(&world, "talks");
+    let both = world.json(&["logs", &task.id, "-n", "1"]);
+    assert_eq!(
+        both,
+        json!({"ok": true, "task_id": task.id, "attempt": 1, "stdout": "5\n", "stderr": "15\n"})
+    );
+    let one = world.json(&["logs", &task.id, "--stderr"]);
+    assert_eq!(one.get("stdout"), None);
+    let follow = world.run(&["logs", &task.id, "-f", "--json"]);
+    follow.ends_with(2);
+    assert_eq!(follow.json()["code"], 2);
+}
+
+#[test]
+fn a_pending_task_is_followed_from_its_first_byte_to_its_last() {
+    let world = world();
+    world.set("autostart", "false");
+    let go = world.root().join("go");
+    let script = format!(
+        "#!/bin/sh\necho first\necho error >&2\nwhile [ ! -e '{}' ]; do sleep 0.02; done\nprintf last\n",
+        go.display()
+    );
+    world.recipe("slow", &script);
+    let task = world.submit(&["slow"]);
+    let pending = world.run(&["logs", &task.id]);
+    pending.succeeds();
+    assert_eq!(pending.stdout, "");
+    assert_eq!(
+        pending.stderr,
+        format!("the task {} has not started yet\n", task.id)
+    );
+
+    let following = world.start(&["logs", &task.id, "-f", "-q"]);
+    world.wait_until("the follower listens", || following.catches_interrupts());
+    world.start_watcher();
+    world.wait_for_lines(&task.path.join("attempts/1/stdout.log"), 1);
+    std::fs::write(go, "").unwrap();
+    let ran = following.end();
+    ran.succeeds();
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("first\nlast", "error\n")
+    );
+}
+
+#[test]
+fn a_drop_is_followed_too() {
+    let world = world();
+    world.set("autostart", "false");
+    world.drop_in("report.json", "{\"recipe\": \"talks\"}");
+    let early = world.run(&["logs", "report"]);
+    early.ends_with(1);
+    assert_eq!(early.stdout, "");
+    let following = world.start(&["logs", "report", "-f", "--stdout", "-q"]);
+    world.wait_until("the follower listens", || following.catches_interrupts());
+    world.start_watcher();
+    let ran = following.end();
+    ran.succeeds();
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("1\n2\n3\n4\n5\n", "")
+    );
+}
+
+#[test]
+fn interrupting_a_follower_leaves_the_task_alone() {
+    let world = World::new();
+    world.recipe("sleeps", "#!/bin/sh\nexec sleep 1000\n");
+    let task = world.submit(&["sleeps"]);
+    world.wait_running(&task);
+    let following = world.start(&["logs", &task.id, "-f"]);
+    world.wait_until("the follower listens", || following.catches_interrupts());
+    following.interrupt();
+    let ran = following.end();
+    ran.ends_with(130);
+    assert_eq!(ran.stdout, "");
+    assert_eq!(
+        ran.stderr,
+        format!("error: interrupted; the task {} goes on\n", task.id)
+    );
+    assert_eq!(world.json(&["status", &task.id])["status"], "running");
+}
+
+#[test]
+fn each_attempt_has_its_own_log() {
+    let world = World::new();
+    let script = "#!/bin/sh\necho attempt $AGENTSPOOL_ATTEMPT\n\
+                  [ $AGENTSPOOL_ATTEMPT = 1 ] && exec sleep 1000\nexit 0\n";
+    world.recipe_folder("again", "on_lost = \"requeue\"", script);
+    let task = world.submit(&["again"]);
+    world.wait_for_lines(&task.path.join("attempts/1/stdout.log"), 1);
+    let following = world.start(&["logs", &task.id, "-f"]);
+    world.wait_until("the follower listens", || following.catches_interrupts());
+    let run = read_json(&task.path.join("attempts/1/run.json"));
+    let runner = run["runner"]["pid"].as_i64().unwrap() as i32;
+    let runner = rustix::process::Pid::from_raw(runner).unwrap();
+    rustix::process::kill_process(runner, rustix::process::Signal::KILL).unwrap();
+    world.result_of(&task);
+    assert_eq!(following.end().stdout, "attempt 1\nattempt 2\n");
+    let shown = |attempt: &[&str]| {
+        let mut arguments = vec!["logs", task.id.as_str()];
+        arguments.extend(attempt);
+        let ran = world.run(&arguments);
+        ran.succeeds();
+        ran.stdout
+    };
+    assert_eq!(shown(&[]), "attempt 2\n");
+    assert_eq!(shown(&["--attempt", "1"]), "attempt 1\n");
+    assert_eq!(shown(&["--attempt", "2"]), "attempt 2\n");
+    let bad = world.run(&["logs", &task.id, "--attempt", "3"]);
+    bad.ends_with(7);
+    assert_eq!(bad.stdout, "");
+    assert_eq!(
+        bad.stderr,
+        "error: the task has no attempt 3 (it has made 2)\n"
+    );
+}
+
+#[test]
+fn bytes_that_are_no_text_come_as_they_are() {
+    let world = World::new();
+    world.recipe("bytes", "#!/bin/sh\nprintf 'a\\377\\000\\033[1mb'\n");
+    let task = finished(&world, "bytes");
+    let mut command = world.command(&["logs", &task.id]);
+    let output = command.output().unwrap();
+    assert_eq!(output.stdout, b"a\xff\0\x1b[1mb");
+    assert_eq!(
+        world.json(&["logs", &task.id])["stdout"],
+        "a\u{fffd}\0\u{1b}[1mb"
+    );
+}

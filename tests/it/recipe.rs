@@ -1,0 +1,211 @@
+//! `recipe list | info | run`: what can be run, what cannot and why, and running it either way.
+
+use serde_json::json;
+
+use crate::support::{World, write_executable};
+
+fn world() -> World {
+    let world = World::new();
+    world.recipe(
+        "greet",
+        "#!/bin/sh\n# description: Says hello.\necho hello\n",
+    );
+    world.recipe_folder(
+        "count",
+        "description = \"Counts.\"\ntimeout = \"90s\"\non_lost = \"requeue\"\nmax_concurrent = 2\n\
+         env_accept = [\"KEY\"]\n[env]\nTOKEN = \"hunter2\"\n[config]\nup_to = 3",
+        "#!/bin/sh\necho 3\n",
+    );
+    world
+}
+
+/// Recipes that are there and cannot be run.
+fn broken(world: &World) {
+    world.recipe_folder("typo", "descripton = \"x\"", "#!/bin/sh\n");
+    let folder = world.path("recipes/needy");
+    std::fs::create_dir_all(&folder).unwrap();
+    let manifest = "command = [\"no-such-program-anywhere\"]\n";
+    std::fs::write(folder.join("recipe.toml"), manifest).unwrap();
+    std::fs::write(world.path("recipes/plain.sh"), "#!/bin/sh\n").unwrap();
+}
+
+#[test]
+fn the_list_shows_names_and_what_they_do() {
+    let world = world();
+    std::fs::write(world.path("recipes/notes.txt"), "no recipe").unwrap();
+    std::fs::create_dir(world.path("recipes/empty")).unwrap();
+    let ran = world.run(&["recipe", "list"]);
+    ran.succeeds();
+    assert_eq!(ran.stdout, "count  Counts.\ngreet  Says hello.\n");
+    assert_eq!(ran.stderr, "");
+    assert_eq!(
+        world.run(&["recipe", "list", "-q"]).stdout,
+        "count\ngreet\n"
+    );
+    let object = world.json(&["recipe", "list"]);
+    assert_eq!(object["ok"], true);
+    let greet = json!({
+        "name": "greet", "kind": "executable", "description": "Says hello.",
+        "path": world.path("recipes/greet"), "problem": null,
+    });
+    assert_eq!(object["recipes"][1], greet);
+}
+
+#[test]
+fn a_spool_without_recipes_says_where_to_put_one() {
+    let world = World::new();
+    let ran = world.run(&["recipe", "list"]);
+    ran.succeeds();
+    assert_eq!(ran.stdout, "");
+    let folder = world.path("recipes");
+    let told = format!(
+        "no recipes; put a script or a folder into {}\n",
+        folder.display()
+    );
+    assert_eq!(ran.stderr, told);
+}
+
+#[test]
+fn what_cannot_run_is_listed_with_the_reason() {
+    let world = world();
+    broken(&world);
+    let object = world.json(&["recipe", "list"]);
+    let problem = |name: &str| {
+        let rows = object["recipes"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["name"] == name).unwrap();
+        row["problem"].as_str().unwrap().to_owned()
+    };
+    assert!(problem("needy").contains("no-such-program-anywhere"));
+    assert!(problem("typo").contains("descripton"));
+    let ran = world.run(&["recipe", "list"]);
+    ran.succeeds();
+    // One line a recipe, whatever the parser's complaint looks like.
+    assert_eq!(ran.stdout.lines().count(), 4, "{}", ran.stdout);
+}
+
+#[test]
+fn info_tells_all_but_secrets() {
+    let world = world();
+    let ran = world.run(&["recipe", "info", "count"]);
+    ran.succeeds();
+    let expected = format!(
+        "Recipe: count\nDescription: Counts.\nKind: folder\nPath: {}\nCommand: ./run.sh\n\
+         Timeout: 90s\nWhen its runner dies: requeue\nTasks of a session: serial\nAt once: 2\n\
+         Config: up_to = 3\nAccepts --env: KEY\n",
+        world.path("recipes/count").display()
+    );
+    assert_eq!(ran.stdout, expected);
+    assert_eq!(ran.stderr, "");
+    let ran = world.run(&["recipe", "info", "count", "--json"]);
+    let object = ran.json();
+    assert_eq!(object["config"], json!({"up_to": 3}));
+    assert_eq!(object["env"], json!(["TOKEN"]));
+    assert_eq!(object["timeout_sec"], 90.0);
+    assert!(!ran.stdout.contains("hunter2"));
+    assert_eq!(
+        world.json(&["recipe", "info", "greet"])["timeout_sec"],
+        300.0
+    );
+}
+
+#[test]
+fn run_waits_and_shows_what_it_gave() {
+    let world = world();
+    let ran = world.run(&["recipe", "run", "greet"]);
+    ran.succeeds();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("hello\n", ""));
+    world.recipe("fails", "#!/bin/sh\nexit 9\n");
+    world.run(&["recipe", "run", "fails"]).ends_with(3);
+}
+
+#[test]
+fn run_in_the_background_is_submit_with_a_message() {
+    let world = world();
+    world.set("autostart", "false");
+    let arguments = [
+        "recipe",
+        "run",
+        "greet",
+        "--background",
+        "--input",
+        r#"{"query": "test"}"#,
+        "--session-id",
+        "session_123",
+        "--name",
+        "mine",
+        "--json",
+    ];
+    let ran = world.run(&arguments);
+    ran.succeeds();
+    let object = ran.json();
+    assert_eq!(object["message"], "Task submitted to background");
+    assert_eq!(
+        (&object["ok"], &object["recipe"]),
+        (&json!(true), &json!("greet"))
+    );
+    let task = world.only_task();
+    assert_eq!(object["task_id"], task.id);
+    assert_eq!(task.request()["session_id"], "session_123");
+    assert_eq!(task.request()["input"], json!({"query": "test"}));
+    assert_eq!(task.request()["name"], "mine");
+}
+
+#[test]
+fn a_name_nobody_has_is_code_7_with_what_was_meant() {
+    let world = world();
+    for arguments in [
+        &["recipe", "info", "gret"][..],
+        &["recipe", "run", "gret"],
+        &["submit", "--recipe", "gret"],
+    ] {
+        let ran = world.run(arguments);
+        ran.ends_with(7);
+        assert_eq!(ran.stdout, "");
+        let told = format!(
+            "error: no recipe is called \"gret\" (did you mean greet?); looked in {}\n\
+             hint: see `agentspool recipe list`\n",
+            world.path("recipes").display()
+        );
+        assert_eq!(ran.stderr, told);
+    }
+    assert!(world.tasks().is_empty());
+}
+
+#[test]
+fn a_broken_one_is_code_2_and_a_missing_program_code_6() {
+    let world = world();
+    broken(&world);
+    for (name, code, told) in [
+        ("typo", 2, "unknown field `descripton`"),
+        ("plain", 2, "not executable (chmod +x)"),
+        ("needy", 6, "no-such-program-anywhere"),
+    ] {
+        let ran = world.run(&["submit", "--recipe", name]);
+        ran.ends_with(code);
+        assert_eq!(ran.stdout, "");
+        assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
+        assert!(ran.stderr.contains(told), "{name}: {}", ran.stderr);
+        let object = world.json(&["recipe", "run", name, "--background"]);
+        assert_eq!(
+            (&object["ok"], &object["code"]),
+            (&json!(false), &json!(code))
+        );
+    }
+    // Looking at it is no error: that is how one finds out.
+    let info = world.run(&["recipe", "info", "needy"]);
+    info.succeeds();
+    assert!(info.stdout.contains("Cannot run: "), "{}", info.stdout);
+    assert!(world.tasks().is_empty());
+}
+
+#[test]
+fn listed_folders_come_after_the_spools_own() {
+    let world = world();
+    let more = world.root().join("more");
+    std::fs::create_dir(&more).unwrap();
+    write_executable(&more.join("greet"), "#!/bin/sh\necho other\n");
+    write_executable(&more.join("extra.py"), "#!/bin/sh\necho extra\n");
+    world.set("recipe_path", &format!("[{:?}]", more));
+    assert_eq!(world.run(&["recipe", "run", "greet"]).stdout, "hello\n");
+    assert_eq!(world.run(&["recipe", "run", "extra"]).stdout, "extra\n");
+}
