@@ -58,7 +58,8 @@ impl Context {
         }
         let mut child = Command::new(OWN_PROGRAM)
             .arg0("agentspool")
-            .args(self.arguments_for_children(spool))
+            .arg("--spool")
+            .arg(spool.path())
             .args(["watch", "--autostarted"])
             .env_clear()
             .envs(self.env.for_autostart())

@@ -300,6 +300,14 @@ impl Spool {
         {
             return Ok(SessionTurn::NotYet);
         }
+        // The first task of a made session comes before all others of it, whatever its queue says.
+        if task_of_session(session) == Some(id) {
+            return Ok(SessionTurn::Ours(None));
+        }
+        // After a power cut an earlier task's place in the queue may be missing.
+        if !self.is_reconciled()? {
+            return Ok(SessionTurn::NotYet);
+        }
         let Some(folder) = self.folder(name::SESSIONS)?.find_dir(session.as_str())? else {
             return Ok(SessionTurn::Ours(None));
         };

@@ -95,16 +95,11 @@ impl Spool {
         Ok(OpenHint::Dropped)
     }
 
-    /// Ids whose hint must be checked against `tasks/`: all of them, newest first, when this is
-    /// another boot than the one the hints were last compared in, else none. A power cut may have
-    /// taken hints, which are never synced.
-    pub fn ids_to_reconcile(&self) -> IoResult<Vec<TaskId>> {
-        let open = self.folder(name::OPEN)?;
-        let boot = BootId::current().to_string();
-        match open.read(BOOT, 4096)? {
-            Some(last) if last == boot.as_bytes() => Ok(Vec::new()),
-            _ => self.task_ids(),
-        }
+    /// Whether the hints were compared with `tasks/` in this boot. Until then some may be missing:
+    /// a power cut may have taken them, because they are never synced.
+    pub fn is_reconciled(&self) -> IoResult<bool> {
+        let last = self.folder(name::OPEN)?.read(BOOT, 4096)?;
+        Ok(last.is_some_and(|last| last == BootId::current().to_string().as_bytes()))
     }
 
     /// Gives a task without result its hint back; `true` when it was missing.

@@ -8,8 +8,6 @@ mod plan;
 
 pub use plan::{ClockTrust, Expired, Policy, SweepPlan};
 
-use std::time::Duration;
-
 use crate::clock::{self, BootId};
 use crate::spool::{Claim, IoError, Spool, SweepClock};
 use crate::task::{FORMAT_VERSION, TaskId, Timestamp};
@@ -174,6 +172,3 @@ pub fn remove_task(spool: &Spool, id: TaskId) -> Result<Option<u64>, IoError> {
         Claim::Busy | Claim::Gone => Ok(None),
     }
 }
-
-/// The pause of `sweep --every` and of a watcher's sweeps may not be shorter than this.
-pub const LEAST_PAUSE: Duration = Duration::from_secs(1);
