@@ -7,6 +7,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use agentspool::task::TaskId;
+
 use crate::support::invariants::{self, Known, Results};
 use crate::support::{Ran, World, names_in};
 
@@ -47,6 +49,8 @@ struct Scenario {
     acknowledges: bool,
     /// How many attempts a task may have made.
     most_attempts: usize,
+    /// It looks through /proc, so that the number of its `openat` says nothing the next time.
+    scans_processes: bool,
 }
 
 fn world() -> World {
@@ -97,7 +101,8 @@ fn points(scenario: &Scenario) -> Vec<Point> {
         };
         let n: &mut usize = counts.entry(call.to_owned()).or_default();
         *n += 1;
-        if call != "openat" || rest.contains("O_CREAT") {
+        let creates = rest.contains("O_CREAT") && !scenario.scans_processes;
+        if call != "openat" || creates {
             points.push(Point {
                 call: call.to_owned(),
                 n: *n,
@@ -122,7 +127,7 @@ fn kill_everywhere(scenario: &Scenario, least: usize) {
         let ran = traced(&world, &arguments, &options);
         killed += usize::from(ran.code == 128 + 9);
         let acknowledged: Vec<String> = match scenario.acknowledges {
-            true => ran.stdout.lines().map(str::to_owned).collect(),
+            true => ids_in(&ran.stdout),
             false => world.tasks().into_iter().map(|task| task.id).collect(),
         };
         recover_and_check(&world, scenario, &acknowledged);
@@ -131,12 +136,14 @@ fn kill_everywhere(scenario: &Scenario, least: usize) {
     assert!(killed * 10 >= points.len() * 9, "only {killed} were killed");
 }
 
+/// The ids that were printed alone on a line.
+fn ids_in(text: &str) -> Vec<String> {
+    let is_id = |line: &&str| line.parse::<TaskId>().is_ok();
+    text.lines().filter(is_id).map(str::to_owned).collect()
+}
+
 fn recover_and_check(world: &World, scenario: &Scenario, acknowledged: &[String]) {
     let results = Results::of(world);
-    // The recipe's process dies with the victim, but not in the same instant.
-    world.wait_until("nothing of the victim is left", || {
-        world.processes().is_empty()
-    });
     world.run(&["watch", "--drain"]).succeeds();
     let known = Known {
         acknowledged,
@@ -197,6 +204,7 @@ fn submit() {
         },
         acknowledges: true,
         most_attempts: 1,
+        scans_processes: false,
     };
     kill_everywhere(&scenario, 20);
 }
@@ -210,6 +218,7 @@ fn runner() {
         },
         acknowledges: false,
         most_attempts: 1,
+        scans_processes: false,
     };
     kill_everywhere(&scenario, 40);
 }
@@ -223,12 +232,97 @@ fn admission() {
         },
         acknowledges: false,
         most_attempts: 1,
+        scans_processes: false,
     };
     kill_everywhere(&scenario, 30);
 }
 
+/// A task whose runner was killed while the recipe ran; the recipe ends only when it is killed, or
+/// at once on a later attempt.
+fn orphaned(world: &World, on_lost: &str) -> Vec<String> {
+    let script = format!(
+        "#!/bin/sh\necho \"$AGENTSPOOL_TASK_ID $AGENTSPOOL_ATTEMPT\" >> '{}'\n\
+         [ \"$AGENTSPOOL_ATTEMPT\" != 1 ] && exit 0\nsetsid sleep 1000 &\nexec sleep 1000\n",
+        world.root().join("ledger").display()
+    );
+    let manifest = format!("on_lost = \"{on_lost}\"");
+    world.recipe_folder("hang", &manifest, &script);
+    let task = world.submit(&["hang"]);
+    let mut runner = world
+        .command(&["runner", "--once", &task.id])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    world.wait_for_lines(&world.root().join("ledger"), 1);
+    world.wait_until("the escaped process is there", || {
+        world
+            .processes()
+            .iter()
+            .filter(|(_, c)| c.contains("sleep"))
+            .count()
+            == 2
+    });
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    words(&["runner", "--once", &task.id])
+}
+
 #[test]
-fn cancel_and_clear() {
+fn recovery_that_fails_the_task() {
+    let scenario = Scenario {
+        prepare: |world| orphaned(world, "fail"),
+        acknowledges: false,
+        most_attempts: 1,
+        scans_processes: true,
+    };
+    kill_everywhere(&scenario, 8);
+}
+
+#[test]
+fn recovery_that_tries_again() {
+    let scenario = Scenario {
+        prepare: |world| orphaned(world, "requeue"),
+        acknowledges: false,
+        // The attempt that the victim itself begins is lost with it.
+        most_attempts: 3,
+        scans_processes: true,
+    };
+    kill_everywhere(&scenario, 20);
+}
+
+#[test]
+fn refusal() {
+    let scenario = Scenario {
+        prepare: |world| {
+            world.drop_in("wrong.json", r#"{"recipe": "nobody"}"#);
+            words(&["watch", "--drain"])
+        },
+        acknowledges: false,
+        most_attempts: 1,
+        scans_processes: false,
+    };
+    kill_everywhere(&scenario, 10);
+}
+
+#[test]
+fn sweep() {
+    let scenario = Scenario {
+        prepare: |world| {
+            world.set("cleanup_delay_sec", "0");
+            let task = world.submit(&["echo", "--name", "n", "--session-id", "s"]);
+            world.run(&["runner", "--once", &task.id]).succeeds();
+            world.run(&["sweep"]).succeeds();
+            words(&["sweep"])
+        },
+        acknowledges: true,
+        most_attempts: 1,
+        scans_processes: false,
+    };
+    kill_everywhere(&scenario, 8);
+}
+
+#[test]
+fn cancel() {
     let scenario = Scenario {
         prepare: |world| {
             world.submit(&["echo", "--name", "n", "--session-id", "s"]);
@@ -236,6 +330,7 @@ fn cancel_and_clear() {
         },
         acknowledges: false,
         most_attempts: 1,
+        scans_processes: false,
     };
     kill_everywhere(&scenario, 8);
 }
