@@ -32,6 +32,7 @@ mod recover;
 mod reference;
 mod removed;
 mod result;
+mod schema;
 mod session;
 mod status;
 mod stop;

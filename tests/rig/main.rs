@@ -16,3 +16,4 @@ mod disk;
 mod group;
 mod kill;
 mod mount;
+mod page;
