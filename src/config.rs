@@ -184,7 +184,7 @@ impl Settings {
         }
     }
 
-    /// The umask for recipes; [`Settings::check`] has seen that it parses.
+    /// The umask for recipes; `Settings::check` has seen that it parses.
     pub fn umask_bits(&self) -> u32 {
         u32::from_str_radix(&self.umask, 8).unwrap_or(0o022)
     }

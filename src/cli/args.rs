@@ -38,7 +38,7 @@ pub(crate) struct Global {
     /// Colour and symbols
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
-    /// A setting for this command and what it starts, over the environment and spool.json
+    /// A setting for this command, over the environment and spool.json
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
 }

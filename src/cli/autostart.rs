@@ -56,10 +56,10 @@ impl Context {
         if spool.has_watcher()? {
             return Ok(());
         }
-        super::inherited::keep_from_children();
         let mut child = Command::new(OWN_PROGRAM)
             .arg0("agentspool")
-            .args(self.arguments_for_children(spool))
+            .arg("--spool")
+            .arg(spool.path())
             .args(["watch", "--autostarted"])
             .env_clear()
             .envs(self.env.for_autostart())

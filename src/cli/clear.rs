@@ -72,7 +72,8 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
             out.line(id.to_string())?;
         }
     } else {
-        out.line(format!("Cleared {} tasks", cleared.len()))?;
+        let tasks = if cleared.len() == 1 { "task" } else { "tasks" };
+        out.line(format!("Cleared {} {tasks}", cleared.len()))?;
         if !skipped.is_empty() {
             out.note(format!(
                 "{} tasks are held by somebody and were left",

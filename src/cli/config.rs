@@ -10,7 +10,7 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, verb: Option<ConfigVerb>) -> Result<ExitCode, CliError> {
-    let mut spool = context.open_or_make_spool()?;
+    let mut spool = context.open_spool()?;
     match verb {
         None => show(context, &spool),
         Some(ConfigVerb::Get { key }) => {

@@ -31,7 +31,7 @@ fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError
 }
 
 fn list(context: &Context) -> Result<ExitCode, CliError> {
-    let spool = context.open_or_make_spool()?;
+    let spool = context.open_spool()?;
     let recipes = recipe_path(&spool).all();
     let out = &context.out;
     if out.is_json() {
@@ -93,7 +93,7 @@ fn row(context: &Context, name: &Name, found: &Result<Recipe, FindError>) -> Val
 }
 
 fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
-    let spool = context.open_or_make_spool()?;
+    let spool = context.open_spool()?;
     let recipe = recipe_path(&spool).find(name)?;
     let search = context.env.get("PATH").map(|path| path.as_os_str());
     let problem = recipe

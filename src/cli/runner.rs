@@ -14,7 +14,6 @@ use super::report::CliError;
 const TRY_AGAIN: u8 = 75;
 
 pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliError> {
-    super::inherited::keep_from_children();
     let mut spool = context.open_spool()?;
     let _ = rustix::thread::set_name(c"agentspool");
     let surroundings = Surroundings {

@@ -13,7 +13,6 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliError> {
-    super::inherited::keep_from_children();
     let spool = context.open_spool()?;
     let _ = rustix::thread::set_name(c"agentspool");
     if args.autostarted {

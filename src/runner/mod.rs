@@ -1,6 +1,6 @@
 //! The runner: holds one task's lock and supervises one attempt of it.
 //!
-//! Not the one who chooses what runs (`watcher/`). [`Runner::run_task`] tells the whole story of a
+//! Not the one who chooses what runs (`watcher/`). `Runner::run_task` tells the whole story of a
 //! task: take a slot, take the turn, take the lock, look, execute, finish. Invariants: nothing runs
 //! without the lock held and the start recorded; the lock is kept until the result is on the disk;
 //! before the result nothing of the attempt is alive.
@@ -103,6 +103,13 @@ impl<'a> Runner<'a> {
 
     /// Runs one task and answers what became of it: for launchers that start a runner per task.
     pub fn once(mut self, id: TaskId) -> Result<Answer, IoError> {
+        if !self.spool.is_reconciled()? {
+            // No watcher has done it since the boot, and a session's turn hangs on it.
+            for id in self.spool.task_ids()? {
+                self.spool.reconcile_hint(id)?;
+            }
+            self.spool.mark_reconciled()?;
+        }
         self.run_task(id)
     }
 
@@ -263,6 +270,7 @@ impl<'a> Runner<'a> {
         self.after_loss(
             work,
             &attempt,
+            None,
             "its runner died, so how the recipe ended is not known",
         )
     }
@@ -272,6 +280,7 @@ impl<'a> Runner<'a> {
         &mut self,
         work: &Work,
         attempt: &Attempt,
+        reserve: Option<ReservedResult>,
         why: &str,
     ) -> Result<Option<u32>, IoError> {
         let number = attempt.number();
@@ -297,7 +306,7 @@ impl<'a> Runner<'a> {
         let mut result = unstarted(id, Some(&work.request), outcome);
         result.attempt = number;
         result.started_at = run.map(|run| run.started_at);
-        self.finish(&work.lock, None, result);
+        self.finish(&work.lock, reserve, result);
         Ok(None)
     }
 
@@ -455,7 +464,7 @@ impl<'a> Runner<'a> {
             ),
             Ending::RunnerStopped => {
                 let why = "its runner was told to stop";
-                return match self.after_loss(work, &attempt, why) {
+                return match self.after_loss(work, &attempt, Some(reserve), why) {
                     Ok(Some(_)) => Answer::Taken { started: true },
                     Ok(None) => Answer::Finished(work.request.session_id.clone()),
                     Err(error) => {

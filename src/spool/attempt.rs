@@ -144,6 +144,8 @@ impl TaskLock {
         result: &ResultFile,
     ) -> IoResult<bool> {
         if self.task.has_result()? {
+            // Perhaps ours, of a call whose last sync failed: only now it counts.
+            self.task.dir.sync()?;
             return Ok(false);
         }
         let place = match reserved.take() {

@@ -231,6 +231,27 @@ pub(super) fn unused_state(folder: &Dir) -> IoResult<Option<Option<File>>> {
         .then_some(Some(lock)))
 }
 
+/// How many places behind the limit are held: by tasks that began before it was lowered.
+fn held_beyond(slots: &Dir, prefix: &str, limit: u32) -> IoResult<u32> {
+    let mut beyond = Vec::new();
+    slots.each_name(|name, _| {
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        let k = name
+            .strip_prefix(prefix)
+            .and_then(|k| k.parse::<u32>().ok());
+        if k.is_some_and(|k| k >= limit) {
+            beyond.push(name.to_owned());
+        }
+        true
+    })?;
+    let mut held = 0;
+    for file in beyond {
+        let lock = slots.touch(&file)?;
+        held += u32::from(FileExt::try_lock_shared(&lock).is_err());
+    }
+    Ok(held)
+}
+
 /// A recipe name to build a status from when even the request cannot be read; `settle` overwrites
 /// it with what the result says.
 fn unreadable_recipe(result: &ResultFile) -> Name {
@@ -245,25 +266,28 @@ impl Spool {
     /// counts, so the limit holds over several watchers and over their deaths.
     pub fn take_slot(&self, recipe: Option<&Name>, limit: u32) -> IoResult<Option<Slot>> {
         let slots = self.folder(name::SLOTS)?;
+        let prefix = recipe.map_or(String::new(), |recipe| format!("recipe.{recipe}."));
+        let beyond = held_beyond(&slots, &prefix, limit)?;
         let own = rustix::process::getpid()
             .as_raw_nonzero()
             .get()
             .unsigned_abs();
+        let mut taken = None;
+        let mut held = beyond;
         for k in 0..limit {
             // Runners begin at different places, so that they rarely meet.
             let k = (k + own) % limit;
-            let file = match recipe {
-                None => k.to_string(),
-                Some(recipe) => format!("recipe.{recipe}.{k}"),
-            };
+            let file = format!("{prefix}{k}");
             let lock = slots.touch(&file)?;
             match FileExt::try_lock_exclusive(&lock) {
-                Ok(()) => return Ok(Some(Slot { _lock: lock })),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Ok(()) if beyond == 0 => return Ok(Some(Slot { _lock: lock })),
+                Ok(()) => taken = taken.or(Some(Slot { _lock: lock })),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => held += 1,
                 Err(error) => return Err(IoError::new("lock", slots.path_of(&file), error)),
             }
         }
-        Ok(None)
+        // Two that come here at once may both go away; none of them ever is one too many.
+        Ok(taken.filter(|_| held < limit))
     }
 
     /// Asks whether it is this task's turn in its session. A session's order is that of the ids in
@@ -274,6 +298,14 @@ impl Spool {
             && let Some(task) = self.task(first)?
             && !task.has_result()?
         {
+            return Ok(SessionTurn::NotYet);
+        }
+        // The first task of a made session comes before all others of it, whatever its queue says.
+        if task_of_session(session) == Some(id) {
+            return Ok(SessionTurn::Ours(None));
+        }
+        // After a power cut an earlier task's place in the queue may be missing.
+        if !self.is_reconciled()? {
             return Ok(SessionTurn::NotYet);
         }
         let Some(folder) = self.folder(name::SESSIONS)?.find_dir(session.as_str())? else {

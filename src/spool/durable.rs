@@ -138,6 +138,20 @@ impl Dir {
         }
     }
 
+    /// Opens a directory in this one only to ask for names in it: needs no right to list it.
+    pub fn open_dir_to_ask(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
+        let name = name.as_ref();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Dir {
+                fd,
+                path: self.path_of(name),
+                making: self.making,
+            }),
+            Err(errno) => Err(self.failed("open the folder", name, errno)),
+        }
+    }
+
     /// Opens a directory in this one, or says that it is not there.
     pub fn find_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
         absent_is_none(self.open_dir(name))

@@ -178,7 +178,8 @@ impl Spool {
     /// spool may not list the box but may ask for a name.
     pub fn drop_waits(&self, task_name: &str) -> IoResult<bool> {
         let file_name = format!("{task_name}{DROP_SUFFIX}");
-        if self.folder(name::INCOMING)?.has(&file_name)? {
+        let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
+        if incoming.has(&file_name)? {
             return Ok(true);
         }
         let staging = self.folder(name::STAGING)?;

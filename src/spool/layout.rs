@@ -331,6 +331,11 @@ impl Spool {
 
     /// Writes one setting into `spool.json`; `None` takes it out again.
     pub fn set(&mut self, key: &str, value: Option<Value>) -> Result<(), OpenError> {
+        // Two writers at once must not lose each other's setting.
+        let turn = super::claim::lockable(&self.root)?;
+        fs2::FileExt::lock_exclusive(&turn)
+            .map_err(|error| IoError::new("lock the folder", self.path(), error))?;
+        self.reload()?;
         let mut file = self.file.clone();
         match value {
             Some(value) => file.insert(key.to_owned(), value),

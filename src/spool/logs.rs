@@ -28,10 +28,12 @@ pub enum Stream {
 /// Cuts the middle out of a log that takes more than `cap` bytes of disk. Returns the bytes that
 /// are missing from it, also from earlier cuts.
 pub fn cap_log(log: &File, cap: u64) -> std::io::Result<u64> {
-    let before = rustix::fs::fstat(log)?;
-    let size = before.st_size.unsigned_abs();
-    let on_disk = |stat: &rustix::fs::Stat| stat.st_blocks.unsigned_abs() * 512;
-    if on_disk(&before) > cap {
+    let stat = rustix::fs::fstat(log)?;
+    let size = stat.st_size.unsigned_abs();
+    if size <= cap {
+        return Ok(0);
+    }
+    if stat.st_blocks.unsigned_abs() * 512 > cap {
         let kept = KEPT_AT_EACH_END.min(cap / 4).next_multiple_of(BLOCK);
         let end = size.saturating_sub(kept) / BLOCK * BLOCK;
         if end > kept {
@@ -39,9 +41,22 @@ pub fn cap_log(log: &File, cap: u64) -> std::io::Result<u64> {
             rustix::fs::fallocate(log, flags, kept, end - kept)?;
         }
     }
-    let after = rustix::fs::fstat(log)?;
-    // A log that was never cut has no hole: it was written from its beginning to its end.
-    Ok(after.st_size.unsigned_abs().saturating_sub(on_disk(&after)))
+    holes(log, size)
+}
+
+/// The bytes of a file that are holes. Not told by the blocks it takes: a file system may
+/// compress, or not have written yet. The offset this moves is shared with the recipe, which always
+/// appends.
+fn holes(log: &File, size: u64) -> std::io::Result<u64> {
+    let mut missing = 0;
+    let mut at = 0;
+    while at < size {
+        let hole = rustix::fs::seek(log, SeekFrom::Hole(at))?.min(size);
+        // ENXIO: only a hole is left.
+        at = rustix::fs::seek(log, SeekFrom::Data(hole)).map_or(size, |data| data.min(size));
+        missing += at - hole;
+    }
+    Ok(missing)
 }
 
 /// A piece of a log.

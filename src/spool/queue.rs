@@ -4,6 +4,7 @@
 //! else. Invariant: a hint is made before its task can be seen and removed under the task's lock
 //! after its result, or once the task was seen neither in `staging/` nor in `tasks/`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ use crate::task::{Name, TaskId};
 /// How long to wait for another process that moves a name's link. It does two system calls.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 const BOOT: &str = ".boot";
+/// A link that is being made: `.<id>.link`.
+const LINK_SUFFIX: &str = ".link";
 
 /// What became of an open hint that was looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,16 +95,11 @@ impl Spool {
         Ok(OpenHint::Dropped)
     }
 
-    /// Ids whose hint must be checked against `tasks/`: all of them, newest first, when this is
-    /// another boot than the one the hints were last compared in, else none. A power cut may have
-    /// taken hints, which are never synced.
-    pub fn ids_to_reconcile(&self) -> IoResult<Vec<TaskId>> {
-        let open = self.folder(name::OPEN)?;
-        let boot = BootId::current().to_string();
-        match open.read(BOOT, 4096)? {
-            Some(last) if last == boot.as_bytes() => Ok(Vec::new()),
-            _ => self.task_ids(),
-        }
+    /// Whether the hints were compared with `tasks/` in this boot. Until then some may be missing:
+    /// a power cut may have taken them, because they are never synced.
+    pub fn is_reconciled(&self) -> IoResult<bool> {
+        let last = self.folder(name::OPEN)?.read(BOOT, 4096)?;
+        Ok(last.is_some_and(|last| last == BootId::current().to_string().as_bytes()))
     }
 
     /// Gives a task without result its hint back; `true` when it was missing.
@@ -141,7 +139,7 @@ impl Spool {
         if self.named_task(task_name)?.is_some_and(|there| there >= id) {
             return Ok(());
         }
-        let between = format!(".{id}.link");
+        let between = format!(".{id}{LINK_SUFFIX}");
         names.unlink(&between)?;
         names.symlink(&format!("../{}/{id}", name::TASKS), &between)?;
         names.rename_over(&between, task_name.as_str())
@@ -175,6 +173,28 @@ impl Spool {
             }
         }
         Ok(names)
+    }
+
+    /// Links that somebody began to make and did not get to put in place.
+    pub fn unplaced_links(&self) -> IoResult<Vec<OsString>> {
+        let mut links = self.folder(name::NAMES)?.names()?;
+        links.retain(|entry| {
+            let text = entry.to_str().unwrap_or_default();
+            text.starts_with('.') && text.ends_with(LINK_SUFFIX)
+        });
+        Ok(links)
+    }
+
+    /// Removes one of them, in a turn of our own: whoever makes one now does it in his. `false` when
+    /// there was no turn to be had or it is gone.
+    pub fn remove_unplaced_link(&self, entry: &OsString) -> IoResult<bool> {
+        let names = self.folder(name::NAMES)?;
+        let turn = self.names_turn()?;
+        // Taken again on the same open file this says only whether it is ours.
+        if FileExt::try_lock_exclusive(&turn).is_err() {
+            return Ok(false);
+        }
+        names.unlink(entry)
     }
 
     /// Only one process compares and moves links at a time. Somebody who was stopped in the middle

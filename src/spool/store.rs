@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use fs2::FileExt;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::durable::{Dir, IoError, IoResult};
@@ -17,7 +17,7 @@ use crate::clock;
 use crate::task::Timestamp;
 use crate::task::{
     FORMAT_VERSION, MAX_REQUEST_BYTES, Request, RequestError, ResultFile, Status, StatusFile,
-    StoredRequest, TaskId, session_of,
+    StoredRequest, TaskId, describe_json_error, session_of,
 };
 
 /// A task to be.
@@ -57,6 +57,13 @@ pub enum SubmitError {
     /// The kernel said no; nothing was accepted.
     #[error("not accepted: {0}")]
     Io(#[from] IoError),
+}
+
+/// `env.json`: variables that came with `submit --env`, readable by the owner alone.
+#[derive(Serialize, Deserialize)]
+struct EnvironmentFile {
+    v: u32,
+    variables: Map<String, Value>,
 }
 
 /// Published, not yet acknowledged; the lock is held.
@@ -168,7 +175,12 @@ impl Spool {
         dir.write_new(name::REQUEST, &bytes)?;
         dir.replace(name::STATUS, &pending_status(id, &request).to_bytes())?;
         if !environment.is_empty() {
-            dir.write_new(name::ENVIRONMENT, &pretty(&environment))?;
+            let variables = environment;
+            let file = EnvironmentFile {
+                v: FORMAT_VERSION,
+                variables,
+            };
+            dir.write_new(name::ENVIRONMENT, &pretty(&file))?;
         }
         dir.sync()?;
         // Hints are a superset of what is open: made before the task can be seen.
@@ -378,9 +390,12 @@ impl TaskDir {
             return Ok(Map::new());
         };
         let path = self.dir.path_of(name::ENVIRONMENT);
-        serde_json::from_slice(&bytes).map_err(|e| ReadError::Damaged {
-            path,
-            problem: e.to_string(),
-        })
+        // The parser's words could repeat a value, and these are secrets.
+        let file: EnvironmentFile =
+            serde_json::from_slice(&bytes).map_err(|e| ReadError::Damaged {
+                path,
+                problem: describe_json_error(&e),
+            })?;
+        Ok(file.variables)
     }
 }

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 use super::claim::{TaskLock, unused_state};
-use super::durable::{IoError, IoResult, absent_is_none};
+use super::durable::{Dir, IoError, IoResult, absent_is_none};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
-use super::store::{ReadError, TaskDir};
+use super::store::{ReadError, TaskDir, ids_in};
 use crate::clock::BootId;
 use crate::task::{Name, Status, TaskId, Timestamp};
 
@@ -62,16 +62,19 @@ impl TaskLock {
             return Ok(None);
         }
         let freed_bytes = disk_bytes(self.task.path());
-        if let Some(status) = self.task.status_file() {
-            if let Some(task_name) = &status.name {
-                spool.unlink_name(task_name, self.task.id)?;
-            }
-            spool.remove_hints(self.task.id, status.session_id.as_ref())?;
-        }
+        let id = self.task.id;
         // A watcher that died after publishing left the claim on its drop, and that one would be
         // replayed.
-        spool.forget_drop(self.task.id)?;
-        spool.discard(&self.task)?;
+        spool.forget_drop(id)?;
+        let grave = spool.bury(&self.task)?;
+        // Only now: where the task may not be removed, its name must go on leading to it.
+        if let Some(status) = self.task.status_file() {
+            if let Some(task_name) = &status.name {
+                spool.unlink_name(task_name, id)?;
+            }
+            spool.remove_hints(id, status.session_id.as_ref())?;
+        }
+        spool.folder(name::TRASH)?.remove_tree(&grave)?;
         Ok(Some(Removal { freed_bytes }))
     }
 }
@@ -79,12 +82,18 @@ impl TaskLock {
 impl Spool {
     /// Takes a task's folder out of `tasks/` in one step, then removes it.
     pub(super) fn discard(&self, task: &TaskDir) -> IoResult<()> {
+        let grave = self.bury(task)?;
+        self.remove_hints(task.id, None)?;
+        self.folder(name::TRASH)?.remove_tree(&grave)
+    }
+
+    /// The one step: from here on the task is gone, and what follows may be done by anybody.
+    fn bury(&self, task: &TaskDir) -> IoResult<String> {
         let trash = self.folder(name::TRASH)?;
         let grave = format!("{}.{:08x}", task.id, random_bits() as u32);
         self.folder(name::TASKS)?
             .rename_new(task.id.to_string(), &trash, &grave)?;
-        self.remove_hints(task.id, None)?;
-        trash.remove_tree(&grave)
+        Ok(grave)
     }
 
     /// Whether a task was removed and its folder still lies in the trash.
@@ -269,7 +278,7 @@ impl Spool {
             };
             let mut last = dir.own_stat()?.st_mtime;
             if let Some(queue) = dir.find_dir(name::QUEUE)? {
-                if !queue.is_empty()? {
+                if self.has_open_task(&queue)? {
                     continue;
                 }
                 last = last.max(queue.own_stat()?.st_mtime);
@@ -280,6 +289,17 @@ impl Spool {
             idle.push((session, Timestamp::from_unix_ms(last.saturating_mul(1000))));
         }
         Ok(idle)
+    }
+
+    /// Whether a session's queue has a task that is not finished. A hint alone says nothing: its
+    /// submitter may have died before there was a task.
+    fn has_open_task(&self, queue: &Dir) -> IoResult<bool> {
+        for id in ids_in(queue)? {
+            if self.is_open_task(id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes the folder of a session nobody uses; `false` when somebody does.
@@ -293,7 +313,7 @@ impl Spool {
             return Ok(false);
         }
         if let Some(queue) = dir.find_dir(name::QUEUE)?
-            && !queue.is_empty()?
+            && self.has_open_task(&queue)?
         {
             return Ok(false);
         }

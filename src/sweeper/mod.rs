@@ -8,8 +8,6 @@ mod plan;
 
 pub use plan::{ClockTrust, Expired, Policy, SweepPlan};
 
-use std::time::Duration;
-
 use crate::clock::{self, BootId};
 use crate::spool::{Claim, IoError, Spool, SweepClock};
 use crate::task::{FORMAT_VERSION, TaskId, Timestamp};
@@ -27,7 +25,7 @@ pub struct Swept {
     pub skipped: Vec<TaskId>,
     /// Files removed from `rejected/`.
     pub rejected: usize,
-    /// Entries removed from `staging/` and `trash/`.
+    /// Entries removed from `staging/` and `trash/`, and half-made links.
     pub litter: usize,
     /// Names removed that led nowhere.
     pub names: usize,
@@ -74,7 +72,7 @@ pub fn sweep(spool: &Spool, dry_run: bool) -> Result<Swept, IoError> {
         swept.tasks = plan.tasks.iter().map(|expired| expired.id).collect();
         swept.freed_bytes = plan.tasks.iter().map(|expired| expired.bytes).sum();
         swept.rejected = plan.rejected.len();
-        swept.litter = plan.litter.len() + spool.trash_count()?;
+        swept.litter = plan.litter.len() + plan.links.len() + spool.trash_count()?;
         swept.names = plan.names.len();
         swept.sessions = plan.sessions.len();
         return Ok(swept);
@@ -95,6 +93,7 @@ fn gather(
     let finished = spool.finished_tasks(made_before, policy.max_finished_bytes.is_some())?;
     let mut plan = SweepPlan {
         litter: spool.staging_litter(Some(now))?,
+        links: spool.unplaced_links()?,
         ..SweepPlan::default()
     };
     // The few that are due are read; nobody sweeps what nobody understands.
@@ -152,6 +151,9 @@ fn apply(spool: &Spool, plan: SweepPlan, swept: &mut Swept) {
     for entry in &plan.litter {
         count(|s| &mut s.litter, spool.remove_staged(entry));
     }
+    for entry in &plan.links {
+        count(|s| &mut s.litter, spool.remove_unplaced_link(entry));
+    }
     for (name, id) in &plan.names {
         count(|s| &mut s.names, spool.remove_dangling_name(name, *id));
     }
@@ -170,6 +172,3 @@ pub fn remove_task(spool: &Spool, id: TaskId) -> Result<Option<u64>, IoError> {
         Claim::Busy | Claim::Gone => Ok(None),
     }
 }
-
-/// The pause of `sweep --every` and of a watcher's sweeps may not be shorter than this.
-pub const LEAST_PAUSE: Duration = Duration::from_secs(1);

@@ -146,6 +146,8 @@ pub struct SweepPlan {
     pub rejected: Vec<OsString>,
     /// Entries of `staging/`.
     pub litter: Vec<OsString>,
+    /// Half-made links in `names/`.
+    pub links: Vec<OsString>,
     /// Names that lead nowhere.
     pub names: Vec<(Name, TaskId)>,
     /// Sessions.

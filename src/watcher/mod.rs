@@ -86,7 +86,8 @@ pub struct Watcher {
     backlog: Backlog,
     admitter: Admitter,
     listening: Vec<TaskId>,
-    reconcile: Vec<TaskId>,
+    /// After a boot: the tasks whose hints were not looked at yet, newest first.
+    reconcile: Option<Vec<TaskId>>,
     next_rescan: Instant,
     next_sweep: Instant,
     busy_at: Instant,
@@ -134,7 +135,11 @@ impl Watcher {
             );
         }
         let now = Instant::now();
-        let reconcile = spool.ids_to_reconcile()?;
+        let reconcile = if spool.is_reconciled()? {
+            None
+        } else {
+            Some(spool.task_ids()?)
+        };
         Ok(Watcher {
             launcher: LocalPool::new(options.program.clone(), options.arguments.clone()),
             backlog: Backlog::default(),
@@ -245,22 +250,23 @@ impl Watcher {
 
     /// After a boot the hints are compared with the tasks, a few at a time.
     fn reconcile_some(&mut self) {
-        if self.reconcile.is_empty() {
+        let Some(left) = &mut self.reconcile else {
             return;
-        }
-        let first = self.reconcile.len().saturating_sub(RECONCILE_AT_ONCE);
+        };
+        let first = left.len().saturating_sub(RECONCILE_AT_ONCE);
         // The list is newest first: its end holds the oldest, which have waited longest.
-        for id in self.reconcile.split_off(first).into_iter().rev() {
+        for id in left.split_off(first).into_iter().rev() {
             match self.spool.reconcile_hint(id) {
                 Ok(true) => self.backlog.add([id]),
                 Ok(false) => {}
                 Err(error) => tracing::warn!("{error}"),
             }
         }
-        if self.reconcile.is_empty()
-            && let Err(error) = self.spool.mark_reconciled()
-        {
-            tracing::warn!("{error}");
+        if left.is_empty() {
+            self.reconcile = None;
+            if let Err(error) = self.spool.mark_reconciled() {
+                tracing::warn!("{error}");
+            }
         }
     }
 
@@ -377,7 +383,7 @@ impl Watcher {
                 .launcher
                 .running()
                 .all(|(id, _)| self.backlog.is_broken(id))
-            && self.reconcile.is_empty()
+            && self.reconcile.is_none()
             && !self.admitter.is_waiting()
     }
 
@@ -428,7 +434,7 @@ impl Watcher {
             let patience = Duration::from_secs_f64(self.spool.settings().idle_exit_sec);
             until = until.min(self.busy_at + patience);
         }
-        if !self.reconcile.is_empty() || self.admitter.has_more() {
+        if self.reconcile.is_some() || self.admitter.has_more() {
             until = now;
         }
         let left = until.saturating_duration_since(now);

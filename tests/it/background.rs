@@ -119,7 +119,8 @@ fn status_cancel_and_clear_take_every_documented_flag() {
     ] {
         let ran = world.run(&words(line));
         ran.succeeds();
-        assert_eq!(ran.stdout, format!("Cleared {cleared} tasks\n"), "{line}");
+        let tasks = if cleared == 1 { "task" } else { "tasks" };
+        assert_eq!(ran.stdout, format!("Cleared {cleared} {tasks}\n"), "{line}");
         assert_eq!(ran.stderr, "");
     }
     assert_eq!(world.json(&words("background clear"))["ok"], true);

@@ -105,7 +105,7 @@ fn one_status_only() {
     let four = four(&world);
     let ran = world.run(&["clear", "--status", "failed"]);
     ran.succeeds();
-    assert_eq!(ran.stdout, "Cleared 1 tasks\n");
+    assert_eq!(ran.stdout, "Cleared 1 task\n");
     assert!(!left(&world).contains(&four.failed.id));
     let quiet = world.run(&["clear", "--status", "succeeded", "-q"]);
     quiet.succeeds();

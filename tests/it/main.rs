@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod autostart;
 mod background;
 mod bad_input;
 mod cancel;
@@ -21,11 +22,14 @@ mod first;
 mod idle;
 mod incoming;
 mod init;
+mod limits;
 mod list;
 mod logs;
 mod progress;
+mod readme;
 mod recipe;
 mod recover;
+mod reference;
 mod removed;
 mod result;
 mod schema;
@@ -36,6 +40,7 @@ mod submit;
 mod sweep;
 mod terminal;
 mod wait;
+mod watch;
 
 #[test]
 fn every_file_is_a_module() {

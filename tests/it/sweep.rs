@@ -200,10 +200,12 @@ fn names_go_with_their_tasks() {
     let kept = world.submit(&["ok", "--name", "kept"]);
     let nowhere = format!("../tasks/{}", old_id(DAY));
     std::os::unix::fs::symlink(nowhere, world.path("names/dangling")).unwrap();
+    let unplaced = format!(".{}.link", old_id(DAY));
+    std::os::unix::fs::symlink("x", world.path("names").join(unplaced)).unwrap();
     first_pass(&world);
     let swept = sweep(&world);
     assert_eq!(swept["task_ids"], json!([named.id]));
-    assert_eq!(swept["names"], 1);
+    assert_eq!((&swept["names"], &swept["litter"]), (&json!(1), &json!(1)));
     assert_eq!(names_in(&world.path("names")), ["kept"]);
     assert_eq!(world.json(&["status", "kept"])["task_id"], kept.id);
 }
@@ -297,14 +299,16 @@ fn unused_sessions_go_and_their_queues_never() {
             date_back(&folder.join(below), 2 * DAY);
         }
     };
+    // Its submitter died before there was a task.
+    fs::write(session("abandoned").join("queue").join(old_id(DAY)), "").unwrap();
     let (idle, waiting, used) = (session("idle"), session("waiting"), session("used"));
     let task = world.submit(&["ok", "--session-id", "waiting"]);
-    for folder in [&idle, &waiting, &used] {
+    for folder in [&idle, &waiting, &used, &world.path("sessions/abandoned")] {
         age(folder);
     }
     fs::write(used.join("state/memory"), "used today").unwrap();
     first_pass(&world);
-    assert_eq!(sweep(&world)["sessions"], 1);
+    assert_eq!(sweep(&world)["sessions"], 2);
     let mut left = names_in(&world.path("sessions"));
     left.sort();
     assert_eq!(left, ["used", "waiting"]);

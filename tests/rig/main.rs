@@ -13,5 +13,7 @@
 mod support;
 
 mod disk;
+mod group;
+mod kill;
 mod mount;
 mod page;

@@ -106,7 +106,7 @@ fn the_complete_workflow() {
 
     assert_eq!(
         line(&world, "agentspool background clear"),
-        "Cleared 1 tasks\n"
+        "Cleared 1 task\n"
     );
     assert_eq!(line(&world, "agentspool background list"), "");
 }

@@ -11,6 +11,7 @@
     reason = "tests"
 )]
 
+pub mod invariants;
 pub mod terminal;
 
 use std::fmt::Write as _;

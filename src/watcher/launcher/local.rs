@@ -95,10 +95,12 @@ impl PooledRunner {
         let mut heard = Vec::new();
         while let Some(end) = self.unread.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.unread.drain(..=end).collect();
+            // Whatever it means to say, it is done with the task: what became of it is on the disk.
             let answer = std::str::from_utf8(&line)
                 .ok()
-                .and_then(|line| line.trim_end().parse().ok());
-            if let (Some(answer), Some((id, _))) = (answer, self.task.take()) {
+                .and_then(|line| line.trim_end().parse().ok())
+                .unwrap_or(Answer::Taken { started: false });
+            if let Some((id, _)) = self.task.take() {
                 heard.push((id, answer));
                 self.idle_since = Instant::now();
             }

@@ -1,0 +1,296 @@
+//! What a task may take, and what it is given: logs under a cap, time, progress, and the
+//! surroundings its recipe runs in.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::support::{Task, World};
+
+const MIB: u64 = 1 << 20;
+
+fn quiet_world() -> World {
+    let world = World::new();
+    world.set("autostart", "false");
+    world
+}
+
+#[test]
+fn a_log_over_its_cap_keeps_its_beginning_and_its_end() {
+    let world = World::new();
+    world.set("log_cap_bytes", "1048576");
+    // 8 MiB in lines of 1 KiB; a pause in the middle, so that the log is cut while it grows.
+    world.recipe(
+        "talks",
+        "#!/bin/sh\necho the first line\n\
+         part() { dd if=/dev/zero bs=1024 count=4096 2>/dev/null | tr '\\0' x | fold -w 1023; echo; }\n\
+         part\ntouch half\nwhile [ ! -e go ]; do sleep 0.01; done\npart\necho the last line\n",
+    );
+    let task = world.submit(&["talks"]);
+    world.wait_for_file(&task.work(1, "half"));
+    let dropped = || task.status()["log_bytes_dropped"].as_u64().unwrap_or(0);
+    world.wait_until("the log is cut while the task runs", || dropped() > 2 * MIB);
+    std::fs::write(task.work(1, "go"), "").unwrap();
+    let result = world.result_of(&task);
+    assert_eq!(result["status"], "completed", "{result}");
+    let size = result["metrics"]["stdout_bytes"].as_u64().unwrap();
+    assert!(size > 8 * MIB, "{size}");
+    world.wait_until("the status is settled", || {
+        task.status()["status"] == "completed"
+    });
+    let path = task.path.join("attempts/1/stdout.log");
+    let on_disk = {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(&path).unwrap().blocks() * 512
+    };
+    assert!(on_disk <= MIB, "{on_disk} bytes on the disk");
+    // What is not told as missing is there.
+    assert!(size - dropped() <= on_disk, "{} of {size}", dropped());
+
+    let ran = world.run(&["logs", &task.id, "--stdout"]);
+    ran.succeeds();
+    assert!(ran.stdout.starts_with("the first line\nxxx"));
+    assert!(ran.stdout.ends_with("xxx\nthe last line\n"));
+    assert!(!ran.stdout.contains('\0'), "a hole is no text");
+    let told = format!("{} bytes", dropped());
+    let whole = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(whole.contains(&told), "no note of {told}: {}", ran.stderr);
+    assert!((ran.stdout.len() as u64) <= size - dropped() + 100);
+    let shown = world.run(&["logs", &task.id, "--stdout", "--lines", "1"]);
+    assert_eq!(shown.stdout, "the last line\n");
+}
+
+#[test]
+fn a_log_under_its_cap_is_whole() {
+    let world = World::new();
+    world.recipe("talks", "#!/bin/sh\nseq 1 20000\necho warned >&2\n");
+    let task = world.submit(&["talks"]);
+    world.result_of(&task);
+    let ran = world.run(&["logs", &task.id, "--stdout"]);
+    assert_eq!(ran.stdout.lines().count(), 20000);
+    assert_eq!(task.status()["log_bytes_dropped"], Value::Null);
+}
+
+#[test]
+fn the_request_says_how_long_else_the_recipe_else_the_settings() {
+    let world = quiet_world();
+    world.set("timeout_sec", "77");
+    world.recipe("plain", "#!/bin/sh\nexit 0\n");
+    world.recipe_folder("patient", "timeout = \"1h30m\"", "#!/bin/sh\nexit 0\n");
+    let cases = [
+        (vec!["plain"], 77.0),
+        (vec!["patient"], 5400.0),
+        (vec!["plain", "--timeout", "2m"], 120.0),
+        (vec!["patient", "--timeout", "12.5"], 12.5),
+    ];
+    let tasks: Vec<(Task, f64)> = cases
+        .into_iter()
+        .map(|(arguments, expected)| (world.submit(&arguments), expected))
+        .collect();
+    world.run(&["watch", "--drain"]).succeeds();
+    for (task, expected) in tasks {
+        assert_eq!(task.run_file(1)["timeout_sec"], expected);
+    }
+}
+
+#[test]
+fn progress_is_seen_while_the_task_runs() {
+    let world = World::new();
+    world.recipe(
+        "steps",
+        "#!/bin/sh\nstep() { while [ ! -e \"$1\" ]; do sleep 0.01; done; }\n\
+         echo '25 Reading pages' >>\"$AGENTSPOOL_PROGRESS_FILE\"\nstep one\n\
+         echo '{\"progress\": 0.5, \"message\": \"Half of it\"}' >>\"$AGENTSPOOL_PROGRESS_FILE\"\nstep two\n\
+         agentspool progress 75 -m 'Nearly there'\nstep three\n\
+         echo 'nonsense' >>\"$AGENTSPOOL_PROGRESS_FILE\"\nexit 3\n",
+    );
+    let task = world.submit(&["steps"]);
+    for (progress, message, go) in [
+        (0.25, "Reading pages", "one"),
+        (0.5, "Half of it", "two"),
+        (0.75, "Nearly there", "three"),
+    ] {
+        world.wait_until(message, || {
+            let status = world.json(&["status", &task.id]);
+            status["status"] == "running"
+                && status["progress"] == progress
+                && status["message"] == message
+        });
+        std::fs::write(task.work(1, go), "").unwrap();
+    }
+    let result = world.result_of(&task);
+    assert_eq!(result["exit_code"], 3);
+    // A task that failed does not claim to have got to the end.
+    let status = world.json(&["status", &task.id]);
+    assert_eq!(
+        (&status["status"], &status["progress"]),
+        (&json!("failed"), &json!(0.75))
+    );
+}
+
+fn variables(text: &str) -> BTreeMap<&str, &str> {
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .collect()
+}
+
+#[test]
+fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
+    let world = quiet_world();
+    world.recipe_folder(
+        "looks",
+        "env_accept = [\"TOKEN\"]\n[env]\nFROM_RECIPE = \"yes\"\n[config]\ndepth = 1\nwidth = 2",
+        "#!/bin/sh\nenv >env\npwd >pwd\numask >umask\ncat >stdin\n\
+         ls -l /proc/self/fd | sed -n 's/.* \\([0-9]*\\) -> /\\1 /p' >fds\n\
+         grep -E 'Sig(Blk|Ign)' /proc/self/status >signals\n\
+         cp \"$AGENTSPOOL_INPUT_FILE\" input; printf '{\"a\": 1}' >\"$AGENTSPOOL_RESULT_FILE\"\n\
+         touch made; touch \"$TMPDIR/in-tmp\"; touch \"$AGENTSPOOL_SESSION_DIR/kept\"; echo said\n",
+    );
+    let task = world.submit(&[
+        "looks",
+        "--input",
+        "{\"q\": \"é\"}",
+        "--config",
+        "{\"depth\": 5}",
+        "--session-id",
+        "chat",
+        "--env",
+        "TOKEN=t0k",
+    ]);
+    // A watcher with a file of somebody's open, and with variables of all kinds.
+    let mut watch = std::process::Command::new("sh");
+    watch
+        .args(["-c", "exec 7</dev/null 8>held \"$0\" watch --drain"])
+        .arg(crate::support::PROGRAM)
+        .env("AGENTSPOOL_DIR", world.spool())
+        .env("AGENTSPOOL_LOG", "warn")
+        .env("NOTIFY_SOCKET", "/run/systemd/notify")
+        .env("OF_THE_WATCHER", "kept")
+        .current_dir(world.root());
+    assert!(watch.status().unwrap().success());
+
+    let result = task.result();
+    assert_eq!(
+        result["status"],
+        "completed",
+        "{}",
+        task.read("attempts/1/stderr.log")
+    );
+    assert_eq!(
+        result["output"],
+        json!({"a": 1}),
+        "the result file goes before stdout"
+    );
+    let work = task.path.join("attempts/1/work");
+    let read = |name: &str| std::fs::read_to_string(work.join(name)).unwrap();
+    let text = read("env");
+    let env = variables(&text);
+    let spool = world.spool().to_str().unwrap().to_owned();
+    let folder = format!("{spool}/tasks/{}", task.id);
+    let uuid = crate::support::read_json(&world.path("identity.json"))["uuid"].clone();
+    for (name, expected) in [
+        ("AGENTSPOOL_DIR", spool.clone()),
+        ("AGENTSPOOL_TASK_ID", task.id.clone()),
+        ("AGENTSPOOL_TASK_DIR", folder.clone()),
+        ("AGENTSPOOL_ATTEMPT", "1".into()),
+        ("AGENTSPOOL_RECIPE_DIR", format!("{spool}/recipes/looks")),
+        (
+            "AGENTSPOOL_INPUT_FILE",
+            format!("{folder}/attempts/1/input.json"),
+        ),
+        ("AGENTSPOOL_SESSION_ID", "chat".into()),
+        (
+            "AGENTSPOOL_SESSION_DIR",
+            format!("{spool}/sessions/chat/state"),
+        ),
+        (
+            "AGENTSPOOL_PROGRESS_FILE",
+            format!("{folder}/attempts/1/progress"),
+        ),
+        (
+            "AGENTSPOOL_RESULT_FILE",
+            format!("{folder}/attempts/1/output"),
+        ),
+        (
+            "AGENTSPOOL_MARK",
+            format!("{}/{}/1", uuid.as_str().unwrap(), task.id),
+        ),
+        ("TMPDIR", format!("{folder}/attempts/1/work/tmp")),
+        ("TOKEN", "t0k".into()),
+        ("FROM_RECIPE", "yes".into()),
+        ("OF_THE_WATCHER", "kept".into()),
+    ] {
+        assert_eq!(env.get(name), Some(&expected.as_str()), "{name}");
+    }
+    let config: Value = serde_json::from_str(env["AGENTSPOOL_CONFIG"]).unwrap();
+    assert_eq!(config, json!({"depth": 5, "width": 2}));
+    for name in ["AGENTSPOOL_LOG", "NOTIFY_SOCKET"] {
+        assert!(
+            !env.contains_key(name),
+            "{name} is none of a recipe's business"
+        );
+    }
+    assert_eq!(read("pwd").trim(), work.to_str().unwrap());
+    assert_eq!(read("umask").trim(), "0022");
+    assert_eq!(read("stdin"), "{\"q\": \"é\"}");
+    assert_eq!(read("input"), read("stdin"));
+    let mode = std::fs::metadata(work.join("made"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o644);
+    assert!(work.join("tmp/in-tmp").exists());
+    // 0 to 2, and what `ls` itself opened to look.
+    let fds = read("fds");
+    let open: Vec<&str> = fds
+        .lines()
+        .filter(|line| !line.contains("/proc/"))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(open, ["0", "1", "2"], "{fds}");
+    // Whatever this test itself inherited: those that end a program or tell it of an end are as new.
+    let promised = [1, 2, 3, 13, 15, 17].map(|signal| 1u64 << (signal - 1));
+    let promised: u64 = promised.iter().sum();
+    for line in read("signals").lines() {
+        let (name, bits) = line.split_once(":\t").unwrap();
+        let bits = u64::from_str_radix(bits, 16).unwrap();
+        assert_eq!(bits & promised, 0, "{name}");
+    }
+    assert!(
+        !task.path.join("env.json").exists(),
+        "the variables went with the task's end"
+    );
+}
+
+#[test]
+fn the_umask_of_recipes_is_a_setting() {
+    let world = quiet_world();
+    world.set("umask", "077");
+    world.recipe("makes", "#!/bin/sh\ntouch made\n");
+    let task = world.submit(&["makes"]);
+    world.run(&["watch", "--drain"]).succeeds();
+    let mode = std::fs::metadata(task.work(1, "made"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_large_output_stays_a_file_that_the_result_names() {
+    let world = quiet_world();
+    world.recipe(
+        "large",
+        "#!/bin/sh\ndd if=/dev/zero bs=1024 count=2048 2>/dev/null | tr '\\0' y\n",
+    );
+    let task = world.submit(&["large"]);
+    world.run(&["watch", "--drain"]).succeeds();
+    let result = task.result();
+    assert_eq!(result["output"], Value::Null);
+    let file = result["output_file"].as_str().unwrap();
+    assert_eq!(
+        std::fs::metadata(task.path.join(file)).unwrap().len(),
+        2 * MIB
+    );
+}

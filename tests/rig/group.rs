@@ -1,0 +1,389 @@
+//! A spool that a group shares, seen by its owner, a member and a stranger.
+//!
+//! Users and groups are bare numbers (`setpriv`, root), so nobody is added to the machine. What is
+//! held: members submit, read and cancel; only the owner decides what is run; strangers see nothing.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::{Ran, World, names_in};
+
+const OWNER: u32 = 64_001;
+const MEMBER: u32 = 64_002;
+const OTHER_MEMBER: u32 = 64_003;
+const STRANGER: u32 = 64_004;
+const GROUP: u32 = 64_100;
+
+/// A shared spool of OWNER's, and everybody's view of it.
+struct Shared {
+    world: World,
+}
+
+impl Shared {
+    fn new() -> Shared {
+        let world = World::without_spool();
+        // The test's own folder is 0700 of root: everybody must get through to the spool.
+        fs::set_permissions(world.root(), fs::Permissions::from_mode(0o755)).unwrap();
+        let home = world.root().join("owner");
+        fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(OWNER), Some(GROUP)).unwrap();
+        let shared = Shared { world };
+        let spool = shared.spool().to_str().unwrap().to_owned();
+        let group = GROUP.to_string();
+        shared
+            .run(OWNER, &["init", &spool, "--group", &group])
+            .succeeds();
+        shared
+            .run(OWNER, &["config", "set", "rescan_sec", "0.3"])
+            .succeeds();
+        let recipe = shared.spool().join("recipes/echo");
+        fs::write(&recipe, "#!/bin/sh\ncat\n").unwrap();
+        fs::set_permissions(&recipe, fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(&recipe, Some(OWNER), Some(GROUP)).unwrap();
+        shared
+    }
+
+    fn spool(&self) -> std::path::PathBuf {
+        self.world.root().join("owner/spool")
+    }
+
+    /// Anything, as somebody: users but strangers are in the group.
+    fn as_user(&self, uid: u32, program: &str) -> Command {
+        let own_group = (uid + 1000).to_string();
+        let mut command = self.world.command(&[]);
+        let program = if program == "agentspool" {
+            command.get_program().to_owned()
+        } else {
+            program.into()
+        };
+        command = as_number(&command, uid, &own_group, uid != STRANGER);
+        command
+            .arg(program)
+            .env("AGENTSPOOL_DIR", self.spool())
+            .env("HOME", self.world.root().join(format!("home-{uid}")));
+        command
+    }
+
+    fn run(&self, uid: u32, arguments: &[&str]) -> Ran {
+        Ran::of(self.as_user(uid, "agentspool").args(arguments))
+    }
+
+    fn shell(&self, uid: u32, script: &str) -> Ran {
+        Ran::of(
+            self.as_user(uid, "sh")
+                .arg("-c")
+                .arg(script)
+                .current_dir(self.spool().parent().unwrap()),
+        )
+    }
+
+    fn json(&self, uid: u32, arguments: &[&str]) -> Value {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        self.run(uid, &all).json()
+    }
+
+    fn submit(&self, uid: u32, arguments: &[&str]) -> String {
+        let mut all = vec!["submit", "--recipe", "echo"];
+        all.extend(arguments);
+        let object = self.json(uid, &all);
+        assert_eq!(object["ok"], true, "{object}\n{}", self.tree());
+        object["task_id"].as_str().unwrap().to_owned()
+    }
+
+    fn drain(&self) {
+        self.run(OWNER, &["watch", "--drain"]).succeeds();
+    }
+
+    fn tree(&self) -> String {
+        let listed = Command::new("ls").arg("-lanR").arg(self.spool()).output();
+        String::from_utf8_lossy(&listed.unwrap().stdout).into_owned()
+    }
+}
+
+/// The same sealed environment, as another user.
+fn as_number(sealed: &Command, uid: u32, own_group: &str, in_group: bool) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &uid.to_string(), "--regid", own_group])
+        .env_clear();
+    if in_group {
+        command.args(["--groups", &GROUP.to_string()]);
+    } else {
+        command.arg("--clear-groups");
+    }
+    for (name, value) in sealed.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command.current_dir("/").stdin(std::process::Stdio::null());
+    command
+}
+
+fn mode(path: &Path) -> (u32, u32, u32) {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
+}
+
+#[test]
+fn the_modes_say_who_may_do_what() {
+    let shared = Shared::new();
+    let spool = shared.spool();
+    for (folder, expected) in [
+        ("", 0o2750),
+        ("incoming", 0o3730),
+        ("staging", 0o2770),
+        ("tasks", 0o2770),
+        ("names", 0o2770),
+        ("open", 0o2770),
+        ("sessions", 0o2770),
+        ("recipes", 0o2750),
+        ("rejected", 0o2750),
+        ("trash", 0o2750),
+        ("slots", 0o2750),
+        ("watchers", 0o2750),
+    ] {
+        let (mode, uid, gid) = mode(&spool.join(folder));
+        assert_eq!(
+            (format!("{mode:o}"), uid, gid),
+            (format!("{expected:o}"), OWNER, GROUP),
+            "{folder:?}\n{}",
+            shared.tree()
+        );
+    }
+    for file in ["spool.json", "identity.json"] {
+        let (mode, uid, gid) = mode(&spool.join(file));
+        assert_eq!((mode, uid, gid), (0o640, OWNER, GROUP), "{file}");
+    }
+}
+
+#[test]
+fn a_member_submits_and_reads_and_the_owner_runs() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &["--input", "\"mine\"", "--name", "report"]);
+    let told = shared.run(MEMBER, &["status", &id]);
+    told.succeeds();
+    assert!(told.stdout.contains("Status: pending"));
+    // Nobody may run it but the owner, and nobody starts a watcher in a shared spool.
+    shared.run(MEMBER, &["watch", "--drain"]).ends_with(4);
+    assert_ne!(shared.run(MEMBER, &["runner", "--once", &id]).code, 0);
+    assert!(names_in(&shared.spool().join("watchers")).is_empty());
+    shared.drain();
+    for uid in [MEMBER, OTHER_MEMBER, OWNER] {
+        let result = shared.run(uid, &["result", "report"]);
+        result.succeeds();
+        assert_eq!(result.stdout, "mine\n");
+        assert_eq!(shared.json(uid, &["list"])["total"], 1);
+        shared.run(uid, &["logs", &id]).succeeds();
+        assert_eq!(shared.json(uid, &["status", &id])["status"], "completed");
+    }
+    let result = shared.spool().join("tasks").join(&id).join("result.json");
+    assert_eq!(mode(&result).1, OWNER);
+}
+
+#[test]
+fn a_member_uses_the_drop_box_without_seeing_into_it() {
+    let shared = Shared::new();
+    let dropped = "printf '{\"recipe\": \"echo\", \"input\": 5}' > spool/incoming/five.json";
+    shared.shell(MEMBER, dropped).succeeds();
+    assert_eq!(
+        shared.json(MEMBER, &["status", "five"])["status"],
+        "pending"
+    );
+    assert_ne!(shared.shell(MEMBER, "ls spool/incoming").code, 0);
+    // Sticky: what one member dropped another one cannot take away.
+    assert_ne!(
+        shared
+            .shell(OTHER_MEMBER, "rm -f spool/incoming/five.json")
+            .code,
+        0
+    );
+    shared
+        .shell(MEMBER, "printf '[]' > spool/incoming/wrong.json")
+        .succeeds();
+    shared.drain();
+    assert_eq!(shared.run(MEMBER, &["result", "five"]).stdout, "5\n");
+    let told = shared.run(MEMBER, &["status", "wrong"]);
+    told.ends_with(7);
+    assert!(told.stderr.contains("one JSON object"), "{}", told.stderr);
+}
+
+/// The owner may move a member's file but not a member's folder, nor read what is shut.
+#[test]
+fn what_a_member_drops_to_annoy_stops_nobody() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
+        .succeeds();
+    shared
+        .shell(
+            MEMBER,
+            "mkdir -m 700 spool/incoming/folder.json && mkfifo spool/incoming/fifo.json && \
+             ln -s /etc/passwd spool/incoming/link.json && \
+             printf '{\"recipe\": \"echo\"}' > spool/incoming/shut.json && \
+             chmod 000 spool/incoming/shut.json",
+        )
+        .succeeds();
+    shared
+        .shell(
+            OTHER_MEMBER,
+            "printf '{\"recipe\": \"echo\", \"input\": 1}' > spool/incoming/good.json",
+        )
+        .succeeds();
+    shared.drain();
+    assert_eq!(shared.run(OTHER_MEMBER, &["result", "good"]).stdout, "1\n");
+    for name in ["fifo", "link", "shut"] {
+        shared.run(MEMBER, &["status", name]).ends_with(7);
+    }
+    assert_eq!(names_in(&shared.spool().join("incoming")), ["folder.json"]);
+}
+
+#[test]
+fn a_member_cancels_what_is_pending() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    let object = shared.json(MEMBER, &["cancel", &id]);
+    assert_eq!(object["ok"], true, "{object}");
+    assert_eq!(shared.json(OWNER, &["status", &id])["status"], "cancelled");
+    shared.drain();
+    assert_eq!(shared.json(MEMBER, &["status", &id])["status"], "cancelled");
+    // And one of the owner's as well as another member's.
+    for submitter in [OWNER, OTHER_MEMBER] {
+        let id = shared.submit(submitter, &[]);
+        let object = shared.json(MEMBER, &["cancel", &id]);
+        assert_eq!(object["status"], "cancelled", "{submitter}: {object}");
+    }
+}
+
+#[test]
+fn members_share_a_session_in_order() {
+    let shared = Shared::new();
+    let ids: Vec<String> = [MEMBER, OWNER, OTHER_MEMBER]
+        .iter()
+        .map(|uid| shared.submit(*uid, &["--session-id", "ours", "--name", "same"]))
+        .collect();
+    shared.drain();
+    for id in &ids {
+        assert_eq!(
+            shared.json(MEMBER, &["status", id])["status"],
+            "completed",
+            "{}",
+            shared.tree()
+        );
+    }
+    assert_eq!(
+        shared.json(MEMBER, &["status", "same"])["task_id"],
+        ids[2].as_str()
+    );
+    // The owner clears them all, whoever made them.
+    shared.run(OWNER, &["clear"]).succeeds();
+    assert_eq!(
+        shared.json(MEMBER, &["list"])["total"],
+        0,
+        "{}",
+        shared.tree()
+    );
+}
+
+#[test]
+fn no_member_decides_what_is_run() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.drain();
+    for script in [
+        "echo '{}' > spool/spool.json",
+        "mv spool/spool.json spool/other.json",
+        "rm -f spool/identity.json",
+        "echo > spool/recipes/new",
+        "echo > spool/recipes/echo",
+        "mv spool/recipes/echo spool/recipes/other",
+        "rm -rf spool/recipes",
+        "touch spool/sweep.lock",
+        "touch spool/slots/0",
+        "mv spool/recipes spool/tasks/r",
+    ] {
+        assert_ne!(shared.shell(MEMBER, script).code, 0, "{script}");
+    }
+    shared
+        .run(MEMBER, &["config", "set", "max_concurrent", "9"])
+        .ends_with(4);
+    shared.run(MEMBER, &["sweep"]).ends_with(4);
+    assert_eq!(shared.json(OWNER, &["status", &id])["status"], "completed");
+    shared.run(OWNER, &["recipe", "info", "echo"]).succeeds();
+}
+
+/// Only the owner removes; what a member may not remove keeps its name.
+#[test]
+fn a_member_clears_nothing_and_breaks_nothing() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &["--name", "kept"]);
+    shared.drain();
+    shared.run(MEMBER, &["wait", "kept"]).succeeds();
+    let object = shared.json(MEMBER, &["clear"]);
+    assert_eq!(object["cleared"], 0, "{object}");
+    assert_eq!(object["skipped"], serde_json::json!([id]));
+    assert_eq!(shared.json(MEMBER, &["status", "kept"])["task_id"], id);
+    assert_eq!(shared.run(MEMBER, &["result", "kept"]).code, 0);
+}
+
+#[test]
+fn a_stranger_gets_a_refusal_and_nothing_else() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &["--name", "secret-name"]);
+    for arguments in [
+        &["list"][..],
+        &["status", &id],
+        &["result", "secret-name"],
+        &["submit", "--recipe", "echo"],
+        &["cancel", &id],
+        &["clear"],
+        &["sweep"],
+        &["watch", "--drain"],
+        &["recipe", "list"],
+    ] {
+        let ran = shared.run(STRANGER, arguments);
+        assert!(
+            ran.code == 4 || ran.code == 8,
+            "{arguments:?}: {}",
+            ran.code
+        );
+        assert_eq!(ran.stdout, "", "{arguments:?}");
+        assert!(ran.stderr.starts_with("error:"), "{}", ran.stderr);
+    }
+    for script in [
+        "ls spool",
+        "cat spool/spool.json",
+        "cp /etc/hostname spool/incoming/x.json",
+    ] {
+        let ran = shared.shell(STRANGER, script);
+        assert_ne!(ran.code, 0, "{script}");
+        assert_eq!(ran.stdout, "");
+    }
+}
+
+#[test]
+fn a_private_spool_is_its_owners_alone() {
+    let shared = Shared::new();
+    let private = shared.world.root().join("owner/private");
+    let path = private.to_str().unwrap();
+    shared.run(OWNER, &["init", path]).succeeds();
+    assert_eq!(mode(&private).0, 0o700);
+    for folder in names_in(&private) {
+        let is_dir = private.join(&folder).is_dir();
+        let expected = if is_dir { 0o700 } else { 0o600 };
+        assert_eq!(mode(&private.join(&folder)).0, expected, "{folder}");
+    }
+    for uid in [MEMBER, STRANGER] {
+        let ran = shared.run(uid, &["--spool", path, "list"]);
+        assert!(ran.code == 4 || ran.code == 8, "{}", ran.stderr);
+    }
+    // Root could read it, and would leave files that its owner cannot remove.
+    let ran = shared.world.run(&["--spool", path, "list"]);
+    ran.ends_with(4);
+    assert!(ran.stderr.contains(&OWNER.to_string()), "{}", ran.stderr);
+}

@@ -1,0 +1,179 @@
+//! What must be true of a spool after any crash and one recovery: I1 to I8 as far as files show it.
+//!
+//! For the tests that kill, cut and fill. It reads the disk as any program would and asks our
+//! program nothing, so that both cannot be wrong in the same way.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use agentspool::task::{Request, TaskId};
+use serde_json::Value;
+
+use super::{Task, World, names_in, read_json};
+
+/// The results that stood at some moment; none of them may ever change.
+#[derive(Default)]
+pub struct Results(BTreeMap<String, String>);
+
+impl Results {
+    /// Those that stand now.
+    pub fn of(world: &World) -> Results {
+        let tasks = world.tasks().into_iter().filter(Task::has_result);
+        Results(
+            tasks
+                .map(|task| (task.id.clone(), task.read("result.json")))
+                .collect(),
+        )
+    }
+
+    /// I6: a result is complete or absent and never changes; a task may be gone.
+    #[track_caller]
+    pub fn still_stand(&self, world: &World) {
+        for (id, before) in &self.0 {
+            let task = world.task(id);
+            if task.path.exists() {
+                assert_eq!(
+                    &task.read("result.json"),
+                    before,
+                    "the result of {id} changed"
+                );
+            }
+        }
+    }
+}
+
+/// What a test knows of its spool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// Tasks whose id was printed and that nobody removed.
+    pub acknowledged: &'a [String],
+    /// Whether everything should have ended by now.
+    pub is_drained: bool,
+    /// How often a task may have been begun; 0 stands for once.
+    pub most_attempts: usize,
+}
+
+/// Checks everything that holds at any moment at which none of our processes lives.
+#[track_caller]
+pub fn check(world: &World, known: Known<'_>) {
+    for id in known.acknowledged {
+        let there = world.path("tasks").join(id).exists();
+        assert!(
+            there,
+            "{id} was acknowledged and is lost\n{}",
+            world.describe()
+        );
+    }
+    for name in names_in(&world.path("tasks")) {
+        assert!(
+            name.parse::<TaskId>().is_ok(),
+            "{name} in tasks/ is no task"
+        );
+        check_task(world, &world.task(&name), known);
+    }
+    for name in names_in(&world.path("names")) {
+        let target = std::fs::read_link(world.path("names").join(&name)).unwrap();
+        let id = target.file_name().unwrap().to_str().unwrap();
+        assert!(
+            id.parse::<TaskId>().is_ok(),
+            "names/{name} leads to {target:?}"
+        );
+    }
+    let survivors = world.processes();
+    assert!(survivors.is_empty(), "{survivors:?} are left");
+}
+
+#[track_caller]
+fn check_task(world: &World, task: &Task, known: Known<'_>) {
+    let id = &task.id;
+    // I1: whatever is in tasks/ is complete.
+    let request = std::fs::read(task.path.join("request.json")).unwrap_or_default();
+    assert!(
+        Request::parse(&request).is_ok(),
+        "{id} has no valid request\n{}",
+        world.describe()
+    );
+    assert!(task.path.join("lock").is_file(), "{id} has no lock");
+    // I4 and the bound on attempts.
+    let attempts = task.attempts();
+    let most = known.most_attempts.max(1);
+    assert!(
+        attempts <= most,
+        "{id} was begun {attempts} times\n{}",
+        world.describe()
+    );
+    let hint = world.path("open").join(id);
+    if task.has_result() {
+        check_result(world, task, attempts);
+    } else {
+        // A hint too many costs time, one too few costs the task.
+        assert!(
+            hint.exists(),
+            "{id} is open and has no hint\n{}",
+            world.describe()
+        );
+        assert!(
+            !known.is_drained,
+            "{id} has no result\n{}",
+            world.describe()
+        );
+    }
+}
+
+#[track_caller]
+fn check_result(world: &World, task: &Task, attempts: usize) {
+    let result: Value = read_json(&task.path.join("result.json"));
+    let told = || format!("{result}\n{}", world.describe());
+    assert_eq!(result["task_id"], task.id, "{}", told());
+    let status = result["status"].as_str().unwrap_or_default();
+    assert!(
+        ["completed", "failed", "cancelled"].contains(&status),
+        "{}",
+        told()
+    );
+    assert_eq!(result["ok"], status == "completed", "{}", told());
+    let attempt = result["attempt"].as_u64().unwrap();
+    assert!(attempt <= attempts as u64, "{}", told());
+    // I7: what a result names is there.
+    if let Some(file) = result["output_file"].as_str() {
+        assert!(task.path.join(file).is_file(), "{}", told());
+    }
+}
+
+/// After a sweep nothing half-made is left; what only goes by age is made old first.
+#[track_caller]
+pub fn sweeps_clean(world: &World) {
+    world.run(&["sweep"]).succeeds();
+    for folder in ["staging", "names", "open", "rejected"] {
+        for name in names_in(&world.path(folder)) {
+            make_old(&world.path(folder).join(name));
+        }
+    }
+    world.run(&["sweep"]).succeeds();
+    for folder in ["staging", "trash"] {
+        let left = names_in(&world.path(folder));
+        assert!(
+            left.is_empty(),
+            "{folder}/ has {left:?}\n{}",
+            world.describe()
+        );
+    }
+    for folder in ["names", "tasks", "rejected"] {
+        let left = names_in(&world.path(folder));
+        let litter: Vec<_> = left.iter().filter(|name| name.starts_with('.')).collect();
+        assert!(
+            litter.is_empty(),
+            "{folder}/ has {litter:?}\n{}",
+            world.describe()
+        );
+    }
+}
+
+fn make_old(path: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(2 * 3600);
+    // A link has no file to open; its own time does not count.
+    if !path.is_symlink() {
+        let _ = std::fs::File::open(path).and_then(|file| file.set_modified(then));
+    }
+}
