@@ -38,6 +38,12 @@ impl BootId {
         let namespace = crate::proc::pid_namespace();
         BootId(format!("{}/{namespace}", boot.unwrap_or_default().trim()))
     }
+
+    /// The kernel's part alone: what the page cache, clocks and files live and die with. Pid
+    /// namespaces come and go within it, and mean nothing but to pids.
+    pub fn kernel(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
 }
 
 impl std::fmt::Display for BootId {

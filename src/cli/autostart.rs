@@ -25,20 +25,17 @@ pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Context {
-    /// Sees to it that somebody runs tasks, where that is allowed; else says that nobody does.
-    pub fn ensure_watcher(&self, spool: &Spool) -> Result<(), CliError> {
-        if !self.may_start_a_watcher(spool) {
-            return self.note_without_watcher(spool);
-        }
-        if spool.has_watcher()? {
-            return Ok(());
-        }
-        if let Err(error) = self.start_watcher(spool) {
-            // The task is safe; it waits for a watcher.
+    /// Sees to it that somebody runs tasks, where that is allowed; else says that nobody does. It
+    /// never fails: what was accepted before is safe, and waits for a watcher.
+    pub fn ensure_watcher(&self, spool: &Spool) {
+        let done = if self.may_start_a_watcher(spool) {
+            self.start_watcher(spool)
+        } else {
+            self.note_without_watcher(spool)
+        };
+        if let Err(error) = done {
             self.out.note(format!("note: {}", error.message));
-            self.note_without_watcher(spool)?;
         }
-        Ok(())
     }
 
     fn may_start_a_watcher(&self, spool: &Spool) -> bool {
@@ -49,6 +46,9 @@ impl Context {
     }
 
     fn start_watcher(&self, spool: &Spool) -> Result<(), CliError> {
+        if spool.has_watcher()? {
+            return Ok(());
+        }
         let Some(lock) = spool.start_lock(START_PATIENCE)? else {
             return Err(failed("another command has been starting one for too long"));
         };
@@ -104,7 +104,8 @@ impl Attendance {
             return Ok(());
         }
         self.told = true;
-        context.ensure_watcher(spool)
+        context.ensure_watcher(spool);
+        Ok(())
     }
 }
 

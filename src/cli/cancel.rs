@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use agentspool::runner::finish_cancelled;
-use agentspool::spool::{Claim, Spool, Target, Wake};
-use agentspool::task::{ResultFile, TaskId};
+use agentspool::spool::{Claim, Spool, Target, TaskDir, TaskLock, Wake};
+use agentspool::task::{ResultFile, Status, TaskId};
 use serde_json::json;
 
 use super::Context;
@@ -63,24 +63,22 @@ pub(super) fn cancel(
     let wake = Wake::for_waiting(spool)?;
     let task = spool.task(id)?.ok_or_else(gone)?;
     if task.has_result()? {
-        return Ok(Cancelled::AlreadyTerminal(task.result()?));
+        return Ok(Cancelled::AlreadyTerminal(readable(&task)));
     }
     task.request_cancel()?;
     loop {
-        // In a group spool a task that has begun is finished only by the spool's owner.
-        let ours = spool.is_owner() || task.last_attempt()? == 0;
-        if ours {
-            let again = spool.task(id)?.ok_or_else(gone)?;
-            match again.lock(spool)? {
-                Claim::Gone => return Err(gone()),
-                Claim::Locked(lock) if !lock.task().has_result()? => {
-                    return Ok(Cancelled::Ended(Some(finish_cancelled(spool, &lock)?)));
+        let again = spool.task(id)?.ok_or_else(gone)?;
+        match again.lock(spool)? {
+            Claim::Gone => return Err(gone()),
+            Claim::Locked(lock) if may_finish(spool, &lock)? => {
+                if let Some(result) = finish_cancelled(spool, &lock, &|| !interrupt.came())? {
+                    return Ok(Cancelled::Ended(Some(result)));
                 }
-                Claim::Locked(_) | Claim::Busy => {}
             }
+            Claim::Locked(_) | Claim::Busy => {}
         }
         if task.has_result()? {
-            return Ok(Cancelled::Ended(task.result()?));
+            return Ok(Cancelled::Ended(readable(&task)));
         }
         if !wait {
             return Ok(Cancelled::Requested);
@@ -89,6 +87,18 @@ pub(super) fn cancel(
         wake.wait(Some(interrupt.as_fd()), LOOK);
         wake.take();
     }
+}
+
+/// Asked under the lock: nobody may start or finish it now. In a group spool a task that has begun
+/// is finished only by the spool's owner, who alone can see and end its processes.
+fn may_finish(spool: &Spool, lock: &TaskLock) -> Result<bool, CliError> {
+    let task = lock.task();
+    Ok(!task.has_result()? && (spool.is_owner() || task.last_attempt()? == 0))
+}
+
+/// The result that stands; `None` as well where it cannot be read.
+fn readable(task: &TaskDir) -> Option<ResultFile> {
+    task.result().ok().flatten()
 }
 
 fn tell(
@@ -107,15 +117,19 @@ fn tell(
         Some(result) => result.status,
         None => match spool.task(id)? {
             Some(task) => task.view()?.status.status,
-            None => agentspool::task::Status::Cancelled,
+            None => Status::Cancelled,
         },
     };
     if out.is_json() {
+        let was_cancelled = |result: &&ResultFile| result.status == Status::Cancelled;
+        let cancelled_at = result
+            .filter(was_cancelled)
+            .map(|result| result.completed_at);
         let mut object = json!({
             "ok": true,
             "task_id": id,
             "status": status,
-            "cancelled_at": result.map(|result| result.completed_at),
+            "cancelled_at": cancelled_at,
             "already_terminal": already,
         });
         if matches!(cancelled, Cancelled::Requested) {
@@ -129,9 +143,7 @@ fn tell(
     match cancelled {
         Cancelled::AlreadyTerminal(_) => out.line(format!("Task {id} was already {status}")),
         Cancelled::Requested => out.line(format!("Cancellation of {id} requested")),
-        Cancelled::Ended(_) if status == agentspool::task::Status::Cancelled => {
-            out.line(format!("Cancelled: {id}"))
-        }
+        Cancelled::Ended(_) if status == Status::Cancelled => out.line(format!("Cancelled: {id}")),
         Cancelled::Ended(_) => out.line(format!("Task {id} ended first: {status}")),
     }
 }

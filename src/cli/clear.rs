@@ -39,10 +39,16 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
     let interrupt = Interrupt::listen()?;
     // All markers first, then the waiting: the graces run side by side.
     for id in &plan.cancel {
-        cancel(&spool, *id, false, &interrupt)?;
+        if let Some(task) = spool.task(*id)? {
+            task.request_cancel()?;
+        }
     }
     for id in &plan.cancel {
-        cancel(&spool, *id, true, &interrupt)?;
+        match cancel(&spool, *id, true, &interrupt) {
+            // Somebody else removed it: that was to be done as well.
+            Err(error) if error.code == ExitCode::NotFound => {}
+            done => drop(done?),
+        }
     }
     let (mut cleared, mut skipped, mut freed_bytes) = (Vec::new(), Vec::new(), 0);
     let patience = Instant::now() + SETTLING;
@@ -111,7 +117,7 @@ fn plan(spool: &Spool, args: &ClearArgs) -> Result<Plan, CliError> {
     let now = clock::wall();
     let mut plan = Plan::default();
     for id in spool.task_ids()? {
-        let Some(view) = spool.views(&[id])?.pop() else {
+        let Some(view) = spool.glance(id)? else {
             continue;
         };
         let status = view.status.status;

@@ -1,5 +1,6 @@
 //! Ctrl-C while waiting: noticed, told, and never passed on to a task.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
@@ -9,6 +10,7 @@ use super::report::CliError;
 /// Readable once Ctrl-C or TERM came.
 pub(crate) struct Interrupt {
     socket: UnixStream,
+    came: Cell<bool>,
 }
 
 impl Interrupt {
@@ -25,19 +27,28 @@ impl Interrupt {
             let ring = ring.try_clone().map_err(failed)?;
             signal_hook::low_level::pipe::register(signal, ring).map_err(failed)?;
         }
-        Ok(Interrupt { socket })
+        Ok(Interrupt {
+            socket,
+            came: Cell::new(false),
+        })
+    }
+
+    /// Whether it came; once it did, for ever.
+    pub fn came(&self) -> bool {
+        let mut bytes = [0u8; 16];
+        if matches!(rustix::io::read(&self.socket, &mut bytes), Ok(read) if read > 0) {
+            self.came.set(true);
+        }
+        self.came.get()
     }
 
     /// An error with exit code 130 once it came.
     pub fn check(&self, what_goes_on: &str) -> Result<(), CliError> {
-        let mut bytes = [0u8; 16];
-        match rustix::io::read(&self.socket, &mut bytes) {
-            Ok(read) if read > 0 => {
-                let message = format!("interrupted; {what_goes_on} goes on");
-                Err(CliError::new(ExitCode::Interrupted, message))
-            }
-            _ => Ok(()),
+        if !self.came() {
+            return Ok(());
         }
+        let message = format!("interrupted; {what_goes_on} goes on");
+        Err(CliError::new(ExitCode::Interrupted, message))
     }
 }
 

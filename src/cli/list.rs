@@ -42,7 +42,10 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         None
     };
     if context.out.is_json() {
-        let tasks: Vec<TaskJson> = page.rows.iter().map(TaskJson::from).collect();
+        // Only here the results themselves are shown, so only here they are read.
+        let ids: Vec<TaskId> = page.rows.iter().map(|view| view.status.task_id).collect();
+        let views = spool.views(&ids)?;
+        let tasks: Vec<TaskJson> = views.iter().map(TaskJson::from).collect();
         let mut object = json!({
             "ok": true, "tasks": tasks, "total": page.total,
             "page": args.page, "page_size": args.page_size,
@@ -76,8 +79,12 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
 fn all(spool: &Spool, skip: usize, size: usize) -> Result<Page, CliError> {
     let ids = spool.task_ids()?;
     let shown: Vec<TaskId> = ids.iter().copied().skip(skip).take(size).collect();
+    let mut rows = Vec::with_capacity(shown.len());
+    for id in shown {
+        rows.extend(spool.glance(id)?);
+    }
     Ok(Page {
-        rows: spool.views(&shown)?,
+        rows,
         total: Some(ids.len()),
     })
 }
@@ -94,7 +101,7 @@ fn filtered(spool: &Spool, status: Status, skip: usize, size: usize) -> Result<P
     let mut rows = Vec::new();
     let mut found = 0;
     for id in ids {
-        let Some(view) = spool.views(&[id])?.pop() else {
+        let Some(view) = spool.glance(id)? else {
             continue;
         };
         if view.status.status != status {
@@ -121,7 +128,7 @@ fn count(spool: &Spool) -> Result<BTreeMap<&'static str, usize>, CliError> {
         .map(|status| (status.as_str(), 0))
         .collect();
     for id in spool.task_ids()? {
-        if let Some(view) = spool.views(&[id])?.pop() {
+        if let Some(view) = spool.glance(id)? {
             *counts.entry(view.status.status.as_str()).or_default() += 1;
         }
     }

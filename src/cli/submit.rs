@@ -70,7 +70,7 @@ pub(super) fn submit_one(
     if let Some(name) = &name {
         link_name(context, spool, name, &task);
     }
-    context.ensure_watcher(spool)?;
+    context.ensure_watcher(spool);
     Ok(task)
 }
 
@@ -135,7 +135,7 @@ fn submit_batch(context: &Context, spool: &Spool, source: &str) -> Result<ExitCo
     let ended = read.and(batch.accept());
     let ids = batch.ids;
     if !ids.is_empty() {
-        context.ensure_watcher(spool)?;
+        context.ensure_watcher(spool);
     }
     let counted = ids.len();
     ended.map_err(|error| {

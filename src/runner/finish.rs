@@ -43,28 +43,33 @@ pub(super) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome)
 }
 
 /// Finishes a task as cancelled: kills what a dead runner left of it, then writes the result.
-/// Returns the result that stands afterwards, which is an earlier one where there was one.
+/// Returns the result that stands afterwards, which is an earlier one where there was one. While a
+/// process does not die `go_on` is asked; once it says no, `None` is returned and nothing was
+/// written.
 ///
 /// # Errors
 /// The disk refused; the task is as it was, and the marker stays.
-pub fn finish_cancelled(spool: &Spool, lock: &TaskLock) -> Result<ResultFile, IoError> {
+pub fn finish_cancelled(
+    spool: &Spool,
+    lock: &TaskLock,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<ResultFile>, IoError> {
     let task = lock.task();
     let id = task.id();
     let last = task.last_attempt()?;
     let request = task.request().ok();
     let mut result = unstarted(id, request.as_ref(), Outcome::Cancelled);
     if let Some(attempt) = task.attempt(last)? {
-        recover::recover(
-            lock,
-            &attempt,
-            &mark_of(spool, id, last),
-            &BootId::current(),
-        )?;
+        let mark = mark_of(spool, id, last);
+        let lost = recover::recover(lock, &attempt, &mark, &BootId::current(), go_on)?;
+        if lost == recover::Lost::GivenUp {
+            return Ok(None);
+        }
         result.attempt = last;
         result.started_at = attempt.run().map(|run| run.started_at);
     }
     lock.commit(&mut None, &result)?;
-    settle(spool, lock, result)
+    settle(spool, lock, result).map(Some)
 }
 
 /// Brings everything in line with the result that stands: the first one won.

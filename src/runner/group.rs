@@ -164,6 +164,7 @@ pub(super) fn end_tree(leader: &Leader, grace: Duration, mut on_stuck: impl FnMu
 fn end_unlisted(mut on_stuck: impl FnMut()) {
     let begun = Instant::now();
     let mut told = false;
+    let mut pause = PAUSE.0;
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(Errno::INTR) => continue,
@@ -176,7 +177,8 @@ fn end_unlisted(mut on_stuck: impl FnMut()) {
                 let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
             }
         }
-        std::thread::sleep(PAUSE.0);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE.1);
         if !told && begun.elapsed() > STUCK_AFTER {
             on_stuck();
             told = true;

@@ -188,8 +188,9 @@ impl<'a> Runner<'a> {
         }
         let last = lock.task().last_attempt()?;
         if lock.task().cancel_requested()? {
-            let result = finish_cancelled(self.spool, &lock)?;
-            return Ok(Answer::Finished(result.session_id));
+            let result = finish_cancelled(self.spool, &lock, &|| true)?;
+            let session = result.and_then(|result| result.session_id);
+            return Ok(Answer::Finished(session));
         }
         let Some((request, recipe)) = read else {
             // The marker or result that brought us here is gone again: look anew.
@@ -262,7 +263,7 @@ impl<'a> Runner<'a> {
             return Ok(Some(last));
         };
         let mark = mark_of(self.spool, work.lock.task().id(), last);
-        let lost = recover::recover(&work.lock, &attempt, &mark, &self.boot)?;
+        let lost = recover::recover(&work.lock, &attempt, &mark, &self.boot, &|| true)?;
         if lost == recover::Lost::NothingRan {
             work.lock.drop_attempt(last)?;
             return Ok(Some(last));

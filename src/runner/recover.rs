@@ -2,7 +2,9 @@
 //!
 //! Runs under the task's lock, before its next holder writes anything. A bare number found on the
 //! disk is never signalled: pid and start time, the whole mark in the environment, or the recorded
-//! session together with the attempt's folder prove whose a process is. Invariant: when this returns, no process of the attempt is alive.
+//! session together with the attempt's folder prove whose a
+//! process is. Invariant: unless it is given up, no process of the attempt is alive when this
+//! returns.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,31 +32,47 @@ pub(super) enum Lost {
     NothingRan,
     /// The recipe may have run, in part or to its end.
     MayHaveRun,
+    /// The caller did not want to wait any longer: something may still be alive.
+    GivenUp,
 }
 
-/// Ends what is left of an attempt.
+/// Ends what is left of an attempt. `go_on` is asked while something does not die.
 pub(super) fn recover(
     lock: &TaskLock,
     attempt: &Attempt,
     mark: &str,
     boot: &BootId,
+    go_on: &dyn Fn() -> bool,
 ) -> Result<Lost, IoError> {
-    let is_this_boot = lock.started_in(attempt.number(), boot)?;
-    if is_this_boot && !attempt.has_run()? {
+    if !lock.started_in(attempt.number(), boot)? {
+        // Another boot: nothing of it can be alive.
+        return Ok(Lost::MayHaveRun);
+    }
+    if !attempt.has_run()? {
         return Ok(Lost::NothingRan);
     }
-    if is_this_boot {
-        let child = attempt
-            .run()
-            .filter(|run| run.boot == *boot)
-            .and_then(|run| run.child);
-        kill_all(child, mark, attempt.path(), || report_stuck(lock));
+    // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
+    // in a copy of a spool they are another one's living tasks. The mark finds what it finds.
+    let child = attempt
+        .run()
+        .filter(|run| run.boot == *boot && run.mark == mark)
+        .and_then(|run| run.child);
+    if kill_all(child, mark, attempt.path(), go_on, || report_stuck(lock)) {
+        Ok(Lost::MayHaveRun)
+    } else {
+        Ok(Lost::GivenUp)
     }
-    Ok(Lost::MayHaveRun)
 }
 
 /// Kills the recorded group and session and everything that carries the mark, until none is left.
-fn kill_all(child: Option<ProcessKey>, mark: &str, folder: &Path, on_stuck: impl Fn()) {
+/// `false` when `go_on` ended it before.
+fn kill_all(
+    child: Option<ProcessKey>,
+    mark: &str,
+    folder: &Path,
+    go_on: &dyn Fn() -> bool,
+    on_stuck: impl Fn(),
+) -> bool {
     let begun = Instant::now();
     let mut told = false;
     let mut pause = PAUSE.0;
@@ -76,9 +94,13 @@ fn kill_all(child: Option<ProcessKey>, mark: &str, folder: &Path, on_stuck: impl
             on_stuck();
             told = true;
         }
+        if looks_in_vain == 0 && !go_on() {
+            return false;
+        }
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSE.1);
     }
+    true
 }
 
 fn left_alive(child: Option<ProcessKey>, mark: &str, folder: &Path) -> Vec<Entry> {

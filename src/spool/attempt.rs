@@ -212,7 +212,7 @@ impl ReservedResult {
 }
 
 fn boot_mark(number: u32, boot: &BootId) -> String {
-    format!(".{number}.{}", boot.to_string().replace('/', "-"))
+    format!(".{number}.{}", boot.kernel())
 }
 
 fn path_in_task(attempt: u32, file: &str) -> String {

@@ -139,6 +139,8 @@ pub enum OpenError {
 struct Identity {
     v: u32,
     uuid: String,
+    /// The inode of the root this was made for.
+    inode: u64,
 }
 
 /// An open spool.
@@ -238,7 +240,7 @@ impl Spool {
         if is_owner {
             spool.complete()?;
         }
-        spool.uuid = spool.read_identity()?;
+        spool.uuid = spool.identity()?.ok_or_else(absent)?.uuid;
         Ok(spool)
     }
 
@@ -273,46 +275,50 @@ impl Spool {
                 self.root.set_mode(folder, mode)?;
             }
         }
-        if !self.root.has(name::IDENTITY)? {
-            let mut random = [0u8; 16];
-            random[..16].copy_from_slice(&random_bits().to_le_bytes());
-            let uuid = uuid::Builder::from_random_bytes(random)
-                .into_uuid()
-                .to_string();
-            let bytes = pretty(&Identity {
-                v: FORMAT_VERSION,
-                uuid,
-            });
-            // Two commands may be the first ones at the same time: one identity wins.
-            let own = format!(".{}.{}", name::IDENTITY, rustix::process::getpid());
-            let making = self.making(name::IDENTITY);
-            let root = Dir::open(self.path(), making)?;
-            let _ = root.unlink(&own);
-            root.write_new(&own, &bytes)?;
-            let placed = root.rename_new(&own, &root, name::IDENTITY);
-            if placed.is_err() {
-                root.unlink(&own)?;
-            }
-            match placed {
-                Err(error) if error.errno() != Some(rustix::io::Errno::EXIST) => {
-                    return Err(error.into());
-                }
-                _ => root.sync()?,
-            }
+        self.ensure_identity()
+    }
+
+    /// Makes the identity where there is none, and a new one where the one that is there belongs to
+    /// another folder: a copy of a living spool (`cp -a`, a restored backup) must not take the
+    /// original's processes for its own.
+    fn ensure_identity(&self) -> Result<(), OpenError> {
+        let inode = self.root.own_stat()?.st_ino;
+        let is_ours = |identity: Option<Identity>| identity.is_some_and(|it| it.inode == inode);
+        if is_ours(self.identity()?) {
+            return Ok(());
         }
+        // Two commands may be the first ones at the same time: the second finds the first one's.
+        let turn = self.turn()?;
+        if !is_ours(self.identity()?) {
+            let uuid = uuid::Builder::from_random_bytes(random_bits().to_le_bytes());
+            let uuid = uuid.into_uuid().to_string();
+            let v = FORMAT_VERSION;
+            let root = Dir::open(self.path(), self.making(name::IDENTITY))?;
+            root.replace_durably(name::IDENTITY, &pretty(&Identity { v, uuid, inode }))?;
+        }
+        drop(turn);
         Ok(())
     }
 
-    fn read_identity(&self) -> Result<String, OpenError> {
+    /// The right to replace a file of the root; one process at a time has it.
+    fn turn(&self) -> IoResult<std::fs::File> {
+        let turn = super::claim::lockable(&self.root)?;
+        fs2::FileExt::lock_exclusive(&turn)
+            .map_err(|error| IoError::new("lock the folder", self.path(), error))?;
+        Ok(turn)
+    }
+
+    /// What stands in `identity.json`; `None` when there is none.
+    fn identity(&self) -> Result<Option<Identity>, OpenError> {
+        let Some(bytes) = self.root.read(name::IDENTITY, SMALL_FILE)? else {
+            return Ok(None);
+        };
         let path = self.root.path_of(name::IDENTITY);
-        let bytes = self.root.read(name::IDENTITY, SMALL_FILE)?;
-        let bytes = bytes.ok_or_else(|| OpenError::Absent { path: path.clone() })?;
-        let identity: Identity =
-            serde_json::from_slice(&bytes).map_err(|e| OpenError::Settings {
-                path,
-                problem: e.to_string(),
-            })?;
-        Ok(identity.uuid)
+        let identity = serde_json::from_slice(&bytes);
+        identity.map(Some).map_err(|e| OpenError::Settings {
+            path,
+            problem: e.to_string(),
+        })
     }
 
     /// Reads `spool.json` again. On an error the old settings stay in force.
@@ -332,9 +338,7 @@ impl Spool {
     /// Writes one setting into `spool.json`; `None` takes it out again.
     pub fn set(&mut self, key: &str, value: Option<Value>) -> Result<(), OpenError> {
         // Two writers at once must not lose each other's setting.
-        let turn = super::claim::lockable(&self.root)?;
-        fs2::FileExt::lock_exclusive(&turn)
-            .map_err(|error| IoError::new("lock the folder", self.path(), error))?;
+        let _turn = self.turn()?;
         self.reload()?;
         let mut file = self.file.clone();
         match value {

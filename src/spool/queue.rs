@@ -99,7 +99,7 @@ impl Spool {
     /// a power cut may have taken them, because they are never synced.
     pub fn is_reconciled(&self) -> IoResult<bool> {
         let last = self.folder(name::OPEN)?.read(BOOT, 4096)?;
-        Ok(last.is_some_and(|last| last == BootId::current().to_string().as_bytes()))
+        Ok(last.is_some_and(|last| last == BootId::current().kernel().as_bytes()))
     }
 
     /// Gives a task without result its hint back; `true` when it was missing.
@@ -129,7 +129,7 @@ impl Spool {
     /// Remembers that hints and tasks were compared in this boot.
     pub fn mark_reconciled(&self) -> IoResult<()> {
         let open = self.folder(name::OPEN)?;
-        open.replace(BOOT, BootId::current().to_string().as_bytes())
+        open.replace(BOOT, BootId::current().kernel().as_bytes())
     }
 
     /// Points a name at a task, unless it points at a newer one.

@@ -9,7 +9,7 @@ use super::durable::IoResult;
 use super::layout::Spool;
 use super::store::{ReadError, TaskDir, pending_status};
 use crate::clock;
-use crate::task::{Condition, Name, Request, ResultFile, Status, StatusFile, session_of};
+use crate::task::{Condition, Name, Request, ResultFile, Status, StatusFile, TaskId, session_of};
 
 /// A task as a reader sees it.
 #[derive(Clone, Debug)]
@@ -127,8 +127,27 @@ impl TaskDir {
 }
 
 impl Spool {
+    /// A view without the result's content, at the price of one small file for a finished task:
+    /// for counting and filtering. `None` when the task was removed.
+    pub fn glance(&self, id: TaskId) -> IoResult<Option<TaskView>> {
+        let Some(task) = self.task(id)? else {
+            return Ok(None);
+        };
+        // A terminal status is written only after its result stands.
+        if let Some(status) = task.status_file()
+            && status.status.is_terminal()
+            && task.has_result()?
+        {
+            return Ok(Some(TaskView {
+                status,
+                result: None,
+            }));
+        }
+        task.view().map(Some)
+    }
+
     /// Views of some tasks; those removed in the meantime are left out.
-    pub fn views(&self, ids: &[crate::task::TaskId]) -> IoResult<Vec<TaskView>> {
+    pub fn views(&self, ids: &[TaskId]) -> IoResult<Vec<TaskView>> {
         let mut views = Vec::with_capacity(ids.len());
         for id in ids {
             if let Some(task) = self.task(*id)?

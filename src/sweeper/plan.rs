@@ -90,7 +90,7 @@ impl ClockTrust {
             return ClockTrust::FirstPass;
         };
         let wall = now.wall.seconds_since(last.wall);
-        if last.boot != now.boot {
+        if last.boot.kernel() != now.boot.kernel() {
             let plausible = (0.0..=OFF_AT_MOST).contains(&wall);
             return if plausible {
                 ClockTrust::Restarted

@@ -124,10 +124,13 @@ fn only_what_ended_long_enough_ago() {
     let four = four(&world);
     // As if it had ended two hours earlier; a task whose file says another moment than its
     // neighbours' is all that time does.
-    let path = four.failed.path.join("result.json");
-    let mut result = four.failed.result();
-    result["completed_at"] = "2020-01-01T00:00:00.000Z".into();
-    std::fs::write(path, result.to_string()).unwrap();
+    for (file, mut content) in [
+        ("result.json", four.failed.result()),
+        ("status.json", four.failed.status()),
+    ] {
+        content["completed_at"] = "2020-01-01T00:00:00.000Z".into();
+        std::fs::write(four.failed.path.join(file), content.to_string()).unwrap();
+    }
     for (age, cleared) in [("36500d", 0), ("3600", 1), ("1h30m", 0), ("0", 2)] {
         let object = world.json(&["clear", "--older-than", age]);
         assert_eq!(object["cleared"], cleared, "--older-than {age}");

@@ -43,7 +43,8 @@ fn boot() -> String {
 fn make_start_record(task: &Task, boot: &str) -> PathBuf {
     let attempt = task.path.join("attempts/1");
     std::fs::create_dir(&attempt).unwrap();
-    let mark = format!(".1.{}", boot.replace('/', "-"));
+    // Of the boot only the kernel's part: files know nothing of pid namespaces.
+    let mark = format!(".1.{}", boot.split('/').next().unwrap());
     std::fs::write(task.path.join("attempts").join(mark), "").unwrap();
     attempt
 }
@@ -368,4 +369,31 @@ fn a_watcher_that_only_has_broken_tasks_may_leave() {
         world.watcher_pids().is_empty()
     });
     assert!(!broken.has_result());
+}
+
+#[test]
+fn a_copy_of_a_living_spool_leaves_the_original_alone() {
+    let world = World::new();
+    world.recipe(
+        "gate",
+        "#!/bin/sh\nwhile [ ! -e \"$AGENTSPOOL_DIR/../open-gate\" ]; do sleep 0.02; done\n",
+    );
+    let task = world.submit(&["gate"]);
+    world.wait_running(&task);
+    let copy = world.root().join("copy");
+    let copied = std::process::Command::new("cp")
+        .args(["-a".as_ref(), world.spool().as_os_str(), copy.as_os_str()])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let drained = world.run(&["--spool", copy.to_str().unwrap(), "watch", "--drain"]);
+    drained.succeeds();
+    // In the copy nobody knows what became of it; in the original it runs on.
+    let lost = read_json(&copy.join("tasks").join(&task.id).join("result.json"));
+    assert_eq!(lost["error"]["kind"], "lost");
+    let uuid = |spool: &Path| read_json(&spool.join("identity.json"))["uuid"].clone();
+    assert_ne!(uuid(&copy), uuid(world.spool()));
+    assert_eq!(world.json(&["status", &task.id])["status"], "running");
+    std::fs::write(world.root().join("open-gate"), "").unwrap();
+    assert_eq!(world.result_of(&task)["status"], "completed");
 }

@@ -16,4 +16,5 @@ mod disk;
 mod group;
 mod kill;
 mod mount;
+mod namespace;
 mod page;
