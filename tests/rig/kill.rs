@@ -62,6 +62,10 @@ fn world() -> World {
         ledger.display()
     );
     world.recipe("echo", &script);
+    // Hints and tasks are compared once a boot: done here, so that no later watcher mends by that
+    // what a kill left without its hint.
+    world.run(&["watch", "--drain"]).succeeds();
+    assert!(world.path("open/.boot").exists());
     world
 }
 
