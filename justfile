@@ -16,9 +16,9 @@ fmt:
 fmt-check:
     cargo fmt --check
 
-# Lints, warnings being errors.
+# Lints, warnings being errors. The rig is named because `--all-targets` leaves out what plain `cargo test` does.
 clippy:
-    cargo clippy --all-targets -- -D warnings
+    cargo clippy --all-targets --test rig -- -D warnings
 
 # The tests that an ordinary user can run.
 test:
@@ -38,6 +38,11 @@ deny:
 # The tests that need root, jq, strace and mounts; they fail, not skip, where one is missing.
 rig:
     cargo test --test rig
+
+# The same tests at full length: hours. Figures are printed and kept in target/reliability/figures.txt.
+reliability:
+    rm -f target/reliability/figures.txt
+    RIG=full cargo test --release --test rig -- --nocapture --test-threads 1
 
 # The README's first command, run in a scratch copy of this work tree.
 first:

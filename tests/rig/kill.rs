@@ -9,6 +9,7 @@ use std::process::Command;
 
 use agentspool::task::TaskId;
 
+use crate::scale;
 use crate::support::invariants::{self, Known, Results};
 use crate::support::{Ran, World, names_in};
 
@@ -121,7 +122,9 @@ fn kill_everywhere(scenario: &Scenario, least: usize) {
     println!("{} points", points.len());
     assert!(points.len() >= least, "{points:?}");
     let mut killed = 0;
-    for point in &points {
+    // Timing moves which calls a run makes, so the whole meets every boundary more than once.
+    let rounds = scale::pick(1, 3);
+    for point in points.iter().cycle().take(points.len() * rounds) {
         println!("killed in front of {} {}", point.call, point.n);
         let world = world();
         let arguments = (scenario.prepare)(&world);
@@ -136,8 +139,12 @@ fn kill_everywhere(scenario: &Scenario, least: usize) {
         };
         recover_and_check(&world, scenario, &acknowledged);
     }
+    scale::figure("kill points tried", killed);
     // Which calls a run makes is not the same every time, but nearly.
-    assert!(killed * 10 >= points.len() * 9, "only {killed} were killed");
+    assert!(
+        killed * 10 >= points.len() * rounds * 9,
+        "only {killed} were killed"
+    );
 }
 
 /// The ids that were printed alone on a line.

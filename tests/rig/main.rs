@@ -6,6 +6,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
+    clippy::unwrap_used,
     reason = "tests read the spool as any program would"
 )]
 
@@ -18,3 +19,4 @@ mod kill;
 mod mount;
 mod namespace;
 mod page;
+mod scale;
