@@ -13,10 +13,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cut;
 mod disk;
 mod group;
 mod kill;
 mod mount;
 mod namespace;
 mod page;
+mod power;
 mod scale;
+mod syncs;
+mod witness;

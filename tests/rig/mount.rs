@@ -87,6 +87,13 @@ pub fn run(program: &str, arguments: &[&str]) {
     );
 }
 
+/// The same where it may fail; whether it did what it should.
+pub fn try_run(program: &str, arguments: &[&str]) -> bool {
+    command(program, arguments)
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
 /// Takes all bytes that are left; the file that holds them.
 pub fn fill_bytes(folder: &Path) -> PathBuf {
     use std::io::Write;
