@@ -260,6 +260,52 @@ fn init_without_one_of_its_syncs() {
     mutant("identity.json", AT_ONCE, init, "3", true);
 }
 
+/// The runner sees its last sync refused and tries again for ever; its result can be seen by then.
+#[test]
+fn a_result_is_told_only_once_it_is_durable() {
+    fn told(disk: &Disk, world: &World, refused: Option<&str>) -> Witness {
+        let (task, mut witness) = waiting(disk, world, "once");
+        let mut runner = traced(world, &["runner", "--once", &task.id], refused)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        world.result_of(&task);
+        world.run(&["wait", &task.id]).succeeds();
+        let result = task.read("result.json");
+        witness.ended.insert(task.id.clone(), Some(result));
+        runner.kill().unwrap();
+        runner.wait().unwrap();
+        witness
+    }
+    let refused = "error=EIO:when=3+";
+    let wrong = violations(AT_ONCE, told, Some(refused), false);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The first one saw its syncs refused, or died before them; the second one says yes.
+#[test]
+fn a_cancellation_that_another_one_began_is_durable() {
+    fn again(disk: &Disk, world: &World, refused: Option<&str>) -> Witness {
+        let (task, mut witness) = waiting(disk, world, "held");
+        let mut runner = world
+            .command(&["runner", "--once", &task.id])
+            .spawn()
+            .unwrap();
+        world.wait_running(&task);
+        world.signal(runner.id() as i32, Signal::STOP);
+        disk.settle();
+        let asked = ["cancel", "--no-wait", &task.id];
+        Ran::of(&mut traced(world, &asked, refused)).ends_with(8);
+        world.run(&asked).succeeds();
+        witness.cancelled.push(task.id);
+        runner.kill().unwrap();
+        runner.wait().unwrap();
+        witness
+    }
+    let wrong = violations(AT_ONCE, again, Some("error=EIO:when=1+"), false);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn every_sync_comes_before_what_it_is_for() {
     let disk = Disk::new(AT_ONCE);
