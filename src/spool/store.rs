@@ -389,7 +389,21 @@ impl TaskDir {
                 self.dir.sync()?;
                 Ok(false)
             }
+            Err(error) if error.is_no_space() => self.cancel_without_room(error),
             Err(error) => Err(error),
+        }
+    }
+
+    /// A full disk must not keep a task running that fills it: the status, which can be derived,
+    /// becomes the marker, of which only the name counts. That takes neither an inode nor a block.
+    fn cancel_without_room(&self, no_room: IoError) -> IoResult<bool> {
+        match self.dir.rename_new(name::STATUS, &self.dir, name::CANCEL) {
+            Ok(()) => {
+                self.dir.sync()?;
+                Ok(true)
+            }
+            Err(error) if error.errno() == Some(rustix::io::Errno::EXIST) => Ok(false),
+            Err(_) => Err(no_room),
         }
     }
 
