@@ -22,5 +22,6 @@ mod namespace;
 mod page;
 mod power;
 mod scale;
+mod stages;
 mod syncs;
 mod witness;

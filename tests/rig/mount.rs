@@ -55,6 +55,12 @@ impl Mount {
         let how = format!("remount,{how}");
         run("mount", &["-o", &how, self.path().to_str().unwrap()]);
     }
+
+    /// The same where the kernel may refuse.
+    pub fn try_remount(&self, how: &str) -> bool {
+        let how = format!("remount,{how}");
+        try_run("mount", &["-o", &how, self.path().to_str().unwrap()])
+    }
 }
 
 impl Drop for Mount {
