@@ -215,6 +215,16 @@ fn init(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     Witness::new(disk.outside("starts"))
 }
 
+fn set(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    let words = ["config", "set", "max_concurrent", "3"];
+    Ran::of(&mut traced(world, &words, left_out)).succeeds();
+    let mut witness = Witness::new(disk.outside("starts"));
+    witness
+        .settings
+        .insert("max_concurrent".to_owned(), 3.into());
+    witness
+}
+
 #[test]
 fn submit_without_one_of_its_syncs() {
     mutant("request.json", AT_ONCE, submit, "1", true);
@@ -258,6 +268,16 @@ fn init_without_one_of_its_syncs() {
     // The identity's own syncs bring the settings' name along.
     mutant("the root with spool.json", AT_ONCE, init, "2", false);
     mutant("identity.json", AT_ONCE, init, "3", true);
+    // Without its name the next command makes another identity, which serves as well.
+    mutant("the root with identity.json", AT_ONCE, init, "4", false);
+}
+
+#[test]
+fn a_setting_without_one_of_its_syncs() {
+    // By default ext4 itself writes a file that replaces another one before its name.
+    mutant("spool.json set anew", AT_ONCE, set, "1", false);
+    mutant("spool.json set anew", AT_ONCE_PLAIN, set, "1", true);
+    mutant("the root with spool.json set anew", AT_ONCE, set, "2", true);
 }
 
 /// The runner sees its last sync refused and tries again for ever; its result can be seen by then.

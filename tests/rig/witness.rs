@@ -25,6 +25,8 @@ pub struct Witness {
     pub cancelled: Vec<String>,
     /// Drops that were synced by their producer, by the number in their metadata.
     pub drops: BTreeSet<u64>,
+    /// Settings that `config set` wrote.
+    pub settings: BTreeMap<String, Value>,
     /// Where recipes write `ID ATTEMPT` when they start.
     pub starts: PathBuf,
 }
@@ -50,6 +52,13 @@ impl Witness {
                 wrong.push(format!("{name} in tasks/ is no task"));
             }
             torn(&world.task(&name), &mut wrong);
+        }
+        let text = fs::read_to_string(world.path("spool.json")).unwrap_or_default();
+        let stored: Value = serde_json::from_str(&text).unwrap_or_default();
+        for (key, value) in &self.settings {
+            if stored[key] != *value {
+                wrong.push(format!("{key} was set to {value} and is {}", stored[key]));
+            }
         }
         for (id, before) in &self.ended {
             let now = world.task(id).read("result.json");
