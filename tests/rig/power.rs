@@ -143,8 +143,13 @@ impl Load<'_> {
     }
 }
 
-/// Runs the load until the power is cut `after` so many milliseconds; what had been acknowledged.
-fn load_and_cut(disk: &Disk, world: &World, after: u64, random: &mut Random) -> Witness {
+/// Runs the load until `moment` returns, then cuts the power; what had been acknowledged.
+fn load_and_cut(
+    disk: &Disk,
+    world: &World,
+    random: &mut Random,
+    moment: impl FnOnce(&Load<'_>),
+) -> Witness {
     let load = Load {
         disk,
         world,
@@ -159,8 +164,7 @@ fn load_and_cut(disk: &Disk, world: &World, after: u64, random: &mut Random) -> 
                 scope.spawn(|| load.produce(random))
             })
             .collect();
-        // The random moment itself; nothing is expected to have happened by then.
-        std::thread::sleep(Duration::from_millis(after));
+        moment(&load);
         load.read_statuses();
         disk.cut();
         load.is_over.store(true, Ordering::SeqCst);
@@ -191,7 +195,10 @@ fn in_use(options: &str, durability: &str) -> (Disk, World) {
 /// One cut, after which nothing may be wrong.
 fn cut_once(options: &str, after: u64, random: &mut Random) -> Witness {
     let (disk, world) = in_use(options, "power");
-    let witness = load_and_cut(&disk, &world, after, random);
+    // The random moment itself; nothing is expected to have happened by then.
+    let witness = load_and_cut(&disk, &world, random, |_| {
+        std::thread::sleep(Duration::from_millis(after));
+    });
     disk.come_back(&world);
     let wrong = witness.of_files(&world);
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", world.describe());
@@ -246,7 +253,11 @@ fn without_any_sync_the_same_load_loses_tasks() {
     println!("POWER_SEED={seed}");
     let mut random = Random(seed);
     let (disk, world) = in_use("commit=600", "process");
-    let witness = load_and_cut(&disk, &world, LATE.0, &mut random);
+    let witness = load_and_cut(&disk, &world, &mut random, |load| {
+        world.wait_until("tasks were accepted", || {
+            load.witness.lock().unwrap().accepted.len() >= 20
+        });
+    });
     disk.come_back(&world);
     let wrong = witness.of_files(&world);
     assert!(!witness.accepted.is_empty());
