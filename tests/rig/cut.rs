@@ -7,7 +7,7 @@
 //! has another one. Needs root. Invariant: mounts and loop devices go when the disk is dropped.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,7 +33,7 @@ pub struct Disk {
 impl Disk {
     /// A fresh one, mounted with these options besides `loop`.
     pub fn new(options: &str) -> Disk {
-        let store = Mount::tmpfs(SIZE + (64 << 20), 1000);
+        let store = Mount::tmpfs(3 * SIZE, 1000);
         let image = store.path().join("image");
         File::create(&image).unwrap().set_len(SIZE).unwrap();
         let image = image.to_str().unwrap();
@@ -86,9 +86,13 @@ impl Disk {
         rustix::fs::syncfs(File::open(self.path()).unwrap()).unwrap();
     }
 
-    /// From here on nothing reaches the disk any more.
+    /// From here on nothing reaches the disk any more. What it has is kept in a copy, because a
+    /// mount namespace of somebody else can keep the old mount for as long as it likes.
     pub fn cut(&self) {
         shut_down(&File::open(self.path()).unwrap());
+        let (image, kept) = (self.outside("image"), self.outside("kept"));
+        let sparse = ["--sparse=always", image.to_str().unwrap()];
+        run("cp", &[sparse[0], sparse[1], kept.to_str().unwrap()]);
     }
 
     /// Ends what still runs, and lets the machine come back with what the disk has.
@@ -98,11 +102,7 @@ impl Disk {
         world.wait_until("the cut disk is let go", || {
             try_run("umount", &[path.to_str().unwrap()])
         });
-        // Another test's mount namespace may keep it for a moment.
-        let image = self.outside("image");
-        world.wait_until("the kernel has let go of the image", || {
-            !is_attached(&image)
-        });
+        fs::rename(self.outside("kept"), self.outside("image")).unwrap();
         self.mount();
         let boot = fs::read("/proc/sys/kernel/random/uuid").unwrap();
         fs::write(self.outside("boot"), boot).unwrap();
@@ -142,14 +142,6 @@ pub fn kill_all(world: &World) -> usize {
         }
     }
     left.len()
-}
-
-fn is_attached(image: &Path) -> bool {
-    let devices = fs::read_dir("/sys/block").unwrap();
-    devices.filter_map(Result::ok).any(|device| {
-        let file = fs::read_to_string(device.path().join("loop/backing_file"));
-        file.is_ok_and(|file| file.trim_end() == image.to_str().unwrap())
-    })
 }
 
 #[expect(
