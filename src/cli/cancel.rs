@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use agentspool::runner::finish_cancelled;
-use agentspool::spool::{Claim, Spool, Target, TaskDir, TaskLock, Wake};
+use agentspool::spool::{Claim, IoError, Spool, Target, TaskDir, TaskLock, Wake};
 use agentspool::task::{ResultFile, Status, TaskId};
 use serde_json::json;
 
@@ -71,7 +71,8 @@ pub(super) fn cancel(
         match again.lock(spool)? {
             Claim::Gone => return Err(gone()),
             Claim::Locked(lock) if may_finish(spool, &lock)? => {
-                if let Some(result) = finish_cancelled(spool, &lock, &|| !interrupt.came())? {
+                let ended = finish_cancelled(spool, &lock, &|| !interrupt.came());
+                if let Some(result) = ended.map_err(|error| noted_only(id, error))? {
                     return Ok(Cancelled::Ended(Some(result)));
                 }
             }
@@ -87,6 +88,17 @@ pub(super) fn cancel(
         wake.wait(Some(interrupt.as_fd()), LOOK);
         wake.take();
     }
+}
+
+/// The marker stands and the disk refuses the result: what is true, and what comes of it.
+fn noted_only(id: TaskId, error: IoError) -> CliError {
+    let told = CliError::from(error);
+    let message = format!(
+        "the cancellation of {id} is noted and nothing of it will be started, but its end cannot be written: {}",
+        told.message
+    );
+    let hint = "once there is room, a watcher or another `agentspool cancel` ends it";
+    CliError { message, ..told }.hint(hint)
 }
 
 /// Asked under the lock: nobody may start or finish it now. In a group spool a task that has begun

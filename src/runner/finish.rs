@@ -74,7 +74,8 @@ pub fn finish_cancelled(
 
 /// Brings everything in line with the result that stands: the first one won.
 fn settle(spool: &Spool, lock: &TaskLock, written: ResultFile) -> Result<ResultFile, IoError> {
-    let stands = lock.task().result().ok().flatten().unwrap_or(written);
+    let stands = lock.task().result_as_it_stands();
+    let stands = stands.ok().flatten().unwrap_or(written);
     lock.settle(spool, &stands)?;
     if let Some(session) = &stands.session_id {
         spool.remove_empty_session(session);

@@ -324,8 +324,29 @@ impl TaskDir {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// The terminal truth; `None` while there is none.
+    /// The terminal truth; `None` while there is none. It is on the disk when this returns, so it
+    /// may be told.
     pub fn result(&self) -> Result<Option<ResultFile>, ReadError> {
+        let result = self.result_as_it_stands()?;
+        if result.is_some() {
+            self.confirm_result()?;
+        }
+        Ok(result)
+    }
+
+    /// A result can be seen a moment before it is durable, and for longer where its writer died or
+    /// the disk refuses. Its terminal status is written only after the sync; without that, whoever
+    /// wants to tell others of the result makes it durable.
+    fn confirm_result(&self) -> IoResult<()> {
+        let status = self.status_file();
+        if status.is_some_and(|status| status.status.is_terminal()) {
+            return Ok(());
+        }
+        self.dir.sync()
+    }
+
+    /// The same for the one who has just synced it.
+    pub fn result_as_it_stands(&self) -> Result<Option<ResultFile>, ReadError> {
         let Some(bytes) = self.dir.read(name::RESULT, SMALL_FILE)? else {
             return Ok(None);
         };
@@ -355,7 +376,7 @@ impl TaskDir {
         self.dir.has(name::CANCEL)
     }
 
-    /// Leaves the cancellation marker; `false` when it was there.
+    /// Leaves the cancellation marker, durably; `false` when it was there.
     pub fn request_cancel(&self) -> IoResult<bool> {
         match self.dir.create(name::CANCEL) {
             Ok(file) => {
@@ -363,8 +384,26 @@ impl TaskDir {
                 self.dir.sync()?;
                 Ok(true)
             }
-            Err(error) if error.errno() == Some(rustix::io::Errno::EXIST) => Ok(false),
+            Err(error) if error.errno() == Some(rustix::io::Errno::EXIST) => {
+                // Whoever made it (a `touch`, a command that was killed) need not have synced it.
+                self.dir.sync()?;
+                Ok(false)
+            }
+            Err(error) if error.is_no_space() => self.cancel_without_room(error),
             Err(error) => Err(error),
+        }
+    }
+
+    /// A full disk must not keep a task running that fills it: the status, which can be derived,
+    /// becomes the marker, of which only the name counts. That takes neither an inode nor a block.
+    fn cancel_without_room(&self, no_room: IoError) -> IoResult<bool> {
+        match self.dir.rename_new(name::STATUS, &self.dir, name::CANCEL) {
+            Ok(()) => {
+                self.dir.sync()?;
+                Ok(true)
+            }
+            Err(error) if error.errno() == Some(rustix::io::Errno::EXIST) => Ok(false),
+            Err(_) => Err(no_room),
         }
     }
 

@@ -203,8 +203,10 @@ fn note(
                 seen.finished = true;
                 wake = true;
             }
-        } else if matches!(event.kind, EventKind::Create(_))
-            && path.file_name().is_some_and(|file| file == name::CANCEL)
+        } else if matches!(
+            event.kind,
+            EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_))
+        ) && path.file_name().is_some_and(|file| file == name::CANCEL)
         {
             let task = path.parent().and_then(|task| task.file_name()?.to_str());
             let task = task.and_then(|id| id.parse::<TaskId>().ok());

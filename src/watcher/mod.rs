@@ -88,6 +88,8 @@ pub struct Watcher {
     listening: Vec<TaskId>,
     /// After a boot: the tasks whose hints were not looked at yet, newest first.
     reconcile: Option<Vec<TaskId>>,
+    /// They were compared, and the disk refused to note it.
+    is_unmarked: bool,
     next_rescan: Instant,
     next_sweep: Instant,
     busy_at: Instant,
@@ -146,6 +148,7 @@ impl Watcher {
             admitter: Admitter::default(),
             listening: Vec::new(),
             reconcile,
+            is_unmarked: false,
             next_rescan: now,
             next_sweep: now + Duration::from_secs_f64(spool.settings().sweep_every_sec),
             busy_at: now,
@@ -210,6 +213,9 @@ impl Watcher {
         if let Err(error) = self.scan() {
             tracing::warn!("{error}");
         }
+        if self.is_unmarked {
+            self.mark_reconciled();
+        }
         self.launcher.dismiss_idle();
         reap_strangers();
         self.start_sweep_if_due();
@@ -264,9 +270,17 @@ impl Watcher {
         }
         if left.is_empty() {
             self.reconcile = None;
-            if let Err(error) = self.spool.mark_reconciled() {
-                tracing::warn!("{error}");
-            }
+            self.mark_reconciled();
+        }
+    }
+
+    /// Says that hints and tasks were compared. A full disk may refuse that, and as long as it is
+    /// not said, the tasks of a session wait: it is tried again at each rescan.
+    fn mark_reconciled(&mut self) {
+        let marked = self.spool.mark_reconciled();
+        self.is_unmarked = marked.is_err();
+        if let Err(error) = marked {
+            tracing::warn!("{error}");
         }
     }
 

@@ -13,10 +13,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cut;
 mod disk;
 mod group;
 mod kill;
 mod mount;
 mod namespace;
 mod page;
+mod power;
 mod scale;
+mod stages;
+mod syncs;
+mod witness;

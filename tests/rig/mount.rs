@@ -55,6 +55,12 @@ impl Mount {
         let how = format!("remount,{how}");
         run("mount", &["-o", &how, self.path().to_str().unwrap()]);
     }
+
+    /// The same where the kernel may refuse.
+    pub fn try_remount(&self, how: &str) -> bool {
+        let how = format!("remount,{how}");
+        try_run("mount", &["-o", &how, self.path().to_str().unwrap()])
+    }
 }
 
 impl Drop for Mount {
@@ -85,6 +91,13 @@ pub fn run(program: &str, arguments: &[&str]) {
         "{program} {arguments:?}: {} (this test needs root)",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The same where it may fail; whether it did what it should.
+pub fn try_run(program: &str, arguments: &[&str]) -> bool {
+    command(program, arguments)
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// Takes all bytes that are left; the file that holds them.

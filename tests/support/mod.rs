@@ -34,7 +34,7 @@ pub struct World {
     folder: Option<tempfile::TempDir>,
     root: PathBuf,
     spool: PathBuf,
-    watchers: std::cell::RefCell<Vec<Child>>,
+    watchers: std::sync::Mutex<Vec<Child>>,
 }
 
 /// What a command did.
@@ -97,7 +97,7 @@ impl World {
             folder,
             root,
             spool,
-            watchers: std::cell::RefCell::default(),
+            watchers: std::sync::Mutex::default(),
         }
     }
 
@@ -238,7 +238,7 @@ impl World {
             .spawn()
             .unwrap();
         let pid = child.id();
-        self.watchers.borrow_mut().push(child);
+        self.watchers.lock().unwrap().push(child);
         self.wait_until("the watcher is seen", || {
             self.watcher_pids().contains(&i32::try_from(pid).unwrap())
         });
@@ -247,7 +247,7 @@ impl World {
 
     /// Ends a watcher that this world started, without mercy, and reaps it.
     pub fn kill_watcher(&self, pid: u32) {
-        let mut watchers = self.watchers.borrow_mut();
+        let mut watchers = self.watchers.lock().unwrap();
         let child = watchers.iter_mut().find(|child| child.id() == pid).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -351,7 +351,7 @@ impl Drop for World {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        for child in self.watchers.get_mut() {
+        for child in self.watchers.get_mut().unwrap() {
             let _ = child.wait();
         }
         if std::env::var_os("KEEP_SPOOL").is_some()

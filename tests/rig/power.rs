@@ -1,0 +1,269 @@
+//! Power cuts at random moments, under eight submitters and eight runners.
+//!
+//! Every cut has a fresh disk. What was acknowledged is kept outside of it (`witness.rs`), and so
+//! is the record of what recipes started. Held after each: nothing that was accepted is lost,
+//! nothing is torn, results that somebody was told of stand unchanged, a cancellation stays one, a
+//! recipe that may run at most once ran at most once, a drop became one task, and everything ends
+//! under a new watcher in a new boot.
+
+use std::fs::{self, File};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::cut::{Disk, kill_all};
+use crate::scale;
+use crate::support::invariants::{self, Known};
+use crate::support::{World, names_in};
+use crate::witness::Witness;
+
+const SUBMITTERS: u64 = 8;
+const MOUNTS: [&str; 3] = [
+    "commit=1",
+    "commit=1,noauto_da_alloc",
+    "commit=1,data=writeback",
+];
+/// The moment of a cut, in milliseconds after the load began: mostly early, so that nearly all is
+/// still in memory, and each fourth time when the journal has committed the first of it.
+const EARLY: (u64, u64) = (20, 900);
+const LATE: (u64, u64) = (2200, 3000);
+
+/// Numbers that look random and come again with the same seed (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn between(&mut self, (least, most): (u64, u64)) -> u64 {
+        least + self.next() % (most - least)
+    }
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("POWER_SEED").ok();
+    given.map_or_else(
+        || u64::from(std::process::id()) ^ std::process::id().rotate_left(20) as u64,
+        |seed| seed.parse().unwrap(),
+    )
+}
+
+/// Eight producers and what they were told.
+struct Load<'a> {
+    disk: &'a Disk,
+    world: &'a World,
+    witness: Mutex<Witness>,
+    is_over: AtomicBool,
+    drops: AtomicU64,
+}
+
+impl Load<'_> {
+    fn go_on(&self) -> bool {
+        !self.is_over.load(Ordering::SeqCst)
+    }
+
+    /// One producer, until the power is gone.
+    fn produce(&self, mut random: Random) {
+        while self.go_on() {
+            if random.next() % 8 == 0 {
+                self.drop_durably();
+                continue;
+            }
+            let ran = self.world.run(&["submit", "--recipe", "once", "--quiet"]);
+            if ran.code != 0 {
+                assert!(!self.go_on() || self.has_no_power(), "{}", ran.stderr);
+                continue;
+            }
+            let id = ran.stdout.trim().to_owned();
+            self.witness.lock().unwrap().accepted.push(id.clone());
+            match random.next() % 4 {
+                0 => self.wait(&id),
+                1 => self.cancel(&id),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the cut came in between: a command may fail by it before the flag is set.
+    fn has_no_power(&self) -> bool {
+        fs::write(self.disk.path().join("probe"), "").is_err()
+    }
+
+    /// `wait` says that it is over only once that is durable.
+    fn wait(&self, id: &str) {
+        if self.world.run(&["wait", id, "--quiet"]).code == 0 {
+            self.ended(id);
+        }
+    }
+
+    fn cancel(&self, id: &str) {
+        let ran = self.world.run(&["cancel", id, "--quiet"]);
+        if ran.code == 0 {
+            self.ended(id);
+        }
+    }
+
+    /// Its content can be read only until the cut.
+    fn ended(&self, id: &str) {
+        let result = fs::read_to_string(self.world.task(id).path.join("result.json")).ok();
+        let mut witness = self.witness.lock().unwrap();
+        witness.ended.insert(id.to_owned(), result);
+    }
+
+    /// A producer that syncs its drop and the folder has handed it over for good.
+    fn drop_durably(&self) {
+        let number = self.drops.fetch_add(1, Ordering::SeqCst);
+        let incoming = self.world.path("incoming");
+        let between = incoming.join(format!(".{number}.tmp"));
+        let request = format!(r#"{{"recipe": "once", "metadata": {{"drop": {number}}}}}"#);
+        let dropped = fs::write(&between, request)
+            .and_then(|()| File::open(&between)?.sync_all())
+            .and_then(|()| fs::rename(&between, incoming.join(format!("drop-{number}.json"))))
+            .and_then(|()| File::open(&incoming)?.sync_all());
+        if dropped.is_ok() {
+            self.witness.lock().unwrap().drops.insert(number);
+        }
+    }
+
+    /// What the status files say is over counts as told.
+    fn read_statuses(&self) {
+        for task in self.world.tasks() {
+            let status: serde_json::Value =
+                serde_json::from_str(&task.read("status.json")).unwrap_or_default();
+            let status = status["status"].as_str().unwrap_or_default();
+            if ["completed", "failed", "cancelled"].contains(&status) {
+                self.ended(&task.id);
+            }
+        }
+    }
+}
+
+/// Runs the load until `moment` returns, then cuts the power; what had been acknowledged.
+fn load_and_cut(
+    disk: &Disk,
+    world: &World,
+    random: &mut Random,
+    moment: impl FnOnce(&Load<'_>),
+) -> Witness {
+    let load = Load {
+        disk,
+        world,
+        witness: Mutex::new(Witness::new(disk.outside("starts"))),
+        is_over: AtomicBool::new(false),
+        drops: AtomicU64::new(0),
+    };
+    std::thread::scope(|scope| {
+        let producers: Vec<_> = (0..SUBMITTERS)
+            .map(|_| {
+                let random = Random(random.next());
+                scope.spawn(|| load.produce(random))
+            })
+            .collect();
+        moment(&load);
+        load.read_statuses();
+        disk.cut();
+        load.is_over.store(true, Ordering::SeqCst);
+        // A command may wait for what cannot come any more.
+        world.wait_until("the producers have ended", || {
+            kill_all(world);
+            producers.iter().all(|producer| producer.is_finished())
+        });
+    });
+    load.witness.into_inner().unwrap()
+}
+
+/// A disk that is in use, and its world.
+fn in_use(options: &str, durability: &str) -> (Disk, World) {
+    let disk = Disk::new(options);
+    let world = disk.world();
+    world.set("durability", durability);
+    let script = format!(
+        "#!/bin/sh\necho \"$AGENTSPOOL_TASK_ID $AGENTSPOOL_ATTEMPT\" >> '{}'\necho fine\n",
+        disk.outside("starts").display()
+    );
+    world.recipe("once", &script);
+    world.start_watcher();
+    disk.settle();
+    (disk, world)
+}
+
+/// One cut, after which nothing may be wrong.
+fn cut_once(options: &str, after: u64, random: &mut Random) -> Witness {
+    let (disk, world) = in_use(options, "power");
+    // The random moment itself; nothing is expected to have happened by then.
+    let witness = load_and_cut(&disk, &world, random, |_| {
+        std::thread::sleep(Duration::from_millis(after));
+    });
+    disk.come_back(&world);
+    let wrong = witness.of_files(&world);
+    assert!(wrong.is_empty(), "{wrong:#?}\n{}", world.describe());
+    disk.run(&world, &["watch", "--drain"]).succeeds();
+    world.wait_until("the runners are gone", || world.processes().is_empty());
+    let wrong = witness.of_recovered(&world);
+    assert!(wrong.is_empty(), "{wrong:#?}\n{}", world.describe());
+    let known = Known {
+        acknowledged: &witness.accepted,
+        is_drained: true,
+        most_attempts: 1,
+    };
+    invariants::check(&world, known);
+    assert!(
+        names_in(&world.path("incoming"))
+            .iter()
+            .all(|name| name.starts_with('.'))
+    );
+    witness
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_a_power_cut() {
+    let seed = seed();
+    println!("POWER_SEED={seed}");
+    let mut random = Random(seed);
+    let cuts = scale::pick(12, 500);
+    let (mut accepted, mut ended, mut drops) = (0, 0, 0);
+    for cut in 0..cuts {
+        let options = MOUNTS[cut % MOUNTS.len()];
+        let range = if cut % 4 == 3 { LATE } else { EARLY };
+        let after = random.between(range);
+        println!("cut {cut}: {options}, after {after} ms");
+        let witness = cut_once(options, after, &mut random);
+        accepted += witness.accepted.len();
+        ended += witness.ended.len();
+        drops += witness.drops.len();
+    }
+    assert!(accepted > 0 && ended > 0 && drops > 0, "nothing was tested");
+    scale::figure("power cuts under load", cuts);
+    scale::figure("power cuts: tasks accepted before them", accepted);
+    scale::figure("power cuts: drops synced before them", drops);
+    scale::figure("power cuts: results told before them", ended);
+    // A violation fails the test before this line.
+    scale::figure("power cuts: violations", 0);
+}
+
+/// The same load and the same witness, and no sync at all: it must be seen.
+#[test]
+fn without_any_sync_the_same_load_loses_tasks() {
+    let seed = seed();
+    println!("POWER_SEED={seed}");
+    let mut random = Random(seed);
+    let (disk, world) = in_use("commit=600", "process");
+    let witness = load_and_cut(&disk, &world, &mut random, |load| {
+        world.wait_until("tasks were accepted", || {
+            load.witness.lock().unwrap().accepted.len() >= 20
+        });
+    });
+    disk.come_back(&world);
+    let wrong = witness.of_files(&world);
+    assert!(!witness.accepted.is_empty());
+    assert!(wrong.len() >= witness.accepted.len(), "{wrong:#?}");
+    scale::figure(
+        "power cuts: violations seen where nothing is synced",
+        wrong.len(),
+    );
+}

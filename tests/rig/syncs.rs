@@ -1,0 +1,444 @@
+//! Each fsync of the protocol: that it is made, in the right order, and what its absence costs.
+//!
+//! `strace` answers one fsync in the program's place, so that the call is never made; then the
+//! power is cut, and the same witness as under load must say what is wrong. That shows that those
+//! tests can fail. Nothing in the program knows of this. Not every sync that POSIX asks for can be
+//! missed on ext4, whose one journal commits a folder with its files; those are named here, and
+//! held by the order of the calls alone.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::cut::Disk;
+use crate::scale;
+use crate::support::{Ran, Task, World};
+use crate::witness::Witness;
+
+/// Nothing is committed behind our back, so that the cut takes all that was not synced.
+const AT_ONCE: &str = "commit=600";
+const AT_ONCE_PLAIN: &str = "commit=600,noauto_da_alloc";
+/// The journal commits by itself, and file data long after it.
+const AFTER_COMMIT: &str = "commit=1";
+
+/// The program under strace, with some of its syncs answered by strace, as `answer` says in its
+/// words: what, and which of them, counted from 1.
+fn traced(world: &World, arguments: &[&str], answer: Option<&str>) -> Command {
+    let sealed = world.command(arguments);
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-y", "-s", "300", "-o"]);
+    command.arg(log_of(world));
+    command.args(["-e", "trace=fsync,fdatasync,syncfs,sync,renameat2"]);
+    if let Some(answer) = answer {
+        command.args(["-e", &format!("inject=fsync:{answer}")]);
+    }
+    command
+        .arg("--")
+        .arg(sealed.get_program())
+        .args(sealed.get_args());
+    let set = sealed
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    command.env_clear().envs(set).current_dir(world.root());
+    command.stdin(Stdio::null());
+    command
+}
+
+fn log_of(world: &World) -> std::path::PathBuf {
+    world.root().parent().unwrap().join("strace.log")
+}
+
+/// What the victim synced and published, in order: `sync PATH` and `rename NAME`, with the task's
+/// id as ID.
+fn steps(world: &World, id: &str) -> Vec<String> {
+    let text = fs::read_to_string(log_of(world)).unwrap();
+    let spool = world.spool().to_str().unwrap();
+    let step = |line: &str| {
+        let (call, rest) = line.split_once('(')?;
+        let told = if call == "renameat2" {
+            format!("rename {}", rest.rsplit('"').nth(1)?)
+        } else {
+            let path = rest.split_once('<')?.1.split_once('>')?.0;
+            let path = path.strip_prefix(spool)?.trim_start_matches('/');
+            format!("sync {path}")
+        };
+        Some(told.replace(id, "ID"))
+    };
+    text.lines().filter_map(step).collect()
+}
+
+fn recipe(world: &World, disk: &Disk, name: &str, rest: &str) {
+    let script = format!(
+        "#!/bin/sh\necho \"$AGENTSPOOL_TASK_ID $AGENTSPOOL_ATTEMPT\" >> '{}'\n{rest}\n",
+        disk.outside("starts").display()
+    );
+    let manifest = "env_accept = [\"TOKEN\"]";
+    world.recipe_folder(name, manifest, &script);
+}
+
+/// A victim: what it does up to the cut, with the syncs that are named left out.
+type Victim = fn(&Disk, &World, Option<&str>) -> Witness;
+
+/// What is wrong after the victim, the cut and the recovery.
+fn violations(options: &str, victim: Victim, left_out: Option<&str>, wait: bool) -> Vec<String> {
+    let disk = Disk::new(options);
+    let world = disk.world();
+    recipe(&world, &disk, "once", "echo fine");
+    recipe(
+        &world,
+        &disk,
+        "large",
+        "head -c 2000000 /dev/zero | tr '\\0' a",
+    );
+    let held = format!(
+        "[ -e '{}' ] || exec sleep 1000",
+        disk.outside("open").display()
+    );
+    recipe(&world, &disk, "held", &held);
+    disk.settle();
+    let witness = victim(&disk, &world, left_out);
+    if wait {
+        // Not for a fact: what the journal does by the clock is what this cut is about.
+        std::thread::sleep(Duration::from_millis(2200));
+    }
+    disk.cut();
+    disk.come_back(&world);
+    fs::write(disk.outside("open"), "").unwrap();
+    let mut wrong = witness.of_files(&world);
+    let drained = disk.run(&world, &["watch", "--drain"]);
+    if drained.code == 0 {
+        world.wait_until("the runners are gone", || world.processes().is_empty());
+        wrong.extend(witness.of_recovered(&world));
+    } else {
+        wrong.push(format!("the spool cannot be used: {}", drained.stderr));
+    }
+    wrong
+}
+
+/// An unharmed victim has nothing to regret; without the sync it has, where `is_seen`.
+#[track_caller]
+fn mutant(name: &str, options: &str, victim: Victim, when: &str, is_seen: bool) {
+    let wait = options == AFTER_COMMIT;
+    for _ in 0..scale::pick(1, 5) {
+        let wrong = violations(options, victim, None, wait);
+        assert!(wrong.is_empty(), "{name}, unharmed: {wrong:#?}");
+        let left_out = format!("retval=0:when={when}");
+        let wrong = violations(options, victim, Some(&left_out), wait);
+        println!("without the sync of {name}: {wrong:#?}");
+        assert_eq!(
+            !wrong.is_empty(),
+            is_seen,
+            "without the sync of {name} ({options}): {wrong:#?}"
+        );
+    }
+    let told = if is_seen { "seen" } else { "not seen on ext4" };
+    scale::figure(&format!("sync left out: {name} ({options})"), told);
+}
+
+fn submit(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    let arguments = [
+        "submit",
+        "--recipe",
+        "once",
+        "--env",
+        "TOKEN=secret",
+        "--quiet",
+    ];
+    let ran = Ran::of(&mut traced(world, &arguments, left_out));
+    ran.succeeds();
+    let mut witness = Witness::new(disk.outside("starts"));
+    witness.accepted.push(ran.stdout.trim().to_owned());
+    witness
+}
+
+/// Accepted for long, not begun.
+fn waiting(disk: &Disk, world: &World, recipe: &str) -> (Task, Witness) {
+    let task = world.submit(&[recipe]);
+    disk.settle();
+    let mut witness = Witness::new(disk.outside("starts"));
+    witness.accepted.push(task.id.clone());
+    (task, witness)
+}
+
+/// A runner whose recipe has begun and goes on.
+fn start(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    let (task, witness) = waiting(disk, world, "held");
+    let mut child = traced(world, &["runner", "--once", &task.id], left_out)
+        .spawn()
+        .unwrap();
+    world.wait_for_lines(&disk.outside("starts"), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    witness
+}
+
+/// A task from its start to its end, with an output that stays a file.
+fn finish(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    let (task, mut witness) = waiting(disk, world, "large");
+    Ran::of(&mut traced(
+        world,
+        &["runner", "--once", &task.id],
+        left_out,
+    ))
+    .succeeds();
+    let result = task.read("result.json");
+    witness.ended.insert(task.id.clone(), Some(result));
+    assert!(task.has_result());
+    witness
+}
+
+/// A cancellation that is only asked for, because the holder of the lock does not react.
+fn cancel(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    let (task, mut witness) = waiting(disk, world, "held");
+    let mut runner = world
+        .command(&["runner", "--once", &task.id])
+        .spawn()
+        .unwrap();
+    world.wait_running(&task);
+    world.signal(runner.id() as i32, Signal::STOP);
+    disk.settle();
+    let asked = ["cancel", "--no-wait", &task.id];
+    Ran::of(&mut traced(world, &asked, left_out)).succeeds();
+    witness.cancelled.push(task.id);
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    witness
+}
+
+fn init(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    fs::remove_dir_all(world.spool()).unwrap();
+    disk.settle();
+    Ran::of(&mut traced(world, &["init"], left_out)).succeeds();
+    Witness::new(disk.outside("starts"))
+}
+
+fn set(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    let words = ["config", "set", "max_concurrent", "3"];
+    Ran::of(&mut traced(world, &words, left_out)).succeeds();
+    let mut witness = Witness::new(disk.outside("starts"));
+    witness
+        .settings
+        .insert("max_concurrent".to_owned(), 3.into());
+    witness
+}
+
+#[test]
+fn submit_without_one_of_its_syncs() {
+    mutant("request.json", AT_ONCE, submit, "1", true);
+    mutant("request.json", AFTER_COMMIT, submit, "1", true);
+    mutant("env.json", AT_ONCE, submit, "2", true);
+    mutant("staging/ID", AT_ONCE, submit, "3", false);
+    mutant("tasks", AT_ONCE, submit, "4", true);
+}
+
+#[test]
+fn a_start_without_its_sync() {
+    mutant("tasks/ID/attempts", AT_ONCE, start, "1", true);
+}
+
+#[test]
+fn a_finish_without_one_of_its_syncs() {
+    mutant(
+        "stdout.log that the result names",
+        AT_ONCE,
+        finish,
+        "2",
+        true,
+    );
+    mutant("tasks/ID/attempts/1", AT_ONCE, finish, "3", false);
+    mutant("result.part", AT_ONCE, finish, "4", true);
+    mutant("result.part", AT_ONCE_PLAIN, finish, "4", true);
+    mutant("tasks/ID", AT_ONCE, finish, "5", true);
+}
+
+#[test]
+fn a_cancellation_without_its_syncs() {
+    // Each of the two brings the other's work along on ext4.
+    mutant("cancel", AT_ONCE, cancel, "1", false);
+    mutant("tasks/ID of cancel", AT_ONCE, cancel, "2", false);
+    mutant("cancel and tasks/ID of cancel", AT_ONCE, cancel, "1+", true);
+}
+
+#[test]
+fn init_without_one_of_its_syncs() {
+    mutant("spool.json", AT_ONCE, init, "1", true);
+    // The identity's own syncs bring the settings' name along.
+    mutant("the root with spool.json", AT_ONCE, init, "2", false);
+    mutant("identity.json", AT_ONCE, init, "3", true);
+    // Without its name the next command makes another identity, which serves as well.
+    mutant("the root with identity.json", AT_ONCE, init, "4", false);
+}
+
+#[test]
+fn a_setting_without_one_of_its_syncs() {
+    // By default ext4 itself mostly writes a file that replaces another one, but does not promise to.
+    mutant("spool.json set anew", AT_ONCE_PLAIN, set, "1", true);
+    mutant("the root with spool.json set anew", AT_ONCE, set, "2", true);
+}
+
+/// The runner sees its last sync refused and tries again for ever; its result can be seen by then.
+#[test]
+fn a_result_is_told_only_once_it_is_durable() {
+    fn told(disk: &Disk, world: &World, refused: Option<&str>) -> Witness {
+        let (task, mut witness) = waiting(disk, world, "once");
+        let mut runner = traced(world, &["runner", "--once", &task.id], refused)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        world.result_of(&task);
+        world.run(&["wait", &task.id]).succeeds();
+        let result = task.read("result.json");
+        witness.ended.insert(task.id.clone(), Some(result));
+        runner.kill().unwrap();
+        runner.wait().unwrap();
+        witness
+    }
+    let refused = "error=EIO:when=3+";
+    let wrong = violations(AT_ONCE, told, Some(refused), false);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The first one saw its syncs refused, or died before them; the second one says yes.
+#[test]
+fn a_cancellation_that_another_one_began_is_durable() {
+    fn again(disk: &Disk, world: &World, refused: Option<&str>) -> Witness {
+        let (task, mut witness) = waiting(disk, world, "held");
+        let mut runner = world
+            .command(&["runner", "--once", &task.id])
+            .spawn()
+            .unwrap();
+        world.wait_running(&task);
+        world.signal(runner.id() as i32, Signal::STOP);
+        disk.settle();
+        let asked = ["cancel", "--no-wait", &task.id];
+        Ran::of(&mut traced(world, &asked, refused)).ends_with(8);
+        world.run(&asked).succeeds();
+        witness.cancelled.push(task.id);
+        runner.kill().unwrap();
+        runner.wait().unwrap();
+        witness
+    }
+    let wrong = violations(AT_ONCE, again, Some("error=EIO:when=1+"), false);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_sync_comes_before_what_it_is_for() {
+    let disk = Disk::new(AT_ONCE);
+    let world = disk.world();
+    recipe(&world, &disk, "once", "echo fine");
+    recipe(
+        &world,
+        &disk,
+        "large",
+        "head -c 2000000 /dev/zero | tr '\\0' a",
+    );
+    let ran = Ran::of(&mut traced(
+        &world,
+        &["submit", "--recipe", "once", "--quiet"],
+        None,
+    ));
+    ran.succeeds();
+    let id = ran.stdout.trim();
+    let accepted = steps(&world, id);
+    let expected = [
+        "rename lock",
+        "sync staging/ID/request.json",
+        "sync staging/ID",
+        "rename ID",
+        "sync tasks",
+    ];
+    assert_eq!(accepted, expected);
+    Ran::of(&mut traced(&world, &["runner", "--once", id], None)).succeeds();
+    let ended = steps(&world, id);
+    let expected = [
+        "sync tasks/ID/attempts",
+        "sync tasks/ID/attempts/1/result.part",
+        "rename result.json",
+        "sync tasks/ID",
+    ];
+    assert_eq!(ended, expected);
+    let syncs = |steps: &[String]| {
+        steps
+            .iter()
+            .filter(|step| step.starts_with("sync "))
+            .count()
+    };
+    scale::figure(
+        "syncs of a task from submit to result",
+        syncs(&accepted) + syncs(&ended),
+    );
+    let large = world.submit(&["large"]);
+    Ran::of(&mut traced(&world, &["runner", "--once", &large.id], None)).succeeds();
+    let expected = [
+        "sync tasks/ID/attempts",
+        "sync tasks/ID/attempts/1/stdout.log",
+        "sync tasks/ID/attempts/1",
+        "sync tasks/ID/attempts/1/result.part",
+        "rename result.json",
+        "sync tasks/ID",
+    ];
+    assert_eq!(steps(&world, &large.id), expected);
+    let pending = world.submit(&["once"]);
+    Ran::of(&mut traced(&world, &["cancel", &pending.id], None)).succeeds();
+    let expected = [
+        "sync tasks/ID/cancel",
+        "sync tasks/ID",
+        "sync tasks/ID/result.part",
+        "rename result.json",
+        "sync tasks/ID",
+    ];
+    assert_eq!(steps(&world, &pending.id), expected);
+}
+
+#[test]
+fn durability_process_syncs_nothing() {
+    let disk = Disk::new(AT_ONCE);
+    let world = disk.world();
+    recipe(
+        &world,
+        &disk,
+        "large",
+        "head -c 2000000 /dev/zero | tr '\\0' a",
+    );
+    world.set("durability", "process");
+    let mut seen = Vec::new();
+    let submitted = [
+        "submit",
+        "--recipe",
+        "large",
+        "--env",
+        "TOKEN=secret",
+        "--quiet",
+    ];
+    for _ in 0..2 {
+        let ran = Ran::of(&mut traced(&world, &submitted, None));
+        ran.succeeds();
+        seen.extend(steps(&world, ran.stdout.trim()));
+    }
+    let [first, second] = &world.tasks()[..] else {
+        panic!("{}", world.describe())
+    };
+    Ran::of(&mut traced(&world, &["runner", "--once", &first.id], None)).succeeds();
+    seen.extend(steps(&world, &first.id));
+    Ran::of(&mut traced(&world, &["cancel", &second.id], None)).succeeds();
+    seen.extend(steps(&world, &second.id));
+    Ran::of(&mut traced(&world, &["wait", &first.id], None)).succeeds();
+    seen.extend(steps(&world, &first.id));
+    // The renames show that it was watched at all.
+    assert!(
+        seen.iter().any(|step| step == "rename result.json"),
+        "{seen:?}"
+    );
+    let synced: Vec<_> = seen
+        .iter()
+        .filter(|step| step.starts_with("sync"))
+        .collect();
+    assert!(synced.is_empty(), "{synced:?}");
+    let result: Value = first.result();
+    assert_eq!(result["status"], "completed");
+    scale::figure("syncs of a task with durability = process", synced.len());
+}

@@ -1,0 +1,154 @@
+//! What was acknowledged, kept where no cut reaches it, and what is wrong when it is not true.
+//!
+//! Invariant: it holds only what a command had said with exit code 0 (or a status file that says
+//! the task is over). It reports and never asserts, because the tests that take a sync away must
+//! see it report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use agentspool::task::{Request, TaskId};
+use serde_json::Value;
+
+use crate::support::{Task, World, names_in};
+
+/// The producer's side of the story.
+#[derive(Default)]
+pub struct Witness {
+    /// Ids that `submit` printed.
+    pub accepted: Vec<String>,
+    /// Tasks of which somebody was told that they are over, with the result where it could still
+    /// be read before the power went.
+    pub ended: BTreeMap<String, Option<String>>,
+    /// Tasks whose cancellation was acknowledged, and that had not ended.
+    pub cancelled: Vec<String>,
+    /// Drops that were synced by their producer, by the number in their metadata.
+    pub drops: BTreeSet<u64>,
+    /// Settings that `config set` wrote.
+    pub settings: BTreeMap<String, Value>,
+    /// Where recipes write `ID ATTEMPT` when they start.
+    pub starts: PathBuf,
+}
+
+impl Witness {
+    pub fn new(starts: PathBuf) -> Witness {
+        Witness {
+            starts,
+            ..Witness::default()
+        }
+    }
+
+    /// Everything that must be true of the files themselves, at any moment.
+    pub fn of_files(&self, world: &World) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for id in &self.accepted {
+            if !world.task(id).path.exists() {
+                wrong.push(format!("{id} was accepted and is lost"));
+            }
+        }
+        for name in names_in(&world.path("tasks")) {
+            if name.parse::<TaskId>().is_err() {
+                wrong.push(format!("{name} in tasks/ is no task"));
+            }
+            torn(&world.task(&name), &mut wrong);
+        }
+        let text = fs::read_to_string(world.path("spool.json")).unwrap_or_default();
+        let stored: Value = serde_json::from_str(&text).unwrap_or_default();
+        for (key, value) in &self.settings {
+            if stored[key] != *value {
+                wrong.push(format!("{key} was set to {value} and is {}", stored[key]));
+            }
+        }
+        for (id, before) in &self.ended {
+            let now = world.task(id).read("result.json");
+            if now.is_empty() {
+                wrong.push(format!("{id} had ended and its result is lost"));
+            } else if before.as_ref().is_some_and(|before| *before != now) {
+                wrong.push(format!("the result of {id} changed: {before:?}, {now:?}"));
+            }
+        }
+        wrong
+    }
+
+    /// The same once everything was recovered and has ended.
+    pub fn of_recovered(&self, world: &World) -> Vec<String> {
+        let mut wrong = self.of_files(world);
+        let mut drops: BTreeMap<u64, usize> = BTreeMap::new();
+        for task in world.tasks() {
+            if !task.has_result() {
+                wrong.push(format!("{} never ended", task.id));
+            }
+            let request: Value =
+                serde_json::from_str(&task.read("request.json")).unwrap_or_default();
+            if let Some(number) = request["metadata"]["drop"].as_u64() {
+                *drops.entry(number).or_default() += 1;
+            }
+        }
+        for id in &self.cancelled {
+            let result: Value =
+                serde_json::from_str(&world.task(id).read("result.json")).unwrap_or_default();
+            if result["status"] != "cancelled" {
+                wrong.push(format!(
+                    "{id} was to be cancelled and ended otherwise: {result}"
+                ));
+            }
+        }
+        for number in &self.drops {
+            if !drops.contains_key(number) {
+                wrong.push(format!("drop {number} is lost"));
+            }
+        }
+        for (number, tasks) in drops {
+            if tasks > 1 {
+                wrong.push(format!("drop {number} became {tasks} tasks"));
+            }
+        }
+        wrong.extend(self.started_twice());
+        wrong
+    }
+
+    /// Recipes that may run at most once, and ran again.
+    fn started_twice(&self) -> Vec<String> {
+        let text = fs::read_to_string(&self.starts).unwrap_or_default();
+        let mut starts: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in text.lines() {
+            let id = line.split(' ').next().unwrap_or_default();
+            *starts.entry(id).or_default() += 1;
+        }
+        starts.retain(|_, times| *times > 1);
+        let told = |(id, times)| format!("{id} was started {times} times");
+        starts.into_iter().map(told).collect()
+    }
+}
+
+/// Files of a task that are there and not whole.
+fn torn(task: &Task, wrong: &mut Vec<String>) {
+    let id = &task.id;
+    let request = fs::read(task.path.join("request.json")).unwrap_or_default();
+    if Request::parse(&request).is_err() {
+        wrong.push(format!(
+            "{id} has a torn request of {} bytes",
+            request.len()
+        ));
+    }
+    for file in ["env.json", "result.json"] {
+        let path = task.path.join(file);
+        if !path.exists() {
+            continue;
+        }
+        let text = task.read(file);
+        let value: Value = serde_json::from_str(&text).unwrap_or_default();
+        if value["v"] != 1 {
+            wrong.push(format!("{id} has a torn {file} of {} bytes", text.len()));
+        }
+        if let Some(output) = value["output_file"].as_str() {
+            let length = fs::metadata(task.path.join(output)).map_or(0, |data| data.len());
+            if Some(length) != value["metrics"]["stdout_bytes"].as_u64() {
+                wrong.push(format!(
+                    "{id} names an output of which {length} bytes are left"
+                ));
+            }
+        }
+    }
+}
