@@ -13,10 +13,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chance;
 mod disk;
 mod group;
+mod herd;
 mod kill;
 mod mount;
 mod namespace;
 mod page;
+mod race;
 mod scale;
+mod submitters;
