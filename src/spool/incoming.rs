@@ -77,6 +77,9 @@ pub struct DropRefusal {
     pub hint: &'static str,
 }
 
+/// What else a request must be, besides well formed: that its recipe is there.
+pub type Check<'a> = &'a dyn Fn(&Request) -> Result<(), DropRefusal>;
+
 /// What became of a claimed drop.
 #[derive(Debug)]
 pub enum Admission {
@@ -226,12 +229,14 @@ impl Spool {
         read_drop(&incoming, &drop.file_name)
     }
 
-    /// Takes a valid drop and makes it a task. `bytes` are the ones that were parsed.
+    /// Takes a valid drop and makes it a task. `bytes` are the ones that were parsed; where another
+    /// file has taken the name since, that one is judged, by `check` as well.
     pub fn admit(
         &self,
         drop: &DropFile,
         request: Request,
         bytes: &[u8],
+        check: Check<'_>,
     ) -> Result<Admission, SubmitError> {
         // Before anything is moved: with no room the drop stays where it is.
         self.check_room()?;
@@ -239,32 +244,64 @@ impl Spool {
         let Some(claim) = self.claim_drop(drop, id)? else {
             return Ok(Admission::Gone);
         };
-        if claim
-            .dir
-            .read(&drop.file_name, MAX_REQUEST_BYTES)?
-            .as_deref()
-            != Some(bytes)
-        {
-            // Replaced between reading and claiming: it is another drop now.
-            return self.put_back(claim, &drop.file_name);
+        let claimed = claim.dir.read(&drop.file_name, MAX_REQUEST_BYTES)?;
+        if claimed.as_deref() == Some(bytes) {
+            return self.finish_admission(claim, &drop.file_name, request);
         }
-        self.finish_admission(claim, &drop.file_name, request)
+        self.judge(claim, &drop.file_name, check)
     }
 
-    /// Moves a drop that can never become a task to `rejected/`, with its reason.
-    pub fn reject(&self, drop: &DropFile, why: DropRefusal) -> IoResult<Admission> {
+    /// Moves a drop that can never become a task to `rejected/`, with its reason. Where another
+    /// file has taken the name since, that one is judged instead.
+    pub fn reject(
+        &self,
+        drop: &DropFile,
+        why: DropRefusal,
+        check: Check<'_>,
+    ) -> Result<Admission, SubmitError> {
         let id = self.new_id();
         let Some(claim) = self.claim_drop(drop, id)? else {
             return Ok(Admission::Gone);
         };
-        self.reject_claim(claim, &drop.file_name, why)
+        let claimed = claim.dir.stat(&drop.file_name)?;
+        if claimed.is_some_and(|stat| Fingerprint::of(&stat) == drop.seen) {
+            return Ok(self.reject_claim(claim, &drop.file_name, why)?);
+        }
+        self.judge(claim, &drop.file_name, check)
+    }
+
+    /// Decides on what was claimed, which is another file than the one that was looked at. It has
+    /// left the box, and its producer may count on that: the same name may be in use again.
+    fn judge(
+        &self,
+        claim: HeldClaim,
+        file_name: &OsStr,
+        check: Check<'_>,
+    ) -> Result<Admission, SubmitError> {
+        match read_drop(&claim.dir, file_name)? {
+            Pickup::Ready(request, _) => self.admit_checked(claim, file_name, *request, check),
+            // Its writer is still at it.
+            Pickup::NotYet(_) => self.put_back(claim, file_name),
+            Pickup::Refused(why) => Ok(self.reject_claim(claim, file_name, why)?),
+            Pickup::Gone => Ok(Admission::Gone),
+        }
+    }
+
+    fn admit_checked(
+        &self,
+        claim: HeldClaim,
+        file_name: &OsStr,
+        request: Request,
+        check: Check<'_>,
+    ) -> Result<Admission, SubmitError> {
+        match check(&request) {
+            Ok(()) => self.finish_admission(claim, file_name, request),
+            Err(why) => Ok(self.reject_claim(claim, file_name, why)?),
+        }
     }
 
     /// Finishes what a watcher that died left half admitted. Claims of living watchers are held.
-    pub fn replay_claims(
-        &self,
-        check: &dyn Fn(&Request) -> Result<(), DropRefusal>,
-    ) -> Result<Vec<Admission>, SubmitError> {
+    pub fn replay_claims(&self, check: Check<'_>) -> Result<Vec<Admission>, SubmitError> {
         let staging = self.folder(name::STAGING)?;
         let mut replayed = Vec::new();
         for id in claims_in(&staging)? {
@@ -286,10 +323,9 @@ impl Spool {
             // A submitter that died half way left its build under the same id.
             staging.remove_tree(id.to_string())?;
             replayed.push(match read_drop(&claim.dir, &file_name)? {
-                Pickup::Ready(request, _) => match check(&request) {
-                    Ok(()) => self.finish_admission(claim, &file_name, *request)?,
-                    Err(why) => self.reject_claim(claim, &file_name, why)?,
-                },
+                Pickup::Ready(request, _) => {
+                    self.admit_checked(claim, &file_name, *request, check)?
+                }
                 Pickup::NotYet(why) | Pickup::Refused(why) => {
                     self.reject_claim(claim, &file_name, why)?
                 }
@@ -327,7 +363,8 @@ impl Spool {
                     .remove_empty_dir(claim_folder(claim.id))?;
                 Ok(Admission::Changed)
             }
-            // Its place was taken by a third one: this version is kept where a person finds it.
+            // Its place was taken, so nobody can finish it under its name: it is kept where a person
+            // finds it.
             Err(error) if error.errno() == Some(Errno::EXIST) => {
                 let why = refusal(
                     "another file of the same name replaced it while it was being taken",

@@ -12,6 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::chance::Chance;
 use crate::herd::Herd;
+use crate::kill::under_strace;
 use crate::scale::{self, figure};
 use crate::support::{World, names_in};
 
@@ -221,4 +222,41 @@ fn exchange(made: &Path, place: &Path) -> bool {
             return true;
         }
     }
+}
+
+/// The box is read, then claimed; in between a producer puts a second file there, and a third one
+/// once the second is gone. Every rename of the watcher is held up, so that there is time for it.
+fn replaced_while_it_is_taken(first: &str, accepted: &[usize]) {
+    let world = world();
+    let drop = world.path("incoming/same.json");
+    world.drop_in("same.json", first);
+    let options = ["-o", "/dev/null", "-e", "trace=renameat2", "-e"].map(str::to_owned);
+    let slow = "inject=renameat2:delay_enter=500000".to_owned();
+    let options: Vec<String> = options.into_iter().chain([slow]).collect();
+    let mut watcher = under_strace(&world, &["watch", "--drain"], &options)
+        .spawn()
+        .unwrap();
+    world.wait_until("the drop is being claimed", || {
+        let staged = names_in(&world.path("staging"));
+        staged.iter().any(|name| name.ends_with(".claim"))
+    });
+    std::fs::rename(version(&world, 2), &drop).unwrap();
+    world.wait_until("the second one is claimed", || !drop.exists());
+    std::fs::rename(version(&world, 3), &drop).unwrap();
+    assert!(watcher.wait().unwrap().success());
+    assert_eq!(names_in(&world.path("rejected")), Vec::<String>::new());
+    let mut numbers: Vec<usize> = answers(&world).into_keys().collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, accepted);
+}
+
+#[test]
+fn a_drop_that_replaces_another_while_that_is_taken_is_accepted() {
+    let first = r#"{"recipe": "echo", "input": {"number": 1}}"#;
+    replaced_while_it_is_taken(first, &[2, 3]);
+}
+
+#[test]
+fn a_drop_that_replaces_a_wrong_one_is_not_refused_in_its_place() {
+    replaced_while_it_is_taken(r#"{"recipe": "nobody"}"#, &[2, 3]);
 }
