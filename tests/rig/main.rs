@@ -21,6 +21,7 @@ mod kill;
 mod mount;
 mod namespace;
 mod page;
+mod process;
 mod race;
 mod scale;
 mod submitters;
