@@ -300,6 +300,10 @@ impl Watcher {
             if !self.backlog.is_broken(id) {
                 self.busy_at = now;
             }
+            if let Some(answer) = self.held_elsewhere(id) {
+                self.backlog.answered(id, answer, now);
+                continue;
+            }
             if let Err(error) = self.launcher.start(id) {
                 tracing::error!("no runner could be started: {error}");
                 self.backlog
@@ -307,6 +311,16 @@ impl Watcher {
                 return;
             }
         }
+    }
+
+    /// What a runner would answer to a task that another process holds, as the tasks of a watcher
+    /// before this one: asked here, because a runner comes to the task's lock only with a slot in
+    /// its hand, and so many of them would leave none to the tasks that wait for one.
+    fn held_elsewhere(&self, id: TaskId) -> Option<Answer> {
+        let task = self.spool.task(id).ok()??;
+        let held = task.is_held().ok()?;
+        let started = task.last_attempt().is_ok_and(|last| last > 0);
+        held.then_some(Answer::Taken { started })
     }
 
     fn most_at_once(&self) -> usize {

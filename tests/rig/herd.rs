@@ -109,6 +109,11 @@ pub fn signal_runner(world: &World, pid: i32, signal: Signal) -> bool {
     world.runners().contains(&pid) && pidfd_send_signal(&handle, signal).is_ok()
 }
 
+/// Signals a process that the test itself has not reaped yet.
+pub fn signal_process(pid: i32, signal: Signal) -> bool {
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).is_ok()
+}
+
 fn has_child(pid: i32) -> bool {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     children.is_ok_and(|children| !children.is_empty())

@@ -23,5 +23,6 @@ mod namespace;
 mod page;
 mod process;
 mod race;
+mod restart;
 mod scale;
 mod submitters;
