@@ -15,6 +15,7 @@ mod support;
 
 mod chance;
 mod disk;
+mod events;
 mod group;
 mod herd;
 mod kill;
