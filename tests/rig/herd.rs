@@ -4,6 +4,7 @@
 //! looked at again, so nobody else's process is met. Invariant: whatever happens in the test, no
 //! watcher of it stays.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ const RUNNER_EVERY: Duration = Duration::from_millis(500);
 pub struct Herd<'w> {
     world: &'w World,
     chance: Chance,
+    environment: Vec<(&'static str, PathBuf)>,
     watchers: Vec<Child>,
     next_watcher: Instant,
     next_runner: Instant,
@@ -28,11 +30,26 @@ pub struct Herd<'w> {
 
 impl<'w> Herd<'w> {
     pub fn start(world: &'w World, watchers: usize, chance: Chance) -> Herd<'w> {
+        Herd::start_with(world, watchers, chance, &[])
+    }
+
+    /// With more in the watchers' environment.
+    pub fn start_with(
+        world: &'w World,
+        watchers: usize,
+        chance: Chance,
+        environment: &[(&'static str, &Path)],
+    ) -> Herd<'w> {
         let now = Instant::now();
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(name, value)| (*name, value.to_path_buf()))
+            .collect();
         Herd {
             world,
             chance,
-            watchers: (0..watchers).map(|_| spawn(world)).collect(),
+            watchers: (0..watchers).map(|_| spawn(world, &environment)).collect(),
+            environment,
             next_watcher: now + WATCHER_EVERY,
             next_runner: now + RUNNER_EVERY,
             watchers_killed: 0,
@@ -50,7 +67,7 @@ impl<'w> Herd<'w> {
         let victim = &mut self.watchers[at];
         victim.kill().unwrap();
         victim.wait().unwrap();
-        self.watchers[at] = spawn(self.world);
+        self.watchers[at] = spawn(self.world, &self.environment);
         self.watchers_killed += 1;
     }
 
@@ -119,8 +136,9 @@ fn has_child(pid: i32) -> bool {
     children.is_ok_and(|children| !children.is_empty())
 }
 
-fn spawn(world: &World) -> Child {
-    log_to_file(world, &mut world.command(&["watch"]))
+fn spawn(world: &World, environment: &[(&'static str, PathBuf)]) -> Child {
+    let mut command = world.command(&["watch"]);
+    log_to_file(world, command.envs(environment.iter().cloned()))
         .spawn()
         .unwrap()
 }

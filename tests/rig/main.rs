@@ -14,6 +14,7 @@
 mod support;
 
 mod chance;
+mod clock;
 mod disk;
 mod events;
 mod group;
