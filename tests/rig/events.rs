@@ -1,5 +1,5 @@
 //! What the ears miss the rescan finds: a queue that overflows, no inotify to be had, a drop box
-//! that is replaced.
+//! that is replaced or mounted over.
 //!
 //! The machine's limits are not used up for everybody: instances and watches are counted in a user
 //! namespace of the watcher's own, and the short queue is set back as soon as the watcher has its.
@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use rustix::process::{Pid, Signal};
 
 use crate::herd::{log_to_file, signal_process};
+use crate::mount::run;
 use crate::scale::{self, figure};
 use crate::support::{World, names_in};
 
@@ -187,4 +188,64 @@ fn a_drop_box_that_is_replaced_is_listened_to_again() {
     assert!(signal_process(watcher.pid(), Signal::HUP));
     world.drop_in("last.one.json", r#"{"recipe": "echo"}"#);
     wait_for_all(&world, 2 * scale::pick(3, 50) + 1);
+}
+
+/// A mount that goes with the test.
+struct Bind<'p>(&'p Path);
+
+impl<'p> Bind<'p> {
+    fn new(from: &Path, to: &'p Path) -> Bind<'p> {
+        run(
+            "mount",
+            &["--bind", from.to_str().unwrap(), to.to_str().unwrap()],
+        );
+        Bind(to)
+    }
+}
+
+impl Drop for Bind<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+/// A wrong drop cannot leave the mount; it is kept there, out of sight, and the reason says so.
+fn refused_in_its_place(world: &World) {
+    world.drop_in("wrong.json", r#"{"recipe": "nobody"}"#);
+    let mut told = String::new();
+    world.wait_until("the wrong drop is refused", || {
+        told = world.json(&["status", "wrong"]).to_string();
+        told.contains("incoming/.task_")
+    });
+    let left = names_in(&world.path("incoming"));
+    let [kept] = &left[..] else {
+        panic!("{left:?}");
+    };
+    assert!(
+        kept.ends_with("-wrong.json") && told.contains(kept),
+        "{told}"
+    );
+    std::fs::remove_file(world.path("incoming").join(kept)).unwrap();
+}
+
+#[test]
+fn a_mounted_drop_box_is_served_while_it_is_there_and_after() {
+    let world = world();
+    let elsewhere = world.root().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let incoming = world.path("incoming");
+    let bind = Bind::new(&elsewhere, &incoming);
+    let watcher = Watcher::start(&world, &mut world.command(&["watch"]));
+    world.drop_in("mounted.json", r#"{"recipe": "echo"}"#);
+    wait_for_all(&world, 1);
+    refused_in_its_place(&world);
+    drop(bind);
+    world.drop_in("after.json", r#"{"recipe": "echo"}"#);
+    wait_for_all(&world, 2);
+    let _bind = Bind::new(&elsewhere, &incoming);
+    world.drop_in("again.json", r#"{"recipe": "echo"}"#);
+    wait_for_all(&world, 3);
+    world.wait_until("the mounted box is listened to", || {
+        listens_to(watcher.pid(), &incoming)
+    });
 }
