@@ -16,7 +16,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
+use crate::kill::under_strace;
 use crate::scale::{self, figure};
+use crate::support::processes::is_alive;
 use crate::support::{Task, World, all_pids};
 
 /// The least there can be, so that little output is too much.
@@ -102,7 +104,7 @@ fn kill_at_random_moments(kind: &Kind) {
     let span = begun.elapsed();
     if kind.code.is_none() {
         assert_eq!(ran.code, 128 + 9, "the runner was to be killed");
-        world.run(&["runner", "--once", &task.id]).succeeds();
+        recover(&world, &task);
     }
     assert_none_alive(&world, &task);
     assert_end(kind, &world, &task);
@@ -121,7 +123,7 @@ fn kill_at_random_moments(kind: &Kind) {
         runner.kill().unwrap();
         let status = runner.wait().unwrap();
         if status.signal().is_some() {
-            world.run(&["runner", "--once", &task.id]).succeeds();
+            recover(&world, &task);
         }
         assert_none_alive(&world, &task);
         count_end(kind, &world, &task, recipe, status.success(), &mut tally);
@@ -132,6 +134,14 @@ fn kill_at_random_moments(kind: &Kind) {
     figure(&told("tried again"), tally.again);
     figure(&told("true ends"), tally.true_ends);
     figure(&told("survivors"), 0);
+}
+
+/// The next runner takes over. Where the one before died before it began anything, a recipe that
+/// kills its runner meets this one, and it takes one more.
+fn recover(world: &World, task: &Task) {
+    let ran = || world.run(&["runner", "--once", &task.id]).code;
+    assert!((0..3).any(|_| ran() == 0), "{}", world.describe());
+    assert!(task.has_result());
 }
 
 /// The end of the run that nobody disturbed.
@@ -239,6 +249,43 @@ fn wiping_the_environment() {
          (env -i token=$token sh -c 'sleep 1000 >/dev/null 2>&1 & wait' &)\n\
          sleep 0.1\nexit 26",
     ));
+}
+
+/// The runner is held up before it can write down whom it started, and killed there.
+#[test]
+fn a_runner_that_dies_before_it_named_its_recipe_leaves_nothing_running() {
+    let world = world_of(&kind(
+        "wipes",
+        0,
+        "env -i token=$token sleep 1000 &\ntouch ready\nsleep 1000",
+    ));
+    let task = world.submit(&["fail"]);
+    let options = [
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=pidfd_open",
+        "-e",
+        "inject=pidfd_open:delay_enter=10000000",
+    ]
+    .map(str::to_owned);
+    let mut strace = under_strace(&world, &["runner", "--once", &task.id], &options)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    world.wait_for_file(&task.work(1, "ready"));
+    let run = task.run_file(1);
+    assert_eq!(run["child"], Value::Null, "{run}");
+    let runner = i32::try_from(run["runner"]["pid"].as_i64().unwrap()).unwrap();
+    world.signal(runner, rustix::process::Signal::KILL);
+    world.wait_until("the runner is dead", || !is_alive(runner));
+    // It would sit out the pause.
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    assert!(!alive(&task).is_empty(), "nothing was left to be found");
+    recover(&world, &task);
+    assert_none_alive(&world, &task);
+    assert_eq!(task.result()["error"]["kind"], "lost");
 }
 
 #[test]
