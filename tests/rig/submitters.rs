@@ -135,7 +135,7 @@ fn everybody_is_accepted_once() {
     figure("submitters", all);
     figure("submitters: at once", at_once);
     figure("submitters: watchers killed", herd.watchers_killed);
-    wait_for_results(&world, &mut herd);
+    wait_for_results(&world);
     herd.stop();
     let answers = answers(&world);
     let lost: Vec<usize> = (0..all).filter(|n| !answers.contains_key(n)).collect();
@@ -147,13 +147,12 @@ fn everybody_is_accepted_once() {
 }
 
 /// Until nothing is left to be done; nobody is killed any more once nothing new comes in.
-fn wait_for_results(world: &World, herd: &mut Herd<'_>) {
+fn wait_for_results(world: &World) {
     let mut last = usize::MAX;
     while !is_drained(world) {
         let before = last;
         // However many there are, one result after the other comes.
         world.wait_until("another result is there", || {
-            herd.kill_watchers();
             last = names_in(&world.path("open")).len() + names_in(&world.path("incoming")).len();
             last != before || is_drained(world)
         });
@@ -189,7 +188,7 @@ fn a_name_that_is_used_again_and_again_loses_nothing() {
             });
         }
     }
-    wait_for_results(&world, &mut herd);
+    wait_for_results(&world);
     herd.stop();
     figure("the same name again: versions", versions);
     figure(
