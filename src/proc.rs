@@ -56,7 +56,12 @@ pub fn own_key() -> ProcessKey {
 
 /// What is known of one process.
 pub fn entry(pid: i32) -> Option<Entry> {
-    let text = read_text(format!("/proc/{pid}/stat"))?;
+    parse_stat(&read_text(format!("/proc/{pid}/stat"))?)
+}
+
+/// Reads a line as in `/proc/<pid>/stat`.
+pub fn parse_stat(text: &str) -> Option<Entry> {
+    let pid = text.split(' ').next()?.parse().ok()?;
     // The second field is the program's name in parentheses and may hold anything, also ") ".
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -79,12 +84,16 @@ pub fn is_alive(key: ProcessKey) -> bool {
 
 /// Every process that can be seen.
 pub fn all() -> Vec<Entry> {
+    numbers().into_iter().filter_map(entry).collect()
+}
+
+/// The numbers of all processes, in no promised order.
+fn numbers() -> Vec<i32> {
     let Ok(listing) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     listing
         .filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(entry)
         .collect()
 }
 
@@ -119,19 +128,48 @@ pub fn children() -> Option<Vec<i32>> {
     )
 }
 
-/// Every process whose environment holds exactly the entry `NAME=value`; this process left out.
-/// Only processes of the same user can be read, or all of them by root.
-pub fn with_environment(name: &str, value: &str) -> Vec<Entry> {
+/// What a look through all environments found.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Every process whose environment holds the entry.
+    pub found: Vec<Entry>,
+    /// Whether none went away, or was just becoming another program, before its environment could
+    /// be read. One that did may have left a child that was not there yet when the others were
+    /// listed, so that finding nothing proves nothing.
+    pub is_whole: bool,
+}
+
+/// Looks for processes whose environment holds exactly the entry `NAME=value`; this process left
+/// out. Only processes of the same user can be read, or all of them by root.
+pub fn with_environment(name: &str, value: &str) -> Look {
     let wanted = format!("{name}={value}").into_bytes();
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    let mut found = all();
-    found.retain(|entry| {
-        !entry.is_zombie
-            && entry.key.pid != me
-            && std::fs::read(format!("/proc/{}/environ", entry.key.pid))
-                .is_ok_and(|environ| environ.split(|b| *b == 0).any(|item| item == wanted))
-    });
-    found
+    let mut look = Look {
+        found: Vec::new(),
+        is_whole: true,
+    };
+    for pid in numbers().into_iter().filter(|pid| *pid != me) {
+        let Some(entry) = entry(pid) else {
+            look.is_whole = false;
+            continue;
+        };
+        if entry.is_zombie {
+            continue;
+        }
+        match std::fs::read(format!("/proc/{pid}/environ")) {
+            // The kernel's own threads have none, and are in no session.
+            Ok(environ) if environ.is_empty() => look.is_whole &= entry.session == 0,
+            Ok(environ) => {
+                if environ.split(|b| *b == 0).any(|item| item == wanted) {
+                    look.found.push(entry);
+                }
+            }
+            // Somebody else's, and stays so.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            Err(_) => look.is_whole = false,
+        }
+    }
+    look
 }
 
 /// Whether a process stands in this folder or below it, or has its output there: evidence for whose

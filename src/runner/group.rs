@@ -67,12 +67,19 @@ impl Leader {
     }
 }
 
-/// Starts the recipe.
+/// Starts the recipe. Its process writes its line of `/proc` into `record` before it is the recipe:
+/// should this runner die before it has written anything of it down, the session that all of the
+/// recipe begins in is known all the same.
 #[expect(
     unsafe_code,
     reason = "settings of the child must be made between fork and exec"
 )]
-pub(super) fn spawn(command: &mut Command, umask: u32) -> std::io::Result<Leader> {
+pub(super) fn spawn(
+    command: &mut Command,
+    umask: u32,
+    record: &std::fs::File,
+) -> std::io::Result<Leader> {
+    let record = record.try_clone()?;
     let runner = rustix::process::getpid();
     let umask = rustix::fs::Mode::from_raw_mode(umask);
     // SAFETY: the closure runs in the forked child of a process whose other threads hold nothing it
@@ -88,6 +95,8 @@ pub(super) fn spawn(command: &mut Command, umask: u32) -> std::io::Result<Leader
                 return Err(Errno::SRCH.into());
             }
             rustix::process::umask(umask);
+            // A full disk must not keep anything from running.
+            let _ = record_itself(&record);
             Ok(())
         });
     }
@@ -111,6 +120,16 @@ pub(super) fn spawn(command: &mut Command, umask: u32) -> std::io::Result<Leader
             Err(errno.into())
         }
     }
+}
+
+/// Runs between fork and exec: system calls only.
+fn record_itself(record: &std::fs::File) -> rustix::io::Result<()> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    let stat = rustix::fs::open(c"/proc/self/stat", flags, rustix::fs::Mode::empty())?;
+    let mut line = [0u8; 1024];
+    let length = rustix::io::read(&stat, &mut line)?;
+    rustix::io::write(record, &line[..length])?;
+    Ok(())
 }
 
 /// Whether a start failed for want of something that may be there again soon.

@@ -335,7 +335,8 @@ impl<'a> Runner<'a> {
             },
         };
         let begun = Instant::now();
-        let leader = match group::spawn(&mut command, self.spool.settings().umask_bits()) {
+        let umask = self.spool.settings().umask_bits();
+        let leader = match group::spawn(&mut command, umask, &prepared.files.child) {
             Ok(leader) => leader,
             Err(error) if group::is_passing(&error) => {
                 work.lock.drop_attempt(number)?;
@@ -413,6 +414,7 @@ impl<'a> Runner<'a> {
         let noted = prepared
             .attempt
             .write_run(&run)
+            .and_then(|()| prepared.attempt.forget_recorded_child())
             .and_then(|()| work.lock.write_status(&status));
         if let Err(error) = noted {
             tracing::warn!(task = %run.task_id, "{error}");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::clock::BootId;
-use crate::proc::{self, Entry, ProcessKey};
+use crate::proc::{self, Look, ProcessKey};
 use crate::spool::{Attempt, IoError, TaskLock};
 use crate::task::Condition;
 
@@ -20,9 +20,11 @@ use crate::task::Condition;
 pub(super) const MARK: &str = "AGENTSPOOL_MARK";
 /// A process that KILL does not end within this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
-/// A look can miss a process that is just forking or being executed, whose environment cannot be
-/// read in that moment: only so many looks in a row that find nothing are a proof.
+/// A look can miss a process that is just forking or being executed. So many in a row that find
+/// nothing are a proof, where each of them saw everybody to the end; on a busy machine some process
+/// always leaves in between, and then so many, because one that forks on and on is met by chance.
 const LOOKS_IN_VAIN: u32 = 2;
+const PARTIAL_LOOKS_IN_VAIN: u32 = 40;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
 
 /// What is known of a lost attempt.
@@ -56,7 +58,7 @@ pub(super) fn recover(
     let child = attempt
         .run()
         .filter(|run| run.boot == *boot && run.mark == mark)
-        .and_then(|run| run.child);
+        .and_then(|run| run.child.or_else(|| attempt.recorded_child()));
     if kill_all(child, mark, attempt.path(), go_on, || report_stuck(lock)) {
         Ok(Lost::MayHaveRun)
     } else {
@@ -76,15 +78,18 @@ fn kill_all(
     let begun = Instant::now();
     let mut told = false;
     let mut pause = PAUSE.0;
-    let mut looks_in_vain = 0;
-    while looks_in_vain < LOOKS_IN_VAIN {
-        let left = left_alive(child, mark, folder);
-        looks_in_vain = if left.is_empty() {
-            looks_in_vain + 1
+    let (mut whole_in_vain, mut in_vain) = (0, 0);
+    while whole_in_vain < LOOKS_IN_VAIN && in_vain < PARTIAL_LOOKS_IN_VAIN {
+        let look = left_alive(child, mark, folder);
+        if look.found.is_empty() {
+            in_vain += 1;
+            whole_in_vain = if look.is_whole { whole_in_vain + 1 } else { 0 };
+            pause = PAUSE.0;
         } else {
-            0
-        };
-        for entry in left {
+            (whole_in_vain, in_vain) = (0, 0);
+            pause = (pause * 2).min(PAUSE.1);
+        }
+        for entry in look.found {
             if let Some(handle) = proc::open(entry.key) {
                 // Gone in between, or not ours to signal: the next look tells.
                 let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
@@ -94,28 +99,27 @@ fn kill_all(
             on_stuck();
             told = true;
         }
-        if looks_in_vain == 0 && !go_on() {
+        if in_vain == 0 && !go_on() {
             return false;
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(PAUSE.1);
     }
     true
 }
 
-fn left_alive(child: Option<ProcessKey>, mark: &str, folder: &Path) -> Vec<Entry> {
-    let mut left = proc::with_environment(MARK, mark);
-    let Some(child) = child else { return left };
+fn left_alive(child: Option<ProcessKey>, mark: &str, folder: &Path) -> Look {
+    let mut look = proc::with_environment(MARK, mark);
+    let Some(child) = child else { return look };
     // The group's number cannot be anybody else's while its leader is exactly this process. Once
     // it is gone, its session's number alone proves nothing: what a recipe started without an
     // environment is then known by the attempt's folder.
     let leader_lives = proc::is_alive(child);
-    left.extend(proc::all().into_iter().filter(|entry| {
+    look.found.extend(proc::all().into_iter().filter(|entry| {
         let in_group = leader_lives && entry.group == child.pid;
         let in_session = entry.session == child.pid && entry.key.start >= child.start;
         !entry.is_zombie && (in_group || (in_session && proc::is_at(entry.key.pid, folder)))
     }));
-    left
+    look
 }
 
 /// Says in the task's status that a process of it does not die.

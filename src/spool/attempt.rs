@@ -18,12 +18,13 @@ use super::durable::{Dir, IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty};
 use super::store::TaskDir;
 use crate::clock::BootId;
-use crate::proc::ProcessKey;
+use crate::proc::{self, ProcessKey};
 use crate::task::{Json, ResultFile, TaskId, Timestamp};
 
 const STDOUT: &str = "stdout.log";
 const STDERR: &str = "stderr.log";
 const RUN: &str = "run.json";
+const CHILD: &str = "child";
 const WORK: &str = "work";
 const TMP: &str = "tmp";
 const INPUT: &str = "input.json";
@@ -81,6 +82,8 @@ pub struct Files {
     pub stdout: File,
     /// The log, opened for appending.
     pub stderr: File,
+    /// Where the recipe's process says who it is, before it becomes the recipe.
+    pub child: File,
 }
 
 /// What a recipe gave.
@@ -240,11 +243,26 @@ impl Attempt {
             .map_err(|errno| IoError::new("open", self.dir.path_of(INPUT), errno))?;
         let stdout = self.dir.append(STDOUT)?;
         let stderr = self.dir.append(STDERR)?;
+        let child = self.dir.create(CHILD)?;
         Ok(Files {
             stdin,
             stdout,
             stderr,
+            child,
         })
+    }
+
+    /// The recipe's process as it recorded itself: for a runner that died before `run.json` named
+    /// it.
+    pub fn recorded_child(&self) -> Option<ProcessKey> {
+        let line = self.dir.read(CHILD, SMALL_FILE).ok()??;
+        let entry = proc::parse_stat(std::str::from_utf8(&line).ok()?)?;
+        Some(entry.key)
+    }
+
+    /// Removes that record once `run.json` says the same.
+    pub fn forget_recorded_child(&self) -> IoResult<()> {
+        self.dir.unlink(CHILD).map(|_| ())
     }
 
     /// Its folder.

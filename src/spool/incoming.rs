@@ -6,16 +6,15 @@
 //! reason.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use fs2::FileExt;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
+use super::drop_claim::{ClaimPlace, HeldClaim};
 use super::durable::{Dir, IoError, IoResult, absent_is_none};
 use super::layout::{Spool, name, pretty};
 use super::store::{Submission, SubmitError};
@@ -24,7 +23,6 @@ use crate::task::{
     FORMAT_VERSION, MAX_REQUEST_BYTES, Name, Request, RequestError, TaskId, Timestamp, escape_label,
 };
 
-const CLAIM_SUFFIX: &str = ".claim";
 const REASON_SUFFIX: &str = ".reason.json";
 const DROP_SUFFIX: &str = ".json";
 
@@ -76,6 +74,9 @@ pub struct DropRefusal {
     /// What to do.
     pub hint: &'static str,
 }
+
+/// What else a request must be, besides well formed: that its recipe is there.
+pub type Check<'a> = &'a dyn Fn(&Request) -> Result<(), DropRefusal>;
 
 /// What became of a claimed drop.
 #[derive(Debug)]
@@ -182,13 +183,12 @@ impl Spool {
         if incoming.has(&file_name)? {
             return Ok(true);
         }
-        let staging = self.folder(name::STAGING)?;
-        for claim in claims_in(&staging)? {
-            let claimed = staging.find_dir(claim_folder(claim))?;
-            if let Some(claimed) = claimed
-                && claimed.has(&file_name)?
-            {
-                return Ok(true);
+        for place in self.claim_places()? {
+            for id in place.claims()? {
+                let claimed = place.parent.find_dir(place.folder(id))?;
+                if claimed.map_or(Ok(false), |claimed| claimed.has(&file_name))? {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -226,12 +226,14 @@ impl Spool {
         read_drop(&incoming, &drop.file_name)
     }
 
-    /// Takes a valid drop and makes it a task. `bytes` are the ones that were parsed.
+    /// Takes a valid drop and makes it a task. `bytes` are the ones that were parsed; where another
+    /// file has taken the name since, that one is judged, by `check` as well.
     pub fn admit(
         &self,
         drop: &DropFile,
         request: Request,
         bytes: &[u8],
+        check: Check<'_>,
     ) -> Result<Admission, SubmitError> {
         // Before anything is moved: with no room the drop stays where it is.
         self.check_room()?;
@@ -239,95 +241,126 @@ impl Spool {
         let Some(claim) = self.claim_drop(drop, id)? else {
             return Ok(Admission::Gone);
         };
-        if claim
-            .dir
-            .read(&drop.file_name, MAX_REQUEST_BYTES)?
-            .as_deref()
-            != Some(bytes)
-        {
-            // Replaced between reading and claiming: it is another drop now.
-            return self.put_back(claim, &drop.file_name);
+        let claimed = claim.dir.read(&drop.file_name, MAX_REQUEST_BYTES)?;
+        if claimed.as_deref() == Some(bytes) {
+            return self.finish_admission(claim, &drop.file_name, request);
         }
-        self.finish_admission(claim, &drop.file_name, request)
+        self.judge(claim, &drop.file_name, check)
     }
 
-    /// Moves a drop that can never become a task to `rejected/`, with its reason.
-    pub fn reject(&self, drop: &DropFile, why: DropRefusal) -> IoResult<Admission> {
+    /// Moves a drop that can never become a task to `rejected/`, with its reason. Where another
+    /// file has taken the name since, that one is judged instead.
+    pub fn reject(
+        &self,
+        drop: &DropFile,
+        why: DropRefusal,
+        check: Check<'_>,
+    ) -> Result<Admission, SubmitError> {
         let id = self.new_id();
         let Some(claim) = self.claim_drop(drop, id)? else {
             return Ok(Admission::Gone);
         };
-        self.reject_claim(claim, &drop.file_name, why)
+        let claimed = claim.dir.stat(&drop.file_name)?;
+        if claimed.is_some_and(|stat| Fingerprint::of(&stat) == drop.seen) {
+            return Ok(self.reject_claim(claim, &drop.file_name, why)?);
+        }
+        self.judge(claim, &drop.file_name, check)
+    }
+
+    /// Decides on what was claimed, which is another file than the one that was looked at. It has
+    /// left the box, and its producer may count on that: the same name may be in use again.
+    fn judge(
+        &self,
+        claim: HeldClaim,
+        file_name: &OsStr,
+        check: Check<'_>,
+    ) -> Result<Admission, SubmitError> {
+        match read_drop(&claim.dir, file_name)? {
+            Pickup::Ready(request, _) => self.admit_checked(claim, file_name, *request, check),
+            // Its writer is still at it.
+            Pickup::NotYet(_) => self.put_back(claim, file_name),
+            Pickup::Refused(why) => Ok(self.reject_claim(claim, file_name, why)?),
+            Pickup::Gone => Ok(Admission::Gone),
+        }
+    }
+
+    fn admit_checked(
+        &self,
+        claim: HeldClaim,
+        file_name: &OsStr,
+        request: Request,
+        check: Check<'_>,
+    ) -> Result<Admission, SubmitError> {
+        match check(&request) {
+            Ok(()) => self.finish_admission(claim, file_name, request),
+            Err(why) => Ok(self.reject_claim(claim, file_name, why)?),
+        }
     }
 
     /// Finishes what a watcher that died left half admitted. Claims of living watchers are held.
-    pub fn replay_claims(
-        &self,
-        check: &dyn Fn(&Request) -> Result<(), DropRefusal>,
-    ) -> Result<Vec<Admission>, SubmitError> {
-        let staging = self.folder(name::STAGING)?;
+    pub fn replay_claims(&self, check: Check<'_>) -> Result<Vec<Admission>, SubmitError> {
         let mut replayed = Vec::new();
-        for id in claims_in(&staging)? {
-            let Some(dir) = staging.find_dir(claim_folder(id))? else {
-                continue;
-            };
-            let Some(claim) = hold_claim(dir, id)? else {
-                continue;
-            };
-            let Some(file_name) = claim.dir.names()?.into_iter().next() else {
-                // Claimed but not moved yet, or already done: nothing is in it either way.
-                staging.remove_empty_dir(claim_folder(id))?;
-                continue;
-            };
-            if self.task(id)?.is_some() || self.is_in_trash(id)? {
-                self.finish_claim(&claim, &file_name, None)?;
-                continue;
+        for place in self.claim_places()? {
+            for id in place.claims()? {
+                replayed.extend(self.replay_claim(&place, id, check)?);
             }
-            // A submitter that died half way left its build under the same id.
-            staging.remove_tree(id.to_string())?;
-            replayed.push(match read_drop(&claim.dir, &file_name)? {
-                Pickup::Ready(request, _) => match check(&request) {
-                    Ok(()) => self.finish_admission(claim, &file_name, *request)?,
-                    Err(why) => self.reject_claim(claim, &file_name, why)?,
-                },
-                Pickup::NotYet(why) | Pickup::Refused(why) => {
-                    self.reject_claim(claim, &file_name, why)?
-                }
-                Pickup::Gone => continue,
-            });
         }
         Ok(replayed)
     }
 
-    fn claim_drop(&self, drop: &DropFile, id: TaskId) -> IoResult<Option<HeldClaim>> {
-        let staging = self.folder(name::STAGING)?;
-        let dir = staging.make_dir(claim_folder(id))?;
-        let Some(claim) = hold_claim(dir, id)? else {
+    fn replay_claim(
+        &self,
+        place: &ClaimPlace,
+        id: TaskId,
+        check: Check<'_>,
+    ) -> Result<Option<Admission>, SubmitError> {
+        let Some(dir) = place.parent.find_dir(place.folder(id))? else {
             return Ok(None);
         };
-        let incoming = self.folder(name::INCOMING)?;
-        match incoming.rename_new(&drop.file_name, &claim.dir, &drop.file_name) {
-            Ok(()) => Ok(Some(claim)),
-            Err(error) if error.is_absent() => {
-                staging.remove_empty_dir(claim_folder(id))?;
-                Ok(None)
+        let Some(claim) = place.hold(dir, id)? else {
+            return Ok(None);
+        };
+        let Some(file_name) = claim.dir.names()?.into_iter().next() else {
+            // Claimed but not moved yet, or already done: nothing is in it either way.
+            claim.remove()?;
+            return Ok(None);
+        };
+        if self.task(id)?.is_some() || self.is_in_trash(id)? {
+            self.finish_claim(&claim, &file_name, None)?;
+            return Ok(None);
+        }
+        // A submitter that died half way left its build under the same id.
+        self.folder(name::STAGING)?.remove_tree(id.to_string())?;
+        Ok(Some(match read_drop(&claim.dir, &file_name)? {
+            Pickup::Ready(request, _) => self.admit_checked(claim, &file_name, *request, check)?,
+            Pickup::NotYet(why) | Pickup::Refused(why) => {
+                self.reject_claim(claim, &file_name, why)?
             }
-            Err(error) => {
-                staging.remove_empty_dir(claim_folder(id))?;
-                Err(error)
+            Pickup::Gone => return Ok(None),
+        }))
+    }
+
+    fn claim_drop(&self, drop: &DropFile, id: TaskId) -> IoResult<Option<HeldClaim>> {
+        let incoming = self.folder(name::INCOMING)?;
+        let mut refused = None;
+        for place in self.claim_places()? {
+            match place.claim(&incoming, &drop.file_name, id) {
+                Err(error) if error.errno() == Some(Errno::XDEV) => refused = Some(error),
+                claimed => return claimed,
             }
         }
+        refused.map_or(Ok(None), Err)
     }
 
     fn put_back(&self, claim: HeldClaim, file_name: &OsStr) -> Result<Admission, SubmitError> {
         let incoming = self.folder(name::INCOMING)?;
         match claim.dir.rename_new(file_name, &incoming, file_name) {
             Ok(()) => {
-                self.folder(name::STAGING)?
-                    .remove_empty_dir(claim_folder(claim.id))?;
+                claim.remove()?;
                 Ok(Admission::Changed)
             }
-            // Its place was taken by a third one: this version is kept where a person finds it.
+            // Its place was taken, so nobody can finish it under its name: it is kept where a person
+            // finds it.
             Err(error) if error.errno() == Some(Errno::EXIST) => {
                 let why = refusal(
                     "another file of the same name replaced it while it was being taken",
@@ -379,9 +412,10 @@ impl Spool {
     /// Removes what is left of the drop of a task that stands, so that it cannot come back once the
     /// task is gone. The caller holds the task's lock.
     pub(super) fn forget_drop(&self, id: TaskId) -> IoResult<()> {
-        let staging = self.folder(name::STAGING)?;
-        if staging.has(claim_folder(id))? {
-            staging.remove_tree(claim_folder(id))?;
+        for place in self.claim_places()? {
+            if place.parent.has(place.folder(id))? {
+                place.parent.remove_tree(place.folder(id))?;
+            }
         }
         Ok(())
     }
@@ -397,9 +431,7 @@ impl Spool {
             self.link_name(&task_name, claim.id)?;
         }
         claim.dir.unlink(file_name)?;
-        self.folder(name::STAGING)?
-            .remove_empty_dir(claim_folder(claim.id))?;
-        Ok(())
+        claim.remove()
     }
 
     fn reject_claim(
@@ -410,54 +442,29 @@ impl Spool {
     ) -> IoResult<Admission> {
         let rejected = self.folder(name::REJECTED)?;
         let kept = format!("{}-{}", claim.id, plain_file_name(stem(file_name)));
-        let reason = Reason {
+        let mut reason = Reason {
             v: FORMAT_VERSION,
             name: escape_label(stem(file_name)),
             reason: why.reason.clone(),
             hint: why.hint.to_owned(),
             rejected_at: clock::wall(),
         };
-        rejected.replace(&format!("{kept}{REASON_SUFFIX}"), &pretty(&reason))?;
-        claim
-            .dir
-            .rename_new(file_name, &rejected, format!("{kept}{DROP_SUFFIX}"))?;
-        self.folder(name::STAGING)?
-            .remove_empty_dir(claim_folder(claim.id))?;
+        let reason_file = format!("{kept}{REASON_SUFFIX}");
+        rejected.replace(&reason_file, &pretty(&reason))?;
+        let file = format!("{kept}{DROP_SUFFIX}");
+        match claim.dir.rename_new(file_name, &rejected, &file) {
+            Err(error) if error.errno() == Some(Errno::XDEV) => {
+                // The box is a mount of its own: what is in it stays in it, out of sight.
+                let hidden = format!(".{file}");
+                reason.hint = format!("{}; it is kept as incoming/{hidden}", reason.hint);
+                rejected.replace(&reason_file, &pretty(&reason))?;
+                claim.dir.rename_new(file_name, &claim.parent, &hidden)?;
+            }
+            moved => moved?,
+        }
+        claim.remove()?;
         Ok(Admission::Rejected(why))
     }
-}
-
-/// A drop's claim folder, flocked while its watcher is at it.
-struct HeldClaim {
-    id: TaskId,
-    dir: Dir,
-    _lock: File,
-}
-
-fn claim_folder(id: TaskId) -> String {
-    format!("{id}{CLAIM_SUFFIX}")
-}
-
-fn claims_in(staging: &Dir) -> IoResult<Vec<TaskId>> {
-    let mut claims = Vec::new();
-    staging.each_name(|name, _| {
-        let text = std::str::from_utf8(name).ok();
-        claims
-            .extend(text.and_then(|name| name.strip_suffix(CLAIM_SUFFIX)?.parse::<TaskId>().ok()));
-        true
-    })?;
-    Ok(claims)
-}
-
-fn hold_claim(dir: Dir, id: TaskId) -> IoResult<Option<HeldClaim>> {
-    let lock = super::claim::lockable(&dir)?;
-    Ok(FileExt::try_lock_exclusive(&lock)
-        .is_ok()
-        .then_some(HeldClaim {
-            id,
-            dir,
-            _lock: lock,
-        }))
 }
 
 /// The name a drop gives its task, if its file name is one.

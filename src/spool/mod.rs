@@ -4,8 +4,8 @@
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
 //! `layout` (what lies where) · `durable` (how a file comes to be) · `store` (submit, read) ·
 //! `claim` (locks) · `attempt` (one execution's files) · `view` (what is true of a task) ·
-//! `queue` (hints and names) · `incoming` (the drop box) · `watchers` (who lives) · `trash`
-//! (removal) · `logs` · `wake` (being told) · `resolve` (what a person may call a task).
+//! `queue` (hints and names) · `incoming` and `drop_claim` (the drop box) · `watchers` (who lives) ·
+//! `trash` (removal) · `logs` · `wake` (being told) · `resolve` (what a person may call a task).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
 //! `lock` file is never removed but together with its folder.
@@ -13,6 +13,7 @@
 
 mod attempt;
 mod claim;
+mod drop_claim;
 mod durable;
 mod incoming;
 mod layout;

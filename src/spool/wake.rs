@@ -43,6 +43,16 @@ pub struct Wake {
     watcher: Option<RecommendedWatcher>,
     deaf: Option<String>,
     tasks: PathBuf,
+    /// What is listened to, and which folder that was.
+    folders: Vec<(PathBuf, Option<Inode>)>,
+}
+
+/// Device and inode: a folder whatever its name.
+type Inode = (u64, u64);
+
+fn inode_of(path: &Path) -> Option<Inode> {
+    let stat = rustix::fs::stat(path).ok()?;
+    Some((stat.st_dev, stat.st_ino))
 }
 
 impl Wake {
@@ -68,6 +78,12 @@ impl Wake {
             watcher: None,
             deaf: None,
             tasks: tasks.clone(),
+            // Before they are listened to: one that is replaced in between shows as astray.
+            folders: folders
+                .iter()
+                .map(|folder| spool.path().join(folder))
+                .map(|path| (path.clone(), inode_of(&path)))
+                .collect(),
         };
         let bell = Arc::clone(&wake.bell);
         let incoming = spool.path().join(name::INCOMING);
@@ -80,8 +96,8 @@ impl Wake {
             }
         };
         let armed = notify::recommended_watcher(handler).and_then(|mut watcher| {
-            for folder in folders {
-                watcher.watch(&spool.path().join(folder), RecursiveMode::NonRecursive)?;
+            for (folder, _) in &wake.folders {
+                watcher.watch(folder, RecursiveMode::NonRecursive)?;
             }
             Ok(watcher)
         });
@@ -95,6 +111,14 @@ impl Wake {
     /// Why nothing will be heard, if so: then only looking by the clock works.
     pub fn is_deaf(&self) -> Option<&str> {
         self.deaf.as_deref()
+    }
+
+    /// Whether something is not heard that could be: nothing at all, or what happens in a folder that
+    /// was replaced, unmounted or mounted over, which no event tells (SPOOL-SAFETY hazard 33). Then a
+    /// new one should take this one's place.
+    pub fn is_astray(&self) -> bool {
+        let is_another = |(path, inode): &(PathBuf, _)| inode_of(path) != *inode;
+        self.deaf.is_some() || self.folders.iter().any(is_another)
     }
 
     /// Listens to a running task's folder for its cancellation marker. The caller looks once

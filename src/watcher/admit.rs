@@ -149,11 +149,13 @@ fn take(
     if let Err(why) = check_recipe(spool, &request) {
         return refuse(spool, drop, why);
     }
-    Ok(told(drop, spool.admit(drop, request, bytes)?))
+    let check = |request: &Request| check_recipe(spool, request);
+    Ok(told(drop, spool.admit(drop, request, bytes, &check)?))
 }
 
 fn refuse(spool: &Spool, drop: &DropFile, why: DropRefusal) -> Result<Decision, SubmitError> {
-    Ok(told(drop, spool.reject(drop, why)?))
+    let check = |request: &Request| check_recipe(spool, request);
+    Ok(told(drop, spool.reject(drop, why, &check)?))
 }
 
 fn told(drop: &DropFile, admission: Admission) -> Decision {

@@ -130,12 +130,7 @@ impl Watcher {
         let signals = Signals::new().map_err(WatchError::Signals)?;
         let seat = Some(spool.take_seat(&describe(&options))?);
         let wake = Wake::for_watcher(&spool)?;
-        if let Some(why) = wake.is_deaf() {
-            tracing::warn!(
-                "looking by the clock only, every {} s: {why}",
-                spool.settings().rescan_sec
-            );
-        }
+        warn_if_deaf(&wake, &spool);
         let now = Instant::now();
         let reconcile = if spool.is_reconciled()? {
             None
@@ -209,6 +204,7 @@ impl Watcher {
 
     fn rescan(&mut self) {
         self.reload();
+        self.listen_anew_if_astray();
         // The time between two scans is measured from the end of one, however long it took.
         if let Err(error) = self.scan() {
             tracing::warn!("{error}");
@@ -221,6 +217,29 @@ impl Watcher {
         self.start_sweep_if_due();
         let pause = Duration::from_secs_f64(self.spool.settings().rescan_sec);
         self.next_rescan = Instant::now() + pause;
+    }
+
+    /// Before the scan, as at the start: what is not heard yet is scanned.
+    fn listen_anew_if_astray(&mut self) {
+        if !self.wake.is_astray() {
+            return;
+        }
+        let was_deaf = self.wake.is_deaf().is_some();
+        match Wake::for_watcher(&self.spool) {
+            Ok(wake) if wake.is_deaf().is_none() => {
+                tracing::info!("listening anew");
+                self.wake = wake;
+                // The running tasks' folders follow as they did at first.
+                self.listening.clear();
+            }
+            Ok(wake) => {
+                if !was_deaf {
+                    warn_if_deaf(&wake, &self.spool);
+                }
+                self.wake = wake;
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 
     fn scan(&mut self) -> Result<(), SubmitError> {
@@ -314,6 +333,10 @@ impl Watcher {
             if !self.backlog.is_broken(id) {
                 self.busy_at = now;
             }
+            if let Some(answer) = self.held_elsewhere(id) {
+                self.backlog.answered(id, answer, now);
+                continue;
+            }
             if let Err(error) = self.launcher.start(id) {
                 tracing::error!("no runner could be started: {error}");
                 self.backlog
@@ -321,6 +344,16 @@ impl Watcher {
                 return;
             }
         }
+    }
+
+    /// What a runner would answer to a task that another process holds, as the tasks of a watcher
+    /// before this one: asked here, because a runner comes to the task's lock only with a slot in
+    /// its hand, and so many of them would leave none to the tasks that wait for one.
+    fn held_elsewhere(&self, id: TaskId) -> Option<Answer> {
+        let task = self.spool.task(id).ok()??;
+        let held = task.is_held().ok()?;
+        let started = task.last_attempt().is_ok_and(|last| last > 0);
+        held.then_some(Answer::Taken { started })
     }
 
     fn most_at_once(&self) -> usize {
@@ -468,6 +501,13 @@ impl Watcher {
         .collect();
         // Interrupted or failed: the loop looks again either way.
         let _ = poll(&mut fds, Some(&timeout));
+    }
+}
+
+fn warn_if_deaf(wake: &Wake, spool: &Spool) {
+    if let Some(why) = wake.is_deaf() {
+        let pause = spool.settings().rescan_sec;
+        tracing::warn!("looking by the clock only, every {pause} s: {why}");
     }
 }
 

@@ -518,8 +518,11 @@ fn drops_wait_in_the_box_while_there_is_no_room() {
 
 /// A claim as a watcher leaves it that dies at a given point.
 fn claim(world: &World, id: &str, drop: Option<(&str, &str)>) {
-    let folder = world.path("staging").join(format!("{id}.claim"));
-    fs::create_dir(&folder).unwrap();
+    claim_at(&world.path("staging").join(format!("{id}.claim")), drop);
+}
+
+fn claim_at(folder: &Path, drop: Option<(&str, &str)>) {
+    fs::create_dir(folder).unwrap();
     if let Some((name, content)) = drop {
         fs::write(folder.join(name), content).unwrap();
     }
@@ -594,6 +597,30 @@ fn a_cleared_task_does_not_come_back_from_its_claim() {
     assert_eq!(runs(&world), [task.id]);
     assert!(world.tasks().is_empty());
     box_is_clear(&world);
+}
+
+/// Where the box is a mount of its own, nothing can be renamed out of it.
+#[test]
+fn a_claim_in_the_box_itself_is_finished_and_does_not_come_back() {
+    let world = world();
+    world.set("autostart", "false");
+    let folder = |id: &str| world.path("incoming").join(format!(".{id}.claim"));
+    let boxed = new_id(0);
+    claim_at(&folder(&boxed), Some(("boxed.json", &request("boxed"))));
+    let task = world.submit(&["echo", "--input", "1"]);
+    claim_at(
+        &folder(&task.id),
+        Some(("once.json", &task.read("request.json"))),
+    );
+    world.run(&["runner", "--once", &task.id]).succeeds();
+    world.run(&["clear"]).succeeds();
+    world.run(&["watch", "--drain"]).succeeds();
+    assert_eq!(gives(&world, "boxed", "boxed").id, boxed);
+    assert_eq!(runs(&world), [task.id, boxed]);
+    assert_eq!(world.tasks().len(), 1);
+    box_is_clear(&world);
+    let left = names_in(&world.path("incoming"));
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

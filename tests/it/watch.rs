@@ -384,3 +384,28 @@ fn children_of(pid: i32) -> Vec<String> {
     }
     children
 }
+
+#[test]
+fn what_a_dead_watchers_runners_hold_takes_no_place_from_who_waits() {
+    const HELD: usize = 8;
+    let world = quiet_world();
+    world.set("max_concurrent", &(HELD + 1).to_string());
+    let gate = gated(&world, "gated");
+    world.recipe("short", "#!/bin/sh\nexit 0\n");
+    let first = world.start_watcher();
+    let held = submit_many(&world, "gated", HELD);
+    for task in &held {
+        world.wait_for_file(&task.work(1, "ready"));
+    }
+    world.kill_watcher(first);
+    world.start_watcher();
+    let task = world.submit(&["short"]);
+    assert_eq!(world.result_of(&task)["status"], "completed");
+    // One for each held task, and the one that had something to do.
+    assert_eq!(world.runners().len(), HELD + 1, "{}", world.describe());
+    std::fs::write(gate, "").unwrap();
+    for task in &held {
+        let result = world.result_of(task);
+        assert_eq!((&result["exit_code"], task.attempts()), (&7.into(), 1));
+    }
+}

@@ -70,10 +70,14 @@ fn world() -> World {
     world
 }
 
-/// Runs the victim under strace. Not `-f`: the recipe and other helpers are not the victim.
 fn traced(world: &World, arguments: &[String], strace: &[String]) -> Ran {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let sealed = world.command(&arguments);
+    Ran::of(&mut under_strace(world, &arguments, strace))
+}
+
+/// The program under strace. Not `-f`: the recipe and other helpers are not the victim.
+pub fn under_strace(world: &World, arguments: &[&str], strace: &[String]) -> Command {
+    let sealed = world.command(arguments);
     let mut command = Command::new("strace");
     command.args(["-qq"]).args(strace).arg("--");
     command.arg(sealed.get_program()).args(sealed.get_args());
@@ -86,7 +90,7 @@ fn traced(world: &World, arguments: &[String], strace: &[String]) -> Ran {
     command
         .current_dir(world.root())
         .stdin(std::process::Stdio::null());
-    Ran::of(&mut command)
+    command
 }
 
 /// Every boundary of one whole run.

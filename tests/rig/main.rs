@@ -13,15 +13,23 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chance;
+mod clock;
 mod cut;
 mod disk;
+mod events;
 mod group;
+mod herd;
 mod kill;
 mod mount;
 mod namespace;
 mod page;
 mod power;
+mod process;
+mod race;
+mod restart;
 mod scale;
 mod stages;
+mod submitters;
 mod syncs;
 mod witness;
