@@ -132,14 +132,19 @@ fn is_drop_name(name: &[u8]) -> bool {
     name.ends_with(DROP_SUFFIX.as_bytes()) && !name.starts_with(b".") && name.len() > 5
 }
 
-/// A stranger's file name in letters that are safe in ours, and short enough for a suffix.
+/// A stranger's file name in letters that are safe in ours, and short enough for a suffix. Never
+/// one that would make the drop look like the reason of another drop.
 fn plain_file_name(bytes: &[u8]) -> String {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
-    bytes
+    let name: String = bytes
         .iter()
         .take(100)
         .map(|b| if plain(b) { char::from(*b) } else { '_' })
-        .collect()
+        .collect();
+    match name.strip_suffix(".reason") {
+        Some(rest) => format!("{rest}_reason"),
+        None => name,
+    }
 }
 
 fn refusal(reason: impl Into<String>, hint: &'static str) -> DropRefusal {
@@ -199,7 +204,8 @@ impl Spool {
         let Some(rejected) = self.folder(name::REJECTED).ok() else {
             return Ok(None);
         };
-        let ending = format!("-{task_name}{REASON_SUFFIX}");
+        let kept = plain_file_name(task_name.as_bytes());
+        let ending = format!("-{kept}{REASON_SUFFIX}");
         let mut newest: Option<(TaskId, OsString)> = None;
         rejected.each_name(|name, _| {
             if let Some(id) = std::str::from_utf8(name)
@@ -572,6 +578,22 @@ mod tests {
         ] {
             assert_eq!(is_drop_name(name.as_bytes()), is_drop, "{name}");
         }
+    }
+
+    // Found by fuzzing: `x.reason.json` was kept under the name of the reason of `x.json`.
+    #[test]
+    fn a_kept_drop_never_looks_like_a_reason() {
+        for (stem, kept) in [
+            (&b"report"[..], "report"),
+            (b"x.reason", "x_reason"),
+            (b"x.reason.reason", "x.reason_reason"),
+            (b".reason", "_reason"),
+            (b"a/b\nc", "a_b_c"),
+        ] {
+            assert_eq!(plain_file_name(stem), kept);
+        }
+        let long = [b"x".repeat(93), b".reason.long".to_vec()].concat();
+        assert!(plain_file_name(&long).ends_with("_reason"));
     }
 
     #[test]
