@@ -19,6 +19,7 @@ mod cancel;
 mod clear;
 mod config;
 mod first;
+mod fuzzed;
 mod idle;
 mod incoming;
 mod init;
