@@ -189,8 +189,8 @@ impl Spool {
         }
         let staging = self.folder(name::STAGING)?;
         for claim in claims_in(&staging)? {
-            let claimed = staging.find_dir(claim_folder(claim))?;
-            if let Some(claimed) = claimed
+            let claimed = staging.find_dir(claim_folder(claim));
+            if let Ok(Some(claimed)) = claimed
                 && claimed.has(&file_name)?
             {
                 return Ok(true);
@@ -229,7 +229,7 @@ impl Spool {
     /// Looks at a drop without touching it.
     pub fn look_at(&self, drop: &DropFile) -> IoResult<Pickup> {
         let incoming = self.folder(name::INCOMING)?;
-        read_drop(&incoming, &drop.file_name)
+        self.read_drop(&incoming, &drop.file_name)
     }
 
     /// Takes a valid drop and makes it a task. `bytes` are the ones that were parsed.
@@ -273,36 +273,101 @@ impl Spool {
     ) -> Result<Vec<Admission>, SubmitError> {
         let staging = self.folder(name::STAGING)?;
         let mut replayed = Vec::new();
+        let mut failed = None;
         for id in claims_in(&staging)? {
-            let Some(dir) = staging.find_dir(claim_folder(id))? else {
-                continue;
-            };
-            let Some(claim) = hold_claim(dir, id)? else {
-                continue;
-            };
-            let Some(file_name) = claim.dir.names()?.into_iter().next() else {
-                // Claimed but not moved yet, or already done: nothing is in it either way.
-                staging.remove_empty_dir(claim_folder(id))?;
-                continue;
-            };
-            if self.task(id)?.is_some() || self.is_in_trash(id)? {
-                self.finish_claim(&claim, &file_name, None)?;
-                continue;
+            match self.replay_claim(&staging, id, check) {
+                Ok(admission) => replayed.extend(admission),
+                // One that cannot be finished must not keep the others.
+                Err(error) => failed = Some(error),
             }
-            // A submitter that died half way left its build under the same id.
-            staging.remove_tree(id.to_string())?;
-            replayed.push(match read_drop(&claim.dir, &file_name)? {
-                Pickup::Ready(request, _) => match check(&request) {
-                    Ok(()) => self.finish_admission(claim, &file_name, *request)?,
-                    Err(why) => self.reject_claim(claim, &file_name, why)?,
-                },
-                Pickup::NotYet(why) | Pickup::Refused(why) => {
-                    self.reject_claim(claim, &file_name, why)?
-                }
-                Pickup::Gone => continue,
-            });
         }
-        Ok(replayed)
+        failed.map_or(Ok(replayed), Err)
+    }
+
+    fn replay_claim(
+        &self,
+        staging: &Dir,
+        id: TaskId,
+        check: &dyn Fn(&Request) -> Result<(), DropRefusal>,
+    ) -> Result<Option<Admission>, SubmitError> {
+        let Some(dir) = staging.find_dir(claim_folder(id))? else {
+            return Ok(None);
+        };
+        let Some(claim) = hold_claim(dir, id)? else {
+            return Ok(None);
+        };
+        let Some(file_name) = claim.dir.names()?.into_iter().next() else {
+            // Claimed but not moved yet, or already done: nothing is in it either way.
+            staging.remove_empty_dir(claim_folder(id))?;
+            return Ok(None);
+        };
+        if self.task(id)?.is_some() || self.is_in_trash(id)? {
+            self.finish_claim(&claim, &file_name, None)?;
+            return Ok(None);
+        }
+        // A submitter that died half way left its build under the same id.
+        staging.remove_tree(id.to_string())?;
+        Ok(Some(match self.read_drop(&claim.dir, &file_name)? {
+            Pickup::Ready(request, _) => match check(&request) {
+                Ok(()) => self.finish_admission(claim, &file_name, *request)?,
+                Err(why) => self.reject_claim(claim, &file_name, why)?,
+            },
+            Pickup::NotYet(why) | Pickup::Refused(why) => {
+                self.reject_claim(claim, &file_name, why)?
+            }
+            Pickup::Gone => return Ok(None),
+        }))
+    }
+
+    /// Opens, checks and parses a drop; never blocks, never follows, never waits.
+    fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
+        // Looked at before it is opened: opening a device can have effects of its own.
+        let Some(stat) = folder.stat(file_name)? else {
+            return Ok(Pickup::Gone);
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::RegularFile {
+            return Ok(Pickup::Refused(refusal(
+                format!("it is {} and no regular file", describe_kind(kind)),
+                "copy the file itself into incoming/",
+            )));
+        }
+        let file = match absent_is_none(folder.open_file(file_name)) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(Pickup::Gone),
+            Err(error) if error.errno() == Some(Errno::LOOP) => return Ok(Pickup::Gone),
+            Err(error) if error.is_denied() => {
+                return Ok(Pickup::NotYet(refusal(
+                    "the watcher may not read it",
+                    "give the file a mode that lets the spool's owner read it",
+                )));
+            }
+            Err(error) => return Err(error),
+        };
+        let opened = rustix::fs::fstat(&file)
+            .map_err(|errno| IoError::new("look at", folder.path_of(file_name), errno))?;
+        if Fingerprint::of(&opened).inode != stat.st_ino
+            || FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile
+        {
+            return Ok(Pickup::Gone);
+        }
+        // Maildir-style producers link; but where others may put files into the box, a second name may
+        // be how somebody else's file got there, ours too.
+        let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
+        if opened.st_nlink > 1 && (self.is_group() || !is_ours) {
+            return Ok(Pickup::NotYet(refusal(
+                "it has more than one hard link, and others use this spool or the file is another user's",
+                "copy the file instead of linking it",
+            )));
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_REQUEST_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| IoError::new("read", folder.path_of(file_name), source))?;
+        Ok(match Request::parse(&bytes) {
+            Ok(request) => Pickup::Ready(Box::new(request), bytes),
+            Err(error) => refuse_request(&error),
+        })
     }
 
     fn claim_drop(&self, drop: &DropFile, id: TaskId) -> IoResult<Option<HeldClaim>> {
@@ -472,55 +537,6 @@ fn name_of_drop(file_name: &OsStr) -> Option<Name> {
     text.parse::<Name>()
         .ok()
         .filter(Name::is_allowed_for_a_task)
-}
-
-/// Opens, checks and parses a drop; never blocks, never follows, never waits.
-fn read_drop(folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
-    // Looked at before it is opened: opening a device can have effects of its own.
-    let Some(stat) = folder.stat(file_name)? else {
-        return Ok(Pickup::Gone);
-    };
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    if kind != FileType::RegularFile {
-        return Ok(Pickup::Refused(refusal(
-            format!("it is {} and no regular file", describe_kind(kind)),
-            "copy the file itself into incoming/",
-        )));
-    }
-    let file = match absent_is_none(folder.open_file(file_name)) {
-        Ok(Some(file)) => file,
-        Ok(None) => return Ok(Pickup::Gone),
-        Err(error) if error.errno() == Some(Errno::LOOP) => return Ok(Pickup::Gone),
-        Err(error) if error.is_denied() => {
-            return Ok(Pickup::NotYet(refusal(
-                "the watcher may not read it",
-                "give the file a mode that lets the spool's owner read it",
-            )));
-        }
-        Err(error) => return Err(error),
-    };
-    let opened = rustix::fs::fstat(&file)
-        .map_err(|errno| IoError::new("look at", folder.path_of(file_name), errno))?;
-    if Fingerprint::of(&opened).inode != stat.st_ino
-        || FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile
-    {
-        return Ok(Pickup::Gone);
-    }
-    let ours = opened.st_uid == rustix::process::geteuid().as_raw();
-    if opened.st_nlink > 1 && !ours {
-        return Ok(Pickup::NotYet(refusal(
-            "it has more than one hard link and belongs to another user",
-            "copy the file instead of linking it",
-        )));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_REQUEST_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| IoError::new("read", folder.path_of(file_name), source))?;
-    Ok(match Request::parse(&bytes) {
-        Ok(request) => Pickup::Ready(Box::new(request), bytes),
-        Err(error) => refuse_request(&error),
-    })
 }
 
 fn refuse_request(error: &RequestError) -> Pickup {
