@@ -20,6 +20,7 @@ mod clear;
 mod config;
 mod first;
 mod fuzzed;
+mod hazards;
 mod idle;
 mod incoming;
 mod init;
