@@ -489,3 +489,47 @@ pub fn absent_is_none<T>(result: IoResult<T>) -> IoResult<Option<T>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAKING: Making = Making {
+        file: Mode::from_bits_retain(0o600),
+        dir: Mode::from_bits_retain(0o700),
+        sync: false,
+    };
+
+    /// Somebody who may write above an open folder puts a link to another one in its place.
+    #[test]
+    fn what_is_removed_is_what_was_opened() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Dir::open(place.path(), MAKING).unwrap();
+        for folder in ["task", "precious"] {
+            root.make_dir(folder).unwrap().make_dir("1").unwrap();
+            let inner = root.open_dir(folder).unwrap().open_dir("1").unwrap();
+            inner.create("file").unwrap();
+        }
+        let task = root.open_dir("task").unwrap();
+        root.rename_new("task", &root, "moved").unwrap();
+        root.symlink("precious", "task").unwrap();
+        task.remove_tree("1").unwrap();
+        assert!(place.path().join("precious/1/file").exists());
+        assert!(!place.path().join("moved/1").exists());
+        // Nor does a link in the last place lead anywhere.
+        root.remove_tree("task").unwrap();
+        assert!(place.path().join("precious/1/file").exists());
+    }
+
+    #[test]
+    fn what_is_no_folder_is_no_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Dir::open(place.path(), MAKING).unwrap();
+        root.create("file").unwrap();
+        root.symlink(".", "link").unwrap();
+        root.symlink("link2", "link2").unwrap();
+        for name in ["file", "link", "link2", "nothing"] {
+            assert!(root.find_dir(name).unwrap().is_none(), "{name}");
+        }
+    }
+}

@@ -211,7 +211,7 @@ fn the_modes_say_who_may_do_what() {
         ("recipes", 0o2750),
         ("rejected", 0o2750),
         ("trash", 0o2750),
-        ("slots", 0o2750),
+        ("slots", 0o700),
         ("watchers", 0o2750),
     ] {
         let (mode, uid, gid) = mode(&spool.join(folder));

@@ -359,8 +359,10 @@ fn things(kinds: &mut Kinds, secret: &Path) {
         assert!(made.unwrap().success());
     });
     kinds.thing("a folder", Rejected, |at| {
-        fs::create_dir(at).unwrap();
-        chown(at, Some(OWNER), None).unwrap();
+        let between = at.with_file_name(".folder");
+        fs::create_dir(&between).unwrap();
+        chown(&between, Some(OWNER), None).unwrap();
+        fs::rename(between, at).unwrap();
     });
     kinds.thing("somebody else's folder", Stays, |at| {
         fs::create_dir(at).unwrap()
