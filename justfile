@@ -44,6 +44,12 @@ reliability:
     rm -f target/reliability/figures.txt
     RIG=full cargo test --release --test rig -- --nocapture --test-threads 1
 
+# RUSTC_BOOTSTRAP: the coverage that the fuzzer steers by is an unstable flag of the same compiler.
+
+# Fuzzes one target (request, drop, manifest, files) for so many seconds; needs cargo-fuzz and a C++ compiler.
+fuzz target="request" seconds="3600":
+    RUSTC_BOOTSTRAP=1 cargo fuzz run {{target}} -- -dict=fuzz/words.dict -max_total_time={{seconds}}
+
 # The README's first command, run in a scratch copy of this work tree.
 first:
     .ci/first-result

@@ -106,7 +106,9 @@ impl<'a> Runner<'a> {
         if !self.spool.is_reconciled()? {
             // No watcher has done it since the boot, and a session's turn hangs on it.
             for id in self.spool.task_ids()? {
-                self.spool.reconcile_hint(id)?;
+                if let Err(error) = self.spool.reconcile_hint(id) {
+                    tracing::warn!(task = %id, "{error}");
+                }
             }
             self.spool.mark_reconciled()?;
         }
@@ -264,7 +266,8 @@ impl<'a> Runner<'a> {
         };
         let mark = mark_of(self.spool, work.lock.task().id(), last);
         let lost = recover::recover(&work.lock, &attempt, &mark, &self.boot, &|| true)?;
-        if lost == recover::Lost::NothingRan {
+        // A folder that a member made is none of ours to drop; it counts as a start all the same.
+        if lost == recover::Lost::NothingRan && attempt.is_ours()? {
             work.lock.drop_attempt(last)?;
             return Ok(Some(last));
         }
@@ -285,7 +288,7 @@ impl<'a> Runner<'a> {
         why: &str,
     ) -> Result<Option<u32>, IoError> {
         let number = attempt.number();
-        let run = attempt.run();
+        let run = attempt.our_run()?;
         if let Some(mut run) = run.clone() {
             run.lost_at.get_or_insert_with(clock::wall);
             attempt.write_run(&run)?;

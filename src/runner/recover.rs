@@ -56,7 +56,7 @@ pub(super) fn recover(
     // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
     // in a copy of a spool they are another one's living tasks. The mark finds what it finds.
     let child = attempt
-        .run()
+        .our_run()?
         .filter(|run| run.boot == *boot && run.mark == mark)
         .and_then(|run| run.child.or_else(|| attempt.recorded_child()));
     if kill_all(child, mark, attempt.path(), go_on, || report_stuck(lock)) {

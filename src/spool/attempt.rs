@@ -71,6 +71,9 @@ pub struct RunFile {
 pub struct Attempt {
     number: u32,
     dir: Dir,
+    /// The path recipes are told. In a group spool members can rename what stands above the
+    /// folder, and a recipe would write where they point; there it leads by our open descriptor.
+    told: PathBuf,
 }
 
 /// The files a recipe's process is started with.
@@ -117,8 +120,22 @@ impl TaskLock {
             .with_making(spool.attempt_making());
         attempts.touch(boot_mark(number, boot))?;
         let dir = attempts.make_dir(number.to_string())?;
+        if !dir.is_ours()? {
+            // A member of the group put a folder of his own in its place.
+            let path = dir.path();
+            return Err(IoError::new(
+                "use the folder",
+                path,
+                rustix::io::Errno::PERM,
+            ));
+        }
         attempts.sync()?;
-        Ok(Attempt { number, dir })
+        let told = if spool.is_group() {
+            dir.handle_path()
+        } else {
+            dir.path().to_owned()
+        };
+        Ok(Attempt { number, dir, told })
     }
 
     /// Takes back an attempt of which nothing ran.
@@ -241,8 +258,8 @@ impl Attempt {
         // The recipe gets a plain blocking file.
         rustix::fs::fcntl_setfl(&stdin, rustix::fs::OFlags::empty())
             .map_err(|errno| IoError::new("open", self.dir.path_of(INPUT), errno))?;
-        let stdout = self.dir.append(STDOUT)?;
-        let stderr = self.dir.append(STDERR)?;
+        let stdout = self.dir.create_log(STDOUT)?;
+        let stderr = self.dir.create_log(STDERR)?;
         let child = self.dir.create(CHILD)?;
         Ok(Files {
             stdin,
@@ -265,6 +282,11 @@ impl Attempt {
         self.dir.unlink(CHILD).map(|_| ())
     }
 
+    /// Whether its folder was made by us.
+    pub fn is_ours(&self) -> IoResult<bool> {
+        self.dir.is_ours()
+    }
+
     /// Its folder.
     pub fn path(&self) -> &Path {
         self.dir.path()
@@ -272,7 +294,7 @@ impl Attempt {
 
     /// The folder the recipe runs in.
     pub fn work_path(&self) -> PathBuf {
-        self.dir.path_of(WORK)
+        self.told.join(WORK)
     }
 
     /// Its TMPDIR.
@@ -282,17 +304,17 @@ impl Attempt {
 
     /// The input as a file.
     pub fn input_path(&self) -> PathBuf {
-        self.dir.path_of(INPUT)
+        self.told.join(INPUT)
     }
 
     /// Where the recipe appends its progress.
     pub fn progress_path(&self) -> PathBuf {
-        self.dir.path_of(PROGRESS)
+        self.told.join(PROGRESS)
     }
 
     /// Where the recipe may write its result.
     pub fn output_path(&self) -> PathBuf {
-        self.dir.path_of(OUTPUT)
+        self.told.join(OUTPUT)
     }
 
     /// Keeps room for the result.
@@ -325,6 +347,18 @@ impl Attempt {
     pub fn run(&self) -> Option<RunFile> {
         let bytes = self.dir.read(RUN, SMALL_FILE).ok()??;
         serde_json::from_slice(&bytes).ok()
+    }
+
+    /// The same, if it was us who wrote it: in a group spool a member can make a folder that looks
+    /// like an attempt, and whatever numbers it names would be signalled.
+    pub fn our_run(&self) -> IoResult<Option<RunFile>> {
+        let us = rustix::process::geteuid().as_raw();
+        let is_ours = self.dir.stat(RUN)?.is_some_and(|stat| stat.st_uid == us);
+        Ok(if is_ours && self.is_ours()? {
+            self.run()
+        } else {
+            None
+        })
     }
 
     /// Whether `run.json` stands, readable or not.
@@ -422,7 +456,11 @@ impl TaskDir {
             return Ok(None);
         };
         let dir = attempts.find_dir(number.to_string())?;
-        Ok(dir.map(|dir| Attempt { number, dir }))
+        Ok(dir.map(|dir| Attempt {
+            number,
+            told: dir.path().to_owned(),
+            dir,
+        }))
     }
 
     /// An attempt's folder, its files made as the owner's.

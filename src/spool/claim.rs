@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fs2::FileExt;
+use rustix::fs::Mode;
+use rustix::io::Errno;
 
-use super::durable::{Dir, IoError, IoResult};
+use super::durable::{Dir, IoError, IoResult, Making, handle_path};
 use super::layout::{Spool, name};
 use super::store::{TaskDir, pending_status};
 use crate::clock;
@@ -147,11 +149,15 @@ impl TaskLock {
         let sessions = spool.folder(name::SESSIONS)?;
         let begun = Instant::now();
         loop {
-            let held = sessions
-                .ensure_dir(session.as_str())
-                .and_then(|folder| hold_state(&folder));
+            let held = sessions.ensure_dir(session.as_str()).and_then(hold_state);
             match held {
-                Ok(Some(state)) => return Ok(state),
+                Ok(Some(mut state)) => {
+                    if spool.is_group() {
+                        // Members can rename the session's folder, and the recipe would follow.
+                        state.path = handle_path(&state._hold);
+                    }
+                    return Ok(state);
+                }
                 // It is just being taken away.
                 Ok(None) => {}
                 Err(error) if error.is_absent() => {}
@@ -203,10 +209,24 @@ impl TaskLock {
 }
 
 /// Holds a session's state folder; `None` when somebody takes it away in this moment.
-fn hold_state(folder: &Dir) -> IoResult<Option<SessionState>> {
+///
+/// # Errors
+/// Also when it is somebody else's: a member of the group could have put links into it, which a
+/// recipe would follow as us.
+fn hold_state(folder: Dir) -> IoResult<Option<SessionState>> {
+    let making = folder.making();
+    let owners = Making {
+        file: making.file.difference(Mode::WGRP),
+        dir: making.dir.difference(Mode::WGRP),
+        ..making
+    };
+    let folder = folder.with_making(owners);
     let state = folder.ensure_dir(name::STATE)?;
+    if !state.is_ours()? {
+        return Err(IoError::new("use the folder", state.path(), Errno::PERM));
+    }
     let hold = lockable(&state)?;
-    if FileExt::try_lock_shared(&hold).is_err() || !is_same_file(folder, name::STATE, &hold)? {
+    if FileExt::try_lock_shared(&hold).is_err() || !is_same_file(&folder, name::STATE, &hold)? {
         return Ok(None);
     }
     let path = state.path().to_owned();

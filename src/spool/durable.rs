@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,13 @@ impl IoError {
         matches!(self.errno(), Some(Errno::NOENT))
     }
 
+    /// Whether something else stands there than what should, or shut: the disk is well, and a
+    /// person must see to this one thing.
+    pub fn is_unusable(&self) -> bool {
+        let odd = [Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::NXIO];
+        self.is_denied() || self.errno().is_some_and(|errno| odd.contains(&errno))
+    }
+
     /// Whether we may not.
     pub fn is_denied(&self) -> bool {
         matches!(self.errno(), Some(Errno::ACCESS | Errno::PERM))
@@ -102,6 +109,17 @@ impl Dir {
     /// Where it is, for messages and for the environment of recipes.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A path that leads to this very folder as long as this process holds it open, whoever
+    /// renames what stands above it.
+    pub fn handle_path(&self) -> PathBuf {
+        handle_path(&self.fd)
+    }
+
+    /// Whether it belongs to us: nobody else can have put anything into it, or may.
+    pub fn is_ours(&self) -> IoResult<bool> {
+        Ok(self.own_stat()?.st_uid == rustix::process::geteuid().as_raw())
     }
 
     /// The path of something in it, for messages.
@@ -152,9 +170,13 @@ impl Dir {
         }
     }
 
-    /// Opens a directory in this one, or says that it is not there.
+    /// Opens a directory in this one, or says that there is none; a link or a file in its place is
+    /// none.
     pub fn find_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
-        absent_is_none(self.open_dir(name))
+        match self.open_dir(name) {
+            Err(error) if matches!(error.errno(), Some(Errno::NOTDIR | Errno::LOOP)) => Ok(None),
+            opened => absent_is_none(opened),
+        }
     }
 
     /// Makes a directory; one that is there is an error.
@@ -202,6 +224,12 @@ impl Dir {
     /// Creates or opens a file whose writes always go to its end.
     pub fn append(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.create_with(name, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
+    }
+
+    /// Creates a file that must not be there yet, whose writes always go to its end.
+    pub fn create_log(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND;
+        self.create_with(name, flags)
     }
 
     fn create_with(&self, name: impl AsRef<OsStr>, flags: OFlags) -> IoResult<File> {
@@ -348,7 +376,8 @@ impl Dir {
         let name = name.as_ref();
         match rustix::fs::readlinkat(&self.fd, name, Vec::new()) {
             Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()))),
-            Err(Errno::NOENT) => Ok(None),
+            // Nothing there, or no link.
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
             Err(errno) => Err(self.failed("read the link", name, errno)),
         }
     }
@@ -373,11 +402,12 @@ impl Dir {
 
     /// Removes a folder and all below it, following no link.
     pub fn remove_tree(&self, name: impl AsRef<OsStr>) -> IoResult<()> {
-        let path = self.path_of(name);
-        // std's walk opens every level relative to the one above and never follows a link.
-        match std::fs::remove_dir_all(&path) {
+        let name = name.as_ref();
+        // std's walk opens every level relative to the one above and never follows a link; it begins
+        // at this very folder, whatever stands under the folder's path by now.
+        match std::fs::remove_dir_all(self.handle_path().join(name)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(IoError::new("remove", path, source))
+                Err(IoError::new("remove", self.path_of(name), source))
             }
             _ => Ok(()),
         }
@@ -445,11 +475,61 @@ impl AsFd for Dir {
     }
 }
 
+/// A path that leads to an open file as long as this process holds it open.
+pub fn handle_path(file: &impl AsRawFd) -> PathBuf {
+    let us = rustix::process::getpid().as_raw_nonzero();
+    PathBuf::from(format!("/proc/{us}/fd/{}", file.as_raw_fd()))
+}
+
 /// Turns "it is not there" into `None`.
 pub fn absent_is_none<T>(result: IoResult<T>) -> IoResult<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_absent() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAKING: Making = Making {
+        file: Mode::from_bits_retain(0o600),
+        dir: Mode::from_bits_retain(0o700),
+        sync: false,
+    };
+
+    /// Somebody who may write above an open folder puts a link to another one in its place.
+    #[test]
+    fn what_is_removed_is_what_was_opened() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Dir::open(place.path(), MAKING).unwrap();
+        for folder in ["task", "precious"] {
+            root.make_dir(folder).unwrap().make_dir("1").unwrap();
+            let inner = root.open_dir(folder).unwrap().open_dir("1").unwrap();
+            inner.create("file").unwrap();
+        }
+        let task = root.open_dir("task").unwrap();
+        root.rename_new("task", &root, "moved").unwrap();
+        root.symlink("precious", "task").unwrap();
+        task.remove_tree("1").unwrap();
+        assert!(place.path().join("precious/1/file").exists());
+        assert!(!place.path().join("moved/1").exists());
+        // Nor does a link in the last place lead anywhere.
+        root.remove_tree("task").unwrap();
+        assert!(place.path().join("precious/1/file").exists());
+    }
+
+    #[test]
+    fn what_is_no_folder_is_no_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Dir::open(place.path(), MAKING).unwrap();
+        root.create("file").unwrap();
+        root.symlink(".", "link").unwrap();
+        root.symlink("link2", "link2").unwrap();
+        for name in ["file", "link", "link2", "nothing"] {
+            assert!(root.find_dir(name).unwrap().is_none(), "{name}");
+        }
     }
 }

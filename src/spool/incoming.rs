@@ -6,73 +6,30 @@
 //! reason.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use super::drop_claim::{ClaimPlace, HeldClaim};
-use super::durable::{Dir, IoError, IoResult, absent_is_none};
+use super::drop_read::{DropRefusal, Fingerprint, Pickup, refusal};
+use super::durable::IoResult;
 use super::layout::{Spool, name, pretty};
 use super::store::{Submission, SubmitError};
 use crate::clock;
 use crate::task::{
-    FORMAT_VERSION, MAX_REQUEST_BYTES, Name, Request, RequestError, TaskId, Timestamp, escape_label,
+    FORMAT_VERSION, MAX_REQUEST_BYTES, Name, Request, TaskId, Timestamp, escape_label,
 };
 
 const REASON_SUFFIX: &str = ".reason.json";
 const DROP_SUFFIX: &str = ".json";
-
-/// What a file was when it was looked at: whether it is still the same, without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint {
-    device: u64,
-    inode: u64,
-    size: i64,
-    modified: (i64, u64),
-}
-
-impl Fingerprint {
-    fn of(stat: &Stat) -> Fingerprint {
-        Fingerprint {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: stat.st_size,
-            modified: (stat.st_mtime, stat.st_mtime_nsec),
-        }
-    }
-}
 
 /// A drop that is there and was looked at.
 #[derive(Debug)]
 pub struct DropFile {
     file_name: OsString,
     seen: Fingerprint,
-}
-
-/// What looking at a drop gave.
-#[derive(Debug)]
-pub enum Pickup {
-    /// A whole, valid request.
-    Ready(Box<Request>, Vec<u8>),
-    /// It may still be being written; refuse it with this reason once it has stood unchanged.
-    NotYet(DropRefusal),
-    /// It can never become a request.
-    Refused(DropRefusal),
-    /// Somebody took it away.
-    Gone,
-}
-
-/// Why a drop is refused, for the person who dropped it.
-#[derive(Clone, Debug)]
-pub struct DropRefusal {
-    /// One line.
-    pub reason: String,
-    /// What to do.
-    pub hint: &'static str,
 }
 
 /// What else a request must be, besides well formed: that its recipe is there.
@@ -133,20 +90,18 @@ fn is_drop_name(name: &[u8]) -> bool {
     name.ends_with(DROP_SUFFIX.as_bytes()) && !name.starts_with(b".") && name.len() > 5
 }
 
-/// A stranger's file name in letters that are safe in ours, and short enough for a suffix.
+/// A stranger's file name in letters that are safe in ours, and short enough for a suffix. Never
+/// one that would make the drop look like the reason of another drop.
 fn plain_file_name(bytes: &[u8]) -> String {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
-    bytes
+    let name: String = bytes
         .iter()
         .take(100)
         .map(|b| if plain(b) { char::from(*b) } else { '_' })
-        .collect()
-}
-
-fn refusal(reason: impl Into<String>, hint: &'static str) -> DropRefusal {
-    DropRefusal {
-        reason: reason.into(),
-        hint,
+        .collect();
+    match name.strip_suffix(".reason") {
+        Some(rest) => format!("{rest}_reason"),
+        None => name,
     }
 }
 
@@ -185,8 +140,10 @@ impl Spool {
         }
         for place in self.claim_places()? {
             for id in place.claims()? {
-                let claimed = place.parent.find_dir(place.folder(id))?;
-                if claimed.map_or(Ok(false), |claimed| claimed.has(&file_name))? {
+                let claimed = place.parent.find_dir(place.folder(id));
+                if let Ok(Some(claimed)) = claimed
+                    && claimed.has(&file_name)?
+                {
                     return Ok(true);
                 }
             }
@@ -199,7 +156,8 @@ impl Spool {
         let Some(rejected) = self.folder(name::REJECTED).ok() else {
             return Ok(None);
         };
-        let ending = format!("-{task_name}{REASON_SUFFIX}");
+        let kept = plain_file_name(task_name.as_bytes());
+        let ending = format!("-{kept}{REASON_SUFFIX}");
         let mut newest: Option<(TaskId, OsString)> = None;
         rejected.each_name(|name, _| {
             if let Some(id) = std::str::from_utf8(name)
@@ -223,7 +181,7 @@ impl Spool {
     /// Looks at a drop without touching it.
     pub fn look_at(&self, drop: &DropFile) -> IoResult<Pickup> {
         let incoming = self.folder(name::INCOMING)?;
-        read_drop(&incoming, &drop.file_name)
+        self.read_drop(&incoming, &drop.file_name)
     }
 
     /// Takes a valid drop and makes it a task. `bytes` are the ones that were parsed; where another
@@ -275,7 +233,7 @@ impl Spool {
         file_name: &OsStr,
         check: Check<'_>,
     ) -> Result<Admission, SubmitError> {
-        match read_drop(&claim.dir, file_name)? {
+        match self.read_drop(&claim.dir, file_name)? {
             Pickup::Ready(request, _) => self.admit_checked(claim, file_name, *request, check),
             // Its writer is still at it.
             Pickup::NotYet(_) => self.put_back(claim, file_name),
@@ -300,12 +258,17 @@ impl Spool {
     /// Finishes what a watcher that died left half admitted. Claims of living watchers are held.
     pub fn replay_claims(&self, check: Check<'_>) -> Result<Vec<Admission>, SubmitError> {
         let mut replayed = Vec::new();
+        let mut failed = None;
         for place in self.claim_places()? {
             for id in place.claims()? {
-                replayed.extend(self.replay_claim(&place, id, check)?);
+                match self.replay_claim(&place, id, check) {
+                    Ok(admission) => replayed.extend(admission),
+                    // One that cannot be finished must not keep the others.
+                    Err(error) => failed = Some(error),
+                }
             }
         }
-        Ok(replayed)
+        failed.map_or(Ok(replayed), Err)
     }
 
     fn replay_claim(
@@ -331,7 +294,7 @@ impl Spool {
         }
         // A submitter that died half way left its build under the same id.
         self.folder(name::STAGING)?.remove_tree(id.to_string())?;
-        Ok(Some(match read_drop(&claim.dir, &file_name)? {
+        Ok(Some(match self.read_drop(&claim.dir, &file_name)? {
             Pickup::Ready(request, _) => self.admit_checked(claim, &file_name, *request, check)?,
             Pickup::NotYet(why) | Pickup::Refused(why) => {
                 self.reject_claim(claim, &file_name, why)?
@@ -475,91 +438,6 @@ fn name_of_drop(file_name: &OsStr) -> Option<Name> {
         .filter(Name::is_allowed_for_a_task)
 }
 
-/// Opens, checks and parses a drop; never blocks, never follows, never waits.
-fn read_drop(folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
-    // Looked at before it is opened: opening a device can have effects of its own.
-    let Some(stat) = folder.stat(file_name)? else {
-        return Ok(Pickup::Gone);
-    };
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    if kind != FileType::RegularFile {
-        return Ok(Pickup::Refused(refusal(
-            format!("it is {} and no regular file", describe_kind(kind)),
-            "copy the file itself into incoming/",
-        )));
-    }
-    let file = match absent_is_none(folder.open_file(file_name)) {
-        Ok(Some(file)) => file,
-        Ok(None) => return Ok(Pickup::Gone),
-        Err(error) if error.errno() == Some(Errno::LOOP) => return Ok(Pickup::Gone),
-        Err(error) if error.is_denied() => {
-            return Ok(Pickup::NotYet(refusal(
-                "the watcher may not read it",
-                "give the file a mode that lets the spool's owner read it",
-            )));
-        }
-        Err(error) => return Err(error),
-    };
-    let opened = rustix::fs::fstat(&file)
-        .map_err(|errno| IoError::new("look at", folder.path_of(file_name), errno))?;
-    if Fingerprint::of(&opened).inode != stat.st_ino
-        || FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile
-    {
-        return Ok(Pickup::Gone);
-    }
-    let ours = opened.st_uid == rustix::process::geteuid().as_raw();
-    if opened.st_nlink > 1 && !ours {
-        return Ok(Pickup::NotYet(refusal(
-            "it has more than one hard link and belongs to another user",
-            "copy the file instead of linking it",
-        )));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_REQUEST_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| IoError::new("read", folder.path_of(file_name), source))?;
-    Ok(match Request::parse(&bytes) {
-        Ok(request) => Pickup::Ready(Box::new(request), bytes),
-        Err(error) => refuse_request(&error),
-    })
-}
-
-fn refuse_request(error: &RequestError) -> Pickup {
-    let reason = error.to_string();
-    match error {
-        RequestError::Incomplete(_) => Pickup::NotYet(refusal(
-            reason,
-            "write the whole file, best as .NAME.tmp, and then rename it to NAME.json",
-        )),
-        // Not a beginning of anything, but a writer that does not go from front to back may mend it.
-        RequestError::Syntax(_) => Pickup::NotYet(refusal(
-            reason,
-            "check the file with any JSON parser and drop it again",
-        )),
-        RequestError::TooLarge => Pickup::Refused(refusal(
-            reason,
-            "put the data into a file of its own and name its path in the input",
-        )),
-        RequestError::Shape(_) => Pickup::Refused(refusal(
-            reason,
-            "see schema/request.schema.json in the spool's source, or `agentspool help submit`",
-        )),
-        RequestError::Reserved(_) => Pickup::Refused(refusal(reason, "leave the field out")),
-        RequestError::Newer(_) => Pickup::Refused(refusal(reason, "use a newer agentspool")),
-    }
-}
-
-fn describe_kind(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Directory => "a folder",
-        FileType::Symlink => "a symbolic link",
-        FileType::Fifo => "a FIFO",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        _ => "something else",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -579,6 +457,22 @@ mod tests {
         ] {
             assert_eq!(is_drop_name(name.as_bytes()), is_drop, "{name}");
         }
+    }
+
+    // Found by fuzzing: `x.reason.json` was kept under the name of the reason of `x.json`.
+    #[test]
+    fn a_kept_drop_never_looks_like_a_reason() {
+        for (stem, kept) in [
+            (&b"report"[..], "report"),
+            (b"x.reason", "x_reason"),
+            (b"x.reason.reason", "x.reason_reason"),
+            (b".reason", "_reason"),
+            (b"a/b\nc", "a_b_c"),
+        ] {
+            assert_eq!(plain_file_name(stem), kept);
+        }
+        let long = [b"x".repeat(93), b".reason.long".to_vec()].concat();
+        assert!(plain_file_name(&long).ends_with("_reason"));
     }
 
     #[test]

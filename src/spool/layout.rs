@@ -421,6 +421,8 @@ impl Spool {
                 Sharing::Group,
                 name::STAGING | name::TASKS | name::NAMES | name::OPEN | name::SESSIONS,
             ) => GROUP_WRITES,
+            // Whoever can open a slot can lock it, and so keep every task from running.
+            (Sharing::Group, name::SLOTS) => OURS_ONLY,
             (Sharing::Group, _) => GROUP_READS,
         };
         Making { sync, ..making }

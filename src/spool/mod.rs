@@ -4,7 +4,7 @@
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
 //! `layout` (what lies where) · `durable` (how a file comes to be) · `store` (submit, read) ·
 //! `claim` (locks) · `attempt` (one execution's files) · `view` (what is true of a task) ·
-//! `queue` (hints and names) · `incoming` and `drop_claim` (the drop box) · `watchers` (who lives) ·
+//! `queue` (hints and names) · `incoming`, `drop_read` and `drop_claim` (the drop box) · `watchers` (who lives) ·
 //! `trash` (removal) · `logs` · `wake` (being told) · `resolve` (what a person may call a task).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
@@ -14,6 +14,7 @@
 mod attempt;
 mod claim;
 mod drop_claim;
+mod drop_read;
 mod durable;
 mod incoming;
 mod layout;
@@ -28,8 +29,9 @@ mod watchers;
 
 pub use attempt::{Attempt, Files, Output, ReservedResult, RunFile};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
+pub use drop_read::{DropRefusal, Fingerprint, Pickup};
 pub use durable::IoError;
-pub use incoming::{Admission, DropFile, DropRefusal, Fingerprint, Pickup, Reason};
+pub use incoming::{Admission, Check, DropFile, Reason};
 pub use layout::{OpenError, Spool, group_id};
 pub use logs::{LogReader, Piece, Stream, cap_log};
 pub use queue::OpenHint;

@@ -88,7 +88,7 @@ impl Spool {
             return Ok(OpenHint::Staged);
         }
         // A task moves from staging/ to tasks/ only: seen in neither, in this order, it is nowhere.
-        if self.folder(name::TASKS)?.has(id.to_string())? {
+        if self.task(id)?.is_some() {
             return Ok(OpenHint::Task);
         }
         self.folder(name::OPEN)?.unlink(id.to_string())?;
@@ -142,7 +142,11 @@ impl Spool {
         let between = format!(".{id}{LINK_SUFFIX}");
         names.unlink(&between)?;
         names.symlink(&format!("../{}/{id}", name::TASKS), &between)?;
-        names.rename_over(&between, task_name.as_str())
+        match names.rename_over(&between, task_name.as_str()) {
+            // A folder in the way: the task is there all the same, under its id.
+            Err(error) if error.is_unusable() => names.unlink(&between).map(|_| ()),
+            placed => placed,
+        }
     }
 
     /// Removes a name's link if it still points at this task.

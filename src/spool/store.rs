@@ -293,6 +293,11 @@ impl TaskDir {
         self.dir.path()
     }
 
+    /// Whether its folder was made by us; in a group spool a member's may be anything.
+    pub fn is_ours(&self) -> bool {
+        self.dir.is_ours().unwrap_or(false)
+    }
+
     /// What was asked.
     pub fn request(&self) -> Result<StoredRequest, ReadError> {
         let path = self.dir.path_of(name::REQUEST);

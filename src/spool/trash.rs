@@ -111,10 +111,14 @@ impl Spool {
     pub fn empty_trash(&self) -> IoResult<usize> {
         let trash = self.folder(name::TRASH)?;
         let names = trash.names()?;
+        // What somebody shut must not keep the rest.
+        let mut failed = None;
         for entry in &names {
-            trash.remove_tree(entry)?;
+            if let Err(error) = trash.remove_tree(entry) {
+                failed = Some(error);
+            }
         }
-        Ok(names.len())
+        failed.map_or(Ok(names.len()), Err)
     }
 
     /// How many removals that were cut off lie there.
@@ -143,10 +147,14 @@ impl Spool {
                 continue;
             };
             let is_dead = match id {
-                Some(id) if dir.has(name::LOCK)? => !TaskDir { id, dir }.is_held()?,
-                Some(_) => is_old,
+                Some(id) => match dir.has(name::LOCK) {
+                    // A lock that cannot be tested is nobody's whom we know: left alone.
+                    Ok(true) => !TaskDir { id, dir }.is_held().unwrap_or(true),
+                    Ok(false) => is_old,
+                    Err(_) => false,
+                },
                 // A claim with a drop in it is not litter: a watcher will replay it.
-                None => is_old && dir.is_empty()?,
+                None => is_old && dir.is_empty().unwrap_or(false),
             };
             if is_dead {
                 litter.push(entry);
@@ -204,7 +212,12 @@ impl Spool {
             if open.binary_search(&id).is_ok() {
                 continue;
             }
-            let Some(task) = self.task(id)? else { continue };
+            let task = match self.task(id) {
+                Ok(Some(task)) => task,
+                Ok(None) => continue,
+                Err(error) if error.is_unusable() => continue,
+                Err(error) => return Err(error),
+            };
             let Some((status, completed_at)) = end_of(&task) else {
                 continue;
             };
@@ -273,22 +286,34 @@ impl Spool {
             let Some(session) = entry.to_str().and_then(|text| text.parse::<Name>().ok()) else {
                 continue;
             };
-            let Some(dir) = sessions.find_dir(&entry)? else {
-                continue;
+            let last = match self.idle_since(&sessions, &session) {
+                Ok(Some(last)) => last,
+                Ok(None) => continue,
+                Err(error) if error.is_unusable() => continue,
+                Err(error) => return Err(error),
             };
-            let mut last = dir.own_stat()?.st_mtime;
-            if let Some(queue) = dir.find_dir(name::QUEUE)? {
-                if self.has_open_task(&queue)? {
-                    continue;
-                }
-                last = last.max(queue.own_stat()?.st_mtime);
-            }
-            if let Some(state) = dir.find_dir(name::STATE)? {
-                last = last.max(newest_change(state.path()));
-            }
             idle.push((session, Timestamp::from_unix_ms(last.saturating_mul(1000))));
         }
         Ok(idle)
+    }
+
+    /// When a session's folder or state last changed, in seconds of the epoch; `None` while a task
+    /// of it waits or there is no such folder.
+    fn idle_since(&self, sessions: &Dir, session: &Name) -> IoResult<Option<i64>> {
+        let Some(dir) = sessions.find_dir(session.as_str())? else {
+            return Ok(None);
+        };
+        let mut last = dir.own_stat()?.st_mtime;
+        if let Some(queue) = dir.find_dir(name::QUEUE)? {
+            if self.has_open_task(&queue)? {
+                return Ok(None);
+            }
+            last = last.max(queue.own_stat()?.st_mtime);
+        }
+        if let Some(state) = dir.find_dir(name::STATE)? {
+            last = last.max(newest_change(state.path()));
+        }
+        Ok(Some(last))
     }
 
     /// Whether a session's queue has a task that is not finished. A hint alone says nothing: its
@@ -400,6 +425,7 @@ fn end_of(task: &TaskDir) -> Option<(Status, Timestamp)> {
 fn disk_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     WalkDir::new(path)
+        .follow_root_links(false)
         .into_iter()
         .filter_map(|entry| entry.ok()?.metadata().ok())
         .map(|metadata| metadata.blocks() * 512)
@@ -409,6 +435,7 @@ fn disk_bytes(path: &Path) -> u64 {
 fn newest_change(path: &Path) -> i64 {
     use std::os::unix::fs::MetadataExt;
     WalkDir::new(path)
+        .follow_root_links(false)
         .into_iter()
         .filter_map(|entry| entry.ok()?.metadata().ok())
         .map(|metadata| metadata.mtime())

@@ -110,17 +110,9 @@ impl TaskDir {
     fn status_of_request(&self) -> StatusFile {
         match self.request() {
             Ok(request) => pending_status(self.id, &request),
-            Err(error) => {
-                // The made session's name has the right shape for a placeholder recipe, which is
-                // taken out again at once.
-                let placeholder: Name = session_of(self.id);
-                let mut status = pending_status(self.id, &Request::new(placeholder));
-                status.recipe = None;
-                status.condition = Some(match error {
-                    ReadError::Newer { .. } => Condition::Newer,
-                    ReadError::Damaged { .. } | ReadError::Io(_) => Condition::Damaged,
-                });
-                status
+            Err(ReadError::Newer { .. }) => unreadable_status(self.id, Condition::Newer),
+            Err(ReadError::Damaged { .. } | ReadError::Io(_)) => {
+                unreadable_status(self.id, Condition::Damaged)
             }
         }
     }
@@ -130,6 +122,10 @@ impl Spool {
     /// A view without the result's content, at the price of one small file for a finished task:
     /// for counting and filtering. `None` when the task was removed.
     pub fn glance(&self, id: TaskId) -> IoResult<Option<TaskView>> {
+        shown(id, self.glance_at(id))
+    }
+
+    fn glance_at(&self, id: TaskId) -> IoResult<Option<TaskView>> {
         let Some(task) = self.task(id)? else {
             return Ok(None);
         };
@@ -150,12 +146,32 @@ impl Spool {
     pub fn views(&self, ids: &[TaskId]) -> IoResult<Vec<TaskView>> {
         let mut views = Vec::with_capacity(ids.len());
         for id in ids {
-            if let Some(task) = self.task(*id)?
-                && let Ok(view) = task.view()
-            {
-                views.push(view);
-            }
+            let viewed = self
+                .task(*id)
+                .and_then(|task| task.map(|task| task.view()).transpose());
+            views.extend(shown(*id, viewed)?);
         }
         Ok(views)
     }
+}
+
+/// What is shown of a task: one that cannot be read must not hide all others.
+fn shown(id: TaskId, viewed: IoResult<Option<TaskView>>) -> IoResult<Option<TaskView>> {
+    match viewed {
+        Err(error) if error.is_unusable() => Ok(Some(TaskView {
+            status: unreadable_status(id, Condition::Damaged),
+            result: None,
+        })),
+        viewed => viewed,
+    }
+}
+
+/// A status for a task of which nothing can be read. The made session's name has the right shape
+/// for a placeholder recipe, which is taken out again at once.
+fn unreadable_status(id: TaskId, condition: Condition) -> StatusFile {
+    let placeholder: Name = session_of(id);
+    let mut status = pending_status(id, &Request::new(placeholder));
+    status.recipe = None;
+    status.condition = Some(condition);
+    status
 }

@@ -20,6 +20,19 @@ const MAX_CONFIG_BYTES: usize = 100_000;
 /// silence.
 const RESERVED: [&str; 5] = ["key", "retries", "priority", "after", "not_before"];
 
+/// The fields of a request, as written in a file.
+const FIELDS: [&str; 9] = [
+    "v",
+    "recipe",
+    "input",
+    "config",
+    "session_id",
+    "timeout_sec",
+    "name",
+    "label",
+    "metadata",
+];
+
 /// The longest timeout that is taken: ten years, so that a deadline is always a valid moment.
 const MAX_TIMEOUT_SEC: f64 = 10.0 * 365.25 * 86_400.0;
 
@@ -138,6 +151,10 @@ impl Request {
             return Err(RequestError::Newer(v));
         }
         let request: Request = serde_json::from_str(text).map_err(|e| refuse(text, &e))?;
+        // serde takes a struct's fields from an array as well, one after another.
+        if !is_object(text) {
+            return Err(not_an_object());
+        }
         request.check()?;
         Ok(request)
     }
@@ -185,6 +202,15 @@ impl Request {
     }
 }
 
+/// Whether a text that is JSON is an object.
+fn is_object(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
+fn not_an_object() -> RequestError {
+    RequestError::Shape("expected one JSON object".into())
+}
+
 fn refuse(text: &str, error: &serde_json::Error) -> RequestError {
     use serde_json::error::Category;
     let told = describe_json_error(error);
@@ -192,17 +218,33 @@ fn refuse(text: &str, error: &serde_json::Error) -> RequestError {
         Category::Eof | Category::Io => RequestError::Incomplete(told),
         Category::Syntax => RequestError::Syntax(told),
         Category::Data => {
-            if !text.trim_start().starts_with('{') {
-                return RequestError::Shape("expected one JSON object".into());
+            if !is_object(text) {
+                return not_an_object();
             }
             for word in RESERVED {
                 if told.starts_with(&format!("unknown field `{word}`")) {
                     return RequestError::Reserved(word);
                 }
             }
-            RequestError::Shape(told)
+            RequestError::Shape(name_only_typos(told))
         }
     }
+}
+
+/// The complaint about an unknown field, which repeats the field only where it is nearly one of
+/// ours: a file full of secrets has them as keys, too, and a reason is read by other people.
+fn name_only_typos(told: String) -> String {
+    let Some((written, expected)) = told
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.rsplit_once("`, expected "))
+    else {
+        return told;
+    };
+    let is_typo_of = |field: &&str| strsim::osa_distance(written, field) <= field.len() / 3;
+    if FIELDS.iter().any(is_typo_of) {
+        return told;
+    }
+    format!("unknown field, expected {expected}")
 }
 
 #[cfg(test)]
@@ -241,6 +283,9 @@ mod tests {
             (b"{\"recipe\":\"h\xff\"}", "not UTF-8"),
             (b"[]", "expected one JSON object"),
             (b"\"x\"", "expected one JSON object"),
+            // Found by fuzzing: the fields of a request, in an array.
+            (b"[4  ,\"i\"]", "expected one JSON object"),
+            (b"[1, \"h\", {}]", "expected one JSON object"),
             (b"{\"recipe\":\"h\"} x", "trailing"),
             (b"{\"recipe\":\"h\"}\0", "trailing"),
             (b"{}", "missing field `recipe`"),
@@ -271,6 +316,38 @@ mod tests {
                 "{shown} gave {error:?}, not {expected:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_is_repeated_only_as_a_typo_of_ours() {
+        for (key, is_told) in [
+            ("inptu", true),
+            ("Recipe", true),
+            ("timeout_secs", true),
+            ("session-id", true),
+            ("hunter2", false),
+            ("x", false),
+            ("x`, expected one of `y", false),
+            ("a\\nb", false),
+        ] {
+            let text = format!("{{\"recipe\":\"h\",\"{key}\":1}}");
+            let told = Request::parse(text.as_bytes()).unwrap_err().to_string();
+            assert_eq!(told.contains(&format!("`{key}`")), is_told, "{told}");
+            assert!(told.contains("unknown field"), "{told}");
+            assert!(
+                told.contains("expected one of `v`") && told.contains("line 1"),
+                "{told}"
+            );
+            assert!(!told.contains('\n'), "{told}");
+        }
+    }
+
+    // Found by fuzzing: a parser that rounds gave another number each time it was stored.
+    #[test]
+    fn a_timeout_is_stored_to_the_last_digit() {
+        let text = b"{\"recipe\":\"hello\",\"timeout_sec\":123.456789354210678}";
+        let stored = Request::parse(text).unwrap().to_bytes();
+        assert_eq!(Request::parse(&stored).unwrap().to_bytes(), stored);
     }
 
     #[test]

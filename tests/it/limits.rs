@@ -294,3 +294,25 @@ fn a_large_output_stays_a_file_that_the_result_names() {
         2 * MIB
     );
 }
+
+#[test]
+fn a_file_of_secrets_that_others_may_read_is_not_used() {
+    let world = World::new();
+    let script = "#!/bin/sh\necho \"$TOKEN\"\n";
+    world.recipe_folder("vars", "env_file = \"secrets\"", script);
+    let secrets = world.path("recipes/vars/secrets");
+    std::fs::write(&secrets, "TOKEN=hunter2\n").unwrap();
+    let with_mode = |mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&secrets, permissions).unwrap();
+        world.result_of(&world.submit(&["vars"]))
+    };
+    for mode in [0o644, 0o640, 0o604, 0o620] {
+        let result = with_mode(mode);
+        assert_eq!(result["error"]["kind"], "recipe", "{mode:o}: {result}");
+        let told = result["error"]["message"].as_str().unwrap();
+        assert!(told.contains("others may read it"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    assert_eq!(with_mode(0o600)["output"], "hunter2");
+}

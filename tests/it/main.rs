@@ -19,6 +19,8 @@ mod cancel;
 mod clear;
 mod config;
 mod first;
+mod fuzzed;
+mod hazards;
 mod idle;
 mod incoming;
 mod init;

@@ -5,26 +5,26 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
 use crate::support::{Ran, World, names_in};
 
-const OWNER: u32 = 64_001;
-const MEMBER: u32 = 64_002;
-const OTHER_MEMBER: u32 = 64_003;
-const STRANGER: u32 = 64_004;
-const GROUP: u32 = 64_100;
+pub const OWNER: u32 = 64_001;
+pub const MEMBER: u32 = 64_002;
+pub const OTHER_MEMBER: u32 = 64_003;
+pub const STRANGER: u32 = 64_004;
+pub const GROUP: u32 = 64_100;
 
 /// A shared spool of OWNER's, and everybody's view of it.
-struct Shared {
-    world: World,
+pub struct Shared {
+    pub world: World,
 }
 
 impl Shared {
-    fn new() -> Shared {
+    pub fn new() -> Shared {
         let world = World::without_spool();
         // The test's own folder is 0700 of root: everybody must get through to the spool.
         fs::set_permissions(world.root(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -47,12 +47,12 @@ impl Shared {
         shared
     }
 
-    fn spool(&self) -> std::path::PathBuf {
+    pub fn spool(&self) -> std::path::PathBuf {
         self.world.root().join("owner/spool")
     }
 
     /// Anything, as somebody: users but strangers are in the group.
-    fn as_user(&self, uid: u32, program: &str) -> Command {
+    pub fn as_user(&self, uid: u32, program: &str) -> Command {
         let own_group = (uid + 1000).to_string();
         let mut command = self.world.command(&[]);
         let program = if program == "agentspool" {
@@ -68,11 +68,11 @@ impl Shared {
         command
     }
 
-    fn run(&self, uid: u32, arguments: &[&str]) -> Ran {
+    pub fn run(&self, uid: u32, arguments: &[&str]) -> Ran {
         Ran::of(self.as_user(uid, "agentspool").args(arguments))
     }
 
-    fn shell(&self, uid: u32, script: &str) -> Ran {
+    pub fn shell(&self, uid: u32, script: &str) -> Ran {
         Ran::of(
             self.as_user(uid, "sh")
                 .arg("-c")
@@ -81,13 +81,13 @@ impl Shared {
         )
     }
 
-    fn json(&self, uid: u32, arguments: &[&str]) -> Value {
+    pub fn json(&self, uid: u32, arguments: &[&str]) -> Value {
         let mut all = arguments.to_vec();
         all.push("--json");
         self.run(uid, &all).json()
     }
 
-    fn submit(&self, uid: u32, arguments: &[&str]) -> String {
+    pub fn submit(&self, uid: u32, arguments: &[&str]) -> String {
         let mut all = vec!["submit", "--recipe", "echo"];
         all.extend(arguments);
         let object = self.json(uid, &all);
@@ -95,13 +95,79 @@ impl Shared {
         object["task_id"].as_str().unwrap().to_owned()
     }
 
-    fn drain(&self) {
+    pub fn drain(&self) {
         self.run(OWNER, &["watch", "--drain"]).succeeds();
     }
 
-    fn tree(&self) -> String {
+    /// A recipe of the owner's.
+    pub fn recipe(&self, name: &str, script: &str) {
+        let recipe = self.spool().join("recipes").join(name);
+        crate::support::write_executable(&recipe, script);
+        std::os::unix::fs::chown(&recipe, Some(OWNER), Some(GROUP)).unwrap();
+    }
+
+    /// A watcher of the owner's, which says everything into `watch.log` beside the spool.
+    pub fn watcher(&self) -> Watching<'_> {
+        let log = self.world.root().join("watch.log");
+        let file = fs::File::options().create(true).append(true).open(&log);
+        let mut command = self.as_user(OWNER, "agentspool");
+        command
+            .args(["watch"])
+            .stdout(Stdio::null())
+            .stderr(file.unwrap());
+        let child = command.spawn().unwrap();
+        let watching = Watching {
+            shared: self,
+            child,
+            log,
+        };
+        self.world.wait_until("the watcher is seen", || {
+            !names_in(&self.spool().join("watchers")).is_empty()
+        });
+        watching
+    }
+
+    pub fn tree(&self) -> String {
         let listed = Command::new("ls").arg("-lanR").arg(self.spool()).output();
         String::from_utf8_lossy(&listed.unwrap().stdout).into_owned()
+    }
+}
+
+/// A living watcher of the owner's; ended by its pid.
+pub struct Watching<'a> {
+    shared: &'a Shared,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Watching<'_> {
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until a name's task has this output.
+    #[track_caller]
+    pub fn answers(&self, name: &str, output: &str) {
+        let shared = self.shared;
+        shared
+            .world
+            .wait_until(&format!("{name} gives {output:?}"), || {
+                shared.run(OWNER, &["result", name]).stdout == output
+            });
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("{}\n{}", self.log(), self.shared.tree());
+        }
     }
 }
 
@@ -145,7 +211,7 @@ fn the_modes_say_who_may_do_what() {
         ("recipes", 0o2750),
         ("rejected", 0o2750),
         ("trash", 0o2750),
-        ("slots", 0o2750),
+        ("slots", 0o700),
         ("watchers", 0o2750),
     ] {
         let (mode, uid, gid) = mode(&spool.join(folder));

@@ -11,6 +11,7 @@
     reason = "tests"
 )]
 
+pub mod fuzzed;
 pub mod invariants;
 pub mod terminal;
 

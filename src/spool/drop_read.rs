@@ -1,0 +1,152 @@
+//! Looking at a drop: whether it is a request, may yet become one, or never will.
+//!
+//! Not what is done with it (`incoming.rs`). Invariant: looking never blocks, never follows a link,
+//! never opens a device, and no byte of the file gets into a reason.
+
+use std::ffi::OsStr;
+use std::io::Read;
+
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use super::durable::{Dir, IoError, IoResult, absent_is_none};
+use super::layout::Spool;
+use crate::task::{MAX_REQUEST_BYTES, Request, RequestError};
+
+/// What a file was when it was looked at: whether it is still the same, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    device: u64,
+    inode: u64,
+    size: i64,
+    pub(super) modified: (i64, u64),
+}
+
+impl Fingerprint {
+    pub(super) fn of(stat: &Stat) -> Fingerprint {
+        Fingerprint {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+        }
+    }
+}
+
+/// What looking at a drop gave.
+#[derive(Debug)]
+pub enum Pickup {
+    /// A whole, valid request.
+    Ready(Box<Request>, Vec<u8>),
+    /// It may still be being written; refuse it with this reason once it has stood unchanged.
+    NotYet(DropRefusal),
+    /// It can never become a request.
+    Refused(DropRefusal),
+    /// Somebody took it away.
+    Gone,
+}
+
+/// Why a drop is refused, for the person who dropped it.
+#[derive(Clone, Debug)]
+pub struct DropRefusal {
+    /// One line.
+    pub reason: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+pub(super) fn refusal(reason: impl Into<String>, hint: &'static str) -> DropRefusal {
+    DropRefusal {
+        reason: reason.into(),
+        hint,
+    }
+}
+
+impl Spool {
+    /// Opens, checks and parses a drop; never blocks, never follows, never waits.
+    pub(super) fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
+        // Looked at before it is opened: opening a device can have effects of its own.
+        let Some(stat) = folder.stat(file_name)? else {
+            return Ok(Pickup::Gone);
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::RegularFile {
+            return Ok(Pickup::Refused(refusal(
+                format!("it is {} and no regular file", describe_kind(kind)),
+                "copy the file itself into incoming/",
+            )));
+        }
+        let file = match absent_is_none(folder.open_file(file_name)) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(Pickup::Gone),
+            Err(error) if error.errno() == Some(Errno::LOOP) => return Ok(Pickup::Gone),
+            Err(error) if error.is_denied() => {
+                return Ok(Pickup::NotYet(refusal(
+                    "the watcher may not read it",
+                    "give the file a mode that lets the spool's owner read it",
+                )));
+            }
+            Err(error) => return Err(error),
+        };
+        let opened = rustix::fs::fstat(&file)
+            .map_err(|errno| IoError::new("look at", folder.path_of(file_name), errno))?;
+        if Fingerprint::of(&opened).inode != stat.st_ino
+            || FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile
+        {
+            return Ok(Pickup::Gone);
+        }
+        // Maildir-style producers link; but where others may put files into the box, a second name may
+        // be how somebody else's file got there, ours too.
+        let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
+        if opened.st_nlink > 1 && (self.is_group() || !is_ours) {
+            return Ok(Pickup::NotYet(refusal(
+                "it has more than one hard link, and others use this spool or the file is another user's",
+                "copy the file instead of linking it",
+            )));
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_REQUEST_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| IoError::new("read", folder.path_of(file_name), source))?;
+        Ok(match Request::parse(&bytes) {
+            Ok(request) => Pickup::Ready(Box::new(request), bytes),
+            Err(error) => refuse_request(&error),
+        })
+    }
+}
+
+fn refuse_request(error: &RequestError) -> Pickup {
+    let reason = error.to_string();
+    match error {
+        RequestError::Incomplete(_) => Pickup::NotYet(refusal(
+            reason,
+            "write the whole file, best as .NAME.tmp, and then rename it to NAME.json",
+        )),
+        // Not a beginning of anything, but a writer that does not go from front to back may mend it.
+        RequestError::Syntax(_) => Pickup::NotYet(refusal(
+            reason,
+            "check the file with any JSON parser and drop it again",
+        )),
+        RequestError::TooLarge => Pickup::Refused(refusal(
+            reason,
+            "put the data into a file of its own and name its path in the input",
+        )),
+        RequestError::Shape(_) => Pickup::Refused(refusal(
+            reason,
+            "see schema/request.schema.json in the spool's source, or `agentspool help submit`",
+        )),
+        RequestError::Reserved(_) => Pickup::Refused(refusal(reason, "leave the field out")),
+        RequestError::Newer(_) => Pickup::Refused(refusal(reason, "use a newer agentspool")),
+    }
+}
+
+fn describe_kind(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a folder",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "something else",
+    }
+}

@@ -1,0 +1,337 @@
+//! What must hold for any bytes at all: the checks of the fuzz targets, and of the test that replays
+//! their corpus.
+//!
+//! Not a fuzzer (`fuzz/`) and no search for cases. Each function takes whatever bytes it is given and
+//! panics where a promise is broken. Invariant: nothing here needs more than the library's public
+//! doors, so what is shown holds for every program that uses them.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use agentspool::config::Overrides;
+use agentspool::recipe::{Manifest, RecipePath};
+use agentspool::spool::{Admission, DropFile, DropRefusal, Pickup, Reason, Spool, Submission};
+use agentspool::task::{Json, Request, TaskId};
+
+/// Stands in a drop wherever the bytes have an `@`. It is no name of a recipe, which a reason may
+/// repeat, so that it has no right to be seen anywhere.
+const SECRET: &str = "hunter2 of sesame";
+/// What lies beside the spool and is nobody's business.
+const CANARY: &[u8] = b"{\"recipe\": \"hello\", \"input\": \"the canary\"}";
+
+/// A request that is accepted can be stored, and what is stored is read back to the letter. What
+/// ends too early is never accepted.
+pub fn request(bytes: &[u8]) {
+    let Ok(parsed) = Request::parse(bytes) else {
+        return;
+    };
+    let stored = parsed.to_bytes();
+    let again = Request::parse(&stored).expect("what is stored can be read");
+    assert_eq!(again.to_bytes(), stored, "reading changes nothing");
+    assert_eq!(text(&again.input), text(&parsed.input));
+    assert_eq!(text(&again.config), text(&parsed.config));
+    assert_eq!(text(&again.metadata), text(&parsed.metadata));
+    let whole = bytes.trim_ascii_end();
+    for end in (0..whole.len()).step_by(whole.len() / 64 + 1) {
+        assert!(Request::parse(&whole[..end]).is_err(), "half of it: {end}");
+    }
+}
+
+fn text(json: &Option<Json>) -> Option<&str> {
+    json.as_ref().map(Json::text)
+}
+
+/// A manifest that is accepted has a command, and no text makes the reader panic.
+pub fn manifest(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match Manifest::parse(&text) {
+        Ok(manifest) => assert!(!manifest.command[0].is_empty()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A private spool with one recipe, and a folder beside it that nobody may touch.
+pub struct DropBox {
+    world: tempfile::TempDir,
+    spool: Spool,
+}
+
+/// What is put into the box, told by the first bytes: what kind of thing, and its name.
+struct Case {
+    kind: u8,
+    file_name: Vec<u8>,
+    content: Vec<u8>,
+}
+
+impl Case {
+    const SYMLINK: u8 = 1;
+    const HARD_LINK: u8 = 2;
+    const FOLDER: u8 = 3;
+    /// A regular file that another one replaces after it was looked at.
+    const REPLACED: u8 = 4;
+
+    fn of(data: &[u8]) -> Option<Case> {
+        let (&kind, data) = data.split_first()?;
+        let (&length, data) = data.split_first()?;
+        let (name, content) = data.split_at_checked(length.into())?;
+        let is_plain = !name.is_empty() && !name.iter().any(|b| b"/\0".contains(b));
+        if !is_plain || name == b"." || name == b".." {
+            return None;
+        }
+        let mut filled = Vec::new();
+        for byte in content {
+            match byte {
+                b'@' => filled.extend(SECRET.as_bytes()),
+                byte => filled.push(*byte),
+            }
+        }
+        Some(Case {
+            kind,
+            file_name: name.to_owned(),
+            content: filled,
+        })
+    }
+
+    fn is_regular(&self) -> bool {
+        !matches!(self.kind, Case::SYMLINK | Case::HARD_LINK | Case::FOLDER)
+    }
+}
+
+impl DropBox {
+    /// Makes one in the folder for temporary files.
+    pub fn new() -> DropBox {
+        let world = tempfile::tempdir().unwrap();
+        let outside = world.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("canary.json"), CANARY).unwrap();
+        let mut overrides = Overrides::default();
+        overrides
+            .flags
+            .insert("durability".into(), "process".into());
+        let spool = Spool::init(&world.path().join("spool"), None, overrides).unwrap();
+        let hello = spool.recipes_path().join("hello");
+        fs::write(&hello, "#!/bin/sh\n").unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&hello, executable).unwrap();
+        DropBox { world, spool }
+    }
+
+    /// Drops what the bytes describe, and sees that it becomes a task with the same input, or lies
+    /// in `rejected/` with a reason, or stays, and that nobody learns or loses anything by it.
+    pub fn take(&self, data: &[u8]) {
+        let Some(case) = Case::of(data) else {
+            return;
+        };
+        if !self.plant(&case) {
+            return;
+        }
+        let drops = self.spool.drops(9).unwrap();
+        match drops.as_slice() {
+            [] => assert_eq!(self.names("incoming"), [case.file_name.clone()]),
+            [drop] => self.decide(&case, drop),
+            more => panic!("one drop, and {} are seen", more.len()),
+        }
+        self.see_that_nothing_else_changed();
+        self.empty();
+    }
+
+    /// `false` where the file system takes no such name.
+    fn plant(&self, case: &Case) -> bool {
+        let place = self.place(&case.file_name);
+        let canary = self.world.path().join("outside/canary.json");
+        let planted = match case.kind {
+            Case::SYMLINK => std::os::unix::fs::symlink(canary, place),
+            Case::HARD_LINK => fs::hard_link(canary, place),
+            Case::FOLDER => fs::create_dir(place),
+            _ => fs::write(place, &case.content),
+        };
+        planted.is_ok()
+    }
+
+    fn place(&self, file_name: &[u8]) -> PathBuf {
+        let name = std::ffi::OsStr::from_bytes(file_name);
+        self.spool.path().join("incoming").join(name)
+    }
+
+    fn decide(&self, case: &Case, drop: &DropFile) {
+        see_no_secret(&drop.label());
+        match self.spool.look_at(drop).unwrap() {
+            Pickup::Gone => panic!("nobody took it"),
+            Pickup::Ready(request, bytes) => self.admit(case, drop, *request, &bytes),
+            Pickup::NotYet(why) | Pickup::Refused(why) => self.reject(case, drop, why),
+        }
+    }
+
+    fn admit(&self, case: &Case, drop: &DropFile, request: Request, bytes: &[u8]) {
+        match case.kind {
+            Case::HARD_LINK => assert_eq!(bytes, CANARY),
+            _ => assert_eq!(bytes, case.content),
+        }
+        // As the watcher does before it takes anything.
+        let path = RecipePath::new(self.spool.recipes_path(), &[]);
+        if let Err(error) = path.find(&request.recipe) {
+            let reason = error.to_string();
+            return self.reject(case, drop, DropRefusal { reason, hint: "-" });
+        }
+        if case.kind == Case::REPLACED {
+            let other = self.place(b".other");
+            fs::write(&other, b"{\"recipe\": \"hello\", \"input\": \"later\"}").unwrap();
+            fs::rename(other, self.place(&case.file_name)).unwrap();
+        }
+        match self.spool.admit(drop, request.clone(), bytes).unwrap() {
+            Admission::Task(id) => self.see_the_task(id, &request),
+            Admission::Rejected(why) => self.see_the_refusal(case, &why),
+            Admission::Changed => {
+                assert_eq!(case.kind, Case::REPLACED);
+                assert_eq!(self.names("incoming"), [case.file_name.clone()]);
+            }
+            Admission::Gone => panic!("nobody took it"),
+        }
+    }
+
+    fn reject(&self, case: &Case, drop: &DropFile, why: DropRefusal) {
+        match self.spool.reject(drop, why).unwrap() {
+            Admission::Rejected(why) => self.see_the_refusal(case, &why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn see_the_task(&self, id: TaskId, asked: &Request) {
+        assert!(self.names("incoming").is_empty());
+        let task = self.spool.task(id).unwrap().expect("the task stands");
+        let stored = task.request().expect("the stored request can be read");
+        assert_eq!(stored.recipe, asked.recipe);
+        if asked.input.is_some() {
+            assert_eq!(text(&stored.input), text(&asked.input));
+        }
+        assert_eq!(text(&stored.config), text(&asked.config));
+        assert_eq!(text(&stored.metadata), text(&asked.metadata));
+        assert!(stored.name.is_some() || stored.label.is_some());
+        let view = self.spool.glance(id).unwrap();
+        assert!(view.is_some(), "and can be shown");
+    }
+
+    fn see_the_refusal(&self, case: &Case, why: &DropRefusal) {
+        assert!(self.names("incoming").is_empty());
+        see_no_secret(&why.reason);
+        let rejected = self.spool.path().join("rejected");
+        let names = self.names("rejected");
+        assert_eq!(names.len(), 2, "the drop and its reason");
+        for name in names {
+            let path = rejected.join(std::ffi::OsStr::from_bytes(&name));
+            if name.ends_with(b".reason.json") {
+                let told = fs::read_to_string(path).unwrap();
+                see_no_secret(&told);
+                let reason: Reason = serde_json::from_str(&told).unwrap();
+                assert!(!reason.reason.is_empty() && !reason.reason.contains('\n'));
+            } else if case.is_regular() && case.kind != Case::REPLACED {
+                assert_eq!(fs::read(path).unwrap(), case.content, "nothing is lost");
+            }
+        }
+    }
+
+    fn see_that_nothing_else_changed(&self) {
+        assert_eq!(
+            names_of(self.world.path()),
+            [b"outside".to_vec(), b"spool".to_vec()]
+        );
+        let outside = self.world.path().join("outside");
+        assert_eq!(names_of(&outside), [b"canary.json".to_vec()]);
+        assert_eq!(fs::read(outside.join("canary.json")).unwrap(), CANARY);
+        assert!(self.names("staging").is_empty());
+        assert_eq!(self.names("recipes"), [b"hello".to_vec()]);
+    }
+
+    fn names(&self, folder: &str) -> Vec<Vec<u8>> {
+        names_of(&self.spool.path().join(folder))
+    }
+
+    fn empty(&self) {
+        for folder in ["incoming", "tasks", "names", "open", "sessions", "rejected"] {
+            for entry in fs::read_dir(self.spool.path().join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() && !path.is_symlink() {
+                    fs::remove_dir_all(path).unwrap();
+                } else {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+        }
+    }
+}
+
+fn see_no_secret(told: &str) {
+    assert!(!told.contains(SECRET), "repeats what the drop held: {told}");
+}
+
+fn names_of(folder: &Path) -> Vec<Vec<u8>> {
+    let mut names: Vec<Vec<u8>> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().as_bytes().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// One task of a spool, whose files are replaced by whatever bytes there are.
+pub struct DamagedTask {
+    drop_box: DropBox,
+    id: TaskId,
+}
+
+impl DamagedTask {
+    const FILES: [&str; 6] = [
+        "request.json",
+        "status.json",
+        "result.json",
+        "env.json",
+        "attempts/1/run.json",
+        "attempts/1/progress",
+    ];
+
+    /// Makes a spool with a task that has an attempt.
+    pub fn new() -> DamagedTask {
+        let drop_box = DropBox::new();
+        let id = drop_box.spool.new_id();
+        let submission = Submission {
+            id,
+            request: Request::new("hello".parse().unwrap()),
+            environment: serde_json::Map::new(),
+        };
+        drop_box.spool.submit(vec![submission]).unwrap();
+        fs::create_dir(Self::folder(&drop_box, id).join("attempts/1")).unwrap();
+        DamagedTask { drop_box, id }
+    }
+
+    fn folder(drop_box: &DropBox, id: TaskId) -> PathBuf {
+        drop_box.spool.path().join("tasks").join(id.to_string())
+    }
+
+    /// The first byte says which file the others replace; every reader then has its look, and none
+    /// of them changes the file.
+    pub fn read(&self, data: &[u8]) {
+        let Some((&which, bytes)) = data.split_first() else {
+            return;
+        };
+        let name = Self::FILES[usize::from(which) % Self::FILES.len()];
+        let path = Self::folder(&self.drop_box, self.id).join(name);
+        let before = fs::read(&path).ok();
+        fs::write(&path, bytes).unwrap();
+        let spool = &self.drop_box.spool;
+        spool.glance(self.id).unwrap().expect("it can be shown");
+        let task = spool.task(self.id).unwrap().expect("it stands");
+        task.view().unwrap();
+        let _ = (task.request(), task.result(), task.environment());
+        let attempt = task.attempt(1).unwrap().expect("it stands");
+        attempt.run();
+        let mut offset = 0;
+        attempt.progress_lines(&mut offset);
+        assert!(offset <= bytes.len() as u64);
+        assert_eq!(fs::read(&path).unwrap(), bytes, "a reader writes nothing");
+        match before {
+            Some(before) => fs::write(&path, before).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+    }
+}
