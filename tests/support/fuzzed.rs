@@ -128,7 +128,10 @@ impl DropBox {
         }
         let drops = self.spool.drops(9).unwrap();
         match drops.as_slice() {
-            [] => assert_eq!(self.names("incoming"), [case.file_name.clone()]),
+            [] => assert_eq!(
+                self.names("incoming"),
+                std::slice::from_ref(&case.file_name)
+            ),
             [drop] => self.decide(&case, drop),
             more => panic!("one drop, and {} are seen", more.len()),
         }
@@ -184,7 +187,10 @@ impl DropBox {
             Admission::Rejected(why) => self.see_the_refusal(case, &why),
             Admission::Changed => {
                 assert_eq!(case.kind, Case::REPLACED);
-                assert_eq!(self.names("incoming"), [case.file_name.clone()]);
+                assert_eq!(
+                    self.names("incoming"),
+                    std::slice::from_ref(&case.file_name)
+                );
             }
             Admission::Gone => panic!("nobody took it"),
         }
