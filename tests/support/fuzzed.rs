@@ -172,32 +172,39 @@ impl DropBox {
             _ => assert_eq!(bytes, case.content),
         }
         // As the watcher does before it takes anything.
-        let path = RecipePath::new(self.spool.recipes_path(), &[]);
-        if let Err(error) = path.find(&request.recipe) {
-            let reason = error.to_string();
-            return self.reject(case, drop, DropRefusal { reason, hint: "-" });
+        if let Err(why) = self.check_recipe(&request) {
+            return self.reject(case, drop, why);
         }
+        let mut asked = request.clone();
         if case.kind == Case::REPLACED {
+            // It has the name now, so it is the one that becomes the task.
+            let later = b"{\"recipe\": \"hello\", \"input\": \"later\"}";
             let other = self.place(b".other");
-            fs::write(&other, b"{\"recipe\": \"hello\", \"input\": \"later\"}").unwrap();
+            fs::write(&other, later).unwrap();
             fs::rename(other, self.place(&case.file_name)).unwrap();
+            asked = Request::parse(later).unwrap();
         }
-        match self.spool.admit(drop, request.clone(), bytes).unwrap() {
-            Admission::Task(id) => self.see_the_task(id, &request),
+        let check = |request: &Request| self.check_recipe(request);
+        let admitted = self.spool.admit(drop, request.clone(), bytes, &check);
+        match admitted.unwrap() {
+            Admission::Task(id) => self.see_the_task(id, &asked),
             Admission::Rejected(why) => self.see_the_refusal(case, &why),
-            Admission::Changed => {
-                assert_eq!(case.kind, Case::REPLACED);
-                assert_eq!(
-                    self.names("incoming"),
-                    std::slice::from_ref(&case.file_name)
-                );
-            }
-            Admission::Gone => panic!("nobody took it"),
+            other => panic!("a whole request is taken or refused: {other:?}"),
         }
     }
 
+    fn check_recipe(&self, request: &Request) -> Result<(), DropRefusal> {
+        let path = RecipePath::new(self.spool.recipes_path(), &[]);
+        let found = path.find(&request.recipe);
+        found.map(|_| ()).map_err(|error| DropRefusal {
+            reason: error.to_string(),
+            hint: "-",
+        })
+    }
+
     fn reject(&self, case: &Case, drop: &DropFile, why: DropRefusal) {
-        match self.spool.reject(drop, why).unwrap() {
+        let check = |request: &Request| self.check_recipe(request);
+        match self.spool.reject(drop, why, &check).unwrap() {
             Admission::Rejected(why) => self.see_the_refusal(case, &why),
             other => panic!("{other:?}"),
         }
