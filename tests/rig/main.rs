@@ -15,6 +15,7 @@ mod support;
 
 mod cut;
 mod disk;
+mod errno;
 mod group;
 mod kill;
 mod mount;
@@ -25,3 +26,4 @@ mod scale;
 mod stages;
 mod syncs;
 mod witness;
+mod traced;
