@@ -45,6 +45,15 @@ pub struct Wake {
     tasks: PathBuf,
 }
 
+/// notify does not notice when the thread it needs cannot be started, and panics at its first watch;
+/// so whether there is room for one is tried first.
+fn room_for_a_thread() -> notify::Result<()> {
+    let tried = std::thread::Builder::new().spawn(|| {});
+    // It does nothing, so joining it says nothing.
+    let _ = tried.map_err(notify::Error::io)?.join();
+    Ok(())
+}
+
 impl Wake {
     /// Listens to the folders a watcher cares for. Call it *before* the first scan: what happens
     /// after this is noticed, what happened before is scanned.
@@ -79,7 +88,8 @@ impl Wake {
                 let _ = rustix::io::write(&*bell, &1u64.to_ne_bytes());
             }
         };
-        let armed = notify::recommended_watcher(handler).and_then(|mut watcher| {
+        let armed = room_for_a_thread().and_then(|()| {
+            let mut watcher = notify::recommended_watcher(handler)?;
             for folder in folders {
                 watcher.watch(&spool.path().join(folder), RecursiveMode::NonRecursive)?;
             }
