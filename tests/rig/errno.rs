@@ -215,7 +215,10 @@ impl Failure {
 fn failures(points: &[Point]) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (call, errnos) in ERRORS {
-        let here: Vec<&Point> = points.iter().filter(|point| point.call == call).collect();
+        let mut here: Vec<&Point> = points.iter().filter(|point| point.call == call).collect();
+        // The second thread is notify's own, which takes it for certain that there will be one;
+        // that there is room for it was tried just before.
+        here.retain(|point| (&*point.call, point.n) != ("clone3", 2));
         for (i, errno) in errnos.iter().enumerate() {
             // One place for each pair, another one for the next: together they meet most.
             let one = here.get(here.len() * (i + 1) / (errnos.len() + 1));
@@ -252,6 +255,7 @@ fn try_failure(template: &World, victim: &Victim, scenario: &Scenario, failure: 
         acknowledged: &acknowledged,
         is_drained: true,
         most_attempts: 1,
+        status_may_lag: true,
     };
     invariants::check(&world, known);
     (scenario.in_the_end)(&world);
@@ -261,7 +265,10 @@ fn try_failure(template: &World, victim: &Victim, scenario: &Scenario, failure: 
 fn fail_everywhere(scenario: &Scenario) {
     let template = world();
     let victim = (scenario.prepare)(&template);
-    let calls: Vec<&str> = ERRORS.iter().map(|(call, _)| *call).collect();
+    let mut calls: Vec<&str> = ERRORS.iter().map(|(call, _)| *call).collect();
+    // Whoever listens writes to an eventfd, to which the kernel never says no, and notify counts on
+    // that; what else these two write is written by `submit` and `runner` as well.
+    calls.retain(|call| *call != "write" || !["admit", "cancel"].contains(&scenario.name));
     let world = crate::kill::copy(template.root());
     let points = victim.points(&world, &calls, traced::is_in_the_spool);
     let mut failures = failures(&points);
@@ -417,7 +424,6 @@ fn a_watcher_rests_while_its_disk_refuses_and_goes_on_afterwards() {
     let calls = [
         "openat",
         "mkdirat",
-        "write",
         "fsync",
         "flock",
         "renameat",

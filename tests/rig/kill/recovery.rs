@@ -4,7 +4,7 @@
 //! in front of each of its own changes, and a second one must find nothing that it cannot mend.
 
 use super::scenarios::ALL;
-use super::{Campaign, Scenario, recover_and_check, report, was_killed};
+use super::{Campaign, Scenario, recover_and_check, report, some, was_killed};
 use crate::scale;
 use crate::support::{World, names_in};
 use crate::traced::{self, CHANGING, Point, Victim};
@@ -50,14 +50,6 @@ impl SecondPoint<'_> {
             self.campaign.scenario.name, self.first, self.recoverer.0, self.second
         )
     }
-}
-
-/// So many of them, evenly spread.
-fn some<T: Clone>(all: &[T], wanted: usize) -> Vec<T> {
-    let wanted = wanted.min(all.len());
-    (0..wanted)
-        .map(|i| all[(2 * i + 1) * all.len() / (2 * wanted)].clone())
-        .collect()
 }
 
 /// The points of every recovery after one crash.
