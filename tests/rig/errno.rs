@@ -224,11 +224,16 @@ fn failures(points: &[Point]) -> Vec<Failure> {
             let one = here.get(here.len() * (i + 1) / (errnos.len() + 1));
             let places = scale::pick(one.into_iter().collect(), here.iter().collect::<Vec<_>>());
             for point in places {
-                for lasts in scale::pick(&[false][..], &[false, true]) {
+                // Interrupted, or another one's lock, without end is nothing that passes by an error.
+                let can_last = scale::is_full() && *errno != "EINTR" && call != "flock";
+                for lasts in [false, true] {
+                    if lasts && !can_last {
+                        continue;
+                    }
                     failures.push(Failure {
                         point: (*point).clone(),
                         errno,
-                        lasts: *lasts,
+                        lasts,
                     });
                 }
             }

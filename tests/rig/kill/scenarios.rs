@@ -125,8 +125,9 @@ const REFUSAL: Scenario = Scenario {
 const WATCHER_AND_RUNNERS: Scenario = Scenario {
     name: "watcher with its runners and recipes",
     prepare: |world| {
-        world.submit(&["echo", "--session-id", "s"]);
-        world.submit(&["big", "--session-id", "s"]);
+        for _ in 0..2 {
+            world.submit(&["echo", "--session-id", "s"]);
+        }
         world.drop_in("dropped.json", r#"{"recipe": "echo", "session_id": "s"}"#);
         Victim::of(&["watch", "--drain"]).with_children()
     },
