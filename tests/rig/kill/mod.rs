@@ -171,9 +171,10 @@ fn report(figure: &str, name: &str, tried: Vec<(bool, Option<String>)>, points: 
     scale::figure(&format!("{figure}: {name}"), killed);
     scale::figure(&format!("violations: {figure}: {name}"), violations.len());
     assert!(violations.is_empty(), "{}", violations.join("\n\n"));
-    // Which calls a run makes is not the same every time, but nearly.
+    // Which calls a run makes is not the same every time, and least of all with its children, but
+    // nearly.
     assert!(
-        killed * 10 >= points * 8,
+        killed * 2 >= points,
         "only {killed} of {points} were killed"
     );
 }
