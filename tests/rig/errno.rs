@@ -444,6 +444,8 @@ fn a_watcher_rests_while_its_disk_refuses_and_goes_on_afterwards() {
     ];
     hold_for_a_while("watcher", &lasting(&calls), |world, call, errno| {
         let pid = world.start_watcher();
+        // One that cannot even begin says so and leaves; this one has begun.
+        world.wait_until("it has begun", || begun(world));
         let failing = Failing::begin(world, pid, call, errno);
         world.drop_in("dropped.json", r#"{"recipe": "say"}"#);
         let submitted = world.submit(&["say"]);
@@ -517,6 +519,12 @@ fn a_runner_keeps_its_result_while_the_disk_refuses() {
         no_panic_in(&world.root().join("runner.log"));
         assert!(names_in(&world.path("staging")).is_empty());
     });
+}
+
+/// Whether the watcher says that it watches.
+fn begun(world: &World) -> bool {
+    let log = std::fs::read_to_string(world.root().join("watch.log"));
+    log.is_ok_and(|log| log.contains("watching"))
 }
 
 /// A zombie has come to rest for ever.

@@ -25,5 +25,5 @@ mod power;
 mod scale;
 mod stages;
 mod syncs;
-mod witness;
 mod traced;
+mod witness;
