@@ -80,6 +80,12 @@ pub(super) fn tell(
     task: &TaskDir,
     message: Option<&str>,
 ) -> Result<(), CliError> {
+    // Whatever cannot be said now, it must not look as if there were no task.
+    tell_all(context, task, message)
+        .map_err(|error| error.hint(format!("the task {} was accepted", task.id())))
+}
+
+fn tell_all(context: &Context, task: &TaskDir, message: Option<&str>) -> Result<(), CliError> {
     let out = &context.out;
     let request = task.request()?;
     if out.is_json() {

@@ -103,7 +103,7 @@ pub(super) fn spawn(
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);
     // Not reaped yet, so the number is its own.
-    let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+    let handle = handle_of(pid);
     let key = proc::entry(pid.as_raw_nonzero().get()).map_or(
         ProcessKey {
             pid: pid.as_raw_nonzero().get(),
@@ -111,14 +111,20 @@ pub(super) fn spawn(
         },
         |entry| entry.key,
     );
-    match handle {
-        Ok(handle) => Ok(Leader { pid, handle, key }),
-        Err(errno) => {
-            // Without a handle nobody could watch over it: take it back.
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-            let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
-            Err(errno.into())
+    Ok(Leader { pid, handle, key })
+}
+
+/// The handle by which the process is watched over. It runs already, so there is no way back: an
+/// attempt that is dropped now would start it a second time. What is missing is waited for.
+fn handle_of(pid: Pid) -> OwnedFd {
+    let mut pause = PAUSE.0;
+    loop {
+        match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            Ok(handle) => return handle,
+            Err(errno) => tracing::warn!(pid = %pid, "no handle of the recipe's process: {errno}"),
         }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE.1);
     }
 }
 

@@ -481,8 +481,8 @@ impl<'a> Runner<'a> {
             }
         };
         let output = attempt.output().unwrap_or_else(|error| {
-            tracing::warn!(task = %run.task_id, "{error}");
-            crate::spool::Output::default()
+            tracing::warn!(task = %run.task_id, "the output stays a file: {error}");
+            attempt.unread_output()
         });
         let size = |file: &std::fs::File| file.metadata().ok().map(|metadata| metadata.len());
         let id = run.task_id;

@@ -9,7 +9,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, FileType, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -369,14 +369,13 @@ impl Attempt {
     /// What the recipe gave: its result file if it wrote one, else what it printed. What a result
     /// will name as a file is made durable here.
     pub fn output(&self) -> IoResult<Output> {
-        let name = match self.dir.stat(OUTPUT)? {
-            Some(stat) if stat.st_size > 0 || !self.printed_anything()? => OUTPUT,
-            _ => STDOUT,
-        };
+        let name = self.output_name()?;
         // A recipe may have made its result file anything at all; only a regular file is read.
-        let Ok(mut file) = self.dir.open_file(name) else {
+        let is_file = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !self.dir.stat(name)?.is_some_and(is_file) {
             return Ok(Output::default());
-        };
+        }
+        let mut file = self.dir.open_file(name)?;
         let failed = |source| IoError::new("read", self.dir.path_of(name), source);
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
@@ -396,6 +395,21 @@ impl Attempt {
         Ok(Output {
             value: as_value(&bytes),
             file: None,
+        })
+    }
+
+    /// What stands for an output that cannot be read now: its file, so that nobody takes it for
+    /// none. Best effort: what cannot be opened cannot be synced either.
+    pub fn unread_output(&self) -> Output {
+        let name = self.output_name().unwrap_or(STDOUT);
+        let file = Some(path_in_task(self.number, name));
+        Output { value: None, file }
+    }
+
+    fn output_name(&self) -> IoResult<&'static str> {
+        Ok(match self.dir.stat(OUTPUT)? {
+            Some(stat) if stat.st_size > 0 || !self.printed_anything()? => OUTPUT,
+            _ => STDOUT,
         })
     }
 

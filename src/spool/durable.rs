@@ -133,6 +133,12 @@ impl Dir {
         self
     }
 
+    /// The same directory under the path it was moved to.
+    pub fn moved_to(mut self, path: PathBuf) -> Dir {
+        self.path = path;
+        self
+    }
+
     /// How things in it are made.
     pub fn making(&self) -> Making {
         self.making

@@ -134,8 +134,9 @@ impl Spool {
         });
         match placed {
             Ok((lock, dir)) => {
-                // The same folder, but known by its final path from here on.
-                let dir = tasks.open_dir(&folder)?.with_making(dir.making());
+                // The same folder, but known by its final path from here on. Not opened anew: that
+                // could fail, and the task stands.
+                let dir = dir.moved_to(tasks.path_of(&folder));
                 Ok(Published {
                     task: TaskDir { id, dir },
                     _lock: lock,

@@ -55,6 +55,15 @@ fn inode_of(path: &Path) -> Option<Inode> {
     Some((stat.st_dev, stat.st_ino))
 }
 
+/// notify does not notice when the thread it needs cannot be started, and panics at its first watch;
+/// so whether there is room for one is tried first.
+fn room_for_a_thread() -> notify::Result<()> {
+    let tried = std::thread::Builder::new().spawn(|| {});
+    // It does nothing, so joining it says nothing.
+    let _ = tried.map_err(notify::Error::io)?.join();
+    Ok(())
+}
+
 impl Wake {
     /// Listens to the folders a watcher cares for. Call it *before* the first scan: what happens
     /// after this is noticed, what happened before is scanned.
@@ -95,7 +104,8 @@ impl Wake {
                 let _ = rustix::io::write(&*bell, &1u64.to_ne_bytes());
             }
         };
-        let armed = notify::recommended_watcher(handler).and_then(|mut watcher| {
+        let armed = room_for_a_thread().and_then(|()| {
+            let mut watcher = notify::recommended_watcher(handler)?;
             for (folder, _) in &wake.folders {
                 watcher.watch(folder, RecursiveMode::NonRecursive)?;
             }

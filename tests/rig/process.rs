@@ -16,10 +16,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
-use crate::kill::under_strace;
 use crate::scale::{self, figure};
 use crate::support::processes::is_alive;
 use crate::support::{Task, World, all_pids};
+use crate::traced::under_strace;
 
 /// The least there can be, so that little output is too much.
 const LOG_CAP: u64 = 1 << 20;

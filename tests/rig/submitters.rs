@@ -12,9 +12,9 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::chance::Chance;
 use crate::herd::Herd;
-use crate::kill::under_strace;
 use crate::scale::{self, figure};
 use crate::support::{World, names_in};
+use crate::traced::under_strace;
 
 /// How a request comes into the spool. All but the first are a line of shell, with the finished
 /// file as `$1`, where it is to be as `$2`, a place beside that as `$3`, and another file system as

@@ -4,10 +4,10 @@
 //! program nothing, so that both cannot be wrong in the same way.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use agentspool::task::{Request, TaskId};
+use agentspool::task::{Request, TaskId, session_of};
 use serde_json::Value;
 
 use super::{Task, World, names_in, read_json};
@@ -52,6 +52,8 @@ pub struct Known<'a> {
     pub is_drained: bool,
     /// How often a task may have been begun; 0 stands for once.
     pub most_attempts: usize,
+    /// Whether a status file may lag behind its result: the disk refused it when it was due.
+    pub status_may_lag: bool,
 }
 
 /// Checks everything that holds at any moment at which none of our processes lives.
@@ -106,7 +108,11 @@ fn check_task(world: &World, task: &Task, known: Known<'_>) {
     let hint = world.path("open").join(id);
     if task.has_result() {
         check_result(world, task, attempts);
+        if known.is_drained {
+            check_settled(world, task, known);
+        }
     } else {
+        check_queued(world, task);
         // A hint too many costs time, one too few costs the task.
         assert!(
             hint.exists(),
@@ -135,16 +141,100 @@ fn check_result(world: &World, task: &Task, attempts: usize) {
     assert_eq!(result["ok"], status == "completed", "{}", told());
     let attempt = result["attempt"].as_u64().unwrap();
     assert!(attempt <= attempts as u64, "{}", told());
-    // I7: what a result names is there.
+    // I7: what a result names is there, and the output is in one place or the other.
     if let Some(file) = result["output_file"].as_str() {
         assert!(task.path.join(file).is_file(), "{}", told());
+        assert!(result["output"].is_null(), "{}", told());
+    }
+    // Who ran it is known wherever something ran.
+    if status == "completed" {
+        assert_eq!(attempt, attempts as u64, "{}", told());
+        assert_eq!(result["exit_code"], 0, "{}", told());
+    } else if status == "failed" {
+        assert!(result["error"]["kind"].is_string(), "{}", told());
     }
 }
 
-/// After a sweep nothing half-made is left; what only goes by age is made old first.
+/// What follows a result once everybody had a chance: the status agrees, no hint and no variable is
+/// left.
+#[track_caller]
+fn check_settled(world: &World, task: &Task, known: Known<'_>) {
+    let result = task.result();
+    // What people are told agrees even where the file does not.
+    let status = if known.status_may_lag {
+        world.json(&["status", &task.id])
+    } else {
+        task.status()
+    };
+    for key in ["status", "attempt", "error"] {
+        assert_eq!(status[key], result[key], "{key}\n{}", world.describe());
+    }
+    for left in [
+        task.path.join("env.json"),
+        world.path("open").join(&task.id),
+        queue_hint(world, task),
+    ] {
+        assert!(!left.exists(), "{} is left", left.display());
+    }
+}
+
+/// An open task of a session that was named stands in the session's queue.
+#[track_caller]
+fn check_queued(world: &World, task: &Task) {
+    let session = task.request()["session_id"].as_str().map(str::to_owned);
+    let made = task.id.parse().map(session_of).unwrap();
+    if session.is_some_and(|session| session != made.as_str()) {
+        let hint = queue_hint(world, task);
+        assert!(
+            hint.exists(),
+            "{} is missing\n{}",
+            hint.display(),
+            world.describe()
+        );
+    }
+}
+
+fn queue_hint(world: &World, task: &Task) -> PathBuf {
+    let request = task.request();
+    let session = request["session_id"].as_str().unwrap_or("-");
+    world
+        .path("sessions")
+        .join(session)
+        .join("queue")
+        .join(&task.id)
+}
+
+/// No command says `running` of a task that nobody holds and no attempt of which was begun.
+#[track_caller]
+pub fn says_no_false_running(world: &World) {
+    let listed = world.json(&["list"]);
+    for row in listed["tasks"].as_array().unwrap() {
+        if row["status"] != "running" {
+            continue;
+        }
+        let task = world.task(row["task_id"].as_str().unwrap());
+        // It may have ended since it was listed.
+        let is_true = is_held(&task) || task.has_result();
+        assert!(
+            is_true && task.attempts() > 0,
+            "{row} is not true\n{}",
+            world.describe()
+        );
+    }
+}
+
+/// Whether a living process holds the task, asked of the kernel.
+pub fn is_held(task: &Task) -> bool {
+    use rustix::fs::{FlockOperation, flock};
+    std::fs::File::open(task.path.join("lock"))
+        .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+/// After a sweep nothing half-made is left; what only goes by age is made old first. A sweep must
+/// have recorded the clocks before.
 #[track_caller]
 pub fn sweeps_clean(world: &World) {
-    world.run(&["sweep"]).succeeds();
+    assert!(world.path("sweep.json").exists());
     for folder in ["staging", "names", "open", "rejected"] {
         for name in names_in(&world.path(folder)) {
             make_old(&world.path(folder).join(name));

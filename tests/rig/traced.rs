@@ -1,0 +1,234 @@
+//! The real program under strace: which calls it makes, and one run in which one of them is killed
+//! or fails.
+//!
+//! Not what is tested by that (`kill/`, `errno.rs`). strace injects in front of the call, so the
+//! call itself is not executed. Every run has a limit far beyond what a loaded machine needs:
+//! a program that hangs is a failure and not a test that never ends.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::support::{Ran, World};
+
+/// What changes files, locks or processes. A name that this machine's kernel does not have is
+/// ignored by strace because of its `?`.
+pub const CHANGING: [&str; 36] = [
+    "openat",
+    "mkdirat",
+    "mkdir",
+    "write",
+    "pwrite64",
+    "ftruncate",
+    "fallocate",
+    "fsync",
+    "fdatasync",
+    "flock",
+    "rename",
+    "renameat",
+    "renameat2",
+    "symlink",
+    "symlinkat",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "chown",
+    "fchown",
+    "fchownat",
+    "utimensat",
+    "clone",
+    "clone3",
+    "vfork",
+    "setsid",
+    "kill",
+    "pidfd_send_signal",
+    "wait4",
+    "waitid",
+    "inotify_add_watch",
+];
+
+/// The longest a victim may take, in seconds: as long as any wait of these tests.
+const LIMIT: &str = "60";
+/// What `timeout` ends with when the limit was reached.
+const LIMIT_REACHED: i32 = 124;
+
+/// A run of the program: its arguments, and what it reads.
+#[derive(Clone, Debug, Default)]
+pub struct Victim {
+    pub arguments: Vec<String>,
+    pub stdin: String,
+    /// Whether the processes it starts are traced as well; each counts its calls for itself.
+    pub with_children: bool,
+}
+
+/// One boundary: in front of the n-th call of this name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Point {
+    pub call: String,
+    pub n: usize,
+}
+
+/// The program under strace with these options, for a test that starts it and goes on. Not `-f`:
+/// the recipe and other helpers are not the victim.
+pub fn under_strace(world: &World, arguments: &[&str], options: &[String]) -> Command {
+    let sealed = world.command(arguments);
+    let mut command = Command::new("strace");
+    command.args(["-qq"]).args(options).arg("--");
+    command.arg(sealed.get_program()).args(sealed.get_args());
+    let set = sealed
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    command
+        .env_clear()
+        .envs(set)
+        .current_dir(world.root())
+        .stdin(Stdio::null());
+    command
+}
+
+impl Victim {
+    pub fn of(arguments: &[&str]) -> Victim {
+        Victim {
+            arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+            ..Victim::default()
+        }
+    }
+
+    pub fn reading(mut self, stdin: impl Into<String>) -> Victim {
+        self.stdin = stdin.into();
+        self
+    }
+
+    pub fn with_children(mut self) -> Victim {
+        self.with_children = true;
+        self
+    }
+
+    /// Runs it once with these expressions for strace's `-e`.
+    #[track_caller]
+    pub fn run(&self, world: &World, log: Option<&PathBuf>, expressions: &[String]) -> Ran {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let sealed = world.command(&arguments);
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", LIMIT, "strace", "-qq"]);
+        if self.with_children {
+            command.arg("-f");
+        }
+        let nowhere = PathBuf::from("/dev/null");
+        command.arg("-o").arg(log.unwrap_or(&nowhere));
+        for expression in expressions {
+            command.args(["-e", expression]);
+        }
+        command.arg("--").arg(sealed.get_program()).args(&arguments);
+        command.env_clear().envs(
+            sealed
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let input = world.root().join("stdin");
+        std::fs::write(&input, &self.stdin).unwrap();
+        command
+            .current_dir(world.root())
+            .stdin(Stdio::from(std::fs::File::open(input).unwrap()));
+        let ran = Ran::of(&mut command);
+        assert_ne!(ran.code, LIMIT_REACHED, "it hangs: {expressions:?}");
+        ran
+    }
+
+    /// Kills it in front of this call; whether it came that far.
+    #[track_caller]
+    pub fn kill_at(&self, world: &World, point: &Point) -> Ran {
+        let inject = format!("inject={}:signal=KILL:when={}", point.call, point.n);
+        self.run(world, None, &[format!("trace={}", point.call), inject])
+    }
+
+    /// The boundaries of one whole run among these calls, by call and number. An `openat` counts
+    /// where `keeps` says so of its line.
+    #[track_caller]
+    pub fn points(&self, world: &World, calls: &[&str], keeps: fn(&str) -> bool) -> Vec<Point> {
+        let log = world.root().join("strace.log");
+        let names: Vec<String> = calls.iter().map(|call| format!("?{call}")).collect();
+        self.run(world, Some(&log), &[format!("trace={}", names.join(","))])
+            .succeeds();
+        let text = std::fs::read_to_string(&log).unwrap();
+        let mut counts = std::collections::HashMap::new();
+        let mut points = Vec::new();
+        for line in text.lines() {
+            let (process, line) = if self.with_children {
+                line.split_once(' ').unwrap()
+            } else {
+                ("", line)
+            };
+            let Some((call, rest)) = line.trim_start().split_once('(') else {
+                continue;
+            };
+            if !calls.contains(&call) {
+                continue;
+            }
+            let n: &mut usize = counts.entry((process, call)).or_default();
+            *n += 1;
+            if call != "openat" || keeps(rest) {
+                points.push(Point {
+                    call: call.to_owned(),
+                    n: *n,
+                });
+            }
+        }
+        points.sort();
+        points.dedup();
+        points
+    }
+}
+
+/// An `openat` in the spool: neither the loader's nor a look into /proc.
+pub fn is_in_the_spool(line: &str) -> bool {
+    !["\"/proc", "\"/lib", "\"/usr", "\"/etc", "\"/dev", "\"/sys"]
+        .iter()
+        .any(|elsewhere| line.contains(elsewhere))
+}
+
+/// An `openat` that makes a file.
+pub fn creates(line: &str) -> bool {
+    line.contains("O_CREAT")
+}
+
+/// None of them: where what is opened in /proc makes the numbers say nothing the next time.
+pub fn none(_: &str) -> bool {
+    false
+}
+
+/// Calls `work` for every item, on as many threads as there are processors, at least two.
+pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let done = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(2) {
+            scope.spawn(|| {
+                while let Some(item) =
+                    items.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+                {
+                    let result = work(item);
+                    done.lock().unwrap().push(result);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap()
+}
+
+/// What came of a point: how far it was tried, and the violation if one was found.
+pub fn violation(what: &str, check: impl FnOnce()) -> Option<String> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+    let panic = caught.err()?;
+    let told = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()))
+        .unwrap_or_default();
+    Some(format!("{what}: {told}"))
+}
