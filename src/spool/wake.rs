@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::event::{EventKind, ModifyKind, RenameMode};
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::durable::{IoError, IoResult};
@@ -105,7 +105,7 @@ impl Wake {
             }
         };
         let armed = room_for_a_thread().and_then(|()| {
-            let mut watcher = notify::recommended_watcher(handler)?;
+            let mut watcher = RecommendedWatcher::new(handler, config())?;
             for (folder, _) in &wake.folders {
                 watcher.watch(folder, RecursiveMode::NonRecursive)?;
             }
@@ -181,6 +181,17 @@ impl AsFd for Wake {
     }
 }
 
+/// What is listened to: names that come and go, and writers that close. Neither opening a file nor
+/// each single write says anything, and both come by the thousand while tasks run.
+fn config() -> Config {
+    Config::default().with_event_kinds(
+        EventKindMask::CREATE
+            | EventKindMask::REMOVE
+            | EventKindMask::MODIFY_NAME
+            | EventKindMask::ACCESS_CLOSE,
+    )
+}
+
 /// Notes an event; `true` when somebody should look.
 fn note(
     seen: &mut Seen,
@@ -198,13 +209,6 @@ fn note(
             return true;
         }
     };
-    // Our own looking around makes access events; they say nothing.
-    if matches!(
-        event.kind,
-        EventKind::Access(notify::event::AccessKind::Open(_))
-    ) {
-        return false;
-    }
     let mut wake = false;
     for path in &event.paths {
         let id = || path.file_name()?.to_str()?.parse::<TaskId>().ok();
