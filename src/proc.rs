@@ -5,6 +5,7 @@
 //! "not there", because a process may leave between any two lines of this file.
 #![expect(clippy::disallowed_methods, reason = "/proc is not the spool")]
 
+use std::io::Read;
 use std::path::Path;
 
 use rustix::process::Pid;
@@ -36,7 +37,11 @@ pub struct Entry {
 
 /// Reads a small text file; `None` when it cannot be read.
 pub fn read_text(path: impl AsRef<Path>) -> Option<String> {
-    std::fs::read_to_string(path).ok()
+    // Files of /proc have no size to go by; with a page at hand nearly all take one read.
+    let mut bytes = Vec::with_capacity(4096);
+    let mut file = std::fs::File::open(path).ok()?;
+    file.read_to_end(&mut bytes).ok()?;
+    String::from_utf8(bytes).ok()
 }
 
 /// The inode of this process's pid namespace, as text; empty where `/proc` does not say.

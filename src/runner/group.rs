@@ -157,15 +157,23 @@ pub(super) fn is_passing(error: &std::io::Error) -> bool {
 /// A leader that ended by itself and left nobody is only reaped.
 pub(super) fn end_tree(leader: &Leader, grace: Duration, mut on_stuck: impl FnMut()) -> Exit {
     if !is_alone(leader) {
-        signal_all(leader, Signal::TERM);
-        // A stopped process does not see TERM before it goes on.
-        signal_all(leader, Signal::CONT);
-        let deadline = Instant::now() + grace;
-        let mut pause = PAUSE.0;
-        while !is_alone(leader) && Instant::now() < deadline {
-            wait_for(leader, pause.min(deadline - Instant::now()));
-            pause = (pause * 2).min(PAUSE.1);
-        }
+        end_others(leader, grace, &mut on_stuck);
+    }
+    let exit = leader.reap();
+    end_unlisted(&mut on_stuck);
+    exit
+}
+
+/// Ends the leader and everybody with it, until [`is_alone`].
+fn end_others(leader: &Leader, grace: Duration, on_stuck: &mut impl FnMut()) {
+    signal_all(leader, Signal::TERM);
+    // A stopped process does not see TERM before it goes on.
+    signal_all(leader, Signal::CONT);
+    let deadline = Instant::now() + grace;
+    let mut pause = PAUSE.0;
+    while !is_alone(leader) && Instant::now() < deadline {
+        wait_for(leader, pause.min(deadline - Instant::now()));
+        pause = (pause * 2).min(PAUSE.1);
     }
     let begun = Instant::now();
     let mut told = false;
@@ -179,9 +187,6 @@ pub(super) fn end_tree(leader: &Leader, grace: Duration, mut on_stuck: impl FnMu
             told = true;
         }
     }
-    let exit = leader.reap();
-    end_unlisted(&mut on_stuck);
-    exit
 }
 
 /// The proof that nothing is left. The kernel's list of children may leave one out while others

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::durable::{Dir, IoError, IoResult, Making, absent_is_none};
+use crate::clock;
 use crate::config::{Durability, Overrides, Settings, SettingsError};
 use crate::task::{FORMAT_VERSION, IdSequence, TaskId};
 
@@ -149,11 +150,46 @@ pub struct Spool {
     root: Dir,
     uuid: String,
     file: Map<String, Value>,
+    /// Of the file that `file` was read from; `None` where it may have changed under the reading.
+    stamp: Option<Stamp>,
     overrides: Overrides,
     settings: Settings,
     sharing: Sharing,
     is_owner: bool,
     ids: std::sync::Mutex<IdSequence>,
+}
+
+/// By what a changed settings file is known without reading it, once a task. One that was edited in
+/// place within the kernel's tick (4 ms at most) of the last reading is taken for the same: it is
+/// too young to be known by its times, so a stamp is kept only of a file that has stood longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: i64,
+    changed: (i64, u64),
+}
+
+impl Stamp {
+    /// A file changed more recently than this is read each time, in milliseconds.
+    const SETTLED_MS: i64 = 1000;
+
+    /// Of the settings file; `None` where it is absent or has just been changed.
+    fn of(root: &Dir) -> IoResult<Option<Stamp>> {
+        let Some(stat) = root.stat(name::SETTINGS)? else {
+            return Ok(None);
+        };
+        let changed = (stat.st_ctime, stat.st_ctime_nsec);
+        let age_ms =
+            clock::wall().unix_ms() - (stat.st_ctime * 1000 + changed.1 as i64 / 1_000_000);
+        let is_settled = !(0..Stamp::SETTLED_MS).contains(&age_ms);
+        Ok(is_settled.then_some(Stamp {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            changed,
+        }))
+    }
 }
 
 impl Spool {
@@ -231,6 +267,7 @@ impl Spool {
             root,
             uuid: String::new(),
             file,
+            stamp: None,
             overrides,
             settings,
             sharing,
@@ -321,18 +358,24 @@ impl Spool {
         })
     }
 
-    /// Reads `spool.json` again. On an error the old settings stay in force.
+    /// Reads `spool.json` again, if it is another one than before. On an error the old settings stay
+    /// in force.
     pub fn reload(&mut self) -> Result<bool, OpenError> {
+        let stamp = Stamp::of(&self.root)?;
+        if stamp.is_some() && stamp == self.stamp {
+            return Ok(false);
+        }
         let StoredSettings { settings: file, .. } =
             read_settings(&self.root)?.ok_or_else(|| OpenError::Absent {
                 path: self.path().to_owned(),
             })?;
-        if file == self.file {
-            return Ok(false);
+        let is_other = file != self.file;
+        if is_other {
+            self.settings = settings_of(&self.root, &file, &self.overrides)?;
+            self.file = file;
         }
-        self.settings = settings_of(&self.root, &file, &self.overrides)?;
-        self.file = file;
-        Ok(true)
+        self.stamp = stamp;
+        Ok(is_other)
     }
 
     /// Writes one setting into `spool.json`; `None` takes it out again.
