@@ -76,7 +76,7 @@ pub(super) fn cancel(
                     return Ok(Cancelled::Ended(Some(result)));
                 }
             }
-            Claim::Locked(_) | Claim::Busy => {}
+            Claim::Locked(_) | Claim::Busy(_) => {}
         }
         if task.has_result()? {
             return Ok(Cancelled::Ended(readable(&task)));

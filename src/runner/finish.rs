@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::recover;
 use crate::clock::{self, BootId};
 use crate::spool::{IoError, ReservedResult, Spool, TaskLock};
-use crate::task::{FORMAT_VERSION, Metrics, Name, Outcome, Request, ResultFile, TaskId};
+use crate::task::{
+    FORMAT_VERSION, Metrics, Name, Outcome, Request, ResultFile, StatusFile, TaskId,
+};
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
 /// (SPOOL-SAFETY hazard 23).
@@ -68,15 +70,29 @@ pub fn finish_cancelled(
         result.attempt = last;
         result.started_at = attempt.run().map(|run| run.started_at);
     }
-    lock.commit(&mut None, &result)?;
-    settle(spool, lock, result).map(Some)
+    let is_ours = lock.commit(&mut None, &result)?;
+    let stands = standing(lock, is_ours, result);
+    settle(spool, lock, &stands, None)?;
+    Ok(Some(stands))
 }
 
-/// Brings everything in line with the result that stands: the first one won.
-fn settle(spool: &Spool, lock: &TaskLock, written: ResultFile) -> Result<ResultFile, IoError> {
+/// The result that stands: the first one won.
+fn standing(lock: &TaskLock, is_ours: bool, written: ResultFile) -> ResultFile {
+    if is_ours {
+        return written;
+    }
     let stands = lock.task().result_as_it_stands();
-    let stands = stands.ok().flatten().unwrap_or(written);
-    lock.settle(spool, &stands)?;
+    stands.ok().flatten().unwrap_or(written)
+}
+
+/// Brings everything in line with the result that stands.
+fn settle(
+    spool: &Spool,
+    lock: &TaskLock,
+    stands: &ResultFile,
+    before: Option<StatusFile>,
+) -> Result<(), IoError> {
+    lock.settle(spool, stands, before)?;
     if let Some(session) = &stands.session_id {
         spool.remove_empty_session(session);
     }
@@ -84,19 +100,25 @@ fn settle(spool: &Spool, lock: &TaskLock, written: ResultFile) -> Result<ResultF
         task = %stands.task_id, recipe = stands.recipe.as_ref().map(Name::as_str),
         attempt = stands.attempt, exit_code = stands.exit_code, "{}", stands.status
     );
-    Ok(stands)
+    Ok(())
 }
 
 impl super::Runner<'_> {
     /// Makes the result durable, however long the disk refuses: the lock is not left before.
+    /// `before` is the status to go on from, where it is known.
     pub(super) fn finish(
         &self,
         lock: &TaskLock,
         mut reserve: Option<ReservedResult>,
         result: ResultFile,
+        before: Option<StatusFile>,
     ) {
         let mut pause = COMMIT_BACKOFF.0;
-        while let Err(error) = lock.commit(&mut reserve, &result) {
+        let is_ours = loop {
+            let error = match lock.commit(&mut reserve, &result) {
+                Ok(is_ours) => break is_ours,
+                Err(error) => error,
+            };
             if error.is_absent() && matches!(self.spool.task(result.task_id), Ok(None)) {
                 // Somebody removed the folder from under us: there is no place for a result.
                 tracing::error!(task = %result.task_id, "the task is gone: {error}");
@@ -111,8 +133,9 @@ impl super::Runner<'_> {
             tracing::error!(task = %result.task_id, "the result is kept in memory: {error}");
             std::thread::sleep(pause);
             pause = (pause * 2).min(COMMIT_BACKOFF.1);
-        }
-        if let Err(error) = settle(self.spool, lock, result) {
+        };
+        let stands = standing(lock, is_ours, result);
+        if let Err(error) = settle(self.spool, lock, &stands, before) {
             tracing::warn!("{error}");
         }
     }

@@ -5,6 +5,7 @@
 //! this process has no child at all.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -79,7 +80,7 @@ pub(super) fn spawn(
     umask: u32,
     record: &std::fs::File,
 ) -> std::io::Result<Leader> {
-    let record = record.try_clone()?;
+    let records = record.try_clone()?;
     let runner = rustix::process::getpid();
     let umask = rustix::fs::Mode::from_raw_mode(umask);
     // SAFETY: the closure runs in the forked child of a process whose other threads hold nothing it
@@ -96,22 +97,33 @@ pub(super) fn spawn(
             }
             rustix::process::umask(umask);
             // A full disk must not keep anything from running.
-            let _ = record_itself(&record);
+            let _ = record_itself(&records);
             Ok(())
         });
     }
+    let begins = rustix::fs::tell(record)?;
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);
     // Not reaped yet, so the number is its own.
     let handle = handle_of(pid);
-    let key = proc::entry(pid.as_raw_nonzero().get()).map_or(
-        ProcessKey {
-            pid: pid.as_raw_nonzero().get(),
+    let number = pid.as_raw_nonzero().get();
+    let key = recorded(record, begins)
+        .filter(|key| key.pid == number)
+        .or_else(|| proc::entry(number).map(|entry| entry.key))
+        .unwrap_or(ProcessKey {
+            pid: number,
             start: 0,
-        },
-        |entry| entry.key,
-    );
+        });
     Ok(Leader { pid, handle, key })
+}
+
+/// What the recipe's process wrote into its record; the record is read here instead of `/proc`
+/// because that costs less.
+fn recorded(record: &std::fs::File, begins: u64) -> Option<ProcessKey> {
+    let mut line = [0u8; 1024];
+    let length = record.read_at(&mut line, begins).ok()?;
+    let line = std::str::from_utf8(line.get(..length)?).ok()?;
+    Some(proc::parse_stat(line)?.key)
 }
 
 /// The handle by which the process is watched over. It runs already, so there is no way back: an

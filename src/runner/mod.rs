@@ -176,10 +176,12 @@ impl<'a> Runner<'a> {
         read: Option<(Request, Result<Recipe, FindError>)>,
     ) -> Result<Answer, IoError> {
         let id = task.id();
-        let started = task.last_attempt()? > 0;
         let lock = match task.lock(self.spool)? {
             Claim::Locked(lock) => lock,
-            Claim::Busy => return Ok(Answer::Taken { started }),
+            Claim::Busy(task) => {
+                let started = task.last_attempt()? > 0;
+                return Ok(Answer::Taken { started });
+            }
             Claim::Gone => {
                 self.spool.check_open_hint(id)?;
                 return Ok(Answer::Finished(None));
@@ -196,7 +198,7 @@ impl<'a> Runner<'a> {
         }
         let Some((request, recipe)) = read else {
             // The marker or result that brought us here is gone again: look anew.
-            return Ok(Answer::Taken { started });
+            return Ok(Answer::Taken { started: last > 0 });
         };
         let work = Work {
             lock,
@@ -214,6 +216,7 @@ impl<'a> Runner<'a> {
                     &work.lock,
                     None,
                     unstarted(id, Some(&work.request), outcome),
+                    None,
                 );
                 Ok(Answer::Finished(work.request.session_id))
             }
@@ -227,7 +230,7 @@ impl<'a> Runner<'a> {
     fn settle_finished(&self, lock: &TaskLock) -> Result<Answer, IoError> {
         match lock.task().result() {
             Ok(Some(result)) => {
-                lock.settle(self.spool, &result)?;
+                lock.settle(self.spool, &result, None)?;
                 Ok(Answer::Finished(result.session_id))
             }
             // Damaged or newer: kept as it is, reported by every reader, offered again slowly.
@@ -310,7 +313,7 @@ impl<'a> Runner<'a> {
         let mut result = unstarted(id, Some(&work.request), outcome);
         result.attempt = number;
         result.started_at = run.map(|run| run.started_at);
-        self.finish(&work.lock, reserve, result);
+        self.finish(&work.lock, reserve, result, None);
         Ok(None)
     }
 
@@ -339,7 +342,7 @@ impl<'a> Runner<'a> {
         };
         let begun = Instant::now();
         let umask = self.spool.settings().umask_bits();
-        let leader = match group::spawn(&mut command, umask, &prepared.files.child) {
+        let leader = match group::spawn(&mut command, umask, prepared.reserve.record()) {
             Ok(leader) => leader,
             Err(error) if group::is_passing(&error) => {
                 work.lock.drop_attempt(number)?;
@@ -360,6 +363,10 @@ impl<'a> Runner<'a> {
         let request = &work.request;
         let attempt = work.lock.start_attempt(self.spool, number, &self.boot)?;
         let reserve = attempt.reserve_result()?;
+        let state = match &request.session_id {
+            Some(session) => Some(work.lock.session_state(self.spool, session)?),
+            None => None,
+        };
         let input = request.input.as_ref().map_or("{}", Json::text);
         let files = attempt.create_files(input.as_bytes())?;
         let seconds = request
@@ -381,11 +388,8 @@ impl<'a> Runner<'a> {
             timeout_sec: seconds,
             lost_at: None,
         };
-        let state = match &request.session_id {
-            Some(session) => Some(work.lock.session_state(self.spool, session)?),
-            None => None,
-        };
-        attempt.write_run(&run)?;
+        // The last thing before something may be started.
+        reserve.write_intent(&run)?;
         Ok(Prepared {
             state,
             attempt,
@@ -396,7 +400,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Records that it runs, then watches over it until nothing of it is left.
+    /// Records who runs, then watches over it until nothing of it is left.
     fn supervise(
         &mut self,
         work: &Work,
@@ -413,13 +417,8 @@ impl<'a> Runner<'a> {
         status.started_at = Some(run.started_at);
         status.progress = 0.0;
         status.message = None;
-        // Neither is needed for the truth: a task that cannot say so still runs.
-        let noted = prepared
-            .attempt
-            .write_run(&run)
-            .and_then(|()| prepared.attempt.forget_recorded_child())
-            .and_then(|()| work.lock.write_status(&status));
-        if let Err(error) = noted {
+        // Not needed for the truth: a task that cannot say so still runs.
+        if let Err(error) = prepared.attempt.write_run(&run) {
             tracing::warn!(task = %run.task_id, "{error}");
         }
         tracing::info!(
@@ -435,6 +434,7 @@ impl<'a> Runner<'a> {
             leader,
             deadline: begun + prepared.timeout,
             status,
+            is_told: false,
             progress_read: 0,
         }
         .run()
@@ -447,7 +447,11 @@ impl<'a> Runner<'a> {
         supervised: Supervised,
         begun: Instant,
     ) -> Answer {
-        let Supervised { ending, exit } = supervised;
+        let Supervised {
+            ending,
+            exit,
+            status,
+        } = supervised;
         let Prepared {
             attempt,
             files,
@@ -504,7 +508,7 @@ impl<'a> Runner<'a> {
             },
             ..unstarted(id, Some(&work.request), outcome)
         };
-        self.finish(&work.lock, Some(reserve), result);
+        self.finish(&work.lock, Some(reserve), result, Some(status));
         Answer::Finished(work.request.session_id.clone())
     }
 
@@ -519,7 +523,7 @@ impl<'a> Runner<'a> {
         let mut result = unstarted(run.task_id, Some(&work.request), outcome);
         result.attempt = run.attempt;
         result.started_at = Some(run.started_at);
-        self.finish(&work.lock, Some(reserve), result);
+        self.finish(&work.lock, Some(reserve), result, None);
         Answer::Finished(work.request.session_id.clone())
     }
 }

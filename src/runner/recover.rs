@@ -50,7 +50,7 @@ pub(super) fn recover(
         // Another boot: nothing of it can be alive.
         return Ok(Lost::MayHaveRun);
     }
-    if !attempt.has_run()? {
+    if !attempt.may_have_run()? {
         return Ok(Lost::NothingRan);
     }
     // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
@@ -58,7 +58,7 @@ pub(super) fn recover(
     let child = attempt
         .our_run()?
         .filter(|run| run.boot == *boot && run.mark == mark)
-        .and_then(|run| run.child.or_else(|| attempt.recorded_child()));
+        .and_then(|run| run.child);
     if kill_all(child, mark, attempt.path(), go_on, || report_stuck(lock)) {
         Ok(Lost::MayHaveRun)
     } else {

@@ -40,6 +40,8 @@ pub(super) enum Ending {
 pub(super) struct Supervised {
     pub ending: Ending,
     pub exit: Exit,
+    /// With the last progress and message.
+    pub status: StatusFile,
 }
 
 /// Everything supervision needs.
@@ -52,6 +54,8 @@ pub(super) struct Supervisor<'a> {
     pub leader: &'a Leader,
     pub deadline: Instant,
     pub status: StatusFile,
+    /// Whether `status` stands on the disk.
+    pub is_told: bool,
     /// How far the progress file was read, in bytes.
     pub progress_read: u64,
 }
@@ -67,7 +71,11 @@ impl Supervisor<'_> {
         };
         let exit = group::end_tree(self.leader, grace, || report_stuck(self.lock));
         self.look_at_progress_and_logs();
-        Supervised { ending, exit }
+        Supervised {
+            ending,
+            exit,
+            status: self.status,
+        }
     }
 
     fn wait_for_an_ending(&mut self) -> Ending {
@@ -90,6 +98,9 @@ impl Supervisor<'_> {
                 return Ending::TimedOut;
             }
             self.look_at_progress_and_logs();
+            // Not at once: a task that is over by now never has to say that it runs, which would
+            // cost it as much as all its other files together (docs/design/0020).
+            self.tell();
             pause = (pause * 2).min(LOOKS.1);
         }
     }
@@ -129,7 +140,20 @@ impl Supervisor<'_> {
         }
         changed |= dropped != self.status.log_bytes_dropped;
         self.status.log_bytes_dropped = dropped;
-        if changed && let Err(error) = self.lock.write_status(&self.status) {
+        if changed {
+            self.is_told = false;
+            self.tell();
+        }
+    }
+
+    /// Writes the status where the one on the disk says something else. Best effort: it can be
+    /// derived.
+    fn tell(&mut self) {
+        if self.is_told {
+            return;
+        }
+        self.is_told = true;
+        if let Err(error) = self.lock.write_status(&self.status) {
             tracing::debug!("{error}");
         }
     }

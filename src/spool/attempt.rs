@@ -24,7 +24,6 @@ use crate::task::{Json, ResultFile, TaskId, Timestamp};
 const STDOUT: &str = "stdout.log";
 const STDERR: &str = "stderr.log";
 const RUN: &str = "run.json";
-const CHILD: &str = "child";
 const WORK: &str = "work";
 const TMP: &str = "tmp";
 const INPUT: &str = "input.json";
@@ -34,9 +33,10 @@ const RESERVE: &str = "result.part";
 
 /// An output of more bytes stays a file that the result names.
 const INLINE_OUTPUT: u64 = 1 << 20;
-/// Room kept for the result, so that a disk filled by the task cannot lose it: more than any
-/// result without its output needs.
-const RESERVED_BYTES: u64 = 8192;
+/// Room kept for the result, so that a disk filled by the task cannot lose it: one block of nearly
+/// every file system, and more than any result without its output needs (the longest part is the
+/// error's message, see [`crate::task::TaskError`]).
+const RESERVED_BYTES: u64 = 4096;
 
 /// `attempts/<n>/run.json`: who runs, so that whoever comes after a crash knows what to look for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,8 +85,6 @@ pub struct Files {
     pub stdout: File,
     /// The log, opened for appending.
     pub stderr: File,
-    /// Where the recipe's process says who it is, before it becomes the recipe.
-    pub child: File,
 }
 
 /// What a recipe gave.
@@ -98,7 +96,9 @@ pub struct Output {
     pub file: Option<String>,
 }
 
-/// Room on the disk that the result will be written into.
+/// Room on the disk that the result will be written into. Until then it holds what whoever comes
+/// after a crash must know of an attempt that has no `run.json` yet: the intent, and behind it the
+/// line of `/proc` by which the recipe's process says who it is. That takes no file more.
 #[derive(Debug)]
 pub struct ReservedResult {
     file: File,
@@ -108,9 +108,9 @@ pub struct ReservedResult {
 impl TaskLock {
     /// Records the start of attempt `number`, durably. Nothing may run before this returns.
     ///
-    /// Beside the folder lies an empty file that names the boot: whoever finds the folder without
-    /// its `run.json` must know whether this kernel made it (then nothing ran, because `run.json`
-    /// comes before the process) or an earlier one (then a power cut may have taken the file). One
+    /// Beside the folder lies an empty file that names the boot: whoever finds the folder
+    /// without an intent must know whether this kernel made it (then nothing ran, because the intent
+    /// comes before the process) or an earlier one (then a power cut may have taken it). One
     /// fsync makes both names durable.
     pub fn start_attempt(&self, spool: &Spool, number: u32, boot: &BootId) -> IoResult<Attempt> {
         let attempts = self
@@ -118,7 +118,7 @@ impl TaskLock {
             .dir
             .open_dir(name::ATTEMPTS)?
             .with_making(spool.attempt_making());
-        attempts.touch(boot_mark(number, boot))?;
+        attempts.mark(boot_mark(number, boot), &self.task.dir, name::LOCK)?;
         let dir = attempts.make_dir(number.to_string())?;
         if !dir.is_ours()? {
             // A member of the group put a folder of his own in its place.
@@ -207,6 +207,21 @@ impl TaskLock {
 }
 
 impl ReservedResult {
+    /// Says, before anything is started, that and by whom it will be.
+    pub fn write_intent(&self, run: &RunFile) -> IoResult<()> {
+        use std::io::Write;
+        let mut line = serde_json::to_vec(run).unwrap_or_default();
+        line.push(b'\n');
+        (&self.file)
+            .write_all(&line)
+            .map_err(|source| IoError::new("write", self.dir.path_of(RESERVE), source))
+    }
+
+    /// Where the recipe's process writes its own line, behind the intent.
+    pub fn record(&self) -> &File {
+        &self.file
+    }
+
     fn write(&self, result: &ResultFile) -> IoResult<()> {
         match self.write_bytes(&result.to_bytes()) {
             Err(error) if error.is_no_space() && result.output.is_some() => {
@@ -226,7 +241,11 @@ impl ReservedResult {
     fn write_bytes(&self, bytes: &[u8]) -> IoResult<()> {
         let failed = |source| IoError::new("write", self.dir.path_of(RESERVE), source);
         self.file.write_all_at(bytes, 0).map_err(failed)?;
-        self.file.set_len(bytes.len() as u64).map_err(failed)?;
+        let size = bytes.len() as u64;
+        // Longer only where blocks had to be written to reserve them, or an earlier try was longer.
+        if self.file.metadata().map_err(failed)?.len() > size {
+            self.file.set_len(size).map_err(failed)?;
+        }
         self.dir.sync_file(&self.file, RESERVE)
     }
 }
@@ -248,38 +267,18 @@ impl Attempt {
     /// Makes the folders and files the recipe's process needs.
     pub fn create_files(&self, input: &[u8]) -> IoResult<Files> {
         self.dir.make_dir(WORK)?.make_dir(TMP)?;
-        {
-            use std::io::Write;
-            let mut file = self.dir.create(INPUT)?;
-            file.write_all(input)
-                .map_err(|source| IoError::new("write", self.dir.path_of(INPUT), source))?;
-        }
+        let stdout = self.dir.create_log(STDOUT)?;
+        let stderr = self.dir.create_log(STDERR)?;
+        self.dir.create_unsynced(INPUT, input)?;
         let stdin = self.dir.open_file(INPUT)?;
         // The recipe gets a plain blocking file.
         rustix::fs::fcntl_setfl(&stdin, rustix::fs::OFlags::empty())
             .map_err(|errno| IoError::new("open", self.dir.path_of(INPUT), errno))?;
-        let stdout = self.dir.create_log(STDOUT)?;
-        let stderr = self.dir.create_log(STDERR)?;
-        let child = self.dir.create(CHILD)?;
         Ok(Files {
             stdin,
             stdout,
             stderr,
-            child,
         })
-    }
-
-    /// The recipe's process as it recorded itself: for a runner that died before `run.json` named
-    /// it.
-    pub fn recorded_child(&self) -> Option<ProcessKey> {
-        let line = self.dir.read(CHILD, SMALL_FILE).ok()??;
-        let entry = proc::parse_stat(std::str::from_utf8(&line).ok()?)?;
-        Some(entry.key)
-    }
-
-    /// Removes that record once `run.json` says the same.
-    pub fn forget_recorded_child(&self) -> IoResult<()> {
-        self.dir.unlink(CHILD).map(|_| ())
     }
 
     /// Whether its folder was made by us.
@@ -320,7 +319,8 @@ impl Attempt {
     /// Keeps room for the result.
     pub fn reserve_result(&self) -> IoResult<ReservedResult> {
         let file = self.dir.create(RESERVE)?;
-        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED_BYTES) {
+        // With the size kept at 0 nothing has to be cut off again: that costs as much as the result.
+        match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, RESERVED_BYTES) {
             Ok(()) => {}
             // A file system without fallocate: blocks that were written are as good.
             Err(Errno::OPNOTSUPP) => file
@@ -343,27 +343,43 @@ impl Attempt {
         self.dir.replace(RUN, &pretty(run))
     }
 
-    /// Who ran it; `None` when it cannot be read.
+    /// Who ran it; `None` when it cannot be read. Where the runner died before it could write
+    /// `run.json`, its intent says so, and behind it the recipe's process says who it is.
     pub fn run(&self) -> Option<RunFile> {
-        let bytes = self.dir.read(RUN, SMALL_FILE).ok()??;
-        serde_json::from_slice(&bytes).ok()
+        if let Some(bytes) = self.dir.read(RUN, SMALL_FILE).ok()? {
+            return serde_json::from_slice(&bytes).ok();
+        }
+        let reserve = self.dir.read(RESERVE, SMALL_FILE).ok()??;
+        let mut intent = serde_json::Deserializer::from_slice(&reserve).into_iter();
+        let run: RunFile = intent.next()?.ok()?;
+        let record = std::str::from_utf8(reserve.get(intent.byte_offset()..)?).ok()?;
+        let child = proc::parse_stat(record.trim_start()).map(|entry| entry.key);
+        Some(RunFile { child, ..run })
     }
 
     /// The same, if it was us who wrote it: in a group spool a member can make a folder that looks
     /// like an attempt, and whatever numbers it names would be signalled.
     pub fn our_run(&self) -> IoResult<Option<RunFile>> {
         let us = rustix::process::geteuid().as_raw();
-        let is_ours = self.dir.stat(RUN)?.is_some_and(|stat| stat.st_uid == us);
-        Ok(if is_ours && self.is_ours()? {
+        let is_ours = |name| {
+            let stat = self.dir.stat(name)?;
+            Ok(stat.is_none_or(|stat| stat.st_uid == us))
+        };
+        Ok(if is_ours(RUN)? && is_ours(RESERVE)? && self.is_ours()? {
             self.run()
         } else {
             None
         })
     }
 
-    /// Whether `run.json` stands, readable or not.
-    pub fn has_run(&self) -> IoResult<bool> {
-        self.dir.has(RUN)
+    /// Whether a process may have been started: the intent comes before it, and `run.json` right
+    /// after it.
+    pub fn may_have_run(&self) -> IoResult<bool> {
+        if self.dir.has(RUN)? {
+            return Ok(true);
+        }
+        let reserve = self.dir.read(RESERVE, SMALL_FILE)?;
+        Ok(reserve.is_some_and(|reserve| !reserve.trim_ascii().is_empty()))
     }
 
     /// What the recipe gave: its result file if it wrote one, else what it printed. What a result

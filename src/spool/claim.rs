@@ -32,7 +32,7 @@ pub enum Claim {
     /// It is ours until the guard is dropped.
     Locked(TaskLock),
     /// A living process works on it.
-    Busy,
+    Busy(TaskDir),
     /// It was removed in the meantime.
     Gone,
 }
@@ -94,7 +94,7 @@ impl TaskDir {
                 std::thread::sleep(Duration::from_millis(2 + jitter));
             }
         }
-        Ok(Claim::Busy)
+        Ok(Claim::Busy(self))
     }
 
     /// The lock is held; but is this still the task's folder? A removed folder's lock file keeps
@@ -178,7 +178,7 @@ impl TaskLock {
             updated_at: clock::wall(),
             ..status.clone()
         };
-        self.task.dir.replace(name::STATUS, &status.to_bytes())
+        self.task.dir.exchange(name::STATUS, &status.to_bytes())
     }
 
     /// The status to go on from: what stands there, else what the request alone says.
@@ -189,16 +189,18 @@ impl TaskLock {
     }
 
     /// Brings status and hints in line with a result that stands: also the repair after a crash
-    /// between result and status.
-    pub fn settle(&self, spool: &Spool, result: &ResultFile) -> IoResult<()> {
+    /// between result and status. `before` is the status to go on from, where the caller knows it.
+    pub fn settle(
+        &self,
+        spool: &Spool,
+        result: &ResultFile,
+        before: Option<StatusFile>,
+    ) -> IoResult<()> {
         let id = self.task.id;
-        let before = self.task.status_file();
-        let request = self.task.request().ok();
-        let mut status = match (before, &request) {
-            (Some(status), _) => status,
-            (None, Some(request)) => pending_status(id, request),
-            (None, None) => pending_status(id, &Request::new(unreadable_recipe(result))),
-        };
+        let mut status = before
+            .or_else(|| self.task.status_file())
+            .or_else(|| Some(pending_status(id, &self.task.request().ok()?)))
+            .unwrap_or_else(|| pending_status(id, &Request::new(unreadable_recipe(result))));
         status.ended_by(result);
         // The result is durable: from here on nothing may fail the task, only leave work for later.
         let written = self.write_status(&status);

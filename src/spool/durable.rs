@@ -219,7 +219,7 @@ impl Dir {
 
     /// Creates a file that must not be there yet.
     pub fn create(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
-        self.create_with(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
+        self.create_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
     }
 
     /// Creates an empty file, or leaves the one that is there.
@@ -271,20 +271,31 @@ impl Dir {
         let Some(file) = absent_is_none(self.open_file(name))? else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
+        let failed = |source| IoError::new("read", self.path_of(name), source);
+        // With the size known beforehand a small file takes one read and not six.
+        let size = file.metadata().map_err(failed)?.len();
+        let size = usize::try_from(size).unwrap_or(cap).min(cap);
+        let mut bytes = Vec::with_capacity(size + 1);
         file.take(cap as u64 + 1)
             .read_to_end(&mut bytes)
-            .map_err(|source| IoError::new("read", self.path_of(name), source))?;
+            .map_err(failed)?;
         Ok(Some(bytes))
     }
 
     /// Creates a file with this content; durable when the spool is.
     pub fn write_new(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> IoResult<()> {
         let name = name.as_ref();
+        let file = self.create_unsynced(name, bytes)?;
+        self.sync_file(&file, name)
+    }
+
+    /// Creates a file with this content, for what can be derived or is synced later.
+    pub fn create_unsynced(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> IoResult<File> {
+        let name = name.as_ref();
         let mut file = self.create(name)?;
         file.write_all(bytes)
             .map_err(|source| IoError::new("write", self.path_of(name), source))?;
-        self.sync_file(&file, name)
+        Ok(file)
     }
 
     /// Replaces a file's content at once and without `fsync`: for files that can be derived.
@@ -292,6 +303,37 @@ impl Dir {
     /// Only the holder of the lock over `name` may call this: the name of the file in between is
     /// fixed, so that a crash leaves at most one of it.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
+        self.write_between(name, bytes, |between| {
+            rustix::fs::renameat(&self.fd, between, &self.fd, name)
+        })
+    }
+
+    /// The same for a file that is replaced once or twice in its life: what it said before stays
+    /// under the name of the file in between until the next time.
+    ///
+    /// Two things that ext4 does to a rename over a file cost more than all the rest of a short
+    /// task (docs/design/0020): the new content is sent to the disk at once, and the old inode,
+    /// being deleted, makes each later creation in its group slower for a minute.
+    pub fn exchange(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
+        self.write_between(name, bytes, |between| {
+            let flags = RenameFlags::EXCHANGE;
+            match rustix::fs::renameat_with(&self.fd, between, &self.fd, name, flags) {
+                // Nothing to exchange it with, or a file system that cannot.
+                Err(Errno::NOENT | Errno::INVAL) => {
+                    rustix::fs::renameat(&self.fd, between, &self.fd, name)
+                }
+                done => done,
+            }
+        })
+    }
+
+    /// Writes a file under the name in between, then puts it in its place.
+    fn write_between(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        place: impl FnOnce(&str) -> Result<(), Errno>,
+    ) -> IoResult<()> {
         let between = format!(".{name}.new");
         let mut file = match self.create(&between) {
             Err(error) if error.errno() == Some(Errno::EXIST) => {
@@ -303,10 +345,7 @@ impl Dir {
         let written = file
             .write_all(bytes)
             .map_err(|source| IoError::new("write", self.path_of(name), source))
-            .and_then(|()| {
-                rustix::fs::renameat(&self.fd, between.as_str(), &self.fd, name)
-                    .map_err(|errno| self.failed("replace", name, errno))
-            });
+            .and_then(|()| place(&between).map_err(|errno| self.failed("replace", name, errno)));
         if written.is_err() {
             // The half-written file must not keep the room that is missing.
             let _ = self.unlink(&between);
@@ -357,6 +396,17 @@ impl Dir {
         let (name, new_name) = (name.as_ref(), new_name.as_ref());
         rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE)
             .map_err(|errno| to.failed("move into place", new_name, errno))
+    }
+
+    /// Makes a name that says something by being there, as a link to an empty file of ours: that
+    /// takes no inode, and none is deleted when the name goes. Where it cannot be one (another
+    /// owner's file, a file system without links) it is an empty file; one that is there is left.
+    pub fn mark(&self, name: impl AsRef<OsStr>, from: &Dir, empty: &str) -> IoResult<()> {
+        let name = name.as_ref();
+        match rustix::fs::linkat(&from.fd, empty, &self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(_) => self.touch(name).map(|_| ()),
+        }
     }
 
     /// Makes a symbolic link.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fs2::FileExt;
 
-use super::durable::{IoResult, absent_is_none};
+use super::durable::{Dir, IoResult, absent_is_none};
 use super::layout::{Spool, name};
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
@@ -39,19 +39,20 @@ impl Spool {
         ids_in(&self.folder(name::OPEN)?)
     }
 
-    /// Hints that a task is about to be.
-    pub(super) fn add_hints(&self, id: TaskId, session: Option<&Name>) -> IoResult<()> {
-        self.folder(name::OPEN)?.touch(id.to_string())?;
+    /// Hints that a task is about to be, whose folder is `task` by now.
+    pub(super) fn add_hints(&self, id: TaskId, task: &Dir, session: Option<&Name>) -> IoResult<()> {
+        self.folder(name::OPEN)?
+            .mark(id.to_string(), task, name::LOCK)?;
         if let Some(session) = session {
             // Once more when the folder was taken away in the middle: a hint in it counts nowhere.
-            while !self.queue_in_session(id, session)? {}
+            while !self.queue_in_session(id, task, session)? {}
         }
         Ok(())
     }
 
     /// Puts a task into its session's queue; `false` when somebody took the unused folder away
     /// before it was used again.
-    fn queue_in_session(&self, id: TaskId, session: &Name) -> IoResult<bool> {
+    fn queue_in_session(&self, id: TaskId, task: &Dir, session: &Name) -> IoResult<bool> {
         let sessions = self.folder(name::SESSIONS)?;
         let Some(folder) = absent_is_none(sessions.ensure_dir(session.as_str()))? else {
             return Ok(false);
@@ -60,7 +61,7 @@ impl Spool {
         let Some(queue) = queue else {
             return Ok(false);
         };
-        queue.touch(id.to_string())?;
+        queue.mark(id.to_string(), task, name::LOCK)?;
         folder.touch(name::LOCK)?;
         let (ours, there) = (folder.own_stat()?, sessions.stat(session.as_str())?);
         Ok(there.is_some_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
@@ -117,7 +118,7 @@ impl Spool {
         // Submitters hint only sessions that were given; a hint too many costs nothing.
         let session = task.request().ok().and_then(|request| request.session_id);
         let given = session.filter(|session| crate::task::session_of(id) != *session);
-        self.add_hints(id, given.as_ref())?;
+        self.add_hints(id, &task.dir, given.as_ref())?;
         // Finished in between: the finisher did not see this hint, so it is ours to take away.
         if task.has_result()? {
             self.remove_hints(id, given.as_ref())?;

@@ -174,7 +174,8 @@ impl Spool {
         dir.rename_new(&between, &dir, name::LOCK)?;
         dir.make_dir(name::ATTEMPTS)?;
         dir.write_new(name::REQUEST, &bytes)?;
-        dir.replace(name::STATUS, &pending_status(id, &request).to_bytes())?;
+        // Nobody reads here yet, so it needs no name in between.
+        dir.create_unsynced(name::STATUS, &pending_status(id, &request).to_bytes())?;
         if !environment.is_empty() {
             let variables = environment;
             let file = EnvironmentFile {
@@ -185,7 +186,7 @@ impl Spool {
         }
         dir.sync()?;
         // Hints are a superset of what is open: made before the task can be seen.
-        self.add_hints(id, given_session.as_ref())?;
+        self.add_hints(id, &dir, given_session.as_ref())?;
         Ok((lock, dir))
     }
 

@@ -169,6 +169,6 @@ pub fn remove_task(spool: &Spool, id: TaskId) -> Result<Option<u64>, IoError> {
     };
     match task.lock(spool)? {
         Claim::Locked(lock) => Ok(lock.remove(spool)?.map(|removal| removal.freed_bytes)),
-        Claim::Busy | Claim::Gone => Ok(None),
+        Claim::Busy(_) | Claim::Gone => Ok(None),
     }
 }

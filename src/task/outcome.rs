@@ -8,6 +8,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// The longest message of an error, in characters: escaped in JSON it still fits, with everything
+/// else that a result without output holds, into the room kept for one on a full disk (4096 bytes).
+pub const MAX_MESSAGE_CHARS: usize = 500;
+
 /// The five words a task's place is described with; there is no sixth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -203,12 +207,14 @@ impl Outcome {
         Outcome::Failed(TaskError { kind, message })
     }
 
-    /// A failure.
+    /// A failure. A message is cut off behind [`MAX_MESSAGE_CHARS`].
     pub fn failed(kind: ErrorKind, message: impl Into<String>) -> Outcome {
-        Outcome::Failed(TaskError {
-            kind,
-            message: message.into(),
-        })
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
+            message.truncate(end);
+            message.push('…');
+        }
+        Outcome::Failed(TaskError { kind, message })
     }
 
     /// The word in the files.
