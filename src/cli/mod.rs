@@ -27,6 +27,7 @@ mod recipe;
 mod report;
 mod result;
 mod runner;
+mod schedule;
 mod status;
 mod submit;
 mod sweep;

@@ -371,18 +371,6 @@ impl Dir {
         }
     }
 
-    /// Removes a folder and all below it, following no link.
-    pub fn remove_tree(&self, name: impl AsRef<OsStr>) -> IoResult<()> {
-        let path = self.path_of(name);
-        // std's walk opens every level relative to the one above and never follows a link.
-        match std::fs::remove_dir_all(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(IoError::new("remove", path, source))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// What stands under a name, links not followed; `None` when nothing does.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Stat>> {
         let name = name.as_ref();

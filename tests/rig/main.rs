@@ -29,6 +29,7 @@ mod process;
 mod race;
 mod restart;
 mod scale;
+mod sweep;
 mod stages;
 mod submitters;
 mod syncs;
