@@ -16,6 +16,7 @@ mod follow;
 mod inherited;
 mod init;
 mod interrupt;
+mod journal;
 mod json;
 mod list;
 mod log;

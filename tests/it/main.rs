@@ -39,6 +39,7 @@ mod stop;
 mod submit;
 mod sweep;
 mod terminal;
+mod transitions;
 mod wait;
 mod watch;
 

@@ -20,6 +20,7 @@ mod disk;
 mod events;
 mod group;
 mod herd;
+mod journal;
 mod kill;
 mod mount;
 mod namespace;
