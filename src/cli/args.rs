@@ -77,6 +77,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: Option<ConfigVerb>,
     },
+    /// Look whether all is well, and say what to do where it is not
+    Doctor,
     /// Supervise tasks (started by `watch` and by units)
     #[command(hide = true)]
     Runner(RunnerArgs),

@@ -10,6 +10,7 @@ mod cancel;
 mod clear;
 mod completions;
 mod config;
+mod doctor;
 mod env;
 mod exit_code;
 mod follow;
@@ -93,6 +94,7 @@ fn dispatch(context: &mut Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Recipe { verb } => recipe::run(context, verb),
         Verb::Progress(args) => progress::run(context, &args),
         Verb::Config { verb } => config::run(context, verb),
+        Verb::Doctor => doctor::run(context),
         Verb::Runner(args) => runner::run(context, &args),
         Verb::Completions(args) => completions::run(context, &args),
     }

@@ -18,6 +18,7 @@ mod bad_input;
 mod cancel;
 mod clear;
 mod config;
+mod doctor;
 mod first;
 mod idle;
 mod incoming;
