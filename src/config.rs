@@ -29,6 +29,8 @@ pub struct Settings {
     pub timeout_sec: f64,
     /// How long completed and cancelled tasks are kept (documented default 3600).
     pub cleanup_delay_sec: f64,
+    /// How long cancelled tasks are kept. `null`: as long as completed ones.
+    pub cancelled_cleanup_delay_sec: Option<f64>,
     /// How long failed tasks are kept.
     pub failed_cleanup_delay_sec: f64,
     /// How long refused drops are kept.
@@ -72,6 +74,7 @@ impl Default for Settings {
             max_concurrent: 5,
             timeout_sec: 300.0,
             cleanup_delay_sec: 3600.0,
+            cancelled_cleanup_delay_sec: None,
             failed_cleanup_delay_sec: 7.0 * 86_400.0,
             rejected_keep_sec: 30.0 * 86_400.0,
             session_keep_sec: 30.0 * 86_400.0,
@@ -203,6 +206,11 @@ impl Settings {
         for (name, value, least) in [
             ("timeout_sec", self.timeout_sec, 0.001),
             ("cleanup_delay_sec", self.cleanup_delay_sec, 0.0),
+            (
+                "cancelled_cleanup_delay_sec",
+                self.cancelled_cleanup_delay_sec.unwrap_or(0.0),
+                0.0,
+            ),
             (
                 "failed_cleanup_delay_sec",
                 self.failed_cleanup_delay_sec,

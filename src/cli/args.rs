@@ -63,7 +63,7 @@ pub(crate) enum Verb {
     Task(TaskVerb),
     /// Run tasks: find pending ones and dispatch them
     Watch(WatchArgs),
-    /// Remove what is old, once
+    /// Remove what is old: once, or again and again
     Sweep(SweepArgs),
     /// Recipes: what can be run
     Recipe {
@@ -77,6 +77,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: Option<ConfigVerb>,
     },
+    /// Look whether all is well, and say what to do where it is not
+    Doctor,
     /// Supervise tasks (started by `watch` and by units)
     #[command(hide = true)]
     Runner(RunnerArgs),
@@ -269,6 +271,19 @@ pub(crate) struct SweepArgs {
     /// Only say what would be removed
     #[arg(long)]
     pub dry_run: bool,
+    /// Go on, with a pass now and then one each time this has passed: 90s, 5m
+    #[arg(long, value_name = "DURATION", value_parser = parse_period, conflicts_with_all = ["cron", "dry_run"])]
+    pub every: Option<Duration>,
+    /// Go on, with a pass whenever this cron line says so, in local time: '*/5 * * * *'
+    #[arg(long, value_name = "LINE", value_parser = super::schedule::parse_cron, conflicts_with = "dry_run")]
+    pub cron: Option<croner::Cron>,
+}
+
+impl SweepArgs {
+    /// Whether it goes on after one pass.
+    pub fn repeats(&self) -> bool {
+        self.every.is_some() || self.cron.is_some()
+    }
 }
 
 #[derive(Subcommand)]
@@ -352,6 +367,15 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text)
         .map_err(|_| "expected seconds or a duration as 90s, 5m, 1h30m".to_owned())
+}
+
+/// A duration after which something is done again.
+fn parse_period(text: &str) -> Result<Duration, String> {
+    let period = parse_duration(text)?;
+    if period < Duration::from_secs(1) {
+        return Err("at least one second".to_owned());
+    }
+    Ok(period)
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@
 use std::time::{Duration, Instant};
 
 use agentspool::clock;
-use agentspool::spool::{IoError, Spool};
-use agentspool::sweeper::remove_task;
+use agentspool::spool::{Cleared, Clearing, IoError, Spool};
 use agentspool::task::{Status, TaskId};
 use serde_json::json;
 
@@ -52,14 +51,19 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
     }
     let (mut cleared, mut skipped, mut freed_bytes) = (Vec::new(), Vec::new(), 0);
     let patience = Instant::now() + SETTLING;
+    let clearing = spool.clearing()?;
     for id in plan.cancel.into_iter().chain(plan.remove) {
-        match remove(&spool, id, patience) {
-            Ok(Removed::Freed(bytes)) => {
+        match remove(&clearing, id, patience) {
+            Ok(Cleared::Removed(removal)) => {
+                tracing::info!(
+                    task = %id, recipe = removal.recipe.as_ref().map(tracing::field::display),
+                    session = removal.session.as_ref().map(tracing::field::display), "cleared"
+                );
                 cleared.push(id);
-                freed_bytes += bytes;
+                freed_bytes += removal.freed_bytes;
             }
-            Ok(Removed::Held) => skipped.push(id),
-            Ok(Removed::Gone) => {}
+            Ok(Cleared::Held | Cleared::Kept) => skipped.push(id),
+            Ok(Cleared::Gone) => {}
             Err(error) if error.is_denied() => {
                 context.out.note(format!("note: {error}"));
                 skipped.push(id);
@@ -90,26 +94,12 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
     Ok(ExitCode::Done)
 }
 
-/// What became of one task.
-enum Removed {
-    Freed(u64),
-    Held,
-    /// Somebody else removed it.
-    Gone,
-}
-
-fn remove(spool: &Spool, id: TaskId, patience: Instant) -> Result<Removed, IoError> {
+fn remove(clearing: &Clearing<'_>, id: TaskId, patience: Instant) -> Result<Cleared, IoError> {
     loop {
-        if let Some(bytes) = remove_task(spool, id)? {
-            return Ok(Removed::Freed(bytes));
+        match clearing.remove(id)? {
+            Cleared::Held | Cleared::Kept if Instant::now() < patience => std::thread::sleep(LOOK),
+            cleared => return Ok(cleared),
         }
-        if spool.task(id)?.is_none() {
-            return Ok(Removed::Gone);
-        }
-        if Instant::now() >= patience {
-            return Ok(Removed::Held);
-        }
-        std::thread::sleep(LOOK);
     }
 }
 

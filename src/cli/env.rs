@@ -16,6 +16,8 @@ use serde_json::{Map, Value};
 pub(crate) const DIR: &str = "AGENTSPOOL_DIR";
 /// What is logged: `warn`, `debug`, `agentspool=debug`.
 pub(crate) const LOG: &str = "AGENTSPOOL_LOG";
+/// Set by systemd: device and inode of the journal's stream, where stdout or stderr leads there.
+pub(crate) const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 /// Set inside a task: nothing is started there.
 pub(crate) const TASK_ID: &str = "AGENTSPOOL_TASK_ID";
 /// Set inside a task: where progress is reported.

@@ -1,6 +1,8 @@
-//! What the processes say of themselves on stderr: one line per transition.
+//! What the processes say of themselves: one line per transition, on stderr or in the journal.
 //!
 //! Not a task's log. The library only emits events; whether and how they are seen is decided here.
+//! Invariant: what is said has the same words everywhere, only the journal also gets its fields
+//! apart.
 
 use std::str::FromStr;
 
@@ -10,33 +12,76 @@ use tracing_subscriber::prelude::*;
 use super::Context;
 use super::args::Verb;
 use super::env;
+use super::journal::Journal;
 use super::report::CliError;
+
+/// From the least to the most that can be said.
+const LEVELS: [LevelFilter; 5] = [
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
 
 /// Turns logging on. Processes that run unattended tell their transitions, commands only warnings.
 pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
-    let unattended = matches!(verb, Verb::Watch(_) | Verb::Runner(_));
-    let level = match (context.global.verbose, context.global.quiet, unattended) {
-        (0, true, _) => LevelFilter::ERROR,
-        (0, false, true) => LevelFilter::INFO,
-        (0, false, false) => LevelFilter::WARN,
-        (1, _, false) => LevelFilter::INFO,
-        (1, _, true) | (2, _, false) => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+    let journal = context
+        .env
+        .get(env::JOURNAL_STREAM)
+        .and_then(|stream| Journal::of_stderr(&stream.to_string_lossy()));
+    let unattended = match verb {
+        Verb::Watch(_) | Verb::Runner(_) => true,
+        Verb::Sweep(args) => args.repeats() || journal.is_some(),
+        _ => false,
     };
+    let level = level(unattended, context.global.verbose, context.global.quiet);
     let filter = match context.env.get(env::LOG) {
         Some(text) => Targets::from_str(&text.to_string_lossy())
             .map_err(|error| CliError::usage(format!("{}: {error}", env::LOG)))?,
         None => Targets::new().with_target("agentspool", level),
     };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        // Colour here is a feature of the crate that is not built in: asking for it would panic.
-        .with_ansi(false)
-        .with_target(false);
+    let lines = journal.is_none().then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            // Colour here is a feature of the crate that is not built in: asking for it would panic.
+            .with_ansi(false)
+            .with_target(false)
+    });
     // A `background` verb comes here twice; the first one counts.
     let _ = tracing_subscriber::registry()
         .with(lines)
+        .with(journal)
         .with(filter)
         .try_init();
     Ok(())
+}
+
+fn level(unattended: bool, verbose: u8, quiet: bool) -> LevelFilter {
+    let by_itself = if unattended { 2 } else { 1 };
+    let at = (by_itself + usize::from(verbose)).saturating_sub(usize::from(quiet));
+    LEVELS[at.min(LEVELS.len() - 1)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_flag_is_one_step() {
+        for (unattended, verbose, quiet, expected) in [
+            (false, 0, true, LevelFilter::ERROR),
+            (false, 0, false, LevelFilter::WARN),
+            (false, 1, false, LevelFilter::INFO),
+            (false, 2, false, LevelFilter::DEBUG),
+            (false, 9, false, LevelFilter::TRACE),
+            (true, 0, true, LevelFilter::WARN),
+            (true, 0, false, LevelFilter::INFO),
+            (true, 1, false, LevelFilter::DEBUG),
+            (true, 2, false, LevelFilter::TRACE),
+        ] {
+            let got = level(unattended, verbose, quiet);
+            assert_eq!(got, expected, "{unattended} {verbose} {quiet}");
+        }
+    }
 }

@@ -10,12 +10,14 @@ mod cancel;
 mod clear;
 mod completions;
 mod config;
+mod doctor;
 mod env;
 mod exit_code;
 mod follow;
 mod inherited;
 mod init;
 mod interrupt;
+mod journal;
 mod json;
 mod list;
 mod log;
@@ -27,6 +29,7 @@ mod recipe;
 mod report;
 mod result;
 mod runner;
+mod schedule;
 mod status;
 mod submit;
 mod sweep;
@@ -91,6 +94,7 @@ fn dispatch(context: &mut Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Recipe { verb } => recipe::run(context, verb),
         Verb::Progress(args) => progress::run(context, &args),
         Verb::Config { verb } => config::run(context, verb),
+        Verb::Doctor => doctor::run(context),
         Verb::Runner(args) => runner::run(context, &args),
         Verb::Completions(args) => completions::run(context, &args),
     }

@@ -135,6 +135,11 @@ impl Output {
     }
 }
 
+/// A line of our own log that the journal did not take.
+pub(crate) fn log_line(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// A command line that clap refuses, or asks clap about.
 pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
     use clap::error::ErrorKind;

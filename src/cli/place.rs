@@ -61,7 +61,7 @@ impl Context {
         })
     }
 
-    /// What a process we start needs to see the same spool and settings.
+    /// What a process we start needs to see the same spool and settings, and to say as much.
     pub fn arguments_for_children(&self, spool: &Spool) -> Vec<String> {
         let mut arguments = vec![
             "--spool".to_owned(),
@@ -69,6 +69,10 @@ impl Context {
         ];
         for setting in &self.global.settings {
             arguments.extend(["--set".to_owned(), setting.clone()]);
+        }
+        arguments.extend((0..self.global.verbose).map(|_| "--verbose".to_owned()));
+        if self.global.quiet {
+            arguments.push("--quiet".to_owned());
         }
         arguments
     }

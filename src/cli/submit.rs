@@ -4,7 +4,7 @@ use std::io::{BufRead, Read};
 
 use agentspool::recipe::{Recipe, RecipePath, is_variable_name};
 use agentspool::spool::{Spool, Submission, TaskDir};
-use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, Request};
+use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, Request, session_of};
 use serde_json::{Map, Value, json};
 
 use super::Context;
@@ -59,7 +59,7 @@ pub(super) fn submit_one(
     request.timeout_sec = args.timeout.map(|timeout| timeout.as_secs_f64());
     request.name = args.name.clone();
     let environment = read_variables(context, spool, &recipe, &args.env)?;
-    let name = request.name.clone();
+    let (name, session) = (request.name.clone(), request.session_id.clone());
     let submission = Submission {
         id: spool.new_id(),
         request,
@@ -67,6 +67,7 @@ pub(super) fn submit_one(
     };
     let task = spool.submit(vec![submission])?.pop();
     let task = task.ok_or_else(|| CliError::new(ExitCode::General, "nothing was accepted"))?;
+    tell_accepted(&task, &recipe.name, session);
     if let Some(name) = &name {
         link_name(context, spool, name, &task);
     }
@@ -206,9 +207,17 @@ impl Batch<'_> {
         if requests.is_empty() {
             return Ok(());
         }
-        let names: Vec<Option<Name>> = requests
+        let asked: Vec<_> = requests
             .iter()
-            .map(|request| request.name.clone())
+            .map(|request| {
+                let Request {
+                    name,
+                    recipe,
+                    session_id,
+                    ..
+                } = request;
+                (name.clone(), recipe.clone(), session_id.clone())
+            })
             .collect();
         let submissions = requests
             .into_iter()
@@ -219,7 +228,9 @@ impl Batch<'_> {
             })
             .collect();
         let mut lines = String::new();
-        for (task, name) in self.spool.submit(submissions)?.into_iter().zip(names) {
+        let tasks = self.spool.submit(submissions)?;
+        for (task, (name, recipe, session)) in tasks.into_iter().zip(asked) {
+            tell_accepted(&task, &recipe, session);
             if let Some(name) = name {
                 link_name(self.context, self.spool, &name, &task);
             }
@@ -231,6 +242,11 @@ impl Batch<'_> {
         }
         Ok(())
     }
+}
+
+fn tell_accepted(task: &TaskDir, recipe: &Name, session: Option<Name>) {
+    let session = session.unwrap_or_else(|| session_of(task.id()));
+    tracing::info!(task = %task.id(), recipe = %recipe, session = %session, "accepted");
 }
 
 /// The task is accepted whatever becomes of its link.

@@ -1,20 +1,45 @@
-//! `agentspool sweep`: one pass of the sweeper.
+//! `agentspool sweep`: one pass of the sweeper, or one after another for machines without timers.
+//!
+//! A loop opens the spool anew for each pass, so settings count from the next one on, and a pass
+//! that fails is told and does not end it. Invariant: TERM and INT end a loop between two bites.
 
-use agentspool::sweeper;
+use std::time::Instant;
+
+use agentspool::spool::Spool;
+use agentspool::sweeper::{self, Swept};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::Context;
 use super::args::SweepArgs;
 use super::exit_code::ExitCode;
+use super::interrupt::Interrupt;
 use super::report::CliError;
+use super::schedule::{self, Due, Schedule};
 
 pub(super) fn run(context: &Context, args: &SweepArgs) -> Result<ExitCode, CliError> {
+    let spool = open(context)?;
+    let schedule = match (&args.every, &args.cron) {
+        (Some(period), _) => Schedule::every(*period, Instant::now()),
+        (None, Some(line)) => Schedule::cron(line.clone(), &schedule::wall())
+            .map_err(|never| CliError::usage(format!("--cron: {never}")))?,
+        (None, None) => return once(context, &spool, args.dry_run),
+    };
+    drop(spool);
+    again_and_again(context, schedule)
+}
+
+fn open(context: &Context) -> Result<Spool, CliError> {
     let spool = context.open_spool()?;
-    if !spool.is_owner() {
-        let told = "only the owner of a spool may sweep it";
-        return Err(CliError::new(ExitCode::Refused, told));
+    if spool.is_owner() {
+        return Ok(spool);
     }
-    let swept = sweeper::sweep(&spool, args.dry_run)?;
+    let told = "only the owner of a spool may sweep it";
+    Err(CliError::new(ExitCode::Refused, told))
+}
+
+fn once(context: &Context, spool: &Spool, dry_run: bool) -> Result<ExitCode, CliError> {
+    let swept = sweeper::sweep(spool, dry_run, &|| true)?;
     for error in &swept.errors {
         tracing::warn!("{error}");
     }
@@ -22,7 +47,7 @@ pub(super) fn run(context: &Context, args: &SweepArgs) -> Result<ExitCode, CliEr
     if out.is_json() {
         out.object(&json!({
             "ok": swept.errors.is_empty(),
-            "dry_run": args.dry_run,
+            "dry_run": dry_run,
             "busy": swept.is_busy,
             "only_recorded": swept.only_recorded,
             "cleared": swept.tasks.len(),
@@ -36,26 +61,14 @@ pub(super) fn run(context: &Context, args: &SweepArgs) -> Result<ExitCode, CliEr
             "errors": swept.errors,
         }))?;
     } else if !out.is_quiet() {
-        if swept.is_busy {
-            out.line("Another sweep is at it")?;
-            return Ok(ExitCode::Done);
-        }
-        if let Some(why) = swept.only_recorded {
-            out.line(format!("Nothing is removed by age this time: {why}"))?;
-        }
-        if args.dry_run {
+        if dry_run {
             for id in &swept.tasks {
                 out.line(format!("would clear {id}"))?;
             }
         }
-        let verb = if args.dry_run { "Would sweep" } else { "Swept" };
-        out.line(format!(
-            "{verb} {} tasks, {} rejected files, {} leftovers, {} names, {} sessions",
-            swept.tasks.len(),
-            swept.rejected,
-            swept.litter,
-            swept.names,
-            swept.sessions
+        out.line(summary(
+            &swept,
+            if dry_run { "Would sweep" } else { "Swept" },
         ))?;
     }
     Ok(if swept.errors.is_empty() {
@@ -63,4 +76,86 @@ pub(super) fn run(context: &Context, args: &SweepArgs) -> Result<ExitCode, CliEr
     } else {
         ExitCode::General
     })
+}
+
+/// A pass in one line.
+fn summary(swept: &Swept, verb: &str) -> String {
+    if swept.is_busy {
+        return "Another sweep is at it".to_owned();
+    }
+    let mut line = format!(
+        "{verb} {} tasks, {} rejected files, {} leftovers, {} names, {} sessions",
+        swept.tasks.len(),
+        swept.rejected,
+        swept.litter,
+        swept.names,
+        swept.sessions
+    );
+    if !swept.skipped.is_empty() {
+        line += &format!("; {} tasks are held and were left", swept.skipped.len());
+    }
+    if !swept.errors.is_empty() {
+        line += &format!("; {} could not be removed", swept.errors.len());
+    }
+    if swept.is_cut_short {
+        line += "; stopped before the end";
+    }
+    match swept.only_recorded {
+        Some(why) => format!("{line}; nothing is removed by age this time: {why}"),
+        None => line,
+    }
+}
+
+fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode, CliError> {
+    let stop = Interrupt::listen()?;
+    let (mut passes, mut cleared, mut freed_bytes) = (0u64, 0, 0);
+    while !stop.came() {
+        let due = schedule.ask(Instant::now(), &schedule::wall());
+        match due.map_err(|never| CliError::new(ExitCode::General, never.to_string()))? {
+            Due::In(pause) => {
+                let timeout = Timespec {
+                    tv_sec: pause.as_secs().try_into().unwrap_or(i64::MAX),
+                    tv_nsec: pause.subsec_nanos().into(),
+                };
+                let mut fds = [PollFd::new(&stop, PollFlags::IN)];
+                // Interrupted or failed: the loop asks again either way.
+                let _ = poll(&mut fds, Some(&timeout));
+            }
+            Due::Now => {
+                passes += 1;
+                if let Some(swept) = pass(context, &stop)? {
+                    cleared += swept.tasks.len();
+                    freed_bytes += swept.freed_bytes;
+                }
+            }
+        }
+    }
+    if context.out.is_json() {
+        context.out.object(&json!({
+            "ok": true, "passes": passes, "cleared": cleared, "freed_bytes": freed_bytes,
+        }))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+/// One pass of a loop, told in one line.
+fn pass(context: &Context, stop: &Interrupt) -> Result<Option<Swept>, CliError> {
+    let swept = open(context)
+        .and_then(|spool| sweeper::sweep(&spool, false, &|| !stop.came()).map_err(CliError::from));
+    let swept = match swept {
+        Ok(swept) => swept,
+        Err(error) => {
+            tracing::error!("this pass failed: {}", error.message);
+            return Ok(None);
+        }
+    };
+    for error in &swept.errors {
+        tracing::warn!("{error}");
+    }
+    let out = &context.out;
+    if !out.is_json() && !out.is_quiet() {
+        let now = agentspool::clock::wall();
+        out.line(format!("{now} {}", summary(&swept, "Swept")))?;
+    }
+    Ok(Some(swept))
 }

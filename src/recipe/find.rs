@@ -4,7 +4,7 @@
 //! in, because a [`Name`] is one path component and no more.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -167,6 +167,36 @@ impl RecipePath {
             .into_iter()
             .map(|name| (name.clone(), self.find(&name)))
             .collect()
+    }
+
+    /// What stands on this path and could be changed by others than `owner` and root, each with
+    /// why. They could choose what is run.
+    pub fn open_to_others(&self, owner: u32) -> Vec<(PathBuf, String)> {
+        let mut found = Vec::new();
+        for folder in &self.folders {
+            let entries = WalkDir::new(folder).max_depth(1).into_iter().flatten();
+            for entry in entries {
+                // Links are followed: what they lead to is what is run.
+                let Ok(metadata) = std::fs::metadata(entry.path()) else {
+                    continue;
+                };
+                let told = if metadata.permissions().mode() & 0o002 != 0 {
+                    "anybody may write there".to_owned()
+                } else if ![0, owner].contains(&metadata.uid()) {
+                    format!("it belongs to user {}", metadata.uid())
+                } else {
+                    continue;
+                };
+                found.push((entry.into_path(), told));
+            }
+        }
+        found
+    }
+
+    /// Folders of this path that are not there.
+    pub fn missing(&self) -> Vec<&Path> {
+        let folders = self.folders.iter().map(PathBuf::as_path);
+        folders.filter(|folder| !folder.is_dir()).collect()
     }
 
     fn names(&self) -> Vec<Name> {

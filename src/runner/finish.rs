@@ -8,9 +8,7 @@ use std::time::Duration;
 use super::recover;
 use crate::clock::{self, BootId};
 use crate::spool::{IoError, ReservedResult, Spool, TaskLock};
-use crate::task::{
-    FORMAT_VERSION, Metrics, Name, Outcome, Request, ResultFile, StatusFile, TaskId,
-};
+use crate::task::{FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId};
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
 /// (SPOOL-SAFETY hazard 23).
@@ -97,8 +95,10 @@ fn settle(
         spool.remove_empty_session(session);
     }
     tracing::info!(
-        task = %stands.task_id, recipe = stands.recipe.as_ref().map(Name::as_str),
-        attempt = stands.attempt, exit_code = stands.exit_code, "{}", stands.status
+        task = %stands.task_id, recipe = stands.recipe.as_ref().map(tracing::field::display),
+        session = stands.session_id.as_ref().map(tracing::field::display), attempt = stands.attempt,
+        exit_code = stands.exit_code, signal = stands.signal,
+        kind = stands.error.as_ref().map(|error| tracing::field::display(error.kind.as_str())), "{}", stands.status
     );
     Ok(())
 }
@@ -136,7 +136,7 @@ impl super::Runner<'_> {
         };
         let stands = standing(lock, is_ours, result);
         if let Err(error) = settle(self.spool, lock, &stands, before) {
-            tracing::warn!("{error}");
+            tracing::warn!(task = %stands.task_id, "{error}");
         }
     }
 }

@@ -297,6 +297,14 @@ impl<'a> Runner<'a> {
             attempt.write_run(&run)?;
         }
         let id = work.lock.task().id();
+        let tell = |what: &str| {
+            tracing::info!(
+                task = %id, recipe = %work.request.recipe,
+                session = work.request.session_id.as_ref().map(tracing::field::display),
+                attempt = number, "{what}"
+            );
+        };
+        tell("lost");
         if let Ok(recipe) = &work.recipe
             && recipe.manifest.on_lost == OnLost::Requeue
             && number < recipe.manifest.max_attempts
@@ -306,7 +314,7 @@ impl<'a> Runner<'a> {
             status.condition = Some(Condition::Retrying);
             status.attempt = number;
             work.lock.write_status(&status)?;
-            tracing::info!(task = %id, attempt = number, "lost, tried again");
+            tell("requeued");
             return Ok(Some(number + 1));
         }
         let outcome = Outcome::failed(ErrorKind::Lost, format!("attempt {number} was lost: {why}"));
@@ -422,8 +430,9 @@ impl<'a> Runner<'a> {
             tracing::warn!(task = %run.task_id, "{error}");
         }
         tracing::info!(
-            task = %run.task_id, recipe = %work.request.recipe, attempt = run.attempt,
-            pid = leader.key().pid, "running"
+            task = %run.task_id, recipe = %work.request.recipe,
+            session = work.request.session_id.as_ref().map(tracing::field::display),
+            attempt = run.attempt, pid = leader.key().pid, "started"
         );
         supervise::Supervisor {
             lock: &work.lock,

@@ -6,6 +6,7 @@
 //! that no longer stands under its path is no claim.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,12 @@ pub enum SessionTurn {
 impl TaskDir {
     /// Tries to become the one process that works on this task.
     pub fn lock(self, spool: &Spool) -> IoResult<Claim> {
+        let tasks = spool.folder(name::TASKS)?;
+        self.lock_in(&tasks)
+    }
+
+    /// The same, for whoever has `tasks/` open.
+    pub(super) fn lock_in(self, tasks: &Dir) -> IoResult<Claim> {
         for attempt in 0..TRIES {
             let file = match self.dir.open_writable(name::LOCK) {
                 Ok(file) => file,
@@ -83,7 +90,7 @@ impl TaskDir {
                 Err(error) => return Err(error),
             };
             match FileExt::try_lock_exclusive(&file) {
-                Ok(()) => return self.locked(spool, file),
+                Ok(()) => return self.locked(tasks, file),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     return Err(IoError::new("lock", self.dir.path_of(name::LOCK), error));
@@ -99,11 +106,9 @@ impl TaskDir {
 
     /// The lock is held; but is this still the task's folder? A removed folder's lock file keeps
     /// its link count, so inode and device are compared with what stands under the path now.
-    fn locked(self, spool: &Spool, file: File) -> IoResult<Claim> {
-        let stands = match spool.task(self.id)? {
-            Some(task) => is_same_file(&task.dir, name::LOCK, &file)?,
-            None => false,
-        };
+    fn locked(self, tasks: &Dir, file: File) -> IoResult<Claim> {
+        let stands = is_same_file(tasks, &self.id.to_string(), &self.dir)?
+            && is_same_file(&self.dir, name::LOCK, &file)?;
         Ok(if stands {
             Claim::Locked(TaskLock {
                 task: self,
@@ -129,8 +134,8 @@ impl TaskDir {
     }
 }
 
-/// Whether an open file is the one that stands under this name now.
-fn is_same_file(dir: &Dir, name: &str, file: &File) -> IoResult<bool> {
+/// Whether an open file or folder is the one that stands under this name now.
+fn is_same_file(dir: &Dir, name: &str, file: &impl AsFd) -> IoResult<bool> {
     let held = rustix::fs::fstat(file)
         .map_err(|errno| IoError::new("look at", dir.path_of(name), errno))?;
     let there = dir.stat(name)?;

@@ -456,19 +456,6 @@ impl Dir {
         }
     }
 
-    /// Removes a folder and all below it, following no link.
-    pub fn remove_tree(&self, name: impl AsRef<OsStr>) -> IoResult<()> {
-        let name = name.as_ref();
-        // std's walk opens every level relative to the one above and never follows a link; it begins
-        // at this very folder, whatever stands under the folder's path by now.
-        match std::fs::remove_dir_all(self.handle_path().join(name)) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(IoError::new("remove", self.path_of(name), source))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// What stands under a name, links not followed; `None` when nothing does.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Stat>> {
         let name = name.as_ref();

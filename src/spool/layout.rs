@@ -47,6 +47,21 @@ pub(super) mod name {
     pub const STATE: &str = "state";
 }
 
+/// The root's folders.
+pub(super) const FOLDERS: [&str; 11] = [
+    name::INCOMING,
+    name::TASKS,
+    name::NAMES,
+    name::SESSIONS,
+    name::OPEN,
+    name::STAGING,
+    name::TRASH,
+    name::REJECTED,
+    name::SLOTS,
+    name::WATCHERS,
+    name::RECIPES,
+];
+
 /// Larger than any settings or status file we write by hand or by program.
 pub(super) const SMALL_FILE: usize = 4 << 20;
 
@@ -239,6 +254,19 @@ impl Spool {
     /// Opens a spool. Folders that are missing (git and some backups keep no empty ones) are made
     /// when we own it.
     pub fn open(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
+        let mut spool = Spool::open_as_it_is(path, overrides)?;
+        if spool.is_owner {
+            spool.complete()?;
+        }
+        let identity = spool.identity()?.ok_or_else(|| OpenError::Absent {
+            path: spool.path().to_owned(),
+        })?;
+        spool.uuid = identity.uuid;
+        Ok(spool)
+    }
+
+    /// Opens a spool and makes nothing: for those who only look. What is missing may be missing.
+    pub fn open_as_it_is(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
         let absent = || OpenError::Absent {
             path: path.to_owned(),
         };
@@ -274,28 +302,20 @@ impl Spool {
             is_owner,
             ids: std::sync::Mutex::default(),
         };
-        if is_owner {
-            spool.complete()?;
-        }
-        spool.uuid = spool.identity()?.ok_or_else(absent)?.uuid;
+        let identity = spool.identity().ok().flatten();
+        spool.uuid = identity.map(|identity| identity.uuid).unwrap_or_default();
         Ok(spool)
+    }
+
+    /// Whether the identity is there and this folder's own, as [`Spool::open`] sees to.
+    pub fn has_own_identity(&self) -> Result<bool, OpenError> {
+        let inode = self.root.own_stat()?.st_ino;
+        Ok(self.identity()?.is_some_and(|it| it.inode == inode))
     }
 
     /// Makes the folders that are missing, and the identity.
     fn complete(&self) -> Result<(), OpenError> {
-        for folder in [
-            name::INCOMING,
-            name::TASKS,
-            name::NAMES,
-            name::SESSIONS,
-            name::OPEN,
-            name::STAGING,
-            name::TRASH,
-            name::REJECTED,
-            name::SLOTS,
-            name::WATCHERS,
-            name::RECIPES,
-        ] {
+        for folder in FOLDERS {
             if self.root.has(folder)? {
                 continue;
             }
@@ -319,14 +339,13 @@ impl Spool {
     /// another folder: a copy of a living spool (`cp -a`, a restored backup) must not take the
     /// original's processes for its own.
     fn ensure_identity(&self) -> Result<(), OpenError> {
-        let inode = self.root.own_stat()?.st_ino;
-        let is_ours = |identity: Option<Identity>| identity.is_some_and(|it| it.inode == inode);
-        if is_ours(self.identity()?) {
+        if self.has_own_identity()? {
             return Ok(());
         }
         // Two commands may be the first ones at the same time: the second finds the first one's.
         let turn = self.turn()?;
-        if !is_ours(self.identity()?) {
+        if !self.has_own_identity()? {
+            let inode = self.root.own_stat()?.st_ino;
             let uuid = uuid::Builder::from_random_bytes(random_bits().to_le_bytes());
             let uuid = uuid.into_uuid().to_string();
             let v = FORMAT_VERSION;
@@ -424,6 +443,11 @@ impl Spool {
     /// Whether we own it: only the owner runs, recovers and clears tasks.
     pub fn is_owner(&self) -> bool {
         self.is_owner
+    }
+
+    /// The uid of its owner.
+    pub fn owner(&self) -> IoResult<u32> {
+        Ok(self.root.own_stat()?.st_uid)
     }
 
     /// Whether a group shares it.
@@ -576,7 +600,18 @@ fn make_parents(path: &Path) -> IoResult<()> {
 fn refuse_network(root: &Dir) -> Result<(), OpenError> {
     let stat = rustix::fs::fstatfs(root)
         .map_err(|errno| IoError::new("look at the file system of", root.path(), errno))?;
-    let kind = match stat.f_type as u32 {
+    match network_kind(stat.f_type as u32) {
+        Some(kind) => Err(OpenError::Network {
+            path: root.path().to_owned(),
+            kind,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Which network file system has this magic number, if one has.
+pub(super) fn network_kind(magic: u32) -> Option<&'static str> {
+    Some(match magic {
         0x6969 => "NFS",
         0x517b => "SMB",
         0xff53_4d42 => "CIFS",
@@ -585,11 +620,7 @@ fn refuse_network(root: &Dir) -> Result<(), OpenError> {
         0x5346_414f => "AFS",
         0x0bd0_0bd0 => "Lustre",
         0x0116_1970 => "GFS2",
-        _ => return Ok(()),
-    };
-    Err(OpenError::Network {
-        path: root.path().to_owned(),
-        kind,
+        _ => return None,
     })
 }
 

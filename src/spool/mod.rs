@@ -5,7 +5,8 @@
 //! `layout` (what lies where) · `durable` (how a file comes to be) · `store` (submit, read) ·
 //! `claim` (locks) · `attempt` (one execution's files) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read` and `drop_claim` (the drop box) · `watchers` (who lives) ·
-//! `trash` (removal) · `logs` · `wake` (being told) · `resolve` (what a person may call a task).
+//! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `logs` ·
+//! `wake` (being told) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
 //! `lock` file is never removed but together with its folder.
@@ -13,9 +14,11 @@
 
 mod attempt;
 mod claim;
+mod clearing;
 mod drop_claim;
 mod drop_read;
 mod durable;
+mod health;
 mod incoming;
 mod layout;
 mod logs;
@@ -23,21 +26,24 @@ mod queue;
 mod resolve;
 mod store;
 mod trash;
+mod tree;
 mod view;
 mod wake;
 mod watchers;
 
 pub use attempt::{Attempt, Files, Output, ReservedResult, RunFile};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
+pub use clearing::{Cleared, Clearing, FinishedTask, Removal};
 pub use drop_read::{DropRefusal, Fingerprint, Pickup};
 pub use durable::IoError;
+pub use health::FileSystem;
 pub use incoming::{Admission, Check, DropFile, Reason};
 pub use layout::{OpenError, Spool, group_id};
 pub use logs::{LogReader, Piece, Stream, cap_log};
 pub use queue::OpenHint;
 pub use resolve::{ResolveError, Target};
 pub use store::{ReadError, Submission, SubmitError, TaskDir};
-pub use trash::{FinishedTask, Removal, SweepClock};
+pub use trash::SweepClock;
 pub use view::TaskView;
 pub use wake::{Seen, Wake};
 pub use watchers::{StartLock, WatcherFile, WatcherSeat};

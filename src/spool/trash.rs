@@ -1,7 +1,8 @@
-//! Removal: the only ways anything leaves a spool, and what a sweep must know to plan.
+//! What leaves a spool besides finished tasks (`clearing.rs`): trash, litter, refused drops, names
+//! and sessions; and the turn and the clocks of those who sweep.
 //!
-//! Not what is old enough (`sweeper/plan.rs`). Invariant I8: only a terminal task whose lock we
-//! hold can disappear, and it does so in one rename.
+//! Not what is old enough (`sweeper/plan.rs`). Invariant: what somebody may still be building or
+//! using is left.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,32 +13,14 @@ use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::claim::{TaskLock, unused_state};
+use super::claim::unused_state;
+use super::clearing::bury;
 use super::durable::{Dir, IoError, IoResult, absent_is_none};
+use super::health::PROBE_PREFIX;
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
-use super::store::{ReadError, TaskDir, ids_in};
+use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
-use crate::task::{Name, Status, TaskId, Timestamp};
-
-/// A finished task, as a sweep sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FinishedTask {
-    /// Which.
-    pub id: TaskId,
-    /// How it ended.
-    pub status: Status,
-    /// When.
-    pub completed_at: Timestamp,
-    /// Its bytes on the disk; 0 when nobody asked.
-    pub bytes: u64,
-}
-
-/// What came of removing a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Removal {
-    /// Bytes of disk it took.
-    pub freed_bytes: u64,
-}
+use crate::task::{Name, TaskId, Timestamp};
 
 /// `sweep.json`: the clocks at the last pass, so that a jump of the wall clock is noticed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,45 +38,13 @@ pub struct SweepClock {
     pub ages_from: Option<Timestamp>,
 }
 
-impl TaskLock {
-    /// Removes a terminal task. `None` when it is not terminal: then nothing was done.
-    pub fn remove(self, spool: &Spool) -> IoResult<Option<Removal>> {
-        if !self.task.has_result()? {
-            return Ok(None);
-        }
-        let freed_bytes = disk_bytes(self.task.path());
-        let id = self.task.id;
-        // A watcher that died after publishing left the claim on its drop, and that one would be
-        // replayed.
-        spool.forget_drop(id)?;
-        let grave = spool.bury(&self.task)?;
-        // Only now: where the task may not be removed, its name must go on leading to it.
-        if let Some(status) = self.task.status_file() {
-            if let Some(task_name) = &status.name {
-                spool.unlink_name(task_name, id)?;
-            }
-            spool.remove_hints(id, status.session_id.as_ref())?;
-        }
-        spool.folder(name::TRASH)?.remove_tree(&grave)?;
-        Ok(Some(Removal { freed_bytes }))
-    }
-}
-
 impl Spool {
     /// Takes a task's folder out of `tasks/` in one step, then removes it.
     pub(super) fn discard(&self, task: &TaskDir) -> IoResult<()> {
-        let grave = self.bury(task)?;
-        self.remove_hints(task.id, None)?;
-        self.folder(name::TRASH)?.remove_tree(&grave)
-    }
-
-    /// The one step: from here on the task is gone, and what follows may be done by anybody.
-    fn bury(&self, task: &TaskDir) -> IoResult<String> {
         let trash = self.folder(name::TRASH)?;
-        let grave = format!("{}.{:08x}", task.id, random_bits() as u32);
-        self.folder(name::TASKS)?
-            .rename_new(task.id.to_string(), &trash, &grave)?;
-        Ok(grave)
+        let grave = bury(&self.folder(name::TASKS)?, &trash, task.id)?;
+        self.remove_hints(task.id, None)?;
+        trash.remove_tree(&grave).map(|_| ())
     }
 
     /// Whether a task was removed and its folder still lies in the trash.
@@ -107,23 +58,14 @@ impl Spool {
         Ok(found)
     }
 
-    /// Removes what removals that were cut off left behind; the number of entries removed.
-    pub fn empty_trash(&self) -> IoResult<usize> {
-        let trash = self.folder(name::TRASH)?;
-        let names = trash.names()?;
-        // What somebody shut must not keep the rest.
-        let mut failed = None;
-        for entry in &names {
-            if let Err(error) = trash.remove_tree(entry) {
-                failed = Some(error);
-            }
-        }
-        failed.map_or(Ok(names.len()), Err)
+    /// What removals that were cut off left behind.
+    pub fn trash(&self) -> IoResult<Vec<OsString>> {
+        self.folder(name::TRASH)?.names()
     }
 
-    /// How many removals that were cut off lie there.
-    pub fn trash_count(&self) -> IoResult<usize> {
-        Ok(self.folder(name::TRASH)?.names()?.len())
+    /// Removes one of them.
+    pub fn remove_trash(&self, entry: &OsString) -> IoResult<()> {
+        self.folder(name::TRASH)?.remove_tree(entry).map(|_| ())
     }
 
     /// Names of half-built submissions whose submitter is dead. One without a lock file must be
@@ -146,6 +88,9 @@ impl Spool {
                 }
                 continue;
             };
+            let is_probe = entry
+                .as_encoded_bytes()
+                .starts_with(PROBE_PREFIX.as_bytes());
             let is_dead = match id {
                 Some(id) => match dir.has(name::LOCK) {
                     // A lock that cannot be tested is nobody's whom we know: left alone.
@@ -154,7 +99,7 @@ impl Spool {
                     Err(_) => false,
                 },
                 // A claim with a drop in it is not litter: a watcher will replay it.
-                None => is_old && dir.is_empty().unwrap_or(false),
+                None => is_old && (is_probe || dir.is_empty().unwrap_or(false)),
             };
             if is_dead {
                 litter.push(entry);
@@ -193,49 +138,6 @@ impl Spool {
         Ok(true)
     }
 
-    /// Finished tasks made before a moment, oldest first; with their bytes when asked. Tasks that
-    /// cannot be read are left out: nobody sweeps what nobody understands.
-    pub fn finished_tasks(
-        &self,
-        made_before: Timestamp,
-        with_bytes: bool,
-    ) -> IoResult<Vec<FinishedTask>> {
-        let open = self.open_ids()?;
-        let mut ids = self.task_ids()?;
-        ids.reverse();
-        let mut finished = Vec::new();
-        for id in ids {
-            // Ids rise with time: nothing behind this one was made earlier.
-            if id.unix_ms() >= made_before.unix_ms() {
-                break;
-            }
-            if open.binary_search(&id).is_ok() {
-                continue;
-            }
-            let task = match self.task(id) {
-                Ok(Some(task)) => task,
-                Ok(None) => continue,
-                Err(error) if error.is_unusable() => continue,
-                Err(error) => return Err(error),
-            };
-            let Some((status, completed_at)) = end_of(&task) else {
-                continue;
-            };
-            let bytes = if with_bytes {
-                disk_bytes(task.path())
-            } else {
-                0
-            };
-            finished.push(FinishedTask {
-                id,
-                status,
-                completed_at,
-                bytes,
-            });
-        }
-        Ok(finished)
-    }
-
     /// Whether a task's result can be read. Its status file is enough to plan with; to remove it,
     /// the truth must be understood.
     pub fn has_readable_result(&self, id: TaskId) -> IoResult<bool> {
@@ -262,12 +164,7 @@ impl Spool {
     /// Removes one refused drop or reason. A refused folder goes with all that is in it.
     pub fn remove_rejected(&self, file: &OsString) -> IoResult<()> {
         let rejected = self.folder(name::REJECTED)?;
-        match rejected.unlink(file) {
-            Err(error) if error.errno() == Some(rustix::io::Errno::ISDIR) => {
-                rejected.remove_tree(file)
-            }
-            removed => removed.map(|_| ()),
-        }
+        rejected.remove_tree(file).map(|_| ())
     }
 
     /// Removes a name whose task is gone; `false` when it leads somewhere after all.
@@ -405,24 +302,8 @@ impl Spool {
     }
 }
 
-/// How and when a task ended, from the cheaper file where that one knows.
-fn end_of(task: &TaskDir) -> Option<(Status, Timestamp)> {
-    if let Some(status) = task.status_file()
-        && status.status.is_terminal()
-        && let Some(at) = status.completed_at
-    {
-        return Some((status.status, at));
-    }
-    match task.result() {
-        Ok(Some(result)) => Some((result.status, result.completed_at)),
-        Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Newer { .. } | ReadError::Io(_)) => {
-            None
-        }
-    }
-}
-
 /// The disk a folder takes, links not followed.
-fn disk_bytes(path: &Path) -> u64 {
+pub(super) fn disk_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     WalkDir::new(path)
         .follow_root_links(false)

@@ -1,22 +1,33 @@
 //! The sweeper: removes what is old. It never recovers and never kills.
 //!
-//! Plans purely (`plan.rs`), then applies; one at a time by a lock. Not `clear`, which a person
-//! asks for and to which neither retention nor clocks apply. Invariant: nothing is removed because
-//! a clock jumped.
+//! One at a time by a lock, in bites: a few tasks are looked at, what is due of them is chosen
+//! purely (`plan.rs`) and removed, and then others have their turn at the disk. Not `clear`, which a
+//! person asks for and to which neither retention nor clocks apply. Invariants: nothing is removed
+//! because a clock jumped; nothing that is held or not understood is removed at all.
 
 mod plan;
 
-pub use plan::{ClockTrust, Expired, Policy, SweepPlan};
+pub use plan::{ClockTrust, Policy};
+
+use std::time::Instant;
 
 use crate::clock::{self, BootId};
-use crate::spool::{Claim, IoError, Spool, SweepClock};
-use crate::task::{FORMAT_VERSION, TaskId, Timestamp};
+use crate::spool::{Cleared, Clearing, FinishedTask, IoError, Spool, SweepClock};
+use crate::task::{FORMAT_VERSION, Status, TaskId, Timestamp};
+use plan::{Ages, Leftovers};
+
+/// How many tasks are removed before others have their turn.
+const BITE: usize = 256;
+/// The share of a bite's time that others get then.
+const PAUSE_SHARE: u32 = 20;
 
 /// What a pass did, or would do.
 #[derive(Clone, Debug, Default)]
 pub struct Swept {
     /// Another sweeper is at it; nothing was done.
     pub is_busy: bool,
+    /// It was told to stop before everything was done.
+    pub is_cut_short: bool,
     /// Why tasks, drops and sessions were left alone this time, if so.
     pub only_recorded: Option<&'static str>,
     /// Tasks removed.
@@ -37,8 +48,19 @@ pub struct Swept {
     pub errors: Vec<String>,
 }
 
-/// One pass. With `dry_run` nothing is changed and the answer is what would be.
-pub fn sweep(spool: &Spool, dry_run: bool) -> Result<Swept, IoError> {
+/// One pass.
+struct Pass<'a> {
+    spool: &'a Spool,
+    policy: Policy,
+    ages: Ages,
+    dry_run: bool,
+    go_on: &'a dyn Fn() -> bool,
+    swept: Swept,
+}
+
+/// One pass. With `dry_run` nothing is changed and the answer is what would be. `go_on` is asked
+/// between two bites; once it says no, the rest is left for the next pass.
+pub fn sweep(spool: &Spool, dry_run: bool, go_on: &dyn Fn() -> bool) -> Result<Swept, IoError> {
     // A dry run writes nothing, so it needs no turn.
     let turn = if dry_run { None } else { spool.sweep_turn()? };
     if turn.is_none() && !dry_run {
@@ -47,128 +69,219 @@ pub fn sweep(spool: &Spool, dry_run: bool) -> Result<Swept, IoError> {
             ..Swept::default()
         });
     }
-    let now = SweepClock {
+    let now = clocks();
+    let last = spool.sweep_clock()?;
+    let trust = ClockTrust::of(last.as_ref(), &now);
+    let ages_from = trust.ages_from(last.as_ref(), now.wall);
+    let mut pass = Pass {
+        spool,
+        policy: Policy::of(spool.settings()),
+        ages: Ages {
+            now: now.wall,
+            begin: ages_from,
+        },
+        dry_run,
+        go_on,
+        swept: Swept {
+            only_recorded: trust.reason(),
+            ..Swept::default()
+        },
+    };
+    match trust {
+        ClockTrust::Agrees => pass.all()?,
+        ClockTrust::FirstPass | ClockTrust::Restarted | ClockTrust::Jumped => {
+            let litter = spool.staging_litter(None)?;
+            let trash = spool.trash()?;
+            pass.remove_leftovers(Leftovers {
+                litter,
+                trash,
+                ..Leftovers::default()
+            });
+        }
+    }
+    if !dry_run {
+        spool.record_sweep_clock(&SweepClock { ages_from, ..now })?;
+    }
+    Ok(pass.swept)
+}
+
+/// The clocks of now, as a pass compares and records them.
+pub fn clocks() -> SweepClock {
+    SweepClock {
         v: FORMAT_VERSION,
         wall: clock::wall(),
         boottime_sec: clock::boottime().as_secs_f64(),
         boot: BootId::current(),
         ages_from: None,
-    };
-    let last = spool.sweep_clock()?;
-    let trust = ClockTrust::of(last.as_ref(), &now);
-    let ages_from = trust.ages_from(last.as_ref(), now.wall);
-    let plan = match trust {
-        ClockTrust::Agrees => gather(spool, now.wall, ages_from)?,
-        _ => SweepPlan {
-            litter: spool.staging_litter(None)?,
-            ..SweepPlan::default()
-        },
-    };
-    let mut swept = Swept {
-        only_recorded: trust.reason(),
-        ..Swept::default()
-    };
-    if dry_run {
-        swept.tasks = plan.tasks.iter().map(|expired| expired.id).collect();
-        swept.freed_bytes = plan.tasks.iter().map(|expired| expired.bytes).sum();
-        swept.rejected = plan.rejected.len();
-        swept.litter = plan.litter.len() + plan.links.len() + spool.trash_count()?;
-        swept.names = plan.names.len();
-        swept.sessions = plan.sessions.len();
-        return Ok(swept);
     }
-    apply(spool, plan, &mut swept);
-    spool.record_sweep_clock(&SweepClock { ages_from, ..now })?;
-    Ok(swept)
 }
 
-/// Reads what a plan needs.
-fn gather(
-    spool: &Spool,
-    now: Timestamp,
-    ages_from: Option<Timestamp>,
-) -> Result<SweepPlan, IoError> {
-    let policy = Policy::of(spool.settings());
-    let made_before = policy.made_before(now);
-    let finished = spool.finished_tasks(made_before, policy.max_finished_bytes.is_some())?;
-    let mut plan = SweepPlan {
-        litter: spool.staging_litter(Some(now))?,
-        links: spool.unplaced_links()?,
-        ..SweepPlan::default()
-    };
-    // The few that are due are read; nobody sweeps what nobody understands.
-    for expired in plan::expired_tasks(&finished, &policy, now, ages_from) {
-        if spool.has_readable_result(expired.id)? {
-            plan.tasks.push(expired);
-        }
+impl Pass<'_> {
+    fn all(&mut self) -> Result<(), IoError> {
+        let trash = self.spool.trash()?;
+        self.remove_leftovers(Leftovers {
+            trash,
+            ..Leftovers::default()
+        });
+        let mut ids = self.spool.task_ids()?;
+        ids.reverse();
+        self.tasks(&ids)?;
+        let leftovers = self.leftovers(&ids)?;
+        self.remove_leftovers(leftovers);
+        Ok(())
     }
-    for (file, at) in spool.rejected_files()? {
-        if plan::is_over(at, policy.rejected_keep, now, ages_from) {
-            plan.rejected.push(file);
-        }
-    }
-    for (name, id) in spool.names()? {
-        if spool.task(id)?.is_none() {
-            plan.names.push((name, id));
-        }
-    }
-    for (session, at) in spool.idle_sessions()? {
-        if plan::is_over(at, policy.session_keep, now, ages_from) {
-            plan.sessions.push(session);
-        }
-    }
-    Ok(plan)
-}
 
-/// Removes what the plan says, piece by piece; what cannot be removed is noted and left.
-fn apply(spool: &Spool, plan: SweepPlan, swept: &mut Swept) {
-    match spool.empty_trash() {
-        Ok(emptied) => swept.litter += emptied,
-        Err(error) => swept.errors.push(error.to_string()),
-    }
-    for expired in plan.tasks {
-        match remove_task(spool, expired.id) {
-            Ok(Some(bytes)) => {
-                swept.tasks.push(expired.id);
-                swept.freed_bytes += bytes;
+    /// Finished tasks, oldest first: those over their age, and then the oldest of the rest until
+    /// the caps hold. Only with caps is anything remembered of tasks that stay.
+    fn tasks(&mut self, ids: &[TaskId]) -> Result<(), IoError> {
+        let made_before = self.policy.made_before(self.ages.now);
+        // Ids rise with time: nothing behind this one was made earlier.
+        let ids = &ids[..ids.partition_point(|id| id.unix_ms() < made_before.unix_ms())];
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let clearing = self.spool.clearing()?;
+        let open = self.spool.open_ids()?;
+        let with_bytes = self.policy.max_finished_bytes.is_some();
+        let (ages, policy) = (self.ages, self.policy.clone());
+        let is_due = |status: Status, at: Timestamp| ages.is_due(&policy, status, at);
+        let mut kept = Vec::new();
+        for bite in ids.chunks(BITE) {
+            if self.is_cut_short() {
+                return Ok(());
             }
-            Ok(None) => swept.skipped.push(expired.id),
-            Err(error) => swept.errors.push(error.to_string()),
+            let closed = bite.iter().filter(|id| open.binary_search(id).is_err());
+            let mut due = Vec::new();
+            for id in closed {
+                match clearing.look(*id, with_bytes)? {
+                    Some(task) if is_due(task.status, task.completed_at) => due.push(task),
+                    Some(task) if policy.has_caps() => kept.push(task),
+                    Some(_) | None => {}
+                }
+            }
+            self.bite(&clearing, &due, is_due)?;
+        }
+        for bite in plan::over_caps(kept, &self.policy.clone()).chunks(BITE) {
+            if self.is_cut_short() {
+                return Ok(());
+            }
+            self.bite(&clearing, bite, |_, _| true)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a few tasks, then lets others have the disk for a moment.
+    fn bite(
+        &mut self,
+        clearing: &Clearing<'_>,
+        due: &[FinishedTask],
+        is_due: impl Fn(Status, Timestamp) -> bool,
+    ) -> Result<(), IoError> {
+        let begun = Instant::now();
+        for task in due {
+            if self.dry_run {
+                if self.spool.has_readable_result(task.id)? {
+                    self.swept.tasks.push(task.id);
+                    self.swept.freed_bytes += task.bytes;
+                }
+                continue;
+            }
+            match clearing.remove_if(task.id, &is_due) {
+                Ok(Cleared::Removed(removal)) => {
+                    tracing::info!(
+                        task = %task.id,
+                        recipe = removal.recipe.as_ref().map(tracing::field::display),
+                        session = removal.session.as_ref().map(tracing::field::display),
+                        "swept"
+                    );
+                    self.swept.tasks.push(task.id);
+                    self.swept.freed_bytes += removal.freed_bytes;
+                }
+                Ok(Cleared::Held) => self.swept.skipped.push(task.id),
+                Ok(Cleared::Kept | Cleared::Gone) => {}
+                Err(error) => self.swept.errors.push(error.to_string()),
+            }
+        }
+        if !due.is_empty() && !self.dry_run {
+            std::thread::sleep(begun.elapsed() / PAUSE_SHARE);
+        }
+        Ok(())
+    }
+
+    fn is_cut_short(&mut self) -> bool {
+        self.swept.is_cut_short |= !(self.go_on)();
+        self.swept.is_cut_short
+    }
+
+    /// What there is besides tasks; `ids` is every task that was there a moment ago, oldest first.
+    fn leftovers(&self, ids: &[TaskId]) -> Result<Leftovers, IoError> {
+        let (spool, policy, ages) = (self.spool, &self.policy, self.ages);
+        let mut leftovers = Leftovers {
+            litter: spool.staging_litter(Some(ages.now))?,
+            links: spool.unplaced_links()?,
+            ..Leftovers::default()
+        };
+        for (file, at) in spool.rejected_files()? {
+            if ages.is_over(at, policy.rejected_keep) {
+                leftovers.rejected.push(file);
+            }
+        }
+        for (name, id) in spool.names()? {
+            if ids.binary_search(&id).is_err() && spool.task(id)?.is_none() {
+                leftovers.names.push((name, id));
+            }
+        }
+        for (session, at) in spool.idle_sessions()? {
+            if ages.is_over(at, policy.session_keep) {
+                leftovers.sessions.push(session);
+            }
+        }
+        Ok(leftovers)
+    }
+
+    /// Removes them, piece by piece; what cannot be removed is noted and left.
+    fn remove_leftovers(&mut self, leftovers: Leftovers) {
+        if self.dry_run {
+            let swept = &mut self.swept;
+            swept.litter += leftovers.trash.len() + leftovers.litter.len() + leftovers.links.len();
+            swept.rejected += leftovers.rejected.len();
+            swept.names += leftovers.names.len();
+            swept.sessions += leftovers.sessions.len();
+            return;
+        }
+        let spool = self.spool;
+        let mut litter = 0;
+        for entry in &leftovers.trash {
+            if self.is_cut_short() {
+                break;
+            }
+            litter += self.count(spool.remove_trash(entry).map(|()| true));
+        }
+        for entry in &leftovers.litter {
+            litter += self.count(spool.remove_staged(entry));
+        }
+        for entry in &leftovers.links {
+            litter += self.count(spool.remove_unplaced_link(entry));
+        }
+        self.swept.litter += litter;
+        for file in &leftovers.rejected {
+            self.swept.rejected += self.count(spool.remove_rejected(file).map(|()| true));
+        }
+        for (name, id) in &leftovers.names {
+            self.swept.names += self.count(spool.remove_dangling_name(name, *id));
+        }
+        for session in &leftovers.sessions {
+            self.swept.sessions += self.count(spool.remove_session(session));
         }
     }
-    let mut count = |counter: fn(&mut Swept) -> &mut usize, done: Result<bool, IoError>| match done
-    {
-        Ok(true) => *counter(swept) += 1,
-        Ok(false) => {}
-        Err(error) => swept.errors.push(error.to_string()),
-    };
-    for file in &plan.rejected {
-        count(
-            |s| &mut s.rejected,
-            spool.remove_rejected(file).map(|()| true),
-        );
-    }
-    for entry in &plan.litter {
-        count(|s| &mut s.litter, spool.remove_staged(entry));
-    }
-    for entry in &plan.links {
-        count(|s| &mut s.litter, spool.remove_unplaced_link(entry));
-    }
-    for (name, id) in &plan.names {
-        count(|s| &mut s.names, spool.remove_dangling_name(name, *id));
-    }
-    for session in &plan.sessions {
-        count(|s| &mut s.sessions, spool.remove_session(session));
-    }
-}
 
-/// Removes one finished task; its freed bytes, or `None` when somebody holds it or it is gone.
-pub fn remove_task(spool: &Spool, id: TaskId) -> Result<Option<u64>, IoError> {
-    let Some(task) = spool.task(id)? else {
-        return Ok(None);
-    };
-    match task.lock(spool)? {
-        Claim::Locked(lock) => Ok(lock.remove(spool)?.map(|removal| removal.freed_bytes)),
-        Claim::Busy(_) | Claim::Gone => Ok(None),
+    fn count(&mut self, removed: Result<bool, IoError>) -> usize {
+        match removed {
+            Ok(removed) => usize::from(removed),
+            Err(error) => {
+                self.swept.errors.push(error.to_string());
+                0
+            }
+        }
     }
 }

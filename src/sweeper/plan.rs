@@ -1,4 +1,4 @@
-//! What is old enough: pure functions over plain values.
+//! What is old enough: pure functions over plain values, a bite or a whole spool of them.
 //!
 //! No disk, no clock: both are passed in. Invariant: an age counts only as far as the clocks agree
 //! about it; where they do not, it is taken to begin now.
@@ -20,8 +20,10 @@ const OFF_AT_MOST: f64 = 7.0 * 86_400.0;
 /// What the settings say about keeping.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Completed and cancelled tasks.
-    pub done_keep: Duration,
+    /// Completed tasks.
+    pub completed_keep: Duration,
+    /// Cancelled tasks.
+    pub cancelled_keep: Duration,
     /// Failed tasks.
     pub failed_keep: Duration,
     /// Refused drops.
@@ -37,8 +39,12 @@ pub struct Policy {
 impl Policy {
     /// From a spool's settings.
     pub fn of(settings: &Settings) -> Policy {
+        let cancelled = settings.cancelled_cleanup_delay_sec;
         Policy {
-            done_keep: Duration::from_secs_f64(settings.cleanup_delay_sec),
+            completed_keep: Duration::from_secs_f64(settings.cleanup_delay_sec),
+            cancelled_keep: Duration::from_secs_f64(
+                cancelled.unwrap_or(settings.cleanup_delay_sec),
+            ),
             failed_keep: Duration::from_secs_f64(settings.failed_cleanup_delay_sec),
             rejected_keep: Duration::from_secs_f64(settings.rejected_keep_sec),
             session_keep: Duration::from_secs_f64(settings.session_keep_sec),
@@ -47,13 +53,21 @@ impl Policy {
         }
     }
 
+    /// Whether some tasks may have to go before their age says so.
+    pub fn has_caps(&self) -> bool {
+        self.max_finished_tasks.is_some() || self.max_finished_bytes.is_some()
+    }
+
     /// Tasks made at or after this moment need not be read: by age none of them can be due. With a
     /// cap by count or bytes every task counts.
     pub fn made_before(&self, now: Timestamp) -> Timestamp {
-        if self.max_finished_tasks.is_some() || self.max_finished_bytes.is_some() {
+        if self.has_caps() {
             return Timestamp::from_unix_ms(i64::MAX);
         }
-        let least = self.done_keep.min(self.failed_keep);
+        let least = self
+            .completed_keep
+            .min(self.cancelled_keep)
+            .min(self.failed_keep);
         let least = i64::try_from(least.as_millis()).unwrap_or(i64::MAX);
         // Made in the very millisecond counts as well.
         Timestamp::from_unix_ms(now.unix_ms().saturating_sub(least).saturating_add(1))
@@ -62,10 +76,9 @@ impl Policy {
     fn keep(&self, status: Status) -> Duration {
         match status {
             Status::Failed => self.failed_keep,
-            // The other two are never asked for: they are not finished.
-            Status::Completed | Status::Cancelled | Status::Pending | Status::Running => {
-                self.done_keep
-            }
+            Status::Cancelled => self.cancelled_keep,
+            // The last two are never asked for: they are not finished.
+            Status::Completed | Status::Pending | Status::Running => self.completed_keep,
         }
     }
 }
@@ -128,20 +141,11 @@ impl ClockTrust {
     }
 }
 
-/// A task that is due.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expired {
-    /// Which.
-    pub id: TaskId,
-    /// Its bytes, where they were asked for.
-    pub bytes: u64,
-}
-
-/// What a pass will remove.
+/// What a pass finds besides tasks.
 #[derive(Clone, Debug, Default)]
-pub struct SweepPlan {
-    /// Finished tasks.
-    pub tasks: Vec<Expired>,
+pub(super) struct Leftovers {
+    /// Entries of `trash/`.
+    pub trash: Vec<OsString>,
     /// Files in `rejected/`.
     pub rejected: Vec<OsString>,
     /// Entries of `staging/`.
@@ -154,58 +158,47 @@ pub struct SweepPlan {
     pub sessions: Vec<Name>,
 }
 
-/// Whether something that began at `at` is older than `keep`.
-pub(super) fn is_over(
-    at: Timestamp,
-    keep: Duration,
-    now: Timestamp,
-    ages_from: Option<Timestamp>,
-) -> bool {
-    let begins = match ages_from {
-        // Made before a jump, or dated in the future by one.
-        Some(floor) if at < floor || at > now => floor,
-        _ => at,
-    };
-    now.seconds_since(begins) >= keep.as_secs_f64()
+/// From which moment ages are told, and the moment before which none begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ages {
+    pub now: Timestamp,
+    pub begin: Option<Timestamp>,
 }
 
-/// The finished tasks that are due, oldest first: those over their age, and then the oldest of the
-/// rest until the caps hold.
-pub(super) fn expired_tasks(
-    finished: &[FinishedTask],
-    policy: &Policy,
-    now: Timestamp,
-    ages_from: Option<Timestamp>,
-) -> Vec<Expired> {
-    let (mut expired, mut kept) = (Vec::new(), Vec::new());
-    for task in finished {
-        let due = is_over(task.completed_at, policy.keep(task.status), now, ages_from);
-        if due {
-            expired.push(task)
-        } else {
-            kept.push(task)
-        }
+impl Ages {
+    /// Whether something that began at `at` is older than `keep`.
+    pub fn is_over(self, at: Timestamp, keep: Duration) -> bool {
+        let begins = match self.begin {
+            // Made before a jump, or dated in the future by one.
+            Some(floor) if at < floor || at > self.now => floor,
+            _ => at,
+        };
+        self.now.seconds_since(begins) >= keep.as_secs_f64()
     }
+
+    /// Whether a task that ended so is over its age.
+    pub fn is_due(self, policy: &Policy, status: Status, completed_at: Timestamp) -> bool {
+        self.is_over(completed_at, policy.keep(status))
+    }
+}
+
+/// The oldest of the finished tasks that are left, until the caps hold.
+pub(super) fn over_caps(mut kept: Vec<FinishedTask>, policy: &Policy) -> Vec<FinishedTask> {
     kept.sort_by_key(|task| task.completed_at);
     let mut count = kept.len() as u64;
     let mut bytes: u64 = kept.iter().map(|task| task.bytes).sum();
-    for task in kept {
+    let is_kept = |task: &FinishedTask| {
         let over_count = policy.max_finished_tasks.is_some_and(|most| count > most);
         let over_bytes = policy.max_finished_bytes.is_some_and(|most| bytes > most);
-        if !over_count && !over_bytes {
-            break;
+        if over_count || over_bytes {
+            count -= 1;
+            bytes -= task.bytes;
         }
-        count -= 1;
-        bytes -= task.bytes;
-        expired.push(task);
-    }
-    expired
-        .iter()
-        .map(|task| Expired {
-            id: task.id,
-            bytes: task.bytes,
-        })
-        .collect()
+        !over_count && !over_bytes
+    };
+    let first_kept = kept.iter().position(is_kept);
+    kept.truncate(first_kept.unwrap_or(kept.len()));
+    kept
 }
 
 #[cfg(test)]
@@ -233,8 +226,15 @@ mod tests {
         Policy::of(&Settings::default())
     }
 
-    fn ids(expired: &[Expired]) -> Vec<i64> {
+    fn ids(expired: &[FinishedTask]) -> Vec<i64> {
         expired.iter().map(|expired| expired.id.unix_ms()).collect()
+    }
+
+    fn by_age(tasks: &[FinishedTask], policy: &Policy, begin: Option<Timestamp>) -> Vec<i64> {
+        let ages = Ages { now: at(0), begin };
+        let mut due = tasks.to_vec();
+        due.retain(|task| ages.is_due(policy, task.status, task.completed_at));
+        ids(&due)
     }
 
     #[test]
@@ -247,10 +247,19 @@ mod tests {
             task(4, Status::Failed, 24 * hour, 0),
             task(5, Status::Failed, 7 * 24 * hour, 0),
         ];
-        assert_eq!(
-            ids(&expired_tasks(&tasks, &policy(), at(0), None)),
-            [1, 3, 5]
-        );
+        assert_eq!(by_age(&tasks, &policy(), None), [1, 3, 5]);
+        let cancelled = Policy::of(&Settings {
+            cancelled_cleanup_delay_sec: Some(2.0 * 3600.0),
+            ..Settings::default()
+        });
+        assert_eq!(by_age(&tasks, &cancelled, None), [1, 5]);
+        let all_but_cancelled = Policy::of(&Settings {
+            cancelled_cleanup_delay_sec: Some(1e9),
+            cleanup_delay_sec: 0.0,
+            failed_cleanup_delay_sec: 0.0,
+            ..Settings::default()
+        });
+        assert_eq!(by_age(&tasks, &all_but_cancelled, None), [1, 2, 4, 5]);
     }
 
     #[test]
@@ -262,16 +271,39 @@ mod tests {
             max_finished_tasks: Some(3),
             ..policy()
         };
-        assert_eq!(ids(&expired_tasks(&tasks, &count, at(0), None)), [1, 2]);
+        assert_eq!(ids(&over_caps(tasks.clone(), &count)), [1, 2]);
         let bytes = Policy {
             max_finished_bytes: Some(15),
             ..policy()
         };
-        assert_eq!(
-            ids(&expired_tasks(&tasks, &bytes, at(0), None)),
-            [1, 2, 3, 4]
-        );
-        assert!(expired_tasks(&tasks, &policy(), at(0), None).is_empty());
+        assert_eq!(ids(&over_caps(tasks.clone(), &bytes)), [1, 2, 3, 4]);
+        let both = Policy {
+            max_finished_tasks: Some(1),
+            max_finished_bytes: Some(35),
+            ..policy()
+        };
+        assert_eq!(ids(&over_caps(tasks.clone(), &both)), [1, 2, 3, 4]);
+        let none = Policy {
+            max_finished_tasks: Some(0),
+            ..policy()
+        };
+        assert_eq!(ids(&over_caps(tasks.clone(), &none)), [1, 2, 3, 4, 5]);
+        assert!(over_caps(tasks, &policy()).is_empty());
+        assert!(over_caps(Vec::new(), &none).is_empty());
+    }
+
+    #[test]
+    fn caps_go_by_the_end_of_a_task_not_by_its_beginning() {
+        let tasks = vec![
+            task(1, Status::Completed, 10, 0),
+            task(2, Status::Failed, 30, 0),
+            task(3, Status::Cancelled, 20, 0),
+        ];
+        let count = Policy {
+            max_finished_tasks: Some(1),
+            ..policy()
+        };
+        assert_eq!(ids(&over_caps(tasks, &count)), [2, 3]);
     }
 
     #[test]
@@ -282,12 +314,9 @@ mod tests {
             task(2, Status::Completed, -year, 0),
         ];
         let jumped_just_now = Some(at(60));
-        assert!(expired_tasks(&tasks, &policy(), at(0), jumped_just_now).is_empty());
+        assert!(by_age(&tasks, &policy(), jumped_just_now).is_empty());
         let jumped_long_ago = Some(at(4000));
-        assert_eq!(
-            ids(&expired_tasks(&tasks, &policy(), at(0), jumped_long_ago)),
-            [1, 2]
-        );
+        assert_eq!(by_age(&tasks, &policy(), jumped_long_ago), [1, 2]);
     }
 
     #[test]

@@ -13,6 +13,20 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// 26 characters of 5 bits hold the 128 bits; the first one is therefore at most `7`.
 const DIGITS: usize = 26;
 const RANDOM_BITS: u32 = 80;
+/// What a byte counts in an id; [`NO_DIGIT`] for all that stand in none. A listing of 100,000 tasks
+/// reads 2.6 million of them.
+const VALUES: [u8; 256] = values();
+const NO_DIGIT: u8 = 0xff;
+
+const fn values() -> [u8; 256] {
+    let mut values = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < ALPHABET.len() {
+        values[ALPHABET[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+}
 
 /// The name of one task, for ever. 16 bytes in memory: a queue of 100,000 is small.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,8 +93,11 @@ impl FromStr for TaskId {
         }
         let mut value = 0u128;
         for byte in digits.bytes() {
-            let digit = ALPHABET.iter().position(|c| *c == byte).ok_or(InvalidId)?;
-            value = (value << 5) | digit as u128;
+            let digit = VALUES[usize::from(byte)];
+            if digit == NO_DIGIT {
+                return Err(InvalidId);
+            }
+            value = (value << 5) | u128::from(digit);
         }
         Ok(TaskId(value))
     }

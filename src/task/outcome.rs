@@ -114,6 +114,21 @@ pub enum ErrorKind {
     Resources,
 }
 
+impl ErrorKind {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Exit => "exit",
+            ErrorKind::Signal => "signal",
+            ErrorKind::Timeout => "timeout",
+            ErrorKind::Spawn => "spawn",
+            ErrorKind::Lost => "lost",
+            ErrorKind::Recipe => "recipe",
+            ErrorKind::Resources => "resources",
+        }
+    }
+}
+
 /// What a person reads about a failure: one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskError {

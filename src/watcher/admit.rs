@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::recipe::RecipePath;
 use crate::spool::{Admission, DropFile, DropRefusal, Fingerprint, Pickup, Spool, SubmitError};
-use crate::task::{Request, TaskId};
+use crate::task::{Request, TaskId, session_of};
 
 /// How many drops are looked at before everything else gets its turn.
 const AT_ONCE: usize = 256;
@@ -149,8 +149,16 @@ fn take(
     if let Err(why) = check_recipe(spool, &request) {
         return refuse(spool, drop, why);
     }
+    let (recipe, session) = (request.recipe.clone(), request.session_id.clone());
     let check = |request: &Request| check_recipe(spool, request);
-    Ok(told(drop, spool.admit(drop, request, bytes, &check)?))
+    let admission = spool.admit(drop, request, bytes, &check)?;
+    if let Admission::Task(id) = &admission {
+        let session = session.unwrap_or_else(|| session_of(*id));
+        tracing::info!(
+            task = %id, recipe = %recipe, session = %session, drop = drop.label(), "admitted"
+        );
+    }
+    Ok(told(drop, admission))
 }
 
 fn refuse(spool: &Spool, drop: &DropFile, why: DropRefusal) -> Result<Decision, SubmitError> {
@@ -160,10 +168,7 @@ fn refuse(spool: &Spool, drop: &DropFile, why: DropRefusal) -> Result<Decision, 
 
 fn told(drop: &DropFile, admission: Admission) -> Decision {
     match admission {
-        Admission::Task(id) => {
-            tracing::info!(task = %id, drop = drop.label(), "admitted");
-            Decision::Admitted(id)
-        }
+        Admission::Task(id) => Decision::Admitted(id),
         Admission::Rejected(why) => {
             tracing::warn!(drop = drop.label(), "refused: {}", why.reason);
             Decision::Refused

@@ -397,7 +397,8 @@ impl Watcher {
         }
         let started = Command::new(&self.options.program)
             .args(&self.options.arguments)
-            .args(["sweep", "--quiet"])
+            // Its summary is nobody's; what it removes is told like every other transition.
+            .args(["--verbose", "sweep"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn();

@@ -18,6 +18,7 @@ mod bad_input;
 mod cancel;
 mod clear;
 mod config;
+mod doctor;
 mod first;
 mod fuzzed;
 mod hazards;
@@ -41,6 +42,7 @@ mod stop;
 mod submit;
 mod sweep;
 mod terminal;
+mod transitions;
 mod wait;
 mod watch;
 

@@ -494,3 +494,232 @@ fn one_broken_task_does_not_stop_the_sweep() {
     assert!(!whole.path.exists(), "{swept}");
     assert!(broken.path.exists());
 }
+
+/// Each status has a setting of its own; that of cancelled tasks follows the one of completed ones
+/// until it is set.
+#[test]
+fn cancelled_tasks_can_be_kept_apart() {
+    let world = world();
+    world.set("cancelled_cleanup_delay_sec", "3600");
+    let cancelled = world.submit(&["ok"]);
+    world.run(&["cancel", &cancelled.id]).succeeds();
+    let completed = done(&world, "ok");
+    first_pass(&world);
+    assert_eq!(sweep(&world)["task_ids"], json!([completed.id]));
+    world
+        .run(&["config", "unset", "cancelled_cleanup_delay_sec"])
+        .succeeds();
+    assert_eq!(sweep(&world)["task_ids"], json!([cancelled.id]));
+}
+
+/// The plan goes by the status file, which anything may have touched; the truth is the result.
+#[test]
+fn a_status_that_says_too_much_does_not_make_a_task_due() {
+    let world = world();
+    world.set("cleanup_delay_sec", "3600");
+    let task = done(&world, "ok");
+    let mut status = task.status();
+    status["status"] = "completed".into();
+    status["completed_at"] = "2001-01-01T00:00:00.000Z".into();
+    fs::write(task.path.join("status.json"), status.to_string()).unwrap();
+    first_pass(&world);
+    // With a cap every task is looked at, whatever its id says of its age.
+    world.set("max_finished_tasks", "5");
+    assert_eq!(sweep(&world)["cleared"], 0);
+    assert!(task.has_result());
+}
+
+/// What recipes leave behind: trees deeper than any path or limit of open files, folders that
+/// forbid their owner to write, and links that lead out of the spool.
+#[test]
+fn no_tree_is_too_odd_to_go() {
+    let world = world();
+    let outside = world.root().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "x").unwrap();
+    let script = format!(
+        "#!/bin/sh\nln -s '{0}' link\nmkdir sealed\nln -s '{0}' sealed/link\n\
+         echo x > sealed/file\nchmod 500 sealed\nmkdir dark\necho x > dark/file\nchmod 0 dark\n",
+        outside.display()
+    );
+    world.recipe("odd", &script);
+    let task = done(&world, "odd");
+    assert_eq!(
+        task.result()["status"],
+        "completed",
+        "{}",
+        task.read("attempts/1/stderr.log")
+    );
+    make_deep(&task.path.join("attempts/1/work"), 1500);
+    first_pass(&world);
+    let swept = sweep(&world);
+    assert_eq!(swept["task_ids"], json!([task.id]), "{swept}");
+    assert!(!task.path.exists());
+    assert!(names_in(&world.path("trash")).is_empty());
+    assert_eq!(fs::read_to_string(outside.join("precious")).unwrap(), "x");
+    assert!(swept["freed_bytes"].as_u64().unwrap() > 0);
+}
+
+/// Folders in folders, beyond the longest path there is.
+fn make_deep(folder: &Path, depth: usize) {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = rustix::fs::open(folder, flags, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&at, "deeper", Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, "deeper", flags, Mode::empty()).unwrap();
+    }
+}
+
+/// A sweep of many tasks is made of bites, and none of them is forgotten between two.
+#[test]
+fn more_tasks_than_a_bite_go_in_one_pass() {
+    let world = world();
+    world.set("durability", "process");
+    let requests = "{\"recipe\": \"ok\"}\n".repeat(600);
+    let ids = world.run_with_stdin(&["submit", "--batch", "-"], requests.as_bytes());
+    ids.succeeds();
+    // Cancelled ones are finished without a process for each.
+    for task in world.tasks() {
+        fs::write(task.path.join("cancel"), "").unwrap();
+    }
+    world.run(&["watch", "--drain"]).succeeds();
+    world.wait_until("nobody works on them", || world.processes().is_empty());
+    let held = world.tasks().remove(300);
+    let lock = fs::File::open(held.path.join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    first_pass(&world);
+    let swept = sweep(&world);
+    assert_eq!(
+        (&swept["cleared"], &swept["skipped"]),
+        (&json!(599), &json!([held.id]))
+    );
+    assert_eq!(names_in(&world.path("tasks")), [held.id.clone()]);
+    let left = names_in(&world.path("open"));
+    assert!(left.iter().all(|name| name.starts_with('.')), "{left:?}");
+}
+
+#[test]
+fn a_loop_makes_pass_after_pass_until_it_is_told_to_stop() {
+    let world = world();
+    let told = world.root().join("told");
+    let mut child = world
+        .command(&["sweep", "--every", "1s"])
+        .stdout(fs::File::create(&told).unwrap())
+        .spawn()
+        .unwrap();
+    let text = world.wait_for_lines(&told, 1);
+    assert!(
+        text.contains("nothing is removed by age this time"),
+        "{text}"
+    );
+    // Settings count from the next pass on, without a new start.
+    world.set("cleanup_delay_sec", "0");
+    let task = done(&world, "ok");
+    world.wait_until("a later pass sweeps", || !task.path.exists());
+    world.wait_until("the pass is told", || {
+        fs::read_to_string(&told)
+            .unwrap()
+            .contains(" Swept 1 tasks, ")
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let text = fs::read_to_string(&told).unwrap();
+    for line in text.lines() {
+        let (at, what) = line.split_once(' ').unwrap();
+        assert!(at.ends_with('Z') && what.starts_with("Swept "), "{line}");
+    }
+}
+
+#[test]
+fn a_loop_with_json_prints_one_object_at_its_end() {
+    let world = world();
+    let task = done(&world, "ok");
+    first_pass(&world);
+    let sweeps = world.start(&["sweep", "--cron", "* * * * * *", "--json"]);
+    world.wait_until("it is swept", || !task.path.exists());
+    world.wait_until("Ctrl-C is heard", || sweeps.catches_interrupts());
+    sweeps.interrupt();
+    let ran = sweeps.end();
+    let object = ran.succeeds().json();
+    assert_eq!(
+        (&object["ok"], &object["cleared"]),
+        (&json!(true), &json!(1))
+    );
+    assert!(object["passes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_pass_that_fails_does_not_end_a_loop() {
+    let world = world();
+    let log = world.root().join("log");
+    let mut child = world
+        .command(&["sweep", "--every", "1"])
+        .stdout(std::process::Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    world.wait_until("the first pass was made", || {
+        world.path("sweep.json").exists()
+    });
+    let settings = fs::read_to_string(world.path("spool.json")).unwrap();
+    fs::write(world.path("spool.json"), "{").unwrap();
+    world.wait_until("a pass fails", || {
+        fs::read_to_string(&log)
+            .unwrap()
+            .contains("this pass failed: ")
+    });
+    fs::write(world.path("spool.json"), settings).unwrap();
+    let task = done(&world, "ok");
+    world.wait_until("a later pass sweeps", || !task.path.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_bad_schedule_is_one_clear_error() {
+    let world = world();
+    for (arguments, expected) in [
+        (&["--cron", "*/5 * *"][..], "five fields"),
+        (&["--cron", "61 * * * *"], "five fields"),
+        (&["--cron", "0 0 30 2 *"], "never comes"),
+        (&["--every", "0"], "at least one second"),
+        (&["--every", "soon"], "90s, 5m"),
+        (
+            &["--every", "5m", "--cron", "* * * * *"],
+            "cannot be used with",
+        ),
+        (&["--every", "5m", "--dry-run"], "cannot be used with"),
+    ] {
+        let arguments = [&["sweep"], arguments].concat();
+        let ran = world.run(&arguments);
+        ran.ends_with(2);
+        assert_eq!(ran.stdout, "");
+        let errors = ran
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("error: "));
+        assert_eq!(errors.count(), 1, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(expected),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
+        let object = world.json(&arguments);
+        assert_eq!((&object["ok"], &object["code"]), (&json!(false), &json!(2)));
+    }
+    assert!(!world.path("sweep.json").exists(), "nothing was swept");
+}
+
+/// One line for each task that goes, with what it was.
+#[test]
+fn each_removal_is_told() {
+    let world = world();
+    let task = world.submit(&["ok", "--session-id", "chat"]);
+    world.run(&["runner", "--once", &task.id]).succeeds();
+    first_pass(&world);
+    let told = world.run(&["--verbose", "sweep"]);
+    let expected = format!("INFO swept task={} recipe=ok session=chat\n", task.id);
+    assert!(told.stderr.ends_with(&expected), "{}", told.stderr);
+}

@@ -134,6 +134,7 @@ fn race(watchers: usize) {
             acknowledged: &acknowledged,
             is_drained: true,
             most_attempts: ATTEMPTS,
+            ..Known::default()
         },
     );
     judge(&world, &asked, &what);

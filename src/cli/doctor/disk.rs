@@ -1,0 +1,137 @@
+//! The spool, the disk below it, and the clock its ages are told by.
+
+use agentspool::config::Durability;
+use agentspool::spool::{IoError, Spool};
+use agentspool::sweeper::{self, ClockTrust};
+use indicatif::HumanBytes;
+use rustix::io::Errno;
+
+use super::{Check, Context};
+
+/// Somebody's clock was ahead by more than this when the newest task was made.
+const AHEAD_SEC: f64 = 60.0;
+
+/// Where it is, whose, and whether it is whole.
+pub(super) fn spool(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let missing = spool.missing_folders()?;
+    let path = spool.path().display();
+    if !missing.is_empty() {
+        let told = format!("{path} has no {}", missing.join(", no "));
+        let hint = format!("`agentspool init {path}` makes what is missing");
+        return Ok(vec![Check::problem("spool", told, hint)]);
+    }
+    let kind = if spool.is_group() { "group" } else { "private" };
+    Ok(vec![Check::ok("spool", format!("{path}, {kind}"))])
+}
+
+/// Whether files can be made, locked, synced and renamed as the protocol needs it.
+pub(super) fn writable(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let check = match spool.probe() {
+        Ok(()) => Check::ok("writable", "files can be made, locked, synced and renamed"),
+        Err(error) => {
+            let hint = match error.errno() {
+                Some(Errno::ROFS) => "mount the file system writable",
+                Some(Errno::NOSPC | Errno::DQUOT) => "make room",
+                Some(Errno::ACCESS | Errno::PERM) => "give the folder to the spool's user",
+                Some(Errno::NOENT) => "see what is missing above",
+                _ => "move the spool to a local disk",
+            };
+            Check::problem("writable", error.to_string(), hint).unusable()
+        }
+    };
+    Ok(vec![check])
+}
+
+/// Whether the file system keeps what it is given, and has room for more.
+pub(super) fn file_system(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "file system";
+    let system = spool.file_system()?;
+    let (bytes, inodes) = spool.free_room()?;
+    let settings = spool.settings();
+    let free_inodes = if inodes == u64::MAX {
+        "inodes without a limit".to_owned()
+    } else {
+        format!("{inodes} inodes")
+    };
+    let told = format!(
+        "{}, {} and {free_inodes} free",
+        system.kind,
+        HumanBytes(bytes)
+    );
+    let check = if system.is_read_only {
+        Check::problem(
+            NAME,
+            format!("{told}, mounted read-only"),
+            "mount it writable",
+        )
+        .unusable()
+    } else if bytes < settings.min_free_bytes || inodes < settings.min_free_inodes {
+        let floor = HumanBytes(settings.min_free_bytes);
+        let told = format!(
+            "{told}, below the floor of {floor} and {} inodes: nothing is accepted",
+            settings.min_free_inodes
+        );
+        let hint = "make room (`agentspool clear`), or lower min_free_bytes and min_free_inodes";
+        Check::problem(NAME, told, hint).unusable()
+    } else if system.is_network {
+        let hint = "see to it that only one machine ever uses this spool";
+        Check::warn(NAME, format!("{told}, over a network"), hint)
+    } else if system.is_volatile && settings.durability == Durability::Power {
+        let hint = "move the spool to a disk, or set durability to process if that is meant";
+        Check::warn(NAME, format!("{told}, empty after a boot"), hint)
+    } else {
+        Check::ok(NAME, told)
+    };
+    Ok(vec![check])
+}
+
+/// Whether this folder is known as itself, and who we are to it.
+pub(super) fn identity(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "identity";
+    let us = rustix::process::geteuid().as_raw();
+    let check = match spool.has_own_identity() {
+        Err(error) => {
+            let hint = "remove identity.json while no task runs: the next command makes a new one";
+            Check::problem(NAME, error.to_string(), hint)
+        }
+        Ok(false) => {
+            let told = "identity.json is missing or another folder's, as after a copy";
+            Check::warn(NAME, told, "the owner's next command makes a new one")
+        }
+        Ok(true) if spool.is_owner() => {
+            Check::ok(NAME, format!("{}, owned by this user ({us})", spool.uuid()))
+        }
+        Ok(true) => Check::ok(
+            NAME,
+            format!("{}, shared with this user ({us})", spool.uuid()),
+        ),
+    };
+    Ok(vec![check])
+}
+
+/// Whether ages can be told.
+pub(super) fn clock(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "clock";
+    let now = sweeper::clocks();
+    let newest = spool.task_ids()?.first().copied();
+    if let Some(newest) = newest {
+        let made = agentspool::task::Timestamp::from_unix_ms(newest.unix_ms());
+        if made.seconds_since(now.wall) > AHEAD_SEC {
+            let told = format!("{newest} was made at {made}, which is yet to come");
+            let hint = "set the clock (`timedatectl`); such a task is swept later than others";
+            return Ok(vec![Check::warn(NAME, told, hint)]);
+        }
+    }
+    let last = spool.sweep_clock()?;
+    let check = match ClockTrust::of(last.as_ref(), &now) {
+        ClockTrust::Agrees => Check::ok(NAME, "wall clock and boot clock agree"),
+        ClockTrust::FirstPass => Check::ok(NAME, "no sweep yet to compare it with"),
+        ClockTrust::Restarted => Check::ok(NAME, "plausible after the boot"),
+        ClockTrust::Jumped => Check::warn(
+            NAME,
+            "the wall clock jumped since the last sweep, so ages begin anew with the next one",
+            "see to it that the clock is right (`timedatectl`)",
+        ),
+    };
+    Ok(vec![check])
+}

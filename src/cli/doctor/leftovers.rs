@@ -1,0 +1,99 @@
+//! What lies about: litter, refused drops, hints, and tasks that wait for a person.
+
+use agentspool::clock;
+use agentspool::spool::{IoError, Spool};
+use agentspool::task::{Condition, TaskId};
+
+use super::{Check, Context, count};
+
+/// With more open tasks than this the oldest are looked at.
+const LOOK_AT_MOST: usize = 10_000;
+/// How many ids are named in a line.
+const NAME_AT_MOST: usize = 3;
+
+/// What a sweep would take, and what waits for a person to read it.
+pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let mut checks = Vec::new();
+    let staged = spool.staging_litter(Some(clock::wall()))?.len();
+    let buried = spool.trash()?.len();
+    let hint = "`agentspool sweep` removes it";
+    if staged > 0 {
+        let told = format!("{} in staging/", count(staged, "half-made submission"));
+        checks.push(Check::warn("leftovers", told, hint));
+    }
+    if buried > 0 {
+        let told = format!("{} in trash/", count(buried, "removal") + " cut off");
+        checks.push(Check::warn("leftovers", told, hint));
+    }
+    let rejected = spool.rejected_files()?;
+    let reasons = |name: &[u8]| name.ends_with(b".reason.json");
+    let drops = rejected
+        .iter()
+        .filter(|(file, _)| !reasons(file.as_encoded_bytes()))
+        .count();
+    if drops > 0 {
+        let told = format!("{} in rejected/", count(drops, "refused drop"));
+        let hint = "read the *.reason.json beside each, then drop it again or remove both";
+        checks.push(Check::warn("leftovers", told, hint));
+    }
+    let mut stray = 0;
+    for id in spool.open_ids()?.into_iter().take(LOOK_AT_MOST) {
+        stray += usize::from(spool.is_stray_hint(id)?);
+    }
+    if stray > 0 {
+        let told = format!("{} without a task in open/", count(stray, "hint"));
+        let hint = "a watcher removes them: start one, if none runs";
+        checks.push(Check::warn("leftovers", told, hint));
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok("leftovers", "none"));
+    }
+    Ok(checks)
+}
+
+/// Tasks that go on only once a person has seen to them.
+pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let (mut damaged, mut newer, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
+    let open = spool.open_ids()?;
+    for id in open.iter().copied().take(LOOK_AT_MOST) {
+        match spool.condition_of(id)? {
+            Some(Condition::Damaged) => damaged.push(id),
+            Some(Condition::Newer) => newer.push(id),
+            Some(Condition::Stuck) => stuck.push(id),
+            Some(Condition::Retrying | Condition::Interrupted) | None => {}
+        }
+    }
+    let mut checks = Vec::new();
+    if !damaged.is_empty() {
+        let told = format!("{} cannot be read", named(&damaged));
+        let hint = "mend the files that `agentspool status` names, or remove the folder";
+        checks.push(Check::problem("tasks", told, hint));
+    }
+    if !newer.is_empty() {
+        let told = format!("{} written by a newer agentspool", named(&newer));
+        checks.push(Check::problem("tasks", told, "upgrade this one"));
+    }
+    if !stuck.is_empty() {
+        let told = format!("{} with a process that does not die", named(&stuck));
+        let hint = "look for it with `ps` (state D waits for a disk or a network)";
+        checks.push(Check::problem("tasks", told, hint));
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok("tasks", format!("{} open", open.len())));
+    }
+    Ok(checks)
+}
+
+fn named(ids: &[TaskId]) -> String {
+    let shown: Vec<String> = ids
+        .iter()
+        .take(NAME_AT_MOST)
+        .map(TaskId::to_string)
+        .collect();
+    let more = if ids.len() > NAME_AT_MOST {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{} ({}{more})", count(ids.len(), "task"), shown.join(", "))
+}

@@ -1,0 +1,217 @@
+//! Who works on the spool: watchers, sweeps, and what the machine allows them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use agentspool::clock;
+use agentspool::proc;
+use agentspool::spool::{IoError, Spool, Wake, WatcherFile};
+
+use super::{Check, Context, count};
+
+const TIMER: &str = "agentspool-sweep.timer";
+const SERVICE: &str = "agentspool.service";
+/// Where the system's own service has its spool.
+const SYSTEM_SPOOL: &str = "/var/spool/agentspool";
+const DAY_SEC: f64 = 86_400.0;
+/// What a watcher and its runners have open for each task at once, and besides.
+const FILES_A_TASK: u64 = 4;
+const FILES_BESIDES: u64 = 64;
+
+/// Who watches, since when, and whether it is of this version.
+pub(super) fn watcher(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "watcher";
+    let watchers = spool.living_watchers()?;
+    if watchers.is_empty() {
+        return Ok(vec![nobody_watches(spool)?]);
+    }
+    let checks = watchers.iter().map(|watcher: &WatcherFile| {
+        let WatcherFile {
+            pid,
+            started_at,
+            version,
+            ..
+        } = watcher;
+        let told = format!("pid {pid} since {started_at}, version {version}");
+        let ours = env!("CARGO_PKG_VERSION");
+        if version == ours {
+            return Check::ok(NAME, told);
+        }
+        let hint = "restart it, running tasks go on";
+        Check::warn(NAME, format!("{told}, while this is {ours}"), hint)
+    });
+    Ok(checks.collect())
+}
+
+fn nobody_watches(spool: &Spool) -> Result<Check, IoError> {
+    const NAME: &str = "watcher";
+    let hint = format!(
+        "start one: `agentspool --spool {} watch`",
+        spool.path().display()
+    );
+    let waiting = spool.open_ids()?.len();
+    if waiting > 0 {
+        let told = format!("none, and {} open", count(waiting, "task"));
+        return Ok(Check::problem(NAME, told, hint));
+    }
+    if spool.settings().autostart && !spool.is_group() {
+        return Ok(Check::ok(NAME, "none, the next submit starts one"));
+    }
+    Ok(Check::problem(NAME, "none, so nothing will be run", hint))
+}
+
+/// Whether somebody removes what is old.
+pub(super) fn sweeps(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "sweeps";
+    let timer = manager_of(context, spool).and_then(|manager| {
+        let enabled = ask_systemd(manager, &["is-enabled", TIMER])?;
+        Some((
+            manager,
+            enabled,
+            ask_systemd(manager, &["is-active", TIMER])?,
+        ))
+    });
+    let last = spool.sweep_clock()?.map(|last| last.wall);
+    let ago = last.map(|last| clock::wall().seconds_since(last));
+    let told = ago.map_or("no pass yet".to_owned(), |ago| {
+        format!("last pass {ago:.0} s ago")
+    });
+    if let Some((manager, enabled, active)) = timer
+        && enabled == "enabled"
+    {
+        return Ok(vec![if active == "active" {
+            Check::ok(NAME, format!("{TIMER} is active, {told}"))
+        } else {
+            let hint = format!("`{} start {TIMER}`", manager.command());
+            Check::problem(NAME, format!("{TIMER} is {active}, {told}"), hint)
+        }]);
+    }
+    let since = spool
+        .living_watchers()?
+        .first()
+        .map(|watcher| watcher.started_at);
+    let every = spool.settings().sweep_every_sec;
+    // Nobody looks at an idle spool, and it does not grow either.
+    let (patience, who) = match since {
+        Some(_) => (3.0 * every + 60.0, "by the watcher"),
+        None => (DAY_SEC, "no timer and no watcher"),
+    };
+    let silent = ago.unwrap_or_else(|| match since {
+        Some(since) => clock::wall().seconds_since(since),
+        None => 0.0,
+    });
+    let check = if silent > patience && spool.has_anything_to_sweep()? {
+        let hint = "`agentspool sweep` says why, `agentspool sweep --every 5m` goes on with it";
+        Check::warn(NAME, format!("{told}, {who}"), hint)
+    } else {
+        Check::ok(NAME, format!("{told}, {who}"))
+    };
+    Ok(vec![check])
+}
+
+/// Whether a user's service goes on when the user is not logged in.
+pub(super) fn linger(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "linger";
+    if manager_of(context, spool) != Some(Manager::User) {
+        return Ok(Vec::new());
+    }
+    if ask_systemd(Manager::User, &["is-enabled", SERVICE]).as_deref() != Some("enabled") {
+        return Ok(Vec::new());
+    }
+    let us = rustix::process::geteuid().as_raw().to_string();
+    let linger = first_line(Command::new("loginctl").args([
+        "show-user",
+        &us,
+        "--property=Linger",
+        "--value",
+    ]));
+    Ok(vec![if linger.as_deref() == Some("yes") {
+        Check::ok(NAME, "the service goes on without a login")
+    } else {
+        let told = "the service ends with the last logout and does not start at boot";
+        Check::warn(NAME, told, "`loginctl enable-linger`")
+    }])
+}
+
+/// Whether a watcher would hear of new tasks, and could open what it needs.
+pub(super) fn limits(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "limits";
+    let number = |file: &str| {
+        let text = proc::read_text(format!("/proc/sys/fs/inotify/{file}"));
+        text.unwrap_or_default().trim().to_owned()
+    };
+    let inotify = format!(
+        "inotify {} instances and {} watches a user",
+        number("max_user_instances"),
+        number("max_user_watches")
+    );
+    if let Some(why) = Wake::for_watcher(spool)?.is_deaf() {
+        let told = format!("{inotify}, and none is left: {why}");
+        let hint = "raise fs.inotify.max_user_instances and max_user_watches with sysctl; until \
+                    then tasks are found at each rescan only";
+        return Ok(vec![Check::warn(NAME, told, hint)]);
+    }
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = u64::from(spool.settings().max_concurrent);
+    let needed = most * FILES_A_TASK + FILES_BESIDES;
+    let told = match files {
+        Some(files) => format!("{inotify}, {files} open files"),
+        None => format!("{inotify}, open files without a limit"),
+    };
+    Ok(vec![if files.is_some_and(|files| files < needed) {
+        let told = format!("{told}, where {most} tasks at once need {needed}");
+        Check::problem(
+            NAME,
+            told,
+            "raise `ulimit -n` (LimitNOFILE=) or lower max_concurrent",
+        )
+    } else {
+        Check::ok(NAME, told)
+    }])
+}
+
+/// The systemd that would run this spool's units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manager {
+    System,
+    User,
+}
+
+impl Manager {
+    fn command(self) -> &'static str {
+        match self {
+            Manager::System => "systemctl",
+            Manager::User => "systemctl --user",
+        }
+    }
+}
+
+/// Which one, if systemd is there (sd_booted(3)) and this is a spool that units are written for.
+fn manager_of(context: &Context, spool: &Spool) -> Option<Manager> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    if spool.path() == Path::new(SYSTEM_SPOOL) {
+        return Some(Manager::System);
+    }
+    let is_default = context
+        .env
+        .default_spool()
+        .is_some_and(|path| path == spool.path());
+    is_default.then_some(Manager::User)
+}
+
+/// The first word of what systemd answers; `None` when it cannot be asked.
+fn ask_systemd(manager: Manager, question: &[&str]) -> Option<String> {
+    let mut command = Command::new("systemctl");
+    if manager == Manager::User {
+        command.arg("--user");
+    }
+    first_line(command.args(question))
+}
+
+fn first_line(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Some(text.lines().next().unwrap_or_default().trim().to_owned())
+}

@@ -1,0 +1,65 @@
+//! What can be run, and who could change it.
+
+use agentspool::spool::{IoError, Spool};
+
+use super::{Check, Context, count};
+use crate::cli::place::recipe_path;
+
+/// Which recipes cannot run, and why: a line for each.
+pub(super) fn runnable(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let search = context.env.get("PATH").map(|path| path.as_os_str());
+    let recipes = recipe_path(spool).all();
+    let mut checks = Vec::new();
+    for (_, found) in &recipes {
+        let problem = match found {
+            Ok(recipe) => recipe
+                .check_runnable(search)
+                .and_then(|()| recipe.env_file().map(|_| ()))
+                .err()
+                .map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            let hint = "mend it, or take it out of the recipe path";
+            checks.push(Check::problem("recipes", problem, hint));
+        }
+    }
+    if recipes.is_empty() {
+        let told = "there are none";
+        let hint = format!(
+            "put a script or a folder into {}",
+            spool.recipes_path().display()
+        );
+        return Ok(vec![Check::warn("recipes", told, hint)]);
+    }
+    if checks.is_empty() {
+        let told = format!("{}, all can run", count(recipes.len(), "recipe"));
+        checks.push(Check::ok("recipes", told));
+    }
+    Ok(checks)
+}
+
+/// Whether others could change what is run.
+pub(super) fn path(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "recipe path";
+    let path = recipe_path(spool);
+    let mut checks = Vec::new();
+    for folder in path.missing() {
+        let told = format!("{} is not there", folder.display());
+        let hint = "make it, or take it out of the setting recipe_path";
+        checks.push(Check::warn(NAME, told, hint));
+    }
+    for (entry, why) in path.open_to_others(spool.owner()?) {
+        let told = format!("{}: {why}", entry.display());
+        let hint = "chown it to the spool's user or root, and chmod o-w";
+        checks.push(Check::problem(NAME, told, hint));
+    }
+    if checks.is_empty() {
+        let told = format!(
+            "{}, nobody else may write there",
+            count(path.folders().len(), "folder")
+        );
+        checks.push(Check::ok(NAME, told));
+    }
+    Ok(checks)
+}

@@ -1,0 +1,128 @@
+//! Whether a spool can do what it must: looked at without changing it.
+//!
+//! Facts only; what is good and what to do about it says `cli/doctor`. Invariant: nothing is made
+//! but a probe, and that is removed again.
+
+use std::io::Write;
+
+use fs2::FileExt;
+use rustix::io::Errno;
+
+use super::durable::{Dir, IoError, IoResult};
+use super::layout::{Spool, name, random_bits};
+use super::store::TaskDir;
+use crate::task::{Condition, TaskId};
+
+/// What a probe is called in `staging/`; one that was cut off is litter.
+pub(super) const PROBE_PREFIX: &str = "probe.";
+
+/// The file system below a spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its kind, as `ext4`; a number in hexadecimal where it is not known.
+    pub kind: String,
+    /// Whether it is another machine's.
+    pub is_network: bool,
+    /// Whether a power cut or a boot empties it.
+    pub is_volatile: bool,
+    /// Whether it is mounted read-only.
+    pub is_read_only: bool,
+}
+
+/// File systems by their magic numbers in statfs(2).
+const KINDS: [(u32, &str); 9] = [
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x794c_7630, "overlayfs"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xf2f5_2010, "f2fs"),
+    (0x6573_5546, "fuse"),
+];
+
+impl Spool {
+    /// Makes, locks, syncs and renames files in `staging/`, and removes them again.
+    ///
+    /// # Errors
+    /// The first thing that does not work as the protocol needs it.
+    pub fn probe(&self) -> IoResult<()> {
+        let staging = self.folder(name::STAGING)?;
+        let probe = format!("{PROBE_PREFIX}{:016x}", random_bits() as u64);
+        let folder = staging.make_dir(&probe)?;
+        let tried = try_out(&folder);
+        let removed = staging.remove_tree(&probe);
+        tried.and(removed.map(|_| ()))
+    }
+
+    /// What lies below.
+    pub fn file_system(&self) -> IoResult<FileSystem> {
+        let root = self.root()?;
+        let failed = |errno| IoError::new("look at the file system of", self.path(), errno);
+        let stat = rustix::fs::fstatfs(&root).map_err(failed)?;
+        let flags = rustix::fs::fstatvfs(&root).map_err(failed)?.f_flag;
+        let magic = stat.f_type as u32;
+        let network = super::layout::network_kind(magic);
+        let known = KINDS.iter().find(|(number, _)| *number == magic);
+        let kind = network.or(known.map(|(_, kind)| *kind));
+        Ok(FileSystem {
+            kind: kind.map_or_else(|| format!("{magic:#x}"), str::to_owned),
+            is_network: network.is_some(),
+            is_volatile: matches!(kind, Some("tmpfs" | "ramfs")),
+            is_read_only: flags.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+        })
+    }
+
+    /// Folders of the layout that are not there.
+    pub fn missing_folders(&self) -> IoResult<Vec<&'static str>> {
+        let root = self.root()?;
+        let mut missing = Vec::new();
+        for folder in super::layout::FOLDERS {
+            if !root.has(folder)? {
+                missing.push(folder);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Whether a hint's task is nowhere: neither there nor being made.
+    pub fn is_stray_hint(&self, id: TaskId) -> IoResult<bool> {
+        // In this order: a task moves from staging/ to tasks/ only.
+        let is_staged = match self.folder(name::STAGING)?.find_dir(id.to_string())? {
+            Some(dir) => (TaskDir { id, dir }).is_held().unwrap_or(true),
+            None => false,
+        };
+        Ok(!is_staged && self.task(id)?.is_none())
+    }
+
+    /// What a person should know of a task that is not finished.
+    pub fn condition_of(&self, id: TaskId) -> IoResult<Option<Condition>> {
+        match self.task(id)? {
+            Some(task) => Ok(task.view()?.status.condition),
+            None => Ok(None),
+        }
+    }
+}
+
+fn try_out(folder: &Dir) -> IoResult<()> {
+    let (first, second) = ("first", "second");
+    let mut file = folder.create(first)?;
+    file.write_all(b"probe")
+        .map_err(|error| IoError::new("write", folder.path_of(first), error))?;
+    folder.sync_file(&file, first)?;
+    let lied = |doing| IoError::new(doing, folder.path(), Errno::NOTSUP);
+    FileExt::try_lock_exclusive(&file)
+        .map_err(|error| IoError::new("lock", folder.path_of(first), error))?;
+    if FileExt::try_lock_shared(&folder.open_file(first)?).is_ok() {
+        return Err(lied("rely on the locks of"));
+    }
+    folder.rename_new(first, folder, second)?;
+    folder.create(first)?;
+    match folder.rename_new(first, folder, second) {
+        Err(error) if error.errno() == Some(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+        Ok(()) => return Err(lied("rely on the renames of")),
+    }
+    folder.sync()
+}

@@ -1,0 +1,433 @@
+//! `agentspool doctor`: each thing that can be wrong, provoked, and that nothing is changed by
+//! looking.
+//!
+//! What needs root or mounts (a full or read-only disk) is in `tests/rig`, what needs a systemd in
+//! `tests/systemd`. What is held: exit code 0 only if all is well, 8 when the spool cannot be used,
+//! and a hint beside everything that is not.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use agentspool::task::TaskId;
+use serde_json::{Value, json};
+
+use crate::support::{World, names_in, read_json};
+
+fn world() -> World {
+    let world = World::new();
+    world.recipe("ok", "#!/bin/sh\necho fine\n");
+    // The world may lie on a tmpfs, where `power` is more than the disk can keep.
+    world.set("durability", "process");
+    world
+}
+
+/// The lines of one check.
+fn of<'a>(object: &'a Value, name: &str) -> Vec<&'a Value> {
+    let checks = object["checks"].as_array().unwrap();
+    checks
+        .iter()
+        .filter(|check| check["name"] == name)
+        .collect()
+}
+
+/// Asserts that a check is told as this, with these words and a hint, and that nothing else is
+/// wrong.
+#[track_caller]
+fn told(world: &World, name: &str, status: &str, words: &str) -> Value {
+    let ran = world.run(&["doctor", "--json"]);
+    let object = ran.json();
+    let wrong = object["checks"].as_array().unwrap().iter();
+    let wrong: Vec<&Value> = wrong.filter(|check| check["status"] != "ok").collect();
+    let as_expected = wrong.iter().any(|check| {
+        check["name"] == name
+            && check["status"] == status
+            && check["message"].as_str().unwrap().contains(words)
+            && !check["hint"].as_str().unwrap().is_empty()
+    });
+    assert!(
+        as_expected,
+        "no {status} of {name} with {words:?}: {object:#}"
+    );
+    assert!(
+        wrong.iter().all(|check| check["name"] == name),
+        "{object:#}"
+    );
+    assert_eq!(object["ok"], false);
+    assert_eq!(object["code"], ran.code);
+    object
+}
+
+#[track_caller]
+fn all_is_well(world: &World) -> Value {
+    let ran = world.run(&["doctor", "--json"]);
+    ran.succeeds();
+    let object = ran.json();
+    assert_eq!(object["ok"], true);
+    object
+}
+
+#[test]
+fn a_new_spool_is_well_and_each_check_has_its_line() {
+    let world = world();
+    let object = all_is_well(&world);
+    let told = world.run(&["doctor"]);
+    told.succeeds();
+    let names: Vec<&str> = object["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| check["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "spool",
+            "writable",
+            "file system",
+            "identity",
+            "clock",
+            "watcher",
+            "sweeps",
+            "limits",
+            "recipes",
+            "recipe path",
+            "leftovers",
+            "tasks"
+        ]
+    );
+    let lines: Vec<&str> = told.stdout.lines().collect();
+    assert_eq!(lines.len(), names.len(), "{}", told.stdout);
+    for (line, name) in lines.iter().zip(names) {
+        assert!(line.starts_with(&format!("ok       {name}: ")), "{line}");
+    }
+    assert_eq!(world.run(&["doctor", "--quiet"]).stdout, "");
+}
+
+#[test]
+fn looking_changes_nothing() {
+    let world = world();
+    let spool = world.spool();
+    fs::remove_dir(spool.join("slots")).unwrap();
+    fs::remove_file(spool.join("identity.json")).unwrap();
+    fs::write(world.path("open").join(id(1)), "").unwrap();
+    let before = names(&world);
+    world.run(&["doctor"]).ends_with(1);
+    assert_eq!(names(&world), before);
+}
+
+fn names(world: &World) -> Vec<String> {
+    let mut all = Vec::new();
+    for folder in names_in(world.spool()) {
+        all.push(folder.clone());
+        all.extend(
+            names_in(&world.path(&folder))
+                .iter()
+                .map(|name| format!("{folder}/{name}")),
+        );
+    }
+    all.sort();
+    all
+}
+
+fn id(n: u128) -> String {
+    TaskId::from_parts(1_000_000_000_000, n).to_string()
+}
+
+#[test]
+fn a_spool_that_cannot_be_used_is_code_8() {
+    let world = World::without_spool();
+    let ran = world.run(&["doctor", "--json"]);
+    ran.ends_with(8);
+    let object = ran.json();
+    assert_eq!((&object["ok"], &object["code"]), (&json!(false), &json!(8)));
+    assert!(
+        object["error"].as_str().unwrap().contains("is no spool"),
+        "{object}"
+    );
+    let [check] = of(&object, "spool")[..] else {
+        panic!("{object}")
+    };
+    assert!(
+        check["hint"].as_str().unwrap().contains("agentspool init"),
+        "{check}"
+    );
+    let told = world.run(&["doctor"]);
+    told.ends_with(8);
+    assert!(
+        told.stdout.starts_with("problem  spool: "),
+        "{}",
+        told.stdout
+    );
+
+    world.run(&["init"]).succeeds();
+    fs::write(world.path("spool.json"), "{\"v\": 1, \"max_concurent\": 2}").unwrap();
+    let ran = world.run(&["doctor", "--json"]);
+    ran.ends_with(8);
+    assert!(
+        ran.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("max_concurrent")
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let world = world();
+    fs::remove_dir(world.path("slots")).unwrap();
+    told(&world, "spool", "problem", "has no slots");
+    world.run(&["init"]).succeeds();
+    all_is_well(&world);
+}
+
+#[test]
+fn a_spool_that_cannot_be_written_is_code_8() {
+    let world = world();
+    // Not a question of rights, so that it holds for root as well.
+    fs::remove_dir(world.path("staging")).unwrap();
+    fs::write(world.path("staging"), "").unwrap();
+    let ran = world.run(&["doctor", "--json"]);
+    ran.ends_with(8);
+    let object = ran.json();
+    assert_eq!(of(&object, "writable")[0]["status"], "problem");
+}
+
+#[test]
+fn the_floor_of_free_room_is_watched() {
+    let world = world();
+    world.set("min_free_bytes", "1000000000000000000");
+    let object = told(&world, "file system", "problem", "nothing is accepted");
+    assert_eq!(object["code"], 8);
+}
+
+#[test]
+fn a_copy_is_noticed() {
+    let world = world();
+    let path = world.path("identity.json");
+    let mut identity = read_json(&path);
+    identity["inode"] = json!(identity["inode"].as_u64().unwrap() + 1);
+    fs::write(&path, identity.to_string()).unwrap();
+    told(&world, "identity", "warn", "another folder's");
+    world.run(&["list"]).succeeds();
+    all_is_well(&world);
+}
+
+#[test]
+fn the_watcher_is_told_with_its_age_and_version() {
+    let world = world();
+    world.set("autostart", "false");
+    told(&world, "watcher", "problem", "none, so nothing will be run");
+    world.set("autostart", "true");
+    let object = all_is_well(&world);
+    let message = &of(&object, "watcher")[0]["message"];
+    assert_eq!(message, "none, the next submit starts one");
+
+    let pid = world.start_watcher();
+    let object = all_is_well(&world);
+    let message = of(&object, "watcher")[0]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with(&format!("pid {pid} since 20")),
+        "{message}"
+    );
+
+    // The same watcher, as if it had been started before an upgrade.
+    let seat = names_in(&world.path("watchers"))
+        .into_iter()
+        .find(|name| name.ends_with(".json"))
+        .unwrap();
+    let path = world.path("watchers").join(seat);
+    let mut file = read_json(&path);
+    file["version"] = "0.0.1".into();
+    fs::write(&path, file.to_string()).unwrap();
+    told(&world, "watcher", "warn", "version 0.0.1, while this is ");
+}
+
+#[test]
+fn tasks_that_nobody_will_run_are_a_problem() {
+    let world = world();
+    world.set("autostart", "false");
+    let task = world.submit(&["ok"]);
+    world.set("autostart", "true");
+    told(&world, "watcher", "problem", "none, and 1 task open");
+    world.run(&["runner", "--once", &task.id]).succeeds();
+    all_is_well(&world);
+}
+
+#[test]
+fn a_spool_that_nobody_sweeps_is_noticed() {
+    let world = world();
+    world.set("autostart", "false");
+    let task = world.submit(&["ok"]);
+    world.run(&["runner", "--once", &task.id]).succeeds();
+    world.set("autostart", "true");
+    world.run(&["sweep"]).succeeds();
+    all_is_well(&world);
+    // Two days pass, for both clocks.
+    let mut clock = read_json(&world.path("sweep.json"));
+    let now = agentspool::clock::wall().unix_ms();
+    let then = agentspool::task::Timestamp::from_unix_ms(now - 2 * 86_400_000);
+    clock["wall"] = then.to_string().into();
+    let boot = clock["boottime_sec"].as_f64().unwrap();
+    clock["boottime_sec"] = json!(boot - 2.0 * 86_400.0);
+    fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
+    told(&world, "sweeps", "warn", "no timer and no watcher");
+}
+
+#[test]
+fn a_clock_that_jumped_is_noticed() {
+    let world = world();
+    world.run(&["sweep"]).succeeds();
+    let mut clock = read_json(&world.path("sweep.json"));
+    clock["wall"] = "9000-01-01T00:00:00.000Z".into();
+    fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
+    told(&world, "clock", "warn", "jumped");
+    world.run(&["sweep"]).succeeds();
+    all_is_well(&world);
+}
+
+#[test]
+fn a_task_from_the_future_is_noticed() {
+    let world = world();
+    let ahead = agentspool::clock::wall().unix_ms().unsigned_abs() + 3_600_000;
+    let id = TaskId::from_parts(ahead, 1).to_string();
+    fs::create_dir(world.path("tasks").join(id)).unwrap();
+    told(&world, "clock", "warn", "yet to come");
+}
+
+#[test]
+fn recipes_that_cannot_run_have_a_line_each() {
+    let world = world();
+    world.recipe_folder("broken", "tiemout = 3", "#!/bin/sh\n");
+    let folder = world.path("recipes/needy");
+    fs::create_dir(&folder).unwrap();
+    fs::write(
+        folder.join("recipe.toml"),
+        "command = [\"no-such-program\"]\n",
+    )
+    .unwrap();
+    world.recipe_folder("leaky", "env_file = \"secrets\"", "#!/bin/sh\n");
+    fs::write(world.path("recipes/leaky/secrets"), "TOKEN=hunter2\n").unwrap();
+    let open = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(world.path("recipes/leaky/secrets"), open).unwrap();
+    for words in ["tiemout", "no-such-program", "others may read it"] {
+        told(&world, "recipes", "problem", words);
+    }
+    let ran = world.run(&["doctor"]);
+    ran.ends_with(1);
+    assert_eq!(
+        ran.stdout.matches("problem  recipes: ").count(),
+        3,
+        "{}",
+        ran.stdout
+    );
+    assert!(!ran.stdout.contains("hunter2"));
+}
+
+#[test]
+fn no_recipe_at_all_is_a_warning() {
+    let world = world();
+    fs::remove_file(world.path("recipes/ok")).unwrap();
+    told(&world, "recipes", "warn", "there are none");
+}
+
+#[test]
+fn recipes_that_others_could_change_are_a_problem() {
+    let world = world();
+    let listed = world.root().join("listed");
+    let setting = format!("[\"{}\"]", listed.display());
+    world.set("recipe_path", &setting);
+    told(&world, "recipe path", "warn", "is not there");
+    fs::create_dir(&listed).unwrap();
+    let mode = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&listed, 0o755);
+    all_is_well(&world);
+    mode(&listed, 0o777);
+    told(&world, "recipe path", "problem", "anybody may write there");
+    mode(&listed, 0o755);
+    let recipe = world.path("recipes/ok");
+    assert_eq!(fs::metadata(&recipe).unwrap().mode() & 0o777, 0o755);
+    mode(&recipe, 0o757);
+    told(
+        &world,
+        "recipe path",
+        "problem",
+        "recipes/ok: anybody may write there",
+    );
+}
+
+#[test]
+fn litter_is_counted() {
+    let world = world();
+    let staged = world.path("staging").join(id(1));
+    fs::create_dir(&staged).unwrap();
+    fs::write(staged.join("lock"), "").unwrap();
+    told(
+        &world,
+        "leftovers",
+        "warn",
+        "1 half-made submission in staging/",
+    );
+    fs::remove_dir_all(staged).unwrap();
+
+    let grave = world.path("trash").join(format!("{}.00000000", id(1)));
+    fs::create_dir(&grave).unwrap();
+    told(&world, "leftovers", "warn", "in trash/");
+    world.run(&["sweep"]).succeeds();
+    assert!(!grave.exists());
+
+    fs::write(world.path("open").join(id(2)), "").unwrap();
+    let object = world.json(&["doctor"]);
+    let message = &of(&object, "leftovers")[0]["message"];
+    assert_eq!(message, "1 hint without a task in open/");
+    fs::remove_file(world.path("open").join(id(2))).unwrap();
+
+    let drop = world.path("rejected").join(format!("{}-x", id(3)));
+    fs::write(drop.with_extension("json"), "[]").unwrap();
+    fs::write(drop.with_extension("reason.json"), "{}").unwrap();
+    told(&world, "leftovers", "warn", "1 refused drop in rejected/");
+}
+
+#[test]
+fn tasks_that_wait_for_a_person_are_named() {
+    let world = world();
+    world.set("autostart", "false");
+    let (damaged, newer) = (world.submit(&["ok"]), world.submit(&["ok"]));
+    world.start_watcher();
+    for (task, request, words) in [
+        (&damaged, "{", "cannot be read"),
+        (
+            &newer,
+            "{\"v\": 2, \"recipe\": \"ok\"}",
+            "written by a newer agentspool",
+        ),
+    ] {
+        world.result_of(task);
+        fs::remove_file(task.path.join("result.json")).unwrap();
+        fs::remove_file(task.path.join("status.json")).unwrap();
+        fs::remove_dir_all(task.path.join("attempts")).unwrap();
+        fs::create_dir(task.path.join("attempts")).unwrap();
+        fs::write(task.path.join("request.json"), request).unwrap();
+        fs::write(world.path("open").join(&task.id), "").unwrap();
+        let object = told(&world, "tasks", "problem", words);
+        let named = of(&object, "tasks")
+            .iter()
+            .any(|check| check["message"].as_str().unwrap().contains(&task.id));
+        assert!(named, "{object:#}");
+    }
+}
+
+#[test]
+fn too_few_open_files_are_a_problem() {
+    let world = world();
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 50; exec \"$0\" doctor --json"])
+        .arg(crate::support::PROGRAM)
+        .env("AGENTSPOOL_DIR", world.spool());
+    let ran = crate::support::Ran::of(&mut command);
+    ran.ends_with(1);
+    let object = ran.json();
+    assert_eq!(of(&object, "limits")[0]["status"], "problem", "{object:#}");
+}
