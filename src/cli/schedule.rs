@@ -60,7 +60,7 @@ impl Schedule {
                 Ok(Due::Now)
             }
             Schedule::Cron { line, next } => {
-                if wall >= &*next {
+                if *wall >= *next {
                     *next = next_of(line, wall)?;
                     return Ok(Due::Now);
                 }

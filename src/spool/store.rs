@@ -414,6 +414,14 @@ impl TaskDir {
         }
     }
 
+    /// Whether there may be an attempt: without listing them, where the file system counts a
+    /// folder's folders among its links.
+    pub(super) fn may_have_begun(&self) -> IoResult<bool> {
+        const LINKS_OF_AN_EMPTY_FOLDER: u64 = 2;
+        let stat = self.dir.stat(name::ATTEMPTS)?;
+        Ok(stat.is_some_and(|stat| stat.st_nlink != LINKS_OF_AN_EMPTY_FOLDER))
+    }
+
     /// The number of the last attempt; 0 before the first.
     pub fn last_attempt(&self) -> IoResult<u32> {
         let mut last = 0;

@@ -21,22 +21,16 @@ pub struct TaskView {
 }
 
 impl TaskDir {
-    /// Derives what is true now. Costs one file for a task that nobody works on, and a lock test
-    /// only where the status file says `running` or is missing.
+    /// Derives what is true now. Costs one file and one look for a task that never began, and a lock
+    /// test only where there is an attempt: `running` may be true before the status file says so.
     pub fn view(&self) -> IoResult<TaskView> {
         if let Some(view) = self.finished_view()? {
             return Ok(view);
         }
         let file = self.status_file();
-        let may_run = file
-            .as_ref()
-            .is_none_or(|status| status.status != Status::Pending);
-        let mut status = match file {
-            Some(status) => status,
-            None => self.status_of_request(),
-        };
+        let mut status = file.unwrap_or_else(|| self.status_of_request());
         status.status = Status::Pending;
-        if !may_run {
+        if !self.may_have_begun()? {
             return Ok(TaskView {
                 status,
                 result: None,
@@ -54,9 +48,14 @@ impl TaskDir {
                 result: None,
             });
         }
+        let is_told = status.attempt == attempt;
         status.attempt = attempt;
         if is_held {
             status.status = Status::Running;
+            if !is_told || status.started_at.is_none() {
+                let run = self.attempt(attempt)?.and_then(|attempt| attempt.run());
+                status.started_at = run.map(|run| run.started_at);
+            }
             if let Some(started_at) = status.started_at {
                 let seconds = clock::wall().seconds_since(started_at);
                 status.duration_seconds = Some(seconds.max(0.0));

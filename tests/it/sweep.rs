@@ -594,7 +594,10 @@ fn more_tasks_than_a_bite_go_in_one_pass() {
         (&swept["cleared"], &swept["skipped"]),
         (&json!(599), &json!([held.id]))
     );
-    assert_eq!(names_in(&world.path("tasks")), [held.id.clone()]);
+    assert_eq!(
+        names_in(&world.path("tasks")),
+        std::slice::from_ref(&held.id)
+    );
     let left = names_in(&world.path("open"));
     assert!(left.iter().all(|name| name.starts_with('.')), "{left:?}");
 }
