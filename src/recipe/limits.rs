@@ -58,7 +58,9 @@ fn bytes_of_text(text: &str) -> Option<u64> {
         _ => return None,
     };
     let number: f64 = digits.parse().ok()?;
-    (number >= 0.0 && number < 1e18).then_some((number * unit as f64) as u64)
+    (0.0..1e18)
+        .contains(&number)
+        .then_some((number * unit as f64) as u64)
 }
 
 /// `150%`: one and a half processors.

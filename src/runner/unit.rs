@@ -111,6 +111,8 @@ impl Runner<'_> {
         }
         let started = command
             .args(arguments)
+            // It has nothing to say to the manager in our name.
+            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
