@@ -50,12 +50,12 @@ check '--user: nothing is missing' holds '"missing":[]' mine agentspool --json i
 home=/home/ada/.local/state/agentspool
 mine mkdir -p $home/recipes/quick
 printf 'command = ["./run.sh"]\n' | mine tee $home/recipes/quick/recipe.toml >/dev/null
-printf '#!/bin/sh\ngrep -o "agentspool-task@.*service" /proc/self/cgroup | head -n 1 || echo pool\n' |
+printf '#!/bin/sh\ngrep -q agentspool-task@task_ /proc/self/cgroup && echo unit || echo pool\n' |
     mine tee $home/recipes/quick/run.sh >/dev/null
 mine chmod 755 $home/recipes/quick/run.sh
 check '--user: a task runs' equals pool mine agentspool submit --recipe quick --wait
 mine agentspool config set launcher systemd-user >/dev/null
-check '--user: a task runs as a unit' holds 'agentspool-task@task_' mine agentspool submit --recipe quick --wait
+check '--user: a task runs as a unit' equals unit mine agentspool submit --recipe quick --wait
 check '--user: uninstall' mine agentspool uninstall --user
 check '--user: the service is gone' fails mine systemctl --user cat agentspool.service
 finish
