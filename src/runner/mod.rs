@@ -13,6 +13,7 @@ mod memory;
 mod progress;
 mod recover;
 mod supervise;
+mod turn;
 mod unit;
 
 use std::ffi::OsString;
@@ -25,10 +26,10 @@ pub use finish::finish_cancelled;
 use crate::clock::{self, BootId};
 use crate::config::Launcher;
 use crate::proc::{self, ProcessKey};
-use crate::recipe::{FindError, OnLost, Recipe, RecipePath, SessionMode};
+use crate::recipe::{FindError, OnLost, Recipe, RecipePath};
 use crate::spool::{
-    Attempt, Claim, Files, IoError, OpenHint, ReadError, ReservedResult, RunFile, SessionState,
-    SessionTurn, Slot, Spool, TaskDir, TaskLock,
+    Attempt, Claim, Files, IoError, ReadError, ReservedResult, RunFile, SessionState, Spool,
+    TaskDir, TaskLock,
 };
 use crate::task::{
     Answer, Condition, ErrorKind, FORMAT_VERSION, Json, Metrics, Name, Outcome, Request,
@@ -36,6 +37,7 @@ use crate::task::{
 };
 use finish::{mark_of, unstarted};
 use supervise::{Ending, Supervised};
+use turn::Turn;
 
 /// What a runner needs to know besides the spool.
 #[derive(Clone, Debug)]
@@ -55,30 +57,6 @@ pub struct Runner<'a> {
     boot: BootId,
     /// What systemd last refused, so that it is told once.
     unit_failure: Option<String>,
-}
-
-/// Whether a task may run now.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once for each task, and taken apart at once"
-)]
-enum Turn {
-    /// It may not, or needs not.
-    Over(Answer),
-    /// It may, as long as `held` is held.
-    Ours {
-        task: TaskDir,
-        request: Request,
-        recipe: Result<Recipe, FindError>,
-        held: Held,
-    },
-}
-
-/// The slots and the session's turn of one task; free again when dropped.
-struct Held {
-    _slot: Slot,
-    _recipe_slot: Option<Slot>,
-    _turn: Option<std::fs::File>,
 }
 
 /// The claim on a task, with what was read of it.
@@ -171,58 +149,6 @@ impl<'a> Runner<'a> {
                 held: _held,
             } => self.claim_and(task, Some((request, recipe))),
         }
-    }
-
-    /// Takes everything that a task must have before its lock. What needs none of it is done here.
-    fn turn_of(&mut self, id: TaskId) -> Result<Turn, IoError> {
-        let Some(task) = self.spool.task(id)? else {
-            return Ok(Turn::Over(match self.spool.check_open_hint(id)? {
-                OpenHint::Dropped => Answer::Finished(None),
-                OpenHint::Staged | OpenHint::Task => Answer::Taken { started: false },
-            }));
-        };
-        if task.has_result()? || task.cancel_requested()? {
-            // Needs no slot and no turn: nothing of it will be started.
-            return self.claim_and(task, None).map(Turn::Over);
-        }
-        let limit = self.spool.settings().max_concurrent;
-        let Some(slot) = self.spool.take_slot(None, limit)? else {
-            return Ok(Turn::Over(Answer::NoSlot(None)));
-        };
-        let request = match task.request() {
-            Ok(request) => request,
-            Err(error) => return self.set_aside(task, &error).map(Turn::Over),
-        };
-        let recipe = self.recipe(&request.recipe);
-        let mut held = Held {
-            _slot: slot,
-            _recipe_slot: None,
-            _turn: None,
-        };
-        if let Ok(recipe) = &recipe {
-            if let Some(limit) = recipe.manifest.max_concurrent {
-                held._recipe_slot = self.spool.take_slot(Some(&recipe.name), limit)?;
-                if held._recipe_slot.is_none() {
-                    return Ok(Turn::Over(Answer::NoSlot(Some(recipe.name.clone()))));
-                }
-            }
-            if let Some(session) = &request.session_id
-                && recipe.manifest.session == SessionMode::Serial
-            {
-                match self.spool.session_turn(session, id)? {
-                    SessionTurn::Ours(lock) => held._turn = lock,
-                    SessionTurn::NotYet => {
-                        return Ok(Turn::Over(Answer::NotYet(Some(session.clone()))));
-                    }
-                }
-            }
-        }
-        Ok(Turn::Ours {
-            task,
-            request,
-            recipe,
-            held,
-        })
     }
 
     fn recipe(&self, name: &Name) -> Result<Recipe, FindError> {

@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::{Runner, Turn};
+use super::Runner;
+use super::turn::Turn;
 use crate::config::Launcher;
 use crate::spool::{Claim, IoError};
 use crate::task::{Answer, TaskId};
