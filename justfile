@@ -50,6 +50,17 @@ reliability:
 fuzz target="request" seconds="3600":
     RUSTC_BOOTSTRAP=1 cargo fuzz run {{target}} -- -dict=fuzz/words.dict -max_total_time={{seconds}}
 
+# The Debian package, into target/debian. Needs cargo-deb.
+deb:
+    cargo build --release
+    mkdir -p target/man
+    target/release/agentspool completions --man target/man
+    cargo deb --no-build
+
+# The package under a real systemd, in a system that is booted for it and thrown away. Needs root.
+systemd *parts:
+    tests/systemd/run {{parts}}
+
 # The README's first command, run in a scratch copy of this work tree.
 first:
     .ci/first-result

@@ -17,12 +17,36 @@ pub enum Durability {
     Process,
 }
 
+/// What a task is run as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Launcher {
+    /// A child of the watcher's pool of runners.
+    Local,
+    /// A unit of its own of the system's systemd, with a cgroup that holds it to its limits.
+    Systemd,
+    /// The same, of the user's own systemd.
+    SystemdUser,
+}
+
+impl Launcher {
+    /// Whether the kernel holds tasks to the limits of their recipes.
+    pub fn enforces_limits(self) -> bool {
+        match self {
+            Launcher::Local => false,
+            Launcher::Systemd | Launcher::SystemdUser => true,
+        }
+    }
+}
+
 /// All settings of one spool. Durations are seconds, sizes are bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `power` or `process`.
     pub durability: Durability,
+    /// What a task is run as: `local`, or a unit of its own by `systemd` or `systemd-user`.
+    pub launcher: Launcher,
     /// How many tasks run at once, over all watchers of this spool (documented default 5).
     pub max_concurrent: u32,
     /// How long a task may run when neither it nor its recipe says (documented default 300).
@@ -71,6 +95,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             durability: Durability::Power,
+            launcher: Launcher::Local,
             max_concurrent: 5,
             timeout_sec: 300.0,
             cleanup_delay_sec: 3600.0,

@@ -70,6 +70,10 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: RecipeVerb,
     },
+    /// Install the watcher and the sweep timer as systemd units, and start them
+    Install(InstallArgs),
+    /// Stop and remove what `install` made; the spool stays
+    Uninstall(InstallArgs),
     /// Report progress from inside a task
     Progress(ProgressArgs),
     /// Show and set the spool's settings
@@ -114,6 +118,16 @@ pub(crate) struct InitArgs {
     /// Let members of this group submit
     #[arg(long)]
     pub group: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct InstallArgs {
+    /// For your own spool, by your own systemd, instead of the machine's
+    #[arg(long)]
+    pub user: bool,
+    /// Only show the files and the commands
+    #[arg(long)]
+    pub print: bool,
 }
 
 /// What a task is made of; shared by `submit` and `recipe run`.

@@ -24,6 +24,9 @@ pub(crate) const TASK_ID: &str = "AGENTSPOOL_TASK_ID";
 pub(crate) const PROGRESS_FILE: &str = "AGENTSPOOL_PROGRESS_FILE";
 const PREFIX: &str = "AGENTSPOOL_";
 
+/// Where systemd puts the secrets of a unit's `LoadCredential=`.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// What systemd says to a service is not said to the service's tasks.
 const SYSTEMD: [&str; 14] = [
     "NOTIFY_SOCKET",
@@ -37,7 +40,7 @@ const SYSTEMD: [&str; 14] = [
     "MAINPID",
     "MANAGERPID",
     "SYSTEMD_EXEC_PID",
-    "CREDENTIALS_DIRECTORY",
+    CREDENTIALS,
     "RUNTIME_DIRECTORY",
     "FDSTORE",
 ];
@@ -86,6 +89,15 @@ impl Environment {
         state.or_else(home).map(|state| state.join("agentspool"))
     }
 
+    /// `$XDG_CONFIG_HOME`, else `~/.config`.
+    pub fn config_home(&self) -> Option<PathBuf> {
+        let config = self
+            .get("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute());
+        config.or_else(|| Some(PathBuf::from(self.get("HOME")?).join(".config")))
+    }
+
     /// Settings by variables: `AGENTSPOOL_MAX_CONCURRENT` and so on, one for each setting.
     pub fn settings(&self) -> Result<Map<String, Value>, SettingsError> {
         let mut found = Map::new();
@@ -103,11 +115,13 @@ impl Environment {
         Ok(found)
     }
 
-    /// What recipes get of a watcher's own environment.
-    pub fn for_recipes(&self) -> Vec<(OsString, OsString)> {
+    /// What recipes get of a runner's own environment. The credentials of a unit that is this one
+    /// task live as long as the task; those of a watcher's would end with it.
+    pub fn for_recipes(&self, is_unit: bool) -> Vec<(OsString, OsString)> {
         let ours = |name: &OsString| {
             let name = name.to_string_lossy();
-            name.starts_with(PREFIX) || SYSTEMD.contains(&&*name)
+            let is_kept = is_unit && name == CREDENTIALS;
+            name.starts_with(PREFIX) || (SYSTEMD.contains(&&*name) && !is_kept)
         };
         self.all
             .iter()

@@ -16,6 +16,7 @@ mod exit_code;
 mod follow;
 mod inherited;
 mod init;
+mod install;
 mod interrupt;
 mod journal;
 mod json;
@@ -91,6 +92,8 @@ fn dispatch(context: &mut Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Init(args) => init::run(context, &args),
         Verb::Watch(args) => watch::run(context, &args),
         Verb::Sweep(args) => sweep::run(context, &args),
+        Verb::Install(args) => install::install(context, &args),
+        Verb::Uninstall(args) => install::uninstall(context, &args),
         Verb::Recipe { verb } => recipe::run(context, verb),
         Verb::Progress(args) => progress::run(context, &args),
         Verb::Config { verb } => config::run(context, verb),

@@ -110,6 +110,7 @@ fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
         SessionMode::Serial => "serial",
         SessionMode::Parallel => "parallel",
     };
+    let enforced = spool.settings().launcher.enforces_limits();
     let out = &context.out;
     if out.is_json() {
         // Values of [env] may be secrets; their names are not.
@@ -118,6 +119,8 @@ fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
             "description": manifest.description, "command": manifest.command,
             "timeout_sec": timeout, "on_lost": on_lost, "max_attempts": manifest.max_attempts,
             "max_concurrent": manifest.max_concurrent, "session": session,
+            "memory_max": manifest.limits.memory_max, "cpu_quota": manifest.limits.cpu_quota,
+            "tasks_max": manifest.limits.tasks_max, "limits_enforced": enforced,
             "env": manifest.env.keys().collect::<Vec<_>>(), "env_accept": manifest.env_accept,
             "env_file": manifest.env_file, "config": manifest.config, "problem": problem,
         }))?;
@@ -137,6 +140,15 @@ fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
     out.line(format!("Tasks of a session: {session}"))?;
     if let Some(most) = manifest.max_concurrent {
         out.line(format!("At once: {most}"))?;
+    }
+    let limits = manifest.limits.properties();
+    if !limits.is_empty() {
+        let note = if enforced {
+            ""
+        } else {
+            " (not enforced: the setting `launcher` is `local`)"
+        };
+        out.line(format!("Limits: {}{note}", limits.join(" ")))?;
     }
     for (key, value) in &manifest.config {
         out.line(format!("Config: {key} = {}", value.text()))?;

@@ -17,7 +17,7 @@ pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliE
     let mut spool = context.open_spool()?;
     let _ = rustix::thread::set_name(c"agentspool");
     let surroundings = Surroundings {
-        environment: context.env.for_recipes(),
+        environment: context.env.for_recipes(args.once.is_some()),
         tools: std::env::current_exe()
             .ok()
             .and_then(|exe| Some(exe.parent()?.to_owned())),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::limits::{self, Limits};
 use crate::task::Json;
 
 /// What becomes of a task whose runner died.
@@ -47,6 +48,8 @@ pub struct Manifest {
     pub max_attempts: u32,
     /// Tasks of this recipe at once.
     pub max_concurrent: Option<u32>,
+    /// What the kernel lets one task have, where tasks are units.
+    pub limits: Limits,
     /// Tasks of one session.
     pub session: SessionMode,
     /// Variables a submitter may set.
@@ -65,7 +68,7 @@ pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct ManifestError(String);
+pub struct ManifestError(pub(super) String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +81,9 @@ struct Written {
     on_lost: OnLost,
     max_attempts: Option<u32>,
     max_concurrent: Option<u32>,
+    memory_max: Option<toml::Value>,
+    cpu_quota: Option<String>,
+    tasks_max: Option<u32>,
     #[serde(default)]
     session: SessionMode,
     #[serde(default)]
@@ -101,6 +107,7 @@ impl Manifest {
         for (key, value) in [
             ("max_attempts", written.max_attempts),
             ("max_concurrent", written.max_concurrent),
+            ("tasks_max", written.tasks_max),
         ] {
             if value == Some(0) {
                 return Err(ManifestError(format!("`{key}` must be at least 1")));
@@ -114,6 +121,15 @@ impl Manifest {
                 return refuse("variables that begin with AGENTSPOOL_ are set by the runner");
             }
         }
+        let limits = Limits {
+            memory_max: written.memory_max.as_ref().map(limits::bytes).transpose()?,
+            cpu_quota: written
+                .cpu_quota
+                .as_deref()
+                .map(limits::percent)
+                .transpose()?,
+            tasks_max: written.tasks_max,
+        };
         let timeout_sec = written.timeout.as_ref().map(seconds).transpose()?;
         let mut config = BTreeMap::new();
         for (key, value) in &written.config {
@@ -127,6 +143,7 @@ impl Manifest {
             on_lost: written.on_lost,
             max_attempts: written.max_attempts.unwrap_or(DEFAULT_ATTEMPTS),
             max_concurrent: written.max_concurrent,
+            limits,
             session: written.session,
             env_accept: written.env_accept,
             env_file: written.env_file,
@@ -216,6 +233,9 @@ mod tests {
             timeout = "1m 30s"
             on_lost = "requeue"
             max_concurrent = 2
+            memory_max = "1.5G"
+            cpu_quota = "150%"
+            tasks_max = 64
             session = "parallel"
             env_accept = ["API_KEY"]
             [env]
@@ -231,6 +251,12 @@ mod tests {
             (manifest.on_lost, manifest.max_attempts),
             (OnLost::Requeue, 3)
         );
+        let expected = Limits {
+            memory_max: Some(3 << 29),
+            cpu_quota: Some(150),
+            tasks_max: Some(64),
+        };
+        assert_eq!(manifest.limits, expected);
         assert_eq!(manifest.config["nested"].text(), r#"{"a":[1,2]}"#);
     }
 
@@ -245,6 +271,9 @@ mod tests {
             ("command = [\"a\"]\ntimeout = -1", "timeout"),
             ("command = [\"a\"]\non_lost = \"retry\"", "retry"),
             ("command = [\"a\"]\nmax_concurrent = 0", "max_concurrent"),
+            ("command = [\"a\"]\nmemory_max = \"much\"", "memory_max"),
+            ("command = [\"a\"]\ncpu_quota = \"0%\"", "cpu_quota"),
+            ("command = [\"a\"]\ntasks_max = 0", "tasks_max"),
             (
                 "command = [\"a\"]\nenv_accept = [\"AGENTSPOOL_MARK\"]",
                 "AGENTSPOOL_",

@@ -8,8 +8,10 @@
 )]
 
 mod find;
+mod limits;
 mod manifest;
 mod praisonai;
 
 pub use find::{FindError, Kind, Recipe, RecipePath};
+pub use limits::Limits;
 pub use manifest::{Manifest, ManifestError, OnLost, SessionMode, is_variable_name};

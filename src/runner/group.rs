@@ -68,9 +68,24 @@ impl Leader {
     }
 }
 
+/// Should memory run out, the recipe goes and not the runner that has to tell of it.
+fn prefer_for_oom() {
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    let file = rustix::fs::open(
+        c"/proc/self/oom_score_adj",
+        flags,
+        rustix::fs::Mode::empty(),
+    );
+    if let Ok(file) = file {
+        // Refused only where it would be lowered: then it is high already.
+        let _ = rustix::io::write(&file, b"500");
+    }
+}
+
 /// Starts the recipe. Its process writes its line of `/proc` into `record` before it is the recipe:
 /// should this runner die before it has written anything of it down, the session that all of the
-/// recipe begins in is known all the same.
+/// recipe begins in is known all the same. `is_alone`: in a cgroup of
+/// this one task.
 #[expect(
     unsafe_code,
     reason = "settings of the child must be made between fork and exec"
@@ -79,6 +94,7 @@ pub(super) fn spawn(
     command: &mut Command,
     umask: u32,
     record: &std::fs::File,
+    is_alone: bool,
 ) -> std::io::Result<Leader> {
     let records = record.try_clone()?;
     let runner = rustix::process::getpid();
@@ -96,6 +112,9 @@ pub(super) fn spawn(
                 return Err(Errno::SRCH.into());
             }
             rustix::process::umask(umask);
+            if is_alone {
+                prefer_for_oom();
+            }
             // A full disk must not keep anything from running.
             let _ = record_itself(&records);
             Ok(())

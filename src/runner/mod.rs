@@ -9,9 +9,12 @@ mod command;
 mod control;
 mod finish;
 mod group;
+mod memory;
 mod progress;
 mod recover;
 mod supervise;
+mod turn;
+mod unit;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,11 +24,12 @@ pub use control::{Control, ControlError};
 pub use finish::finish_cancelled;
 
 use crate::clock::{self, BootId};
+use crate::config::Launcher;
 use crate::proc::{self, ProcessKey};
-use crate::recipe::{FindError, OnLost, Recipe, RecipePath, SessionMode};
+use crate::recipe::{FindError, OnLost, Recipe, RecipePath};
 use crate::spool::{
-    Attempt, Claim, Files, IoError, OpenHint, ReadError, ReservedResult, RunFile, SessionState,
-    SessionTurn, Spool, TaskDir, TaskLock,
+    Attempt, Claim, Files, IoError, ReadError, ReservedResult, RunFile, SessionState, Spool,
+    TaskDir, TaskLock,
 };
 use crate::task::{
     Answer, Condition, ErrorKind, FORMAT_VERSION, Json, Metrics, Name, Outcome, Request,
@@ -33,6 +37,7 @@ use crate::task::{
 };
 use finish::{mark_of, unstarted};
 use supervise::{Ending, Supervised};
+use turn::Turn;
 
 /// What a runner needs to know besides the spool.
 #[derive(Clone, Debug)]
@@ -50,6 +55,8 @@ pub struct Runner<'a> {
     control: Control,
     own: ProcessKey,
     boot: BootId,
+    /// What systemd last refused, so that it is told once.
+    unit_failure: Option<String>,
 }
 
 /// The claim on a task, with what was read of it.
@@ -67,6 +74,8 @@ struct Prepared {
     run: RunFile,
     timeout: Duration,
     state: Option<SessionState>,
+    /// The kernel's counter before anything ran.
+    oom_kills: Option<u64>,
 }
 
 impl<'a> Runner<'a> {
@@ -83,13 +92,23 @@ impl<'a> Runner<'a> {
             control,
             own: proc::own_key(),
             boot: BootId::current(),
+            unit_failure: None,
         }
     }
 
     /// Serves orders until the pipe closes or somebody asks it to stop.
     pub fn serve(mut self) -> Result<(), ControlError> {
         while let Some(id) = self.control.next_task()? {
-            let answer = match self.run_task(id) {
+            if let Err(error) = self.spool.reload() {
+                tracing::warn!("the settings stay as they were: {error}");
+            }
+            let ran = match self.spool.settings().launcher {
+                Launcher::Local => self.run_task(id),
+                launcher @ (Launcher::Systemd | Launcher::SystemdUser) => {
+                    self.run_as_unit(id, launcher)
+                }
+            };
+            let answer = match ran {
                 Ok(answer) => answer,
                 Err(error) => {
                     tracing::warn!(task = %id, "{error}");
@@ -121,43 +140,15 @@ impl<'a> Runner<'a> {
         if let Err(error) = self.spool.reload() {
             tracing::warn!("the settings stay as they were: {error}");
         }
-        let Some(task) = self.spool.task(id)? else {
-            return Ok(match self.spool.check_open_hint(id)? {
-                OpenHint::Dropped => Answer::Finished(None),
-                OpenHint::Staged | OpenHint::Task => Answer::Taken { started: false },
-            });
-        };
-        if task.has_result()? || task.cancel_requested()? {
-            // Needs no slot and no turn: nothing of it will be started.
-            return self.claim_and(task, None);
+        match self.turn_of(id)? {
+            Turn::Over(answer) => Ok(answer),
+            Turn::Ours {
+                task,
+                request,
+                recipe,
+                held: _held,
+            } => self.claim_and(task, Some((request, recipe))),
         }
-        let limit = self.spool.settings().max_concurrent;
-        let Some(_slot) = self.spool.take_slot(None, limit)? else {
-            return Ok(Answer::NoSlot(None));
-        };
-        let request = match task.request() {
-            Ok(request) => request,
-            Err(error) => return self.set_aside(task, &error),
-        };
-        let recipe = self.recipe(&request.recipe);
-        let (mut _recipe_slot, mut _turn) = (None, None);
-        if let Ok(recipe) = &recipe {
-            if let Some(limit) = recipe.manifest.max_concurrent {
-                _recipe_slot = self.spool.take_slot(Some(&recipe.name), limit)?;
-                if _recipe_slot.is_none() {
-                    return Ok(Answer::NoSlot(Some(recipe.name.clone())));
-                }
-            }
-            if let Some(session) = &request.session_id
-                && recipe.manifest.session == SessionMode::Serial
-            {
-                match self.spool.session_turn(session, id)? {
-                    SessionTurn::Ours(lock) => _turn = lock,
-                    SessionTurn::NotYet => return Ok(Answer::NotYet(Some(session.clone()))),
-                }
-            }
-        }
-        self.claim_and(task, Some((request, recipe)))
     }
 
     fn recipe(&self, name: &Name) -> Result<Recipe, FindError> {
@@ -350,7 +341,9 @@ impl<'a> Runner<'a> {
         };
         let begun = Instant::now();
         let umask = self.spool.settings().umask_bits();
-        let leader = match group::spawn(&mut command, umask, prepared.reserve.record()) {
+        let is_alone = prepared.oom_kills.is_some();
+        let record = prepared.reserve.record();
+        let leader = match group::spawn(&mut command, umask, record, is_alone) {
             Ok(leader) => leader,
             Err(error) if group::is_passing(&error) => {
                 work.lock.drop_attempt(number)?;
@@ -399,6 +392,7 @@ impl<'a> Runner<'a> {
         // The last thing before something may be started.
         reserve.write_intent(&run)?;
         Ok(Prepared {
+            oom_kills: memory::kills(id),
             state,
             attempt,
             files,
@@ -468,11 +462,12 @@ impl<'a> Runner<'a> {
             run,
             timeout,
             state,
+            oom_kills,
         } = prepared;
         // Nothing of the attempt is left: whoever settles it may take an empty folder away.
         drop(state);
         let outcome = match ending {
-            Ending::ByItself => Outcome::of_exit(exit),
+            Ending::ByItself => memory::outcome(run.task_id, oom_kills, exit),
             Ending::Cancelled => Outcome::Cancelled,
             Ending::TimedOut => Outcome::failed(
                 ErrorKind::Timeout,

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 
 use super::control::Control;
 use super::group::{self, Leader};
@@ -21,6 +22,8 @@ use crate::task::{Exit, StatusFile};
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// What a recipe left behind when it ended by itself gets this long to heed TERM.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
+/// A recipe ended by TERM may have got it from a machine that goes down; then ours comes this soon.
+const SAME_MOMENT: Duration = Duration::from_millis(200);
 
 /// Why the attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +74,38 @@ impl Supervisor<'_> {
         };
         let exit = group::end_tree(self.leader, grace, || report_stuck(self.lock));
         self.look_at_progress_and_logs();
+        let is_cut_off = ending == Ending::ByItself && self.was_stopped_with(exit);
         Supervised {
-            ending,
+            ending: if is_cut_off {
+                Ending::RunnerStopped
+            } else {
+                ending
+            },
             exit,
             status: self.status,
         }
+    }
+
+    /// Whether the recipe failed in the moment in which this runner was told to stop: a machine that
+    /// goes down sends TERM to both, in any order, and that is no failure of the recipe's own.
+    fn was_stopped_with(&mut self, exit: Exit) -> bool {
+        self.control.take_in();
+        if exit == Exit::Signal(Signal::TERM.as_raw()) && !self.control.should_stop() {
+            self.wait_for_signal(SAME_MOMENT);
+        }
+        exit != Exit::Code(0) && self.control.should_stop()
+    }
+
+    fn wait_for_signal(&mut self, time: Duration) {
+        let timeout = Timespec {
+            tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        let _ = poll(
+            &mut [PollFd::new(self.control.signals(), PollFlags::IN)],
+            Some(&timeout),
+        );
+        self.control.take_in();
     }
 
     fn wait_for_an_ending(&mut self) -> Ending {

@@ -222,6 +222,12 @@ impl Outcome {
         Outcome::Failed(TaskError { kind, message })
     }
 
+    /// A failure with the kernel's word that memory was the reason.
+    pub fn out_of_memory(how: &str) -> Outcome {
+        let message = format!("the task had no memory left (the recipe's `memory_max`): {how}");
+        Outcome::failed(ErrorKind::Resources, message)
+    }
+
     /// A failure. A message is cut off behind [`MAX_MESSAGE_CHARS`].
     pub fn failed(kind: ErrorKind, message: impl Into<String>) -> Outcome {
         let mut message = message.into();

@@ -56,6 +56,7 @@ pub(super) struct Backlog {
     /// Tasks that a person must mend, as far as a runner last saw: offered again at every scan, but
     /// no work for which a watcher would have to stay.
     broken: BTreeSet<TaskId>,
+    elsewhere: usize,
     /// No slot was free: nothing is offered before this.
     paused: Option<(Instant, Duration)>,
 }
@@ -197,6 +198,16 @@ impl Backlog {
             .map(|(id, _)| *id)
     }
 
+    /// How many tasks are known to be open.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many of them another process has, as far as the last offer showed.
+    pub fn elsewhere(&self) -> usize {
+        self.elsewhere
+    }
+
     /// Whether nothing is known to be open, but what a person must mend.
     pub fn is_empty(&self) -> bool {
         self.places.keys().all(|id| self.broken.contains(id))
@@ -270,11 +281,8 @@ impl Backlog {
             Place::Delayed(at) => {
                 self.delayed.insert((*at, id));
             }
-            Place::Hurried
-            | Place::Offered
-            | Place::Group(_)
-            | Place::Elsewhere
-            | Place::Broken => {}
+            Place::Elsewhere => self.elsewhere += 1,
+            Place::Hurried | Place::Offered | Place::Group(_) | Place::Broken => {}
         }
         self.places.insert(id, place);
     }
@@ -296,7 +304,8 @@ impl Backlog {
                     }
                 }
             }
-            Some(Place::Offered | Place::Elsewhere | Place::Broken) | None => {}
+            Some(Place::Elsewhere) => self.elsewhere -= 1,
+            Some(Place::Offered | Place::Broken) | None => {}
         }
     }
 }
@@ -415,7 +424,9 @@ mod tests {
         backlog.answered(id(1), Answer::Taken { started: true }, now);
         backlog.answered(id(2), Answer::NotYet(None), now);
         assert_eq!(backlog.next(now), None);
+        assert_eq!((backlog.len(), backlog.elsewhere()), (3, 1));
         backlog.reset(&[id(2), id(3), id(4)]);
+        assert_eq!((backlog.len(), backlog.elsewhere()), (3, 0));
         assert_eq!(backlog.next(now), Some(id(2)));
         assert_eq!(backlog.next(now), Some(id(4)));
         assert_eq!(

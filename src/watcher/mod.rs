@@ -8,6 +8,7 @@
 mod admit;
 mod backlog;
 mod launcher;
+mod service;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,6 +26,7 @@ use crate::task::{Answer, FORMAT_VERSION, TaskId};
 use admit::Admitter;
 use backlog::Backlog;
 use launcher::{Launcher, LocalPool};
+use service::{Counts, Service};
 
 /// A task that runs longer than this has its folder listened to; until then its runner looks at
 /// the marker often by itself, and most tasks need no watch at all.
@@ -83,6 +85,8 @@ pub struct Watcher {
     wake: Wake,
     signals: Signals,
     launcher: LocalPool,
+    /// Whoever started us as a service; nobody, where a command did.
+    service: Option<Service>,
     backlog: Backlog,
     admitter: Admitter,
     listening: Vec<TaskId>,
@@ -139,6 +143,7 @@ impl Watcher {
         };
         Ok(Watcher {
             launcher: LocalPool::new(options.program.clone(), options.arguments.clone()),
+            service: (!options.autostarted).then(Service::new),
             backlog: Backlog::default(),
             admitter: Admitter::default(),
             listening: Vec::new(),
@@ -168,22 +173,50 @@ impl Watcher {
     /// Watches until it is told to stop or has nothing to do.
     pub fn run(&mut self) -> Left {
         loop {
-            if Signals::came(&self.signals.reload) {
+            let is_asked = Signals::came(&self.signals.reload);
+            if is_asked {
                 // Whoever says so wants the settings to count now, not at the next event.
                 self.next_rescan = Instant::now();
+                if let Some(service) = &self.service {
+                    service.reloading();
+                }
             }
             let seen = self.wake.take();
             self.look(&seen);
+            if is_asked && let Some(service) = &self.service {
+                service.reloaded();
+            }
             self.hear_answers();
             self.dispatch();
             self.listen_to_running();
             if Signals::came(&self.signals.stop) {
-                return Left::Stopped;
+                return self.leave(Left::Stopped);
             }
             if let Some(left) = self.leave_if_idle() {
-                return left;
+                return self.leave(left);
+            }
+            let counts = self.counts();
+            if let Some(service) = &mut self.service {
+                service.round_done(counts);
             }
             self.wait();
+        }
+    }
+
+    fn leave(&self, left: Left) -> Left {
+        if let Some(service) = &self.service {
+            service.stopping();
+        }
+        left
+    }
+
+    fn counts(&self) -> Counts {
+        let open = self.backlog.len();
+        let ours = self.launcher.running().count();
+        let running = ours + self.backlog.elsewhere();
+        Counts {
+            pending: open.saturating_sub(running),
+            running,
         }
     }
 
@@ -482,6 +515,9 @@ impl Watcher {
         if self.options.autostarted && self.is_idle() {
             let patience = Duration::from_secs_f64(self.spool.settings().idle_exit_sec);
             until = until.min(self.busy_at + patience);
+        }
+        if let Some(service) = &self.service {
+            until = until.min(service.wake_at(self.counts()).unwrap_or(until));
         }
         if self.reconcile.is_some() || self.admitter.has_more() {
             until = now;

@@ -109,6 +109,26 @@ fn info_tells_all_but_secrets() {
 }
 
 #[test]
+fn info_says_whether_limits_hold() {
+    let world = world();
+    let manifest = "memory_max = \"64M\"\ntasks_max = 9\n";
+    world.recipe_folder("bounded", manifest, "#!/bin/sh\n");
+    let shown = |world: &World| world.run(&["recipe", "info", "bounded"]).stdout;
+    let limits = "Limits: MemoryMax=67108864 MemorySwapMax=0 TasksMax=9";
+    let local = shown(&world);
+    assert!(
+        local.contains(&format!("{limits} (not enforced:")),
+        "{local}"
+    );
+    let object = world.json(&["recipe", "info", "bounded"]);
+    assert_eq!(object["memory_max"], 64 << 20);
+    assert_eq!(object["limits_enforced"], false);
+    world.set("launcher", "systemd");
+    let units = shown(&world);
+    assert!(units.contains(&format!("{limits}\n")), "{units}");
+}
+
+#[test]
 fn run_waits_and_shows_what_it_gave() {
     let world = world();
     let ran = world.run(&["recipe", "run", "greet"]);

@@ -281,3 +281,22 @@ fn a_watcher_started_with_sigchld_ignored_still_sees_its_tasks_end() {
     watch.wait().unwrap();
     assert_exit(&result, (Some(3), None));
 }
+
+#[test]
+fn a_machine_that_goes_down_fails_no_recipe() {
+    let world = impatient_world();
+    world.recipe("dies-of-term", "#!/bin/sh\ntouch ready\nexec sleep 1000\n");
+    let task = world.submit(&["dies-of-term"]);
+    world.wait_for_file(&task.work(1, "ready"));
+    world.wait_running(&task);
+    let (runner, child) = world.processes_of(&task, 1);
+    // Both get TERM, the recipe first; the runner sees its end and its own signal together.
+    world.signal(runner, Signal::STOP);
+    world.wait_until("the runner is stopped", || state(runner) == Some('T'));
+    world.signal(child, Signal::TERM);
+    world.wait_until("the recipe has ended", || state(child) == Some('Z'));
+    world.signal(runner, Signal::TERM);
+    world.signal(runner, Signal::CONT);
+    let result = result_with_nothing_left(&world, &task);
+    assert_eq!(result["error"]["kind"], "lost", "{result}");
+}

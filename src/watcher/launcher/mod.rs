@@ -1,8 +1,9 @@
 //! How a runner is started: the seam between choosing a task and running it.
 //!
-//! One launcher so far, a pool of local processes; a systemd unit or a Slurm job per task would be
-//! others, all of which end in `runner --once`. Invariant: whatever a launcher forgets costs time
-//! only, because the lock decides who runs a task.
+//! One launcher so far, a pool of local processes. Whether such a runner runs the task itself or
+//! hands it to a systemd unit of its own (`runner/unit.rs`) is the setting `launcher`, and nothing a
+//! watcher need know. Invariant: whatever a launcher forgets costs time only, because the lock
+//! decides who runs a task.
 
 mod local;
 

@@ -1,0 +1,335 @@
+//! `agentspool install` and `uninstall`: the units of systemd/, written, enabled and started.
+//!
+//! Not for machines with the Debian package, which brings the same files. What is written and which
+//! commands are run is a plan made first, so that `--print` shows exactly what would be done.
+//! Invariant: a spool, its user and its tasks are never removed here.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "units and their neighbours lie outside every spool"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::Context;
+use super::args::InstallArgs;
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+/// The program as the units of systemd/ name it; `install` names itself instead.
+const PACKAGED: &str = "/usr/bin/agentspool";
+/// Where the Debian package puts its units.
+const PACKAGED_UNIT: &str = "/usr/lib/systemd/system/agentspool.service";
+const STARTED: [&str; 2] = ["agentspool.service", "agentspool-sweep.timer"];
+
+macro_rules! shipped {
+    ($place:literal, $($name:literal),+) => {
+        [$(($name, include_str!(concat!("../../systemd/", $place, "/", $name)))),+]
+    };
+}
+
+const SYSTEM_UNITS: [(&str, &str); 4] = shipped!(
+    "system",
+    "agentspool.service",
+    "agentspool-task@.service",
+    "agentspool-sweep.service",
+    "agentspool-sweep.timer"
+);
+const USER_UNITS: [(&str, &str); 4] = shipped!(
+    "user",
+    "agentspool.service",
+    "agentspool-task@.service",
+    "agentspool-sweep.service",
+    "agentspool-sweep.timer"
+);
+const SYSUSERS: (&str, &str) = (
+    "/etc/sysusers.d/agentspool.conf",
+    include_str!("../../systemd/agentspool.sysusers"),
+);
+const TMPFILES: (&str, &str) = (
+    "/etc/tmpfiles.d/agentspool.conf",
+    include_str!("../../systemd/agentspool.tmpfiles"),
+);
+const POLKIT: (&str, &str) = (
+    "/etc/polkit-1/rules.d/50-agentspool.rules",
+    include_str!("../../systemd/polkit/50-agentspool.rules"),
+);
+
+/// What is to be done, before anything is.
+struct Plan {
+    files: Vec<(PathBuf, String)>,
+    commands: Vec<Vec<String>>,
+}
+
+/// What is done but not enough, and the command that mends it.
+struct Missing {
+    what: String,
+    command: String,
+}
+
+pub(super) fn install(context: &Context, args: &InstallArgs) -> Result<ExitCode, CliError> {
+    let program = std::env::current_exe()?;
+    let files = files(context, args.user, &program)?;
+    let mut commands = Vec::new();
+    if !args.user {
+        commands.push(words(&["systemd-sysusers", SYSUSERS.0]));
+        commands.push(words(&["systemd-tmpfiles", "--create", TMPFILES.0]));
+    }
+    commands.push(systemctl(args.user, &["daemon-reload"]));
+    commands.push(systemctl(
+        args.user,
+        &["enable", "--now", STARTED[0], STARTED[1]],
+    ));
+    let plan = Plan { files, commands };
+    if args.print {
+        return print(context, &plan, "written");
+    }
+    check_place(args.user)?;
+    for (path, text) in &plan.files {
+        write(path, text)?;
+    }
+    for command in &plan.commands {
+        run(command)?;
+    }
+    let missing = if args.user {
+        missing_for_user()
+    } else {
+        missing_for_system(&program)
+    };
+    tell(context, &plan, &missing, "written")
+}
+
+pub(super) fn uninstall(context: &Context, args: &InstallArgs) -> Result<ExitCode, CliError> {
+    let program = std::env::current_exe()?;
+    let mut files = files(context, args.user, &program)?;
+    files.retain(|(path, _)| args.print || path.exists());
+    let off = ["disable", "--now", STARTED[1], STARTED[0]];
+    let plan = Plan {
+        files,
+        commands: vec![
+            systemctl(args.user, &off),
+            systemctl(args.user, &["daemon-reload"]),
+        ],
+    };
+    if args.print {
+        return print(context, &plan, "removed");
+    }
+    check_place(args.user)?;
+    if plan.files.is_empty() {
+        let told = "nothing of `agentspool install` is here";
+        return Err(CliError::new(ExitCode::General, told));
+    }
+    run(&plan.commands[0])?;
+    for (path, _) in &plan.files {
+        std::fs::remove_file(path).map_err(|error| failed("remove", path, &error))?;
+    }
+    run(&plan.commands[1])?;
+    tell(context, &plan, &[], "removed")?;
+    if !context.out.is_json() {
+        context.out.note("the spool and its tasks are still there");
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Every file, as it is to stand on this machine.
+fn files(
+    context: &Context,
+    is_user: bool,
+    program: &Path,
+) -> Result<Vec<(PathBuf, String)>, CliError> {
+    let program = program.to_string_lossy();
+    if program.contains(char::is_whitespace) || program.contains(['%', '"', '\\', '$']) {
+        let told = format!("a unit cannot name the program {program}");
+        return Err(CliError::usage(told).hint("copy it to /usr/local/bin and run it from there"));
+    }
+    let (folder, units) = if is_user {
+        let folder = context
+            .env
+            .config_home()
+            .ok_or_else(|| CliError::usage("without HOME there is no place for a user's units"))?;
+        (folder.join("systemd/user"), USER_UNITS)
+    } else {
+        (PathBuf::from("/etc/systemd/system"), SYSTEM_UNITS)
+    };
+    let mut files: Vec<(PathBuf, String)> = units
+        .iter()
+        .map(|(name, text)| (folder.join(name), text.replace(PACKAGED, &program)))
+        .collect();
+    if !is_user {
+        let rest = [SYSUSERS, TMPFILES, POLKIT];
+        files.extend(rest.map(|(path, text)| (PathBuf::from(path), text.to_owned())));
+    }
+    Ok(files)
+}
+
+fn check_place(is_user: bool) -> Result<(), CliError> {
+    if !is_user && !rustix::process::geteuid().is_root() {
+        let told = "the service of the whole machine can be changed only by root";
+        return Err(CliError::new(ExitCode::Refused, told)
+            .hint("use sudo, or --user for a service of your own"));
+    }
+    if !is_user && Path::new(PACKAGED_UNIT).exists() {
+        let told = "the Debian package agentspool brings the service already";
+        return Err(CliError::new(ExitCode::Refused, told)
+            .hint("see `systemctl status agentspool.service`"));
+    }
+    if !Path::new("/run/systemd/system").is_dir() {
+        let told = "systemd does not run this machine";
+        return Err(CliError::new(ExitCode::Missing, told)
+            .hint("run `agentspool watch` by other means; --print shows the units"));
+    }
+    Ok(())
+}
+
+/// A user's services end with the last session unless the user lingers.
+fn missing_for_user() -> Vec<Missing> {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let asked = Command::new("loginctl")
+        .args(["show-user", &uid, "--property=Linger", "--value"])
+        .output();
+    let lingers = asked.is_ok_and(|output| output.stdout.trim_ascii() == b"yes");
+    if lingers {
+        return Vec::new();
+    }
+    vec![Missing {
+        what: "without lingering the watcher stops when you log out".to_owned(),
+        command: "loginctl enable-linger".to_owned(),
+    }]
+}
+
+fn missing_for_system(program: &Path) -> Vec<Missing> {
+    let mut missing = Vec::new();
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let members = groups
+        .lines()
+        .find_map(|line| line.strip_prefix("agentspool:")?.rsplit(':').next());
+    if members.is_none_or(str::is_empty) {
+        missing.push(Missing {
+            what: "nobody may submit yet: the group agentspool has no members".to_owned(),
+            command: "adduser NAME agentspool".to_owned(),
+        });
+    }
+    if program.starts_with("/home") || program.starts_with("/root") {
+        let target = "/usr/local/bin/agentspool";
+        missing.push(Missing {
+            what: format!("the service may not reach {}", program.display()),
+            command: format!("install {} {target} && {target} install", program.display()),
+        });
+    }
+    missing
+}
+
+fn write(path: &Path, text: &str) -> Result<(), CliError> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| failed("make", folder, &error))?;
+    }
+    std::fs::write(path, text).map_err(|error| failed("write", path, &error))?;
+    // Our umask keeps the world out of spools; units are nobody's secret.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(path, mode).map_err(|error| failed("open up", path, &error))
+}
+
+fn failed(doing: &str, path: &Path, error: &std::io::Error) -> CliError {
+    let told = format!("failed to {doing} {}: {error}", path.display());
+    CliError::new(ExitCode::General, told)
+}
+
+fn run(command: &[String]) -> Result<(), CliError> {
+    let line = command.join(" ");
+    let output = Command::new(&command[0])
+        .args(&command[1..])
+        .output()
+        .map_err(|error| {
+            CliError::new(
+                ExitCode::Missing,
+                format!("failed to start {line}: {error}"),
+            )
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().replace('\n', "; ");
+    Err(
+        CliError::new(ExitCode::General, format!("`{line}` failed: {said}"))
+            .hint("see `journalctl -u agentspool.service`"),
+    )
+}
+
+fn systemctl(is_user: bool, arguments: &[&str]) -> Vec<String> {
+    let mut command = words(&["systemctl"]);
+    command.extend(is_user.then(|| "--user".to_owned()));
+    command.extend(words(arguments));
+    command
+}
+
+fn words(text: &[&str]) -> Vec<String> {
+    text.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn print(context: &Context, plan: &Plan, done: &str) -> Result<ExitCode, CliError> {
+    let out = &context.out;
+    if out.is_json() {
+        let files: Vec<Value> = plan
+            .files
+            .iter()
+            .map(|(path, text)| json!({ "path": path, "text": text }))
+            .collect();
+        out.object(
+            &json!({ "ok": true, "printed": true, "files": files, "commands": plan.commands }),
+        )?;
+        return Ok(ExitCode::Done);
+    }
+    for (path, text) in &plan.files {
+        out.line(format!("# {} is {done}:", path.display()))?;
+        if done == "written" {
+            out.line(text)?;
+        }
+    }
+    out.line("# and these are run:")?;
+    for command in &plan.commands {
+        out.line(command.join(" "))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn tell(
+    context: &Context,
+    plan: &Plan,
+    missing: &[Missing],
+    done: &str,
+) -> Result<ExitCode, CliError> {
+    let out = &context.out;
+    if out.is_json() {
+        let paths: Vec<&PathBuf> = plan.files.iter().map(|(path, _)| path).collect();
+        let missing: Vec<Value> = missing
+            .iter()
+            .map(|missing| json!({ "what": missing.what, "command": missing.command }))
+            .collect();
+        out.object(&json!({
+            "ok": true, "printed": false, "files": paths, "commands": plan.commands,
+            "missing": missing,
+        }))?;
+        return Ok(ExitCode::Done);
+    }
+    for (path, _) in &plan.files {
+        if out.is_quiet() {
+            continue;
+        }
+        out.line(format!("{done}: {}", path.display()))?;
+    }
+    for command in &plan.commands {
+        if !out.is_quiet() {
+            out.line(format!("done: {}", command.join(" ")))?;
+        }
+    }
+    for missing in missing {
+        out.line(format!(
+            "missing: {}; mend it with `{}`",
+            missing.what, missing.command
+        ))?;
+    }
+    Ok(ExitCode::Done)
+}
