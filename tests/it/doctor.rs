@@ -88,6 +88,7 @@ fn a_new_spool_is_well_and_each_check_has_its_line() {
             "clock",
             "watcher",
             "sweeps",
+            "launcher",
             "limits",
             "recipes",
             "recipe path",

@@ -100,12 +100,14 @@ check 'polkit: no other unit' fails owner systemctl --no-ask-password restart ag
 check 'polkit: no other user' fails as ada systemctl --no-ask-password stop "$(unit_of "$task")"
 check 'polkit: no unit of one'"'"'s own' fails as agentspool systemd-run --no-ask-password true
 check 'polkit: its tasks' owner systemctl --no-ask-password stop "$(unit_of "$task")"
+check 'doctor tries the rule' holds 'units of tasks may be started' owner agentspool doctor
 rm /usr/share/polkit-1/rules.d/50-agentspool.rules
 refused() { journalctl --no-pager -u agentspool.service | grep -q 'no unit could be started'; }
 until_true sh -c 'systemctl restart polkit.service'
 task=$(submit steady)
 check 'without the rule the journal says so' until_true refused
 check 'without the rule the task waits' is "$task" pending
+check 'without the rule doctor says what to install' holds '50-agentspool.rules' owner agentspool doctor
 owner agentspool config set launcher local >/dev/null
 let_go "$task"
 check 'and runs when the launcher is local again' as ada agentspool wait "$task"

@@ -5,6 +5,7 @@
 //! cannot be made is a problem, never left out in silence.
 
 mod disk;
+mod launcher;
 mod leftovers;
 mod processes;
 mod recipes;
@@ -97,7 +98,7 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
 /// Every check, in the order of the answer.
 fn all(context: &Context, spool: &Spool) -> Vec<Check> {
     type Checker = fn(&Context, &Spool) -> Result<Vec<Check>, IoError>;
-    let checkers: [(&'static str, Checker); 13] = [
+    let checkers: [(&'static str, Checker); 14] = [
         ("spool", disk::spool),
         ("writable", disk::writable),
         ("file system", disk::file_system),
@@ -106,6 +107,7 @@ fn all(context: &Context, spool: &Spool) -> Vec<Check> {
         ("watcher", processes::watcher),
         ("sweeps", processes::sweeps),
         ("linger", processes::linger),
+        ("launcher", launcher::launcher),
         ("limits", processes::limits),
         ("recipes", recipes::runnable),
         ("recipe path", recipes::path),

@@ -1,0 +1,55 @@
+//! Whether tasks can be started the way the setting `launcher` says.
+//!
+//! With `systemd` an ordinary user needs leave to start, stop and limit the units of tasks, which a
+//! polkit rule gives. Invariant: it is tried with a unit that never runs, so nothing is started and
+//! nothing is stopped.
+
+use std::process::{Command, Stdio};
+
+use agentspool::config::Launcher;
+use agentspool::spool::{IoError, Spool};
+use agentspool::task::TaskId;
+
+use super::Check;
+use crate::cli::Context;
+
+/// Whether units may be asked for.
+pub(super) fn launcher(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "launcher";
+    let manager: &[&str] = match spool.settings().launcher {
+        Launcher::Local => return Ok(vec![Check::ok(NAME, "local: tasks run in the pool")]),
+        Launcher::Systemd => &[],
+        Launcher::SystemdUser => &["--user"],
+    };
+    if !spool.is_owner() {
+        let told = "systemd: only the spool's owner can try whether units may be started";
+        let hint = "run `agentspool doctor` as that user";
+        return Ok(vec![Check::warn(NAME, told, hint)]);
+    }
+    Ok(vec![match try_to_stop(manager) {
+        Ok(()) => Check::ok(NAME, "systemd: units of tasks may be started and stopped"),
+        Err(why) => {
+            let hint = "install systemd/polkit/50-agentspool.rules and the unit \
+                        agentspool-task@.service (the package and `agentspool install` do), or \
+                        `agentspool config set launcher local`";
+            Check::problem(NAME, format!("systemd: no unit may be started: {why}"), hint)
+        }
+    }])
+}
+
+/// Asks for the end of a task's unit that cannot be running: of the id with which time began.
+fn try_to_stop(manager: &[&str]) -> Result<(), String> {
+    let unit = format!("agentspool-task@{}.service", TaskId::from_parts(0, 0));
+    let tried = Command::new("systemctl")
+        .args(manager)
+        .args(["--no-ask-password", "stop", &unit])
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("failed to start systemctl: {error}"))?;
+    if tried.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&tried.stderr);
+    Err(said.lines().next().unwrap_or("systemctl said no").to_owned())
+}
