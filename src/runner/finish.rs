@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::recover;
 use crate::clock::{self, BootId};
-use crate::spool::{IoError, ReservedResult, Spool, TaskLock};
+use crate::spool::{IoError, ReadError, ReservedResult, Spool, TaskLock};
 use crate::task::{FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId};
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
@@ -57,7 +57,12 @@ pub fn finish_cancelled(
     let task = lock.task();
     let id = task.id();
     let last = task.last_attempt()?;
-    let request = task.request().ok();
+    let request = match task.request() {
+        Ok(request) => Some(request),
+        // Not known for the moment: a result without it would leave the session's hint behind.
+        Err(ReadError::Io(error)) => return Err(error),
+        Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => None,
+    };
     let mut result = unstarted(id, request.as_ref(), Outcome::Cancelled);
     if let Some(attempt) = task.attempt(last)? {
         let mark = mark_of(spool, id, last);

@@ -359,6 +359,7 @@ fn every_sync_comes_before_what_it_is_for() {
         "sync tasks/ID/attempts/1/result.part",
         "rename result.json",
         "sync tasks/ID",
+        "rename status.json",
     ];
     assert_eq!(ended, expected);
     let syncs = |steps: &[String]| {

@@ -368,7 +368,7 @@ macro_rules! killed_everywhere {
 killed_everywhere! {
     submit: SUBMIT, 20;
     batch: BATCH, 40;
-    autostart: AUTOSTART, 20;
+    autostart: AUTOSTART, 15;
     autostarted_watcher: AUTOSTARTED_WATCHER, 20;
     admission: ADMISSION, 30;
     refusal: REFUSAL, 10;
