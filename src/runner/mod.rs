@@ -439,6 +439,7 @@ impl<'a> Runner<'a> {
             status,
             is_told: false,
             progress_read: 0,
+            metrics: Metrics::default(),
         }
         .run()
     }
@@ -454,6 +455,7 @@ impl<'a> Runner<'a> {
             ending,
             exit,
             status,
+            mut metrics,
         } = supervised;
         let Prepared {
             attempt,
@@ -497,6 +499,8 @@ impl<'a> Runner<'a> {
         let waited = run
             .started_at
             .seconds_since(Timestamp::from_unix_ms(id.unix_ms()));
+        metrics.queued_seconds(waited.max(0.0));
+        metrics.log_bytes(size(&files.stdout), size(&files.stderr));
         let result = ResultFile {
             output: output.value,
             output_file: output.file,
@@ -505,11 +509,7 @@ impl<'a> Runner<'a> {
             attempt: run.attempt,
             started_at: Some(run.started_at),
             duration_seconds: Some(begun.elapsed().as_secs_f64()),
-            metrics: Metrics {
-                queued_seconds: Some(waited.max(0.0)),
-                stdout_bytes: size(&files.stdout),
-                stderr_bytes: size(&files.stderr),
-            },
+            metrics,
             ..unstarted(id, Some(&work.request), outcome)
         };
         self.finish(&work.lock, Some(reserve), result, Some(status));
