@@ -155,6 +155,7 @@ impl<'a> Runner<'a> {
         let path = RecipePath::new(
             self.spool.recipes_path(),
             &self.spool.settings().recipe_path,
+            self.spool.settings().praisonai_python.as_deref(),
         );
         path.find(name)
     }
@@ -350,8 +351,8 @@ impl<'a> Runner<'a> {
                 return Err(IoError::new("start the recipe", &recipe.path, error));
             }
             Err(error) => {
-                let program = recipe.program();
-                let message = format!("failed to start {}: {error}", program.display());
+                let program = command.get_program().to_string_lossy();
+                let message = format!("failed to start {program}: {error}");
                 let outcome = Outcome::failed(ErrorKind::Spawn, message);
                 return Ok(self.finish_unspawned(work, prepared, outcome));
             }
