@@ -10,9 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-
 import agentspool
+import pytest
 from agentspool import recipe
 
 TEMPLATE = """\

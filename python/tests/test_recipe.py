@@ -23,10 +23,8 @@ SLEEPS = "#!/bin/sh\nsleep 1000 &\nexec sleep 1000\n"
 def gate(world):
     """A recipe that ends once a file is there; gives how to make it."""
     path = world.root / "go"
-    world.recipe(
-        "gate",
-        f"#!/bin/sh\necho 45 Reading >> $AGENTSPOOL_PROGRESS_FILE\nuntil [ -e {path} ]; do sleep 0.02; done\necho through\n",
-    )
+    says = "echo 45 Reading >> $AGENTSPOOL_PROGRESS_FILE"
+    world.recipe("gate", f"#!/bin/sh\n{says}\nuntil [ -e {path} ]; do sleep 0.02; done\necho through\n")
     return path.touch
 
 
@@ -279,9 +277,7 @@ def test_an_input_that_is_no_json_value(world, value):
 
 def test_what_is_not_there_is_one_clear_exception_each(world, monkeypatch):
     world.recipe("my-recipe", ECHO)
-    with pytest.raises(
-        agentspool.NotFound, match="no recipe is called 'my-recip'|no recipe is called \"my-recip\""
-    ) as raised:
+    with pytest.raises(agentspool.NotFound, match='no recipe is called "my-recip"') as raised:
         recipe.run_background("my-recip")
     assert "did you mean my-recipe?" in str(raised.value) and isinstance(raised.value, LookupError)
     with pytest.raises(agentspool.NotFound, match='no task is called "task_nosuch"'):
@@ -313,7 +309,7 @@ def test_a_watcher_that_may_not_be_started(world):
     with pytest.warns(agentspool.AgentspoolWarning, match="no watcher is running") as warned:
         task = recipe.run_background("my-recipe")
     assert warned[0].filename == __file__
-    with pytest.raises(agentspool.NoWatcher, match="no watcher runs on .*, and none may be started"), pytest.warns():
+    with pytest.raises(agentspool.NoWatcher, match=r"no watcher runs on .*, and none may be started"):
         asyncio.run(task.wait(timeout=60))
     assert task.status_sync() == "pending"
     subprocess.run([find(), "runner", "--once", task.task_id], check=True, stderr=subprocess.DEVNULL)

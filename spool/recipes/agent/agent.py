@@ -70,7 +70,7 @@ def main():
     except NoAnswer as none:
         print(f"agent: {none}", file=sys.stderr)
         return 1
-    conversation.add(asked + [{"role": "assistant", "content": answer}])
+    conversation.add([*asked, {"role": "assistant", "content": answer}])
     write_result(answer)
     return 0
 
@@ -111,7 +111,14 @@ def read_config(text):
     if unknown:
         raise BadInput(f"config: {unknown[0]!r} is not known; known are {', '.join(sorted(config))}")
     config.update(given)
-    wants = {"model": str, "system": str, "temperature": (int, float), "max_tokens": int, "history": int, "retries": int}
+    wants = {
+        "model": str,
+        "system": str,
+        "temperature": (int, float),
+        "max_tokens": int,
+        "history": int,
+        "retries": int,
+    }
     for key, kind in wants.items():
         value = config[key]
         if value is None and key in ("model", "temperature", "max_tokens"):
@@ -131,7 +138,7 @@ class Endpoint:
         self.url = base.rstrip("/") + "/chat/completions"
         self.model = config["model"] or environ.get("OPENAI_MODEL")
         if not self.model:
-            raise BadInput("no model is named: set OPENAI_MODEL, or give config {\"model\": \"...\"}")
+            raise BadInput('no model is named: set OPENAI_MODEL, or give config {"model": "..."}')
         self.headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if environ.get("OPENAI_API_KEY"):
             self.headers["Authorization"] = "Bearer " + environ["OPENAI_API_KEY"]
@@ -197,7 +204,8 @@ def ask(endpoint, messages, deadline, retries, report):
             if asked_again >= retries:
                 raise NoAnswer(f"{passing} ({asked_again} retries were of no use)") from None
             if wait >= deadline.left():
-                raise NoAnswer(f"{passing}; it would take {wait:.0f} s more, and the task has {deadline.left():.0f} s left") from None
+                left = f"it would take {wait:.0f} s more, and the task has {deadline.left():.0f} s left"
+                raise NoAnswer(f"{passing}; {left}") from None
             report.say(f"{passing}; asking again in {wait:.0f} s")
             print(f"agent: {passing}; asking again in {wait:.0f} s", file=sys.stderr, flush=True)
             time.sleep(wait)
@@ -245,7 +253,8 @@ class Answer:
     def take(self, chunk, key):
         if chunk.get("error"):
             error = chunk["error"]
-            raise self.broken(f"the endpoint broke off: {error.get('message', error) if isinstance(error, dict) else error}")
+            told = error.get("message", error) if isinstance(error, dict) else error
+            raise self.broken(f"the endpoint broke off: {told}")
         if chunk.get("usage"):
             self.metrics["usage"] = {name: n for name, n in chunk["usage"].items() if isinstance(n, int)}
         for choice in chunk.get("choices") or []:
@@ -321,7 +330,7 @@ class Conversation:
     def add(self, messages):
         if not self.path:
             return
-        turns = self.turns + [{"task_id": self.task, "messages": messages}]
+        turns = [*self.turns, {"task_id": self.task, "messages": messages}]
         part = self.path + ".part"
         with open(part, "w", encoding="utf-8") as file:
             json.dump({"v": 1, "turns": turns}, file, ensure_ascii=False, indent=1)
