@@ -22,7 +22,9 @@ SAID = [
 
 def test_the_examples_do_what_they_say(world, capsys):
     world.recipe("my-recipe", '#!/bin/sh\nprintf \'{"input": %s, "config": %s}\' "$(cat)" "$AGENTSPOOL_CONFIG"\n')
-    blocks = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "docs/python.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (REPOSITORY / "docs/python.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert len(blocks) == len(SAID)
     names: dict = {"__name__": "__main__"}
 
