@@ -27,6 +27,8 @@ from .errors import AgentspoolError, AgentspoolWarning, Missing, NotJson, of_ans
 
 # Names the program to use instead of the one that came with the package.
 PROGRAM = "AGENTSPOOL_PROGRAM"
+# What a remark of the program begins with; its other lines are the log that AGENTSPOOL_LOG asks for.
+_NOTE = "note: "
 _PACKAGE = os.path.dirname(__file__)
 Answer = dict[str, Any]
 
@@ -171,8 +173,9 @@ def _read(code: int, stdout: bytes, stderr: bytes) -> Answer:
         raise AgentspoolError(f"the agentspool program ended with {code} and gave no answer: {notes}")
     if "error" in answer and answer.get("ok") is False and "code" in answer:
         raise of_answer(answer)
-    for note in notes.splitlines():
-        warn(note)
+    for line in notes.splitlines():
+        if line.startswith(_NOTE):
+            warn(line[len(_NOTE) :])
     return answer
 
 

@@ -37,7 +37,7 @@ from typing import Any, Callable, Union
 import cloudpickle
 
 from . import _call, _program
-from .errors import NotFound, NotPicklable, Refused, RemoteTraceback, UsageError
+from .errors import NotFound, NotPicklable, Refused, RemoteTraceback, SpoolUnusable, UsageError
 from .task import OnComplete, Task, open_task
 
 __all__ = ["BackgroundConfig", "BackgroundRunner", "BackgroundTask", "install_recipe", "private_spool"]
@@ -283,7 +283,10 @@ max_concurrent = {at_once}
 session = "parallel"
 env_accept = {json.dumps(env)}
 """
-    staged = tempfile.mkdtemp(prefix=".python-", dir=recipes)
+    try:
+        staged = tempfile.mkdtemp(prefix=".python-", dir=recipes)
+    except OSError as error:
+        raise SpoolUnusable(f"no recipe can be put into {recipes}: {error.strerror}") from None
     try:
         (Path(staged) / "recipe.toml").write_text(manifest, "utf-8")
         os.chmod(staged, 0o755)

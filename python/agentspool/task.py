@@ -140,7 +140,11 @@ class Task:
                 return None
             # The values first: whoever sees the end finds them.
             if end["status"] == "completed":
-                self._value = self._output(end)
+                try:
+                    self._value = self._output(end)
+                except Exception as error:
+                    # The task completed, and what it gave cannot be had here: `wait` says why.
+                    self._raised = error
             else:
                 self._raised = self._exception(end)
             self._end = end

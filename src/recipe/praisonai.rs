@@ -22,6 +22,8 @@ const PROBE: &str =
 const PROGRAM: &str = "praisonai";
 /// Where no such program is on PATH.
 const FALLBACK: &str = "python3";
+/// How another interpreter is named.
+const SETTING: &str = "`agentspool config set praisonai_python /path/to/python`";
 /// A file of variables beside the recipe, as PraisonAI's users keep one.
 const ENV_FILE: &str = ".env";
 /// What a submitter may set where the recipe's `recipe.toml` does not say: what chooses the model and
@@ -66,14 +68,17 @@ impl Installed {
             .unwrap_or_else(|| PathBuf::from(FALLBACK))
     }
 
-    /// Whether PraisonAI is there, asked of the interpreter itself and once. Without a PATH only the
-    /// setting's interpreter is looked for: the watcher that will run it may have another one.
+    /// Whether PraisonAI is there, asked of the interpreter itself and once. Without a PATH, which is how
+    /// watchers and runners ask, only the setting's interpreter is looked for: they must not wait
+    /// for a program, and the bridge says what is missing as well.
     pub fn check(&self, search: Option<&OsStr>) -> Result<(), String> {
-        if search.is_none() && self.python.is_none() {
-            return Ok(());
+        match (search, &self.python) {
+            (Some(_), _) => self.found.get_or_init(|| self.ask(search)).clone(),
+            (None, Some(python)) if !super::find::is_executable(python) => {
+                Err(cannot_start(python, "there is no such program"))
+            }
+            (None, _) => Ok(()),
         }
-        let found = self.found.get_or_init(|| self.ask(search));
-        found.clone()
     }
 
     fn ask(&self, search: Option<&OsStr>) -> Result<(), String> {
@@ -88,19 +93,21 @@ impl Installed {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        let python = python.display();
         match asked {
             Ok(status) if status.success() => Ok(()),
             Ok(_) => Err(format!(
-                "PraisonAI is not installed for {python}: install it with `{python} -m pip install praisonai`, \
-                 or name the Python that has it with `agentspool config set praisonai_python /path/to/python`"
+                "PraisonAI is not installed for {0}: install it with `{0} -m pip install praisonai`, \
+                 or name the Python that has it with {SETTING}",
+                python.display()
             )),
-            Err(error) => Err(format!(
-                "{python}, which should run PraisonAI: {error}; name another one with \
-                 `agentspool config set praisonai_python /path/to/python`"
-            )),
+            Err(error) => Err(cannot_start(&python, &error.to_string())),
         }
     }
+}
+
+fn cannot_start(python: &Path, why: &str) -> String {
+    let python = python.display();
+    format!("{python}, which should run PraisonAI: {why}; name another one with {SETTING}")
 }
 
 /// The arguments of the interpreter.
