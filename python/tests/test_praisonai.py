@@ -126,5 +126,6 @@ def test_its_own_program_names_the_interpreter(praisonai, world, monkeypatch):
     world.cli("config", "unset", "praisonai_python")
     python = Path(os.environ["PRAISONAI_PYTHON"])
     monkeypatch.setenv("PATH", f"{python.parent}:/usr/bin:/bin")
-    assert world.cli("recipe", "info", "research")["program"] == str(python)
+    found = Path(world.cli("recipe", "info", "research")["program"])
+    assert found.parent == python.parent and found.samefile(python)
     assert "Shorten what was found about owls" in praisonai("owls").wait_sync(110)
