@@ -113,7 +113,7 @@ pub struct Metrics(Map<String, Value>);
 impl Metrics {
     /// As much of a recipe's own metrics, as they are written into the result, fits beside the rest
     /// into the room that is reserved for a result.
-    pub const MAX_REPORTED_BYTES: usize = 2048;
+    pub const MAX_REPORTED_BYTES: usize = 1024;
 
     /// Lays a report of the recipe over the earlier ones, key by key. `false` when that would be too
     /// large: then it is left out.

@@ -63,7 +63,7 @@ def main():
         conversation = Conversation(os.environ.get("AGENTSPOOL_SESSION_DIR"), os.environ.get("AGENTSPOOL_TASK_ID"))
         system = [{"role": "system", "content": config["system"]}] if config["system"] else []
         messages = system + conversation.last(config["history"]) + asked
-        answer = ask(endpoint, messages, Deadline.of_this_task(), config["retries"], report)
+        answer = ask(endpoint, messages, Deadline(), config["retries"], report)
     except BadInput as bad:
         print(f"agent: {bad}", file=sys.stderr)
         return 2
@@ -281,23 +281,26 @@ class Answer:
 class Deadline:
     """When the runner will stop this task, by a clock that does not jump."""
 
-    def __init__(self, seconds):
-        self.end = None if seconds is None else time.monotonic() + seconds
+    def __init__(self):
+        self.begun = time.monotonic()
+        self.seconds = None
 
-    @classmethod
-    def of_this_task(cls):
+    def left(self):
+        if self.seconds is None:
+            self.seconds = self.read()
+        return float("inf") if self.seconds is None else max(0.0, self.begun + self.seconds - time.monotonic())
+
+    @staticmethod
+    def read():
+        """The task's timeout. The runner writes it down only after it has started us; called by hand there is none."""
         attempt = os.path.join(
             os.environ.get("AGENTSPOOL_TASK_DIR", ""), "attempts", os.environ.get("AGENTSPOOL_ATTEMPT", "")
         )
         try:
             with open(os.path.join(attempt, "run.json"), encoding="utf-8") as file:
-                return cls(float(json.load(file)["timeout_sec"]))
+                return float(json.load(file)["timeout_sec"])
         except (OSError, ValueError, KeyError, TypeError):
-            # Called by hand: nobody will stop it.
-            return cls(None)
-
-    def left(self):
-        return float("inf") if self.end is None else max(0.0, self.end - time.monotonic())
+            return None
 
     def patience(self):
         return max(0.1, min(SILENCE, self.left()))
