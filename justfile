@@ -62,6 +62,10 @@ deb:
 systemd *parts:
     tests/systemd/run {{parts}}
 
+# The Python package: its wheel, and its tests with PraisonAI from PyPI. Arguments go to pytest.
+python *arguments:
+    .ci/python {{arguments}}
+
 # The README's first command, run in a scratch copy of this work tree.
 first:
     .ci/first-result

@@ -85,6 +85,9 @@ pub struct Settings {
     pub min_free_inodes: u64,
     /// Folders searched for recipes after the spool's own `recipes/`: absolute paths.
     pub recipe_path: Vec<String>,
+    /// The Python that runs PraisonAI recipes: an absolute path. `null`: that of the `praisonai` program
+    /// on PATH, else `python3`.
+    pub praisonai_python: Option<String>,
     /// The umask recipes run with, in octal.
     pub umask: String,
     /// Whether a network file system is taken, where locks may not be seen by other machines.
@@ -115,6 +118,7 @@ impl Default for Settings {
             min_free_bytes: 16 << 20,
             min_free_inodes: 1000,
             recipe_path: Vec::new(),
+            praisonai_python: None,
             umask: "022".to_owned(),
             allow_network_fs: false,
         }
@@ -264,6 +268,13 @@ impl Settings {
             .any(|folder| !folder.starts_with('/'))
         {
             return invalid("recipe_path", "must hold absolute paths only");
+        }
+        if self
+            .praisonai_python
+            .as_deref()
+            .is_some_and(|python| !python.starts_with('/'))
+        {
+            return invalid("praisonai_python", "must be an absolute path");
         }
         if u32::from_str_radix(&self.umask, 8).is_ok_and(|bits| bits <= 0o777) {
             Ok(())

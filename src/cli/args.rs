@@ -268,6 +268,9 @@ pub(crate) struct WaitArgs {
     /// Exit with the recipe's own code
     #[arg(long)]
     pub propagate: bool,
+    /// Give up (exit code 6) when nothing runs, no watcher lives and none may be started
+    #[arg(long)]
+    pub need_watcher: bool,
 }
 
 #[derive(Args)]

@@ -80,17 +80,27 @@ impl Context {
 pub(super) struct Attendance {
     next: Instant,
     told: bool,
+    /// Since when there is no watcher and may be none.
+    unattended: Option<Instant>,
 }
 
 impl Attendance {
     const PAUSE: Duration = Duration::from_secs(2);
+    const RESTART: Duration = Duration::from_secs(5);
 
     /// The first look is due at once.
     pub fn new() -> Attendance {
         Attendance {
             next: Instant::now(),
             told: false,
+            unattended: None,
         }
+    }
+
+    /// Whether nobody has been there for longer than a service takes to start its watcher anew.
+    pub fn is_hopeless(&self) -> bool {
+        self.unattended
+            .is_some_and(|since| since.elapsed() > Attendance::RESTART)
     }
 
     /// Starts a watcher where the last one is gone and one may be started; else says once that
@@ -100,8 +110,15 @@ impl Attendance {
             return Ok(());
         }
         self.next = Instant::now() + Attendance::PAUSE;
-        if spool.has_watcher()? || (self.told && !context.may_start_a_watcher(spool)) {
+        if spool.has_watcher()? {
+            self.unattended = None;
             return Ok(());
+        }
+        if !context.may_start_a_watcher(spool) {
+            self.unattended.get_or_insert_with(Instant::now);
+            if self.told {
+                return Ok(());
+            }
         }
         self.told = true;
         context.ensure_watcher(spool);

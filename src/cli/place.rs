@@ -102,7 +102,12 @@ fn split_setting(text: &str) -> Result<(String, Value), SettingsError> {
 
 /// A name on the command line that must be a recipe of this spool.
 pub(crate) fn recipe_path(spool: &Spool) -> agentspool::recipe::RecipePath {
-    agentspool::recipe::RecipePath::new(spool.recipes_path(), &spool.settings().recipe_path)
+    let settings = spool.settings();
+    agentspool::recipe::RecipePath::new(
+        spool.recipes_path(),
+        &settings.recipe_path,
+        settings.praisonai_python.as_deref(),
+    )
 }
 
 /// For messages: a task that is only a drop so far.

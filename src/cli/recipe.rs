@@ -123,6 +123,7 @@ fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
             "tasks_max": manifest.limits.tasks_max, "limits_enforced": enforced,
             "env": manifest.env.keys().collect::<Vec<_>>(), "env_accept": manifest.env_accept,
             "env_file": manifest.env_file, "config": manifest.config, "problem": problem,
+            "program": recipe.program(search),
         }))?;
         return Ok(ExitCode::Done);
     }
@@ -134,6 +135,9 @@ fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
     out.line(format!("Path: {}", recipe.path.display()))?;
     if recipe.kind == Kind::Folder {
         out.line(format!("Command: {}", manifest.command.join(" ")))?;
+    }
+    if recipe.kind == Kind::PraisonAi {
+        out.line(format!("Python: {}", recipe.program(search).display()))?;
     }
     out.line(format!("Timeout: {timeout}s"))?;
     out.line(format!("When its runner dies: {on_lost}"))?;

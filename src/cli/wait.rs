@@ -57,6 +57,9 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
             break;
         }
         attendance.look(context, &spool)?;
+        if args.need_watcher && attendance.is_hopeless() && !anything_runs(&spool, &awaited)? {
+            return Err(unattended(&spool));
+        }
         interrupt.check(&format!("{open} of {} tasks", awaited.len()))?;
         let pause = if bar.is_shown() { LOOK_AT_LOG } else { LOOK };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -99,6 +102,29 @@ fn chosen(spool: &Spool, args: &WaitArgs) -> Result<Vec<Awaited>, CliError> {
         });
     }
     Ok(awaited)
+}
+
+/// Whether one of them runs: its runner needs no watcher.
+fn anything_runs(spool: &Spool, awaited: &[Awaited]) -> Result<bool, CliError> {
+    for one in awaited {
+        if let Awaited::Open(id) = one
+            && let Some(task) = spool.task(*id)?
+            && task.is_held()?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn unattended(spool: &Spool) -> CliError {
+    let path = spool.path().display();
+    let told = format!("no watcher runs on {path}, and none may be started from here");
+    CliError::new(ExitCode::Missing, told)
+        .hint(format!(
+            "start one with `agentspool --spool {path} watch`; the tasks wait for it"
+        ))
+        .detail("watcher", false)
 }
 
 /// Moves on what has become of each.

@@ -3,14 +3,15 @@
 //! Three kinds, one name each. Invariant: a name never leads out of the folder it was looked for
 //! in, because a [`Name`] is one path component and no more.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use walkdir::WalkDir;
 
-use super::manifest::{DEFAULT_ATTEMPTS, Manifest, parse_env_file};
-use super::praisonai;
+use super::manifest::{DEFAULT_ATTEMPTS, Manifest, ManifestError, parse_env_file};
+use super::praisonai::{self, Installed};
 use crate::task::Name;
 
 const MANIFEST: &str = "recipe.toml";
@@ -52,6 +53,7 @@ pub struct Recipe {
     pub path: PathBuf,
     /// What it says about itself.
     pub manifest: Manifest,
+    praisonai: Arc<Installed>,
 }
 
 /// Why a recipe cannot be used.
@@ -108,14 +110,19 @@ fn list(paths: &[PathBuf]) -> String {
 #[derive(Clone, Debug)]
 pub struct RecipePath {
     folders: Vec<PathBuf>,
+    praisonai: Arc<Installed>,
 }
 
 impl RecipePath {
-    /// The spool's own folder first, then what the settings list.
-    pub fn new(own: PathBuf, listed: &[String]) -> RecipePath {
+    /// The spool's own folder first, then what the settings list; and the Python that runs PraisonAI
+    /// recipes, where the settings name one.
+    pub fn new(own: PathBuf, listed: &[String], praisonai_python: Option<&str>) -> RecipePath {
         let mut folders = vec![own];
         folders.extend(listed.iter().map(PathBuf::from));
-        RecipePath { folders }
+        RecipePath {
+            folders,
+            praisonai: Arc::new(Installed::new(praisonai_python)),
+        }
     }
 
     /// The folders.
@@ -131,7 +138,7 @@ impl RecipePath {
                 .map(|ending| format!("{name}.{ending}"));
             for candidate in std::iter::once(name.to_string()).chain(endings) {
                 let path = folder.join(candidate);
-                if let Some(recipe) = load(name, &path)? {
+                if let Some(recipe) = self.load(name, &path)? {
                     return Ok(recipe);
                 }
             }
@@ -199,6 +206,56 @@ impl RecipePath {
         folders.filter(|folder| !folder.is_dir()).collect()
     }
 
+    /// Reads the recipe at a path; `None` when there is none.
+    fn load(&self, name: &Name, path: &Path) -> Result<Option<Recipe>, FindError> {
+        let broken = |problem: String| FindError::Broken {
+            path: path.to_owned(),
+            problem,
+        };
+        let recipe = |kind, manifest| {
+            Some(Recipe {
+                name: name.clone(),
+                kind,
+                path: path.into(),
+                manifest,
+                praisonai: self.praisonai.clone(),
+            })
+        };
+        let manifest_path = path.join(MANIFEST);
+        let is_praisonai = praisonai::is_recipe(path);
+        if manifest_path.is_file() || is_praisonai {
+            let text = match std::fs::read_to_string(&manifest_path) {
+                Ok(text) => Some(text),
+                Err(error) if is_praisonai && error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return Err(broken(format!("{MANIFEST} cannot be read: {error}"))),
+            };
+            let wrong = |error: ManifestError| broken(format!("{MANIFEST}: {error}"));
+            // A folder that says how it is called is called that way, whatever else lies in it.
+            return Ok(match text {
+                Some(text) if !is_praisonai || Manifest::has_command(&text) => {
+                    recipe(Kind::Folder, Manifest::parse(&text).map_err(wrong)?)
+                }
+                text => {
+                    let manifest = praisonai::manifest(path, text.as_deref()).map_err(wrong)?;
+                    recipe(Kind::PraisonAi, manifest)
+                }
+            });
+        }
+        if path.is_file() && !is_executable(path) {
+            return Err(broken("the file is not executable (chmod +x)".into()));
+        }
+        if !is_executable(path) {
+            return Ok(None);
+        }
+        let manifest = Manifest {
+            description: describe_script(path),
+            command: vec![path.to_string_lossy().into_owned()],
+            max_attempts: DEFAULT_ATTEMPTS,
+            ..Manifest::default()
+        };
+        Ok(recipe(Kind::Executable, manifest))
+    }
+
     fn names(&self) -> Vec<Name> {
         let mut names: Vec<Name> = Vec::new();
         for folder in &self.folders {
@@ -239,55 +296,8 @@ fn recipe_name(path: &Path) -> Option<Name> {
     name.to_str()?.parse().ok()
 }
 
-fn is_executable(path: &Path) -> bool {
+pub(super) fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-}
-
-/// Reads the recipe at a path; `None` when there is none.
-fn load(name: &Name, path: &Path) -> Result<Option<Recipe>, FindError> {
-    let broken = |problem: String| FindError::Broken {
-        path: path.to_owned(),
-        problem,
-    };
-    let recipe = |kind, manifest| {
-        Some(Recipe {
-            name: name.clone(),
-            kind,
-            path: path.into(),
-            manifest,
-        })
-    };
-    let manifest_path = path.join(MANIFEST);
-    if manifest_path.is_file() {
-        let text = std::fs::read_to_string(&manifest_path)
-            .map_err(|error| broken(format!("{MANIFEST} cannot be read: {error}")))?;
-        let manifest =
-            Manifest::parse(&text).map_err(|error| broken(format!("{MANIFEST}: {error}")))?;
-        return Ok(recipe(Kind::Folder, manifest));
-    }
-    if praisonai::is_recipe(path) {
-        let description = "a PraisonAI recipe".to_owned();
-        return Ok(recipe(
-            Kind::PraisonAi,
-            Manifest {
-                description,
-                ..Manifest::default()
-            },
-        ));
-    }
-    if path.is_file() && !is_executable(path) {
-        return Err(broken("the file is not executable (chmod +x)".into()));
-    }
-    if !is_executable(path) {
-        return Ok(None);
-    }
-    let manifest = Manifest {
-        description: describe_script(path),
-        command: vec![path.to_string_lossy().into_owned()],
-        max_attempts: DEFAULT_ATTEMPTS,
-        ..Manifest::default()
-    };
-    Ok(recipe(Kind::Executable, manifest))
 }
 
 /// The `# description: …` line near the top of a script; empty for anything else.
@@ -315,13 +325,28 @@ impl Recipe {
         }
     }
 
-    /// The program to start: a path with a slash in it is found in the recipe's folder.
-    pub fn program(&self) -> PathBuf {
+    /// The program to start: a path with a slash in it is found in the recipe's folder. With PraisonAI
+    /// it hangs on the PATH that the recipe will run with.
+    pub fn program(&self, search: Option<&OsStr>) -> PathBuf {
+        if self.kind == Kind::PraisonAi {
+            return self.praisonai.interpreter(search);
+        }
         let first = self.manifest.command.first().map_or("", String::as_str);
         if first.contains('/') {
             self.folder().join(first)
         } else {
             PathBuf::from(first)
+        }
+    }
+
+    /// The program's arguments.
+    pub fn arguments(&self) -> Vec<OsString> {
+        match self.kind {
+            Kind::PraisonAi => praisonai::arguments().map(OsString::from).to_vec(),
+            Kind::Folder | Kind::Executable => {
+                let arguments = self.manifest.command.iter().skip(1);
+                arguments.map(OsString::from).collect()
+            }
         }
     }
 
@@ -335,9 +360,9 @@ impl Recipe {
             })
         };
         if self.kind == Kind::PraisonAi {
-            return missing(praisonai::CANNOT_RUN.to_owned());
+            return self.praisonai.check(search).or_else(missing);
         }
-        let program = self.program();
+        let program = self.program(search);
         if program.components().count() > 1 {
             return match std::fs::metadata(&program) {
                 Err(error) => missing(format!("{}: {error}", program.display())),

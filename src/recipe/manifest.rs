@@ -32,7 +32,7 @@ pub enum SessionMode {
     Parallel,
 }
 
-/// What a recipe says. Every field has a default but `command`.
+/// What a recipe says. Every field has a default but `command`, which only PraisonAI recipes lack.
 #[derive(Clone, Debug, Default)]
 pub struct Manifest {
     /// One line for `recipe list`.
@@ -75,7 +75,7 @@ pub struct ManifestError(pub(super) String);
 struct Written {
     #[serde(default)]
     description: String,
-    command: Vec<String>,
+    command: Option<Vec<String>>,
     timeout: Option<toml::Value>,
     #[serde(default)]
     on_lost: OnLost,
@@ -98,12 +98,28 @@ struct Written {
 impl Manifest {
     /// Reads the text of a `recipe.toml`.
     pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
+        let manifest = Manifest::read(text)?;
+        if manifest.command.first().is_none_or(String::is_empty) {
+            let told = "`command` must name a program, as in command = [\"./run.sh\"]";
+            return Err(ManifestError(told.to_owned()));
+        }
+        Ok(manifest)
+    }
+
+    /// Reads the text of a `recipe.toml` that says everything but how the recipe is called.
+    pub(super) fn parse_without_command(text: &str) -> Result<Manifest, ManifestError> {
+        Manifest::read(text)
+    }
+
+    /// Whether the text of a `recipe.toml` has a command, right or wrong.
+    pub(super) fn has_command(text: &str) -> bool {
+        toml::from_str::<toml::Table>(text).is_ok_and(|table| table.contains_key("command"))
+    }
+
+    fn read(text: &str) -> Result<Manifest, ManifestError> {
         let refuse = |problem: &str| Err(ManifestError(problem.to_owned()));
         let written: Written =
             toml::from_str(text).map_err(|error| ManifestError(describe(text, &error)))?;
-        if written.command.first().is_none_or(String::is_empty) {
-            return refuse("`command` must name a program, as in command = [\"./run.sh\"]");
-        }
         for (key, value) in [
             ("max_attempts", written.max_attempts),
             ("max_concurrent", written.max_concurrent),
@@ -138,7 +154,7 @@ impl Manifest {
         }
         Ok(Manifest {
             description: written.description,
-            command: written.command,
+            command: written.command.unwrap_or_default(),
             timeout_sec,
             on_lost: written.on_lost,
             max_attempts: written.max_attempts.unwrap_or(DEFAULT_ATTEMPTS),

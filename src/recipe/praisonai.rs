@@ -1,18 +1,211 @@
-//! PraisonAI recipe folders: how one is known.
+//! PraisonAI recipe folders: how one is known, what it says, and how it is run.
 //!
-//! Not how one is run: that takes the installed `praisonai`, and until it is built such a recipe is
-//! listed with the reason why it cannot run, and refused before a task is made of it.
+//! It is run by the Python in which PraisonAI is installed, which gets the text of `praisonai.py` from this
+//! binary; nothing of PraisonAI's is in here. Not the process (`runner/`). Invariant: such a recipe
+//! comes down to a program and arguments, like any other.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use super::manifest::{Manifest, ManifestError};
 
 /// The files either of which makes a folder a PraisonAI recipe.
 const MARKS: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
+/// What the interpreter is given to run.
+const BRIDGE: &str = include_str!("praisonai.py");
+/// Ends with 0 where the package is there, without importing it.
+const PROBE: &str =
+    "import importlib.util, sys; sys.exit(importlib.util.find_spec('praisonai') is None)";
+/// The console program whose first line names the interpreter it was installed for.
+const PROGRAM: &str = "praisonai";
+/// Where no such program is on PATH.
+const FALLBACK: &str = "python3";
+/// How another interpreter is named.
+const SETTING: &str = "`agentspool config set praisonai_python /path/to/python`";
+/// A file of variables beside the recipe, as PraisonAI's users keep one.
+const ENV_FILE: &str = ".env";
+/// What a submitter may set where the recipe's `recipe.toml` does not say: what chooses the model and
+/// pays for it.
+const ENV_ACCEPT: [&str; 9] = [
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "OPENAI_MODEL_NAME",
+    "ANTHROPIC_API_KEY",
+    "GEMINI_API_KEY",
+    "GOOGLE_API_KEY",
+    "GROQ_API_KEY",
+    "OPENROUTER_API_KEY",
+    "TAVILY_API_KEY",
+];
+
+/// The installed PraisonAI: which Python it is in, and, once asked, whether it is there.
+#[derive(Debug, Default)]
+pub(super) struct Installed {
+    /// The setting `praisonai_python`.
+    python: Option<PathBuf>,
+    found: OnceLock<Result<(), String>>,
+}
+
+impl Installed {
+    pub fn new(python: Option<&str>) -> Installed {
+        Installed {
+            python: python.map(PathBuf::from),
+            found: OnceLock::new(),
+        }
+    }
+
+    /// The interpreter: the setting's, else that of the `praisonai` program on this PATH, else
+    /// `python3` from it.
+    pub fn interpreter(&self, search: Option<&OsStr>) -> PathBuf {
+        if let Some(python) = &self.python {
+            return python.clone();
+        }
+        let program = search.and_then(|search| on_path(PROGRAM, search));
+        program
+            .and_then(|program| interpreter_of(&program))
+            .unwrap_or_else(|| PathBuf::from(FALLBACK))
+    }
+
+    /// Whether PraisonAI is there, asked of the interpreter itself and once. Without a PATH, which is how
+    /// watchers and runners ask, only the setting's interpreter is looked for: they must not wait
+    /// for a program, and the bridge says what is missing as well.
+    pub fn check(&self, search: Option<&OsStr>) -> Result<(), String> {
+        match (search, &self.python) {
+            (Some(_), _) => self.found.get_or_init(|| self.ask(search)).clone(),
+            (None, Some(python)) if !super::find::is_executable(python) => {
+                Err(cannot_start(python, "there is no such program"))
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn ask(&self, search: Option<&OsStr>) -> Result<(), String> {
+        let python = self.interpreter(search);
+        let mut probe = Command::new(&python);
+        if let Some(search) = search {
+            probe.env("PATH", search);
+        }
+        let asked = probe
+            .args(["-c", PROBE])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        match asked {
+            Ok(status) if status.success() => Ok(()),
+            Ok(_) => Err(format!(
+                "PraisonAI is not installed for {0}: install it with `{0} -m pip install praisonai`, \
+                 or name the Python that has it with {SETTING}",
+                python.display()
+            )),
+            Err(error) => Err(cannot_start(&python, &error.to_string())),
+        }
+    }
+}
+
+fn cannot_start(python: &Path, why: &str) -> String {
+    let python = python.display();
+    format!("{python}, which should run PraisonAI: {why}; name another one with {SETTING}")
+}
+
+/// The arguments of the interpreter.
+pub(super) fn arguments() -> [&'static str; 2] {
+    ["-c", BRIDGE]
+}
 
 /// Whether a folder is a PraisonAI recipe.
 pub(super) fn is_recipe(folder: &Path) -> bool {
     MARKS.iter().any(|mark| folder.join(mark).is_file())
 }
 
-/// Why it cannot be run by this version.
-pub(super) const CANNOT_RUN: &str =
-    "PraisonAI recipes cannot be run by this version: wrap the call in a recipe.toml of your own";
+/// What there is to know of such a folder: from its `recipe.toml` where it has one (without a
+/// `command`), else from PraisonAI's own file.
+pub(super) fn manifest(folder: &Path, toml: Option<&str>) -> Result<Manifest, ManifestError> {
+    let mut manifest = match toml {
+        Some(text) => Manifest::parse_without_command(text)?,
+        None => Manifest::default(),
+    };
+    if manifest.description.is_empty() {
+        manifest.description = describe(folder);
+    }
+    if manifest.env_accept.is_empty() {
+        manifest.env_accept = ENV_ACCEPT.map(str::to_owned).to_vec();
+    }
+    if manifest.env_file.is_none() && folder.join(ENV_FILE).is_file() {
+        manifest.env_file = Some(ENV_FILE.to_owned());
+    }
+    Ok(manifest)
+}
+
+/// The one-line `description` of `TEMPLATE.yaml`. Only that: reading YAML is PraisonAI's.
+fn describe(folder: &Path) -> String {
+    let text = std::fs::read_to_string(folder.join(MARKS[0])).unwrap_or_default();
+    let described = text
+        .lines()
+        .find_map(|line| line.strip_prefix("description:"))
+        .map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
+        // A block's first line says only how the lines below are meant.
+        .filter(|value| !value.is_empty() && !value.starts_with(['|', '>']));
+    described.unwrap_or_else(|| "a PraisonAI recipe".to_owned())
+}
+
+fn on_path(program: &str, search: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(search)
+        .map(|folder| folder.join(program))
+        .find(|path| super::find::is_executable(path))
+}
+
+/// The interpreter in the first line of a script, where it is a path to one and not to `env`.
+fn interpreter_of(script: &Path) -> Option<PathBuf> {
+    use std::io::{BufRead, Read};
+    let file = std::fs::File::open(script).ok()?;
+    let mut line = String::new();
+    std::io::BufReader::new(file.take(4096))
+        .read_line(&mut line)
+        .ok()?;
+    let words = line.strip_prefix("#!")?.trim();
+    let python = Path::new(words.split_whitespace().next()?);
+    let is_python = python.file_name()?.to_string_lossy().starts_with("python");
+    (is_python && python.is_absolute()).then(|| python.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interpreter_is_that_of_the_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(PROGRAM);
+        for (line, expected) in [
+            ("#!/opt/venv/bin/python3\n", Some("/opt/venv/bin/python3")),
+            (
+                "#!/opt/venv/bin/python3.12 -E\n",
+                Some("/opt/venv/bin/python3.12"),
+            ),
+            ("#!/usr/bin/env python3\n", None),
+            ("#!/bin/sh\n", None),
+            ("\u{7f}ELF", None),
+        ] {
+            std::fs::write(&program, line).unwrap();
+            let found = interpreter_of(&program);
+            assert_eq!(found.as_deref(), expected.map(Path::new), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_description_is_one_line_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, expected) in [
+            ("name: a\ndescription: Reads pages\n", "Reads pages"),
+            ("description: \"Reads: pages\"\n", "Reads: pages"),
+            ("description: |\n  Reads\n", "a PraisonAI recipe"),
+            ("meta:\n  description: no\n", "a PraisonAI recipe"),
+        ] {
+            std::fs::write(folder.path().join(MARKS[0]), text).unwrap();
+            assert_eq!(describe(folder.path()), expected, "{text}");
+        }
+    }
+}

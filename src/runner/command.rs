@@ -76,9 +76,10 @@ pub(super) fn build(
     }
     add_ours(&mut environment, runner, work, recipe, prepared)?;
 
-    let mut command = Command::new(recipe.program());
+    let search = environment.get(OsStr::new("PATH"));
+    let mut command = Command::new(recipe.program(search.map(OsString::as_os_str)));
     command
-        .args(recipe.manifest.command.iter().skip(1))
+        .args(recipe.arguments())
         .current_dir(prepared.attempt.work_path())
         .env_clear()
         .envs(environment)

@@ -155,6 +155,7 @@ impl<'a> Runner<'a> {
         let path = RecipePath::new(
             self.spool.recipes_path(),
             &self.spool.settings().recipe_path,
+            self.spool.settings().praisonai_python.as_deref(),
         );
         path.find(name)
     }
@@ -350,8 +351,8 @@ impl<'a> Runner<'a> {
                 return Err(IoError::new("start the recipe", &recipe.path, error));
             }
             Err(error) => {
-                let program = recipe.program();
-                let message = format!("failed to start {}: {error}", program.display());
+                let program = command.get_program().to_string_lossy();
+                let message = format!("failed to start {program}: {error}");
                 let outcome = Outcome::failed(ErrorKind::Spawn, message);
                 return Ok(self.finish_unspawned(work, prepared, outcome));
             }
@@ -439,6 +440,7 @@ impl<'a> Runner<'a> {
             status,
             is_told: false,
             progress_read: 0,
+            metrics: Metrics::default(),
         }
         .run()
     }
@@ -454,6 +456,7 @@ impl<'a> Runner<'a> {
             ending,
             exit,
             status,
+            mut metrics,
         } = supervised;
         let Prepared {
             attempt,
@@ -497,6 +500,8 @@ impl<'a> Runner<'a> {
         let waited = run
             .started_at
             .seconds_since(Timestamp::from_unix_ms(id.unix_ms()));
+        metrics.queued_seconds(waited.max(0.0));
+        metrics.log_bytes(size(&files.stdout), size(&files.stderr));
         let result = ResultFile {
             output: output.value,
             output_file: output.file,
@@ -505,11 +510,7 @@ impl<'a> Runner<'a> {
             attempt: run.attempt,
             started_at: Some(run.started_at),
             duration_seconds: Some(begun.elapsed().as_secs_f64()),
-            metrics: Metrics {
-                queued_seconds: Some(waited.max(0.0)),
-                stdout_bytes: size(&files.stdout),
-                stderr_bytes: size(&files.stderr),
-            },
+            metrics,
             ..unstarted(id, Some(&work.request), outcome)
         };
         self.finish(&work.lock, Some(reserve), result, Some(status));

@@ -1,9 +1,11 @@
 //! A line of a recipe's progress file, understood or ignored.
 //!
-//! Two forms: `45 Reading pages` (percent) and `{"progress": 0.45, "message": "…"}`. A recipe that
-//! writes nonsense here is not punished for it. Invariant: progress is from 0 to 1.
+//! Two forms: `45 Reading pages` (percent) and `{"progress": 0.45, "message": "…", "metrics": {…}}`, any
+//! key of which may be left out. A recipe that writes nonsense here is not punished for it.
+//! Invariant: progress is from 0 to 1.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// The longest message that is shown.
 const MAX_MESSAGE: usize = 200;
@@ -13,20 +15,22 @@ const MAX_MESSAGE: usize = 200;
 pub(super) struct Report {
     pub progress: Option<f64>,
     pub message: Option<String>,
+    pub metrics: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
 struct Line {
     progress: Option<f64>,
     message: Option<String>,
+    metrics: Option<Map<String, Value>>,
 }
 
 /// Reads a line; `None` when it says nothing.
 pub(super) fn parse(line: &str) -> Option<Report> {
     let line = line.trim();
-    let (progress, message) = if line.starts_with('{') {
+    let (progress, message, metrics) = if line.starts_with('{') {
         let line: Line = serde_json::from_str(line).ok()?;
-        (line.progress, line.message)
+        (line.progress, line.message, line.metrics)
     } else {
         let (number, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let percent: f64 = number.trim_end_matches('%').parse().ok()?;
@@ -37,13 +41,19 @@ pub(super) fn parse(line: &str) -> Option<Report> {
         (
             Some(percent / 100.0),
             (!message.is_empty()).then(|| message.to_owned()),
+            None,
         )
     };
     let progress = progress
         .filter(|p| p.is_finite())
         .map(|p| p.clamp(0.0, 1.0));
     let message = message.map(|text| clean(&text));
-    (progress.is_some() || message.is_some()).then_some(Report { progress, message })
+    let says_something = progress.is_some() || message.is_some() || metrics.is_some();
+    says_something.then_some(Report {
+        progress,
+        message,
+        metrics,
+    })
 }
 
 /// One line without control characters, so that a list cannot be painted over.
@@ -87,6 +97,18 @@ mod tests {
             let report = parse(line);
             assert!(report.is_none(), "{line} gave {report:?}");
         }
+    }
+
+    #[test]
+    fn metrics_come_alone_or_with_the_rest() {
+        let metrics = |line: &str| parse(line).and_then(|report| report.metrics);
+        for line in [
+            r#"{"metrics": {"tokens": 12}}"#,
+            r#"{"progress": 1, "metrics": {"tokens": 12}}"#,
+        ] {
+            assert_eq!(metrics(line).unwrap()["tokens"], 12, "{line}");
+        }
+        assert!(metrics(r#"{"metrics": 12}"#).is_none());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::progress;
 use super::recover::report_stuck;
 use crate::config::Settings;
 use crate::spool::{Attempt, Files, TaskLock, cap_log};
-use crate::task::{Exit, StatusFile};
+use crate::task::{Exit, Metrics, StatusFile};
 
 /// How often to look unasked: soon in a task's first moments, in which the watcher does not yet
 /// listen to its folder, later only as often as people notice.
@@ -45,6 +45,8 @@ pub(super) struct Supervised {
     pub exit: Exit,
     /// With the last progress and message.
     pub status: StatusFile,
+    /// What the recipe reported of itself.
+    pub metrics: Metrics,
 }
 
 /// Everything supervision needs.
@@ -61,6 +63,8 @@ pub(super) struct Supervisor<'a> {
     pub is_told: bool,
     /// How far the progress file was read, in bytes.
     pub progress_read: u64,
+    /// What the recipe reported of itself so far.
+    pub metrics: Metrics,
 }
 
 impl Supervisor<'_> {
@@ -73,7 +77,8 @@ impl Supervisor<'_> {
             }
         };
         let exit = group::end_tree(self.leader, grace, || report_stuck(self.lock));
-        self.look_at_progress_and_logs();
+        // Nobody writes any more; of many lines at the end the last ones count as well.
+        while self.look_at_progress_and_logs() {}
         let is_cut_off = ending == Ending::ByItself && self.was_stopped_with(exit);
         Supervised {
             ending: if is_cut_off {
@@ -83,6 +88,7 @@ impl Supervisor<'_> {
             },
             exit,
             status: self.status,
+            metrics: self.metrics,
         }
     }
 
@@ -153,13 +159,21 @@ impl Supervisor<'_> {
         self.control.take_in();
     }
 
-    fn look_at_progress_and_logs(&mut self) {
+    /// Whether the progress file had lines that were not read yet.
+    fn look_at_progress_and_logs(&mut self) -> bool {
         let mut changed = false;
-        for line in self.attempt.progress_lines(&mut self.progress_read) {
-            let Some(report) = progress::parse(&line) else {
+        let lines = self.attempt.progress_lines(&mut self.progress_read);
+        for line in &lines {
+            let Some(report) = progress::parse(line) else {
                 continue;
             };
             changed = true;
+            if let Some(metrics) = report.metrics
+                && !self.metrics.report(metrics)
+            {
+                let most = Metrics::MAX_REPORTED_BYTES;
+                tracing::warn!(task = %self.status.task_id, "metrics beyond {most} bytes are left out");
+            }
             self.status.progress = report.progress.unwrap_or(self.status.progress);
             self.status.message = report.message.or(self.status.message.take());
         }
@@ -174,6 +188,7 @@ impl Supervisor<'_> {
             self.is_told = false;
             self.tell();
         }
+        !lines.is_empty()
     }
 
     /// Writes the status where the one on the disk says something else. Best effort: it can be

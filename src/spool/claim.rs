@@ -148,6 +148,17 @@ impl TaskLock {
         &self.task
     }
 
+    /// Keeps new readers away, where no reader holds the task's folder: then it may be removed as long
+    /// as the guard lives. `None` when one does.
+    pub fn without_readers(&self) -> IoResult<Option<File>> {
+        let folder = lockable(&self.task.dir)?;
+        match FileExt::try_lock_exclusive(&folder) {
+            Ok(()) => Ok(Some(folder)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(IoError::new("lock", self.task.path(), error)),
+        }
+    }
+
     /// The folder of the state a session's tasks share, made when it is not there, and held: an
     /// empty one is taken away by whoever ends last, never from under a task.
     pub fn session_state(&self, spool: &Spool, session: &Name) -> IoResult<SessionState> {

@@ -99,14 +99,23 @@ impl Clearing<'_> {
         id: TaskId,
         is_due: impl FnOnce(Status, Timestamp) -> bool,
     ) -> IoResult<Cleared> {
-        self.locked(id, |lock| {
+        // Kept until the task is in the trash, so that no reader comes in between.
+        let mut guard = None;
+        let mut is_read = false;
+        let cleared = self.locked(id, |lock| {
             let is_due = match lock.task().result() {
                 Ok(Some(result)) => is_due(result.status, result.completed_at),
                 Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => false,
                 Err(ReadError::Io(error)) => return Err(error),
             };
-            Ok(is_due)
-        })
+            if is_due {
+                guard = lock.without_readers()?;
+                is_read = guard.is_none();
+            }
+            Ok(is_due && !is_read)
+        })?;
+        drop(guard);
+        Ok(if is_read { Cleared::Held } else { cleared })
     }
 
     /// Removes a task that has a result, readable or not: a person asked.

@@ -227,6 +227,8 @@ impl Spool {
             }
         };
         let root = Dir::open(path, making)?;
+        // Of two first commands at once the second must not meet the half-made spool of the first.
+        let turn = root_turn(&root)?;
         if !is_new && !root.has(name::SETTINGS)? && !root.is_empty()? {
             return Err(OpenError::Occupied {
                 path: path.to_owned(),
@@ -247,7 +249,7 @@ impl Spool {
             }
             root.set_mode(".", making.dir)?;
         }
-        drop(root);
+        drop((turn, root));
         Spool::open(path, overrides)
     }
 
@@ -358,10 +360,7 @@ impl Spool {
 
     /// The right to replace a file of the root; one process at a time has it.
     fn turn(&self) -> IoResult<std::fs::File> {
-        let turn = super::claim::lockable(&self.root)?;
-        fs2::FileExt::lock_exclusive(&turn)
-            .map_err(|error| IoError::new("lock the folder", self.path(), error))?;
-        Ok(turn)
+        root_turn(&self.root)
     }
 
     /// What stands in `identity.json`; `None` when there is none.
@@ -586,6 +585,13 @@ fn settings_of(
 }
 
 /// Makes the folder and what is missing above it.
+fn root_turn(root: &Dir) -> IoResult<std::fs::File> {
+    let turn = super::claim::lockable(root)?;
+    fs2::FileExt::lock_exclusive(&turn)
+        .map_err(|error| IoError::new("lock the folder", root.path(), error))?;
+    Ok(turn)
+}
+
 fn make_parents(path: &Path) -> IoResult<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()

@@ -32,7 +32,7 @@ pub struct Swept {
     pub only_recorded: Option<&'static str>,
     /// Tasks removed.
     pub tasks: Vec<TaskId>,
-    /// Tasks that were due but held by somebody.
+    /// Tasks that were due but held by somebody, at work or as a reader.
     pub skipped: Vec<TaskId>,
     /// Files removed from `rejected/`.
     pub rejected: usize,

@@ -5,6 +5,7 @@
 //! both are ignored, so that an older program can read what a newer one wrote.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{Condition, Json, Name, Status, TaskError, TaskId, Timestamp};
 
@@ -103,18 +104,44 @@ pub struct ResultFile {
     pub metrics: Metrics,
 }
 
-/// What the runner measured of an attempt.
+/// What was measured of an attempt, in one flat object: what the recipe reported of itself, and what
+/// the runner saw. Where both have a name, the runner's value stands.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Metrics {
+#[serde(transparent)]
+pub struct Metrics(Map<String, Value>);
+
+impl Metrics {
+    /// As much of a recipe's own metrics, as they are written into the result, fits beside the rest
+    /// into the room that is reserved for a result.
+    pub const MAX_REPORTED_BYTES: usize = 1024;
+
+    /// Lays a report of the recipe over the earlier ones, key by key. `false` when that would be too
+    /// large: then it is left out.
+    pub fn report(&mut self, reported: Map<String, Value>) -> bool {
+        let mut all = self.0.clone();
+        all.extend(reported);
+        if to_pretty(&all).len() > Metrics::MAX_REPORTED_BYTES {
+            return false;
+        }
+        self.0 = all;
+        true
+    }
+
     /// Seconds from submission to the start of the attempt, by the wall clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queued_seconds: Option<f64>,
-    /// Bytes written to stdout, also those later cut out of the log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdout_bytes: Option<u64>,
-    /// Bytes written to stderr.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stderr_bytes: Option<u64>,
+    pub fn queued_seconds(&mut self, seconds: f64) {
+        self.0.insert("queued_seconds".into(), seconds.into());
+    }
+
+    /// Bytes written to stdout and to stderr, also those later cut out of the logs.
+    pub fn log_bytes(&mut self, stdout: Option<u64>, stderr: Option<u64>) {
+        for (name, bytes) in [("stdout_bytes", stdout), ("stderr_bytes", stderr)] {
+            match bytes {
+                Some(bytes) => self.0.insert(name.into(), bytes.into()),
+                // A recipe's own word for it would be taken for ours.
+                None => self.0.remove(name),
+            };
+        }
+    }
 }
 
 impl StatusFile {

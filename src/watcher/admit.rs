@@ -179,7 +179,12 @@ fn told(drop: &DropFile, admission: Admission) -> Decision {
 
 /// A request must name a recipe that is there and can run.
 fn check_recipe(spool: &Spool, request: &Request) -> Result<(), DropRefusal> {
-    let path = RecipePath::new(spool.recipes_path(), &spool.settings().recipe_path);
+    let settings = spool.settings();
+    let path = RecipePath::new(
+        spool.recipes_path(),
+        &settings.recipe_path,
+        settings.praisonai_python.as_deref(),
+    );
     path.find(&request.recipe)
         .and_then(|recipe| recipe.check_runnable(None))
         .map_err(|error| DropRefusal {

@@ -171,3 +171,17 @@ fn the_current_folder_is_never_taken_by_itself() {
         ran.stderr
     );
 }
+
+#[test]
+fn the_first_commands_of_many_at_once_make_one_spool() {
+    for _ in 0..10 {
+        let world = World::without_spool();
+        let started: Vec<_> = (0..8).map(|_| world.start(&["init"])).collect();
+        for command in started {
+            command.end().succeeds();
+        }
+        let uuid = read_json(&world.path("identity.json"))["uuid"].clone();
+        assert_eq!(world.json(&["config"])["uuid"], uuid);
+        assert_eq!(names_in(&world.spool().join("tasks")).len(), 0);
+    }
+}

@@ -29,6 +29,7 @@ mod install;
 mod limits;
 mod list;
 mod logs;
+mod praisonai;
 mod progress;
 mod readme;
 mod recipe;

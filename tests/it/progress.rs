@@ -39,6 +39,30 @@ fn a_recipe_reports_by_the_command_or_by_lines() {
 }
 
 #[test]
+fn metrics_of_the_recipe_stand_in_the_result_beside_those_of_the_runner() {
+    let world = World::new();
+    // The second report changes one key; the third is too large; a name of ours is not taken over.
+    // Far more lines than are read at once lie before the last one.
+    world.recipe(
+        "counts",
+        "#!/bin/sh\nexec >> \"$AGENTSPOOL_PROGRESS_FILE\"\n\
+         echo '{\"metrics\": {\"usage\": {\"tokens\": 3}, \"model\": \"small\", \"stdout_bytes\": 77}}'\n\
+         yes '{\"message\": \"a long way\"}' | head -n 20000\n\
+         printf '{\"metrics\": {\"large\": \"%3000s\"}}\\n' x\n\
+         echo '{\"progress\": 0.5, \"metrics\": {\"usage\": {\"tokens\": 12}}}'\nexit 3\n",
+    );
+    let task = world.submit(&["counts"]);
+    let result = world.result_of(&task);
+    let metrics = &result["metrics"];
+    assert_eq!(result["status"], "failed");
+    assert_eq!(metrics["usage"], json!({"tokens": 12}));
+    assert_eq!(metrics["model"], "small");
+    assert_eq!(metrics["large"], serde_json::Value::Null);
+    assert_eq!(metrics["stdout_bytes"], 0);
+    assert!(metrics["queued_seconds"].is_number());
+}
+
+#[test]
 fn the_command_writes_one_line_and_says_nothing() {
     let world = World::new();
     let file = world.root().join("progress");

@@ -726,3 +726,26 @@ fn each_removal_is_told() {
     let expected = format!("INFO swept task={} recipe=ok session=chat\n", task.id);
     assert!(told.stderr.ends_with(&expected), "{}", told.stderr);
 }
+
+#[test]
+fn a_reader_who_holds_the_folder_keeps_a_task_from_the_sweep_and_not_from_clear() {
+    let world = world();
+    first_pass(&world);
+    let held = done(&world, "ok");
+    let other = done(&world, "ok");
+    // As any program may: `flock --shared tasks/ID`.
+    let hold = fs::File::open(&held.path).unwrap();
+    fs2::FileExt::try_lock_shared(&hold).unwrap();
+    let swept = sweep(&world);
+    assert_eq!(swept["task_ids"], json!([other.id]), "{swept}");
+    assert_eq!(swept["skipped"], json!([held.id]), "{swept}");
+    assert_eq!(held.result()["output"], "fine");
+    drop(hold);
+    assert_eq!(sweep(&world)["task_ids"], json!([held.id]));
+
+    let asked_for = done(&world, "ok");
+    let hold = fs::File::open(&asked_for.path).unwrap();
+    fs2::FileExt::try_lock_shared(&hold).unwrap();
+    world.run(&["clear"]).succeeds();
+    assert!(!asked_for.path.exists());
+}

@@ -245,3 +245,26 @@ fn a_terminal_gets_a_bar_that_leaves_nothing_behind() {
         assert_eq!(ran.stderr, "", "{quiet}");
     }
 }
+
+#[test]
+fn who_needs_a_watcher_is_told_that_there_is_none() {
+    let world = world();
+    world.set("autostart", "false");
+    let task = world.submit(&["gate"]);
+    let ran = world.run(&["wait", &task.id, "--need-watcher"]);
+    ran.ends_with(6);
+    assert!(ran.stderr.contains("no watcher runs on "), "{}", ran.stderr);
+    let object = world.json(&["wait", &task.id, "--need-watcher"]);
+    assert_eq!(object["code"], 6);
+    assert_eq!(object["watcher"], false);
+
+    // One that runs needs none: its runner brings it to its end. The wait ends by its own timeout,
+    // which is longer than it takes to give up.
+    let runner = world.start(&["runner", "--once", &task.id]);
+    world.wait_running(&task);
+    let ran = world.run(&["wait", &task.id, "--need-watcher", "--timeout", "8"]);
+    ran.ends_with(124);
+    open_gate(&world);
+    runner.end().succeeds();
+    world.run(&["wait", &task.id, "--need-watcher"]).succeeds();
+}

@@ -194,7 +194,7 @@ impl DropBox {
     }
 
     fn check_recipe(&self, request: &Request) -> Result<(), DropRefusal> {
-        let path = RecipePath::new(self.spool.recipes_path(), &[]);
+        let path = RecipePath::new(self.spool.recipes_path(), &[], None);
         let found = path.find(&request.recipe);
         found.map(|_| ()).map_err(|error| DropRefusal {
             reason: error.to_string(),

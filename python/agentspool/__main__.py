@@ -1,0 +1,23 @@
+"""`python -m agentspool`: the command line. It becomes the program, so exit codes, signals and terminal are its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ._program import find
+from .errors import AgentspoolError
+
+
+def main() -> int:
+    """Becomes the program; returns only where there is none."""
+    try:
+        program = find()
+        os.execv(program, ["agentspool", *sys.argv[1:]])
+    except (AgentspoolError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 6
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,294 @@
+"""A handle on one task: where it stands, its end, its result, and how to stop it.
+
+The task is a folder in the spool and lives without any handle; a handle made from an id in another process is as
+good as the first. Reading is done here (result.json never changes once it is there); what the protocol decides, as
+whether a task really runs, is asked of the program. Each question can be awaited, and has a form that blocks, for
+code without an event loop: `wait` and `wait_sync`. Handles may be used from several threads.
+
+Invariant: as long as a handle lives and has not fetched the result, the sweeper does not remove it: the handle holds
+the task's folder by a shared lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import inspect
+import json
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, Callable, Union
+
+from . import _program
+from .errors import NotFound, of_result
+
+_log = logging.getLogger("agentspool")
+# How much of a log's end is looked at for the line that says why a task failed.
+_TAIL_BYTES = 4096
+_TOLD_CHARACTERS = 500
+
+# Callbacks that a loop runs: the loop itself holds them only weakly.
+_following: set[asyncio.Future[None]] = set()
+
+OnComplete = Callable[["Task"], Union[Awaitable[None], None]]
+
+
+class Task:
+    """A background task. Made by `recipe.run_background` and its like, or from an id by `open_task`."""
+
+    def __init__(self, task_id: str, directory: str, recipe_name: str | None, session_id: str | None) -> None:
+        self.task_id = task_id
+        self.recipe_name = recipe_name
+        self.session_id = session_id
+        self.dir = Path(directory)
+        self._spool = str(self.dir.parents[1])
+        self._end: dict[str, Any] | None = None
+        self._value: Any = None
+        self._raised: BaseException | None = None
+        self._hold: weakref.finalize[Any, Any] | None = None
+        self._take_hold()
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self.task_id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.task_id} of {self.recipe_name}>"
+
+    # --- where it stands ---------------------------------------------------------------------------
+
+    async def status(self) -> str:
+        """`pending`, `running`, `completed`, `failed` or `cancelled`."""
+        return str((await self.info())["status"])
+
+    def status_sync(self) -> str:
+        """The same, blocking."""
+        return str(self.info_sync()["status"])
+
+    async def info(self) -> dict[str, Any]:
+        """All that `agentspool status --json` tells: status, progress, message, error, times and more."""
+        return await _program.arun(["status", self.task_id], self._spool)
+
+    def info_sync(self) -> dict[str, Any]:
+        """The same, blocking."""
+        return _program.run(["status", self.task_id], self._spool)
+
+    # --- its end -----------------------------------------------------------------------------------
+
+    async def wait(self, timeout: float | None = None) -> Any:
+        """Waits for the end and gives the output; for a Python function, what it returned.
+
+        Raises TaskFailed, TaskTimedOut or TaskCancelled when the task ended otherwise (for a Python function the
+        exception it raised), WaitTimedOut when `timeout` seconds were not enough (the task goes on), and NoWatcher
+        when nobody will run it.
+        """
+        if self._read_end() is None:
+            await _program.arun(self._wait_verb(timeout), self._spool)
+        return self._give()
+
+    def wait_sync(self, timeout: float | None = None) -> Any:
+        """The same, blocking."""
+        if self._read_end() is None:
+            _program.run(self._wait_verb(timeout), self._spool)
+        return self._give()
+
+    def _wait_verb(self, timeout: float | None) -> list[str]:
+        verb = ["wait", self.task_id, "--need-watcher"]
+        return verb if timeout is None else [*verb, f"--timeout={max(0.0, timeout):.6f}"]
+
+    def _give(self) -> Any:
+        if self._read_end() is None:
+            raise NotFound(f"the task {self.task_id} was removed while it was waited for")
+        if self._raised is not None:
+            raise self._raised
+        return self._value
+
+    @property
+    def result(self) -> Any:
+        """What the task gave: None until it has completed. Never waits."""
+        self._read_end()
+        return self._value
+
+    @property
+    def error(self) -> BaseException | None:
+        """What `wait` raises because of how the task ended; None while it has not, or when it completed."""
+        self._read_end()
+        return self._raised
+
+    @property
+    def done(self) -> bool:
+        """Whether the task has ended in any way."""
+        return self._read_end() is not None
+
+    @property
+    def result_json(self) -> dict[str, Any] | None:
+        """The whole result.json, metrics included; None until the task has ended."""
+        return self._read_end()
+
+    def _read_end(self) -> dict[str, Any] | None:
+        """Reads result.json once it is there, and with it what the task gave."""
+        if self._end is None:
+            try:
+                end = json.loads((self.dir / "result.json").read_bytes())
+            except FileNotFoundError:
+                return None
+            # The values first: whoever sees the end finds them.
+            if end["status"] == "completed":
+                try:
+                    self._value = self._output(end)
+                except Exception as error:
+                    # The task completed, and what it gave cannot be had here: `wait` says why.
+                    self._raised = error
+            else:
+                self._raised = self._exception(end)
+            self._end = end
+            self._let_go()
+        return self._end
+
+    def _output(self, end: dict[str, Any]) -> Any:
+        """The output, also of more than stands in result.json."""
+        file = end.get("output_file")
+        if not file:
+            return end.get("output")
+        text = (self.dir / file).read_text("utf-8", "replace")
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text.removesuffix("\n")
+
+    def _exception(self, end: dict[str, Any]) -> BaseException:
+        """What stands for a task that did not complete."""
+        told = f"the task {self.task_id} ({end.get('recipe')}) was cancelled"
+        error = end.get("error")
+        if error:
+            told = f"the task {self.task_id} ({end.get('recipe')}) failed: {error['message']}"
+            last = self._last_words(end)
+            told += f": {last}" if error["kind"] == "exit" and last else ""
+        return of_result(end, told)
+
+    def _attempt(self, end: dict[str, Any]) -> Path:
+        return self.dir / "attempts" / str(end["attempt"])
+
+    def _last_words(self, end: dict[str, Any]) -> str:
+        """The last line of stderr, which mostly says why."""
+        try:
+            with open(self._attempt(end) / "stderr.log", "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL_BYTES))
+                lines = file.read().decode("utf-8", "replace").split("\n")
+        except OSError:
+            return ""
+        lines = [line.strip() for line in lines if line.strip()]
+        return lines[-1][-_TOLD_CHARACTERS:] if lines else ""
+
+    # --- stopping it, hearing of it ----------------------------------------------------------------
+
+    async def cancel(self) -> bool:
+        """Stops the task with all it started and waits until nothing of it is left. False when it had ended before."""
+        return _was_cancelled(await _program.arun(["cancel", self.task_id], self._spool))
+
+    def cancel_sync(self) -> bool:
+        """The same, blocking."""
+        return _was_cancelled(_program.run(["cancel", self.task_id], self._spool))
+
+    def on_complete(self, callback: OnComplete) -> None:
+        """Calls `callback(task)` once when the task has ended in any way, as long as this process lives.
+
+        In the event loop that runs here now, if one does, else in a thread. A coroutine function is run as well. What
+        the callback raises is logged under `agentspool`.
+        """
+        try:
+            loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        name = f"agentspool {self.task_id}"
+        threading.Thread(target=self._call_at_the_end, args=(callback, loop), name=name, daemon=True).start()
+
+    def _call_at_the_end(self, callback: OnComplete, loop: asyncio.AbstractEventLoop | None) -> None:
+        try:
+            if self._read_end() is None:
+                # Without --need-watcher: nobody waits for this, so it may take as long as it takes.
+                _program.run(["wait", self.task_id], self._spool)
+            self._read_end()
+        except Exception as error:
+            _log.error("on_complete of %s: the task cannot be waited for: %s", self.task_id, error)
+            return
+
+        def call() -> None:
+            try:
+                answer = callback(self)
+            except Exception:
+                _log.exception("on_complete of %s raised", self.task_id)
+                return
+            if not inspect.isawaitable(answer):
+                return
+            if loop is not None and loop.is_running():
+                following = asyncio.ensure_future(_logged(answer, self.task_id), loop=loop)
+                _following.add(following)
+                following.add_done_callback(_following.discard)
+            else:
+                asyncio.run(_logged(answer, self.task_id))
+
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(call)
+                return
+        except RuntimeError:
+            # The loop was closed in the meantime.
+            loop = None
+        call()
+
+    # --- keeping the result ------------------------------------------------------------------------
+
+    def _take_hold(self) -> None:
+        """Keeps the sweeper from the task: see docs/spool-format.md."""
+        try:
+            fd = os.open(self.dir, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                told = (
+                    f"too many open files: the result of {self.task_id} is kept only as long as the spool's retention"
+                )
+                _program.warn(told)
+            return
+        self._hold = weakref.finalize(self, os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            # It is just being removed; whoever asks for it will be told so.
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold()
+
+
+async def _logged(answer: Awaitable[None], task_id: str) -> None:
+    try:
+        await answer
+    except Exception:
+        _log.exception("on_complete of %s raised", task_id)
+
+
+def _was_cancelled(answer: dict[str, Any]) -> bool:
+    return answer.get("status") == "cancelled" and not answer.get("already_terminal")
+
+
+def open_task(task_id: str, spool: str | os.PathLike[str] | None = None) -> Task:
+    """A handle on a task that somebody submitted: by its id, its name, `last`, or a part of the id.
+
+    Raises NotFound when there is none, and SpoolUnusable when there is no such spool.
+    """
+    place = None if spool is None else os.fspath(spool)
+    answer = _program.run(["status", "--", task_id], place)
+    if answer.get("task_id") is None:
+        raise NotFound(f"{task_id} is a drop that no watcher has admitted yet")
+    root = _program.run(["config"], place)["spool"]
+    found = str(answer["task_id"])
+    return Task(found, os.path.join(root, "tasks", found), answer.get("recipe"), answer.get("session_id"))

@@ -1,0 +1,26 @@
+"""Functions and classes that the tests name by their module, as a program's own modules do. No tests."""
+
+from __future__ import annotations
+
+import os
+
+
+class Refusal(Exception):
+    """Cannot be pickled and brought back: its arguments are not those of its constructor."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(f"{code}: {why}")
+        self.code = code
+
+
+class Note:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def where(name: str = "nobody") -> tuple[str, int]:
+    return name, os.getpid()
+
+
+def refuse() -> None:
+    raise Refusal(7, "not today")
