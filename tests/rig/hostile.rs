@@ -379,7 +379,7 @@ fn things(kinds: &mut Kinds, secret: &Path) {
     });
     kinds.thing("a file without any mode", Rejected, |at| {
         fs::write(at, SECRET).unwrap();
-        fs::set_permissions(at, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(at, fs::Permissions::from_mode(0o000)).unwrap();
     });
     kinds.thing("somebody else's shut file", Rejected, |at| {
         fs::write(at, SECRET).unwrap();

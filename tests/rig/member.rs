@@ -245,8 +245,7 @@ fn a_forged_attempt_signals_nobody() {
     let forged = shared.submit(MEMBER, &["--name", "forged"]);
     let attempts = shared.spool().join("tasks").join(&real).join("attempts");
     let mut run: Value = crate::support::read_json(&attempts.join("1/run.json"));
-    let swapped = |value: &Value| json!(value.as_str().unwrap().replace(&real, &forged));
-    run["mark"] = swapped(&run["mark"]);
+    run["mark"] = json!(run["mark"].as_str().unwrap().replace(&real, &forged));
     run["task_id"] = json!(forged);
     run["child"] = json!({"pid": pid, "start": start});
     let copy = shared.world.root().join("run.json");

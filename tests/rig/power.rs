@@ -70,7 +70,7 @@ impl Load<'_> {
     /// One producer, until the power is gone.
     fn produce(&self, mut random: Random) {
         while self.go_on() {
-            if random.next() % 8 == 0 {
+            if random.next().is_multiple_of(8) {
                 self.drop_durably();
                 continue;
             }

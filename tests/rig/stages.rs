@@ -288,7 +288,10 @@ fn at_the_recovery(stage: &Stage<'_>) {
     assert_eq!(stage.starts(&stage.running), 1);
 }
 
-const STAGES: [(&str, fn(&Stage<'_>)); 8] = [
+/// A stage of a task's life, by name, and what is done in it.
+type NamedStage = (&'static str, fn(&Stage<'_>));
+
+const STAGES: [NamedStage; 8] = [
     ("before submit", before_submit),
     ("after the claim", after_the_claim),
     ("while running", while_running),

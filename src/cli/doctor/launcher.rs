@@ -32,7 +32,11 @@ pub(super) fn launcher(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError
             let hint = "install systemd/polkit/50-agentspool.rules and the unit \
                         agentspool-task@.service (the package and `agentspool install` do), or \
                         `agentspool config set launcher local`";
-            Check::problem(NAME, format!("systemd: no unit may be started: {why}"), hint)
+            Check::problem(
+                NAME,
+                format!("systemd: no unit may be started: {why}"),
+                hint,
+            )
         }
     }])
 }
@@ -51,5 +55,9 @@ fn try_to_stop(manager: &[&str]) -> Result<(), String> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&tried.stderr);
-    Err(said.lines().next().unwrap_or("systemctl said no").to_owned())
+    Err(said
+        .lines()
+        .next()
+        .unwrap_or("systemctl said no")
+        .to_owned())
 }

@@ -256,7 +256,8 @@ fn the_checks_see_what_they_are_for() {
     let ran = victim.run(&template, None, &[]);
     let acknowledged = ids_in(ran.succeeds().stdout.as_str());
     let id = acknowledged[0].clone();
-    let damages: [(&str, fn(&World, &str)); 8] = [
+    type Damage = (&'static str, fn(&World, &str));
+    let damages: [Damage; 8] = [
         ("a lost task", |world, id| {
             std::fs::remove_dir_all(world.path("tasks").join(id)).unwrap();
         }),

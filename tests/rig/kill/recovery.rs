@@ -9,8 +9,10 @@ use crate::scale;
 use crate::support::{World, names_in};
 use crate::traced::{self, CHANGING, Point, Victim};
 
-/// Whoever may come after a crash.
-const RECOVERERS: [(&str, fn(&World) -> Victim); 3] = [
+/// Whoever may come after a crash: how it is called, and what it is.
+type Recoverer = (&'static str, fn(&World) -> Victim);
+
+const RECOVERERS: [Recoverer; 3] = [
     ("watcher", |_| Victim::of(&["watch", "--drain"])),
     ("runner", |world| {
         let mut open = names_in(&world.path("open"));
