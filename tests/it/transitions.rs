@@ -94,11 +94,12 @@ fn a_loss_is_told_and_what_came_of_it() {
         .command(&["runner", "--once", &task.id])
         .spawn()
         .unwrap();
-    world.wait_running(&task);
+    let began = world.root().join("gate.began");
+    world.wait_for_lines(&began, 1);
     runner.kill().unwrap();
     runner.wait().unwrap();
     world.start_watcher();
-    world.wait_for_lines(&world.root().join("gate.began"), 2);
+    world.wait_for_lines(&began, 2);
     fs::write(&gate, "").unwrap();
     world.result_of(&task);
     world.wait_until("its end is told", || {

@@ -299,11 +299,13 @@ impl World {
         task.result()
     }
 
-    /// Waits until a task's first attempt runs: its status says so and its lock is held.
+    /// Waits until a task's attempt runs: its status says so, and its process was started.
     #[track_caller]
     pub fn wait_running(&self, task: &Task) {
         self.wait_until(&format!("{} runs", task.id), || {
-            self.json(&["status", &task.id])["status"] == "running"
+            let status = self.json(&["status", &task.id]);
+            let run = format!("attempts/{}/run.json", status["attempt"]);
+            status["status"] == "running" && task.path.join(run).exists()
         });
     }
 
