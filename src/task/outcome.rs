@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// The longest message of an error, in characters: escaped in JSON it still fits, with everything
 /// else that a result without output holds, into the room kept for one on a full disk (4096 bytes).
-pub const MAX_MESSAGE_CHARS: usize = 500;
+const MAX_MESSAGE_CHARS: usize = 500;
 
 /// The five words a task's place is described with; there is no sixth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -228,7 +228,7 @@ impl Outcome {
         Outcome::failed(ErrorKind::Resources, message)
     }
 
-    /// A failure. A message is cut off behind [`MAX_MESSAGE_CHARS`].
+    /// A failure. A message is cut off behind 500 characters.
     pub fn failed(kind: ErrorKind, message: impl Into<String>) -> Outcome {
         let mut message = message.into();
         if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
