@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::durable::{Dir, IoError, IoResult, Making, absent_is_none};
-use crate::clock;
-use crate::config::{Durability, Overrides, Settings, SettingsError};
+use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
+use crate::config::{Durability, Overrides, Settings};
 use crate::task::{FORMAT_VERSION, IdSequence, TaskId};
 
 /// The names in a spool's root.
@@ -87,7 +87,7 @@ const DROP_BOX: u32 = 0o3730;
 
 /// Who may use a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sharing {
+pub(super) enum Sharing {
     Private,
     Group,
 }
@@ -172,39 +172,6 @@ pub struct Spool {
     sharing: Sharing,
     is_owner: bool,
     ids: std::sync::Mutex<IdSequence>,
-}
-
-/// By what a changed settings file is known without reading it, once a task. One that was edited in
-/// place within the kernel's tick (4 ms at most) of the last reading is taken for the same: it is
-/// too young to be known by its times, so a stamp is kept only of a file that has stood longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: i64,
-    changed: (i64, u64),
-}
-
-impl Stamp {
-    /// A file changed more recently than this is read each time, in milliseconds.
-    const SETTLED_MS: i64 = 1000;
-
-    /// Of the settings file; `None` where it is absent or has just been changed.
-    fn of(root: &Dir) -> IoResult<Option<Stamp>> {
-        let Some(stat) = root.stat(name::SETTINGS)? else {
-            return Ok(None);
-        };
-        let changed = (stat.st_ctime, stat.st_ctime_nsec);
-        let age_ms =
-            clock::wall().unix_ms() - (stat.st_ctime * 1000 + changed.1 as i64 / 1_000_000);
-        let is_settled = !(0..Stamp::SETTLED_MS).contains(&age_ms);
-        Ok(is_settled.then_some(Stamp {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: stat.st_size,
-            changed,
-        }))
-    }
 }
 
 impl Spool {
@@ -527,64 +494,7 @@ pub(super) fn pretty<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// What `spool.json` says.
-struct StoredSettings {
-    sharing: Sharing,
-    settings: Map<String, Value>,
-}
-
-/// `spool.json` as it lies on the disk: its version, whether a group shares the spool (told by
-/// `init --group` alone, because the modes of every folder hang on it), and what is set.
-fn stored_settings(sharing: Sharing, settings: &Map<String, Value>) -> Map<String, Value> {
-    let mut stored = Map::new();
-    stored.insert("v".into(), Value::from(FORMAT_VERSION));
-    if sharing == Sharing::Group {
-        stored.insert("shared".into(), Value::from(true));
-    }
-    stored.extend(settings.clone());
-    stored
-}
-
-/// The settings in `spool.json`, and who shares the spool; `None` when there is no such file.
-fn read_settings(root: &Dir) -> Result<Option<StoredSettings>, OpenError> {
-    let path = root.path_of(name::SETTINGS);
-    let Some(bytes) = root.read(name::SETTINGS, SMALL_FILE)? else {
-        return Ok(None);
-    };
-    let broken = |problem: String| OpenError::Settings {
-        path: path.clone(),
-        problem,
-    };
-    let mut map: Map<String, Value> =
-        serde_json::from_slice(&bytes).map_err(|e| broken(format!("not a JSON object: {e}")))?;
-    match map.remove("v").as_ref().and_then(Value::as_u64) {
-        Some(version) if version == u64::from(FORMAT_VERSION) => {}
-        Some(version) => return Err(OpenError::Newer { path, version }),
-        None => return Err(broken("it has no format version \"v\"".into())),
-    }
-    let sharing = match map.remove("shared") {
-        None | Some(Value::Bool(false)) => Sharing::Private,
-        Some(Value::Bool(true)) => Sharing::Group,
-        Some(_) => return Err(broken("\"shared\" must be true or false".into())),
-    };
-    Ok(Some(StoredSettings {
-        sharing,
-        settings: map,
-    }))
-}
-
-fn settings_of(
-    root: &Dir,
-    file: &Map<String, Value>,
-    overrides: &Overrides,
-) -> Result<Settings, OpenError> {
-    Settings::of_layers(file, overrides).map_err(|error: SettingsError| OpenError::Settings {
-        path: root.path_of(name::SETTINGS),
-        problem: error.to_string(),
-    })
-}
-
-/// Makes the folder and what is missing above it.
+/// The right to make or replace a file of the root: one process at a time has it.
 fn root_turn(root: &Dir) -> IoResult<std::fs::File> {
     let turn = super::claim::lockable(root)?;
     fs2::FileExt::lock_exclusive(&turn)
@@ -592,6 +502,7 @@ fn root_turn(root: &Dir) -> IoResult<std::fs::File> {
     Ok(turn)
 }
 
+/// Makes the folder and what is missing above it.
 fn make_parents(path: &Path) -> IoResult<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()

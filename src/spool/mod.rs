@@ -2,7 +2,7 @@
 //!
 //! Everything the protocol promises is kept in these files, so that one room is enough to review
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
-//! `layout` (what lies where) · `durable` (how a file comes to be) · `store` (submit, read) ·
+//! `layout` and `settings_file` (what lies where, and how it is set) · `durable` (how a file comes to be) · `store` (submit, read) ·
 //! `claim` (locks) · `attempt` (one execution's files) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read` and `drop_claim` (the drop box) · `watchers` (who lives) ·
 //! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `logs` ·
@@ -23,6 +23,7 @@ mod layout;
 mod logs;
 mod queue;
 mod resolve;
+mod settings_file;
 mod store;
 mod trash;
 mod tree;
