@@ -165,9 +165,10 @@ fn the_watcher_is_away_from_the_shell_that_asked_for_it() {
     // In a pipe, and with a file open that is none of the watcher's business, as under flock(1).
     let script =
         format!("exec 9>held\nflock 9\n{PROGRAM} --quiet submit --recipe stays\nkill -HUP 0\n");
-    let mut shell = Command::new("sh");
+    // Whoever runs the tests may ignore SIGHUP (nohup), and a shell cannot undo that for itself.
+    let mut shell = Command::new("env");
     shell
-        .args(["-c", &script])
+        .args(["--default-signal=HUP", "sh", "-c", &script])
         .env("AGENTSPOOL_DIR", world.spool())
         .env("HOME", world.root().join("home"))
         .current_dir(world.root())
