@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::task::Timestamp;
+use crate::task::{BootMoment, Timestamp};
 
 /// The wall clock, for people and for ids. It may jump.
 pub fn wall() -> Timestamp {
@@ -21,6 +21,14 @@ pub fn wall() -> Timestamp {
 pub fn boottime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
+/// Now, within this boot: an age counted from here is right whatever the wall clock does meanwhile.
+pub fn boot_moment() -> BootMoment {
+    BootMoment {
+        boot: BootId::current().kernel().to_owned(),
+        boottime_sec: boottime().as_secs_f64(),
+    }
 }
 
 /// One life of the machine, as seen from one pid namespace: a pid recorded under another value

@@ -36,6 +36,7 @@ pub(super) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome)
         attempt: 0,
         started_at: None,
         completed_at: clock::wall(),
+        ended_in: Some(clock::boot_moment()),
         duration_seconds: None,
         session_id: request.and_then(|request| request.session_id.clone()),
         metrics: Metrics::default(),

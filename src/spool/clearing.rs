@@ -8,7 +8,7 @@ use super::claim::{Claim, TaskLock};
 use super::durable::{Dir, IoResult};
 use super::layout::{Spool, name, random_bits};
 use super::store::{ReadError, TaskDir};
-use crate::task::{Name, Status, TaskId, Timestamp, task_of_session};
+use crate::task::{Name, ResultFile, Status, TaskId, Timestamp, task_of_session};
 
 /// A finished task, as a sweep sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,14 +97,14 @@ impl Clearing<'_> {
     pub fn remove_if(
         &self,
         id: TaskId,
-        is_due: impl FnOnce(Status, Timestamp) -> bool,
+        is_due: impl FnOnce(&ResultFile) -> bool,
     ) -> IoResult<Cleared> {
         // Kept until the task is in the trash, so that no reader comes in between.
         let mut guard = None;
         let mut is_read = false;
         let cleared = self.locked(id, |lock| {
             let is_due = match lock.task().result() {
-                Ok(Some(result)) => is_due(result.status, result.completed_at),
+                Ok(Some(result)) => is_due(&result),
                 Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => false,
                 Err(ReadError::Io(error)) => return Err(error),
             };

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::clock::{self, BootId};
 use crate::spool::{Cleared, Clearing, FinishedTask, IoError, Spool, SweepClock};
-use crate::task::{FORMAT_VERSION, Status, TaskId, Timestamp};
+use crate::task::{FORMAT_VERSION, ResultFile, Status, TaskId, Timestamp};
 use plan::{Ages, Leftovers};
 
 /// How many tasks are removed before others have their turn.
@@ -145,6 +145,7 @@ impl Pass<'_> {
         let with_bytes = self.policy.max_finished_bytes.is_some();
         let (ages, policy) = (self.ages, self.policy.clone());
         let is_due = |status: Status, at: Timestamp| ages.is_due(&policy, status, at);
+        let moment = clock::boot_moment();
         let mut kept = Vec::new();
         for bite in ids.chunks(BITE) {
             if self.is_cut_short() {
@@ -159,13 +160,17 @@ impl Pass<'_> {
                     Some(_) | None => {}
                 }
             }
-            self.bite(&clearing, &due, is_due)?;
+            self.bite(&clearing, &due, |result| {
+                let keep = policy.keep(result.status);
+                is_due(result.status, result.completed_at)
+                    && plan::is_over_in_this_boot(result.ended_in.as_ref(), &moment, keep)
+            })?;
         }
         for bite in plan::over_caps(kept, &self.policy.clone()).chunks(BITE) {
             if self.is_cut_short() {
                 return Ok(());
             }
-            self.bite(&clearing, bite, |_, _| true)?;
+            self.bite(&clearing, bite, |_| true)?;
         }
         Ok(())
     }
@@ -175,12 +180,13 @@ impl Pass<'_> {
         &mut self,
         clearing: &Clearing<'_>,
         due: &[FinishedTask],
-        is_due: impl Fn(Status, Timestamp) -> bool,
+        is_due: impl Fn(&ResultFile) -> bool,
     ) -> Result<(), IoError> {
         let begun = Instant::now();
         for task in due {
             if self.dry_run {
-                if self.spool.has_readable_result(task.id)? {
+                let result = self.spool.readable_result(task.id)?;
+                if result.is_some_and(|result| is_due(&result)) {
                     self.swept.tasks.push(task.id);
                     self.swept.freed_bytes += task.bytes;
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::Settings;
 use crate::spool::{FinishedTask, SweepClock};
-use crate::task::{Name, Status, TaskId, Timestamp};
+use crate::task::{BootMoment, Name, Status, TaskId, Timestamp};
 
 /// How far wall clock and boot clock may differ between two passes: a tenth of the time that
 /// passed (SPOOL-SAFETY hazard 56), and a little for short pauses.
@@ -73,7 +73,7 @@ impl Policy {
         Timestamp::from_unix_ms(now.unix_ms().saturating_sub(least).saturating_add(1))
     }
 
-    fn keep(&self, status: Status) -> Duration {
+    pub(super) fn keep(&self, status: Status) -> Duration {
         match status {
             Status::Failed => self.failed_keep,
             Status::Cancelled => self.cancelled_keep,
@@ -182,6 +182,19 @@ impl Ages {
     }
 }
 
+/// Whether a task has been over for so long by the clock that does not jump, where that can be said:
+/// in the boot in which it ended. A wall clock that jumps there and back between two passes is
+/// noticed by neither, and what ended in between bears a wrong date.
+pub(super) fn is_over_in_this_boot(
+    ended_in: Option<&BootMoment>,
+    now: &BootMoment,
+    keep: Duration,
+) -> bool {
+    ended_in.is_none_or(|ended| {
+        ended.boot != now.boot || now.boottime_sec - ended.boottime_sec >= keep.as_secs_f64()
+    })
+}
+
 /// The oldest of the finished tasks that are left, until the caps hold.
 pub(super) fn over_caps(mut kept: Vec<FinishedTask>, policy: &Policy) -> Vec<FinishedTask> {
     kept.sort_by_key(|task| task.completed_at);
@@ -235,6 +248,26 @@ mod tests {
         let mut due = tasks.to_vec();
         due.retain(|task| ages.is_due(policy, task.status, task.completed_at));
         ids(&due)
+    }
+
+    #[test]
+    fn in_the_same_boot_the_steady_clock_has_a_say() {
+        let moment = |boot: &str, boottime_sec| BootMoment {
+            boot: boot.into(),
+            boottime_sec,
+        };
+        let hour = Duration::from_secs(3600);
+        let now = moment("this", 10_000.0);
+        for (ended_in, is_over) in [
+            (None, true),
+            (Some(moment("earlier", 9_999.0)), true),
+            (Some(moment("this", 6_400.0)), true),
+            (Some(moment("this", 6_401.0)), false),
+            (Some(moment("this", 11_000.0)), false),
+        ] {
+            let told = is_over_in_this_boot(ended_in.as_ref(), &now, hour);
+            assert_eq!(told, is_over, "{ended_in:?}");
+        }
     }
 
     #[test]

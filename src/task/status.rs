@@ -96,12 +96,24 @@ pub struct ResultFile {
     pub started_at: Option<Timestamp>,
     /// When the task ended.
     pub completed_at: Timestamp,
+    /// The same by the clock that does not jump, for whoever asks for an age in the same boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_in: Option<BootMoment>,
     /// Seconds from spawn to end, by a clock that does not jump.
     pub duration_seconds: Option<f64>,
     /// The session.
     pub session_id: Option<Name>,
     /// What was measured.
     pub metrics: Metrics,
+}
+
+/// A moment within one life of the machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootMoment {
+    /// The kernel's boot id.
+    pub boot: String,
+    /// Seconds since that boot, suspend included.
+    pub boottime_sec: f64,
 }
 
 /// What was measured of an attempt, in one flat object: what the recipe reported of itself, and what

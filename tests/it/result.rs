@@ -62,6 +62,7 @@ fn json_is_the_result_file_with_the_promised_keys() {
         "attempt",
         "started_at",
         "completed_at",
+        "ended_in",
         "duration_seconds",
         "session_id",
         "metrics",
