@@ -129,14 +129,12 @@ impl ClockTrust {
         }
     }
 
-    /// The moment before which no age begins, from this pass on. After a jump nobody knows how old
-    /// anything is, so everything that is there counts as new.
+    /// The moment before which no age begins, from this pass on. After a jump, and before anything
+    /// was compared, nobody knows how old anything is: everything that is there counts as new.
     pub fn ages_from(self, last: Option<&SweepClock>, now: Timestamp) -> Option<Timestamp> {
         match self {
-            ClockTrust::Jumped => Some(now),
-            ClockTrust::Agrees | ClockTrust::Restarted | ClockTrust::FirstPass => {
-                last.and_then(|last| last.ages_from)
-            }
+            ClockTrust::Jumped | ClockTrust::FirstPass => Some(now),
+            ClockTrust::Agrees | ClockTrust::Restarted => last.and_then(|last| last.ages_from),
         }
     }
 }
