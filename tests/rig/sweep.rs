@@ -29,8 +29,9 @@ fn template(folder: &Path, below: &str, found: &mut Template) {
     }
 }
 
-/// Puts `count` copies of a task into a folder, made two hours ago.
+/// Puts `count` copies of a task into a folder, made two hours ago, in an earlier boot.
 fn fill(folder: &Path, template: &Template, id: &str, count: u64) {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let then = agentspool::clock::wall().unix_ms() - 7_200_000;
     let moment = Timestamp::from_unix_ms(then).to_string();
     for n in 0..count {
@@ -41,7 +42,7 @@ fn fill(folder: &Path, template: &Template, id: &str, count: u64) {
             match content {
                 None => fs::create_dir(task.join(path)).unwrap(),
                 Some(text) => {
-                    let text = text.replace(id, &new);
+                    let text = text.replace(id, &new).replace(boot.trim(), "earlier");
                     let text = dated(&text, &moment);
                     fs::write(task.join(path), text).unwrap();
                 }
@@ -89,6 +90,11 @@ fn many_tasks_are_swept_at_the_price_of_removing_them() {
     fs::create_dir(&copy).unwrap();
     fill(&copy, &files, &task.id, count);
     world.run(&["sweep"]).succeeds();
+    // As of a spool that has been swept for long: ages of before this pass count.
+    let clocks = world.path("sweep.json");
+    let mut swept: serde_json::Value = crate::support::read_json(&clocks);
+    swept["ages_from"] = "2020-01-01T00:00:00.000Z".into();
+    fs::write(&clocks, swept.to_string()).unwrap();
 
     let sweep = |settings: &[&str]| {
         let mut command = world.command(&[]);

@@ -381,6 +381,7 @@ fn every_sync_comes_before_what_it_is_for() {
         "sync tasks/ID/attempts/1/result.part",
         "rename result.json",
         "sync tasks/ID",
+        "rename status.json",
     ];
     assert_eq!(steps(&world, &large.id), expected);
     let pending = world.submit(&["once"]);
@@ -391,6 +392,7 @@ fn every_sync_comes_before_what_it_is_for() {
         "sync tasks/ID/result.part",
         "rename result.json",
         "sync tasks/ID",
+        "rename status.json",
     ];
     assert_eq!(steps(&world, &pending.id), expected);
 }

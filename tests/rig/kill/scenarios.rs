@@ -241,7 +241,12 @@ const RECOVERY_RETRIES: Scenario = Scenario {
     // The attempt that the victim itself begins is lost with it.
     most_attempts: 3,
     scans_processes: true,
-    afterwards: |world| assert_eq!(world.only_task().result()["status"], "completed"),
+    afterwards: |world| {
+        // Where the recovery is killed as well, its own attempt is lost, and three are the most.
+        let result = world.only_task().result();
+        let is_used_up = result["error"]["kind"] == "lost" && result["attempt"] == 3;
+        assert!(result["status"] == "completed" || is_used_up, "{result}");
+    },
     ..PLAIN
 };
 
