@@ -246,7 +246,8 @@ def private_spool() -> str:
 
 def _ready_private_spool() -> str:
     spool = private_spool()
-    if not os.path.exists(os.path.join(spool, "spool.json")):
+    # The last thing that is made of a new spool: another process may be at it just now.
+    if not os.path.exists(os.path.join(spool, "identity.json")):
         os.makedirs(os.path.dirname(spool), mode=0o700, exist_ok=True)
         _program.run(["init", spool], None)
         _program.run(["config", "set", "max_concurrent", str(_ALL_AT_ONCE)], spool)
