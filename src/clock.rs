@@ -5,6 +5,7 @@
 //! suspended machine does not use up a task's time), ages on `CLOCK_BOOTTIME` where a decision
 //! hangs on them, and "is that process still of this life of the machine" on the boot identity.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -41,7 +42,14 @@ pub struct BootId(String);
 impl BootId {
     /// The running kernel's boot id and this process's pid namespace, as `<uuid>/<inode>`.
     /// Where `/proc` does not tell, the part is empty, which equals only another empty part.
+    ///
+    /// Asked once: a process never sees another one, and each asking opens two files.
     pub fn current() -> BootId {
+        static CURRENT: OnceLock<BootId> = OnceLock::new();
+        CURRENT.get_or_init(BootId::ask).clone()
+    }
+
+    fn ask() -> BootId {
         let boot = crate::proc::read_text("/proc/sys/kernel/random/boot_id");
         let namespace = crate::proc::pid_namespace();
         BootId(format!("{}/{namespace}", boot.unwrap_or_default().trim()))

@@ -4,15 +4,31 @@
 //! the runner, which goes on to the next task. Invariant: the environment holds what the watcher
 //! has, the recipe lists and the submitter may set, and nothing of ours that is not the task's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use super::recover::MARK;
 use super::{Prepared, Runner, Work};
 use crate::recipe::{FindError, Recipe, is_variable_name};
 use crate::spool::IoError;
 use crate::task::{Json, JsonError};
+
+/// What is executed, and with what around it.
+#[derive(Debug)]
+pub(super) struct Command<'a> {
+    /// A path, or a name that is looked for on the environment's PATH.
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    /// All of it: nothing is inherited.
+    pub environment: Environment<'a>,
+    /// Where it runs.
+    pub folder: PathBuf,
+}
+
+/// Variables by name. Most are the same for every task and are borrowed.
+type Environment<'a> = BTreeMap<Cow<'a, OsStr>, Cow<'a, OsStr>>;
 
 /// Why a recipe's command cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +39,6 @@ pub(super) enum BuildError {
     /// The request's config does not go over the recipe's.
     #[error("failed to lay the request's config over the recipe's: {0}")]
     Config(#[from] JsonError),
-    /// A file could not be handed to the recipe.
-    #[error("failed to hand the log to the recipe: {0}")]
-    Files(#[from] std::io::Error),
     /// The task's variables cannot be read.
     #[error(transparent)]
     Environment(#[from] crate::spool::ReadError),
@@ -34,36 +47,32 @@ pub(super) enum BuildError {
 impl BuildError {
     /// The disk's or the kernel's refusal in it, which says nothing of the recipe: the task is as
     /// good as before and may be tried again.
-    pub fn passing(self, recipe: &Recipe) -> Result<IoError, BuildError> {
+    pub fn passing(self) -> Result<IoError, BuildError> {
         match self {
             BuildError::Environment(crate::spool::ReadError::Io(error)) => Ok(error),
-            BuildError::Files(error) => Ok(IoError::new(
-                "hand the log to the recipe",
-                &recipe.path,
-                error,
-            )),
             lasting => Err(lasting),
         }
     }
 }
 
 /// Puts the command together.
-pub(super) fn build(
-    runner: &Runner<'_>,
-    work: &Work,
-    recipe: &Recipe,
-    prepared: &Prepared,
-) -> Result<Command, BuildError> {
+pub(super) fn build<'a>(
+    runner: &'a Runner<'_>,
+    work: &'a Work,
+    recipe: &'a Recipe,
+    prepared: &'a Prepared,
+) -> Result<Command<'a>, BuildError> {
     recipe.check_runnable(None)?;
-    let mut environment: BTreeMap<OsString, OsString> =
-        runner.surroundings.environment.iter().cloned().collect();
+    let inherited = &runner.surroundings.environment;
+    let mut environment: Environment<'a> = inherited
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
     add_tools(&mut environment, runner);
-    for (name, value) in &recipe.manifest.env {
-        environment.insert(name.into(), value.into());
-    }
-    for (name, value) in recipe.env_file()? {
-        environment.insert(name.into(), value.into());
-    }
+    let own = recipe.manifest.env.iter();
+    environment.extend(own.map(|(name, value)| (as_os(name), as_os(value))));
+    let kept = recipe.env_file()?.into_iter();
+    environment.extend(kept.map(|(name, value)| (given(name), given(value))));
     for (name, value) in work.lock.task().environment()? {
         // Checked at submission as well; the recipe may have changed since.
         let accepted = recipe.manifest.env_accept.contains(&name);
@@ -71,31 +80,36 @@ pub(super) fn build(
             && is_variable_name(&name)
             && let Some(value) = value.as_str()
         {
-            environment.insert(name.into(), value.into());
+            environment.insert(given(name), given(value.to_owned()));
         }
     }
     add_ours(&mut environment, runner, work, recipe, prepared)?;
 
     let search = environment.get(OsStr::new("PATH"));
-    let mut command = Command::new(recipe.program(search.map(OsString::as_os_str)));
-    command
-        .args(recipe.arguments())
-        .current_dir(prepared.attempt.work_path())
-        .env_clear()
-        .envs(environment)
-        .stdin(Stdio::from(prepared.files.stdin.try_clone()?))
-        .stdout(Stdio::from(prepared.files.stdout.try_clone()?))
-        .stderr(Stdio::from(prepared.files.stderr.try_clone()?));
-    Ok(command)
+    Ok(Command {
+        program: recipe.program(search.map(|path| &**path)),
+        arguments: recipe.arguments(),
+        folder: prepared.attempt.work_path(),
+        environment,
+    })
+}
+
+fn as_os(text: &str) -> Cow<'_, OsStr> {
+    Cow::Borrowed(OsStr::new(text))
+}
+
+fn given(text: impl Into<OsString>) -> Cow<'static, OsStr> {
+    Cow::Owned(text.into())
 }
 
 /// A recipe may call `agentspool progress`; where the program is not on PATH it is found last.
-fn add_tools(environment: &mut BTreeMap<OsString, OsString>, runner: &Runner<'_>) {
+fn add_tools(environment: &mut Environment<'_>, runner: &Runner<'_>) {
     let Some(tools) = &runner.surroundings.tools else {
         return;
     };
-    let path = environment.entry("PATH".into()).or_default();
+    let path = environment.entry(as_os("PATH")).or_default();
     if !std::env::split_paths(path).any(|folder| folder == *tools) {
+        let path = path.to_mut();
         if !path.is_empty() {
             path.push(":");
         }
@@ -103,35 +117,36 @@ fn add_tools(environment: &mut BTreeMap<OsString, OsString>, runner: &Runner<'_>
     }
 }
 
-fn add_ours(
-    environment: &mut BTreeMap<OsString, OsString>,
-    runner: &Runner<'_>,
-    work: &Work,
-    recipe: &Recipe,
-    prepared: &Prepared,
+fn add_ours<'a>(
+    environment: &mut Environment<'a>,
+    runner: &'a Runner<'_>,
+    work: &'a Work,
+    recipe: &'a Recipe,
+    prepared: &'a Prepared,
 ) -> Result<(), BuildError> {
     let task = work.lock.task();
     let attempt = &prepared.attempt;
     let config = merged_config(recipe, work.request.config.as_ref())?;
-    let mut set = |name: &str, value: &dyn AsRef<OsStr>| {
-        environment.insert(name.into(), value.as_ref().to_owned());
-    };
-    set("TMPDIR", &attempt.tmp_path());
-    set("AGENTSPOOL_DIR", &runner.spool.path());
-    set("AGENTSPOOL_TASK_ID", &task.id().to_string());
-    set("AGENTSPOOL_TASK_DIR", &task.path());
-    set("AGENTSPOOL_ATTEMPT", &attempt.number().to_string());
-    set("AGENTSPOOL_RECIPE_DIR", &recipe.folder());
-    set("AGENTSPOOL_INPUT_FILE", &attempt.input_path());
-    set("AGENTSPOOL_CONFIG", &config.text());
-    set("AGENTSPOOL_PROGRESS_FILE", &attempt.progress_path());
-    set("AGENTSPOOL_RESULT_FILE", &attempt.output_path());
-    set(MARK, &prepared.run.mark);
+    let ours = [
+        ("TMPDIR", given(attempt.tmp_path())),
+        ("AGENTSPOOL_DIR", runner.spool.path().as_os_str().into()),
+        ("AGENTSPOOL_TASK_ID", given(task.id().to_string())),
+        ("AGENTSPOOL_TASK_DIR", task.path().as_os_str().into()),
+        ("AGENTSPOOL_ATTEMPT", given(attempt.number().to_string())),
+        ("AGENTSPOOL_RECIPE_DIR", given(recipe.folder())),
+        ("AGENTSPOOL_INPUT_FILE", given(attempt.input_path())),
+        ("AGENTSPOOL_CONFIG", given(config.text())),
+        ("AGENTSPOOL_PROGRESS_FILE", given(attempt.progress_path())),
+        ("AGENTSPOOL_RESULT_FILE", given(attempt.output_path())),
+        (MARK, as_os(&prepared.run.mark)),
+    ];
+    environment.extend(ours.map(|(name, value)| (as_os(name), value)));
     if let Some(session) = &work.request.session_id {
-        set("AGENTSPOOL_SESSION_ID", &session.as_str());
+        environment.insert(as_os("AGENTSPOOL_SESSION_ID"), as_os(session.as_str()));
     }
     if let Some(state) = &prepared.state {
-        set("AGENTSPOOL_SESSION_DIR", &state.path());
+        let path = state.path().as_os_str();
+        environment.insert(as_os("AGENTSPOOL_SESSION_DIR"), path.into());
     }
     Ok(())
 }

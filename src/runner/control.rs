@@ -18,7 +18,7 @@ use crate::task::{Answer, Order, TaskId};
 
 /// Signals that stop a runner. Being caught here they are back at their defaults in the recipe,
 /// also where this process was started with them ignored.
-const STOPPING: [i32; 4] = [
+pub(super) const STOPPING: [i32; 4] = [
     signal_hook::consts::SIGTERM,
     signal_hook::consts::SIGINT,
     signal_hook::consts::SIGQUIT,

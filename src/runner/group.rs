@@ -6,14 +6,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 
+use super::command::Command;
+use super::spawn::{self, Setting};
 use crate::proc::{self, ProcessKey};
 use crate::task::Exit;
 
@@ -68,65 +68,15 @@ impl Leader {
     }
 }
 
-/// Should memory run out, the recipe goes and not the runner that has to tell of it.
-fn prefer_for_oom() {
-    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
-    let file = rustix::fs::open(
-        c"/proc/self/oom_score_adj",
-        flags,
-        rustix::fs::Mode::empty(),
-    );
-    if let Ok(file) = file {
-        // Refused only where it would be lowered: then it is high already.
-        let _ = rustix::io::write(&file, b"500");
-    }
-}
-
-/// Starts the recipe. Its process writes its line of `/proc` into `record` before it is the recipe:
+/// Starts the recipe. Its process writes its line of `/proc` into the record before it is the recipe:
 /// should this runner die before it has written anything of it down, the session that all of the
-/// recipe begins in is known all the same. `is_alone`: in a cgroup of
-/// this one task.
-#[expect(
-    unsafe_code,
-    reason = "settings of the child must be made between fork and exec"
-)]
-pub(super) fn spawn(
-    command: &mut Command,
-    umask: u32,
-    record: &std::fs::File,
-    is_alone: bool,
-) -> std::io::Result<Leader> {
-    let records = record.try_clone()?;
-    let runner = rustix::process::getpid();
-    let umask = rustix::fs::Mode::from_raw_mode(umask);
-    // SAFETY: the closure runs in the forked child of a process whose other threads hold nothing it
-    // needs. It calls only system calls through rustix: no allocation, no lock, no libc state.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::process::setsid()?;
-            // Should this runner die, the kernel ends the recipe's process; what it left behind is
-            // found by its mark.
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if rustix::process::getppid() != Some(runner) {
-                // It died before the line above.
-                return Err(Errno::SRCH.into());
-            }
-            rustix::process::umask(umask);
-            if is_alone {
-                prefer_for_oom();
-            }
-            // A full disk must not keep anything from running.
-            let _ = record_itself(&records);
-            Ok(())
-        });
-    }
-    let begins = rustix::fs::tell(record)?;
-    let child = command.spawn()?;
-    let pid = Pid::from_child(&child);
+/// recipe begins in is known all the same.
+pub(super) fn start(command: &Command<'_>, setting: &Setting<'_>) -> std::io::Result<Leader> {
+    let begins = rustix::fs::tell(setting.record)?;
+    let (pid, handle) = spawn::spawn(command, setting)?;
     // Not reaped yet, so the number is its own.
-    let handle = handle_of(pid);
     let number = pid.as_raw_nonzero().get();
-    let key = recorded(record, begins)
+    let key = recorded(setting.record, begins)
         .filter(|key| key.pid == number)
         .or_else(|| proc::entry(number).map(|entry| entry.key))
         .unwrap_or(ProcessKey {
@@ -143,30 +93,6 @@ fn recorded(record: &std::fs::File, begins: u64) -> Option<ProcessKey> {
     let length = record.read_at(&mut line, begins).ok()?;
     let line = std::str::from_utf8(line.get(..length)?).ok()?;
     Some(proc::parse_stat(line)?.key)
-}
-
-/// The handle by which the process is watched over. It runs already, so there is no way back: an
-/// attempt that is dropped now would start it a second time. What is missing is waited for.
-fn handle_of(pid: Pid) -> OwnedFd {
-    let mut pause = PAUSE.0;
-    loop {
-        match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-            Ok(handle) => return handle,
-            Err(errno) => tracing::warn!(pid = %pid, "no handle of the recipe's process: {errno}"),
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(PAUSE.1);
-    }
-}
-
-/// Runs between fork and exec: system calls only.
-fn record_itself(record: &std::fs::File) -> rustix::io::Result<()> {
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-    let stat = rustix::fs::open(c"/proc/self/stat", flags, rustix::fs::Mode::empty())?;
-    let mut line = [0u8; 1024];
-    let length = rustix::io::read(&stat, &mut line)?;
-    rustix::io::write(record, &line[..length])?;
-    Ok(())
 }
 
 /// Whether a start failed for want of something that may be there again soon.

@@ -8,7 +8,8 @@ use super::unit;
 use crate::proc;
 use crate::task::{Exit, Outcome, TaskId};
 
-/// How often the kernel did so in this task's cgroup; `None` when it has none of its own.
+/// How often the kernel did so in this task's cgroup; `None` when it has none of its own, as with
+/// every runner of a pool, which is for many tasks.
 pub(super) fn kills(id: TaskId) -> Option<u64> {
     let own = proc::read_text("/proc/self/cgroup")?;
     let unit = format!("/{}", unit::name_of(id));

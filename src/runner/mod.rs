@@ -12,6 +12,7 @@ mod group;
 mod memory;
 mod progress;
 mod recover;
+mod spawn;
 mod supervise;
 mod turn;
 mod unit;
@@ -55,6 +56,8 @@ pub struct Runner<'a> {
     control: Control,
     own: ProcessKey,
     boot: BootId,
+    /// Whether this process is there for one task, and may have a cgroup with it alone.
+    is_for_one: bool,
     /// What systemd last refused, so that it is told once.
     unit_failure: Option<String>,
 }
@@ -92,6 +95,7 @@ impl<'a> Runner<'a> {
             control,
             own: proc::own_key(),
             boot: BootId::current(),
+            is_for_one: false,
             unit_failure: None,
         }
     }
@@ -122,6 +126,7 @@ impl<'a> Runner<'a> {
 
     /// Runs one task and answers what became of it: for launchers that start a runner per task.
     pub fn once(mut self, id: TaskId) -> Result<Answer, IoError> {
+        self.is_for_one = true;
         if !self.spool.is_reconciled()? {
             // No watcher has done it since the boot, and a session's turn hangs on it.
             for id in self.spool.task_ids()? {
@@ -131,15 +136,15 @@ impl<'a> Runner<'a> {
             }
             self.spool.mark_reconciled()?;
         }
+        if let Err(error) = self.spool.reload() {
+            tracing::warn!("the settings stay as they were: {error}");
+        }
         self.run_task(id)
     }
 
     /// Does what this task needs now, and says what became of it. An error means that the disk
     /// refused before anything was started: the task is untouched.
     fn run_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
-        if let Err(error) = self.spool.reload() {
-            tracing::warn!("the settings stay as they were: {error}");
-        }
         match self.turn_of(id)? {
             Turn::Over(answer) => Ok(answer),
             Turn::Ours {
@@ -327,9 +332,9 @@ impl<'a> Runner<'a> {
                 return Err(error);
             }
         };
-        let mut command = match command::build(self, work, recipe, &prepared) {
+        let command = match command::build(self, work, recipe, &prepared) {
             Ok(command) => command,
-            Err(error) => match error.passing(recipe) {
+            Err(error) => match error.passing() {
                 Ok(error) => {
                     work.lock.drop_attempt(number)?;
                     return Err(error);
@@ -341,18 +346,20 @@ impl<'a> Runner<'a> {
             },
         };
         let begun = Instant::now();
-        let umask = self.spool.settings().umask_bits();
-        let is_alone = prepared.oom_kills.is_some();
-        let record = prepared.reserve.record();
-        let leader = match group::spawn(&mut command, umask, record, is_alone) {
+        let setting = spawn::Setting {
+            files: &prepared.files,
+            umask: self.spool.settings().umask_bits(),
+            record: prepared.reserve.record(),
+            is_alone: prepared.oom_kills.is_some(),
+        };
+        let leader = match group::start(&command, &setting) {
             Ok(leader) => leader,
             Err(error) if group::is_passing(&error) => {
                 work.lock.drop_attempt(number)?;
                 return Err(IoError::new("start the recipe", &recipe.path, error));
             }
             Err(error) => {
-                let program = command.get_program().to_string_lossy();
-                let message = format!("failed to start {program}: {error}");
+                let message = format!("failed to start {}: {error}", command.program.display());
                 let outcome = Outcome::failed(ErrorKind::Spawn, message);
                 return Ok(self.finish_unspawned(work, prepared, outcome));
             }
@@ -393,7 +400,7 @@ impl<'a> Runner<'a> {
         // The last thing before something may be started.
         reserve.write_intent(&run)?;
         Ok(Prepared {
-            oom_kills: memory::kills(id),
+            oom_kills: self.is_for_one.then(|| memory::kills(id)).flatten(),
             state,
             attempt,
             files,
@@ -420,10 +427,6 @@ impl<'a> Runner<'a> {
         status.started_at = Some(run.started_at);
         status.progress = 0.0;
         status.message = None;
-        // Not needed for the truth: a task that cannot say so still runs.
-        if let Err(error) = prepared.attempt.write_run(&run) {
-            tracing::warn!(task = %run.task_id, "{error}");
-        }
         tracing::info!(
             task = %run.task_id, recipe = %work.request.recipe,
             session = work.request.session_id.as_ref().map(tracing::field::display),
@@ -438,6 +441,7 @@ impl<'a> Runner<'a> {
             leader,
             deadline: begun + prepared.timeout,
             status,
+            run: Some(run),
             is_told: false,
             progress_read: 0,
             metrics: Metrics::default(),
@@ -467,8 +471,10 @@ impl<'a> Runner<'a> {
             state,
             oom_kills,
         } = prepared;
-        // Nothing of the attempt is left: whoever settles it may take an empty folder away.
-        drop(state);
+        // Nothing of the attempt is left.
+        if let Some(state) = state {
+            state.let_go();
+        }
         let outcome = match ending {
             Ending::ByItself => memory::outcome(run.task_id, oom_kills, exit),
             Ending::Cancelled => Outcome::Cancelled,
@@ -524,7 +530,9 @@ impl<'a> Runner<'a> {
             state,
             ..
         } = prepared;
-        drop(state);
+        if let Some(state) = state {
+            state.let_go();
+        }
         let mut result = unstarted(run.task_id, Some(&work.request), outcome);
         result.attempt = run.attempt;
         result.started_at = Some(run.started_at);

@@ -266,7 +266,7 @@ impl Attempt {
 
     /// Makes the folders and files the recipe's process needs.
     pub fn create_files(&self, input: &[u8]) -> IoResult<Files> {
-        self.dir.make_dir(WORK)?.make_dir(TMP)?;
+        self.dir.make_dir(WORK)?.make_closed_dir(TMP)?;
         let stdout = self.dir.create_log(STDOUT)?;
         let stderr = self.dir.create_log(STDERR)?;
         self.dir.create_unsynced(INPUT, input)?;
@@ -388,7 +388,9 @@ impl Attempt {
         let name = self.output_name()?;
         // A recipe may have made its result file anything at all; only a regular file is read.
         let is_file = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        if !self.dir.stat(name)?.is_some_and(is_file) {
+        // Most tasks say nothing, and then there is nothing to open.
+        let holds_something = |stat: Stat| is_file(stat) && stat.st_size > 0;
+        if !self.dir.stat(name)?.is_some_and(holds_something) {
             return Ok(Output::default());
         }
         let mut file = self.dir.open_file(name)?;

@@ -55,13 +55,25 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct SessionState {
     path: PathBuf,
-    _hold: File,
+    sessions: Dir,
+    folder: Dir,
+    hold: File,
 }
 
 impl SessionState {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets it go; nothing of the task uses it any more. A folder that was left empty, as most are
+    /// that were made for one task, is taken away here, where it stands open.
+    pub fn let_go(self) {
+        if FileExt::try_lock_exclusive(&self.hold).is_ok() {
+            // rmdir removes only what is empty, so nothing can be lost here.
+            let _ = self.folder.remove_empty_dir(name::STATE);
+            let _ = self.sessions.remove_empty_dir(self.folder.name());
+        }
     }
 }
 
@@ -167,12 +179,19 @@ impl TaskLock {
         loop {
             let held = sessions.ensure_dir(session.as_str()).and_then(hold_state);
             match held {
-                Ok(Some(mut state)) => {
-                    if spool.is_group() {
+                Ok(Some((folder, hold))) => {
+                    let path = if spool.is_group() {
                         // Members can rename the session's folder, and the recipe would follow.
-                        state.path = handle_path(&state._hold);
-                    }
-                    return Ok(state);
+                        handle_path(&hold)
+                    } else {
+                        folder.path_of(name::STATE)
+                    };
+                    return Ok(SessionState {
+                        path,
+                        sessions,
+                        folder,
+                        hold,
+                    });
                 }
                 // It is just being taken away.
                 Ok(None) => {}
@@ -231,7 +250,7 @@ impl TaskLock {
 /// # Errors
 /// Also when it is somebody else's: a member of the group could have put links into it, which a
 /// recipe would follow as us.
-fn hold_state(folder: Dir) -> IoResult<Option<SessionState>> {
+fn hold_state(folder: Dir) -> IoResult<Option<(Dir, File)>> {
     let making = folder.making();
     let owners = Making {
         file: making.file.difference(Mode::WGRP),
@@ -243,12 +262,11 @@ fn hold_state(folder: Dir) -> IoResult<Option<SessionState>> {
     if !state.is_ours()? {
         return Err(IoError::new("use the folder", state.path(), Errno::PERM));
     }
-    let hold = lockable(&state)?;
+    let hold = state.into_file();
     if FileExt::try_lock_shared(&hold).is_err() || !is_same_file(&folder, name::STATE, &hold)? {
         return Ok(None);
     }
-    let path = state.path().to_owned();
-    Ok(Some(SessionState { path, _hold: hold }))
+    Ok(Some((folder, hold)))
 }
 
 /// A folder as a file that can be locked.

@@ -111,6 +111,16 @@ impl Dir {
         &self.path
     }
 
+    /// Its own name in the folder above it.
+    pub fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// The open folder as a file, which can be locked.
+    pub fn into_file(self) -> File {
+        File::from(self.fd)
+    }
+
     /// A path that leads to this very folder as long as this process holds it open, whoever
     /// renames what stands above it.
     pub fn handle_path(&self) -> PathBuf {
@@ -188,9 +198,15 @@ impl Dir {
     /// Makes a directory; one that is there is an error.
     pub fn make_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
         let name = name.as_ref();
-        rustix::fs::mkdirat(&self.fd, name, self.making.dir)
-            .map_err(|errno| self.failed("make the folder", name, errno))?;
+        self.make_closed_dir(name)?;
         self.open_dir(name)
+    }
+
+    /// Makes a directory that nobody here has to go into.
+    pub fn make_closed_dir(&self, name: impl AsRef<OsStr>) -> IoResult<()> {
+        let name = name.as_ref();
+        rustix::fs::mkdirat(&self.fd, name, self.making.dir)
+            .map_err(|errno| self.failed("make the folder", name, errno))
     }
 
     /// Makes a directory, or opens the one that is there.

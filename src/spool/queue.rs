@@ -14,7 +14,7 @@ use super::durable::{Dir, IoResult, absent_is_none};
 use super::layout::{Spool, name};
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
-use crate::task::{Name, TaskId};
+use crate::task::{Name, TaskId, task_of_session};
 
 /// How long to wait for another process that moves a name's link. It does two system calls.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
@@ -69,7 +69,9 @@ impl Spool {
 
     /// Removes the hints of a task that is finished or never came to be.
     pub(super) fn remove_hints(&self, id: TaskId, session: Option<&Name>) -> IoResult<()> {
+        // A task stands in no queue of the session that was made for it.
         if let Some(session) = session
+            && task_of_session(session) != Some(id)
             && let Some(folder) = self.folder(name::SESSIONS)?.find_dir(session.as_str())?
             && let Some(queue) = folder.find_dir(name::QUEUE)?
         {

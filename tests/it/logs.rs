@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Task, World, read_json};
+use crate::support::{Task, World};
 
 const TALKS: &str = "#!/bin/sh\nseq 1 5\nseq 11 15 >&2\n";
 
@@ -164,10 +164,8 @@ fn each_attempt_has_its_own_log() {
     world.wait_for_lines(&task.path.join("attempts/1/stdout.log"), 1);
     let following = world.start(&["logs", &task.id, "-f"]);
     world.wait_until("the follower listens", || following.catches_interrupts());
-    let run = read_json(&task.path.join("attempts/1/run.json"));
-    let runner = run["runner"]["pid"].as_i64().unwrap() as i32;
-    let runner = rustix::process::Pid::from_raw(runner).unwrap();
-    rustix::process::kill_process(runner, rustix::process::Signal::KILL).unwrap();
+    let (runner, _) = world.processes_of(&task, 1);
+    world.signal(runner, rustix::process::Signal::KILL);
     world.result_of(&task);
     assert_eq!(following.end().stdout, "attempt 1\nattempt 2\n");
     let shown = |attempt: &[&str]| {

@@ -125,10 +125,8 @@ fn a_large_output_of_a_second_attempt_is_that_attempts_alone() {
     let task = world.submit(&["r"]);
     let log = task.path.join("attempts/1/stdout.log");
     world.wait_for_lines(&log, 1);
-    let run = crate::support::read_json(&task.path.join("attempts/1/run.json"));
-    let runner = run["runner"]["pid"].as_i64().unwrap() as i32;
-    let runner = rustix::process::Pid::from_raw(runner).unwrap();
-    rustix::process::kill_process(runner, rustix::process::Signal::KILL).unwrap();
+    let (runner, _) = world.processes_of(&task, 1);
+    world.signal(runner, rustix::process::Signal::KILL);
     let result = world.result_of(&task);
     assert_eq!(
         (&result["status"], &result["attempt"]),

@@ -1,0 +1,384 @@
+//! Starting the recipe's process, without copying this one first.
+//!
+//! Not its command (`command.rs`) and not its end (`group.rs`). `fork` copies the page tables of
+//! the runner, and both sides then fault for every page they touch, which cost a short task a seventh of
+//! all its time (docs/design/0021-starting-without-a-copy.md); here the child borrows the runner's
+//! memory until it is the recipe, as `posix_spawn` does, which has no room for our settings.
+//! Invariant: until it executes the program the child makes system calls and nothing else, and no
+//! signal handler of the runner's ever runs in it.
+
+use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_void};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
+
+use super::command::Command;
+use super::control::STOPPING;
+use crate::spool::Files;
+
+/// What the child has for a stack while it borrows this process's memory; it needs less than a
+/// tenth of it.
+const STACK_BYTES: usize = 32 << 10;
+/// Where programs are looked for without a PATH, as execvp(3) does.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+/// Handlers that the runner has, or may have from Rust's own start: they must not run in the child,
+/// and what is ignored here must not be in the recipe.
+const HANDLED: [c_int; 4] = [libc::SIGCHLD, libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS];
+/// What a child that could not become the recipe ends with; nobody sees it.
+const NO_PROGRAM: c_int = 127;
+
+/// The settings that are made between clone and exec.
+#[derive(Debug)]
+pub(super) struct Setting<'a> {
+    /// Its stdin, stdout and stderr.
+    pub files: &'a Files,
+    pub umask: u32,
+    /// Where the child writes its line of `/proc` before it is the recipe.
+    pub record: &'a File,
+    /// Whether its cgroup is the task's alone.
+    pub is_alone: bool,
+}
+
+/// Texts as exec takes them, each made of pieces: one run of bytes, and where each text begins.
+#[derive(Default)]
+struct Texts {
+    bytes: Vec<u8>,
+    begins: Vec<usize>,
+}
+
+/// The same with a null pointer at the end, which is the form that exec takes.
+struct List {
+    _bytes: Vec<u8>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Texts {
+    /// Adds a text.
+    ///
+    /// # Errors
+    /// It holds a zero, which ends a text for the kernel.
+    fn push(&mut self, pieces: &[&OsStr]) -> io::Result<()> {
+        self.begins.push(self.bytes.len());
+        for piece in pieces {
+            if piece.as_bytes().contains(&0) {
+                let why = format!("{} holds a zero byte", Path::new(piece).display());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            self.bytes.extend_from_slice(piece.as_bytes());
+        }
+        self.bytes.push(0);
+        Ok(())
+    }
+
+    fn into_list(self) -> List {
+        let begins = self.begins.iter();
+        let texts = begins.map(|at| self.bytes[*at..].as_ptr().cast());
+        List {
+            pointers: texts.chain([ptr::null()]).collect(),
+            // Moving it does not move what it points to.
+            _bytes: self.bytes,
+        }
+    }
+}
+
+/// All that the child reads. It is made before, because the child may not allocate.
+struct Plan<'a> {
+    /// Tried one after the other: one path, or one for each folder of PATH.
+    programs: List,
+    /// `/bin/sh`, the program and its arguments, for each program: what execvp(3) does with a
+    /// script that names no interpreter.
+    scripts: Vec<List>,
+    arguments: List,
+    environment: List,
+    folder: CString,
+    /// Become 0, 1 and 2.
+    streams: [RawFd; 3],
+    setting: &'a Setting<'a>,
+    runner: Pid,
+    umask: Mode,
+    mask: libc::sigset_t,
+    /// Why the child could not become the recipe: written by it, read once it is gone.
+    failed: Option<Errno>,
+}
+
+/// Starts the command as the leader of a session of its own, which the kernel kills should this
+/// process die. Returns its number and a handle of it.
+///
+/// # Errors
+/// The kernel's reason why there is no such process: nothing of it runs then.
+pub(super) fn spawn(command: &Command<'_>, setting: &Setting<'_>) -> io::Result<(Pid, OwnedFd)> {
+    let mut plan = Plan::new(command, setting)?;
+    let (pid, handle) = clone_into(&mut plan)?;
+    match plan.failed {
+        None => Ok((pid, handle)),
+        Some(errno) => {
+            // It has ended, and is reaped here: nobody else knows of it.
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            Err(errno.into())
+        }
+    }
+}
+
+impl<'a> Plan<'a> {
+    fn new(command: &Command<'_>, setting: &'a Setting<'a>) -> io::Result<Plan<'a>> {
+        let arguments: Vec<&OsStr> = command.arguments.iter().map(OsString::as_os_str).collect();
+        let mut programs = Texts::default();
+        let mut scripts = Vec::new();
+        for program in candidates(command)? {
+            programs.push(&[program.as_os_str()])?;
+            let shell = [OsStr::new("/bin/sh"), program.as_os_str()];
+            scripts.push(list_of(shell.into_iter().chain(arguments.iter().copied()))?);
+        }
+        let mut environment = Texts::default();
+        for (name, value) in &command.environment {
+            environment.push(&[name, OsStr::new("="), value])?;
+        }
+        let files = setting.files;
+        let streams = [&files.stdin, &files.stdout, &files.stderr].map(AsRawFd::as_raw_fd);
+        if streams.iter().any(|stream| *stream <= libc::STDERR_FILENO) {
+            // Rust keeps these three open from the start, so no file of ours ever is one of them.
+            return Err(Errno::BADF.into());
+        }
+        Ok(Plan {
+            programs: programs.into_list(),
+            scripts,
+            arguments: list_of([command.program.as_os_str()].into_iter().chain(arguments))?,
+            environment: environment.into_list(),
+            folder: CString::new(command.folder.as_os_str().as_bytes())?,
+            streams,
+            setting,
+            runner: rustix::process::getpid(),
+            umask: Mode::from_raw_mode(setting.umask),
+            mask: no_signals(),
+            failed: None,
+        })
+    }
+
+    /// In the child: makes the settings and becomes the recipe. Returns only why it could not.
+    fn become_recipe(&self) -> Errno {
+        match self.set() {
+            Ok(()) => self.execute(),
+            Err(errno) => errno,
+        }
+    }
+
+    #[expect(unsafe_code, reason = "the calls that rustix has no safe form of")]
+    fn set(&self) -> rustix::io::Result<()> {
+        for signal in STOPPING.into_iter().chain(HANDLED) {
+            // SAFETY: the dispositions are the child's own; only the memory is shared.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        for (stream, source) in (0..).zip(self.streams) {
+            // SAFETY: the table of descriptors is the child's own, and each source is open and
+            // none of the three.
+            check(unsafe { libc::dup2(source, stream) })?;
+        }
+        // SAFETY: the path ends with a zero and outlives the call.
+        check(unsafe { libc::chdir(self.folder.as_ptr()) })?;
+        rustix::process::setsid()?;
+        // Should the runner die, the kernel ends the recipe's process; what it left behind is
+        // found by its mark.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        if rustix::process::getppid() != Some(self.runner) {
+            // It died before the line above.
+            return Err(Errno::SRCH);
+        }
+        rustix::process::umask(self.umask);
+        if self.setting.is_alone {
+            prefer_for_oom();
+        }
+        // A full disk must not keep anything from running.
+        let _ = record_itself(self.setting.record);
+        // No handler of the runner's is left that could run now.
+        unblock(&self.mask);
+        Ok(())
+    }
+
+    #[expect(unsafe_code, reason = "execve, which rustix has no safe form of")]
+    fn execute(&self) -> Errno {
+        let environment = self.environment.pointers.as_ptr();
+        let mut refused = None;
+        for (program, script) in self.programs.pointers.iter().zip(&self.scripts) {
+            let arguments = self.arguments.pointers.as_ptr();
+            // SAFETY: lists and texts end as execve wants it and outlive the call.
+            unsafe { libc::execve(*program, arguments, environment) };
+            let mut errno = last_errno();
+            if errno == Errno::NOEXEC {
+                // SAFETY: as above.
+                unsafe {
+                    libc::execve(c"/bin/sh".as_ptr(), script.pointers.as_ptr(), environment);
+                }
+                errno = last_errno();
+            }
+            match errno {
+                Errno::ACCESS => refused = Some(errno),
+                Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::NODEV | Errno::TIMEDOUT => {}
+                _ => return errno,
+            }
+        }
+        refused.unwrap_or(Errno::NOENT)
+    }
+}
+
+/// Makes the child and waits until it is the recipe or gone.
+#[expect(unsafe_code, reason = "clone, which rustix has no form of")]
+fn clone_into(plan: &mut Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
+    let mut stack = Vec::<u128>::with_capacity(STACK_BYTES / size_of::<u128>());
+    let mut handle: c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    block_all(&mut plan.mask);
+    // SAFETY: with CLONE_VFORK this thread sleeps until the child has left this memory by exec or
+    // exit, so stack, plan and handle outlive what it does with them, and nobody else touches them
+    // meanwhile. The stack grows down from its end, which is aligned for any machine. The child
+    // makes system calls, through rustix and libc, which may write this thread's errno and nothing else.
+    let pid = unsafe {
+        libc::clone(
+            child,
+            stack.spare_capacity_mut().as_mut_ptr_range().end.cast(),
+            flags,
+            ptr::from_mut(plan).cast(),
+            &raw mut handle,
+        )
+    };
+    let answer = check(pid);
+    unblock(&plan.mask);
+    answer?;
+    // SAFETY: the kernel made the handle for this call, and gave the number of a process.
+    Ok(unsafe { (Pid::from_raw_unchecked(pid), OwnedFd::from_raw_fd(handle)) })
+}
+
+/// The child's first function: it becomes the recipe or leaves the reason and goes.
+#[expect(
+    unsafe_code,
+    reason = "the end of a process that must not run anything of its parent's"
+)]
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: it is the plan that `clone_into` handed over and does not touch while this runs.
+    let plan = unsafe { &mut *plan.cast::<Plan<'_>>() };
+    plan.failed = Some(plan.become_recipe());
+    // SAFETY: it ends this process and nothing else.
+    unsafe { libc::_exit(NO_PROGRAM) }
+}
+
+/// The paths to try, as execvp(3) would with the recipe's own PATH.
+fn candidates(command: &Command<'_>) -> io::Result<Vec<PathBuf>> {
+    let program = &command.program;
+    if program.as_os_str().is_empty() {
+        return Err(Errno::NOENT.into());
+    }
+    if program.as_os_str().as_bytes().contains(&b'/') {
+        return Ok(vec![program.clone()]);
+    }
+    let search = command.environment.get(OsStr::new("PATH"));
+    let search = search.map_or(OsStr::new(DEFAULT_PATH), |search| &**search);
+    // An empty folder in it is the one the recipe runs in.
+    let folders = std::env::split_paths(search);
+    Ok(folders
+        .map(|folder| Path::new(".").join(folder).join(program))
+        .collect())
+}
+
+fn list_of<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<List> {
+    let mut list = Texts::default();
+    for text in texts {
+        list.push(&[text])?;
+    }
+    Ok(list.into_list())
+}
+
+/// Of the libc call that failed just now.
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+fn check(answer: c_int) -> rustix::io::Result<()> {
+    if answer < 0 {
+        Err(last_errno())
+    } else {
+        Ok(())
+    }
+}
+
+#[expect(unsafe_code, reason = "signal sets are filled in by libc")]
+fn no_signals() -> libc::sigset_t {
+    // SAFETY: a set of zeroes is one that sigemptyset may fill in.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        set
+    }
+}
+
+/// Blocks every signal in this thread and in the child it makes; `before` is what was blocked.
+#[expect(unsafe_code, reason = "signal masks, which rustix has no safe form of")]
+fn block_all(before: &mut libc::sigset_t) {
+    let mut all = no_signals();
+    // SAFETY: both sets are whole.
+    unsafe {
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, before);
+    }
+}
+
+#[expect(unsafe_code, reason = "signal masks, which rustix has no safe form of")]
+fn unblock(before: &libc::sigset_t) {
+    // SAFETY: the set is whole.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut()) };
+}
+
+/// Should memory run out, the recipe goes and not the runner that has to tell of it.
+fn prefer_for_oom() {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty());
+    if let Ok(file) = file {
+        // Refused only where it would be lowered: then it is high already.
+        let _ = rustix::io::write(&file, b"500");
+    }
+}
+
+/// Says who the child is, in the kernel's own words: the fields of `/proc/self/stat` up to the start
+/// time, so that the record is never longer than the result that is written over it.
+fn record_itself(record: &File) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let stat = rustix::fs::open(c"/proc/self/stat", flags, Mode::empty())?;
+    let mut line = [0u8; 1024];
+    let length = rustix::io::read(&stat, &mut line)?;
+    rustix::io::write(record, up_to_start_time(&line[..length]))?;
+    Ok(())
+}
+
+/// The first 22 fields; the second is a name in parentheses that may hold anything.
+fn up_to_start_time(line: &[u8]) -> &[u8] {
+    let name_ends = line.iter().rposition(|byte| *byte == b')').unwrap_or(0);
+    let ends = (name_ends..line.len())
+        .filter(|at| line[*at] == b' ')
+        .nth(20);
+    &line[..ends.unwrap_or(line.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_ends_with_the_start_time() {
+        let line = b"7 (a ) b) S 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 98\n";
+        let short = std::str::from_utf8(up_to_start_time(line)).unwrap();
+        assert!(short.ends_with(" 4711"), "{short}");
+        assert_eq!(crate::proc::parse_stat(short).unwrap().key.start, 4711);
+        assert_eq!(up_to_start_time(b"cut"), b"cut");
+    }
+
+    #[test]
+    fn a_zero_is_refused() {
+        let refused = list_of([OsStr::new("a\0b")].into_iter());
+        assert!(refused.is_err());
+    }
+}
