@@ -420,13 +420,10 @@ impl<'a> Runner<'a> {
     ) -> Supervised {
         let mut run = prepared.run.clone();
         run.child = Some(leader.key());
-        let mut status = work.lock.current_status(&work.request);
+        let mut status = work.lock.first_status(&work.request);
         status.status = Status::Running;
-        status.condition = None;
         status.attempt = prepared.attempt.number();
         status.started_at = Some(run.started_at);
-        status.progress = 0.0;
-        status.message = None;
         tracing::info!(
             task = %run.task_id, recipe = %work.request.recipe,
             session = work.request.session_id.as_ref().map(tracing::field::display),

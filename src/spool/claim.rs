@@ -216,6 +216,11 @@ impl TaskLock {
         self.task.dir.exchange(name::STATUS, &status.to_bytes())
     }
 
+    /// The status of a task of which only the request is known: what an attempt begins with.
+    pub fn first_status(&self, request: &Request) -> StatusFile {
+        pending_status(self.task.id, request)
+    }
+
     /// The status to go on from: what stands there, else what the request alone says.
     pub fn current_status(&self, request: &Request) -> StatusFile {
         self.task

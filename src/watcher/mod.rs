@@ -385,9 +385,11 @@ impl Watcher {
     /// its hand, and so many of them would leave none to the tasks that wait for one.
     fn held_elsewhere(&self, id: TaskId) -> Option<Answer> {
         let task = self.spool.task(id).ok()??;
-        let held = task.is_held().ok()?;
+        if !task.is_held().ok()? {
+            return None;
+        }
         let started = task.last_attempt().is_ok_and(|last| last > 0);
-        held.then_some(Answer::Taken { started })
+        Some(Answer::Taken { started })
     }
 
     fn most_at_once(&self) -> usize {
