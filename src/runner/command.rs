@@ -128,7 +128,7 @@ fn add_ours<'a>(
     let attempt = &prepared.attempt;
     let config = merged_config(recipe, work.request.config.as_ref())?;
     let ours = [
-        ("TMPDIR", given(attempt.tmp_path())),
+        ("TMPDIR", given(attempt.work_path())),
         ("AGENTSPOOL_DIR", runner.spool.path().as_os_str().into()),
         ("AGENTSPOOL_TASK_ID", given(task.id().to_string())),
         ("AGENTSPOOL_TASK_DIR", task.path().as_os_str().into()),

@@ -25,7 +25,6 @@ const STDOUT: &str = "stdout.log";
 const STDERR: &str = "stderr.log";
 const RUN: &str = "run.json";
 const WORK: &str = "work";
-const TMP: &str = "tmp";
 const INPUT: &str = "input.json";
 const PROGRESS: &str = "progress";
 const OUTPUT: &str = "output";
@@ -266,7 +265,7 @@ impl Attempt {
 
     /// Makes the folders and files the recipe's process needs.
     pub fn create_files(&self, input: &[u8]) -> IoResult<Files> {
-        self.dir.make_dir(WORK)?.make_closed_dir(TMP)?;
+        self.dir.make_closed_dir(WORK)?;
         let stdout = self.dir.create_log(STDOUT)?;
         let stderr = self.dir.create_log(STDERR)?;
         self.dir.create_unsynced(INPUT, input)?;
@@ -291,14 +290,10 @@ impl Attempt {
         self.dir.path()
     }
 
-    /// The folder the recipe runs in.
+    /// The folder the recipe runs in, and its TMPDIR: what it leaves there goes with the task. One
+    /// of its own would cost a short task as much as all its files (docs/design/0021).
     pub fn work_path(&self) -> PathBuf {
         self.told.join(WORK)
-    }
-
-    /// Its TMPDIR.
-    pub fn tmp_path(&self) -> PathBuf {
-        self.work_path().join(TMP)
     }
 
     /// The input as a file.

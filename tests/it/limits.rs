@@ -218,7 +218,7 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
             "AGENTSPOOL_MARK",
             format!("{}/{}/1", uuid.as_str().unwrap(), task.id),
         ),
-        ("TMPDIR", format!("{folder}/attempts/1/work/tmp")),
+        ("TMPDIR", format!("{folder}/attempts/1/work")),
         ("TOKEN", "t0k".into()),
         ("FROM_RECIPE", "yes".into()),
         ("OF_THE_WATCHER", "kept".into()),
@@ -317,4 +317,42 @@ fn a_file_of_secrets_that_others_may_read_is_not_used() {
         assert!(!told.contains("hunter2"), "{told}");
     }
     assert_eq!(with_mode(0o600)["output"], "hunter2");
+}
+
+#[test]
+fn a_program_is_found_as_a_shell_finds_it() {
+    let world = quiet_world();
+    let (shut, open) = (world.root().join("shut"), world.root().join("open"));
+    for folder in [&shut, &open] {
+        std::fs::create_dir(folder).unwrap();
+        // Names no interpreter: a shell runs it.
+        std::fs::write(folder.join("tool"), "echo \"$0 says $1\"\n").unwrap();
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(open.join("tool"), mode).unwrap();
+    let searched =
+        |path: &str| format!("command = [\"tool\", \"hello\"]\n[env]\nPATH = \"{path}\"\n");
+    let (shut, open) = (shut.display(), open.display());
+    for (recipe, path) in [
+        // What may not be executed is passed over, as is what is not there.
+        ("found", format!("/nowhere:{shut}:{open}:/bin")),
+        ("shut", format!("/nowhere:{shut}")),
+        ("nowhere", "/nowhere:/proc/self/mem".to_owned()),
+    ] {
+        let folder = world.path("recipes").join(recipe);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("recipe.toml"), searched(&path)).unwrap();
+    }
+    let tasks = ["found", "shut", "nowhere"].map(|recipe| world.submit(&[recipe]));
+    world.run(&["watch", "--drain"]).succeeds();
+    let [found, shut, nowhere] = tasks.map(|task| task.result());
+    assert_eq!(found["output"], format!("{open}/tool says hello"));
+    for (result, why) in [(shut, "Permission denied"), (nowhere, "No such file")] {
+        assert_eq!(result["error"]["kind"], "spawn", "{result}");
+        let message = result["error"]["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("failed to start tool: ") && message.contains(why),
+            "{message}"
+        );
+    }
 }
