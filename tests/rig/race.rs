@@ -21,10 +21,11 @@ const ATTEMPTS: usize = 500;
 /// No result for so long means that something stands still.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn world() -> World {
+/// A spool that runs as many at once as it is told here; its tasks hold it to `LIMIT` and `NARROW`.
+fn world(limit: usize, narrow: usize) -> World {
     let world = World::new();
     world.set("autostart", "false");
-    world.set("max_concurrent", &LIMIT.to_string());
+    world.set("max_concurrent", &limit.to_string());
     for folder in ["own", "places"] {
         std::fs::create_dir(world.root().join(folder)).unwrap();
     }
@@ -36,7 +37,7 @@ fn world() -> World {
     for (recipe, manifest) in [
         ("once", String::new()),
         ("again", requeue.clone()),
-        ("narrow", format!("{requeue}\nmax_concurrent = {NARROW}")),
+        ("narrow", format!("{requeue}\nmax_concurrent = {narrow}")),
         ("talk", requeue),
     ] {
         let script = script.replace("${1:-}", recipe);
@@ -92,7 +93,7 @@ fn open_tasks(world: &World) -> usize {
 fn race(watchers: usize) {
     let tasks = scale::pick(400, 10_000);
     let what = format!("race of {watchers} watchers");
-    let world = world();
+    let world = world(LIMIT, NARROW);
     let mut herd = Herd::start(&world, watchers, Chance::new(&what));
     let mut asked = Asked::default();
     let mut standing = Results::default();
@@ -240,4 +241,29 @@ fn two_watchers() {
 #[test]
 fn eight_watchers() {
     race(8);
+}
+
+/// The tasks see one too many of them, of all and of a recipe: so that they saw none above means
+/// something.
+#[test]
+fn one_too_many_is_seen() {
+    for (limit, narrow, recipe, crowd) in [
+        (LIMIT + 1, NARROW, "once", "crowd-of-all"),
+        (LIMIT, NARROW + 1, "narrow", "crowd-of-narrow"),
+    ] {
+        let world = world(limit, narrow);
+        world.start_watcher();
+        let begun = Instant::now();
+        loop {
+            let tasks: Vec<_> = (0..4 * limit).map(|_| world.submit(&[recipe])).collect();
+            for task in &tasks {
+                world.result_of(task);
+            }
+            let wrong = Ledger::read(&world).wrong;
+            if wrong.iter().any(|line| line.starts_with(crowd)) {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "never seen: {wrong:?}");
+        }
+    }
 }
