@@ -424,6 +424,10 @@ impl<'a> Runner<'a> {
         status.status = Status::Running;
         status.attempt = prepared.attempt.number();
         status.started_at = Some(run.started_at);
+        // Not needed for the truth: a task that cannot say so still runs.
+        if let Err(error) = prepared.attempt.write_run(&run) {
+            tracing::warn!(task = %run.task_id, "{error}");
+        }
         tracing::info!(
             task = %run.task_id, recipe = %work.request.recipe,
             session = work.request.session_id.as_ref().map(tracing::field::display),
@@ -438,7 +442,6 @@ impl<'a> Runner<'a> {
             leader,
             deadline: begun + prepared.timeout,
             status,
-            run: Some(run),
             is_told: false,
             progress_read: 0,
             metrics: Metrics::default(),

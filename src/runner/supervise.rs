@@ -14,7 +14,7 @@ use super::group::{self, Leader};
 use super::progress;
 use super::recover::report_stuck;
 use crate::config::Settings;
-use crate::spool::{Attempt, Files, RunFile, TaskLock, cap_log};
+use crate::spool::{Attempt, Files, TaskLock, cap_log};
 use crate::task::{Exit, Metrics, StatusFile};
 
 /// How often to look unasked: soon in a task's first moments, in which the watcher does not yet
@@ -59,8 +59,6 @@ pub(super) struct Supervisor<'a> {
     pub leader: &'a Leader,
     pub deadline: Instant,
     pub status: StatusFile,
-    /// Who runs, until it stands on the disk.
-    pub run: Option<RunFile>,
     /// Whether `status` stands on the disk.
     pub is_told: bool,
     /// How far the progress file was read, in bytes.
@@ -136,8 +134,8 @@ impl Supervisor<'_> {
                 return Ending::TimedOut;
             }
             self.look_at_progress_and_logs();
-            // Not at once: a task that is over by now never has to say that and by whom it runs,
-            // which would cost it as much as all its other files together (docs/design/0020).
+            // Not at once: a task that is over by now never has to say that it runs, which would
+            // cost it as much as all its other files together (docs/design/0020).
             self.tell();
             pause = (pause * 2).min(LOOKS.1);
         }
@@ -193,14 +191,9 @@ impl Supervisor<'_> {
         !lines.is_empty()
     }
 
-    /// Writes who runs, once, and the status where the one on the disk says something else. Best
-    /// effort: until then the reserve says the one, and the other can be derived.
+    /// Writes the status where the one on the disk says something else. Best effort: it can be
+    /// derived.
     fn tell(&mut self) {
-        if let Some(run) = self.run.take()
-            && let Err(error) = self.attempt.write_run(&run)
-        {
-            tracing::warn!(task = %run.task_id, "{error}");
-        }
         if self.is_told {
             return;
         }

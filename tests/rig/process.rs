@@ -264,9 +264,9 @@ fn a_runner_that_dies_before_it_named_its_recipe_leaves_nothing_running() {
         "-o",
         "/dev/null",
         "-e",
-        "trace=pidfd_open",
+        "trace=pread64",
         "-e",
-        "inject=pidfd_open:delay_enter=10000000",
+        "inject=pread64:delay_enter=10000000",
     ]
     .map(str::to_owned);
     let mut strace = under_strace(&world, &["runner", "--once", &task.id], &options)

@@ -325,6 +325,17 @@ fn a_cancellation_that_another_one_began_is_durable() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The steps but for the status `running`, which only a task that takes its time ever has.
+fn without_running(mut steps: Vec<String>) -> Vec<String> {
+    if steps
+        .get(1)
+        .is_some_and(|step| step == "rename status.json")
+    {
+        steps.remove(1);
+    }
+    steps
+}
+
 #[test]
 fn every_sync_comes_before_what_it_is_for() {
     let disk = Disk::new(AT_ONCE);
@@ -353,7 +364,7 @@ fn every_sync_comes_before_what_it_is_for() {
     ];
     assert_eq!(accepted, expected);
     Ran::of(&mut traced(&world, &["runner", "--once", id], None)).succeeds();
-    let ended = steps(&world, id);
+    let ended = without_running(steps(&world, id));
     let expected = [
         "sync tasks/ID/attempts",
         "sync tasks/ID/attempts/1/result.part",
@@ -383,7 +394,7 @@ fn every_sync_comes_before_what_it_is_for() {
         "sync tasks/ID",
         "rename status.json",
     ];
-    assert_eq!(steps(&world, &large.id), expected);
+    assert_eq!(without_running(steps(&world, &large.id)), expected);
     let pending = world.submit(&["once"]);
     Ran::of(&mut traced(&world, &["cancel", &pending.id], None)).succeeds();
     let expected = [

@@ -114,10 +114,9 @@ impl Victim {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let sealed = world.command(&arguments);
         let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", LIMIT, "strace", "-qq"]);
-        if self.with_children {
-            command.arg("-f");
-        }
+        command.args(["-s", "KILL", LIMIT, "strace"]);
+        // One that is alone is told by its code; of several, strace says how each of them ended.
+        command.arg(if self.with_children { "-fq" } else { "-qq" });
         let nowhere = PathBuf::from("/dev/null");
         command.arg("-o").arg(log.unwrap_or(&nowhere));
         for expression in expressions {
@@ -143,7 +142,12 @@ impl Victim {
     #[track_caller]
     pub fn kill_at(&self, world: &World, point: &Point) -> Ran {
         let inject = format!("inject={}:signal=KILL:when={}", point.call, point.n);
-        self.run(world, None, &[format!("trace={}", point.call), inject])
+        let log = killing_log(world);
+        self.run(
+            world,
+            Some(&log),
+            &[format!("trace={}", point.call), inject],
+        )
     }
 
     /// The boundaries of one whole run among these calls, by call and number. An `openat` counts
@@ -182,6 +186,17 @@ impl Victim {
         points.dedup();
         points
     }
+}
+
+/// What strace said of the last one that was to be killed.
+fn killing_log(world: &World) -> PathBuf {
+    world.root().join("killing.log")
+}
+
+/// Whether any process of the victim that was traced last was killed.
+pub fn killed_any(world: &World) -> bool {
+    let text = std::fs::read_to_string(killing_log(world)).unwrap_or_default();
+    text.contains("+++ killed by SIGKILL")
 }
 
 /// An `openat` in the spool: neither the loader's nor a look into /proc.

@@ -108,7 +108,7 @@ impl Campaign {
             world.run(&arguments).succeeds();
         }
         recover_and_check(&world, &self.scenario, &acknowledged);
-        was_killed(&ran)
+        was_killed(&world, &ran)
     }
 
     fn acknowledged(&self, ran: &Ran) -> Vec<String> {
@@ -120,8 +120,9 @@ impl Campaign {
     }
 }
 
-fn was_killed(ran: &Ran) -> bool {
-    ran.code == 128 + 9
+/// Whether the victim was killed, or of one that is traced with its children any of them.
+fn was_killed(world: &World, ran: &Ran) -> bool {
+    ran.code == 128 + 9 || traced::killed_any(world)
 }
 
 fn ids(world: &World) -> Vec<String> {

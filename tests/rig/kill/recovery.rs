@@ -38,7 +38,7 @@ impl SecondPoint<'_> {
         let ran = self.campaign.victim.kill_at(&world, &self.first);
         let acknowledged = self.campaign.acknowledged(&ran);
         let recoverer = (self.recoverer.1)(&world);
-        let killed = was_killed(&recoverer.kill_at(&world, &self.second));
+        let killed = was_killed(&world, &recoverer.kill_at(&world, &self.second));
         let mut scenario = self.campaign.scenario;
         // The killed recovery may have begun one more.
         scenario.most_attempts += usize::from(scenario.most_attempts > 1);
