@@ -80,7 +80,7 @@ fn recovery_is_killed_as_well() {
     let crashes: Vec<(&Campaign, Point)> = campaigns
         .iter()
         .flat_map(|campaign| {
-            let firsts = some(&campaign.points, 1);
+            let firsts = some(&campaign.points, scale::pick(1, 3));
             firsts.into_iter().map(move |first| (campaign, first))
         })
         .collect();
