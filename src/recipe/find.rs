@@ -350,8 +350,8 @@ impl Recipe {
         }
     }
 
-    /// Looks whether the recipe could run with this PATH; `None` leaves programs on PATH unchecked,
-    /// because the watcher that will run it may have another one.
+    /// Looks whether the recipe could run with this PATH, or its own where it has one; `None` leaves
+    /// programs on PATH unchecked, because the watcher that will run it may have another one.
     pub fn check_runnable(&self, search: Option<&OsStr>) -> Result<(), FindError> {
         let missing = |problem: String| {
             Err(FindError::Missing {
@@ -373,17 +373,27 @@ impl Recipe {
                 Ok(_) => Ok(()),
             };
         }
-        match search {
-            Some(search)
-                if !std::env::split_paths(search).any(|dir| is_executable(&dir.join(&program))) =>
-            {
-                missing(format!(
-                    "the program {} is not on PATH: install it",
-                    program.display()
-                ))
-            }
-            _ => Ok(()),
+        let Some(search) = search else { return Ok(()) };
+        let own = self.own_path();
+        let (search, whose) = match &own {
+            Some(own) => (OsStr::new(own), "the recipe's own PATH"),
+            None => (search, "PATH"),
+        };
+        if std::env::split_paths(search).any(|dir| is_executable(&dir.join(&program))) {
+            return Ok(());
         }
+        let program = program.display();
+        missing(format!(
+            "the program {program} is not on {whose}: install it"
+        ))
+    }
+
+    /// The PATH that the recipe sets for itself.
+    fn own_path(&self) -> Option<String> {
+        let kept = self.env_file().unwrap_or_default();
+        let kept = kept.into_iter().rfind(|(name, _)| name == "PATH");
+        let own = || self.manifest.env.get("PATH").cloned();
+        kept.map(|(_, path)| path).or_else(own)
     }
 
     /// The variables of the recipe's `env_file`.

@@ -77,6 +77,9 @@ pub fn finish_cancelled(
     let is_ours = lock.commit(&mut None, &result)?;
     let stands = standing(lock, is_ours, result);
     settle(spool, lock, &stands, None)?;
+    if let Some(session) = &stands.session_id {
+        spool.remove_empty_session(session);
+    }
     Ok(Some(stands))
 }
 
@@ -97,9 +100,6 @@ fn settle(
     before: Option<StatusFile>,
 ) -> Result<(), IoError> {
     lock.settle(spool, stands, before)?;
-    if let Some(session) = &stands.session_id {
-        spool.remove_empty_session(session);
-    }
     tracing::info!(
         task = %stands.task_id, recipe = stands.recipe.as_ref().map(tracing::field::display),
         session = stands.session_id.as_ref().map(tracing::field::display), attempt = stands.attempt,

@@ -319,6 +319,10 @@ impl<'a> Runner<'a> {
         result.attempt = number;
         result.started_at = run.map(|run| run.started_at);
         self.finish(&work.lock, reserve, result, None);
+        if let Some(session) = &work.request.session_id {
+            // Whoever held its state is gone.
+            self.spool.remove_empty_session(session);
+        }
         Ok(None)
     }
 

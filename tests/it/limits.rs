@@ -240,7 +240,7 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o644);
-    assert!(work.join("tmp/in-tmp").exists());
+    assert!(work.join("in-tmp").exists());
     // 0 to 2, and what `ls` itself opened to look.
     let fds = read("fds");
     let open: Vec<&str> = fds
@@ -320,31 +320,42 @@ fn a_file_of_secrets_that_others_may_read_is_not_used() {
 #[test]
 fn a_program_is_found_as_a_shell_finds_it() {
     let world = quiet_world();
-    let (shut, open) = (world.root().join("shut"), world.root().join("open"));
-    for folder in [&shut, &open] {
+    let folders = ["shut", "open", "gone"].map(|name| world.root().join(name));
+    let executable =
+        |yes: bool| std::os::unix::fs::PermissionsExt::from_mode(if yes { 0o755 } else { 0o644 });
+    for folder in &folders {
         std::fs::create_dir(folder).unwrap();
         // Names no interpreter: a shell runs it.
         std::fs::write(folder.join("tool"), "echo \"$0 says $1\"\n").unwrap();
+        std::fs::set_permissions(folder.join("tool"), executable(true)).unwrap();
     }
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(open.join("tool"), mode).unwrap();
-    let searched =
-        |path: &str| format!("command = [\"tool\", \"hello\"]\n[env]\nPATH = \"{path}\"\n");
-    let (shut, open) = (shut.display(), open.display());
-    for (recipe, path) in [
-        // What may not be executed is passed over, as is what is not there.
-        ("found", format!("/nowhere:{shut}:{open}:/bin")),
-        ("shut", format!("/nowhere:{shut}")),
-        ("nowhere", "/nowhere:/proc/self/mem".to_owned()),
-    ] {
+    let [shut, open, gone] = &folders;
+    let search = |folders: &[&std::path::PathBuf]| {
+        let path = std::env::join_paths(folders).unwrap();
+        format!("[env]\nPATH = \"/nowhere:{}\"", path.display())
+    };
+    let tasks = [
+        ("found", search(&[gone, shut, open])),
+        ("shut", search(&[gone, shut])),
+        ("nowhere", search(&[gone])),
+    ]
+    .map(|(recipe, search)| {
         let folder = world.path("recipes").join(recipe);
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("recipe.toml"), searched(&path)).unwrap();
-    }
-    let tasks = ["found", "shut", "nowhere"].map(|recipe| world.submit(&[recipe]));
+        let manifest = format!("command = [\"tool\", \"hello\"]\n{search}\n");
+        std::fs::write(folder.join("recipe.toml"), manifest).unwrap();
+        // It is on the recipe's PATH, and on nobody else's.
+        world.submit(&[recipe])
+    });
+    // Passed over from now on: what may not be executed, and what is not there.
+    std::fs::set_permissions(shut.join("tool"), executable(false)).unwrap();
+    std::fs::remove_dir_all(gone).unwrap();
     world.run(&["watch", "--drain"]).succeeds();
     let [found, shut, nowhere] = tasks.map(|task| task.result());
-    assert_eq!(found["output"], format!("{open}/tool says hello"));
+    assert_eq!(
+        found["output"],
+        format!("{}/tool says hello", open.display())
+    );
     for (result, why) in [(shut, "Permission denied"), (nowhere, "No such file")] {
         assert_eq!(result["error"]["kind"], "spawn", "{result}");
         let message = result["error"]["message"].as_str().unwrap();
