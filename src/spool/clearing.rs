@@ -1,14 +1,20 @@
 //! Finished tasks, looked at and removed one after another.
 //!
-//! Not what is due (`sweeper/plan.rs`), and not the rest of what a sweep finds (`trash.rs`). The
-//! folders are opened once, because with 100,000 tasks that is what a look costs. Invariant I8:
-//! only a terminal task whose lock we hold can disappear, and it does so in one rename.
+//! Not what is due (`sweeper/plan.rs`), and not the rest of what a sweep finds (`trash.rs`). Every
+//! folder is opened once and every file of a task is read at most once, because with 100,000 tasks
+//! that is what a sweep costs beside the removals. Invariant I8: only a terminal task whose lock we
+//! hold can disappear, and it does so in one rename.
 
 use super::claim::{Claim, TaskLock};
+use super::drop_claim::ClaimPlace;
 use super::durable::{Dir, IoResult};
 use super::layout::{Spool, name, random_bits};
 use super::store::{ReadError, TaskDir};
 use crate::task::{Name, ResultFile, Status, TaskId, Timestamp, task_of_session};
+
+/// A result of at most this size is read at once; before a larger one the status is asked whether
+/// the task may be due at all.
+const READ_AT_ONCE: usize = 16 << 10;
 
 /// A finished task, as a sweep sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +27,30 @@ pub struct FinishedTask {
     pub completed_at: Timestamp,
     /// Its bytes on the disk; 0 when nobody asked.
     pub bytes: u64,
+}
+
+/// A finished task that may have to go, with what was read of it so far.
+#[derive(Debug)]
+pub struct Candidate {
+    /// How and when it ended, as far as is needed to plan.
+    pub task: FinishedTask,
+    dir: TaskDir,
+    /// A result never changes: what it said before the lock was taken, it says under it.
+    result: Option<ResultFile>,
+}
+
+impl Candidate {
+    /// The truth of how it ended; `None` where that cannot be understood.
+    pub fn result(&mut self) -> IoResult<Option<&ResultFile>> {
+        if self.result.is_none() {
+            self.result = match self.dir.result_as_it_stands() {
+                Ok(result) => result,
+                Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => None,
+                Err(ReadError::Io(error)) => return Err(error),
+            };
+        }
+        Ok(self.result.as_ref())
+    }
 }
 
 /// A task that was removed.
@@ -48,12 +78,11 @@ pub enum Cleared {
 }
 
 /// The folders of a spool from which finished tasks are removed.
-#[derive(Debug)]
 pub struct Clearing<'a> {
     spool: &'a Spool,
     tasks: Dir,
-    open: Dir,
     trash: Dir,
+    claims: Vec<ClaimPlace>,
 }
 
 impl Spool {
@@ -62,8 +91,8 @@ impl Spool {
         Ok(Clearing {
             spool: self,
             tasks: self.folder(name::TASKS)?,
-            open: self.folder(name::OPEN)?,
             trash: self.folder(name::TRASH)?,
+            claims: self.claim_places()?,
         })
     }
 }
@@ -71,72 +100,92 @@ impl Spool {
 impl Clearing<'_> {
     /// How and when a task ended; with its bytes when asked. `None` for a task that is not finished
     /// or cannot be read: nobody sweeps what nobody understands.
-    pub fn look(&self, id: TaskId, with_bytes: bool) -> IoResult<Option<FinishedTask>> {
-        let task = match self.task(id) {
-            Ok(Some(task)) => task,
+    pub fn look(&self, id: TaskId, with_bytes: bool) -> IoResult<Option<Candidate>> {
+        let dir = match self.task(id) {
+            Ok(Some(dir)) => dir,
             Ok(None) => return Ok(None),
             // What a member shut or put in its place is left, and keeps nobody from the rest.
             Err(error) if error.is_unusable() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let ended = end_of(&task);
-        Ok(ended.map(|(status, completed_at)| FinishedTask {
+        let Some((status, completed_at, result)) = end_of(&dir) else {
+            return Ok(None);
+        };
+        let bytes = if with_bytes {
+            super::trash::disk_bytes(dir.path())
+        } else {
+            0
+        };
+        let task = FinishedTask {
             id,
             status,
             completed_at,
-            bytes: if with_bytes {
-                super::trash::disk_bytes(task.path())
-            } else {
-                0
-            },
-        }))
+            bytes,
+        };
+        Ok(Some(Candidate { task, dir, result }))
     }
 
-    /// Removes a task if its result, read under its lock, says that it ended in a way and at a
-    /// moment that `is_due`. Its status file was enough to plan with, but is not the truth.
+    /// Removes a task that is in no hint if its result says that it ended in a way and at a moment
+    /// that `is_due`, and the names that lead to it. What was enough to plan with is not the truth.
     pub fn remove_if(
         &self,
-        id: TaskId,
+        mut candidate: Candidate,
+        names: &[Name],
         is_due: impl FnOnce(&ResultFile) -> bool,
     ) -> IoResult<Cleared> {
+        if !candidate.result()?.is_some_and(is_due) {
+            return Ok(Cleared::Kept);
+        }
+        let Candidate { dir, result, .. } = candidate;
+        let id = dir.id;
+        let lock = match dir.lock_in(&self.tasks)? {
+            Claim::Locked(lock) => lock,
+            Claim::Busy(_) => return Ok(Cleared::Held),
+            Claim::Gone => return Ok(Cleared::Gone),
+        };
+        if !lock.task().has_result()? {
+            return Ok(Cleared::Kept);
+        }
         // Kept until the task is in the trash, so that no reader comes in between.
-        let mut guard = None;
-        let mut is_read = false;
-        let cleared = self.locked(id, |lock| {
-            let is_due = match lock.task().result() {
-                Ok(Some(result)) => is_due(&result),
-                Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => false,
-                Err(ReadError::Io(error)) => return Err(error),
-            };
-            if is_due {
-                guard = lock.without_readers()?;
-                is_read = guard.is_none();
-            }
-            Ok(is_due && !is_read)
-        })?;
+        let Some(guard) = lock.without_readers()? else {
+            return Ok(Cleared::Held);
+        };
+        let grave = self.bury(&lock)?;
         drop(guard);
-        Ok(if is_read { Cleared::Held } else { cleared })
+        for task_name in names {
+            self.spool.unlink_name(task_name, id)?;
+        }
+        let (recipe, session) = result.map_or((None, None), |it| (it.recipe, it.session_id));
+        if let Some(given) = given(id, session.as_ref()) {
+            self.spool.remove_hints(id, Some(given))?;
+        }
+        self.empty(&lock, &grave, recipe, session)
     }
 
     /// Removes a task that has a result, readable or not: a person asked.
     pub fn remove(&self, id: TaskId) -> IoResult<Cleared> {
-        self.locked(id, |lock| lock.task().has_result())
-    }
-
-    fn locked(
-        &self,
-        id: TaskId,
-        is_to_go: impl FnOnce(&TaskLock) -> IoResult<bool>,
-    ) -> IoResult<Cleared> {
         let Some(task) = self.task(id)? else {
             return Ok(Cleared::Gone);
         };
-        match task.lock_in(&self.tasks)? {
-            Claim::Locked(lock) if is_to_go(&lock)? => self.take_away(&lock).map(Cleared::Removed),
-            Claim::Locked(_) => Ok(Cleared::Kept),
-            Claim::Busy(_) => Ok(Cleared::Held),
-            Claim::Gone => Ok(Cleared::Gone),
+        let lock = match task.lock_in(&self.tasks)? {
+            Claim::Locked(lock) => lock,
+            Claim::Busy(_) => return Ok(Cleared::Held),
+            Claim::Gone => return Ok(Cleared::Gone),
+        };
+        if !lock.task().has_result()? {
+            return Ok(Cleared::Kept);
         }
+        let grave = self.bury(&lock)?;
+        // Only now: where the task may not be removed, its name must go on leading to it.
+        let status = lock.task().status_file();
+        let (recipe, task_name, session) = status.map_or((None, None, None), |status| {
+            (status.recipe, status.name, status.session_id)
+        });
+        if let Some(task_name) = &task_name {
+            self.spool.unlink_name(task_name, id)?;
+        }
+        self.spool.remove_hints(id, given(id, session.as_ref()))?;
+        self.empty(&lock, &grave, recipe, session)
     }
 
     fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
@@ -144,36 +193,36 @@ impl Clearing<'_> {
         Ok(dir.map(|dir| TaskDir { id, dir }))
     }
 
-    fn take_away(&self, lock: &TaskLock) -> IoResult<Removal> {
-        let task = lock.task();
-        let id = task.id;
+    /// Takes a task out of the spool; the name of its folder in the trash.
+    fn bury(&self, lock: &TaskLock) -> IoResult<String> {
+        let id = lock.task().id;
         // A watcher that died after publishing left the claim on its drop, and that one would be
         // replayed.
-        self.spool.forget_drop(id)?;
-        let grave = bury(&self.tasks, &self.trash, id)?;
-        // Only now: where the task may not be removed, its name must go on leading to it.
-        let status = task.status_file();
-        let (recipe, task_name, session) = status.map_or((None, None, None), |status| {
-            (status.recipe, status.name, status.session_id)
-        });
-        if let Some(task_name) = &task_name {
-            self.spool.unlink_name(task_name, id)?;
+        for place in &self.claims {
+            place.forget(id)?;
         }
-        // The first task of a made session stands in no queue.
-        let given = session
-            .as_ref()
-            .filter(|session| task_of_session(session) != Some(id));
-        if given.is_some() {
-            self.spool.remove_hints(id, given)?;
-        } else {
-            self.open.unlink(id.to_string())?;
-        }
-        Ok(Removal {
-            freed_bytes: self.trash.remove_tree(&grave)?,
+        bury(&self.tasks, &self.trash, id)
+    }
+
+    /// Removes what is left of a task that lies in the trash.
+    fn empty(
+        &self,
+        lock: &TaskLock,
+        grave: &str,
+        recipe: Option<Name>,
+        session: Option<Name>,
+    ) -> IoResult<Cleared> {
+        Ok(Cleared::Removed(Removal {
+            freed_bytes: self.trash.remove_open_tree(grave, &lock.task().dir)?,
             recipe,
             session,
-        })
+        }))
     }
+}
+
+/// The session in whose queue a task may stand: the first task of a made one stands in none.
+fn given(id: TaskId, session: Option<&Name>) -> Option<&Name> {
+    session.filter(|session| task_of_session(session) != Some(id))
 }
 
 /// The one step: from here on the task is gone, and what follows may be done by anybody. The name
@@ -184,18 +233,22 @@ pub(super) fn bury(tasks: &Dir, trash: &Dir, id: TaskId) -> IoResult<String> {
     Ok(grave)
 }
 
-/// How and when a task ended, from the cheaper file where that one knows.
-fn end_of(task: &TaskDir) -> Option<(Status, Timestamp)> {
-    if let Some(status) = task.status_file()
+/// How and when a task that has a result ended: from the result itself where that is small, else
+/// from the status where that one knows.
+fn end_of(task: &TaskDir) -> Option<(Status, Timestamp, Option<ResultFile>)> {
+    let bytes = task.dir.read(name::RESULT, READ_AT_ONCE).ok()??;
+    let is_whole = bytes.len() <= READ_AT_ONCE;
+    if !is_whole
+        && let Some(status) = task.status_file()
         && status.status.is_terminal()
         && let Some(at) = status.completed_at
     {
-        return Some((status.status, at));
+        return Some((status.status, at, None));
     }
-    match task.result() {
-        Ok(Some(result)) => Some((result.status, result.completed_at)),
-        Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Newer { .. } | ReadError::Io(_)) => {
-            None
-        }
-    }
+    let result = if is_whole {
+        task.parse_result(&bytes).ok()?
+    } else {
+        task.result_as_it_stands().ok()??
+    };
+    Some((result.status, result.completed_at, Some(result)))
 }

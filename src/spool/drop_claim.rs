@@ -66,6 +66,15 @@ impl ClaimPlace {
         Ok(claims)
     }
 
+    /// Removes what is left here of the drop of a task that stands, so that it cannot come back once
+    /// the task is gone. The caller holds the task's lock.
+    pub fn forget(&self, id: TaskId) -> IoResult<()> {
+        if self.parent.has(self.folder(id))? {
+            self.parent.remove_tree(self.folder(id))?;
+        }
+        Ok(())
+    }
+
     /// Moves a drop into a folder of its own here; `None` when somebody was faster.
     pub fn claim(
         &self,

@@ -372,17 +372,6 @@ impl Spool {
         }
     }
 
-    /// Removes what is left of the drop of a task that stands, so that it cannot come back once the
-    /// task is gone. The caller holds the task's lock.
-    pub(super) fn forget_drop(&self, id: TaskId) -> IoResult<()> {
-        for place in self.claim_places()? {
-            if place.parent.has(place.folder(id))? {
-                place.parent.remove_tree(place.folder(id))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The steps after the task stands; each may be done again.
     fn finish_claim(
         &self,

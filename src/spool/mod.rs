@@ -33,7 +33,7 @@ mod watchers;
 
 pub use attempt::{Attempt, Files, Output, ReservedResult, RunFile};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
-pub use clearing::{Cleared, Clearing, FinishedTask, Removal};
+pub use clearing::{Candidate, Cleared, Clearing, FinishedTask, Removal};
 pub use drop_read::{DropRefusal, Fingerprint, Pickup};
 pub use durable::IoError;
 pub use health::FileSystem;

@@ -354,9 +354,12 @@ impl TaskDir {
 
     /// The same for the one who has just synced it.
     pub fn result_as_it_stands(&self) -> Result<Option<ResultFile>, ReadError> {
-        let Some(bytes) = self.dir.read(name::RESULT, SMALL_FILE)? else {
-            return Ok(None);
-        };
+        let bytes = self.dir.read(name::RESULT, SMALL_FILE)?;
+        bytes.map(|bytes| self.parse_result(&bytes)).transpose()
+    }
+
+    /// What stands in `result.json`.
+    pub(super) fn parse_result(&self, bytes: &[u8]) -> Result<ResultFile, ReadError> {
         let path = self.dir.path_of(name::RESULT);
         #[derive(Deserialize)]
         struct Version {
@@ -366,11 +369,11 @@ impl TaskDir {
             path: path.clone(),
             problem: e.to_string(),
         };
-        let Version { v } = serde_json::from_slice(&bytes).map_err(damaged)?;
+        let Version { v } = serde_json::from_slice(bytes).map_err(damaged)?;
         if v > u64::from(FORMAT_VERSION) {
             return Err(ReadError::Newer { path });
         }
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+        serde_json::from_slice(bytes).map_err(damaged)
     }
 
     /// Whether it is finished: a result stands, readable or not.

@@ -20,7 +20,7 @@ use super::health::PROBE_PREFIX;
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
-use crate::task::{Name, ResultFile, TaskId, Timestamp};
+use crate::task::{Name, TaskId, Timestamp};
 
 /// `sweep.json`: the clocks at the last pass, so that a jump of the wall clock is noticed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -136,13 +136,6 @@ impl Spool {
             self.check_open_hint(id)?;
         }
         Ok(true)
-    }
-
-    /// A task's result, where it can be read: its status file is enough to plan with; to say that it
-    /// will be removed, the truth must be understood.
-    pub fn readable_result(&self, id: TaskId) -> IoResult<Option<ResultFile>> {
-        let task = self.task(id)?;
-        Ok(task.and_then(|task| task.result().ok().flatten()))
     }
 
     /// Refused drops and their reasons, with the moment they were refused.

@@ -12,8 +12,8 @@ pub use plan::{ClockTrust, Policy};
 use std::time::Instant;
 
 use crate::clock::{self, BootId};
-use crate::spool::{Cleared, Clearing, FinishedTask, IoError, Spool, SweepClock};
-use crate::task::{FORMAT_VERSION, ResultFile, Status, TaskId, Timestamp};
+use crate::spool::{Candidate, Cleared, Clearing, FinishedTask, IoError, Spool, SweepClock};
+use crate::task::{FORMAT_VERSION, Name, ResultFile, Status, TaskId, Timestamp};
 use plan::{Ages, Leftovers};
 
 /// How many tasks are removed before others have their turn.
@@ -116,6 +116,30 @@ pub fn clocks() -> SweepClock {
     }
 }
 
+/// The names there are, by the tasks they lead to: looked up in one listing for all tasks of a pass.
+struct Names {
+    ids: Vec<TaskId>,
+    names: Vec<Name>,
+}
+
+impl Names {
+    fn of(mut names: Vec<(Name, TaskId)>) -> Names {
+        names.sort_unstable_by_key(|(_, id)| *id);
+        let (names, ids) = names.into_iter().unzip();
+        Names { ids, names }
+    }
+
+    fn of_task(&self, id: TaskId) -> &[Name] {
+        let first = self.ids.partition_point(|other| *other < id);
+        let behind = self.ids.partition_point(|other| *other <= id);
+        &self.names[first..behind]
+    }
+
+    fn all(self) -> impl Iterator<Item = (TaskId, Name)> {
+        self.ids.into_iter().zip(self.names)
+    }
+}
+
 impl Pass<'_> {
     fn all(&mut self) -> Result<(), IoError> {
         let trash = self.spool.trash()?;
@@ -123,17 +147,18 @@ impl Pass<'_> {
             trash,
             ..Leftovers::default()
         });
+        let names = Names::of(self.spool.names()?);
         let mut ids = self.spool.task_ids()?;
         ids.reverse();
-        self.tasks(&ids)?;
-        let leftovers = self.leftovers(&ids)?;
+        self.tasks(&ids, &names)?;
+        let leftovers = self.leftovers(&ids, names)?;
         self.remove_leftovers(leftovers);
         Ok(())
     }
 
     /// Finished tasks, oldest first: those over their age, and then the oldest of the rest until
     /// the caps hold. Only with caps is anything remembered of tasks that stay.
-    fn tasks(&mut self, ids: &[TaskId]) -> Result<(), IoError> {
+    fn tasks(&mut self, ids: &[TaskId], names: &Names) -> Result<(), IoError> {
         let made_before = self.policy.made_before(self.ages.now);
         // Ids rise with time: nothing behind this one was made earlier.
         let ids = &ids[..ids.partition_point(|id| id.unix_ms() < made_before.unix_ms())];
@@ -146,72 +171,97 @@ impl Pass<'_> {
         let (ages, policy) = (self.ages, self.policy.clone());
         let is_due = |status: Status, at: Timestamp| ages.is_due(&policy, status, at);
         let moment = clock::boot_moment();
+        let is_over = |result: &ResultFile| {
+            let keep = policy.keep(result.status);
+            is_due(result.status, result.completed_at)
+                && plan::is_over_in_this_boot(result.ended_in.as_ref(), &moment, keep)
+        };
         let mut kept = Vec::new();
         for bite in ids.chunks(BITE) {
             if self.is_cut_short() {
                 return Ok(());
             }
-            let closed = bite.iter().filter(|id| open.binary_search(id).is_err());
-            let mut due = Vec::new();
-            for id in closed {
-                match clearing.look(*id, with_bytes)? {
-                    Some(task) if is_due(task.status, task.completed_at) => due.push(task),
-                    Some(task) if policy.has_caps() => kept.push(task),
-                    Some(_) | None => {}
+            let bite = bite.iter().filter(|id| open.binary_search(id).is_err());
+            self.bite(bite, |pass, id| {
+                let Some(candidate) = clearing.look(*id, with_bytes)? else {
+                    return Ok(false);
+                };
+                let task = candidate.task.clone();
+                if is_due(task.status, task.completed_at) {
+                    return pass.remove(&clearing, candidate, names.of_task(*id), is_over);
                 }
-            }
-            self.bite(&clearing, &due, |result| {
-                let keep = policy.keep(result.status);
-                is_due(result.status, result.completed_at)
-                    && plan::is_over_in_this_boot(result.ended_in.as_ref(), &moment, keep)
+                if policy.has_caps() {
+                    kept.push(task);
+                }
+                Ok(false)
             })?;
         }
         for bite in plan::over_caps(kept, &self.policy.clone()).chunks(BITE) {
             if self.is_cut_short() {
                 return Ok(());
             }
-            self.bite(&clearing, bite, |_| true)?;
+            self.bite(bite.iter(), |pass, task| {
+                let Some(mut candidate) = clearing.look(task.id, false)? else {
+                    return Ok(false);
+                };
+                candidate.task.bytes = task.bytes;
+                pass.remove(&clearing, candidate, names.of_task(task.id), |_| true)
+            })?;
         }
         Ok(())
     }
 
-    /// Removes a few tasks, then lets others have the disk for a moment.
-    fn bite(
+    /// Does something with a few tasks, one after another; where any was removed, others have the
+    /// disk for a moment then.
+    fn bite<T>(
         &mut self,
-        clearing: &Clearing<'_>,
-        due: &[FinishedTask],
-        is_due: impl Fn(&ResultFile) -> bool,
+        tasks: impl Iterator<Item = T>,
+        mut each: impl FnMut(&mut Self, T) -> Result<bool, IoError>,
     ) -> Result<(), IoError> {
         let begun = Instant::now();
-        for task in due {
-            if self.dry_run {
-                let result = self.spool.readable_result(task.id)?;
-                if result.is_some_and(|result| is_due(&result)) {
-                    self.swept.tasks.push(task.id);
-                    self.swept.freed_bytes += task.bytes;
-                }
-                continue;
-            }
-            match clearing.remove_if(task.id, &is_due) {
-                Ok(Cleared::Removed(removal)) => {
-                    tracing::info!(
-                        task = %task.id,
-                        recipe = removal.recipe.as_ref().map(tracing::field::display),
-                        session = removal.session.as_ref().map(tracing::field::display),
-                        "swept"
-                    );
-                    self.swept.tasks.push(task.id);
-                    self.swept.freed_bytes += removal.freed_bytes;
-                }
-                Ok(Cleared::Held) => self.swept.skipped.push(task.id),
-                Ok(Cleared::Kept | Cleared::Gone) => {}
-                Err(error) => self.swept.errors.push(error.to_string()),
-            }
+        let mut has_removed = false;
+        for task in tasks {
+            has_removed |= each(self, task)?;
         }
-        if !due.is_empty() && !self.dry_run {
+        if has_removed {
             std::thread::sleep(begun.elapsed() / PAUSE_SHARE);
         }
         Ok(())
+    }
+
+    /// Removes one task, if its result says so too; whether the disk was worked on.
+    fn remove(
+        &mut self,
+        clearing: &Clearing<'_>,
+        mut candidate: Candidate,
+        names: &[Name],
+        is_due: impl Fn(&ResultFile) -> bool,
+    ) -> Result<bool, IoError> {
+        let FinishedTask { id, bytes, .. } = candidate.task;
+        if self.dry_run {
+            if candidate.result()?.is_some_and(is_due) {
+                self.swept.tasks.push(id);
+                self.swept.freed_bytes += bytes;
+            }
+            return Ok(false);
+        }
+        match clearing.remove_if(candidate, names, is_due) {
+            Ok(Cleared::Removed(removal)) => {
+                tracing::info!(
+                    task = %id,
+                    recipe = removal.recipe.as_ref().map(tracing::field::display),
+                    session = removal.session.as_ref().map(tracing::field::display),
+                    "swept"
+                );
+                self.swept.tasks.push(id);
+                self.swept.freed_bytes += removal.freed_bytes;
+                return Ok(true);
+            }
+            Ok(Cleared::Held) => self.swept.skipped.push(id),
+            Ok(Cleared::Kept | Cleared::Gone) => {}
+            Err(error) => self.swept.errors.push(error.to_string()),
+        }
+        Ok(false)
     }
 
     fn is_cut_short(&mut self) -> bool {
@@ -220,7 +270,7 @@ impl Pass<'_> {
     }
 
     /// What there is besides tasks; `ids` is every task that was there a moment ago, oldest first.
-    fn leftovers(&self, ids: &[TaskId]) -> Result<Leftovers, IoError> {
+    fn leftovers(&self, ids: &[TaskId], names: Names) -> Result<Leftovers, IoError> {
         let (spool, policy, ages) = (self.spool, &self.policy, self.ages);
         let mut leftovers = Leftovers {
             litter: spool.staging_litter(Some(ages.now))?,
@@ -232,7 +282,7 @@ impl Pass<'_> {
                 leftovers.rejected.push(file);
             }
         }
-        for (name, id) in spool.names()? {
+        for (id, name) in names.all() {
             if ids.binary_search(&id).is_err() && spool.task(id)?.is_none() {
                 leftovers.names.push((name, id));
             }

@@ -206,6 +206,9 @@ fn names_go_with_their_tasks() {
     let world = world();
     let named = world.submit(&["ok", "--name", "report"]);
     world.run(&["runner", "--once", &named.id]).succeeds();
+    // A name is whatever leads to the task, also what a person linked.
+    let again = format!("../tasks/{}", named.id);
+    std::os::unix::fs::symlink(again, world.path("names/again")).unwrap();
     let kept = world.submit(&["ok", "--name", "kept"]);
     let nowhere = format!("../tasks/{}", old_id(DAY));
     std::os::unix::fs::symlink(nowhere, world.path("names/dangling")).unwrap();
@@ -551,6 +554,32 @@ fn a_status_that_says_too_much_does_not_make_a_task_due() {
     assert!(task.has_result());
 }
 
+/// Of a task that gave much, the status is asked first, and the result has the last word all the same.
+#[test]
+fn a_large_result_is_judged_like_a_small_one() {
+    let world = world();
+    world.recipe("much", "#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' x\n");
+    world.set("cleanup_delay_sec", "3600");
+    let task = done(&world, "much");
+    assert!(task.read("result.json").len() > 100_000);
+    first_of_many(&world);
+    world.set("max_finished_tasks", "5");
+    assert_eq!(sweep(&world)["cleared"], 0);
+    let status = task.read("status.json");
+    let mut early = task.status();
+    early["completed_at"] = "2001-01-01T00:00:00.000Z".into();
+    fs::write(task.path.join("status.json"), early.to_string()).unwrap();
+    assert_eq!(sweep(&world)["cleared"], 0);
+    fs::write(task.path.join("status.json"), status).unwrap();
+    world.set("cleanup_delay_sec", "0");
+    assert_eq!(
+        world.json(&["sweep", "--dry-run"])["task_ids"],
+        json!([task.id])
+    );
+    assert_eq!(sweep(&world)["task_ids"], json!([task.id]));
+    assert!(!task.path.exists());
+}
+
 /// What recipes leave behind: trees deeper than any path or limit of open files, folders that
 /// forbid their owner to write, and links that lead out of the spool.
 #[test]
@@ -561,7 +590,8 @@ fn no_tree_is_too_odd_to_go() {
     fs::write(outside.join("precious"), "x").unwrap();
     let script = format!(
         "#!/bin/sh\nln -s '{0}' link\nmkdir sealed\nln -s '{0}' sealed/link\n\
-         echo x > sealed/file\nchmod 500 sealed\nmkdir dark\necho x > dark/file\nchmod 0 dark\n",
+         echo x > sealed/file\nchmod 500 sealed\nmkdir dark\necho x > dark/file\nchmod 0 dark\n\
+         mkdir -p dim/dim\necho x > dim/file\necho x > dim/dim/file\nchmod 400 dim/dim dim\n",
         outside.display()
     );
     world.recipe("odd", &script);
