@@ -14,8 +14,8 @@ use super::place::recipe_path;
 use super::report::CliError;
 use super::wait;
 
-/// Tasks that are accepted together by `--batch`: they share the fsync of tasks/, and each holds a
-/// file open until then.
+/// Tasks that are accepted together by `--batch`: they share their syncs, and each holds two files
+/// open until then.
 const BATCH: usize = 200;
 
 pub(super) fn run(context: &Context, args: SubmitArgs) -> Result<ExitCode, CliError> {

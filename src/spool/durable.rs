@@ -401,6 +401,28 @@ impl Dir {
         Ok(())
     }
 
+    /// Whether [`Dir::sync_whole`] makes all files of this file system durable: known of the local
+    /// ones, and not true of what a program serves (FUSE), which is not told of it.
+    pub fn has_whole_sync(&self) -> IoResult<bool> {
+        const EXT4: u32 = 0xef53;
+        const XFS: u32 = 0x5846_5342;
+        const BTRFS: u32 = 0x9123_683e;
+        const F2FS: u32 = 0xf2f5_2010;
+        let stat = rustix::fs::fstatfs(&self.fd)
+            .map_err(|errno| self.failed("look at the file system of", "", errno))?;
+        Ok([EXT4, XFS, BTRFS, F2FS].contains(&(stat.f_type as u32)))
+    }
+
+    /// Instead of one `fsync` for each of many files: `syncfs` of all there is, also of what others
+    /// wrote. From Linux 5.8 on it tells of what could not be written.
+    pub fn sync_whole(&self) -> IoResult<()> {
+        if self.making.sync {
+            rustix::fs::syncfs(&self.fd)
+                .map_err(|errno| self.failed("sync the file system of", "", errno))?;
+        }
+        Ok(())
+    }
+
     /// Renames into another directory; what is there already is an error, never replaced. (A plain
     /// rename silently replaces an empty folder: SPOOL-SAFETY, measured.)
     pub fn rename_new(

@@ -16,7 +16,7 @@ use super::drop_claim::{ClaimPlace, HeldClaim};
 use super::drop_read::{DropRefusal, Fingerprint, Pickup, refusal};
 use super::durable::IoResult;
 use super::layout::{Spool, name, pretty};
-use super::store::{Submission, SubmitError};
+use super::publish::{Submission, SubmitError};
 use crate::clock;
 use crate::task::{
     FORMAT_VERSION, MAX_REQUEST_BYTES, Name, Request, TaskId, Timestamp, escape_label,

@@ -2,7 +2,7 @@
 //!
 //! Everything the protocol promises is kept in these files, so that one room is enough to review
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
-//! `layout` and `settings_file` (what lies where, and how it is set) · `durable` (how a file comes to be) · `store` (submit, read) ·
+//! `layout` and `settings_file` (what lies where, and how it is set) · `durable` (how a file comes to be) · `publish` (submit) · `store` (read) ·
 //! `claim` (locks) · `attempt` (one execution's files) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read` and `drop_claim` (the drop box) · `watchers` (who lives) ·
 //! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `logs` ·
@@ -21,6 +21,7 @@ mod health;
 mod incoming;
 mod layout;
 mod logs;
+mod publish;
 mod queue;
 mod resolve;
 mod settings_file;
@@ -40,9 +41,10 @@ pub use health::FileSystem;
 pub use incoming::{Admission, Check, DropFile, Reason};
 pub use layout::{OpenError, Spool, group_id};
 pub use logs::{LogReader, Piece, Stream, cap_log};
+pub use publish::{Submission, SubmitError};
 pub use queue::OpenHint;
 pub use resolve::{ResolveError, Target};
-pub use store::{ReadError, Submission, SubmitError, TaskDir};
+pub use store::{ReadError, TaskDir};
 pub use trash::SweepClock;
 pub use view::TaskView;
 pub use wake::{Seen, Wake};

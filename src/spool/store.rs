@@ -1,203 +1,30 @@
-//! A task's folder: how it is published, and how its files are read.
+//! A task's folder: how it is found, and how its files are read.
 //!
-//! Not who runs it (`claim.rs`) and not what its files together mean (`view.rs`). Invariants: an
-//! entry in `tasks/` has a complete, valid `request.json` (I1); while its submitter lives nobody
-//! runs it before it is accepted (I2), because the submitter holds its lock until then.
+//! Not how it comes to be (`publish.rs`), not who runs it (`claim.rs`) and not what its files together
+//! mean (`view.rs`). Invariant: a file that cannot be read is kept, and said to be so.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::durable::{Dir, IoError, IoResult};
-use super::layout::{SMALL_FILE, Spool, name, pretty};
+use super::layout::{SMALL_FILE, Spool, name};
 use crate::clock;
 use crate::task::Timestamp;
 use crate::task::{
     FORMAT_VERSION, MAX_REQUEST_BYTES, Request, RequestError, ResultFile, Status, StatusFile,
-    StoredRequest, TaskId, describe_json_error, session_of,
+    StoredRequest, TaskId, describe_json_error,
 };
-
-/// A task to be.
-#[derive(Debug)]
-pub struct Submission {
-    /// Its id, from [`Spool::new_id`].
-    pub id: TaskId,
-    /// What it asks for.
-    pub request: Request,
-    /// Variables for its process, kept in a 0600 file of the task until it ends.
-    pub environment: Map<String, Value>,
-}
-
-/// Why nothing was accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// Below the floor of free room.
-    #[error(
-        "not accepted: the file system of {} has {bytes} bytes and {inodes} inodes free, and the spool keeps {min_bytes} and {min_inodes} (min_free_bytes, min_free_inodes): make room or lower the floor",
-        path.display()
-    )]
-    NoRoom {
-        /// The spool.
-        path: PathBuf,
-        /// Free bytes.
-        bytes: u64,
-        /// Free inodes.
-        inodes: u64,
-        /// The floor.
-        min_bytes: u64,
-        /// The floor.
-        min_inodes: u64,
-    },
-    /// The request breaks a rule.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    /// The kernel said no; nothing was accepted.
-    #[error("not accepted: {0}")]
-    Io(#[from] IoError),
-}
 
 /// `env.json`: variables that came with `submit --env`, readable by the owner alone.
 #[derive(Serialize, Deserialize)]
-struct EnvironmentFile {
-    v: u32,
-    variables: Map<String, Value>,
-}
-
-/// Published, not yet acknowledged; the lock is held.
-struct Published {
-    task: TaskDir,
-    _lock: File,
+pub(super) struct EnvironmentFile {
+    pub v: u32,
+    pub variables: Map<String, Value>,
 }
 
 impl Spool {
-    /// Publishes tasks; when this returns they are accepted and outlive what the spool's
-    /// durability promises. All or none of them, except for those a crash cuts off.
-    ///
-    /// # Errors
-    /// When there is no room, a request breaks a rule, or the disk refuses. Then none was
-    /// accepted.
-    pub fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<TaskDir>, SubmitError> {
-        self.check_room()?;
-        let tasks = self.folder(name::TASKS)?;
-        let staging = self.folder(name::STAGING)?;
-        let mut published = Vec::with_capacity(submissions.len());
-        for submission in submissions {
-            match self.publish(&staging, &tasks, submission) {
-                Ok(one) => published.push(one),
-                Err(error) => {
-                    self.take_back(published);
-                    return Err(error);
-                }
-            }
-        }
-        // One fsync of tasks/ accepts them all.
-        if let Err(error) = tasks.sync() {
-            self.take_back(published);
-            return Err(error.into());
-        }
-        Ok(published.into_iter().map(|one| one.task).collect())
-    }
-
-    /// Refuses new work below the floor of free room.
-    pub fn check_room(&self) -> Result<(), SubmitError> {
-        let (bytes, inodes) = self.free_room()?;
-        let settings = self.settings();
-        let (min_bytes, min_inodes) = (settings.min_free_bytes, settings.min_free_inodes);
-        if bytes < min_bytes || inodes < min_inodes {
-            let path = self.path().to_owned();
-            return Err(SubmitError::NoRoom {
-                path,
-                bytes,
-                inodes,
-                min_bytes,
-                min_inodes,
-            });
-        }
-        Ok(())
-    }
-
-    fn publish(
-        &self,
-        staging: &Dir,
-        tasks: &Dir,
-        submission: Submission,
-    ) -> Result<Published, SubmitError> {
-        let id = submission.id;
-        let folder = id.to_string();
-        let built = self.build(staging, submission);
-        let placed = built.and_then(|built| {
-            staging.rename_new(&folder, tasks, &folder)?;
-            Ok(built)
-        });
-        match placed {
-            Ok((lock, dir)) => {
-                // The same folder, but known by its final path from here on. Not opened anew: that
-                // could fail, and the task stands.
-                let dir = dir.moved_to(tasks.path_of(&folder));
-                Ok(Published {
-                    task: TaskDir { id, dir },
-                    _lock: lock,
-                })
-            }
-            Err(error) => {
-                // What cannot be removed now is litter that the sweeper knows.
-                let _ = self.remove_hints(id, None);
-                let _ = staging.remove_tree(&folder);
-                Err(error)
-            }
-        }
-    }
-
-    /// Builds the folder in staging/, complete and durable, with its lock held.
-    fn build(&self, staging: &Dir, submission: Submission) -> Result<(File, Dir), SubmitError> {
-        let Submission {
-            id,
-            mut request,
-            environment,
-        } = submission;
-        request.check()?;
-        let given_session = request.session_id.clone();
-        request.session_id.get_or_insert_with(|| session_of(id));
-        let bytes = request.to_bytes();
-        // What is stored must be readable again: names and defaults may have made it grow.
-        Request::parse(&bytes)?;
-
-        let dir = staging.make_dir(id.to_string())?;
-        // It appears held: a lock that is seen free in staging/ is a dead submitter's.
-        let between = format!(".{}.new", name::LOCK);
-        let lock = dir.create(&between)?;
-        FileExt::try_lock_exclusive(&lock)
-            .map_err(|e| IoError::new("lock", dir.path_of(name::LOCK), e))?;
-        dir.rename_new(&between, &dir, name::LOCK)?;
-        dir.make_dir(name::ATTEMPTS)?;
-        dir.write_new(name::REQUEST, &bytes)?;
-        // Nobody reads here yet, so it needs no name in between.
-        dir.create_unsynced(name::STATUS, &pending_status(id, &request).to_bytes())?;
-        if !environment.is_empty() {
-            let variables = environment;
-            let file = EnvironmentFile {
-                v: FORMAT_VERSION,
-                variables,
-            };
-            dir.write_new(name::ENVIRONMENT, &pretty(&file))?;
-        }
-        dir.sync()?;
-        // Hints are a superset of what is open: made before the task can be seen.
-        self.add_hints(id, &dir, given_session.as_ref())?;
-        Ok((lock, dir))
-    }
-
-    /// Undoes what was published but not acknowledged; the locks are still held.
-    fn take_back(&self, published: Vec<Published>) {
-        for one in published {
-            // Should this fail as well, the task runs unacknowledged, as after a kill (I2).
-            let _ = self.discard(&one.task);
-        }
-    }
-
     /// A task's folder; `None` when there is none.
     pub fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
         let dir = self.folder(name::TASKS)?.find_dir(id.to_string())?;

@@ -326,6 +326,24 @@ fn a_bad_line_ends_a_batch_and_says_which_and_what_stands() {
     assert_eq!(names_in(&world.path("staging")).len(), 0);
 }
 
+/// Also where what is wrong shows only when the tasks before it are built already.
+#[test]
+fn of_tasks_that_are_accepted_together_none_stays_when_one_is_refused() {
+    let world = still_world();
+    // It fits as a request, and not with what is stored beside it.
+    let most = "x".repeat((1 << 20) - 40);
+    let lines = "{\"recipe\": \"echo\", \"session_id\": \"chat\"}\n".repeat(20)
+        + &format!("{{\"recipe\": \"echo\", \"input\": \"{most}\"}}\n");
+    let ran = world.run_with_stdin(&["submit", "--batch", "-"], lines.as_bytes());
+    ran.ends_with(2);
+    assert_eq!(ran.stdout, "");
+    for folder in ["tasks", "staging"] {
+        assert_eq!(names_in(&world.path(folder)), Vec::<String>::new());
+    }
+    let hints: Vec<_> = names_in(&world.path("open"));
+    assert!(hints.iter().all(|name| name.starts_with('.')), "{hints:?}");
+}
+
 #[test]
 fn a_bad_line_with_json_is_one_object_that_says_what_stands() {
     let world = still_world();

@@ -25,7 +25,7 @@ const AT_ONCE_PLAIN: &str = "commit=600,noauto_da_alloc";
 const AFTER_COMMIT: &str = "commit=1";
 
 /// The program under strace, with some of its syncs answered by strace, as `answer` says in its
-/// words: what, and which of them, counted from 1.
+/// words: what, and which of them, counted from 1; of `fsync`, unless it names another call.
 fn traced(world: &World, arguments: &[&str], answer: Option<&str>) -> Command {
     let sealed = world.command(arguments);
     let mut command = Command::new("strace");
@@ -33,7 +33,12 @@ fn traced(world: &World, arguments: &[&str], answer: Option<&str>) -> Command {
     command.arg(log_of(world));
     command.args(["-e", "trace=fsync,fdatasync,syncfs,sync,renameat2"]);
     if let Some(answer) = answer {
-        command.args(["-e", &format!("inject=fsync:{answer}")]);
+        let call = if answer.starts_with("syncfs:") {
+            ""
+        } else {
+            "fsync:"
+        };
+        command.args(["-e", &format!("inject={call}{answer}")]);
     }
     command
         .arg("--")
@@ -154,6 +159,19 @@ fn submit(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     witness
 }
 
+/// So many tasks at once that they are synced together.
+fn submit_batch(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    fs::write(disk.outside("lines"), "{\"recipe\": \"once\"}\n".repeat(40)).unwrap();
+    let lines = disk.outside("lines");
+    let arguments = ["submit", "--batch", lines.to_str().unwrap(), "--quiet"];
+    let ran = Ran::of(&mut traced(world, &arguments, left_out));
+    ran.succeeds();
+    let mut witness = Witness::new(disk.outside("starts"));
+    witness.accepted = ran.stdout.lines().map(str::to_owned).collect();
+    assert_eq!(witness.accepted.len(), 40);
+    witness
+}
+
 /// Accepted for long, not begun.
 fn waiting(disk: &Disk, world: &World, recipe: &str) -> (Task, Witness) {
     let task = world.submit(&[recipe]);
@@ -232,6 +250,34 @@ fn submit_without_one_of_its_syncs() {
     mutant("env.json", AT_ONCE, submit, "2", true);
     mutant("staging/ID", AT_ONCE, submit, "3", false);
     mutant("tasks", AT_ONCE, submit, "4", true);
+}
+
+#[test]
+fn a_batch_without_one_of_its_syncs() {
+    mutant("a batch's tasks", AT_ONCE, submit_batch, "1", true);
+    for options in [AT_ONCE, AFTER_COMMIT] {
+        let wait = options == AFTER_COMMIT;
+        let wrong = violations(options, submit_batch, Some("syncfs:retval=0"), wait);
+        assert!(!wrong.is_empty(), "without the sync of all files");
+    }
+    let told = violations(AFTER_COMMIT, submit_batch, None, true);
+    assert!(told.is_empty(), "{told:#?}");
+}
+
+/// What the tasks of a batch need is on the disk before the first of them can be seen, and they are
+/// told of once all of them are accepted.
+#[test]
+fn a_batch_is_synced_before_any_of_it_is_published() {
+    let disk = Disk::new(AT_ONCE);
+    let world = disk.world();
+    recipe(&world, &disk, "once", "echo fine");
+    let witness = submit_batch(&disk, &world, None);
+    let ids = &witness.accepted;
+    let mut expected = vec!["rename lock".to_owned(); ids.len()];
+    expected.push("sync staging".to_owned());
+    expected.extend(ids.iter().map(|id| format!("rename {id}")));
+    expected.push("sync tasks".to_owned());
+    assert_eq!(steps(&world, "no id"), expected);
 }
 
 #[test]

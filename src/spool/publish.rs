@@ -1,0 +1,235 @@
+//! How a task comes to be: built in `staging/`, made durable, renamed to `tasks/`, accepted.
+//!
+//! Not how it is read (`store.rs`) nor who runs it (`claim.rs`). Invariants: an entry in `tasks/` has a
+//! complete, valid `request.json` (I1), durable before the entry is; while its submitter lives nobody
+//! runs it before it is accepted (I2), because the submitter holds its lock until then.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use fs2::FileExt;
+use serde_json::{Map, Value};
+
+use super::durable::{Dir, IoError, IoResult, Making};
+use super::layout::{Spool, name, pretty};
+use super::store::{EnvironmentFile, TaskDir, pending_status};
+use crate::task::{FORMAT_VERSION, Request, RequestError, TaskId, session_of};
+
+/// A task to be.
+#[derive(Debug)]
+pub struct Submission {
+    /// Its id, from [`Spool::new_id`].
+    pub id: TaskId,
+    /// What it asks for.
+    pub request: Request,
+    /// Variables for its process, kept in a 0600 file of the task until it ends.
+    pub environment: Map<String, Value>,
+}
+
+/// Why nothing was accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// Below the floor of free room.
+    #[error(
+        "not accepted: the file system of {} has {bytes} bytes and {inodes} inodes free, and the spool keeps {min_bytes} and {min_inodes} (min_free_bytes, min_free_inodes): make room or lower the floor",
+        path.display()
+    )]
+    NoRoom {
+        /// The spool.
+        path: PathBuf,
+        /// Free bytes.
+        bytes: u64,
+        /// Free inodes.
+        inodes: u64,
+        /// The floor.
+        min_bytes: u64,
+        /// The floor.
+        min_inodes: u64,
+    },
+    /// The request breaks a rule.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The kernel said no; nothing was accepted.
+    #[error("not accepted: {0}")]
+    Io(#[from] IoError),
+}
+
+/// From so many tasks on, one sync of the whole file system costs less than those of their files.
+const MANY: usize = 16;
+
+/// Built or published, not yet acknowledged; the lock is held.
+struct Unaccepted {
+    task: TaskDir,
+    _lock: File,
+}
+
+impl Spool {
+    /// Publishes tasks; when this returns they are accepted and outlive what the spool's
+    /// durability promises. All or none of them, except for those a crash cuts off.
+    ///
+    /// # Errors
+    /// When there is no room, a request breaks a rule, or the disk refuses. Then none was
+    /// accepted.
+    pub fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<TaskDir>, SubmitError> {
+        self.check_room()?;
+        let tasks = self.folder(name::TASKS)?;
+        let staging = self.folder(name::STAGING)?;
+        // One sync for all files of a large batch, where that can be trusted; else each has its own.
+        let at_once = submissions.len() >= MANY && staging.has_whole_sync()?;
+        let mut staged = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            match self.stage(&staging, submission, !at_once) {
+                Ok(one) => staged.push(one),
+                Err(error) => {
+                    self.clear_away(&staging, staged);
+                    return Err(error);
+                }
+            }
+        }
+        if at_once && let Err(error) = staging.sync_whole() {
+            self.clear_away(&staging, staged);
+            return Err(error.into());
+        }
+        let mut published = Vec::with_capacity(staged.len());
+        let mut staged = staged.into_iter();
+        while let Some(one) = staged.next() {
+            match self.publish(&staging, &tasks, one) {
+                Ok(one) => published.push(one),
+                Err(error) => {
+                    self.clear_away(&staging, staged);
+                    self.take_back(published);
+                    return Err(error.into());
+                }
+            }
+        }
+        // One fsync of tasks/ accepts them all.
+        if let Err(error) = tasks.sync() {
+            self.take_back(published);
+            return Err(error.into());
+        }
+        Ok(published.into_iter().map(|one| one.task).collect())
+    }
+
+    /// Refuses new work below the floor of free room.
+    pub fn check_room(&self) -> Result<(), SubmitError> {
+        let (bytes, inodes) = self.free_room()?;
+        let settings = self.settings();
+        let (min_bytes, min_inodes) = (settings.min_free_bytes, settings.min_free_inodes);
+        if bytes < min_bytes || inodes < min_inodes {
+            let path = self.path().to_owned();
+            return Err(SubmitError::NoRoom {
+                path,
+                bytes,
+                inodes,
+                min_bytes,
+                min_inodes,
+            });
+        }
+        Ok(())
+    }
+
+    /// Builds a task's folder in staging/, with its hints; what failed is cleared away.
+    fn stage(
+        &self,
+        staging: &Dir,
+        submission: Submission,
+        sync: bool,
+    ) -> Result<Unaccepted, SubmitError> {
+        let id = submission.id;
+        match self.build(staging, submission, sync) {
+            Ok((lock, dir)) => Ok(Unaccepted {
+                task: TaskDir { id, dir },
+                _lock: lock,
+            }),
+            Err(error) => {
+                self.clear_one_away(staging, id);
+                Err(error)
+            }
+        }
+    }
+
+    fn publish(&self, staging: &Dir, tasks: &Dir, staged: Unaccepted) -> IoResult<Unaccepted> {
+        let Unaccepted { task, _lock } = staged;
+        let TaskDir { id, dir } = task;
+        let folder = id.to_string();
+        if let Err(error) = staging.rename_new(&folder, tasks, &folder) {
+            self.clear_one_away(staging, id);
+            return Err(error);
+        }
+        // The same folder, but known by its final path from here on. Not opened anew: that could
+        // fail, and the task stands.
+        let dir = dir.moved_to(tasks.path_of(&folder));
+        Ok(Unaccepted {
+            task: TaskDir { id, dir },
+            _lock,
+        })
+    }
+
+    /// Undoes what was built and not published.
+    fn clear_away(&self, staging: &Dir, staged: impl IntoIterator<Item = Unaccepted>) {
+        for one in staged {
+            self.clear_one_away(staging, one.task.id);
+        }
+    }
+
+    /// What cannot be removed now is litter that the sweeper knows.
+    fn clear_one_away(&self, staging: &Dir, id: TaskId) {
+        let _ = self.remove_hints(id, None);
+        let _ = staging.remove_tree(id.to_string());
+    }
+
+    /// Builds the folder in staging/, complete and with its lock held; durable too, with `sync`.
+    fn build(
+        &self,
+        staging: &Dir,
+        submission: Submission,
+        sync: bool,
+    ) -> Result<(File, Dir), SubmitError> {
+        let Submission {
+            id,
+            mut request,
+            environment,
+        } = submission;
+        request.check()?;
+        let given_session = request.session_id.clone();
+        request.session_id.get_or_insert_with(|| session_of(id));
+        let bytes = request.to_bytes();
+        // What is stored must be readable again: names and defaults may have made it grow.
+        Request::parse(&bytes)?;
+
+        let making = staging.making();
+        let sync = sync && making.sync;
+        let dir = staging.make_dir(id.to_string())?;
+        let dir = dir.with_making(Making { sync, ..making });
+        // It appears held: a lock that is seen free in staging/ is a dead submitter's.
+        let between = format!(".{}.new", name::LOCK);
+        let lock = dir.create(&between)?;
+        FileExt::try_lock_exclusive(&lock)
+            .map_err(|e| IoError::new("lock", dir.path_of(name::LOCK), e))?;
+        dir.rename_new(&between, &dir, name::LOCK)?;
+        dir.make_dir(name::ATTEMPTS)?;
+        dir.write_new(name::REQUEST, &bytes)?;
+        // Nobody reads here yet, so it needs no name in between.
+        dir.create_unsynced(name::STATUS, &pending_status(id, &request).to_bytes())?;
+        if !environment.is_empty() {
+            let variables = environment;
+            let file = EnvironmentFile {
+                v: FORMAT_VERSION,
+                variables,
+            };
+            dir.write_new(name::ENVIRONMENT, &pretty(&file))?;
+        }
+        dir.sync()?;
+        // Hints are a superset of what is open: made before the task can be seen.
+        self.add_hints(id, &dir, given_session.as_ref())?;
+        Ok((lock, dir.with_making(making)))
+    }
+
+    /// Undoes what was published but not acknowledged; the locks are still held.
+    fn take_back(&self, published: Vec<Unaccepted>) {
+        for one in published {
+            // Should this fail as well, the task runs unacknowledged, as after a kill (I2).
+            let _ = self.discard(&one.task);
+        }
+    }
+}
