@@ -31,10 +31,11 @@ use service::{Counts, Service};
 /// A task that runs longer than this has its folder listened to; until then its runner looks at
 /// the marker often by itself, and most tasks need no watch at all.
 const LISTEN_AFTER: Duration = Duration::from_millis(25);
-/// Pending tasks whose marker is looked for at a rescan; the CLI's `cancel` needs no such look.
-const MARKERS_AT_ONCE: usize = 1000;
-/// How many hints are compared with tasks between two waits after a boot.
-const RECONCILE_AT_ONCE: usize = 500;
+/// Pending tasks whose marker is looked for after a rescan; the CLI's `cancel` needs no such look.
+const MARKERS: usize = 1000;
+/// How many tasks are looked at, for markers or after a boot for hints, before others are dispatched:
+/// where nothing is in memory yet, each look waits for the disk.
+const LOOKS_AT_ONCE: usize = 100;
 /// How long to wait for the right to go on after all, when work came in the moment of leaving.
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -90,6 +91,8 @@ pub struct Watcher {
     backlog: Backlog,
     admitter: Admitter,
     listening: Vec<TaskId>,
+    /// Pending tasks whose marker is to be looked for, the last one first.
+    unlooked: Vec<TaskId>,
     /// After a boot: the tasks whose hints were not looked at yet, newest first.
     reconcile: Option<Vec<TaskId>>,
     /// They were compared, and the disk refused to note it.
@@ -147,6 +150,7 @@ impl Watcher {
             backlog: Backlog::default(),
             admitter: Admitter::default(),
             listening: Vec::new(),
+            unlooked: Vec::new(),
             reconcile,
             is_unmarked: false,
             next_rescan: now,
@@ -189,6 +193,7 @@ impl Watcher {
             self.hear_answers();
             self.dispatch();
             self.listen_to_running();
+            let has_found = self.look_for_markers() | self.reconcile_some();
             if Signals::came(&self.signals.stop) {
                 return self.leave(Left::Stopped);
             }
@@ -199,7 +204,9 @@ impl Watcher {
             if let Some(service) = &mut self.service {
                 service.round_done(counts);
             }
-            self.wait();
+            if !has_found {
+                self.wait();
+            }
         }
     }
 
@@ -232,7 +239,6 @@ impl Watcher {
         for id in &seen.cancelled {
             self.launcher.look(*id);
         }
-        self.reconcile_some();
     }
 
     fn rescan(&mut self) {
@@ -278,25 +284,31 @@ impl Watcher {
     fn scan(&mut self) -> Result<(), SubmitError> {
         let open = self.spool.open_ids()?;
         self.backlog.reset(&open);
-        for id in self
-            .backlog
-            .pending()
-            .take(MARKERS_AT_ONCE)
-            .collect::<Vec<_>>()
-        {
-            // One that cannot be looked at is a runner's to report; the others wait for nothing.
-            if let Ok(Some(task)) = self.spool.task(id)
-                && task.cancel_requested().unwrap_or(false)
-            {
-                self.backlog.hurry(id);
-            }
-        }
+        self.unlooked = self.backlog.pending().take(MARKERS).collect();
+        self.unlooked.reverse();
         // One claim that cannot be finished must not keep the box shut.
         if let Err(error) = self.admitter.replay(&self.spool) {
             tracing::warn!("what another watcher had begun to admit waits: {error}");
         }
         self.admit();
         Ok(())
+    }
+
+    /// Finds the markers that were made with `touch`, a few at a time and only once what can run runs;
+    /// whether one was there.
+    fn look_for_markers(&mut self) -> bool {
+        let mut has_found = false;
+        let left = self.unlooked.len().saturating_sub(LOOKS_AT_ONCE);
+        for id in self.unlooked.split_off(left).into_iter().rev() {
+            // One that cannot be looked at is a runner's to report; the others wait for nothing.
+            if let Ok(Some(task)) = self.spool.task(id)
+                && task.cancel_requested().unwrap_or(false)
+            {
+                self.backlog.hurry(id);
+                has_found = true;
+            }
+        }
+        has_found
     }
 
     fn admit(&mut self) {
@@ -307,16 +319,20 @@ impl Watcher {
         }
     }
 
-    /// After a boot the hints are compared with the tasks, a few at a time.
-    fn reconcile_some(&mut self) {
+    /// After a boot the hints are compared with the tasks, a few at a time; whether one was missing.
+    fn reconcile_some(&mut self) -> bool {
         let Some(left) = &mut self.reconcile else {
-            return;
+            return false;
         };
-        let first = left.len().saturating_sub(RECONCILE_AT_ONCE);
+        let mut has_found = false;
+        let first = left.len().saturating_sub(LOOKS_AT_ONCE);
         // The list is newest first: its end holds the oldest, which have waited longest.
         for id in left.split_off(first).into_iter().rev() {
             match self.spool.reconcile_hint(id) {
-                Ok(true) => self.backlog.add([id]),
+                Ok(true) => {
+                    self.backlog.add([id]);
+                    has_found = true;
+                }
                 Ok(false) => {}
                 Err(error) => tracing::warn!("{error}"),
             }
@@ -325,6 +341,7 @@ impl Watcher {
             self.reconcile = None;
             self.mark_reconciled();
         }
+        has_found
     }
 
     /// Says that hints and tasks were compared. A full disk may refuse that, and as long as it is
@@ -521,7 +538,7 @@ impl Watcher {
         if let Some(service) = &self.service {
             until = until.min(service.wake_at(self.counts()).unwrap_or(until));
         }
-        if self.reconcile.is_some() || self.admitter.has_more() {
+        if self.reconcile.is_some() || !self.unlooked.is_empty() || self.admitter.has_more() {
             until = now;
         }
         let left = until.saturating_duration_since(now);

@@ -409,3 +409,28 @@ fn what_a_dead_watchers_runners_hold_takes_no_place_from_who_waits() {
         assert_eq!((&result["exit_code"], task.attempts()), (&7.into(), 1));
     }
 }
+
+/// What is looked for only after the first tasks were given out is acted on without another event.
+#[test]
+fn what_the_first_scan_finds_late_waits_for_no_other() {
+    let world = quiet_world();
+    gated(&world, "gated");
+    world.set("max_concurrent", "1");
+    world.set("rescan_sec", "3600");
+    let running = world.submit(&["gated"]);
+    let unwanted = world.submit(&["gated"]);
+    std::fs::write(unwanted.path.join("cancel"), "").unwrap();
+    let watcher = world.start_watcher();
+    assert_eq!(world.result_of(&unwanted)["status"], "cancelled");
+    world.wait_running(&running);
+    world.kill_watcher(watcher);
+
+    // After a boot: hints are not synced, so that of a task may be gone.
+    std::fs::write(world.root().join("gate"), "").unwrap();
+    world.result_of(&running);
+    let forgotten = world.submit(&["gated"]);
+    std::fs::remove_file(world.path("open").join(&forgotten.id)).unwrap();
+    std::fs::write(world.path("open/.boot"), "another").unwrap();
+    world.start_watcher();
+    assert_eq!(world.result_of(&forgotten)["exit_code"], 7);
+}
