@@ -164,6 +164,8 @@ struct Identity {
 pub struct Spool {
     root: Dir,
     uuid: String,
+    /// The inode of the root that its identity was made for; `None` while there is no identity.
+    made_for: Option<u64>,
     file: Map<String, Value>,
     /// Of the file that `file` was read from; `None` where it may have changed under the reading.
     stamp: Option<Stamp>,
@@ -225,12 +227,18 @@ impl Spool {
     pub fn open(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
         let mut spool = Spool::open_as_it_is(path, overrides)?;
         if spool.is_owner {
-            spool.complete()?;
+            spool.make_missing_folders()?;
+            if !spool.is_itself()? {
+                spool.ensure_identity()?;
+                spool.made_for = None;
+            }
         }
-        let identity = spool.identity()?.ok_or_else(|| OpenError::Absent {
-            path: spool.path().to_owned(),
-        })?;
-        spool.uuid = identity.uuid;
+        if spool.made_for.is_none() {
+            let identity = spool.identity()?.ok_or_else(|| OpenError::Absent {
+                path: spool.path().to_owned(),
+            })?;
+            spool.recall_identity(Some(identity));
+        }
         Ok(spool)
     }
 
@@ -263,6 +271,7 @@ impl Spool {
         let mut spool = Spool {
             root,
             uuid: String::new(),
+            made_for: None,
             file,
             stamp: None,
             overrides,
@@ -271,9 +280,14 @@ impl Spool {
             is_owner,
             ids: std::sync::Mutex::default(),
         };
-        let identity = spool.identity().ok().flatten();
-        spool.uuid = identity.map(|identity| identity.uuid).unwrap_or_default();
+        spool.recall_identity(spool.identity().ok().flatten());
         Ok(spool)
+    }
+
+    fn recall_identity(&mut self, identity: Option<Identity>) {
+        if let Some(Identity { uuid, inode, .. }) = identity {
+            (self.uuid, self.made_for) = (uuid, Some(inode));
+        }
     }
 
     /// Whether the identity is there and this folder's own, as [`Spool::open`] sees to.
@@ -282,8 +296,13 @@ impl Spool {
         Ok(self.identity()?.is_some_and(|it| it.inode == inode))
     }
 
-    /// Makes the folders that are missing, and the identity.
-    fn complete(&self) -> Result<(), OpenError> {
+    /// The same by what was read of the identity when this was opened.
+    fn is_itself(&self) -> Result<bool, OpenError> {
+        Ok(self.made_for == Some(self.root.own_stat()?.st_ino))
+    }
+
+    /// Makes the folders that are missing.
+    fn make_missing_folders(&self) -> Result<(), OpenError> {
         for folder in FOLDERS {
             if self.root.has(folder)? {
                 continue;
@@ -301,7 +320,7 @@ impl Spool {
                 self.root.set_mode(folder, mode)?;
             }
         }
-        self.ensure_identity()
+        Ok(())
     }
 
     /// Makes the identity where there is none, and a new one where the one that is there belongs to

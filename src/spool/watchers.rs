@@ -61,11 +61,7 @@ impl Spool {
         let dir = self.folder(name::WATCHERS)?;
         let mut living = Vec::new();
         for seat in seats_in(&dir)? {
-            let Some(file) = absent_is_none(dir.open_file(&seat))? else {
-                continue;
-            };
-            // A shared lock that is gone at once: it fails exactly when the watcher lives.
-            if FileExt::try_lock_shared(&file).is_ok() {
+            if !is_taken(&dir, &seat)? {
                 continue;
             }
             let bytes = dir.read(&seat, SMALL_FILE)?.unwrap_or_default();
@@ -77,7 +73,13 @@ impl Spool {
 
     /// Whether any watcher lives.
     pub fn has_watcher(&self) -> IoResult<bool> {
-        Ok(!self.living_watchers()?.is_empty())
+        let dir = self.folder(name::WATCHERS)?;
+        for seat in seats_in(&dir)? {
+            if is_taken(&dir, &seat)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Sits down among the living; what dead watchers left is removed.
@@ -136,6 +138,12 @@ impl Drop for WatcherSeat {
         // The file first, the lock with it: nobody sees an unlocked file of a living watcher.
         let _ = self.dir.unlink(&self.file_name);
     }
+}
+
+/// Whether the watcher of a seat lives: a shared lock, gone at once, fails exactly then.
+fn is_taken(dir: &Dir, seat: &str) -> IoResult<bool> {
+    let file = absent_is_none(dir.open_file(seat))?;
+    Ok(file.is_some_and(|file| FileExt::try_lock_shared(&file).is_err()))
 }
 
 fn seats_in(dir: &Dir) -> IoResult<Vec<String>> {
