@@ -92,6 +92,7 @@ pub(crate) enum Verb {
 
 /// The documented verbs: at the top level, and under `background`.
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub(crate) enum TaskVerb {
     /// Submit a recipe as background task
     Submit(SubmitArgs),
@@ -130,7 +131,7 @@ pub(crate) struct InstallArgs {
     pub print: bool,
 }
 
-/// What a task is made of; shared by `submit` and `recipe run`.
+// What a task is made of; shared by `submit` and `recipe run`.
 #[derive(Args, Default)]
 pub(crate) struct TaskArgs {
     /// Input data: JSON, @FILE, or - for stdin; other text becomes {"input": "…"}
@@ -304,6 +305,7 @@ impl SweepArgs {
 }
 
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub(crate) enum RecipeVerb {
     /// List the recipes
     List,
@@ -339,6 +341,7 @@ pub(crate) struct ProgressArgs {
 }
 
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ConfigVerb {
     /// Print one setting
     Get {
