@@ -51,9 +51,14 @@ reliability:
 fuzz target="request" seconds="3600":
     RUSTC_BOOTSTRAP=1 cargo fuzz run {{target}} -- -dict=fuzz/words.dict -max_total_time={{seconds}}
 
+# Needs the C library's libc.a, which libc6-dev has. Why static: docs/design/0022-a-release-is-one-static-file.md.
+
+# The program as it is released, into target/release.
+release:
+    cargo rustc --release --bin agentspool --config 'profile.release.lto="fat"' -- -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+
 # The Debian package, into target/debian. Needs cargo-deb.
-deb:
-    cargo build --release
+deb: release
     mkdir -p target/man
     target/release/agentspool completions --man target/man
     cargo deb --no-build
