@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT_VERSION, Json, Name, describe_json_error};
+use super::{FORMAT_VERSION, Json, Name, describe_json_error, escape_label};
 
 /// The largest request that is read, in bytes (SPOOL-SAFETY hazard 7).
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
@@ -242,7 +242,8 @@ fn name_only_typos(told: String) -> String {
     };
     let is_typo_of = |field: &&str| strsim::osa_distance(written, field) <= field.len() / 3;
     if FIELDS.iter().any(is_typo_of) {
-        return told;
+        let written = escape_label(written.as_bytes());
+        return format!("unknown field `{written}`, expected {expected}");
     }
     format!("unknown field, expected {expected}")
 }
@@ -329,6 +330,8 @@ mod tests {
             ("x", false),
             ("x`, expected one of `y", false),
             ("a\\nb", false),
+            // Found by fuzzing: a typo of ours can be a line break.
+            ("name\\n", true),
         ] {
             let text = format!("{{\"recipe\":\"h\",\"{key}\":1}}");
             let told = Request::parse(text.as_bytes()).unwrap_err().to_string();
