@@ -374,7 +374,7 @@ impl<'a> Runner<'a> {
 
     fn prepare(&self, work: &Work, recipe: &Recipe, number: u32) -> Result<Prepared, IoError> {
         let request = &work.request;
-        let attempt = work.lock.start_attempt(self.spool, number, &self.boot)?;
+        let (attempt, start) = work.lock.start_attempt(self.spool, number, &self.boot)?;
         let reserve = attempt.reserve_result()?;
         let state = match &request.session_id {
             Some(session) => Some(work.lock.session_state(self.spool, session)?),
@@ -401,8 +401,9 @@ impl<'a> Runner<'a> {
             timeout_sec: seconds,
             lost_at: None,
         };
-        // The last thing before something may be started.
         reserve.write_intent(&run)?;
+        // The last thing before something may be started.
+        start.make_durable()?;
         Ok(Prepared {
             oom_kills: self.is_for_one.then(|| memory::kills(id)).flatten(),
             state,

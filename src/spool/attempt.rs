@@ -75,6 +75,21 @@ pub struct Attempt {
     told: PathBuf,
 }
 
+/// The record that an attempt may have started: its folder's name in `attempts/`.
+#[derive(Debug)]
+#[must_use = "without it nothing may be started"]
+pub struct StartRecord {
+    attempts: Dir,
+}
+
+impl StartRecord {
+    /// Makes it durable, once all that the attempt needs is made: what is changed while a journal is
+    /// written waits for it.
+    pub fn make_durable(self) -> IoResult<()> {
+        self.attempts.sync()
+    }
+}
+
 /// The files a recipe's process is started with.
 #[derive(Debug)]
 pub struct Files {
@@ -105,13 +120,19 @@ pub struct ReservedResult {
 }
 
 impl TaskLock {
-    /// Records the start of attempt `number`, durably. Nothing may run before this returns.
+    /// Records the start of attempt `number`. Nothing may run before [`StartRecord::make_durable`]
+    /// has returned.
     ///
     /// Beside the folder lies an empty file that names the boot: whoever finds the folder
     /// without an intent must know whether this kernel made it (then nothing ran, because the intent
     /// comes before the process) or an earlier one (then a power cut may have taken it). One
     /// fsync makes both names durable.
-    pub fn start_attempt(&self, spool: &Spool, number: u32, boot: &BootId) -> IoResult<Attempt> {
+    pub fn start_attempt(
+        &self,
+        spool: &Spool,
+        number: u32,
+        boot: &BootId,
+    ) -> IoResult<(Attempt, StartRecord)> {
         let attempts = self
             .task
             .dir
@@ -128,13 +149,12 @@ impl TaskLock {
                 rustix::io::Errno::PERM,
             ));
         }
-        attempts.sync()?;
         let told = if spool.is_group() {
             dir.handle_path()
         } else {
             dir.path().to_owned()
         };
-        Ok(Attempt { number, dir, told })
+        Ok((Attempt { number, dir, told }, StartRecord { attempts }))
     }
 
     /// Takes back an attempt of which nothing ran.

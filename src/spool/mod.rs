@@ -32,7 +32,7 @@ mod view;
 mod wake;
 mod watchers;
 
-pub use attempt::{Attempt, Files, Output, ReservedResult, RunFile};
+pub use attempt::{Attempt, Files, Output, ReservedResult, RunFile, StartRecord};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
 pub use clearing::{Candidate, Cleared, Clearing, FinishedTask, Removal};
 pub use drop_read::{DropRefusal, Fingerprint, Pickup};
