@@ -45,6 +45,12 @@ reliability:
     rm -f target/reliability/figures.txt
     RIG=full cargo test --release --test rig -- --nocapture --test-threads 1
 
+# Measures beside the machine's floors and the peers, and writes docs/performance.md. As root; about half an hour.
+bench:
+    benches/prepare
+    cargo bench --bench pure
+    cargo bench --bench peers
+
 # RUSTC_BOOTSTRAP: the coverage that the fuzzer steers by is an unstable flag of the same compiler.
 
 # Fuzzes one target (request, drop, manifest, files) for so many seconds; needs cargo-fuzz and a C++ compiler.

@@ -1,0 +1,71 @@
+//! How long it takes from asking for a cancellation to the result, of a task that heeds TERM.
+//!
+//! Asked for by the command and by the marker alone. The task has run for a moment before, so that
+//! its runner looks by itself only now and then and has to be woken. The end is the moment at which
+//! inotify tells of `result.json`; nobody polls beside the program.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::Scale;
+use crate::cleanup;
+use crate::figure::{Figure, Findings, Row};
+use crate::latency::{arrival, begun, listen};
+use crate::world::{Durability, Spool, World, monotonic};
+
+pub fn measure(scale: &Scale) -> Findings {
+    let mut found = Findings::default();
+    let world = World::fresh(Durability::Power);
+    let watcher = world.spool.watcher();
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for _ in 0..scale.cancels {
+        times[0].push(floor());
+        times[1].push(span(&world.spool, true));
+        times[2].push(span(&world.spool, false));
+    }
+    drop(watcher);
+    drop(world.into_image());
+    let [floor, command, marker] = times.map(|samples| Figure::new("ms", samples));
+    for (what, ours) in [("`cancel`", command), ("`touch cancel`", marker)] {
+        let is_soon = ours.median() <= 20.0;
+        let late = Figure::one("ms", ours.quantile(0.99));
+        found.rows.push(
+            Row::new(&format!("{what} → result on disk"), ours)
+                .beside("TERM and wait, alone", floor.clone())
+                .beside("99th percentile", late)
+                .goal("median ≤ 20 ms", is_soon),
+        );
+    }
+    found
+}
+
+/// The signal and its effect, without anything of ours.
+fn floor() -> f64 {
+    let mut command = Command::new("/bin/sleep");
+    let mut child = command.arg("1000").spawn().expect("sleep can be started");
+    std::thread::sleep(Duration::from_millis(20));
+    let begun = monotonic();
+    cleanup::end(child.id().cast_signed(), rustix::process::Signal::TERM);
+    let _ = child.wait();
+    (monotonic() - begun) as f64 / 1e6
+}
+
+fn span(spool: &Spool, by_command: bool) -> f64 {
+    let (id, task) = begun(spool);
+    std::thread::sleep(Duration::from_millis(150));
+    let listener = listen(&task);
+    let asked = monotonic();
+    let child = by_command.then(|| {
+        let mut command = spool.command(&["cancel", &id]);
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the program can be started")
+    });
+    if !by_command {
+        std::fs::write(task.join("cancel"), "").expect("a marker can be made");
+    }
+    let span = (arrival(&listener, "result.json") - asked) as f64 / 1e6;
+    if let Some(mut child) = child {
+        let _ = child.wait();
+    }
+    span
+}

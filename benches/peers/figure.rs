@@ -1,0 +1,140 @@
+//! What is measured: samples of one thing with a unit, rows that hold them beside each other, curves.
+//!
+//! Pure, but for being written to `target/bench/<scenario>.json` with every single sample. A ratio
+//! is taken round by round, of what ran in the same minute, and then the median of the ratios.
+
+use serde::{Deserialize, Serialize};
+
+/// Samples of one thing.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Figure {
+    /// `ms`, `/s`, `MB`, `fsyncs`, `×`, or nothing.
+    pub unit: String,
+    pub samples: Vec<f64>,
+}
+
+impl Figure {
+    pub fn new(unit: &str, samples: Vec<f64>) -> Figure {
+        assert!(!samples.is_empty(), "nothing was measured");
+        Figure {
+            unit: unit.to_owned(),
+            samples,
+        }
+    }
+
+    pub fn one(unit: &str, sample: f64) -> Figure {
+        Figure::new(unit, vec![sample])
+    }
+
+    /// Durations, told in milliseconds.
+    pub fn of_times(times: &[std::time::Duration]) -> Figure {
+        Figure::new("ms", times.iter().map(|time| ms(*time)).collect())
+    }
+
+    /// The sample below which this share of all lies: 0.5 is the median, 0 the least, 1 the most.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = share * (sorted.len() - 1) as f64;
+        let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+        low + (high - low) * at.fract()
+    }
+
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    /// This one by the other, round by round.
+    pub fn by(&self, other: &Figure) -> Figure {
+        let paired = self.samples.iter().zip(&other.samples);
+        Figure::new("×", paired.map(|(ours, theirs)| ours / theirs).collect())
+    }
+
+    /// Each sample times a number.
+    pub fn times(&self, factor: f64) -> Figure {
+        let samples = self.samples.iter().map(|sample| sample * factor);
+        Figure::new(&self.unit, samples.collect())
+    }
+
+    /// Each sample less the other's of the same round.
+    pub fn less(&self, other: &Figure) -> Figure {
+        let paired = self.samples.iter().zip(&other.samples);
+        Figure::new(&self.unit, paired.map(|(one, two)| one - two).collect())
+    }
+}
+
+pub fn ms(time: std::time::Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// One line of a table.
+#[derive(Serialize, Deserialize)]
+pub struct Row {
+    pub what: String,
+    pub ours: Figure,
+    /// The floors and the peers, by name.
+    pub beside: Vec<(String, Figure)>,
+    /// What the goal is about, where it is about a ratio.
+    pub ratio: Option<(String, Figure)>,
+    pub goal: String,
+    /// None: nobody set a goal.
+    pub reached: Option<bool>,
+}
+
+impl Row {
+    pub fn new(what: &str, ours: Figure) -> Row {
+        Row {
+            what: what.to_owned(),
+            ours,
+            beside: Vec::new(),
+            ratio: None,
+            goal: String::new(),
+            reached: None,
+        }
+    }
+
+    pub fn beside(mut self, name: &str, figure: Figure) -> Row {
+        self.beside.push((name.to_owned(), figure));
+        self
+    }
+
+    pub fn ratio(mut self, of: &str, figure: Figure) -> Row {
+        self.ratio = Some((of.to_owned(), figure));
+        self
+    }
+
+    pub fn goal(mut self, goal: &str, reached: bool) -> Row {
+        self.goal = goal.to_owned();
+        self.reached = Some(reached);
+        self
+    }
+}
+
+/// Points of a plot.
+#[derive(Serialize, Deserialize)]
+pub struct Curve {
+    pub name: String,
+    pub points: Vec<(f64, f64)>,
+}
+
+/// What a scenario found.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Findings {
+    pub rows: Vec<Row>,
+    pub curves: Vec<Curve>,
+    /// What must be known to read them, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Findings {
+    pub fn curve(&mut self, name: &str, points: Vec<(f64, f64)>) {
+        self.curves.push(Curve {
+            name: name.to_owned(),
+            points,
+        });
+    }
+
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+}

@@ -1,0 +1,187 @@
+//! Fresh file systems: an ext4 in a file on the real disk, mounted for as long as it is needed.
+//!
+//! Each round begins on one, because ext4 makes files more slowly where others were deleted within
+//! the last minute, so that a round would pay for the one before. Everything of it is written
+//! before it is used (no lazy tables), and it is unmounted before it is copied. Needs root.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::cleanup;
+
+/// How large: for a few thousand tasks or for a hundred thousand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    Small,
+    Large,
+}
+
+impl Size {
+    fn bytes(self) -> u64 {
+        match self {
+            Size::Small => 2 << 30,
+            Size::Large => 14 << 30,
+        }
+    }
+
+    /// Takes its place on the disk for good, where syncs are measured: the first one to use a block
+    /// would pay for finding it.
+    fn occupy(self, mut file: &File) {
+        if self == Size::Small {
+            let mut zeros = std::io::repeat(0).take(self.bytes());
+            std::io::copy(&mut zeros, &mut file).expect("the disk has room for an image");
+        }
+    }
+
+    fn inodes(self) -> u64 {
+        match self {
+            Size::Small => 300_000,
+            Size::Large => 2_200_000,
+        }
+    }
+}
+
+/// Where everything of a run lies, on the disk that is measured.
+pub fn place() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    let place = target.expect("a target folder").join("bench");
+    std::fs::create_dir_all(&place).expect("the target folder can be written to");
+    place
+}
+
+/// A file with a file system in it. It goes with this value.
+pub struct Image {
+    path: PathBuf,
+}
+
+impl Image {
+    /// A new file system under this name, over an earlier one.
+    pub fn fresh(name: &str, size: Size) -> Image {
+        let path = place().join(format!("{name}.img"));
+        let kept = std::fs::metadata(&path).is_ok_and(|old| old.len() == size.bytes());
+        if !kept {
+            let _ = std::fs::remove_file(&path);
+            let file = File::create(&path).expect("an image can be made");
+            file.set_len(size.bytes()).expect("an image can be made");
+            size.occupy(&file);
+        }
+        // nodiscard: what the disk has given once stays given, and a sync is not about finding room.
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0", "-N", &size.inodes().to_string()])
+            .args(["-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"])
+            .arg(&path));
+        let image = Image { path };
+        image.settle();
+        image
+    }
+
+    /// The same again under another name.
+    pub fn copy(&self, name: &str) -> Image {
+        let path = place().join(format!("{name}.img"));
+        let _ = std::fs::remove_file(&path);
+        run(Command::new("cp")
+            .arg("--sparse=always")
+            .arg(&self.path)
+            .arg(&path));
+        let image = Image { path };
+        image.settle();
+        image
+    }
+
+    /// What was written to it is on the disk, so that nobody's round pays for it.
+    fn settle(&self) {
+        let synced = File::open(&self.path).and_then(|file| file.sync_all());
+        synced.expect("an image can be synced");
+    }
+
+    /// Mounts it in a folder of its own.
+    pub fn mount(&self) -> Mounted {
+        let folder = tempfile::Builder::new()
+            .prefix("agentspool-bench-")
+            .tempdir()
+            .expect("a temporary folder can be made")
+            .keep();
+        run(Command::new("mount")
+            .args(["-t", "ext4", "-o", "loop"])
+            .arg(&self.path)
+            .arg(&folder));
+        cleanup::note_mount(&folder);
+        Mounted { folder }
+    }
+}
+
+/// A mounted image; taken away when this value goes.
+pub struct Mounted {
+    folder: PathBuf,
+}
+
+impl Mounted {
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Takes it away for good, so that the image can be copied or mounted anew.
+    pub fn unmount(self) {
+        assert!(
+            self.try_unmount(),
+            "{} is still in use: some process of the last round did not end",
+            self.folder.display()
+        );
+    }
+
+    fn try_unmount(&self) -> bool {
+        // The last runners of a watcher leave a little later than it does.
+        for _ in 0..500 {
+            let asked = Command::new("umount").arg(&self.folder).output();
+            if asked.is_ok_and(|output| output.status.success()) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let is_mounted = std::fs::read_to_string("/proc/self/mounts")
+            .is_ok_and(|mounts| mounts.contains(&*self.folder.to_string_lossy()));
+        if is_mounted && (std::thread::panicking() || !self.try_unmount()) {
+            cleanup::detach(&self.folder);
+        }
+        let _ = std::fs::remove_dir(&self.folder);
+        cleanup::forget_mount(&self.folder);
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // The small one is used again and again, and stays until the end of the run.
+        if !self.path.ends_with("small.img") {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes what the rounds shared.
+pub fn remove_shared() {
+    let _ = std::fs::remove_file(place().join("small.img"));
+}
+
+/// Runs a tool of the system that has to succeed.
+pub fn run(command: &mut Command) {
+    let what = format!("{command:?}");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = command
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .output()
+        .unwrap_or_else(|error| panic!("failed to run {what}: {error}"));
+    assert!(
+        output.status.success(),
+        "{what} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,100 @@
+//! The floors, each in a small process of its own: this program again, with `--inner`.
+//!
+//! Small, because what a start costs grows with the pages of who starts. They print one number.
+//! Invariant: nothing here knows of a spool.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const FLAG: &str = "--inner";
+
+/// Does what is asked, if this is such a process.
+pub fn answer(arguments: &[String]) -> bool {
+    let told = match arguments {
+        [flag, what, count, at_once] if flag == FLAG && what == "spawn" => {
+            spawn(number(count), number(at_once))
+        }
+        [flag, what, folder, at_once, millis] if flag == FLAG && what == "fsync" => {
+            let span = Duration::from_millis(number(millis) as u64);
+            fsync(Path::new(folder), number(at_once), span)
+        }
+        _ => return false,
+    };
+    println!("{told}");
+    true
+}
+
+/// `/bin/true` started and waited for, so many times a second, in so many threads.
+pub fn spawns_per_second(count: usize, at_once: usize) -> f64 {
+    ask(&["spawn", &count.to_string(), &at_once.to_string()])
+}
+
+/// New small files written and synced, so many a second, in so many threads.
+pub fn fsyncs_per_second(folder: &Path, at_once: usize, span: Duration) -> f64 {
+    let folder = folder.to_str().expect("a path in UTF-8");
+    let millis = span.as_millis().to_string();
+    ask(&["fsync", folder, &at_once.to_string(), &millis])
+}
+
+fn ask(arguments: &[&str]) -> f64 {
+    let program = std::env::current_exe().expect("this program has a path");
+    let output = Command::new(program).arg(FLAG).args(arguments).output();
+    let output = output.expect("this program can be started again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("{arguments:?} answered {output:?}"))
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
+}
+
+fn spawn(count: usize, at_once: usize) -> f64 {
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                for _ in 0..count / at_once {
+                    // Neither a folder nor a hook for the child: std then takes posix_spawn.
+                    let ended = Command::new("/bin/true").stdin(Stdio::null()).status();
+                    assert!(ended.is_ok_and(|status| status.success()), "/bin/true");
+                }
+            });
+        }
+    });
+    (count / at_once * at_once) as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn fsync(folder: &Path, at_once: usize, span: Duration) -> f64 {
+    let done = AtomicU64::new(0);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..at_once {
+            let done = &done;
+            scope.spawn(move || {
+                for n in 0.. {
+                    write_synced(&folder.join(format!("{thread}-{n}")));
+                    done.fetch_add(1, Ordering::Relaxed);
+                    if begun.elapsed() >= span {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner() as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn write_synced(path: &PathBuf) {
+    let written = File::create_new(path).and_then(|mut file| {
+        // About as much as a result.
+        file.write_all(&[b'x'; 400])?;
+        file.sync_all()
+    });
+    written.expect("a small file can be written and synced");
+}

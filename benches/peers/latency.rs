@@ -1,0 +1,276 @@
+//! How soon a task begins on an idle spool whose watcher lives, and how soon a cancelled one is over.
+//!
+//! The recipe is a static program that tells CLOCK_MONOTONIC in its first instruction. Three spans
+//! end there: *drop*, from just before the rename into `incoming/`; *submit*, from just before the
+//! command is started; *accepted*, from when inotify tells of the folder in `tasks/`. The floor is
+//! the same program, started by nobody but us. A cancellation ends when inotify tells of `result.json`.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::fs::inotify;
+
+use crate::Scale;
+use crate::figure::{Figure, Findings, Row};
+use crate::rate::folder_in;
+use crate::rivals::{Nq, Pueue, Rival, TaskSpooler};
+use crate::world::{Durability, Spool, World, monotonic, stamp_program, wait_until};
+
+/// How long nothing happens before the next sample, so that the spool is idle.
+const IDLE: Duration = Duration::from_millis(12);
+
+pub fn measure(scale: &Scale) -> Findings {
+    let mut found = Findings::default();
+    for durability in [Durability::Power, Durability::Process] {
+        let spans = Spans::take(durability, scale.latencies);
+        spans.tell(durability, &mut found);
+    }
+    found
+}
+
+/// Milliseconds.
+#[derive(Default)]
+struct Spans {
+    start: Vec<f64>,
+    dropped: Vec<f64>,
+    submitted: Vec<f64>,
+    accepted: Vec<f64>,
+    peers: [Vec<f64>; 3],
+}
+
+impl Spans {
+    fn take(durability: Durability, count: usize) -> Spans {
+        let world = World::fresh(durability);
+        let watcher = world.spool.watcher();
+        let told = Arrivals::listen(&world.spool.path().join("tasks"));
+        let peers = peers(world.mounted.path());
+        let stamps = folder_in(world.mounted.path(), "stamps");
+        let mut spans = Spans::default();
+        for n in 0..count {
+            std::thread::sleep(IDLE);
+            spans.start.push(start(&stamps.join("start")));
+            std::thread::sleep(IDLE);
+            spans.dropped.push(drop_one(&world.spool, n));
+            std::thread::sleep(IDLE);
+            let (submitted, accepted) = submit_one(&world.spool, &told);
+            spans.submitted.push(submitted);
+            spans.accepted.push(accepted);
+            // pueue takes a tenth of a second each.
+            if durability == Durability::Power && n < 100 {
+                for (peer, spans) in peers.iter().zip(&mut spans.peers) {
+                    std::thread::sleep(IDLE);
+                    let path = stamps.join(format!("{}-{n}", peer.name()));
+                    spans.push(rival(peer.as_ref(), &path));
+                }
+            }
+        }
+        drop(peers);
+        drop(watcher);
+        drop(world.into_image());
+        spans
+    }
+
+    fn tell(self, durability: Durability, found: &mut Findings) {
+        let name = durability.as_str();
+        let figure = |samples| Figure::new("ms", samples);
+        let start = figure(self.start);
+        let spans = [
+            ("drop → first instruction", "drop", self.dropped),
+            ("submit → first instruction", "submit", self.submitted),
+            ("accepted → first instruction", "accepted", self.accepted),
+        ];
+        let mut rows = Vec::new();
+        for (what, short, samples) in spans {
+            let ours = figure(samples);
+            found.curve(&format!("{short}, {name}"), distribution(&ours));
+            let late = ours.quantile(0.99);
+            let is_soon = ours.median() <= 3.0 && late <= 20.0;
+            let row = Row::new(&format!("{what}, `durability={name}`"), ours)
+                .beside("starting the recipe alone", start.clone())
+                .beside("99th percentile", Figure::one("ms", late));
+            rows.push(match short {
+                "accepted" => row,
+                _ => row.goal("median ≤ 3 ms, 99th percentile ≤ 20 ms", is_soon),
+            });
+        }
+        for (name, samples) in ["task-spooler", "nq", "pueue"].into_iter().zip(self.peers) {
+            if !samples.is_empty() {
+                let peer = figure(samples);
+                found.curve(name, distribution(&peer));
+                rows[1].beside.push((name.to_owned(), peer));
+            }
+        }
+        if durability == Durability::Power {
+            found.curve("starting the recipe alone", distribution(&start));
+        }
+        found.rows.extend(rows);
+    }
+}
+
+/// Milliseconds, and the share of the samples that were no slower.
+fn distribution(figure: &Figure) -> Vec<(f64, f64)> {
+    let shares = (0..=200).map(|n| f64::from(n) / 200.0);
+    shares
+        .map(|share| (figure.quantile(share), share))
+        .collect()
+}
+
+fn peers(folder: &Path) -> [Box<dyn Rival>; 3] {
+    [
+        Box::new(TaskSpooler::start(folder.join("tsp"))),
+        Box::new(Nq::start(folder.join("nq"))),
+        Box::new(Pueue::start(folder.join("pueue"))),
+    ]
+}
+
+fn since(begun: i64, stamp: i64) -> f64 {
+    (stamp - begun) as f64 / 1e6
+}
+
+fn start(path: &Path) -> f64 {
+    let begun = monotonic();
+    let status = Command::new(stamp_program()).arg(path).status();
+    assert!(status.is_ok_and(|status| status.success()), "stamp");
+    since(begun, read_stamp(path).expect("the stamp told its moment"))
+}
+
+fn rival(peer: &dyn Rival, path: &Path) -> f64 {
+    let (program, to) = (stamp_program(), path.to_str().expect("a path in UTF-8"));
+    let begun = monotonic();
+    let program = program.to_str().expect("a path in UTF-8");
+    crate::world::time(&mut peer.submission(&[program, to]));
+    let mut stamp = None;
+    wait_until("a peer has run its task", || {
+        stamp = read_stamp(path);
+        stamp.is_some()
+    });
+    since(begun, stamp.expect("it was just read"))
+}
+
+fn read_stamp(path: &Path) -> Option<i64> {
+    fs::read_to_string(path)
+        .ok()?
+        .strip_suffix('\n')?
+        .parse()
+        .ok()
+}
+
+fn drop_one(spool: &Spool, n: usize) -> f64 {
+    let incoming = spool.path().join("incoming");
+    let hidden = incoming.join(format!(".{n}.tmp"));
+    fs::write(&hidden, "{\"recipe\": \"stamp\"}\n").expect("a drop can be written");
+    let visible = incoming.join(format!("drop-{n}.json"));
+    let begun = monotonic();
+    fs::rename(&hidden, &visible).expect("a drop can be renamed");
+    let task = spool.path().join(format!("names/drop-{n}"));
+    since(begun, stamp_of(&task))
+}
+
+/// From the start of the command, and from the moment the task stood.
+fn submit_one(spool: &Spool, told: &Arrivals) -> (f64, f64) {
+    let mut command = spool.command(&["submit", "--recipe", "stamp", "-q"]);
+    let begun = monotonic();
+    let output = command.stderr(Stdio::null()).output();
+    let output = output.expect("the program can be started");
+    let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let stamp = stamp_of(&spool.task(&id));
+    (since(begun, stamp), since(told.of(&id), stamp))
+}
+
+/// What the recipe told, once its task is over and nothing of it is going on.
+fn stamp_of(task: &Path) -> i64 {
+    std::thread::sleep(Duration::from_millis(8));
+    let mut result = None;
+    wait_until("a result stands", || {
+        result = fs::read(task.join("result.json")).ok();
+        result.is_some()
+    });
+    let result: serde_json::Value =
+        serde_json::from_slice(&result.expect("it was just read")).expect("a result is JSON");
+    let stamp = result["output"].as_i64();
+    stamp.unwrap_or_else(|| panic!("the recipe told {result}"))
+}
+
+/// When names appeared in a folder, as inotify told it.
+pub struct Arrivals {
+    told: Arc<Mutex<HashMap<OsString, i64>>>,
+}
+
+impl Arrivals {
+    pub fn listen(folder: &Path) -> Arrivals {
+        let inotify = listen(folder);
+        let told = Arc::new(Mutex::new(HashMap::new()));
+        let noted = Arc::clone(&told);
+        // It ends with the program; the descriptor of a folder that is gone only never tells again.
+        std::thread::spawn(move || {
+            each_arrival(&inotify, |name, moment| {
+                let mut noted = noted.lock().expect("nobody panics with it");
+                noted.insert(name, moment);
+                true
+            });
+        });
+        Arrivals { told }
+    }
+
+    fn of(&self, name: &str) -> i64 {
+        let mut moment = None;
+        wait_until("inotify told of a task", || {
+            let told = self.told.lock().expect("nobody panics with it");
+            moment = told.get(&OsString::from(name)).copied();
+            moment.is_some()
+        });
+        moment.expect("it was just read")
+    }
+}
+
+/// Waits for one name in a folder that is listened to; when it came.
+pub fn arrival(inotify: &OwnedFd, awaited: &str) -> i64 {
+    let mut came = 0;
+    each_arrival(inotify, |name, moment| {
+        came = moment;
+        name != awaited
+    });
+    came
+}
+
+pub fn listen(folder: &Path) -> OwnedFd {
+    let inotify = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify can be had");
+    let flags = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::ONLYDIR;
+    inotify::add_watch(&inotify, folder, flags).expect("a folder can be listened to");
+    inotify
+}
+
+/// Calls `note` with each name and the moment it was told, until that says no or the folder is gone.
+fn each_arrival(inotify: &OwnedFd, mut note: impl FnMut(OsString, i64) -> bool) {
+    use std::os::unix::ffi::OsStringExt;
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(inotify, &mut buffer);
+    while let Ok(event) = reader.next() {
+        let moment = monotonic();
+        if event.events().contains(inotify::ReadFlags::IGNORED) {
+            return;
+        }
+        let name = event.file_name().map(|name| name.to_bytes().to_vec());
+        if name.is_some_and(|name| !note(OsString::from_vec(name), moment)) {
+            return;
+        }
+    }
+}
+
+/// The folder of a task whose recipe runs.
+pub fn begun(spool: &Spool) -> (String, PathBuf) {
+    let output = spool.run(&["submit", "--recipe", "sleep", "-q"]);
+    let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let task = spool.task(&id);
+    wait_until("the task says that it runs", || {
+        let status = fs::read_to_string(task.join("status.json"));
+        status.is_ok_and(|status| status.contains("\"running\""))
+    });
+    (id, task)
+}

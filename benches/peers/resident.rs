@@ -1,0 +1,103 @@
+//! What stays in memory and what wakes up when there is nothing to do; how large the program is and how it starts.
+//!
+//! A wake-up is a change in the kernel's count of switches of any thread of the watcher, looked at
+//! ten times a second. What a long queue takes in memory stands in `backlog.rs`.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::Scale;
+use crate::figure::{Figure, Findings, Row, ms};
+use crate::submit::start;
+use crate::world::{Durability, PROGRAM, World, time};
+
+const LOOKS_A_SECOND: u32 = 10;
+/// The default of `rescan_sec`.
+const RESCAN: u32 = 5;
+
+pub fn measure(scale: &Scale) -> Findings {
+    let mut found = Findings::default();
+    idle(scale, &mut found);
+    program(scale, &mut found);
+    found
+}
+
+fn idle(scale: &Scale, found: &mut Findings) {
+    let world = World::fresh(Durability::Power);
+    let watcher = world.spool.watcher();
+    std::thread::sleep(Duration::from_secs(1));
+    let mut before = switches(watcher.pid());
+    let (mut awake, mut all) = (0, 0);
+    for _ in 0..scale.idle_seconds * LOOKS_A_SECOND {
+        std::thread::sleep(Duration::from_secs(1) / LOOKS_A_SECOND);
+        let now = switches(watcher.pid());
+        awake += usize::from(now != before);
+        all += now - before;
+        before = now;
+    }
+    let (resident, peak) = memory_mb(watcher.pid());
+    drop(watcher);
+    drop(world.into_image());
+    let row = Row::new("watcher resident, idle", Figure::one("MB", resident));
+    found.rows.push(
+        row.beside("at most, ever", Figure::one("MB", peak))
+            .goal("≤ 6 MB", resident <= 6.0),
+    );
+    let rescans = (scale.idle_seconds / RESCAN + 1) as usize;
+    let what = format!("moments awake in {} idle seconds", scale.idle_seconds);
+    let row = Row::new(&what, Figure::one("", awake as f64));
+    found.rows.push(
+        row.beside("switches in them", Figure::one("", all as f64))
+            .goal(&format!("the rescans alone: ≤ {rescans}"), awake <= rescans),
+    );
+}
+
+/// Resident now, and at most in the life of a process.
+pub fn memory_mb(pid: u32) -> (f64, f64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        let kib: f64 = number
+            .and_then(|kib| kib.parse().ok())
+            .expect("a number of kB");
+        kib / 1024.0
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+fn switches(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let of = |thread: fs::DirEntry| {
+        let status = fs::read_to_string(thread.path().join("status")).ok()?;
+        let count = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        count.trim().parse::<u64>().ok()
+    };
+    threads.flatten().filter_map(of).sum()
+}
+
+fn program(scale: &Scale, found: &mut Findings) {
+    let bytes = fs::metadata(PROGRAM).expect("the program stands").len();
+    let size = bytes as f64 / 1e6;
+    let row = Row::new("the program's file", Figure::one("MB", size));
+    found.rows.push(row.goal("< 4 MB", size < 4.0));
+    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    for _ in 0..scale.repeats * scale.rounds {
+        floor.push(ms(time(&mut start())));
+        let mut version = Command::new(PROGRAM);
+        version.arg("--version").env_clear().stdin(Stdio::null());
+        ours.push(ms(time(version.stdout(Stdio::null()))));
+    }
+    let (ours, floor) = (Figure::new("ms", ours), Figure::new("ms", floor));
+    let ratio = ours.by(&floor);
+    let is_quick = ratio.median() < 1.5;
+    found.rows.push(
+        Row::new("`agentspool --version`", ours)
+            .beside("starting `/bin/true`", floor)
+            .ratio("of `/bin/true`", ratio)
+            .goal("< 1.5", is_quick),
+    );
+}

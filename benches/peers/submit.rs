@@ -1,0 +1,165 @@
+//! What it costs to hand a task over: one by the command line, and ten thousand in a batch.
+//!
+//! One submission stands beside starting `/bin/true` and the peers' own commands, in turn, so that
+//! all meet the same machine. Nothing runs the tasks of ours meanwhile; the peers begin at once
+//! where they cannot be told not to, and get a moment for it that is not counted.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::Scale;
+use crate::figure::{Figure, Findings, Row};
+use crate::inner;
+use crate::rate::{folder_in, on_fresh_disk};
+use crate::report::number;
+use crate::rivals::{Nq, Pueue, Rival, TaskSpooler};
+use crate::world::{Durability, Spool, World, time};
+
+/// What one `submit` may cost beside its syncs, in starts of `/bin/true`.
+const STARTS: f64 = 3.0;
+
+pub fn measure(scale: &Scale) -> Findings {
+    let mut found = Findings::default();
+    one(scale, &mut found);
+    batch(scale, &mut found);
+    found
+}
+
+/// The median of each round.
+#[derive(Default)]
+struct Rounds {
+    start: Vec<f64>,
+    power: Vec<f64>,
+    process: Vec<f64>,
+    peers: [Vec<f64>; 3],
+    sync: Vec<f64>,
+}
+
+fn one(scale: &Scale, found: &mut Findings) {
+    let mut rounds = Rounds::default();
+    let mut syncs = 0;
+    for _ in 0..scale.rounds {
+        on_fresh_disk(|mounted| {
+            let at = |name: &str| mounted.path().join(name);
+            let power = Spool::make(at("power"), Durability::Power);
+            let process = Spool::make(at("process"), Durability::Process);
+            let pueue = Pueue::start(at("pueue"));
+            pueue.pause();
+            let peers: [Box<dyn Rival>; 3] = [
+                Box::new(Nq::start(at("nq"))),
+                Box::new(TaskSpooler::start(at("tsp"))),
+                Box::new(pueue),
+            ];
+            syncs = power.syncs(&ONE);
+            rounds.take(scale, [&power, &process], &peers);
+            let span = Duration::from_millis(700);
+            let synced = inner::fsyncs_per_second(&folder_in(mounted.path(), "syncs"), 1, span);
+            rounds.sync.push(1e3 / synced);
+        });
+    }
+    rounds.tell(syncs, found);
+}
+
+const ONE: [&str; 4] = ["submit", "--recipe", "true", "-q"];
+
+impl Rounds {
+    fn take(&mut self, scale: &Scale, ours: [&Spool; 2], peers: &[Box<dyn Rival>; 3]) {
+        let mut times: [Vec<Duration>; 6] = Default::default();
+        for _ in 0..scale.repeats {
+            times[0].push(time(&mut start()));
+            times[1].push(ours[0].time(&ONE));
+            times[2].push(ours[1].time(&ONE));
+            for (peer, times) in peers.iter().zip(&mut times[3..]) {
+                times.push(time(&mut peer.submission(&["/bin/true"])));
+                std::thread::sleep(Duration::from_millis(4));
+            }
+        }
+        let [start, power, process, nq, spooler, pueue] =
+            times.map(|times| Figure::of_times(&times).median());
+        self.start.push(start);
+        self.power.push(power);
+        self.process.push(process);
+        for (all, median) in self.peers.iter_mut().zip([nq, spooler, pueue]) {
+            all.push(median);
+        }
+    }
+
+    fn tell(self, syncs: usize, found: &mut Findings) {
+        let figure = |samples| Figure::new("ms", samples);
+        let (start, sync) = (figure(self.start), figure(self.sync));
+        let (power, process) = (figure(self.power), figure(self.process));
+        let [nq, spooler, pueue] = self.peers.map(figure);
+        let without_syncs = power.less(&sync.times(syncs as f64)).by(&start);
+        let is_ahead = [&nq, &pueue]
+            .iter()
+            .all(|peer| power.median() < peer.median());
+        let reached = without_syncs.median() <= STARTS && is_ahead;
+        let row = Row::new("one `submit`, `durability=power`", power)
+            .beside("starting `/bin/true`", start.clone())
+            .beside(&format!("an fsync, of which it makes {syncs}"), sync)
+            .beside("nq", nq)
+            .beside("pueue", pueue)
+            .beside("task-spooler", spooler)
+            .ratio("starts, without the fsyncs", without_syncs)
+            .goal("≤ 3, and ahead of nq and pueue", reached);
+        found.rows.push(row);
+        let ratio = process.by(&start);
+        let row = Row::new("one `submit`, `durability=process`", process);
+        found.rows.push(row.ratio("starts", ratio));
+        found.note(format!(
+            "One `submit` asks the disk {syncs} times, counted with strace. Each sample is the median of a round's submissions."
+        ));
+    }
+}
+
+/// What every command costs at least.
+pub fn start() -> Command {
+    let mut command = Command::new("/bin/true");
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+fn batch(scale: &Scale, found: &mut Findings) {
+    let count = scale.tasks * 5;
+    let mut rates: [Vec<f64>; 2] = Default::default();
+    let mut disk = Vec::new();
+    for _ in 0..scale.rounds {
+        for (durability, rates) in Durability::BOTH.into_iter().zip(&mut rates) {
+            let world = World::fresh(durability);
+            let (took, _) = world.spool.submit_batch("true", count);
+            rates.push(count as f64 / took.as_secs_f64());
+            drop(world.into_image());
+        }
+        disk.push(on_fresh_disk(|mounted| {
+            inner::fsyncs_per_second(mounted.path(), 1, Duration::from_millis(700))
+        }));
+    }
+    let [process, power] = rates.map(|samples| Figure::new("/s", samples));
+    let are_fast = [process.median() >= 5_000.0, power.median() >= 1_000.0];
+    let what = format!("`submit --batch` of {}", number(count as f64));
+    let row = Row::new(&format!("{what}, `durability=process`"), process);
+    found.rows.push(row.goal("≥ 5,000/s", are_fast[0]));
+    let syncs = batch_syncs();
+    let row = Row::new(&format!("{what}, `durability=power`"), power)
+        .beside("fsyncs, 1 thread", Figure::new("/s", disk))
+        .goal("≥ 1,000/s", are_fast[1]);
+    found.rows.push(row);
+    found.note(format!(
+        "A task of a batch asks the disk {syncs:.2} times, counted with strace."
+    ));
+}
+
+fn batch_syncs() -> f64 {
+    let world = World::fresh(Durability::Power);
+    let counted = |count: usize| {
+        let requests = world.spool.requests("true", count);
+        let requests = requests.to_str().expect("a path in UTF-8");
+        world.spool.syncs(&["submit", "--batch", requests])
+    };
+    let (few, many) = (counted(100), counted(600));
+    (many as f64 - few as f64) / 500.0
+}
