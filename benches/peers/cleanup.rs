@@ -1,7 +1,9 @@
 //! What must be gone when this program is, however it ends: mounts and processes.
 //!
-//! A panic unwinds and drops their guards; for INT, TERM and HUP a thread does the same by this
-//! list. Not held: `kill -9` of this program, after which `umount` is for the person who did it.
+//! A panic unwinds and drops their guards; for INT, TERM and HUP a thread does the same by these
+//! lists. Whatever daemon a peer or we left in a mounted folder is known by the folder's own random
+//! name in its command line or environment, and nobody else has that. Not held: `kill -9` of this
+//! program, after which `umount` is for the person who did it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,6 +27,7 @@ pub fn on_signals() {
         for path in lock(&MOUNTS).drain(..) {
             detach(&path);
         }
+        crate::image::remove_all();
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     });
 }
@@ -49,10 +52,29 @@ pub fn forget_process(pid: u32) {
     lock(&PROCESSES).retain(|one| *one != pid.cast_signed());
 }
 
-/// Takes a mount away now or as soon as the last process in it ends.
+/// Ends what works in a mount, and takes it away.
 pub fn detach(path: &Path) {
+    end_all_in(path);
     let _ = Command::new("umount").arg("-l").arg(path).status();
     let _ = std::fs::remove_dir(path);
+}
+
+fn end_all_in(mount: &Path) {
+    let name = mount.file_name().unwrap_or_default().as_encoded_bytes();
+    let names_it = |path: PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(name.len().max(1)).any(|part| part == name)
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes {
+        let pid = process.file_name().to_string_lossy().parse::<i32>();
+        if let Ok(pid) = pid
+            && (names_it(process.path().join("environ"))
+                || names_it(process.path().join("cmdline")))
+        {
+            end(pid, Signal::KILL);
+        }
+    }
 }
 
 /// Sends a signal to a process of ours.

@@ -166,9 +166,13 @@ impl Drop for Image {
     }
 }
 
-/// Removes what the rounds shared.
-pub fn remove_shared() {
-    let _ = std::fs::remove_file(place().join("small.img"));
+/// Removes what the rounds shared, and what a run that was killed left.
+pub fn remove_all() {
+    let entries = std::fs::read_dir(place()).into_iter().flatten().flatten();
+    let images = entries.map(|entry| entry.path());
+    for image in images.filter(|path| path.extension().is_some_and(|end| end == "img")) {
+        let _ = std::fs::remove_file(image);
+    }
 }
 
 /// Runs a tool of the system that has to succeed.

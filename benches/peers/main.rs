@@ -88,7 +88,7 @@ const QUICK: Scale = Scale {
 
 /// In the order of the page.
 const SCENARIOS: [&str; 9] = [
-    "rate", "submit", "latency", "cancel", "many", "backlog", "sweep", "resident", "curve",
+    "rate", "submit", "latency", "cancel", "resident", "many", "backlog", "curve", "sweep",
 ];
 
 fn main() -> ExitCode {
@@ -114,6 +114,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     cleanup::on_signals();
+    image::remove_all();
     let is_quick = flags.iter().any(|flag| *flag == "--quick");
     let scale = if is_quick { QUICK } else { FULL };
     let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| *chosen == name);
@@ -126,10 +127,11 @@ fn main() -> ExitCode {
         eprintln!("  {:.0} s", begun.elapsed().as_secs_f64());
         report::keep(name, &scale, &machine, &found);
         print!("{}", report::table(&found));
+        // After each, so that what a long run found so far is not lost with it.
+        report::write(&scale);
     }
     drop(population);
-    image::remove_shared();
-    report::write(&scale);
+    image::remove_all();
     ExitCode::SUCCESS
 }
 

@@ -71,7 +71,6 @@ pub fn write(scale: &Scale) {
     text = filled(&text, "goals", &goals(&all));
     text = filled(&text, "pure", &pure());
     fs::write(&to, text).expect("the page can be written");
-    eprintln!("written: {}", to.display());
 }
 
 /// The page with a block's content replaced.
