@@ -18,6 +18,8 @@ use rustix::fs::inotify;
 
 use crate::Scale;
 use crate::figure::{Figure, Findings, Row};
+use crate::image::Size;
+use crate::inner;
 use crate::rate::folder_in;
 use crate::rivals::{Nq, Pueue, Rival, TaskSpooler};
 use crate::world::{Durability, Spool, World, monotonic, stamp_program, wait_until};
@@ -42,6 +44,9 @@ struct Spans {
     submitted: Vec<f64>,
     accepted: Vec<f64>,
     peers: [Vec<f64>; 3],
+    /// How many syncs stand before the first instruction, and what one took.
+    syncs: usize,
+    sync: Vec<f64>,
 }
 
 impl Spans {
@@ -51,8 +56,16 @@ impl Spans {
         let told = Arrivals::listen(&world.spool.path().join("tasks"));
         let peers = peers(world.mounted.path());
         let stamps = folder_in(world.mounted.path(), "stamps");
-        let mut spans = Spans::default();
+        let mut spans = Spans {
+            syncs: syncs_on_the_way(durability),
+            ..Spans::default()
+        };
         for n in 0..count {
+            if n % 50 == 0 {
+                let folder = folder_in(world.mounted.path(), &format!("syncs-{n}"));
+                let synced = inner::fsyncs_per_second(&folder, 1, Duration::from_millis(200));
+                spans.sync.push(1e3 / synced);
+            }
             std::thread::sleep(IDLE);
             spans.start.push(start(&stamps.join("start")));
             std::thread::sleep(IDLE);
@@ -80,6 +93,7 @@ impl Spans {
         let name = durability.as_str();
         let figure = |samples| Figure::new("ms", samples);
         let start = figure(self.start);
+        let syncs = figure(self.sync).times(self.syncs as f64);
         let spans = [
             ("drop → first instruction", "drop", self.dropped),
             ("submit → first instruction", "submit", self.submitted),
@@ -94,8 +108,12 @@ impl Spans {
             let row = Row::new(&format!("{what}, `durability={name}`"), ours)
                 .beside("starting the recipe alone", start.clone())
                 .beside("99th percentile", Figure::one("ms", late));
+            let its_syncs = format!("the {} fsyncs on the way, alone", self.syncs);
             rows.push(match short {
                 "accepted" => row,
+                _ if self.syncs > 0 => row
+                    .beside(&its_syncs, syncs.clone())
+                    .goal("median ≤ 3 ms, 99th percentile ≤ 20 ms", is_soon),
                 _ => row.goal("median ≤ 3 ms, 99th percentile ≤ 20 ms", is_soon),
             });
         }
@@ -111,6 +129,20 @@ impl Spans {
         }
         found.rows.extend(rows);
     }
+}
+
+/// Those of a submission, and of a runner up to the start of the recipe.
+fn syncs_on_the_way(durability: Durability) -> usize {
+    let world = World::of_size("traced", Size::Small, durability);
+    let submitting = world.spool.syncs(&["submit", "--recipe", "stamp", "-q"]);
+    let id = world
+        .spool
+        .run(&["submit", "--recipe", "stamp", "-q"])
+        .stdout;
+    let id = String::from_utf8_lossy(&id).trim().to_owned();
+    let starting = world.spool.syncs_before_start(&["runner", "--once", &id]);
+    drop(world.into_image());
+    submitting + starting
 }
 
 /// Milliseconds, and the share of the samples that were no slower.

@@ -10,6 +10,7 @@ use plotters::prelude::*;
 
 use crate::figure::Curve;
 
+const TEXT: (&str, i32) = ("sans-serif", 16);
 const FRAME: RGBColor = RGBColor(200, 200, 200);
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -35,7 +36,7 @@ pub fn rates(path: &Path, curves: &[Curve]) -> Drawn {
     let area = SVGBackend::new(path, (860, 480)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = builder(&area)
-        .caption("Tasks of `true` a second, 5 at a time", ("sans-serif", 18))
+        .caption("Tasks of `true` a second, 5 at a time", ("sans-serif", 22))
         .build_cartesian_2d(
             (x.0..x.1 * 40.0).log_scale(),
             (y.0 * 0.7..y.1 * 1.4).log_scale(),
@@ -43,6 +44,7 @@ pub fn rates(path: &Path, curves: &[Curve]) -> Drawn {
     chart
         .configure_mesh()
         .light_line_style(WHITE)
+        .label_style(TEXT)
         .x_desc("number of tasks")
         .y_desc("a second")
         .x_label_formatter(&|x| plain(*x))
@@ -59,6 +61,7 @@ pub fn rates(path: &Path, curves: &[Curve]) -> Drawn {
         .configure_series_labels()
         .position(SeriesLabelPosition::MiddleRight)
         .background_style(WHITE)
+        .label_font(TEXT)
         .border_style(FRAME)
         .draw()?;
     Ok(area.present()?)
@@ -72,12 +75,13 @@ pub fn latencies(path: &Path, curves: &[Curve]) -> Drawn {
     let mut chart = builder(&area)
         .caption(
             "Tasks whose first instruction had run by then, idle spool",
-            ("sans-serif", 18),
+            ("sans-serif", 22),
         )
         .build_cartesian_2d((x.0 * 0.9..x.1 * 12.0).log_scale(), 0.0..1.0)?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
+        .label_style(TEXT)
         .x_desc("milliseconds")
         .y_desc("share of all")
         .x_label_formatter(&|x| plain(*x))
@@ -94,6 +98,7 @@ pub fn latencies(path: &Path, curves: &[Curve]) -> Drawn {
         .configure_series_labels()
         .position(SeriesLabelPosition::MiddleRight)
         .background_style(WHITE)
+        .label_font(TEXT)
         .border_style(FRAME)
         .draw()?;
     Ok(area.present()?)

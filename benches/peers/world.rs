@@ -168,21 +168,37 @@ impl Spool {
 
     /// How many times the program and all that it starts ask the disk to be sure.
     pub fn syncs(&self, arguments: &[&str]) -> usize {
+        let calls = self.traced(arguments);
+        calls.lines().filter(|line| is_sync(line)).count()
+    }
+
+    /// The same, up to the start of the recipe `stamp`.
+    pub fn syncs_before_start(&self, arguments: &[&str]) -> usize {
+        let calls = self.traced(arguments);
+        let is_start = |line: &&str| line.contains("execve(") && line.contains("/stamp\"");
+        let before = calls.lines().take_while(|line| !is_start(line));
+        before.filter(|line| is_sync(line)).count()
+    }
+
+    fn traced(&self, arguments: &[&str]) -> String {
         let log = self.path.with_extension("strace");
         let mut command = Command::new("strace");
         command
-            .args(["-f", "-qq", "-e", "trace=fsync,fdatasync,syncfs", "-o"])
+            .args(["-f", "-qq", "-s", "300", "-o"])
             .arg(&log)
-            .arg("--")
+            .args(["-e", "trace=fsync,fdatasync,syncfs,execve", "--"])
             .arg(PROGRAM)
             .args(arguments);
         self.seal(&mut command);
         let output = command.output().expect("strace can be started");
         assert!(output.status.success(), "strace: {output:?}");
-        let text = std::fs::read_to_string(&log).expect("strace wrote its log");
-        let is_call = |line: &&str| line.contains("sync") && !line.contains("resumed>");
-        text.lines().filter(is_call).count()
+        std::fs::read_to_string(&log).expect("strace wrote its log")
     }
+}
+
+fn is_sync(line: &str) -> bool {
+    let names = ["fsync(", "fdatasync(", "syncfs("];
+    !line.contains("resumed>") && names.iter().any(|name| line.contains(name))
 }
 
 /// A spool and its file system.
