@@ -15,7 +15,7 @@ const FRAME: RGBColor = RGBColor(200, 200, 200);
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(120, 120, 120),
     RGBColor(200, 30, 30),
     RGBColor(30, 90, 200),
@@ -25,6 +25,7 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 150, 160),
     RGBColor(160, 110, 60),
     RGBColor(230, 80, 160),
+    RGBColor(150, 160, 30),
 ];
 
 /// Tasks a second against their number.

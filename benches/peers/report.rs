@@ -62,8 +62,9 @@ pub fn write(scale: &Scale) {
         })
         .collect();
     for kept in &all {
-        text = filled(&text, &kept.scenario, &section(kept, &all));
-        draw(&kept.scenario, &kept.found.curves, &plots);
+        let plot = draw(&kept.scenario, &kept.found.curves, &plots);
+        let section = format!("{}{plot}", section(kept, &all));
+        text = filled(&text, &kept.scenario, &section);
     }
     if let Some(last) = all.iter().max_by_key(|kept| date(&kept.machine)) {
         text = filled(&text, "machine", &describe(&last.machine));
@@ -219,13 +220,21 @@ fn thousands(value: i64) -> String {
     if value < 0 { format!("-{text}") } else { text }
 }
 
-fn draw(scenario: &str, curves: &[Curve], plots: &Path) {
-    let drawn = match scenario {
-        "curve" => plot::rates(&plots.join("rate.svg"), curves),
-        "latency" => plot::latencies(&plots.join("latency.svg"), curves),
-        _ => return,
+/// Draws what a scenario has curves for; how the page shows it.
+fn draw(scenario: &str, curves: &[Curve], plots: &Path) -> String {
+    let (name, shows, drawn) = match scenario {
+        "curve" => {
+            let drawn = plot::rates(&plots.join("rate.svg"), curves);
+            ("rate", "The rate against the number of tasks", drawn)
+        }
+        "latency" => {
+            let drawn = plot::latencies(&plots.join("latency.svg"), curves);
+            ("latency", "The distribution of the latencies", drawn)
+        }
+        _ => return String::new(),
     };
     drawn.expect("a plot can be drawn");
+    format!("\n![{shows}](performance/{name}.svg)\n")
 }
 
 /// What criterion kept of the last `cargo bench --bench pure`.

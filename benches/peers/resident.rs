@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Scale;
-use crate::figure::{Figure, Findings, Row, ms};
+use crate::figure::{Figure, Findings, Row};
 use crate::submit::start;
 use crate::world::{Durability, PROGRAM, World, time};
 
@@ -85,11 +85,17 @@ fn program(scale: &Scale, found: &mut Findings) {
     let row = Row::new("the program's file", Figure::one("MB", size));
     found.rows.push(row.goal("< 4 MB", size < 4.0));
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
-    for _ in 0..scale.repeats * scale.rounds {
-        floor.push(ms(time(&mut start())));
-        let mut version = Command::new(PROGRAM);
-        version.arg("--version").env_clear().stdin(Stdio::null());
-        ours.push(ms(time(version.stdout(Stdio::null()))));
+    for _ in 0..scale.rounds {
+        let mut times: [Vec<Duration>; 2] = Default::default();
+        for _ in 0..scale.repeats {
+            times[0].push(time(&mut start()));
+            let mut version = Command::new(PROGRAM);
+            version.arg("--version").env_clear().stdin(Stdio::null());
+            times[1].push(time(version.stdout(Stdio::null())));
+        }
+        let [start, version] = times.map(|times| Figure::of_times(&times).median());
+        floor.push(start);
+        ours.push(version);
     }
     let (ours, floor) = (Figure::new("ms", ours), Figure::new("ms", floor));
     let ratio = ours.by(&floor);

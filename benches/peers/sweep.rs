@@ -26,7 +26,8 @@ pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
         let left = left.expect("the tasks' folder stands").count();
         assert_eq!(left, 0, "tasks that the sweep left");
         drop(world.into_image());
-        eprintln!("  round {}", round + 1);
+        let (ours, floor) = (ours[round], floor[round]);
+        eprintln!("  round {}: {ours:.1} s, rm -rf {floor:.1} s", round + 1);
     }
     let (ours, floor) = (Figure::new("s", ours), Figure::new("s", floor));
     let ratio = ours.by(&floor);
