@@ -145,8 +145,7 @@ fn syncs_on_the_way(durability: Durability) -> usize {
     submitting + starting
 }
 
-/// Milliseconds, and the share of the samples that were no slower. Where inotify told of a task after
-/// its recipe had begun, the span is less than nothing, which no logarithmic axis has room for.
+/// Milliseconds, and the share of the samples that were no slower.
 fn distribution(figure: &Figure) -> Vec<(f64, f64)> {
     let shares = (0..=200).map(|n| f64::from(n) / 200.0);
     shares

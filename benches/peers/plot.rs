@@ -70,7 +70,10 @@ pub fn rates(path: &Path, curves: &[Curve]) -> Drawn {
 
 /// The share of tasks that had begun after so many milliseconds.
 pub fn latencies(path: &Path, curves: &[Curve]) -> Drawn {
-    let x = reach(curves, |point| point.0);
+    // Where inotify told of a task after its recipe had begun, a span is less than nothing, which no
+    // logarithmic axis has room for.
+    let soon = |point: &(f64, f64)| point.0.max(0.1);
+    let x = reach(curves, soon);
     let area = SVGBackend::new(path, (860, 480)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = builder(&area)
@@ -89,7 +92,8 @@ pub fn latencies(path: &Path, curves: &[Curve]) -> Drawn {
         .y_label_formatter(&|y| format!("{:.0}%", y * 100.0))
         .draw()?;
     for (curve, colour) in curves.iter().zip(COLOURS) {
-        let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
+        let points = curve.points.iter().map(|point| (soon(point), point.1));
+        let line = LineSeries::new(points, colour.stroke_width(2));
         chart
             .draw_series(line)?
             .label(&curve.name)

@@ -108,7 +108,8 @@ fn section(kept: &Kept<Findings>, all: &[Kept<Findings>]) -> String {
     }
     let taken = date(&kept.machine);
     if all.iter().any(|other| date(&other.machine) != taken) {
-        let _ = write!(text, "\nMeasured {taken}.\n");
+        let commit = kept.machine.facts.get(1).map_or("", |fact| &fact.1);
+        let _ = write!(text, "\nMeasured {taken}, commit {commit}.\n");
     }
     text
 }
