@@ -45,11 +45,14 @@ reliability:
     rm -f target/reliability/figures.txt
     RIG=full cargo test --release --test rig -- --nocapture --test-threads 1
 
+# The released program is copied, because cargo builds its own over it with what it benches.
+
 # Measures beside the machine's floors and the peers, and writes docs/performance.md. As root; about half an hour.
-bench:
+bench: release
     benches/prepare
+    cp "${CARGO_TARGET_DIR:-target}/release/agentspool" "${CARGO_TARGET_DIR:-target}/bench-tools/agentspool"
     cargo bench --bench pure
-    cargo bench --bench peers
+    BENCH_PROGRAM="$(realpath "${CARGO_TARGET_DIR:-target}")/bench-tools/agentspool" cargo bench --bench peers
 
 # RUSTC_BOOTSTRAP: the coverage that the fuzzer steers by is an unstable flag of the same compiler.
 

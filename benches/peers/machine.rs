@@ -26,6 +26,7 @@ impl Machine {
                     .to_string(),
             ),
             ("commit", commit()),
+            ("program", program()),
             ("processor", processor()),
             ("memory", memory()),
             ("kernel", read("/proc/sys/kernel/osrelease")),
@@ -75,6 +76,14 @@ fn commit() -> String {
         _ => ", and changes since",
     };
     format!("{}{changed}", git(&["rev-parse", "--short", "HEAD"]))
+}
+
+fn program() -> String {
+    let told = match std::env::var_os("BENCH_PROGRAM") {
+        Some(_) => "what `just release` made",
+        None => "as `cargo bench` builds it",
+    };
+    told.to_owned()
 }
 
 fn processor() -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::Scale;
 use crate::figure::{Figure, Findings, Row};
 use crate::submit::start;
-use crate::world::{Durability, PROGRAM, World, time};
+use crate::world::{Durability, World, program, time};
 
 const LOOKS_A_SECOND: u32 = 10;
 /// The default of `rescan_sec`.
@@ -19,7 +19,7 @@ const RESCAN: u32 = 5;
 pub fn measure(scale: &Scale) -> Findings {
     let mut found = Findings::default();
     idle(scale, &mut found);
-    program(scale, &mut found);
+    file_and_start(scale, &mut found);
     found
 }
 
@@ -79,8 +79,8 @@ fn switches(pid: u32) -> u64 {
     threads.flatten().filter_map(of).sum()
 }
 
-fn program(scale: &Scale, found: &mut Findings) {
-    let bytes = fs::metadata(PROGRAM).expect("the program stands").len();
+fn file_and_start(scale: &Scale, found: &mut Findings) {
+    let bytes = fs::metadata(program()).expect("the program stands").len();
     let size = bytes as f64 / 1e6;
     let row = Row::new("the program's file", Figure::one("MB", size));
     found.rows.push(row.goal("< 4 MB", size < 4.0));
@@ -89,7 +89,7 @@ fn program(scale: &Scale, found: &mut Findings) {
         let mut times: [Vec<Duration>; 2] = Default::default();
         for _ in 0..scale.repeats {
             times[0].push(time(&mut start()));
-            let mut version = Command::new(PROGRAM);
+            let mut version = Command::new(program());
             version.arg("--version").env_clear().stdin(Stdio::null());
             times[1].push(time(version.stdout(Stdio::null())));
         }

@@ -12,7 +12,11 @@ use rustix::process::Signal;
 use crate::cleanup;
 use crate::image::{Image, Mounted, Size, place};
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_agentspool");
+/// The program that is measured: the one `BENCH_PROGRAM` names (`just bench` names what `just release`
+/// made, and cargo would build over), else what cargo built with this.
+pub fn program() -> std::ffi::OsString {
+    std::env::var_os("BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_agentspool").into())
+}
 
 /// The setting of this name.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,7 +77,7 @@ impl Spool {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.args(arguments);
         self.seal(&mut command);
         command
@@ -187,7 +191,7 @@ impl Spool {
             .args(["-f", "-qq", "-s", "300", "-o"])
             .arg(&log)
             .args(["-e", "trace=fsync,fdatasync,syncfs,execve", "--"])
-            .arg(PROGRAM)
+            .arg(program())
             .args(arguments);
         self.seal(&mut command);
         let output = command.output().expect("strace can be started");
