@@ -22,6 +22,10 @@ pub fn answer(arguments: &[String]) -> bool {
             let span = Duration::from_millis(number(millis) as u64);
             fsync(Path::new(folder), number(at_once), span)
         }
+        [flag, what, folder, count, at_once, syncs] if flag == FLAG && what == "both" => {
+            let folder = Path::new(folder);
+            both(folder, number(count), number(at_once), number(syncs))
+        }
         _ => return false,
     };
     println!("{told}");
@@ -38,6 +42,14 @@ pub fn fsyncs_per_second(folder: &Path, at_once: usize, span: Duration) -> f64 {
     let folder = folder.to_str().expect("a path in UTF-8");
     let millis = span.as_millis().to_string();
     ask(&["fsync", folder, &at_once.to_string(), &millis])
+}
+
+/// `/bin/true` started and waited for between synced files, one before and the others after, so many
+/// times a second, in so many threads: what a task cannot do without, and nothing else.
+pub fn synced_spawns_per_second(folder: &Path, count: usize, at_once: usize, syncs: usize) -> f64 {
+    let folder = folder.to_str().expect("a path in UTF-8");
+    let numbers = [count, at_once, syncs].map(|number| number.to_string());
+    ask(&["both", folder, &numbers[0], &numbers[1], &numbers[2]])
 }
 
 fn ask(arguments: &[&str]) -> f64 {
@@ -60,9 +72,32 @@ fn spawn(count: usize, at_once: usize) -> f64 {
         for _ in 0..at_once {
             scope.spawn(|| {
                 for _ in 0..count / at_once {
-                    // Neither a folder nor a hook for the child: std then takes posix_spawn.
-                    let ended = Command::new("/bin/true").stdin(Stdio::null()).status();
-                    assert!(ended.is_ok_and(|status| status.success()), "/bin/true");
+                    start_and_wait();
+                }
+            });
+        }
+    });
+    (count / at_once * at_once) as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn start_and_wait() {
+    // Neither a folder nor a hook for the child: std then takes posix_spawn.
+    let ended = Command::new("/bin/true").stdin(Stdio::null()).status();
+    assert!(ended.is_ok_and(|status| status.success()), "/bin/true");
+}
+
+fn both(folder: &Path, count: usize, at_once: usize, syncs: usize) -> f64 {
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..at_once {
+            scope.spawn(move || {
+                for n in 0..count / at_once {
+                    for sync in 0..syncs {
+                        write_synced(&folder.join(format!("{thread}-{n}-{sync}")));
+                        if sync == 0 {
+                            start_and_wait();
+                        }
+                    }
                 }
             });
         }
