@@ -1,8 +1,8 @@
 //! Starting the recipe's process, without copying this one first.
 //!
 //! Not its command (`command.rs`) and not its end (`group.rs`). `fork` copies the page tables of
-//! the runner, and both sides then fault for every page they touch, which cost a short task a seventh of
-//! all its time (docs/design/0021-starting-without-a-copy.md); here the child borrows the runner's
+//! the runner, and both sides then fault for every page they touch, which cost a short task more than a
+//! tenth of all its time (docs/design/0021-starting-without-a-copy.md); here the child borrows the runner's
 //! memory until it is the recipe, as `posix_spawn` does, which has no room for our settings.
 //! Invariant: until it executes the program the child makes system calls and nothing else, and no
 //! signal handler of the runner's ever runs in it.
