@@ -129,7 +129,7 @@ impl<'a> Runner<'a> {
         self.is_for_one = true;
         if !self.spool.is_reconciled()? {
             // No watcher has done it since the boot, and a session's turn hangs on it.
-            for id in self.spool.task_ids()? {
+            for id in self.spool.unhinted_ids()? {
                 if let Err(error) = self.spool.reconcile_hint(id) {
                     tracing::warn!(task = %id, "{error}");
                 }

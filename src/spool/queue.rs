@@ -105,6 +105,15 @@ impl Spool {
         Ok(last.is_some_and(|last| last == BootId::current().kernel().as_bytes()))
     }
 
+    /// The tasks that may have lost their hint, newest first: all that have none. After a boot each
+    /// of them is looked at, and of a hundred thousand that wait for their turn, none has to be.
+    pub fn unhinted_ids(&self) -> IoResult<Vec<TaskId>> {
+        let open = self.open_ids()?;
+        let mut ids = self.task_ids()?;
+        ids.retain(|id| open.binary_search(id).is_err());
+        Ok(ids)
+    }
+
     /// Gives a task without result its hint back; `true` when it was missing.
     pub fn reconcile_hint(&self, id: TaskId) -> IoResult<bool> {
         let open = self.folder(name::OPEN)?;

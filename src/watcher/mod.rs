@@ -93,7 +93,7 @@ pub struct Watcher {
     listening: Vec<TaskId>,
     /// Pending tasks whose marker is to be looked for, the last one first.
     unlooked: Vec<TaskId>,
-    /// After a boot: the tasks whose hints were not looked at yet, newest first.
+    /// After a boot: the tasks without a hint that were not looked at yet, newest first.
     reconcile: Option<Vec<TaskId>>,
     /// They were compared, and the disk refused to note it.
     is_unmarked: bool,
@@ -142,7 +142,7 @@ impl Watcher {
         let reconcile = if spool.is_reconciled()? {
             None
         } else {
-            Some(spool.task_ids()?)
+            Some(spool.unhinted_ids()?)
         };
         Ok(Watcher {
             launcher: LocalPool::new(options.program.clone(), options.arguments.clone()),
