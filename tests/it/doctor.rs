@@ -405,6 +405,9 @@ fn tasks_that_wait_for_a_person_are_named() {
         ),
     ] {
         world.result_of(task);
+        // Its runner puts status and hint right after the result stands.
+        let hint = world.path("open").join(&task.id);
+        world.wait_until("the task is settled", || !hint.exists());
         fs::remove_file(task.path.join("result.json")).unwrap();
         fs::remove_file(task.path.join("status.json")).unwrap();
         fs::remove_dir_all(task.path.join("attempts")).unwrap();
