@@ -58,13 +58,7 @@ pub fn rates(path: &Path, curves: &[Curve]) -> Drawn {
             .label(&curve.name)
             .legend(move |(x, y)| key(x, y, colour));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::MiddleRight)
-        .background_style(WHITE)
-        .label_font(TEXT)
-        .border_style(FRAME)
-        .draw()?;
+    name_curves(&mut chart)?;
     Ok(area.present()?)
 }
 
@@ -99,13 +93,7 @@ pub fn latencies(path: &Path, curves: &[Curve]) -> Drawn {
             .label(&curve.name)
             .legend(move |(x, y)| key(x, y, colour));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::MiddleRight)
-        .background_style(WHITE)
-        .label_font(TEXT)
-        .border_style(FRAME)
-        .draw()?;
+    name_curves(&mut chart)?;
     Ok(area.present()?)
 }
 
@@ -118,6 +106,20 @@ fn builder<'a, 'b>(
         .x_label_area_size(42)
         .y_label_area_size(58);
     builder
+}
+
+/// Says which curve is which, on the right.
+fn name_curves<'a, 'b: 'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'b>, C>,
+) -> Drawn {
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::MiddleRight)
+        .background_style(WHITE)
+        .label_font(TEXT)
+        .border_style(FRAME)
+        .draw()?;
+    Ok(())
 }
 
 fn key(x: i32, y: i32, colour: RGBColor) -> PathElement<(i32, i32)> {

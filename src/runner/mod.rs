@@ -215,6 +215,10 @@ impl<'a> Runner<'a> {
                     unstarted(id, Some(&work.request), outcome),
                     None,
                 );
+                if let Some(session) = &work.request.session_id {
+                    // Of an attempt that came to nothing its folder may be left.
+                    self.spool.remove_empty_session(session);
+                }
                 Ok(Answer::Finished(work.request.session_id))
             }
             Ok(recipe) => {

@@ -83,8 +83,7 @@ pub struct StartRecord {
 }
 
 impl StartRecord {
-    /// Makes it durable, once all that the attempt needs is made: what is changed while a journal is
-    /// written waits for it.
+    /// Makes it durable: the last step before something is started.
     pub fn make_durable(self) -> IoResult<()> {
         self.attempts.sync()
     }
@@ -310,8 +309,8 @@ impl Attempt {
         self.dir.path()
     }
 
-    /// The folder the recipe runs in, and its TMPDIR: what it leaves there goes with the task. One
-    /// of its own would cost a short task as much as all its files (docs/design/0021).
+    /// The folder the recipe runs in, and its TMPDIR: what it leaves there goes with the task. A
+    /// second folder would cost a short task nearly as much as all its files (docs/design/0021).
     pub fn work_path(&self) -> PathBuf {
         self.told.join(WORK)
     }
