@@ -1,37 +1,36 @@
-//! One execution's files: its start record, its logs, what it gives, and the result's reserve.
+//! One execution's files: its start record, its logs, and the result's reserve.
 //!
 //! Not the process (`runner/`). Invariants: `attempts/<n>/` on the disk means "may have started",
 //! so it is made durable before anything runs (I4); `result.json` is complete or absent and never
-//! changes (I6); what a result names was durable before it (I7).
+//! changes (I6).
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FileType, Stat};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::claim::TaskLock;
-use super::durable::{Dir, IoError, IoResult};
+use super::durable::Dir;
+use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty};
 use super::store::TaskDir;
 use crate::clock::BootId;
 use crate::proc::{self, ProcessKey};
-use crate::task::{Json, ResultFile, TaskId, Timestamp};
+use crate::task::{ResultFile, TaskId, Timestamp};
 
-const STDOUT: &str = "stdout.log";
+pub(super) const STDOUT: &str = "stdout.log";
 const STDERR: &str = "stderr.log";
 const RUN: &str = "run.json";
 const WORK: &str = "work";
 const INPUT: &str = "input.json";
 const PROGRESS: &str = "progress";
-const OUTPUT: &str = "output";
+pub(super) const OUTPUT: &str = "output";
 const RESERVE: &str = "result.part";
 
-/// An output of more bytes stays a file that the result names.
-const INLINE_OUTPUT: u64 = 1 << 20;
 /// Room kept for the result, so that a disk filled by the task cannot lose it: one block of nearly
 /// every file system, and more than any result without its output needs (the longest part is the
 /// error's message, see [`crate::task::TaskError`]).
@@ -69,7 +68,7 @@ pub struct RunFile {
 #[derive(Debug)]
 pub struct Attempt {
     number: u32,
-    dir: Dir,
+    pub(super) dir: Dir,
     /// The path recipes are told. In a group spool members can rename what stands above the
     /// folder, and a recipe would write where they point; there it leads by our open descriptor.
     told: PathBuf,
@@ -98,15 +97,6 @@ pub struct Files {
     pub stdout: File,
     /// The log, opened for appending.
     pub stderr: File,
-}
-
-/// What a recipe gave.
-#[derive(Clone, Debug, Default)]
-pub struct Output {
-    /// The value, where it is small enough to stand in the result.
-    pub value: Option<Json>,
-    /// The file, relative to the task's folder, where it is not.
-    pub file: Option<String>,
 }
 
 /// Room on the disk that the result will be written into. Until then it holds what whoever comes
@@ -272,7 +262,7 @@ fn boot_mark(number: u32, boot: &BootId) -> String {
     format!(".{number}.{}", boot.kernel())
 }
 
-fn path_in_task(attempt: u32, file: &str) -> String {
+pub(super) fn path_in_task(attempt: u32, file: &str) -> String {
     format!("{}/{attempt}/{file}", name::ATTEMPTS)
 }
 
@@ -396,59 +386,6 @@ impl Attempt {
         Ok(reserve.is_some_and(|reserve| !reserve.trim_ascii().is_empty()))
     }
 
-    /// What the recipe gave: its result file if it wrote one, else what it printed. What a result
-    /// will name as a file is made durable here.
-    pub fn output(&self) -> IoResult<Output> {
-        let name = self.output_name()?;
-        // A recipe may have made its result file anything at all; only a regular file is read.
-        let is_file = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        // Most tasks say nothing, and then there is nothing to open.
-        let holds_something = |stat: Stat| is_file(stat) && stat.st_size > 0;
-        if !self.dir.stat(name)?.is_some_and(holds_something) {
-            return Ok(Output::default());
-        }
-        let mut file = self.dir.open_file(name)?;
-        let failed = |source| IoError::new("read", self.dir.path_of(name), source);
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Ok(Output::default());
-        }
-        if metadata.len() > INLINE_OUTPUT {
-            self.dir.sync_file(&file, name)?;
-            self.dir.sync()?;
-            let file = Some(path_in_task(self.number, name));
-            return Ok(Output { value: None, file });
-        }
-        let mut bytes = Vec::new();
-        (&mut file)
-            .take(INLINE_OUTPUT)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
-        Ok(Output {
-            value: as_value(&bytes),
-            file: None,
-        })
-    }
-
-    /// What stands for an output that cannot be read now: its file, so that nobody takes it for
-    /// none. Best effort: what cannot be opened cannot be synced either.
-    pub fn unread_output(&self) -> Output {
-        let name = self.output_name().unwrap_or(STDOUT);
-        let file = Some(path_in_task(self.number, name));
-        Output { value: None, file }
-    }
-
-    fn output_name(&self) -> IoResult<&'static str> {
-        Ok(match self.dir.stat(OUTPUT)? {
-            Some(stat) if stat.st_size > 0 || !self.printed_anything()? => OUTPUT,
-            _ => STDOUT,
-        })
-    }
-
-    fn printed_anything(&self) -> IoResult<bool> {
-        Ok(self.dir.stat(STDOUT)?.is_some_and(|stat| stat.st_size > 0))
-    }
-
     /// Complete lines the recipe appended to its progress file behind `offset`, which moves on.
     pub fn progress_lines(&self, offset: &mut u64) -> Vec<String> {
         const AT_ONCE: u64 = 64 << 10;
@@ -479,19 +416,6 @@ impl Attempt {
             .lines()
             .map(str::to_owned)
             .collect()
-    }
-}
-
-/// One JSON value stands as itself, anything else as text without its last newline; nothing at all
-/// is null.
-fn as_value(bytes: &[u8]) -> Option<Json> {
-    let text = String::from_utf8_lossy(bytes);
-    if text.trim().is_empty() {
-        return None;
-    }
-    match Json::parse(&text) {
-        Ok(value) => Some(value),
-        Err(_) => Some(Json::string(text.strip_suffix('\n').unwrap_or(&text))),
     }
 }
 
@@ -533,27 +457,5 @@ impl TaskDir {
             return Ok(None);
         };
         super::durable::absent_is_none(attempt.dir.open_file(file))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stdout_becomes() {
-        for (bytes, expected) in [
-            (&b""[..], None),
-            (b" \n", None),
-            (b"42\n", Some("42")),
-            (b"{\"a\": 1.50}\n", Some("{\"a\": 1.50}")),
-            (b"Hello\n", Some("\"Hello\"")),
-            (b"a\nb\n\n", Some("\"a\\nb\\n\"")),
-            (b"{} {}", Some("\"{} {}\"")),
-            (b"\xff", Some("\"\u{fffd}\"")),
-        ] {
-            let value = as_value(bytes);
-            assert_eq!(value.as_ref().map(Json::text), expected, "{bytes:?}");
-        }
     }
 }

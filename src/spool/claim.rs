@@ -14,7 +14,8 @@ use fs2::FileExt;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::durable::{Dir, IoError, IoResult, Making, handle_path};
+use super::durable::{Dir, Making, handle_path};
+use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
 use super::store::{TaskDir, pending_status};
 use crate::clock;

@@ -7,7 +7,8 @@
 
 use super::claim::{Claim, TaskLock};
 use super::drop_claim::ClaimPlace;
-use super::durable::{Dir, IoResult};
+use super::durable::Dir;
+use super::io_error::IoResult;
 use super::layout::{Spool, name, random_bits};
 use super::store::{ReadError, TaskDir};
 use crate::task::{Name, ResultFile, Status, TaskId, Timestamp, task_of_session};

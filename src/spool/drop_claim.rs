@@ -9,7 +9,8 @@ use std::fs::File;
 
 use fs2::FileExt;
 
-use super::durable::{Dir, IoResult};
+use super::durable::Dir;
+use super::io_error::IoResult;
 use super::layout::{Spool, name};
 use crate::task::TaskId;
 

@@ -9,7 +9,8 @@ use std::io::Read;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use super::durable::{Dir, IoError, IoResult, absent_is_none};
+use super::durable::{Dir, absent_is_none};
+use super::io_error::{IoError, IoResult};
 use super::layout::Spool;
 use crate::task::{MAX_REQUEST_BYTES, Request, RequestError};
 

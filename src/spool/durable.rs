@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -15,63 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-/// An operation on a path that failed: what, where, why.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to {doing} {}: {source}", path.display())]
-pub struct IoError {
-    /// A verb with its object, as in "failed to {doing} {path}".
-    pub doing: &'static str,
-    /// The path as a person would type it.
-    pub path: PathBuf,
-    /// The kernel's word.
-    #[source]
-    pub source: io::Error,
-}
-
-impl IoError {
-    /// Puts the words to a kernel error.
-    pub fn new(
-        doing: &'static str,
-        path: impl Into<PathBuf>,
-        source: impl Into<io::Error>,
-    ) -> Self {
-        IoError {
-            doing,
-            path: path.into(),
-            source: source.into(),
-        }
-    }
-
-    /// The error number, where it came from the kernel.
-    pub fn errno(&self) -> Option<Errno> {
-        Errno::from_io_error(&self.source)
-    }
-
-    /// Whether there is no room (blocks, inodes or quota).
-    pub fn is_no_space(&self) -> bool {
-        matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
-    }
-
-    /// Whether the thing is not there.
-    pub fn is_absent(&self) -> bool {
-        matches!(self.errno(), Some(Errno::NOENT))
-    }
-
-    /// Whether something else stands there than what should, or shut: the disk is well, and a
-    /// person must see to this one thing.
-    pub fn is_unusable(&self) -> bool {
-        let odd = [Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::NXIO];
-        self.is_denied() || self.errno().is_some_and(|errno| odd.contains(&errno))
-    }
-
-    /// Whether we may not.
-    pub fn is_denied(&self) -> bool {
-        matches!(self.errno(), Some(Errno::ACCESS | Errno::PERM))
-    }
-}
-
-/// Shorthand of this room.
-pub type IoResult<T> = Result<T, IoError>;
+use super::io_error::{IoError, IoResult};
 
 /// Which modes new things get, and whether they are made durable.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,8 @@ use std::io::Write;
 use fs2::FileExt;
 use rustix::io::Errno;
 
-use super::durable::{Dir, IoError, IoResult};
+use super::durable::Dir;
+use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, random_bits};
 use super::store::TaskDir;
 use crate::task::{Condition, TaskId};

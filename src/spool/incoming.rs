@@ -14,7 +14,7 @@ use serde_json::Map;
 
 use super::drop_claim::{ClaimPlace, HeldClaim};
 use super::drop_read::{DropRefusal, Fingerprint, Pickup, refusal};
-use super::durable::IoResult;
+use super::io_error::IoResult;
 use super::layout::{Spool, name, pretty};
 use super::publish::{Submission, SubmitError};
 use crate::clock;

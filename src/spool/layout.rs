@@ -10,7 +10,8 @@ use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::durable::{Dir, IoError, IoResult, Making, absent_is_none};
+use super::durable::{Dir, Making, absent_is_none};
+use super::io_error::{IoError, IoResult};
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use crate::config::{Durability, Overrides, Settings};
 use crate::task::{FORMAT_VERSION, IdSequence, TaskId};

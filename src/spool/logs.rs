@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
-use super::durable::IoResult;
+use super::io_error::IoResult;
 use super::store::TaskDir;
 
 /// What stays at each end of a log that went over its cap, unless the cap is too small for that.

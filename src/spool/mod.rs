@@ -2,8 +2,8 @@
 //!
 //! Everything the protocol promises is kept in these files, so that one room is enough to review
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
-//! `layout` and `settings_file` (what lies where, and how it is set) · `durable` (how a file comes to be) · `publish` (submit) · `store` (read) ·
-//! `claim` (locks) · `attempt` (one execution's files) · `view` (what is true of a task) ·
+//! `layout` and `settings_file` (what lies where, and how it is set) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
+//! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read` and `drop_claim` (the drop box) · `watchers` (who lives) ·
 //! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `logs` ·
 //! `wake` (being told) · `resolve` (what a person may call a task) · `health` (can it work at all).
@@ -19,8 +19,10 @@ mod drop_read;
 mod durable;
 mod health;
 mod incoming;
+mod io_error;
 mod layout;
 mod logs;
+mod output;
 mod publish;
 mod queue;
 mod resolve;
@@ -32,15 +34,16 @@ mod view;
 mod wake;
 mod watchers;
 
-pub use attempt::{Attempt, Files, Output, ReservedResult, RunFile, StartRecord};
+pub use attempt::{Attempt, Files, ReservedResult, RunFile, StartRecord};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
 pub use clearing::{Candidate, Cleared, Clearing, FinishedTask, Removal};
 pub use drop_read::{DropRefusal, Fingerprint, Pickup};
-pub use durable::IoError;
 pub use health::FileSystem;
 pub use incoming::{Admission, Check, DropFile, Reason};
+pub use io_error::IoError;
 pub use layout::{OpenError, Spool, group_id};
 pub use logs::{LogReader, Piece, Stream, cap_log};
+pub use output::Output;
 pub use publish::{Submission, SubmitError};
 pub use queue::OpenHint;
 pub use resolve::{ResolveError, Target};

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use fs2::FileExt;
 use serde_json::{Map, Value};
 
-use super::durable::{Dir, IoError, IoResult, Making};
+use super::durable::{Dir, Making};
+use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, pretty};
 use super::store::{EnvironmentFile, TaskDir, pending_status};
 use crate::task::{FORMAT_VERSION, Request, RequestError, TaskId, session_of};

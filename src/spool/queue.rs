@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use fs2::FileExt;
 
-use super::durable::{Dir, IoResult, absent_is_none};
+use super::durable::{Dir, absent_is_none};
+use super::io_error::IoResult;
 use super::layout::{Spool, name};
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;

@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::durable::{Dir, IoResult};
+use super::durable::Dir;
+use super::io_error::IoResult;
 use super::layout::{OpenError, SMALL_FILE, Sharing, name};
 use crate::clock;
 use crate::config::{Overrides, Settings, SettingsError};

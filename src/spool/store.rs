@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::durable::{Dir, IoError, IoResult};
+use super::durable::Dir;
+use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name};
 use crate::clock;
 use crate::task::Timestamp;

@@ -15,8 +15,9 @@ use walkdir::WalkDir;
 
 use super::claim::unused_state;
 use super::clearing::bury;
-use super::durable::{Dir, IoError, IoResult, absent_is_none};
+use super::durable::{Dir, absent_is_none};
 use super::health::PROBE_PREFIX;
+use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;

@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::durable::{Dir, IoError, IoResult};
+use super::durable::Dir;
+use super::io_error::{IoError, IoResult};
 use super::layout::random_bits;
 
 /// An open folder a level: far below any limit of open files.

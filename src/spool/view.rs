@@ -5,7 +5,7 @@
 //! `damaged`, never as something else.
 
 use super::attempt::RunFile;
-use super::durable::IoResult;
+use super::io_error::IoResult;
 use super::layout::Spool;
 use super::store::{ReadError, TaskDir, pending_status};
 use crate::clock;

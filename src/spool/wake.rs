@@ -13,7 +13,7 @@ use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::durable::{IoError, IoResult};
+use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
 use crate::task::TaskId;
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use fs2::FileExt;
 use serde::{Deserialize, Serialize};
 
-use super::durable::{Dir, IoError, IoResult, absent_is_none};
+use super::durable::{Dir, absent_is_none};
+use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
 use crate::task::Timestamp;
 
