@@ -4,11 +4,11 @@
 //! that cancelling works without a watcher. What counts is the result that stands afterwards.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentspool::runner::finish_cancelled;
-use agentspool::spool::{Claim, IoError, Spool, Target, TaskDir, TaskLock, Wake};
-use agentspool::task::{ResultFile, Status, TaskId};
+use agentspool::spool::{Claim, IoError, Spool, Target, TaskDir, Wake};
+use agentspool::task::{Action, ResultFile, Status, TaskId};
 use serde_json::json;
 
 use super::Context;
@@ -20,6 +20,8 @@ use super::report::CliError;
 
 /// How often the lock is tried again while the holder is at it: it may die.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long another user's file may be in the way of ours.
+const NAME_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What came of it.
 pub(super) enum Cancelled {
@@ -35,15 +37,92 @@ pub(super) fn run(context: &Context, args: &CancelArgs) -> Result<ExitCode, CliE
     let spool = context.open_spool()?;
     let id = match spool.resolve(&args.task)? {
         Target::Task(id) => id,
-        Target::Drop(name) => {
-            let hint = format!("remove incoming/{name}.json, or wait until it is admitted");
-            return Err(not_admitted(&name).hint(hint));
-        }
+        Target::Drop(name) => match name.as_str().parse() {
+            // A user of the group has chosen the id of the task to be.
+            Ok(id) if !spool.is_owner() => id,
+            Ok(_) | Err(_) => {
+                let hint = format!("remove incoming/{name}.json, or wait until it is admitted");
+                return Err(not_admitted(&name).hint(hint));
+            }
+        },
     };
     let interrupt = Interrupt::listen()?;
-    let cancelled = cancel(&spool, id, !args.no_wait, &interrupt)?;
+    let cancelled = if spool.is_owner() {
+        cancel(&spool, id, !args.no_wait, &interrupt)?
+    } else {
+        ask(context, &spool, id, !args.no_wait, &interrupt)?
+    };
     tell(context, &spool, id, &cancelled)?;
     Ok(ExitCode::Done)
+}
+
+/// As a user of the group: asks the watcher to cancel a task, by a control file in the drop box. With
+/// `wait` the task is over when this returns, if a watcher runs.
+fn ask(
+    context: &Context,
+    spool: &Spool,
+    id: TaskId,
+    wait: bool,
+    interrupt: &Interrupt,
+) -> Result<Cancelled, CliError> {
+    let wake = Wake::for_waiting(spool)?;
+    let us = rustix::process::geteuid().as_raw();
+    if let Some(task) = spool.task(id)? {
+        if task.has_result()? {
+            return Ok(Cancelled::AlreadyTerminal(readable(&task)));
+        }
+        if !spool.may_control(&task, us)? {
+            let message = format!("the task {id} is another user's");
+            return Err(CliError::new(ExitCode::Refused, message)
+                .hint("the user who submitted it or the spool's owner may cancel it"));
+        }
+    }
+    ask_until_taken(spool, id, &wake, interrupt)?;
+    loop {
+        if let Some(task) = spool.task(id)?
+            && task.has_result()?
+        {
+            return Ok(Cancelled::Ended(readable(&task)));
+        }
+        if !spool.has_watcher()? {
+            context.out.note(
+                "note: no watcher is running on this spool; the task is cancelled once one runs",
+            );
+            return Ok(Cancelled::Requested);
+        }
+        if !wait {
+            return Ok(Cancelled::Requested);
+        }
+        // A refused drop ends the waiting.
+        spool.resolve(&id.to_string())?;
+        interrupt.check(&format!("the cancellation of {id}"))?;
+        wake.wait(Some(interrupt.as_fd()), LOOK);
+        wake.take();
+    }
+}
+
+/// Another user's file of the same name is in the way until the watcher refuses it.
+fn ask_until_taken(
+    spool: &Spool,
+    id: TaskId,
+    wake: &Wake,
+    interrupt: &Interrupt,
+) -> Result<(), CliError> {
+    let begun = Instant::now();
+    loop {
+        match spool.ask(id, Action::Cancel) {
+            Err(error)
+                if error.errno() == Some(rustix::io::Errno::EXIST)
+                    && begun.elapsed() < NAME_PATIENCE
+                    && spool.has_watcher()? =>
+            {
+                interrupt.check(&format!("the task {id}"))?;
+                wake.wait(Some(interrupt.as_fd()), LOOK);
+                wake.take();
+            }
+            asked => return Ok(asked?),
+        }
+    }
 }
 
 /// Cancels a task; with `wait` it is over when this returns.
@@ -70,7 +149,7 @@ pub(super) fn cancel(
         let again = spool.task(id)?.ok_or_else(gone)?;
         match again.lock(spool)? {
             Claim::Gone => return Err(gone()),
-            Claim::Locked(lock) if may_finish(spool, &lock)? => {
+            Claim::Locked(lock) if !lock.task().has_result()? => {
                 let ended = finish_cancelled(spool, &lock, &|| !interrupt.came());
                 if let Some(result) = ended.map_err(|error| noted_only(id, error))? {
                     return Ok(Cancelled::Ended(Some(result)));
@@ -101,13 +180,6 @@ fn noted_only(id: TaskId, error: IoError) -> CliError {
     CliError { message, ..told }.hint(hint)
 }
 
-/// Asked under the lock: nobody may start or finish it now. In a group spool a task that has begun
-/// is finished only by the spool's owner, who alone can see and end its processes.
-fn may_finish(spool: &Spool, lock: &TaskLock) -> Result<bool, CliError> {
-    let task = lock.task();
-    Ok(!task.has_result()? && (spool.is_owner() || task.last_attempt()? == 0))
-}
-
 /// The result that stands; `None` as well where it cannot be read.
 fn readable(task: &TaskDir) -> Option<ResultFile> {
     task.result().ok().flatten()
@@ -129,6 +201,7 @@ fn tell(
         Some(result) => result.status,
         None => match spool.task(id)? {
             Some(task) => task.view()?.status.status,
+            None if matches!(cancelled, Cancelled::Requested) => Status::Pending,
             None => Status::Cancelled,
         },
     };

@@ -31,6 +31,11 @@ struct Plan {
 
 pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliError> {
     let spool = context.open_spool()?;
+    if !spool.is_owner() && !args.dry_run {
+        let message = "only the spool's owner removes tasks";
+        return Err(CliError::new(ExitCode::Refused, message)
+            .hint("finished tasks go by themselves, as the retention settings say"));
+    }
     let plan = plan(&spool, args)?;
     if args.dry_run {
         return tell_plan(context, &plan);

@@ -62,8 +62,8 @@ pub(super) fn copy_to_end(
                     .note(format!("[{bytes} bytes of the log were cut out here]"));
             }
             Piece::Bytes(bytes) => match stream {
-                Stream::Stdout => context.out.bytes(&bytes)?,
-                Stream::Stderr => context.out.error_bytes(&bytes)?,
+                Stream::Stdout => context.out.task_bytes(&bytes)?,
+                Stream::Stderr => context.out.task_error_bytes(&bytes)?,
             },
         }
         copied = true;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agentspool::spool::{Spool, TaskView};
-use agentspool::task::{Status, TaskId};
+use agentspool::task::{Status, TaskId, escape_text};
 use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
@@ -150,19 +150,21 @@ pub(super) fn title(view: &TaskView) -> String {
     let status = &view.status;
     let name = status.name.as_ref().map(|name| name.to_string());
     let recipe = || status.recipe.as_ref().map(|recipe| recipe.to_string());
-    name.or_else(|| status.label.clone())
-        .or_else(recipe)
-        .unwrap_or_else(|| "?".to_owned())
+    name.or_else(|| {
+        status
+            .label
+            .as_deref()
+            .map(|it| escape_text(it).into_owned())
+    })
+    .or_else(recipe)
+    .unwrap_or_else(|| "?".to_owned())
 }
 
 /// One tab-separated line for pipes: id, status, name, recipe, seconds.
 pub(super) fn row(view: &TaskView) -> String {
     let status = &view.status;
-    let name = status
-        .name
-        .as_ref()
-        .map(|name| name.as_str())
-        .or(status.label.as_deref());
+    let name = status.name.as_ref().map(|name| name.as_str().into());
+    let name = name.or_else(|| status.label.as_deref().map(escape_text));
     let recipe = status.recipe.as_ref().map(|recipe| recipe.as_str());
     let seconds = status
         .duration_seconds
@@ -171,7 +173,7 @@ pub(super) fn row(view: &TaskView) -> String {
         "{}\t{}\t{}\t{}\t{}",
         status.task_id,
         status.status,
-        name.unwrap_or("-"),
+        name.as_deref().unwrap_or("-"),
         recipe.unwrap_or("-"),
         seconds.as_deref().unwrap_or("-"),
     )

@@ -3,9 +3,11 @@
 //! The one file that writes to stdout and stderr. Invariants: with `--json` stdout gets one JSON
 //! object and nothing else; colour and symbols only where a terminal wants them.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 
-use agentspool::task::Json;
+use agentspool::task::{Json, escape_lines, escape_text};
 use serde::Serialize;
 use serde_json::json;
 
@@ -20,6 +22,8 @@ pub(crate) struct Output {
     quiet: bool,
     color: Color,
     is_dumb: bool,
+    /// Whether what tasks print may be another user's text, and is escaped on a terminal.
+    is_guarded: Cell<bool>,
 }
 
 impl Output {
@@ -36,7 +40,14 @@ impl Output {
             quiet: global.quiet,
             color: global.color,
             is_dumb,
+            is_guarded: Cell::new(false),
         }
+    }
+
+    /// From here on, what a task printed is escaped where it would reach a terminal: in a group spool
+    /// it may repeat what another user gave it.
+    pub fn guard_terminal(&self) {
+        self.is_guarded.set(true);
     }
 
     pub fn is_json(&self) -> bool {
@@ -72,23 +83,30 @@ impl Output {
         Ok(writeln!(anstream::stdout(), "{}", text.as_ref())?)
     }
 
-    /// Bytes of a task, on stdout, as they are.
+    /// Bytes of a task, on stdout: as they are, but on a terminal that is guarded.
+    pub fn task_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let is_guarded = self.is_guarded.get() && io::stdout().is_terminal();
+        self.bytes(&escaped(bytes, is_guarded))
+    }
+
+    /// Bytes on stdout, as they are.
     pub fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes)?;
         Ok(stdout.flush()?)
     }
 
-    /// Bytes of a task, on stderr, as they are.
-    pub fn error_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
-        Ok(io::stderr().write_all(bytes)?)
+    /// Bytes of a task, on stderr: as they are, but on a terminal that is guarded.
+    pub fn task_error_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let is_guarded = self.is_guarded.get() && io::stderr().is_terminal();
+        Ok(io::stderr().write_all(&escaped(bytes, is_guarded))?)
     }
 
     /// A task's output for people: text as text, anything else as JSON.
     pub fn value(&self, value: &Json) -> Result<(), CliError> {
         match value.to::<String>() {
-            Ok(text) => self.line(text),
-            Err(_) => self.line(value.text()),
+            Ok(text) => self.task_bytes(format!("{text}\n").as_bytes()),
+            Err(_) => self.task_bytes(format!("{}\n", value.text()).as_bytes()),
         }
     }
 
@@ -100,7 +118,7 @@ impl Output {
                 format!("failed to write the output as JSON: {e}"),
             )
         })?;
-        self.bytes(format!("{text}\n").as_bytes())
+        self.bytes(format!("{}\n", escape_in_json(&text)).as_bytes())
     }
 
     /// A remark on stderr; nothing with `--quiet`.
@@ -133,6 +151,44 @@ impl Output {
         }
         error.code
     }
+}
+
+/// What a task printed, as it is safe on a terminal where that is asked for.
+fn escaped(bytes: &[u8], is_guarded: bool) -> Cow<'_, [u8]> {
+    if !is_guarded {
+        return Cow::Borrowed(bytes);
+    }
+    let mut safe = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        safe.push_str(&escape_lines(chunk.valid()));
+        for byte in chunk.invalid() {
+            safe.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    Cow::Owned(safe.into_bytes())
+}
+
+/// A JSON text in which no character can move a terminal's cursor or hide something. Such characters
+/// stand in strings only, where `\u` means the same.
+fn escape_in_json(text: &str) -> Cow<'_, str> {
+    let escaped = escape_text(text);
+    if matches!(escaped, Cow::Borrowed(_)) {
+        return escaped;
+    }
+    let mut safe = String::with_capacity(text.len());
+    let mut units = [0u16; 2];
+    for c in text.chars() {
+        let mut buffer = [0u8; 4];
+        let c_text: &str = c.encode_utf8(&mut buffer);
+        if matches!(escape_text(c_text), Cow::Borrowed(_)) {
+            safe.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut units) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    Cow::Owned(safe)
 }
 
 /// A line of our own log that the journal did not take.
@@ -172,6 +228,30 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_stays_the_same_json() {
+        let value = json!({"text": "a\u{9b}31m\u{202e}b\u{e0041} ü\n\u{7f}"});
+        let text = value.to_string();
+        let safe = escape_in_json(&text);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&safe).unwrap(),
+            value
+        );
+        assert!(
+            safe.contains("\\u009b31m\\u202eb\\udb40\\udc41 ü"),
+            "{safe}"
+        );
+        assert!(!safe.contains('\u{7f}'));
+    }
+
+    #[test]
+    fn what_a_task_printed_is_safe_where_it_is_guarded() {
+        let bytes = b"one\tline\n\x1b[31mred\xff\r";
+        assert_eq!(&*escaped(bytes, false), bytes);
+        let safe = escaped(bytes, true);
+        assert_eq!(&*safe, b"one\tline\n\\u{1b}[31mred\\xff\\r");
+    }
 
     #[test]
     fn a_complaint_of_several_lines_is_told_whole_and_in_one() {

@@ -34,7 +34,15 @@ impl Context {
     /// Opens the spool.
     pub fn open_spool(&self) -> Result<Spool, CliError> {
         let (path, _) = self.spool_path()?;
-        Ok(Spool::open(&path, self.overrides()?)?)
+        Ok(self.guarded(Spool::open(&path, self.overrides()?)?))
+    }
+
+    /// In a group spool the text that is shown may be another user's.
+    fn guarded(&self, spool: Spool) -> Spool {
+        if spool.is_group() {
+            self.out.guard_terminal();
+        }
+        spool
     }
 
     /// Opens the spool, making the default one when it is not there.
@@ -44,7 +52,7 @@ impl Context {
             Err(OpenError::Absent { .. }) if is_default => {
                 Ok(Spool::init(&path, None, self.overrides()?)?)
             }
-            opened => Ok(opened?),
+            opened => Ok(self.guarded(opened?)),
         }
     }
 

@@ -96,6 +96,13 @@ impl From<OpenError> for CliError {
             OpenError::Absent { path } => CliError::new(ExitCode::SpoolUnusable, message).hint(
                 format!("make one with `agentspool init {}`", path.display()),
             ),
+            OpenError::Older { path } => {
+                let spool = path.parent().unwrap_or(&path).display();
+                CliError::new(ExitCode::SpoolUnusable, message)
+                    .hint(format!("`agentspool init {spool}` converts it"))
+            }
+            OpenError::Watched { .. } => CliError::new(ExitCode::SpoolUnusable, message)
+                .hint("stop the watcher (running tasks go on), then run `agentspool init` again"),
             OpenError::Occupied { .. }
             | OpenError::Newer { .. }
             | OpenError::Settings { .. }

@@ -1,7 +1,7 @@
 //! `agentspool result ID`: what a task gave.
 
 use agentspool::spool::{LogReader, Stream, Target, TaskDir};
-use agentspool::task::ResultFile;
+use agentspool::task::{ResultFile, escape_text};
 
 use super::Context;
 use super::args::ResultArgs;
@@ -56,7 +56,11 @@ pub(super) fn show_output(
         out.note("note: the disk was full: the output stands only in the log");
     }
     if let Some(error) = &result.error {
-        out.note(format!("{}: {}", result.status, error.message));
+        out.note(format!(
+            "{}: {}",
+            result.status,
+            escape_text(&error.message)
+        ));
     } else if !result.ok {
         out.note(result.status.to_string());
     }
@@ -88,7 +92,7 @@ fn copy_file(
     loop {
         match file.read(&mut bytes)? {
             0 => return Ok(()),
-            read => context.out.bytes(&bytes[..read])?,
+            read => context.out.task_bytes(&bytes[..read])?,
         }
     }
 }

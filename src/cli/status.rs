@@ -1,7 +1,7 @@
 //! `agentspool status ID`: where a task stands.
 
 use agentspool::spool::{Spool, Target, TaskView};
-use agentspool::task::{Condition, Status};
+use agentspool::task::{Condition, Status, escape_text};
 
 use super::Context;
 use super::args::StatusArgs;
@@ -54,7 +54,11 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
         if let Some(session) = &status.session_id {
             out.line(format!("Session: {session}"))?;
         }
-        for line in more_lines(view, absolute) {
+        let origin = spool
+            .task(status.task_id)?
+            .and_then(|task| task.origin().ok()?);
+        let submitter = origin.and_then(|origin| origin.uid);
+        for line in more_lines(view, submitter, absolute) {
             out.line(line)?;
         }
     }
@@ -65,7 +69,7 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
 }
 
 /// What the page does not show, only where there is something to say.
-fn more_lines(view: &TaskView, absolute: bool) -> Vec<String> {
+fn more_lines(view: &TaskView, submitter: Option<u32>, absolute: bool) -> Vec<String> {
     let status = &view.status;
     let mut lines = Vec::new();
     if let Some(name) = status
@@ -74,10 +78,13 @@ fn more_lines(view: &TaskView, absolute: bool) -> Vec<String> {
         .map(|n| n.as_str())
         .or(status.label.as_deref())
     {
-        lines.push(format!("Name: {name}"));
+        lines.push(format!("Name: {}", escape_text(name)));
+    }
+    if let Some(uid) = submitter {
+        lines.push(format!("Submitted by: user {uid}"));
     }
     if let Some(message) = &status.message {
-        lines.push(format!("Message: {message}"));
+        lines.push(format!("Message: {}", escape_text(message)));
     }
     if let Some(condition) = status.condition {
         lines.push(format!(
@@ -87,7 +94,7 @@ fn more_lines(view: &TaskView, absolute: bool) -> Vec<String> {
         ));
     }
     if let Some(error) = &status.error {
-        lines.push(format!("Error: {}", error.message));
+        lines.push(format!("Error: {}", escape_text(&error.message)));
     }
     if status.attempt > 1 {
         lines.push(format!("Attempt: {}", status.attempt));

@@ -1,19 +1,25 @@
 //! `agentspool submit` and what `recipe run` shares with it: from arguments to an accepted task.
 
 use std::io::{BufRead, Read};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use agentspool::recipe::{Recipe, RecipePath, is_variable_name};
-use agentspool::spool::{Spool, Submission, TaskDir};
-use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, Request, session_of};
+use agentspool::spool::{Spool, Submission, Target, TaskDir, Wake};
+use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, Request, TaskId, session_of};
 use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::args::{SubmitArgs, TaskArgs};
 use super::exit_code::ExitCode;
+use super::interrupt::Interrupt;
 use super::place::recipe_path;
 use super::report::CliError;
 use super::wait;
 
+/// How often to look whether a drop was admitted.
+const ADMISSION_LOOK: Duration = Duration::from_millis(100);
 /// Tasks that are accepted together by `--batch`: they share their syncs, and each holds two files
 /// open until then.
 const BATCH: usize = 200;
@@ -26,12 +32,22 @@ pub(super) fn run(context: &Context, args: SubmitArgs) -> Result<ExitCode, CliEr
     let Some(recipe) = &args.recipe else {
         return Err(CliError::usage("--recipe is missing"));
     };
-    let task = submit_one(context, &spool, recipe, &args.task)?;
+    let accepted = submit_one(context, &spool, recipe, &args.task)?;
     if args.wait {
-        return wait::wait_and_show(context, &spool, &task);
+        return wait::wait_and_show(context, &spool, accepted);
     }
-    tell(context, &task, None)?;
+    tell(context, &accepted, None)?;
     Ok(ExitCode::Done)
+}
+
+/// What was accepted.
+pub(super) struct Accepted {
+    pub id: TaskId,
+    /// Its folder; `None` where it is a drop that the watcher of a group spool has yet to admit.
+    pub task: Option<TaskDir>,
+    recipe: Name,
+    session: Name,
+    path: PathBuf,
 }
 
 /// Accepts one task and sees to it that somebody runs it.
@@ -40,7 +56,7 @@ pub(super) fn submit_one(
     spool: &Spool,
     recipe: &Name,
     args: &TaskArgs,
-) -> Result<TaskDir, CliError> {
+) -> Result<Accepted, CliError> {
     let recipe = recipe_path(spool).find(recipe)?;
     check_recipe(context, spool, &recipe)?;
     let mut request = Request::new(recipe.name.clone());
@@ -60,45 +76,101 @@ pub(super) fn submit_one(
     request.name = args.name.clone();
     let environment = read_variables(context, spool, &recipe, &args.env)?;
     let (name, session) = (request.name.clone(), request.session_id.clone());
-    let submission = Submission {
-        id: spool.new_id(),
-        request,
-        environment,
+    let (id, task) = if spool.is_owner() {
+        let submission = Submission {
+            id: spool.new_id(),
+            request,
+            environment,
+            origin: None,
+        };
+        let task = spool.submit(vec![submission])?.pop();
+        let task = task.ok_or_else(|| CliError::new(ExitCode::General, "nothing was accepted"))?;
+        if let Some(name) = &name {
+            link_name(context, spool, name, &task);
+        }
+        (task.id(), Some(task))
+    } else {
+        let id = drop_in(spool, &[request])?.pop();
+        let id = id.ok_or_else(|| CliError::new(ExitCode::General, "nothing was accepted"))?;
+        (id, None)
     };
-    let task = spool.submit(vec![submission])?.pop();
-    let task = task.ok_or_else(|| CliError::new(ExitCode::General, "nothing was accepted"))?;
-    tell_accepted(&task, &recipe.name, session);
-    if let Some(name) = &name {
-        link_name(context, spool, name, &task);
-    }
+    let accepted = Accepted {
+        id,
+        task,
+        recipe: recipe.name,
+        session: session.unwrap_or_else(|| session_of(id)),
+        path: spool.task_path(id),
+    };
+    tell_accepted(id, &accepted.recipe, &accepted.session);
     context.ensure_watcher(spool);
-    Ok(task)
+    Ok(accepted)
+}
+
+/// As a user of the group: the requests go into the drop box, each under the id that is told.
+fn drop_in(spool: &Spool, requests: &[Request]) -> Result<Vec<TaskId>, CliError> {
+    let dropped = spool.drop_in(requests)?;
+    if !dropped.is_accepted {
+        for id in &dropped.ids {
+            wait_until_admitted(spool, *id)?;
+        }
+    }
+    Ok(dropped.ids)
+}
+
+/// On a file system where a drop alone is not safe from a power cut: the task it becomes is.
+fn wait_until_admitted(spool: &Spool, id: TaskId) -> Result<(), CliError> {
+    let wake = Wake::for_waiting(spool)?;
+    let interrupt = Interrupt::listen()?;
+    loop {
+        match spool.resolve(&id.to_string())? {
+            Target::Task(_) => return Ok(()),
+            Target::Drop(_) if !spool.has_watcher()? => {
+                let path = spool.path().display();
+                let message = format!(
+                    "{id} lies in the drop box and is not accepted yet: no watcher runs on {path}, and on this file system a power cut could lose the drop"
+                );
+                return Err(CliError::new(ExitCode::General, message)
+                    .hint("it becomes a task once a watcher runs")
+                    .detail("task_id", id.to_string()));
+            }
+            Target::Drop(_) => {}
+        }
+        interrupt.check(&format!("the drop {id}"))?;
+        wake.wait(Some(interrupt.as_fd()), ADMISSION_LOOK);
+        wake.take();
+    }
 }
 
 /// Prints what was accepted.
 pub(super) fn tell(
     context: &Context,
-    task: &TaskDir,
+    accepted: &Accepted,
     message: Option<&str>,
 ) -> Result<(), CliError> {
     // Whatever cannot be said now, it must not look as if there were no task.
-    tell_all(context, task, message)
-        .map_err(|error| error.hint(format!("the task {} was accepted", task.id())))
+    tell_all(context, accepted, message)
+        .map_err(|error| error.hint(format!("the task {} was accepted", accepted.id)))
 }
 
-fn tell_all(context: &Context, task: &TaskDir, message: Option<&str>) -> Result<(), CliError> {
+fn tell_all(context: &Context, accepted: &Accepted, message: Option<&str>) -> Result<(), CliError> {
     let out = &context.out;
-    let request = task.request()?;
+    let Accepted {
+        id,
+        recipe,
+        session,
+        path,
+        ..
+    } = accepted;
     if out.is_json() {
         let mut object = json!({
             "ok": true,
-            "task_id": task.id(),
-            "recipe": request.recipe,
-            "session_id": request.session_id,
-            "id": task.id(),
+            "task_id": id,
+            "recipe": recipe,
+            "session_id": session,
+            "id": id,
             "status": "pending",
-            "created_at": agentspool::task::Timestamp::from_unix_ms(task.id().unix_ms()),
-            "dir": task.path(),
+            "created_at": agentspool::task::Timestamp::from_unix_ms(id.unix_ms()),
+            "dir": path,
             "duplicate": false,
         });
         if let Some(message) = message {
@@ -107,15 +179,12 @@ fn tell_all(context: &Context, task: &TaskDir, message: Option<&str>) -> Result<
         return out.object(&object);
     }
     if out.is_quiet() {
-        return out.line(task.id().to_string());
+        return out.line(id.to_string());
     }
-    out.line(format!("Task: {}", task.id()))?;
+    out.line(format!("Task: {id}"))?;
     out.line("Status: pending")?;
-    out.line(format!("Recipe: {}", request.recipe))?;
-    if let Some(session) = &request.session_id {
-        out.line(format!("Session: {session}"))?;
-    }
-    Ok(())
+    out.line(format!("Recipe: {recipe}"))?;
+    out.line(format!("Session: {session}"))
 }
 
 fn check_recipe(context: &Context, spool: &Spool, recipe: &Recipe) -> Result<(), CliError> {
@@ -202,40 +271,48 @@ impl Batch<'_> {
         Ok(request)
     }
 
+    fn accept_all(&self, requests: Vec<Request>) -> Result<Vec<TaskId>, CliError> {
+        let (context, spool) = (self.context, self.spool);
+        let asked: Vec<_> = requests
+            .iter()
+            .map(|it| (it.name.clone(), it.recipe.clone(), it.session_id.clone()))
+            .collect();
+        let (ids, tasks) = if spool.is_owner() {
+            let submissions = requests
+                .into_iter()
+                .map(|request| Submission {
+                    id: spool.new_id(),
+                    request,
+                    environment: Map::new(),
+                    origin: None,
+                })
+                .collect();
+            let tasks = spool.submit(submissions)?;
+            (tasks.iter().map(TaskDir::id).collect(), tasks)
+        } else {
+            (drop_in(spool, &requests)?, Vec::new())
+        };
+        for (id, (_, recipe, session)) in ids.iter().zip(&asked) {
+            let made = session_of(*id);
+            tell_accepted(*id, recipe, session.as_ref().unwrap_or(&made));
+        }
+        for (task, (name, ..)) in tasks.iter().zip(&asked) {
+            if let Some(name) = name {
+                link_name(context, spool, name, task);
+            }
+        }
+        Ok(ids)
+    }
+
     fn accept(&mut self) -> Result<(), CliError> {
         let requests = std::mem::take(&mut self.waiting);
         if requests.is_empty() {
             return Ok(());
         }
-        let asked: Vec<_> = requests
-            .iter()
-            .map(|request| {
-                let Request {
-                    name,
-                    recipe,
-                    session_id,
-                    ..
-                } = request;
-                (name.clone(), recipe.clone(), session_id.clone())
-            })
-            .collect();
-        let submissions = requests
-            .into_iter()
-            .map(|request| Submission {
-                id: self.spool.new_id(),
-                request,
-                environment: Map::new(),
-            })
-            .collect();
         let mut lines = String::new();
-        let tasks = self.spool.submit(submissions)?;
-        for (task, (name, recipe, session)) in tasks.into_iter().zip(asked) {
-            tell_accepted(&task, &recipe, session);
-            if let Some(name) = name {
-                link_name(self.context, self.spool, &name, &task);
-            }
-            lines.push_str(&format!("{}\n", task.id()));
-            self.ids.push(task.id().to_string());
+        for id in self.accept_all(requests)? {
+            lines.push_str(&format!("{id}\n"));
+            self.ids.push(id.to_string());
         }
         if !self.context.out.is_json() {
             self.context.out.bytes(lines.as_bytes())?;
@@ -244,9 +321,8 @@ impl Batch<'_> {
     }
 }
 
-fn tell_accepted(task: &TaskDir, recipe: &Name, session: Option<Name>) {
-    let session = session.unwrap_or_else(|| session_of(task.id()));
-    tracing::info!(task = %task.id(), recipe = %recipe, session = %session, "accepted");
+fn tell_accepted(id: TaskId, recipe: &Name, session: &Name) {
+    tracing::info!(task = %id, recipe = %recipe, session = %session, "accepted");
 }
 
 /// The task is accepted whatever becomes of its link.

@@ -6,8 +6,8 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use agentspool::spool::{Spool, Stream, Target, TaskDir, TaskView, Wake};
-use agentspool::task::{Name, ResultFile, Status, TaskId};
+use agentspool::spool::{Spool, Stream, Target, TaskView, Wake};
+use agentspool::task::{Name, ResultFile, Status, TaskId, escape_text};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -22,6 +22,7 @@ use super::list;
 use super::place::check_still_there;
 use super::report::CliError;
 use super::result;
+use super::submit::Accepted;
 
 /// How often to look although nothing was heard.
 const LOOK: Duration = Duration::from_millis(1000);
@@ -204,13 +205,29 @@ fn code_of(views: &[&TaskView], propagate: bool) -> ExitCode {
 pub(super) fn wait_and_show(
     context: &Context,
     spool: &Spool,
-    task: &TaskDir,
+    accepted: Accepted,
 ) -> Result<ExitCode, CliError> {
     let wake = Wake::for_waiting(spool)?;
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new(context, 1);
     let mut log = FollowedLog::default();
     let mut attendance = Attendance::new();
+    let task = loop {
+        if let Some(task) = accepted.task {
+            break task;
+        }
+        // A refusal ends it.
+        if let Target::Task(id) = spool.resolve(&accepted.id.to_string())?
+            && let Some(task) = spool.task(id)?
+        {
+            break task;
+        }
+        attendance.look(context, spool)?;
+        interrupt.check(&format!("the drop {}", accepted.id))?;
+        wake.wait(Some(interrupt.as_fd()), LOOK_AT_LOG);
+        wake.take();
+    };
+    let task = &task;
     let result = loop {
         let has_ended = task.has_result()?;
         bar.hide_while(|| log.copy(context, task, Stream::Stderr))?;
@@ -269,6 +286,7 @@ impl Bar {
                     done += view.status.progress;
                     if view.status.status == Status::Running || message.is_empty() {
                         let said = view.status.message.as_deref().unwrap_or_default();
+                        let said = escape_text(said);
                         let title = list::title(&view);
                         message = format!("{title} {} {said}", view.status.status);
                     }

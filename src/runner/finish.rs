@@ -130,12 +130,6 @@ impl super::Runner<'_> {
                 tracing::error!(task = %result.task_id, "the task is gone: {error}");
                 return;
             }
-            if error.is_unusable() && !lock.task().is_ours() {
-                // A member of the group shut the folder of his own task, or put something in the
-                // result's way: no slot is kept for that. The attempt stands, so it is not forgotten.
-                tracing::error!(task = %result.task_id, "the result is given up: {error}");
-                return;
-            }
             tracing::error!(task = %result.task_id, "the result is kept in memory: {error}");
             std::thread::sleep(pause);
             pause = (pause * 2).min(COMMIT_BACKOFF.1);

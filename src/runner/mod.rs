@@ -270,8 +270,7 @@ impl<'a> Runner<'a> {
         };
         let mark = mark_of(self.spool, work.lock.task().id(), last);
         let lost = recover::recover(&work.lock, &attempt, &mark, &self.boot, &|| true)?;
-        // A folder that a member made is none of ours to drop; it counts as a start all the same.
-        if lost == recover::Lost::NothingRan && attempt.is_ours()? {
+        if lost == recover::Lost::NothingRan {
             work.lock.drop_attempt(last)?;
             return Ok(Some(last));
         }
@@ -292,7 +291,7 @@ impl<'a> Runner<'a> {
         why: &str,
     ) -> Result<Option<u32>, IoError> {
         let number = attempt.number();
-        let run = attempt.our_run()?;
+        let run = attempt.run();
         if let Some(mut run) = run.clone() {
             run.lost_at.get_or_insert_with(clock::wall);
             attempt.write_run(&run)?;

@@ -56,7 +56,7 @@ pub(super) fn recover(
     // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
     // in a copy of a spool they are another one's living tasks. The mark finds what it finds.
     let child = attempt
-        .our_run()?
+        .run()
         .filter(|run| run.boot == *boot && run.mark == mark)
         .and_then(|run| run.child);
     if kill_all(child, mark, attempt.path(), go_on, || report_stuck(lock)) {

@@ -69,9 +69,6 @@ pub struct RunFile {
 pub struct Attempt {
     number: u32,
     pub(super) dir: Dir,
-    /// The path recipes are told. In a group spool members can rename what stands above the
-    /// folder, and a recipe would write where they point; there it leads by our open descriptor.
-    told: PathBuf,
 }
 
 /// The record that an attempt may have started: its folder's name in `attempts/`.
@@ -129,21 +126,7 @@ impl TaskLock {
             .with_making(spool.attempt_making());
         attempts.mark(boot_mark(number, boot), &self.task.dir, name::LOCK)?;
         let dir = attempts.make_dir(number.to_string())?;
-        if !dir.is_ours()? {
-            // A member of the group put a folder of his own in its place.
-            let path = dir.path();
-            return Err(IoError::new(
-                "use the folder",
-                path,
-                rustix::io::Errno::PERM,
-            ));
-        }
-        let told = if spool.is_group() {
-            dir.handle_path()
-        } else {
-            dir.path().to_owned()
-        };
-        Ok((Attempt { number, dir, told }, StartRecord { attempts }))
+        Ok((Attempt { number, dir }, StartRecord { attempts }))
     }
 
     /// Takes back an attempt of which nothing ran.
@@ -289,11 +272,6 @@ impl Attempt {
         })
     }
 
-    /// Whether its folder was made by us.
-    pub fn is_ours(&self) -> IoResult<bool> {
-        self.dir.is_ours()
-    }
-
     /// Its folder.
     pub fn path(&self) -> &Path {
         self.dir.path()
@@ -302,22 +280,22 @@ impl Attempt {
     /// The folder the recipe runs in, and its TMPDIR: what it leaves there goes with the task. A
     /// second folder would cost a short task nearly as much as all its files (docs/design/0021).
     pub fn work_path(&self) -> PathBuf {
-        self.told.join(WORK)
+        self.dir.path_of(WORK)
     }
 
     /// The input as a file.
     pub fn input_path(&self) -> PathBuf {
-        self.told.join(INPUT)
+        self.dir.path_of(INPUT)
     }
 
     /// Where the recipe appends its progress.
     pub fn progress_path(&self) -> PathBuf {
-        self.told.join(PROGRESS)
+        self.dir.path_of(PROGRESS)
     }
 
     /// Where the recipe may write its result.
     pub fn output_path(&self) -> PathBuf {
-        self.told.join(OUTPUT)
+        self.dir.path_of(OUTPUT)
     }
 
     /// Keeps room for the result.
@@ -359,21 +337,6 @@ impl Attempt {
         let record = std::str::from_utf8(reserve.get(intent.byte_offset()..)?).ok()?;
         let child = proc::parse_stat(record.trim_start()).map(|entry| entry.key);
         Some(RunFile { child, ..run })
-    }
-
-    /// The same, if it was us who wrote it: in a group spool a member can make a folder that looks
-    /// like an attempt, and whatever numbers it names would be signalled.
-    pub fn our_run(&self) -> IoResult<Option<RunFile>> {
-        let us = rustix::process::geteuid().as_raw();
-        let is_ours = |name| {
-            let stat = self.dir.stat(name)?;
-            Ok(stat.is_none_or(|stat| stat.st_uid == us))
-        };
-        Ok(if is_ours(RUN)? && is_ours(RESERVE)? && self.is_ours()? {
-            self.run()
-        } else {
-            None
-        })
     }
 
     /// Whether a process may have been started: the intent comes before it, and `run.json` right
@@ -426,11 +389,7 @@ impl TaskDir {
             return Ok(None);
         };
         let dir = attempts.find_dir(number.to_string())?;
-        Ok(dir.map(|dir| Attempt {
-            number,
-            told: dir.path().to_owned(),
-            dir,
-        }))
+        Ok(dir.map(|dir| Attempt { number, dir }))
     }
 
     /// An attempt's folder, its files made as the owner's.

@@ -10,16 +10,14 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
-use rustix::fs::Mode;
-use rustix::io::Errno;
-
-use super::durable::{Dir, Making, handle_path};
+use super::durable::{Dir, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
+use super::lock_table;
 use super::store::{TaskDir, pending_status};
 use crate::clock;
 use crate::task::{Name, Request, ResultFile, StatusFile, TaskId, task_of_session};
+use fs2::FileExt;
 
 /// A prober holds a shared lock for an instant; a claimer that met one tries again
 /// (SPOOL-SAFETY hazard 38).
@@ -37,6 +35,17 @@ pub enum Claim {
     Busy(TaskDir),
     /// It was removed in the meantime.
     Gone,
+}
+
+/// What a look at a task's lock tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// A living process works on the task.
+    Somebody,
+    /// None does.
+    Nobody,
+    /// It is another user's lock, and the kernel's table does not show who holds it.
+    Unknown,
 }
 
 /// The claim on one task.
@@ -132,12 +141,28 @@ impl TaskDir {
         })
     }
 
-    /// Whether a living process holds the task, seen by a shared lock that is gone at once.
+    /// Whether a living process is known to hold the task.
     pub fn is_held(&self) -> IoResult<bool> {
-        let file = self.dir.open_file(name::LOCK)?;
+        Ok(self.holder()? == Holder::Somebody)
+    }
+
+    /// Whether a living process holds the task, seen by a shared lock that is gone at once. A user of
+    /// the group may not open the lock, and asks the kernel's table.
+    pub(super) fn holder(&self) -> IoResult<Holder> {
+        let file = match self.dir.open_file(name::LOCK) {
+            Err(error) if error.is_denied() => {
+                let is_locked = lock_table::is_locked(&self.dir, name::LOCK)?;
+                return Ok(if is_locked {
+                    Holder::Somebody
+                } else {
+                    Holder::Unknown
+                });
+            }
+            opened => opened?,
+        };
         match FileExt::try_lock_shared(&file) {
-            Ok(()) => Ok(false),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(true),
+            Ok(()) => Ok(Holder::Nobody),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Holder::Somebody),
             Err(error) => Err(IoError::new(
                 "test the lock",
                 self.dir.path_of(name::LOCK),
@@ -161,12 +186,22 @@ impl TaskLock {
         &self.task
     }
 
-    /// Keeps new readers away, where no reader holds the task's folder: then it may be removed as long
-    /// as the guard lives. `None` when one does.
-    pub fn without_readers(&self) -> IoResult<Option<File>> {
-        let folder = lockable(&self.task.dir)?;
-        match FileExt::try_lock_exclusive(&folder) {
-            Ok(()) => Ok(Some(folder)),
+    /// Keeps new readers away, where no reader holds the task: then it may be removed as long as the
+    /// guard lives. `None` when one does.
+    ///
+    /// A reader locks the task's folder. In a group spool the group may open that one, and a reader of
+    /// the owner's locks the file `readers` in it instead.
+    pub fn without_readers(&self, spool: &Spool) -> IoResult<Option<Option<File>>> {
+        let held = if spool.is_group() {
+            match absent_is_none(self.task.dir.open_file(name::READERS))? {
+                Some(file) if is_private(&file) => file,
+                Some(_) | None => return Ok(Some(None)),
+            }
+        } else {
+            lockable(&self.task.dir)?
+        };
+        match FileExt::try_lock_exclusive(&held) {
+            Ok(()) => Ok(Some(Some(held))),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(IoError::new("lock", self.task.path(), error)),
         }
@@ -181,14 +216,8 @@ impl TaskLock {
             let held = sessions.ensure_dir(session.as_str()).and_then(hold_state);
             match held {
                 Ok(Some((folder, hold))) => {
-                    let path = if spool.is_group() {
-                        // Members can rename the session's folder, and the recipe would follow.
-                        handle_path(&hold)
-                    } else {
-                        folder.path_of(name::STATE)
-                    };
                     return Ok(SessionState {
-                        path,
+                        path: folder.path_of(name::STATE),
                         sessions,
                         folder,
                         hold,
@@ -252,27 +281,17 @@ impl TaskLock {
 }
 
 /// Holds a session's state folder; `None` when somebody takes it away in this moment.
-///
-/// # Errors
-/// Also when it is somebody else's: a member of the group could have put links into it, which a
-/// recipe would follow as us.
 fn hold_state(folder: Dir) -> IoResult<Option<(Dir, File)>> {
-    let making = folder.making();
-    let owners = Making {
-        file: making.file.difference(Mode::WGRP),
-        dir: making.dir.difference(Mode::WGRP),
-        ..making
-    };
-    let folder = folder.with_making(owners);
-    let state = folder.ensure_dir(name::STATE)?;
-    if !state.is_ours()? {
-        return Err(IoError::new("use the folder", state.path(), Errno::PERM));
-    }
-    let hold = state.into_file();
+    let hold = folder.ensure_dir(name::STATE)?.into_file();
     if FileExt::try_lock_shared(&hold).is_err() || !is_same_file(&folder, name::STATE, &hold)? {
         return Ok(None);
     }
     Ok(Some((folder, hold)))
+}
+
+/// Whether only its owner can open a file, and so lock it.
+fn is_private(file: &File) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| stat.st_mode & 0o077 == 0)
 }
 
 /// A folder as a file that can be locked.
@@ -308,7 +327,7 @@ fn held_beyond(slots: &Dir, prefix: &str, limit: u32) -> IoResult<u32> {
     })?;
     let mut held = 0;
     for file in beyond {
-        let lock = slots.touch(&file)?;
+        let lock = slots.lock_file(&file)?;
         held += u32::from(FileExt::try_lock_shared(&lock).is_err());
     }
     Ok(held)
@@ -340,7 +359,7 @@ impl Spool {
             // Runners begin at different places, so that they rarely meet.
             let k = (k + own) % limit;
             let file = format!("{prefix}{k}");
-            let lock = slots.touch(&file)?;
+            let lock = slots.lock_file(&file)?;
             match FileExt::try_lock_exclusive(&lock) {
                 Ok(()) if beyond == 0 => return Ok(Some(Slot { _lock: lock })),
                 Ok(()) => taken = taken.or(Some(Slot { _lock: lock })),
@@ -376,7 +395,7 @@ impl Spool {
         let Some(queue) = folder.find_dir(name::QUEUE)? else {
             return Ok(SessionTurn::Ours(None));
         };
-        let lock = folder.touch(name::LOCK)?;
+        let lock = folder.lock_file(name::LOCK)?;
         match FileExt::try_lock_exclusive(&lock) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {

@@ -148,10 +148,15 @@ impl Clearing<'_> {
             return Ok(Cleared::Kept);
         }
         // Kept until the task is in the trash, so that no reader comes in between.
-        let Some(guard) = lock.without_readers()? else {
+        let Some(guard) = lock.without_readers(self.spool)? else {
             return Ok(Cleared::Held);
         };
         let grave = self.bury(&lock)?;
+        // Where no file of readers was there yet, one may have come in between.
+        if guard.is_none() && lock.without_readers(self.spool)?.is_none() {
+            self.trash.rename_new(&grave, &self.tasks, id.to_string())?;
+            return Ok(Cleared::Held);
+        }
         drop(guard);
         for task_name in names {
             self.spool.unlink_name(task_name, id)?;
@@ -202,6 +207,7 @@ impl Clearing<'_> {
         for place in &self.claims {
             place.forget(id)?;
         }
+        self.spool.refuse_drop_of(id)?;
         bury(&self.tasks, &self.trash, id)
     }
 
@@ -213,6 +219,7 @@ impl Clearing<'_> {
         recipe: Option<Name>,
         session: Option<Name>,
     ) -> IoResult<Cleared> {
+        self.spool.remember_removed(&self.trash, lock.task().id)?;
         Ok(Cleared::Removed(Removal {
             freed_bytes: self.trash.remove_open_tree(grave, &lock.task().dir)?,
             recipe,

@@ -1,15 +1,19 @@
 //! Where a drop is while it is admitted: in a folder of its own, named after the task it becomes.
 //!
 //! Not what becomes of it (`incoming.rs`). The folder is flocked by the watcher that is at it; one
-//! that nobody holds is a dead watcher's, and is replayed. Invariant: a drop comes here by a rename
-//! within one mount, so it is never in two places and never in none.
+//! that nobody holds is a dead watcher's, and is replayed. Its name, `<id>.<inode>.<ms>.claim`, also says
+//! which file was claimed and when that one had last been changed, because the claim is a change itself.
+//! Invariant: a drop comes here by a rename within one mount, so it is never in two places and never in
+//! none.
 
 use std::ffi::OsStr;
 use std::fs::File;
 
 use fs2::FileExt;
+use rustix::fs::Mode;
+use rustix::io::Errno;
 
-use super::durable::Dir;
+use super::durable::{Dir, Making};
 use super::io_error::IoResult;
 use super::layout::{Spool, name};
 use crate::task::TaskId;
@@ -23,44 +27,84 @@ pub(super) struct ClaimPlace {
     prefix: &'static str,
 }
 
+/// Of claim folders: a user of the group may ask whether a name is in one, but not open the folder,
+/// because who can open it can lock it.
+const CLOSED: Mode = Mode::from_bits_retain(0o710);
+
+/// Which file a claim is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claimed {
+    /// The task it becomes.
+    pub id: TaskId,
+    /// The inode of the file that was looked at.
+    pub inode: u64,
+    /// When that file was last changed before the claim, in milliseconds since the epoch.
+    pub changed_ms: i64,
+}
+
 /// A drop's claim folder, flocked while its watcher is at it.
 pub(super) struct HeldClaim {
-    pub id: TaskId,
+    pub claimed: Claimed,
     pub dir: Dir,
-    pub parent: Dir,
-    folder: String,
+    pub place: ClaimPlace,
     _lock: File,
 }
 
 impl HeldClaim {
     /// Takes the empty folder away.
     pub fn remove(&self) -> IoResult<()> {
-        self.parent.remove_empty_dir(&self.folder).map(|_| ())
+        let folder = self.place.folder(self.claimed);
+        self.place.parent.remove_empty_dir(folder).map(|_| ())
+    }
+
+    /// Whether an earlier drop of the same id is being admitted. Who learns of an id by its claim comes
+    /// later.
+    pub fn is_preceded(&self) -> IoResult<bool> {
+        let when = |claimed: &Claimed| (claimed.changed_ms, claimed.inode);
+        let is_before =
+            |other: &Claimed| other.id == self.claimed.id && when(other) < when(&self.claimed);
+        Ok(self.place.claims()?.iter().any(is_before))
     }
 }
 
 impl ClaimPlace {
-    pub fn folder(&self, id: TaskId) -> String {
-        format!("{}{id}{CLAIM_SUFFIX}", self.prefix)
+    pub fn folder(&self, claimed: Claimed) -> String {
+        let Claimed {
+            id,
+            inode,
+            changed_ms,
+        } = claimed;
+        format!("{}{id}.{inode}.{changed_ms}{CLAIM_SUFFIX}", self.prefix)
     }
 
-    /// The claims that are here. In the box anybody may make a folder; only our own are claims.
-    pub fn claims(&self) -> IoResult<Vec<TaskId>> {
+    fn parse(&self, name: &[u8]) -> Option<Claimed> {
+        let name = std::str::from_utf8(name).ok()?;
+        let name = name.strip_prefix(self.prefix)?.strip_suffix(CLAIM_SUFFIX)?;
+        let mut parts = name.split('.');
+        let claimed = Claimed {
+            id: parts.next()?.parse().ok()?,
+            inode: parts.next()?.parse().ok()?,
+            changed_ms: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(claimed)
+    }
+
+    /// The claims that are here.
+    pub fn claims(&self) -> IoResult<Vec<Claimed>> {
         let mut claims = Vec::new();
         self.parent.each_name(|name, _| {
-            let id = std::str::from_utf8(name).ok().and_then(|name| {
-                let id = name.strip_prefix(self.prefix)?.strip_suffix(CLAIM_SUFFIX)?;
-                id.parse::<TaskId>().ok()
-            });
-            claims.extend(id);
+            claims.extend(self.parse(name));
             true
         })?;
         if !self.prefix.is_empty() {
+            // In the box others may make folders. One of ours that others may not write cannot have been
+            // moved here by them: the kernel asks for the right to write a folder that changes its parent.
             let us = rustix::process::geteuid().as_raw();
             let mut ours = Vec::new();
-            for id in claims {
-                let stat = self.parent.stat(self.folder(id))?;
-                ours.extend(stat.filter(|stat| stat.st_uid == us).map(|_| id));
+            for claimed in claims {
+                let stat = self.parent.stat(self.folder(claimed))?;
+                let is_ours = stat.is_some_and(|it| it.st_uid == us && it.st_mode & 0o022 == 0);
+                ours.extend(is_ours.then_some(claimed));
             }
             return Ok(ours);
         }
@@ -70,8 +114,8 @@ impl ClaimPlace {
     /// Removes what is left here of the drop of a task that stands, so that it cannot come back once
     /// the task is gone. The caller holds the task's lock.
     pub fn forget(&self, id: TaskId) -> IoResult<()> {
-        if self.parent.has(self.folder(id))? {
-            self.parent.remove_tree(self.folder(id))?;
+        for claimed in self.claims()?.into_iter().filter(|it| it.id == id) {
+            self.parent.remove_tree(self.folder(claimed))?;
         }
         Ok(())
     }
@@ -81,10 +125,20 @@ impl ClaimPlace {
         &self,
         incoming: &Dir,
         file_name: &OsStr,
-        id: TaskId,
+        claimed: Claimed,
     ) -> IoResult<Option<HeldClaim>> {
-        let dir = self.parent.make_dir(self.folder(id))?;
-        let Some(claim) = self.hold(dir, id)? else {
+        let making = self.parent.making();
+        let closed = Making {
+            dir: CLOSED,
+            ..making
+        };
+        let parent = self.parent.open_dir(".")?.with_making(closed);
+        let dir = match parent.make_dir(self.folder(claimed)) {
+            // Another watcher has just claimed the same file.
+            Err(error) if error.errno() == Some(Errno::EXIST) => return Ok(None),
+            made => made?,
+        };
+        let Some(claim) = self.hold(dir, claimed)? else {
             return Ok(None);
         };
         match incoming.rename_new(file_name, &claim.dir, file_name) {
@@ -100,35 +154,42 @@ impl ClaimPlace {
         }
     }
 
-    pub fn hold(&self, dir: Dir, id: TaskId) -> IoResult<Option<HeldClaim>> {
+    pub fn hold(&self, dir: Dir, claimed: Claimed) -> IoResult<Option<HeldClaim>> {
         let lock = super::claim::lockable(&dir)?;
         if FileExt::try_lock_exclusive(&lock).is_err() {
             return Ok(None);
         }
         Ok(Some(HeldClaim {
-            id,
+            claimed,
             dir,
-            parent: self.parent.open_dir(".")?,
-            folder: self.folder(id),
+            place: ClaimPlace {
+                parent: self.parent.open_dir(".")?,
+                prefix: self.prefix,
+            },
             _lock: lock,
         }))
     }
 }
 
 impl Spool {
-    /// Where drops are claimed, the usual place first.
+    /// Where drops are claimed: in `staging/`, and in the box where that is a mount of its own.
     pub(super) fn claim_places(&self) -> IoResult<Vec<ClaimPlace>> {
-        let mut places = vec![ClaimPlace {
-            parent: self.folder(name::STAGING)?,
-            prefix: "",
-        }];
-        // Nobody else looks into the box of a group spool.
+        let staging = self.folder(name::STAGING)?;
+        let mut places = Vec::new();
+        // Only the owner may look into the box of a group spool.
         if self.is_owner() {
-            places.push(ClaimPlace {
-                parent: self.folder(name::INCOMING)?,
-                prefix: ".",
-            });
+            let incoming = self.folder(name::INCOMING)?;
+            if incoming.mount()? != staging.mount()? {
+                places.push(ClaimPlace {
+                    parent: incoming,
+                    prefix: ".",
+                });
+            }
         }
+        places.push(ClaimPlace {
+            parent: staging,
+            prefix: "",
+        });
         Ok(places)
     }
 }

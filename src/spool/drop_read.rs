@@ -20,10 +20,14 @@ pub struct Fingerprint {
     device: u64,
     inode: u64,
     size: i64,
-    pub(super) modified: (i64, u64),
+    modified: (i64, u64),
 }
 
 impl Fingerprint {
+    pub(super) fn inode(self) -> u64 {
+        self.inode
+    }
+
     pub(super) fn of(stat: &Stat) -> Fingerprint {
         Fingerprint {
             device: stat.st_dev,
@@ -64,6 +68,14 @@ pub(super) fn refusal(reason: impl Into<String>, hint: &'static str) -> DropRefu
 }
 
 impl Spool {
+    /// Whether the group that shares the spool may read a file by its mode.
+    fn may_group_read(&self, stat: &Stat) -> IoResult<bool> {
+        const OTHERS_READ: u32 = 0o004;
+        const GROUP_READS: u32 = 0o040;
+        let is_of_group = stat.st_gid == self.root()?.own_stat()?.st_gid;
+        Ok(stat.st_mode & OTHERS_READ != 0 || (is_of_group && stat.st_mode & GROUP_READS != 0))
+    }
+
     /// Opens, checks and parses a drop; never blocks, never follows, never waits.
     pub(super) fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
         // Looked at before it is opened: opening a device can have effects of its own.
@@ -87,6 +99,13 @@ impl Spool {
                     "give the file a mode that lets the spool's owner read it",
                 )));
             }
+            // A lease on it that its maker holds: the kernel asks for it back.
+            Err(error) if error.errno() == Some(Errno::AGAIN) => {
+                return Ok(Pickup::NotYet(refusal(
+                    "another program holds a lease on it",
+                    "let go of the file and drop it again",
+                )));
+            }
             Err(error) => return Err(error),
         };
         let opened = rustix::fs::fstat(&file)
@@ -96,12 +115,17 @@ impl Spool {
         {
             return Ok(Pickup::Gone);
         }
-        // Maildir-style producers link; but where others may put files into the box, a second name may
-        // be how somebody else's file got there, ours too.
+        // Maildir-style producers link; but a second name may be how another user's file got here, or
+        // one of ours. In a group spool what it holds would be shown to the group.
         let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
-        if opened.st_nlink > 1 && (self.is_group() || !is_ours) {
+        let may_be_linked = if self.is_group() {
+            self.may_group_read(&opened)?
+        } else {
+            is_ours
+        };
+        if opened.st_nlink > 1 && !may_be_linked {
             return Ok(Pickup::NotYet(refusal(
-                "it has more than one hard link, and others use this spool or the file is another user's",
+                "it has more than one hard link, and it is another user's file or one that the group may not read",
                 "copy the file instead of linking it",
             )));
         }

@@ -1,39 +1,50 @@
 //! The drop box: how a file in `incoming/` becomes a task, exactly once, or a refusal with a reason.
 //!
-//! Not how often to look (`watcher/admit.rs`). Invariants: from the moment a drop is claimed it
-//! exists in at least one of `staging/<id>.claim/` and `tasks/<id>/` (I3); what is stored is what
-//! was parsed; nothing a stranger put here is followed, waited for, deleted or repeated in a
-//! reason.
+//! Not how often to look (`watcher/admit.rs`), nor how a user of the group puts one in (`submit_drop.rs`).
+//! Invariants: from the moment a drop is claimed it exists in at least one of its claim folder and
+//! `tasks/<id>/` (I3); what is stored is what was parsed; nothing a stranger put here is followed, waited
+//! for, deleted or repeated in a reason.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-use super::drop_claim::{ClaimPlace, HeldClaim};
+use super::drop_claim::{ClaimPlace, Claimed, HeldClaim};
 use super::drop_read::{DropRefusal, Fingerprint, Pickup, refusal};
 use super::io_error::IoResult;
-use super::layout::{Spool, name, pretty};
+use super::layout::{Spool, name};
 use super::publish::{Submission, SubmitError};
-use crate::clock;
-use crate::task::{
-    FORMAT_VERSION, MAX_REQUEST_BYTES, Name, Request, TaskId, Timestamp, escape_label,
-};
+use super::rejected::DROP_SUFFIX;
+use crate::task::{Control, MAX_REQUEST_BYTES, Name, Origin, Request, TaskId, escape_label};
 
-const REASON_SUFFIX: &str = ".reason.json";
-const DROP_SUFFIX: &str = ".json";
+/// An id that a user of the group chose must have been made so near to the last change of his file.
+/// One of the future would be `last` for everybody, and one of the past come before all others.
+const ID_TOLERANCE_MS: u64 = 120_000;
 
 /// A drop that is there and was looked at.
 #[derive(Debug)]
 pub struct DropFile {
     file_name: OsString,
     seen: Fingerprint,
+    /// When the file came here or was last changed: seconds and nanoseconds of its ctime, which nobody
+    /// can set.
+    arrived: (i64, u64),
+    /// Whether it is a folder of another user's, which cannot be moved.
+    is_strange_folder: bool,
 }
 
-/// What else a request must be, besides well formed: that its recipe is there.
-pub type Check<'a> = &'a dyn Fn(&Request) -> Result<(), DropRefusal>;
+/// What a drop must be, besides well formed.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// Says why a request cannot be run, if so: that its recipe is there.
+    pub check: &'a dyn Fn(&Request) -> Result<(), DropRefusal>,
+    /// The ids that a user of the group cannot choose any more, from [`Spool::spent_ids`].
+    pub spent: &'a HashSet<TaskId>,
+}
 
 /// What became of a claimed drop.
 #[derive(Debug)]
@@ -46,21 +57,6 @@ pub enum Admission {
     Changed,
     /// It lies in `rejected/` now.
     Rejected(DropRefusal),
-}
-
-/// `rejected/<id>-NAME.reason.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Reason {
-    /// Format version.
-    pub v: u32,
-    /// The drop's name, escaped.
-    pub name: String,
-    /// Why, in one line.
-    pub reason: String,
-    /// What to do.
-    pub hint: String,
-    /// When.
-    pub rejected_at: Timestamp,
 }
 
 impl DropFile {
@@ -78,37 +74,37 @@ impl DropFile {
     pub fn label(&self) -> String {
         escape_label(stem(&self.file_name))
     }
+
+    /// Whether nobody but its maker can move or remove it.
+    pub fn is_immovable(&self) -> bool {
+        self.is_strange_folder
+    }
+
+    fn changed_ms(&self) -> i64 {
+        let (seconds, nanoseconds) = self.arrived;
+        seconds * 1000 + (nanoseconds / 1_000_000) as i64
+    }
 }
 
-fn stem(file_name: &OsStr) -> &[u8] {
+pub(super) fn stem(file_name: &OsStr) -> &[u8] {
     let bytes = file_name.as_bytes();
     bytes.strip_suffix(DROP_SUFFIX.as_bytes()).unwrap_or(bytes)
 }
 
-/// `*.json` without a leading dot: everything else belongs to somebody's editor or copy program.
+/// `*.json` without a leading dot: everything else belongs to somebody's editor or copy program, or
+/// asks for something to be done to a task.
 fn is_drop_name(name: &[u8]) -> bool {
-    name.ends_with(DROP_SUFFIX.as_bytes()) && !name.starts_with(b".") && name.len() > 5
-}
-
-/// A stranger's file name in letters that are safe in ours, and short enough for a suffix. Never
-/// one that would make the drop look like the reason of another drop.
-fn plain_file_name(bytes: &[u8]) -> String {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
-    let name: String = bytes
-        .iter()
-        .take(100)
-        .map(|b| if plain(b) { char::from(*b) } else { '_' })
-        .collect();
-    match name.strip_suffix(".reason") {
-        Some(rest) => format!("{rest}_reason"),
-        None => name,
-    }
+    name.ends_with(DROP_SUFFIX.as_bytes())
+        && !name.starts_with(b".")
+        && name.len() > 5
+        && Control::of_file_name(name).is_none()
 }
 
 impl Spool {
-    /// The drops that are there, oldest first, at most `limit` of them.
+    /// The drops that are there, in the order in which they came, at most `limit` of them.
     pub fn drops(&self, limit: usize) -> IoResult<Vec<DropFile>> {
         let incoming = self.folder(name::INCOMING)?;
+        let us = rustix::process::geteuid().as_raw();
         let mut found = Vec::new();
         let mut names = Vec::new();
         incoming.each_name(|name, _| {
@@ -119,19 +115,22 @@ impl Spool {
         })?;
         for file_name in names {
             if let Some(stat) = incoming.stat(&file_name)? {
+                let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
                 found.push(DropFile {
                     seen: Fingerprint::of(&stat),
+                    arrived: (stat.st_ctime, stat.st_ctime_nsec),
+                    is_strange_folder: is_folder && self.is_group() && stat.st_uid != us,
                     file_name,
                 });
             }
         }
-        found.sort_by(|a, b| (a.seen.modified, &a.file_name).cmp(&(b.seen.modified, &b.file_name)));
+        found.sort_by(|a, b| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
         found.truncate(limit);
         Ok(found)
     }
 
-    /// Whether a drop of this name waits in the box, or is being admitted. A member of a group
-    /// spool may not list the box but may ask for a name.
+    /// Whether a drop of this name waits in the box, or is being admitted. A user of the group may not
+    /// list the box but may ask for a name.
     pub fn drop_waits(&self, task_name: &str) -> IoResult<bool> {
         let file_name = format!("{task_name}{DROP_SUFFIX}");
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
@@ -139,10 +138,10 @@ impl Spool {
             return Ok(true);
         }
         for place in self.claim_places()? {
-            for id in place.claims()? {
-                let claimed = place.parent.find_dir(place.folder(id));
-                if let Ok(Some(claimed)) = claimed
-                    && claimed.has(&file_name)?
+            for claimed in place.claims()? {
+                let folder = place.parent.open_dir_to_ask(place.folder(claimed));
+                if let Ok(folder) = folder
+                    && folder.has(&file_name)?
                 {
                     return Ok(true);
                 }
@@ -151,31 +150,22 @@ impl Spool {
         Ok(false)
     }
 
-    /// The newest refusal of a drop of this name, with the id it was refused under.
-    pub fn rejected_drop(&self, task_name: &str) -> IoResult<Option<(TaskId, Reason)>> {
-        let Some(rejected) = self.folder(name::REJECTED).ok() else {
-            return Ok(None);
-        };
-        let kept = plain_file_name(task_name.as_bytes());
-        let ending = format!("-{kept}{REASON_SUFFIX}");
-        let mut newest: Option<(TaskId, OsString)> = None;
-        rejected.each_name(|name, _| {
-            if let Some(id) = std::str::from_utf8(name)
-                .ok()
-                .and_then(|name| name.strip_suffix(&ending)?.parse::<TaskId>().ok())
-                && newest.as_ref().is_none_or(|(there, _)| *there < id)
-            {
-                newest = Some((id, OsString::from_vec(name.to_vec())));
-            }
-            true
-        })?;
-        let Some((id, file)) = newest else {
-            return Ok(None);
-        };
-        let bytes = rejected.read(&file, MAX_REQUEST_BYTES)?.unwrap_or_default();
-        Ok(serde_json::from_slice(&bytes)
-            .ok()
-            .map(|reason| (id, reason)))
+    /// The ids that stand in `rejected/` and `trash/`. Asked for after the drops were listed: who puts in
+    /// a drop of such an id has seen it before. Empty in a private spool, where nobody chooses an id.
+    pub fn spent_ids(&self) -> IoResult<HashSet<TaskId>> {
+        let mut spent = HashSet::new();
+        if !self.is_group() {
+            return Ok(spent);
+        }
+        for folder in [name::REJECTED, name::TRASH] {
+            self.folder(folder)?.each_name(|name, _| {
+                let id = name.get(..TaskId::LEN);
+                let id = id.and_then(|id| std::str::from_utf8(id).ok()?.parse::<TaskId>().ok());
+                spent.extend(id);
+                true
+            })?;
+        }
+        Ok(spent)
     }
 
     /// Looks at a drop without touching it.
@@ -191,19 +181,18 @@ impl Spool {
         drop: &DropFile,
         request: Request,
         bytes: &[u8],
-        check: Check<'_>,
+        rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
         // Before anything is moved: with no room the drop stays where it is.
         self.check_room()?;
-        let id = self.new_id();
-        let Some(claim) = self.claim_drop(drop, id)? else {
+        let Some(claim) = self.claim_drop(drop)? else {
             return Ok(Admission::Gone);
         };
-        let claimed = claim.dir.read(&drop.file_name, MAX_REQUEST_BYTES)?;
-        if claimed.as_deref() == Some(bytes) {
-            return self.finish_admission(claim, &drop.file_name, request);
+        let claimed = claim.dir.read(&drop.file_name, MAX_REQUEST_BYTES);
+        if matches!(&claimed, Ok(Some(claimed)) if claimed == bytes) {
+            return self.finish_admission(claim, &drop.file_name, request, rules);
         }
-        self.judge(claim, &drop.file_name, check)
+        self.judge(claim, &drop.file_name, rules)
     }
 
     /// Moves a drop that can never become a task to `rejected/`, with its reason. Where another
@@ -212,17 +201,16 @@ impl Spool {
         &self,
         drop: &DropFile,
         why: DropRefusal,
-        check: Check<'_>,
+        rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
-        let id = self.new_id();
-        let Some(claim) = self.claim_drop(drop, id)? else {
+        let Some(claim) = self.claim_drop(drop)? else {
             return Ok(Admission::Gone);
         };
         let claimed = claim.dir.stat(&drop.file_name)?;
         if claimed.is_some_and(|stat| Fingerprint::of(&stat) == drop.seen) {
-            return Ok(self.reject_claim(claim, &drop.file_name, why)?);
+            return Ok(self.reject_claim(claim, &drop.file_name, why, rules)?);
         }
-        self.judge(claim, &drop.file_name, check)
+        self.judge(claim, &drop.file_name, rules)
     }
 
     /// Decides on what was claimed, which is another file than the one that was looked at. It has
@@ -231,13 +219,17 @@ impl Spool {
         &self,
         claim: HeldClaim,
         file_name: &OsStr,
-        check: Check<'_>,
+        rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
+        if self.chosen_id(file_name).is_some() && !is_the_claimed(&claim, file_name)? {
+            // Its moment is not known any more, and its id hangs on that.
+            return self.put_back(claim, file_name, rules);
+        }
         match self.read_drop(&claim.dir, file_name)? {
-            Pickup::Ready(request, _) => self.admit_checked(claim, file_name, *request, check),
+            Pickup::Ready(request, _) => self.admit_checked(claim, file_name, *request, rules),
             // Its writer is still at it.
-            Pickup::NotYet(_) => self.put_back(claim, file_name),
-            Pickup::Refused(why) => Ok(self.reject_claim(claim, file_name, why)?),
+            Pickup::NotYet(_) => self.put_back(claim, file_name, rules),
+            Pickup::Refused(why) => Ok(self.reject_claim(claim, file_name, why, rules)?),
             Pickup::Gone => Ok(Admission::Gone),
         }
     }
@@ -247,21 +239,21 @@ impl Spool {
         claim: HeldClaim,
         file_name: &OsStr,
         request: Request,
-        check: Check<'_>,
+        rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
-        match check(&request) {
-            Ok(()) => self.finish_admission(claim, file_name, request),
-            Err(why) => Ok(self.reject_claim(claim, file_name, why)?),
+        match (rules.check)(&request) {
+            Ok(()) => self.finish_admission(claim, file_name, request, rules),
+            Err(why) => Ok(self.reject_claim(claim, file_name, why, rules)?),
         }
     }
 
     /// Finishes what a watcher that died left half admitted. Claims of living watchers are held.
-    pub fn replay_claims(&self, check: Check<'_>) -> Result<Vec<Admission>, SubmitError> {
+    pub fn replay_claims(&self, rules: Rules<'_>) -> Result<Vec<Admission>, SubmitError> {
         let mut replayed = Vec::new();
         let mut failed = None;
         for place in self.claim_places()? {
-            for id in place.claims()? {
-                match self.replay_claim(&place, id, check) {
+            for claimed in place.claims()? {
+                match self.replay_claim(&place, claimed, rules) {
                     Ok(admission) => replayed.extend(admission),
                     // One that cannot be finished must not keep the others.
                     Err(error) => failed = Some(error),
@@ -274,13 +266,13 @@ impl Spool {
     fn replay_claim(
         &self,
         place: &ClaimPlace,
-        id: TaskId,
-        check: Check<'_>,
+        claimed: Claimed,
+        rules: Rules<'_>,
     ) -> Result<Option<Admission>, SubmitError> {
-        let Some(dir) = place.parent.find_dir(place.folder(id))? else {
+        let Some(dir) = place.parent.find_dir(place.folder(claimed))? else {
             return Ok(None);
         };
-        let Some(claim) = place.hold(dir, id)? else {
+        let Some(claim) = place.hold(dir, claimed)? else {
             return Ok(None);
         };
         let Some(file_name) = claim.dir.names()?.into_iter().next() else {
@@ -288,26 +280,39 @@ impl Spool {
             claim.remove()?;
             return Ok(None);
         };
-        if self.task(id)?.is_some() || self.is_in_trash(id)? {
-            self.finish_claim(&claim, &file_name, None)?;
+        let id = claimed.id;
+        let task = self.task(id)?;
+        if task.is_some() || self.is_in_trash(id)? {
+            let request = task.and_then(|task| task.request().ok());
+            self.finish_claim(&claim, &file_name, request.and_then(|it| it.name))?;
             return Ok(None);
+        }
+        if self.chosen_id(&file_name).is_some() && !is_the_claimed(&claim, &file_name)? {
+            return self.put_back(claim, &file_name, rules).map(Some);
         }
         // A submitter that died half way left its build under the same id.
         self.folder(name::STAGING)?.remove_tree(id.to_string())?;
         Ok(Some(match self.read_drop(&claim.dir, &file_name)? {
-            Pickup::Ready(request, _) => self.admit_checked(claim, &file_name, *request, check)?,
+            Pickup::Ready(request, _) => self.admit_checked(claim, &file_name, *request, rules)?,
             Pickup::NotYet(why) | Pickup::Refused(why) => {
-                self.reject_claim(claim, &file_name, why)?
+                self.reject_claim(claim, &file_name, why, rules)?
             }
             Pickup::Gone => return Ok(None),
         }))
     }
 
-    fn claim_drop(&self, drop: &DropFile, id: TaskId) -> IoResult<Option<HeldClaim>> {
+    fn claim_drop(&self, drop: &DropFile) -> IoResult<Option<HeldClaim>> {
+        let claimed = Claimed {
+            id: self
+                .chosen_id(&drop.file_name)
+                .unwrap_or_else(|| self.new_id()),
+            inode: drop.seen.inode(),
+            changed_ms: drop.changed_ms(),
+        };
         let incoming = self.folder(name::INCOMING)?;
         let mut refused = None;
         for place in self.claim_places()? {
-            match place.claim(&incoming, &drop.file_name, id) {
+            match place.claim(&incoming, &drop.file_name, claimed) {
                 Err(error) if error.errno() == Some(Errno::XDEV) => refused = Some(error),
                 claimed => return claimed,
             }
@@ -315,7 +320,44 @@ impl Spool {
         refused.map_or(Ok(None), Err)
     }
 
-    fn put_back(&self, claim: HeldClaim, file_name: &OsStr) -> Result<Admission, SubmitError> {
+    /// The id that a user of the group chose for his task, by the name of his drop.
+    fn chosen_id(&self, file_name: &OsStr) -> Option<TaskId> {
+        let text = std::str::from_utf8(stem(file_name)).ok()?;
+        self.is_group().then(|| text.parse().ok()).flatten()
+    }
+
+    /// Why a chosen id cannot be had, if so. Asked once the drop is claimed: from then on nobody else
+    /// takes the id.
+    fn problem_of_id(
+        &self,
+        claim: &HeldClaim,
+        file_name: &OsStr,
+        rules: Rules<'_>,
+    ) -> IoResult<Option<DropRefusal>> {
+        let Some(id) = self.chosen_id(file_name) else {
+            return Ok(None);
+        };
+        let hint = "submit it again with `agentspool submit`, which makes a new id";
+        let apart = id.unix_ms().abs_diff(claim.claimed.changed_ms);
+        if apart > ID_TOLERANCE_MS {
+            let reason = format!(
+                "the moment in its id and the last change of the file are {} s apart, and may be {} s apart at most",
+                apart / 1000,
+                ID_TOLERANCE_MS / 1000
+            );
+            return Ok(Some(refusal(reason, hint)));
+        }
+        let is_taken =
+            rules.spent.contains(&id) || self.task(id)?.is_some() || claim.is_preceded()?;
+        Ok(is_taken.then(|| refusal("its id is that of another task", hint)))
+    }
+
+    fn put_back(
+        &self,
+        claim: HeldClaim,
+        file_name: &OsStr,
+        rules: Rules<'_>,
+    ) -> Result<Admission, SubmitError> {
         let incoming = self.folder(name::INCOMING)?;
         match claim.dir.rename_new(file_name, &incoming, file_name) {
             Ok(()) => {
@@ -329,7 +371,7 @@ impl Spool {
                     "another file of the same name replaced it while it was being taken",
                     "drop it again under a name of its own",
                 );
-                Ok(self.reject_claim(claim, file_name, why)?)
+                Ok(self.reject_claim(claim, file_name, why, rules)?)
             }
             Err(error) => Err(error.into()),
         }
@@ -340,11 +382,18 @@ impl Spool {
         claim: HeldClaim,
         file_name: &OsStr,
         mut request: Request,
+        rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
-        let id = claim.id;
+        if let Some(why) = self.problem_of_id(&claim, file_name, rules)? {
+            return Ok(self.reject_claim(claim, file_name, why, rules)?);
+        }
+        let id = claim.claimed.id;
+        // What is to be shown is made safe to be shown, also by `cat`.
+        request.label = request.label.map(|label| escape_label(label.as_bytes()));
         // The file's name is what people look it up by; a name inside counts only without one.
         match name_of_drop(file_name) {
             Some(task_name) => request.name = Some(task_name),
+            None if self.chosen_id(file_name).is_some() => {}
             None => request.label = Some(escape_label(stem(file_name))),
         }
         let task_name = request.name.clone();
@@ -352,6 +401,7 @@ impl Spool {
             id,
             request,
             environment: Map::new(),
+            origin: self.origin_of(&claim, file_name)?,
         }]);
         match submitted {
             Ok(_) => {
@@ -366,10 +416,24 @@ impl Spool {
                     format!("as it would be stored, {error}"),
                     "put the data into a file of its own and name its path in the input",
                 ),
+                rules,
             )?),
             // The claim stays and is taken up again: nothing is lost.
             Err(error) => Err(error),
         }
+    }
+
+    /// Whose drop it is, as far as the file proves it: what others may write, or what has another name
+    /// somewhere, may be another user's work.
+    fn origin_of(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<Option<Origin>> {
+        if !self.is_group() {
+            return Ok(None);
+        }
+        let stat = claim.dir.stat(file_name)?;
+        let is_proof = |stat: &rustix::fs::Stat| stat.st_nlink == 1 && stat.st_mode & 0o022 == 0;
+        Ok(Some(Origin::new(
+            stat.filter(is_proof).map(|stat| stat.st_uid),
+        )))
     }
 
     /// The steps after the task stands; each may be done again.
@@ -380,7 +444,7 @@ impl Spool {
         task_name: Option<Name>,
     ) -> IoResult<()> {
         if let Some(task_name) = task_name.or_else(|| name_of_drop(file_name)) {
-            self.link_name(&task_name, claim.id)?;
+            self.link_name(&task_name, claim.claimed.id)?;
         }
         claim.dir.unlink(file_name)?;
         claim.remove()
@@ -391,32 +455,23 @@ impl Spool {
         claim: HeldClaim,
         file_name: &OsStr,
         why: DropRefusal,
+        rules: Rules<'_>,
     ) -> IoResult<Admission> {
-        let rejected = self.folder(name::REJECTED)?;
-        let kept = format!("{}-{}", claim.id, plain_file_name(stem(file_name)));
-        let mut reason = Reason {
-            v: FORMAT_VERSION,
-            name: escape_label(stem(file_name)),
-            reason: why.reason.clone(),
-            hint: why.hint.to_owned(),
-            rejected_at: clock::wall(),
+        // An id that cannot be had names something else.
+        let id = match self.problem_of_id(&claim, file_name, rules)? {
+            Some(_) => self.new_id(),
+            None => claim.claimed.id,
         };
-        let reason_file = format!("{kept}{REASON_SUFFIX}");
-        rejected.replace(&reason_file, &pretty(&reason))?;
-        let file = format!("{kept}{DROP_SUFFIX}");
-        match claim.dir.rename_new(file_name, &rejected, &file) {
-            Err(error) if error.errno() == Some(Errno::XDEV) => {
-                // The box is a mount of its own: what is in it stays in it, out of sight.
-                let hidden = format!(".{file}");
-                reason.hint = format!("{}; it is kept as incoming/{hidden}", reason.hint);
-                rejected.replace(&reason_file, &pretty(&reason))?;
-                claim.dir.rename_new(file_name, &claim.parent, &hidden)?;
-            }
-            moved => moved?,
-        }
+        self.reject_file(&claim.dir, file_name, id, &why, Some(&claim.place.parent))?;
         claim.remove()?;
         Ok(Admission::Rejected(why))
     }
+}
+
+/// Whether the file in a claim is the one that was looked at before the claim.
+fn is_the_claimed(claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
+    let stat = claim.dir.stat(file_name)?;
+    Ok(stat.is_some_and(|stat| stat.st_ino == claim.claimed.inode))
 }
 
 /// The name a drop gives its task, if its file name is one.
@@ -443,25 +498,12 @@ mod tests {
             ("-rf.json", true),
             ("...json", false),
             ("a b.json", true),
+            ("task_01m85x906pb06zhxqqsktssv9k.json", true),
+            ("task_01m85x906pb06zhxqqsktssv9k.cancel", false),
+            ("task_01m85x906pb06zhxqqsktssv9k.cancel.json", false),
         ] {
             assert_eq!(is_drop_name(name.as_bytes()), is_drop, "{name}");
         }
-    }
-
-    // Found by fuzzing: `x.reason.json` was kept under the name of the reason of `x.json`.
-    #[test]
-    fn a_kept_drop_never_looks_like_a_reason() {
-        for (stem, kept) in [
-            (&b"report"[..], "report"),
-            (b"x.reason", "x_reason"),
-            (b"x.reason.reason", "x.reason_reason"),
-            (b".reason", "_reason"),
-            (b"a/b\nc", "a_b_c"),
-        ] {
-            assert_eq!(plain_file_name(stem), kept);
-        }
-        let long = [b"x".repeat(93), b".reason.long".to_vec()].concat();
-        assert!(plain_file_name(&long).ends_with("_reason"));
     }
 
     #[test]

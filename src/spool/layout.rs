@@ -4,7 +4,9 @@
 //! is in them. Invariant: a [`Spool`] value is a folder of this layout, of a version this program
 //! knows, on a file system whose locks count, owned by us or shared with us through its group.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,7 @@ use super::durable::{Dir, Making, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use crate::config::{Durability, Overrides, Settings};
-use crate::task::{FORMAT_VERSION, IdSequence, TaskId};
+use crate::task::{FORMAT_VERSION, IdSequence, SPOOL_VERSION, TaskId};
 
 /// The names in a spool's root.
 pub(super) mod name {
@@ -22,6 +24,8 @@ pub(super) mod name {
     pub const IDENTITY: &str = "identity.json";
     pub const SWEEP: &str = "sweep.json";
     pub const SWEEP_LOCK: &str = "sweep.lock";
+    /// Locked while a file of the root is made or replaced.
+    pub const ROOT_LOCK: &str = "lock";
     pub const INCOMING: &str = "incoming";
     pub const TASKS: &str = "tasks";
     pub const NAMES: &str = "names";
@@ -40,6 +44,9 @@ pub(super) mod name {
     pub const RESULT: &str = "result.json";
     pub const CANCEL: &str = "cancel";
     pub const LOCK: &str = "lock";
+    pub const ORIGIN: &str = "origin.json";
+    /// In a group spool, made and locked by a reader of the owner's who wants the task kept.
+    pub const READERS: &str = "readers";
     pub const ENVIRONMENT: &str = "env.json";
     pub const ATTEMPTS: &str = "attempts";
 
@@ -77,14 +84,9 @@ const GROUP_READS: Making = Making {
     dir: Mode::from_bits_retain(0o2750),
     sync: true,
 };
-/// The group writes as well.
-const GROUP_WRITES: Making = Making {
-    file: Mode::from_bits_retain(0o660),
-    dir: Mode::from_bits_retain(0o2770),
-    sync: true,
-};
-/// Members may put files in, but neither list nor remove those of others.
-const DROP_BOX: u32 = 0o3730;
+/// The one place that the group may write: its users put files in, but neither list them nor remove
+/// those of others.
+const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
 
 /// Who may use a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +110,20 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
     },
+    /// Made by an earlier program.
+    #[error("{} has format version 1, and this program works with version {SPOOL_VERSION}", path.display())]
+    Older {
+        /// The settings file.
+        path: PathBuf,
+    },
+    /// A watcher of an earlier program is at work while the spool is to be converted.
+    #[error("{} cannot be converted to version {SPOOL_VERSION} while a watcher runs on it", path.display())]
+    Watched {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Made by a later program.
-    #[error("{} has format version {version}, and this program knows only {FORMAT_VERSION}: use a newer agentspool", path.display())]
+    #[error("{} has format version {version}, and this program knows only {SPOOL_VERSION}: use a newer agentspool", path.display())]
     Newer {
         /// The settings file.
         path: PathBuf,
@@ -178,8 +192,8 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Makes a spool in `path`, or completes the one that is there. With `gid` members of that
-    /// group may submit to it.
+    /// Makes a spool in `path`, completes the one that is there, or converts one of version 1. With `gid`
+    /// the users of that group may submit to it.
     ///
     /// # Errors
     /// When the folder holds other things, or cannot be made or written.
@@ -189,21 +203,14 @@ impl Spool {
         } else {
             OURS_ONLY
         };
-        let is_new = match std::fs::symlink_metadata(path) {
-            Ok(_) => false,
-            Err(_) => {
-                make_parents(path)?;
-                true
-            }
-        };
-        let root = Dir::open(path, making)?;
-        // Of two first commands at once the second must not meet the half-made spool of the first.
-        let turn = root_turn(&root)?;
-        if !is_new && !root.has(name::SETTINGS)? && !root.is_empty()? {
-            return Err(OpenError::Occupied {
-                path: path.to_owned(),
-            });
+        if std::fs::symlink_metadata(path).is_err() {
+            make_parents(path)?;
         }
+        let root = Dir::open(path, making)?;
+        refuse_other_things(&root, path)?;
+        // Of two first commands at once the second must not meet the half-made spool of the first.
+        let lock = root_lock(&root)?;
+        refuse_other_things(&root, path)?;
         if !root.has(name::SETTINGS)? {
             let sharing = if gid.is_some() {
                 Sharing::Group
@@ -218,8 +225,10 @@ impl Spool {
                 root.set_group(".", gid)?;
             }
             root.set_mode(".", making.dir)?;
+        } else if let Err(OpenError::Older { .. }) = read_settings(&root) {
+            super::convert::convert(&root)?;
         }
-        drop((turn, root));
+        drop((lock, root));
         Spool::open(path, overrides)
     }
 
@@ -311,14 +320,8 @@ impl Spool {
             let making = self.making(folder);
             Dir::open(self.path(), making)?.ensure_dir(folder)?;
             if self.sharing == Sharing::Group {
-                let drop_box = folder == name::INCOMING;
-                let mode = if drop_box {
-                    Mode::from_bits_retain(DROP_BOX)
-                } else {
-                    making.dir
-                };
                 self.root.set_group(folder, self.root.own_stat()?.st_gid)?;
-                self.root.set_mode(folder, mode)?;
+                self.root.set_mode(folder, self.folder_mode(folder))?;
             }
         }
         Ok(())
@@ -332,7 +335,7 @@ impl Spool {
             return Ok(());
         }
         // Two commands may be the first ones at the same time: the second finds the first one's.
-        let turn = self.turn()?;
+        let lock = root_lock(&self.root)?;
         if !self.has_own_identity()? {
             let inode = self.root.own_stat()?.st_ino;
             let uuid = uuid::Builder::from_random_bytes(random_bits().to_le_bytes());
@@ -341,13 +344,8 @@ impl Spool {
             let root = Dir::open(self.path(), self.making(name::IDENTITY))?;
             root.replace_durably(name::IDENTITY, &pretty(&Identity { v, uuid, inode }))?;
         }
-        drop(turn);
+        drop(lock);
         Ok(())
-    }
-
-    /// The right to replace a file of the root; one process at a time has it.
-    fn turn(&self) -> IoResult<std::fs::File> {
-        root_turn(&self.root)
     }
 
     /// What stands in `identity.json`; `None` when there is none.
@@ -386,7 +384,7 @@ impl Spool {
     /// Writes one setting into `spool.json`; `None` takes it out again.
     pub fn set(&mut self, key: &str, value: Option<Value>) -> Result<(), OpenError> {
         // Two writers at once must not lose each other's setting.
-        let _turn = self.turn()?;
+        let _lock = root_lock(&self.root)?;
         self.reload()?;
         let mut file = self.file.clone();
         match value {
@@ -470,15 +468,20 @@ impl Spool {
         let sync = self.settings.durability == Durability::Power;
         let making = match (self.sharing, folder) {
             (Sharing::Private, _) => OURS_ONLY,
-            (
-                Sharing::Group,
-                name::STAGING | name::TASKS | name::NAMES | name::OPEN | name::SESSIONS,
-            ) => GROUP_WRITES,
-            // Whoever can open a slot can lock it, and so keep every task from running.
-            (Sharing::Group, name::SLOTS) => OURS_ONLY,
+            // What is locked in them a user of the group must not be able to open.
+            (Sharing::Group, name::SLOTS | name::SESSIONS) => OURS_ONLY,
             (Sharing::Group, _) => GROUP_READS,
         };
         Making { sync, ..making }
+    }
+
+    /// The mode of one of the root's folders.
+    pub(super) fn folder_mode(&self, folder: &str) -> Mode {
+        if self.sharing == Sharing::Group && folder == name::INCOMING {
+            DROP_BOX
+        } else {
+            self.making(folder).dir
+        }
     }
 
     /// How the files of an attempt are made: the owner's to write, the group's to read.
@@ -514,12 +517,35 @@ pub(super) fn pretty<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// The right to make or replace a file of the root: one process at a time has it.
-fn root_turn(root: &Dir) -> IoResult<std::fs::File> {
-    let turn = super::claim::lockable(root)?;
-    fs2::FileExt::lock_exclusive(&turn)
-        .map_err(|error| IoError::new("lock the folder", root.path(), error))?;
-    Ok(turn)
+/// How long to wait for another command that makes or replaces a file of the root.
+const ROOT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The right to make or replace a file of the root: one process at a time has it, until the file is
+/// closed.
+fn root_lock(root: &Dir) -> IoResult<std::fs::File> {
+    let lock = root.lock_file(name::ROOT_LOCK)?;
+    let begun = Instant::now();
+    while let Err(error) = fs2::FileExt::try_lock_exclusive(&lock) {
+        let is_busy = error.kind() == std::io::ErrorKind::WouldBlock;
+        if !is_busy || begun.elapsed() > ROOT_PATIENCE {
+            return Err(IoError::new("lock", root.path_of(name::ROOT_LOCK), error));
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    Ok(lock)
+}
+
+/// Refuses a folder that holds something else than a spool, or than what another `init` has made of one
+/// so far.
+fn refuse_other_things(root: &Dir, path: &Path) -> Result<(), OpenError> {
+    let unfinished = [name::ROOT_LOCK, ".spool.json.new"];
+    let is_unfinished = |name: &OsString| unfinished.iter().any(|known| name == known);
+    if root.has(name::SETTINGS)? || root.names()?.iter().all(is_unfinished) {
+        return Ok(());
+    }
+    Err(OpenError::Occupied {
+        path: path.to_owned(),
+    })
 }
 
 /// Makes the folder and what is missing above it.

@@ -4,7 +4,9 @@
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
 //! `layout` and `settings_file` (what lies where, and how it is set) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
 //! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `view` (what is true of a task) ·
-//! `queue` (hints and names) · `incoming`, `drop_read` and `drop_claim` (the drop box) · `watchers` (who lives) ·
+//! `queue` (hints and names) · `incoming`, `drop_read`, `drop_claim` and `rejected` (the drop box) · `submit_drop` and
+//! `control` (what users of a group put there) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
+//! `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
 //! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `logs` ·
 //! `wake` (being told) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
@@ -14,6 +16,8 @@
 mod attempt;
 mod claim;
 mod clearing;
+mod control;
+mod convert;
 mod drop_claim;
 mod drop_read;
 mod durable;
@@ -21,13 +25,17 @@ mod health;
 mod incoming;
 mod io_error;
 mod layout;
+mod lock_table;
 mod logs;
 mod output;
 mod publish;
 mod queue;
+mod rejected;
+mod removed;
 mod resolve;
 mod settings_file;
 mod store;
+mod submit_drop;
 mod trash;
 mod tree;
 mod view;
@@ -37,17 +45,20 @@ mod watchers;
 pub use attempt::{Attempt, Files, ReservedResult, RunFile, StartRecord};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
 pub use clearing::{Candidate, Cleared, Clearing, FinishedTask, Removal};
+pub use control::{ControlFile, Controlled};
 pub use drop_read::{DropRefusal, Fingerprint, Pickup};
 pub use health::FileSystem;
-pub use incoming::{Admission, Check, DropFile, Reason};
+pub use incoming::{Admission, DropFile, Rules};
 pub use io_error::IoError;
 pub use layout::{OpenError, Spool, group_id};
 pub use logs::{LogReader, Piece, Stream, cap_log};
 pub use output::Output;
 pub use publish::{Submission, SubmitError};
 pub use queue::OpenHint;
+pub use rejected::Reason;
 pub use resolve::{ResolveError, Target};
 pub use store::{ReadError, TaskDir};
+pub use submit_drop::Dropped;
 pub use trash::SweepClock;
 pub use view::TaskView;
 pub use wake::{Seen, Wake};

@@ -14,7 +14,7 @@ use super::durable::{Dir, Making};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, pretty};
 use super::store::{EnvironmentFile, TaskDir, pending_status};
-use crate::task::{FORMAT_VERSION, Request, RequestError, TaskId, session_of};
+use crate::task::{FORMAT_VERSION, Origin, Request, RequestError, TaskId, session_of};
 
 /// A task to be.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Submission {
     pub request: Request,
     /// Variables for its process, kept in a 0600 file of the task until it ends.
     pub environment: Map<String, Value>,
+    /// Who submitted it, where that was through the drop box of a group spool.
+    pub origin: Option<Origin>,
 }
 
 /// Why nothing was accepted.
@@ -190,6 +192,7 @@ impl Spool {
             id,
             mut request,
             environment,
+            origin,
         } = submission;
         request.check()?;
         let given_session = request.session_id.clone();
@@ -204,12 +207,15 @@ impl Spool {
         let dir = dir.with_making(Making { sync, ..making });
         // It appears held: a lock that is seen free in staging/ is a dead submitter's.
         let between = format!(".{}.new", name::LOCK);
-        let lock = dir.create(&between)?;
+        let lock = dir.create_lock(&between)?;
         FileExt::try_lock_exclusive(&lock)
             .map_err(|e| IoError::new("lock", dir.path_of(name::LOCK), e))?;
         dir.rename_new(&between, &dir, name::LOCK)?;
         dir.make_dir(name::ATTEMPTS)?;
         dir.write_new(name::REQUEST, &bytes)?;
+        if let Some(origin) = origin {
+            dir.write_new(name::ORIGIN, &pretty(&origin))?;
+        }
         // Nobody reads here yet, so it needs no name in between.
         dir.create_unsynced(name::STATUS, &pending_status(id, &request).to_bytes())?;
         if !environment.is_empty() {

@@ -20,6 +20,8 @@ use crate::task::{Name, TaskId, task_of_session};
 /// How long to wait for another process that moves a name's link. It does two system calls.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 const BOOT: &str = ".boot";
+/// In `names/`, locked while a link is compared and moved.
+const NAMES_LOCK: &str = ".lock";
 /// A link that is being made: `.<id>.link`.
 const LINK_SUFFIX: &str = ".link";
 
@@ -63,7 +65,7 @@ impl Spool {
             return Ok(false);
         };
         queue.mark(id.to_string(), task, name::LOCK)?;
-        folder.touch(name::LOCK)?;
+        folder.lock_file(name::LOCK)?;
         let (ours, there) = (folder.own_stat()?, sessions.stat(session.as_str())?);
         Ok(there.is_some_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
     }
@@ -145,11 +147,20 @@ impl Spool {
         open.replace(BOOT, BootId::current().kernel().as_bytes())
     }
 
-    /// Points a name at a task, unless it points at a newer one.
+    /// Points a name at a task, unless it points at a newer one; in a group spool, also unless it points at
+    /// a task of the owner's and this one is not.
     pub fn link_name(&self, task_name: &Name, id: TaskId) -> IoResult<()> {
         let names = self.folder(name::NAMES)?;
         let _turn = self.names_turn()?;
-        if self.named_task(task_name)?.is_some_and(|there| there >= id) {
+        let there = self.named_task(task_name)?;
+        if there.is_some_and(|there| there >= id) {
+            return Ok(());
+        }
+        if let Some(there) = there
+            && self.is_owners(there)?
+            && !self.is_owners(id)?
+        {
+            // What the owner calls by a name is not to become another user's task.
             return Ok(());
         }
         let between = format!(".{id}{LINK_SUFFIX}");
@@ -160,6 +171,21 @@ impl Spool {
             Err(error) if error.is_unusable() => names.unlink(&between).map(|_| ()),
             placed => placed,
         }
+    }
+
+    /// Whether a task stands that the spool's owner submitted.
+    fn is_owners(&self, id: TaskId) -> IoResult<bool> {
+        if !self.is_group() {
+            return Ok(true);
+        }
+        let owner = self.owner()?;
+        Ok(match self.task(id)? {
+            Some(task) => match task.origin() {
+                Ok(origin) => origin.is_none_or(|origin| origin.uid == Some(owner)),
+                Err(_) => false,
+            },
+            None => false,
+        })
     }
 
     /// Removes a name's link if it still points at this task.
@@ -219,7 +245,7 @@ impl Spool {
     /// tasks has the name.
     fn names_turn(&self) -> IoResult<File> {
         let names = self.folder(name::NAMES)?;
-        let file = super::claim::lockable(&names.open_dir(".")?)?;
+        let file = names.lock_file(NAMES_LOCK)?;
         let begun = Instant::now();
         while FileExt::try_lock_exclusive(&file).is_err() && begun.elapsed() < LINK_PATIENCE {
             std::thread::sleep(Duration::from_millis(2));

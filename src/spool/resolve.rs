@@ -60,10 +60,7 @@ impl Spool {
             return newest.map(Target::Task).ok_or(ResolveError::Empty);
         }
         if let Ok(id) = text.parse::<TaskId>() {
-            return match self.task(id)? {
-                Some(_) => Ok(Target::Task(id)),
-                None => Err(ResolveError::NotFound(text.to_owned())),
-            };
+            return self.resolve_id(id);
         }
         if let Ok(task_name) = text.parse::<Name>()
             && let Some(target) = self.resolve_name(&task_name)?
@@ -71,6 +68,33 @@ impl Spool {
             return Ok(target);
         }
         self.resolve_part(text)
+    }
+
+    /// An id may also be that of a task to be: a user of the group has put it into the drop box.
+    fn resolve_id(&self, id: TaskId) -> Result<Target, ResolveError> {
+        let text = id.to_string();
+        if self.task(id)?.is_some() {
+            return Ok(Target::Task(id));
+        }
+        if self.is_group()
+            && let Ok(name) = text.parse::<Name>()
+        {
+            if self.drop_waits(&text)? {
+                return Ok(Target::Drop(name));
+            }
+            // It may have become a task since the first look.
+            if self.task(id)?.is_some() {
+                return Ok(Target::Task(id));
+            }
+            if let Some((_, reason)) = self.rejected_drop(&text)? {
+                return Err(ResolveError::Rejected {
+                    name,
+                    reason: reason.reason,
+                    hint: reason.hint,
+                });
+            }
+        }
+        Err(ResolveError::NotFound(text))
     }
 
     fn resolve_name(&self, task_name: &Name) -> Result<Option<Target>, ResolveError> {

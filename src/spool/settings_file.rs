@@ -10,7 +10,7 @@ use super::io_error::IoResult;
 use super::layout::{OpenError, SMALL_FILE, Sharing, name};
 use crate::clock;
 use crate::config::{Overrides, Settings, SettingsError};
-use crate::task::FORMAT_VERSION;
+use crate::task::SPOOL_VERSION;
 
 /// By what a changed settings file is known without reading it, once a task. One that was edited in
 /// place within the kernel's tick (4 ms at most) of the last reading is taken for the same: it is
@@ -58,7 +58,7 @@ pub(super) fn stored_settings(
     settings: &Map<String, Value>,
 ) -> Map<String, Value> {
     let mut stored = Map::new();
-    stored.insert("v".into(), Value::from(FORMAT_VERSION));
+    stored.insert("v".into(), Value::from(SPOOL_VERSION));
     if sharing == Sharing::Group {
         stored.insert("shared".into(), Value::from(true));
     }
@@ -68,18 +68,29 @@ pub(super) fn stored_settings(
 
 /// The settings in `spool.json`, and who shares the spool; `None` when there is no such file.
 pub(super) fn read_settings(root: &Dir) -> Result<Option<StoredSettings>, OpenError> {
-    let path = root.path_of(name::SETTINGS);
     let Some(bytes) = root.read(name::SETTINGS, SMALL_FILE)? else {
         return Ok(None);
     };
+    parse_settings(root, &bytes, SPOOL_VERSION).map(Some)
+}
+
+/// The same of a spool of version 1, for who converts it.
+pub(super) fn read_older_settings(root: &Dir) -> Result<StoredSettings, OpenError> {
+    let bytes = root.read(name::SETTINGS, SMALL_FILE)?.unwrap_or_default();
+    parse_settings(root, &bytes, 1)
+}
+
+fn parse_settings(root: &Dir, bytes: &[u8], known: u32) -> Result<StoredSettings, OpenError> {
+    let path = root.path_of(name::SETTINGS);
     let broken = |problem: String| OpenError::Settings {
         path: path.clone(),
         problem,
     };
     let mut map: Map<String, Value> =
-        serde_json::from_slice(&bytes).map_err(|e| broken(format!("not a JSON object: {e}")))?;
+        serde_json::from_slice(bytes).map_err(|e| broken(format!("not a JSON object: {e}")))?;
     match map.remove("v").as_ref().and_then(Value::as_u64) {
-        Some(version) if version == u64::from(FORMAT_VERSION) => {}
+        Some(version) if version == u64::from(known) => {}
+        Some(1) => return Err(OpenError::Older { path }),
         Some(version) => return Err(OpenError::Newer { path, version }),
         None => return Err(broken("it has no format version \"v\"".into())),
     }
@@ -88,10 +99,10 @@ pub(super) fn read_settings(root: &Dir) -> Result<Option<StoredSettings>, OpenEr
         Some(Value::Bool(true)) => Sharing::Group,
         Some(_) => return Err(broken("\"shared\" must be true or false".into())),
     };
-    Ok(Some(StoredSettings {
+    Ok(StoredSettings {
         sharing,
         settings: map,
-    }))
+    })
 }
 
 pub(super) fn settings_of(

@@ -14,8 +14,8 @@ use super::layout::{SMALL_FILE, Spool, name};
 use crate::clock;
 use crate::task::Timestamp;
 use crate::task::{
-    FORMAT_VERSION, MAX_REQUEST_BYTES, Request, RequestError, ResultFile, Status, StatusFile,
-    StoredRequest, TaskId, describe_json_error,
+    FORMAT_VERSION, MAX_REQUEST_BYTES, Origin, Request, RequestError, ResultFile, Status,
+    StatusFile, StoredRequest, TaskId, describe_json_error,
 };
 
 /// `env.json`: variables that came with `submit --env`, readable by the owner alone.
@@ -30,6 +30,11 @@ impl Spool {
     pub fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
         let dir = self.folder(name::TASKS)?.find_dir(id.to_string())?;
         Ok(dir.map(|dir| TaskDir { id, dir }))
+    }
+
+    /// Where a task's folder is, or will be.
+    pub fn task_path(&self, id: TaskId) -> PathBuf {
+        self.path().join(name::TASKS).join(id.to_string())
     }
 
     /// The ids of all tasks, newest first.
@@ -123,9 +128,17 @@ impl TaskDir {
         self.dir.path()
     }
 
-    /// Whether its folder was made by us; in a group spool a member's may be anything.
-    pub fn is_ours(&self) -> bool {
-        self.dir.is_ours().unwrap_or(false)
+    /// Who submitted it through the drop box of a group spool; `None` where the spool's owner did, or
+    /// in a private spool.
+    pub fn origin(&self) -> Result<Option<Origin>, ReadError> {
+        let Some(bytes) = self.dir.read(name::ORIGIN, SMALL_FILE)? else {
+            return Ok(None);
+        };
+        let origin = serde_json::from_slice(&bytes).map_err(|e| ReadError::Damaged {
+            path: self.dir.path_of(name::ORIGIN),
+            problem: e.to_string(),
+        })?;
+        Ok(Some(origin))
     }
 
     /// What was asked.

@@ -19,6 +19,7 @@ use super::durable::{Dir, absent_is_none};
 use super::health::PROBE_PREFIX;
 use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
+use super::removed::is_kept;
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
 use crate::task::{Name, TaskId, Timestamp};
@@ -45,6 +46,7 @@ impl Spool {
         let trash = self.folder(name::TRASH)?;
         let grave = bury(&self.folder(name::TASKS)?, &trash, task.id)?;
         self.remove_hints(task.id, None)?;
+        self.remember_removed(&trash, task.id)?;
         trash.remove_tree(&grave).map(|_| ())
     }
 
@@ -61,12 +63,22 @@ impl Spool {
 
     /// What removals that were cut off left behind.
     pub fn trash(&self) -> IoResult<Vec<OsString>> {
-        self.folder(name::TRASH)?.names()
+        let mut left = self.folder(name::TRASH)?.names()?;
+        left.retain(|entry| !is_kept(entry));
+        Ok(left)
     }
 
     /// Removes one of them.
     pub fn remove_trash(&self, entry: &OsString) -> IoResult<()> {
-        self.folder(name::TRASH)?.remove_tree(entry).map(|_| ())
+        let trash = self.folder(name::TRASH)?;
+        // A removal that was cut off before it kept the task's id.
+        let id = entry
+            .to_str()
+            .and_then(|text| text.split('.').next()?.parse().ok());
+        if let Some(id) = id {
+            self.remember_removed(&trash, id)?;
+        }
+        trash.remove_tree(entry).map(|_| ())
     }
 
     /// Names of half-built submissions whose submitter is dead. One without a lock file must be
@@ -224,7 +236,7 @@ impl Spool {
         let Some(dir) = sessions.find_dir(session.as_str())? else {
             return Ok(false);
         };
-        let lock = dir.touch(name::LOCK)?;
+        let lock = dir.lock_file(name::LOCK)?;
         if FileExt::try_lock_exclusive(&lock).is_err() {
             return Ok(false);
         }
@@ -260,7 +272,7 @@ impl Spool {
     /// Makes this process the only sweeper of the spool; `None` when another one is at it.
     pub fn sweep_turn(&self) -> IoResult<Option<File>> {
         let root = self.root()?;
-        let file = root.touch(name::SWEEP_LOCK)?;
+        let file = root.lock_file(name::SWEEP_LOCK)?;
         match FileExt::try_lock_exclusive(&file) {
             Ok(()) => Ok(Some(file)),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),

@@ -5,6 +5,7 @@
 //! `damaged`, never as something else.
 
 use super::attempt::RunFile;
+use super::claim::Holder;
 use super::io_error::IoResult;
 use super::layout::Spool;
 use super::store::{ReadError, TaskDir, pending_status};
@@ -29,6 +30,7 @@ impl TaskDir {
         }
         let file = self.status_file();
         let mut status = file.unwrap_or_else(|| self.status_of_request());
+        let said = status.status;
         status.status = Status::Pending;
         if !self.may_have_begun()? {
             return Ok(TaskView {
@@ -37,7 +39,13 @@ impl TaskDir {
             });
         }
         let attempt = self.last_attempt()?;
-        let is_held = self.is_held()?;
+        let holder = self.holder()?;
+        let is_held = match holder {
+            Holder::Somebody => true,
+            Holder::Nobody => false,
+            // What cannot be seen is as the last holder said.
+            Holder::Unknown => said == Status::Running,
+        };
         // It may have finished since the first look: the result is written before the lock is left.
         if !is_held && let Some(view) = self.finished_view()? {
             return Ok(view);
@@ -60,7 +68,9 @@ impl TaskDir {
                 let seconds = clock::wall().seconds_since(started_at);
                 status.duration_seconds = Some(seconds.max(0.0));
             }
-        } else if status.condition.is_none() || status.condition == Some(Condition::Stuck) {
+        } else if holder == Holder::Nobody
+            && (status.condition.is_none() || status.condition == Some(Condition::Stuck))
+        {
             let run = self.attempt(attempt)?.and_then(|attempt| attempt.run());
             let is_over = run.is_some_and(|run: RunFile| run.lost_at.is_some());
             status.condition = Some(if is_over {

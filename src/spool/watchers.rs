@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::durable::{Dir, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
+use super::lock_table;
 use crate::task::Timestamp;
 
-const START: &str = "start";
+pub(super) const START: &str = "start";
 const LOG: &str = "log";
 const SEAT_SUFFIX: &str = ".json";
 /// A watcher's log is begun anew at this size; the old one stays as `log.1`.
@@ -62,10 +63,15 @@ impl Spool {
         let dir = self.folder(name::WATCHERS)?;
         let mut living = Vec::new();
         for seat in seats_in(&dir)? {
-            if !is_taken(&dir, &seat)? {
+            if !is_living(&dir, &seat)? {
                 continue;
             }
-            let bytes = dir.read(&seat, SMALL_FILE)?.unwrap_or_default();
+            // Of a group spool only the owner may read it.
+            let bytes = match dir.read(&seat, SMALL_FILE) {
+                Err(error) if error.is_denied() => None,
+                read => read?,
+            };
+            let bytes = bytes.unwrap_or_default();
             living.extend(serde_json::from_slice::<WatcherFile>(&bytes).ok());
         }
         living.sort_by_key(|watcher| watcher.started_at);
@@ -76,7 +82,7 @@ impl Spool {
     pub fn has_watcher(&self) -> IoResult<bool> {
         let dir = self.folder(name::WATCHERS)?;
         for seat in seats_in(&dir)? {
-            if is_taken(&dir, &seat)? {
+            if is_living(&dir, &seat)? {
                 return Ok(true);
             }
         }
@@ -95,7 +101,7 @@ impl Spool {
         }
         let file_name = format!("{:032x}{SEAT_SUFFIX}", random_bits());
         let between = format!(".{file_name}");
-        let mut lock = dir.create(&between)?;
+        let mut lock = dir.create_lock(&between)?;
         let failed = |error| IoError::new("write", dir.path_of(&file_name), error);
         lock.write_all(&pretty(watcher)).map_err(failed)?;
         FileExt::lock_exclusive(&lock).map_err(failed)?;
@@ -110,7 +116,7 @@ impl Spool {
     /// Waits for the right to start a watcher, at most so long.
     pub fn start_lock(&self, patience: Duration) -> IoResult<Option<StartLock>> {
         let dir = self.folder(name::WATCHERS)?;
-        let file = dir.touch(START)?;
+        let file = dir.lock_file(START)?;
         let begun = Instant::now();
         while FileExt::try_lock_exclusive(&file).is_err() {
             if begun.elapsed() > patience {
@@ -130,7 +136,7 @@ impl Spool {
         {
             dir.rename_over(LOG, format!("{LOG}.1"))?;
         }
-        dir.append(LOG)
+        dir.append_private(LOG)
     }
 }
 
@@ -141,13 +147,17 @@ impl Drop for WatcherSeat {
     }
 }
 
-/// Whether the watcher of a seat lives: a shared lock, gone at once, fails exactly then.
-fn is_taken(dir: &Dir, seat: &str) -> IoResult<bool> {
-    let file = absent_is_none(dir.open_file(seat))?;
-    Ok(file.is_some_and(|file| FileExt::try_lock_shared(&file).is_err()))
+/// Whether the watcher of a file lives: a shared lock, gone at once, fails exactly then. A user of the
+/// group may not open the file, and asks the kernel's table.
+pub(super) fn is_living(dir: &Dir, seat: &str) -> IoResult<bool> {
+    match absent_is_none(dir.open_file(seat)) {
+        Ok(file) => Ok(file.is_some_and(|file| FileExt::try_lock_shared(&file).is_err())),
+        Err(error) if error.is_denied() => lock_table::is_locked(dir, seat),
+        Err(error) => Err(error),
+    }
 }
 
-fn seats_in(dir: &Dir) -> IoResult<Vec<String>> {
+pub(super) fn seats_in(dir: &Dir) -> IoResult<Vec<String>> {
     let mut seats = Vec::new();
     dir.each_name(|name, _| {
         if let Ok(name) = std::str::from_utf8(name)

@@ -5,23 +5,33 @@
 //! the form promised to scripts lives in `cli/json.rs`, because the two change at different speeds.
 
 mod answer;
+mod control;
 mod id;
 mod json;
 mod name;
+mod origin;
 mod outcome;
 mod request;
 mod status;
 mod time;
 
 pub use answer::{Answer, Order};
+pub use control::{Action, Control};
 pub use id::{IdSequence, InvalidId, TaskId};
 pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error};
-pub use name::{InvalidName, Name, escape_label, session_of, task_of_session};
+pub use name::{
+    InvalidName, Name, escape_label, escape_lines, escape_text, session_of, task_of_session,
+};
+pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError, StoredRequest};
 pub use status::{BootMoment, Metrics, ResultFile, StatusFile};
 pub use time::Timestamp;
 
-/// The format version of every JSON file this program writes. A file with a larger one is read by
-/// nobody and overwritten by nobody.
+/// The format version of requests, statuses, results and most other JSON files this program writes. A
+/// file with a larger one is read by nobody and overwritten by nobody.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The version of a spool as a whole: its layout, its modes and who may do what in it. It stands in
+/// `spool.json`, in control files and in `origin.json`.
+pub const SPOOL_VERSION: u32 = 2;

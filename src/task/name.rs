@@ -4,6 +4,7 @@
 //! and never part of a path. Invariant: a [`Name`] holds no separator, no leading dot, no control
 //! character and at most 100 bytes.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -89,7 +90,7 @@ pub fn escape_label(bytes: &[u8]) -> String {
     let mut label = String::new();
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' || c == '"' || is_invisible(c) {
+            if is_unsafe(c) || c == '\\' || c == '"' {
                 label.extend(c.escape_default());
             } else {
                 label.push(c);
@@ -105,9 +106,39 @@ pub fn escape_label(bytes: &[u8]) -> String {
     }
 }
 
+/// A text of somebody else's as one line that is safe on a terminal: what would move the cursor, colour
+/// or hide something is escaped.
+pub fn escape_text(text: &str) -> Cow<'_, str> {
+    escape(text, is_unsafe)
+}
+
+/// The same for a text of many lines: line breaks and tabs stay.
+pub fn escape_lines(text: &str) -> Cow<'_, str> {
+    escape(text, |c| is_unsafe(c) && c != '\n' && c != '\t')
+}
+
+fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_escaped(c) {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || is_invisible(c)
+}
+
 /// Direction marks and separators can make a terminal show another text than the one stored.
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{e0000}'..='\u{e007f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@
 //! alone, one that will never be right is refused, and neither makes the watcher busy.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
 use crate::recipe::RecipePath;
-use crate::spool::{Admission, DropFile, DropRefusal, Fingerprint, Pickup, Spool, SubmitError};
-use crate::task::{Request, TaskId, session_of};
+use crate::spool::{
+    Admission, ControlFile, Controlled, DropFile, DropRefusal, Fingerprint, IoError, Pickup, Rules,
+    Spool, SubmitError,
+};
+use crate::task::{Request, TaskId, escape_label, session_of};
 
 /// How many drops are looked at before everything else gets its turn.
 const AT_ONCE: usize = 256;
@@ -24,6 +27,23 @@ pub(super) struct Admitter {
     immovable: HashMap<OsString, Fingerprint>,
     next_look: Option<Instant>,
     more: bool,
+}
+
+/// One look into the box.
+#[derive(Default)]
+struct Look {
+    found: Admitted,
+    waiting: HashMap<OsString, (Fingerprint, Instant)>,
+    immovable: HashMap<OsString, Fingerprint>,
+}
+
+/// What came out of a look into the box.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    /// The tasks made of drops.
+    pub tasks: Vec<TaskId>,
+    /// Tasks that are to be cancelled.
+    pub cancelled: Vec<TaskId>,
 }
 
 /// What became of a drop.
@@ -59,7 +79,11 @@ impl Admitter {
 
     /// Finishes what a watcher that died left half admitted.
     pub fn replay(&self, spool: &Spool) -> Result<(), SubmitError> {
-        for admission in spool.replay_claims(&|request| check_recipe(spool, request))? {
+        let rules = Rules {
+            check: &|request| check_recipe(spool, request),
+            spent: &spool.spent_ids()?,
+        };
+        for admission in spool.replay_claims(rules)? {
             if let Admission::Task(id) = admission {
                 tracing::info!(task = %id, "admitted what another watcher had begun");
             }
@@ -67,56 +91,75 @@ impl Admitter {
         Ok(())
     }
 
-    /// Admits what is complete; the tasks made of it.
-    pub fn admit_some(&mut self, spool: &Spool) -> Result<Vec<TaskId>, SubmitError> {
+    /// Admits what is complete, then does what the control files ask for.
+    pub fn admit_some(&mut self, spool: &Spool) -> Result<Admitted, SubmitError> {
         // One more than is taken: whether there are more is known without listing again.
         let aside = self.waiting.len() + self.immovable.len();
-        let drops = spool.drops(AT_ONCE + aside + 1)?;
-        self.more = false;
+        let most = AT_ONCE + aside + 1;
+        let drops = spool.drops(most)?;
+        let controls = spool.controls(most)?;
+        let rules = Rules {
+            check: &|request| check_recipe(spool, request),
+            spent: &spool.spent_ids()?,
+        };
+        self.more = controls.len() == most;
         self.next_look = None;
-        let (mut waiting, mut immovable) = (HashMap::new(), HashMap::new());
-        let mut admitted = Vec::new();
+        let mut look = Look::default();
         let mut taken = 0;
         for drop in &drops {
             if taken == AT_ONCE {
                 self.more = true;
                 break;
             }
-            match self.decide(spool, drop) {
+            match self.decide(spool, drop, rules) {
                 Ok(Decision::Gone) => {}
                 Ok(Decision::Refused) => taken += 1,
                 Ok(Decision::Admitted(id)) => {
                     taken += 1;
-                    admitted.push(id);
+                    look.found.tasks.push(id);
                 }
                 Ok(Decision::Wait(since)) => {
-                    waiting.insert(drop.file_name().to_owned(), (drop.seen(), since));
+                    let name = drop.file_name().to_owned();
+                    look.waiting.insert(name, (drop.seen(), since));
                 }
                 // Somebody's folder or an immutable file: it must not keep the others waiting.
                 Err(SubmitError::Io(error)) if error.is_denied() => {
                     if !self.has_given_up(drop) {
                         tracing::warn!(drop = drop.label(), "left in the box: {error}");
                     }
-                    immovable.insert(drop.file_name().to_owned(), drop.seen());
+                    look.immovable
+                        .insert(drop.file_name().to_owned(), drop.seen());
                 }
                 // What was admitted before is found by the next scan.
                 Err(error) => return Err(error),
             }
         }
-        if !waiting.is_empty() {
+        for control in &controls {
+            self.obey(spool, control, rules, &mut look)?;
+        }
+        if !look.waiting.is_empty() {
             self.next_look = Some(Instant::now() + LOOK_AGAIN);
         }
-        (self.waiting, self.immovable) = (waiting, immovable);
-        Ok(admitted)
+        (self.waiting, self.immovable) = (look.waiting, look.immovable);
+        Ok(look.found)
     }
 
     /// What becomes of one drop.
-    fn decide(&self, spool: &Spool, drop: &DropFile) -> Result<Decision, SubmitError> {
+    fn decide(
+        &self,
+        spool: &Spool,
+        drop: &DropFile,
+        rules: Rules<'_>,
+    ) -> Result<Decision, SubmitError> {
+        if drop.is_immovable() {
+            let path = spool.path().join("incoming").join(drop.file_name());
+            return Err(IoError::new("move", path, rustix::io::Errno::PERM).into());
+        }
         let why = match spool.look_at(drop)? {
             Pickup::Gone => return Ok(Decision::Gone),
-            Pickup::Ready(request, bytes) => return take(spool, drop, *request, &bytes),
+            Pickup::Ready(request, bytes) => return take(spool, drop, *request, &bytes, rules),
             Pickup::NotYet(why) => {
-                let since = self.unchanged_since(drop);
+                let since = self.unchanged_since(drop.file_name(), drop.seen());
                 if since.elapsed() < patience(spool) {
                     return Ok(Decision::Wait(since));
                 }
@@ -124,13 +167,42 @@ impl Admitter {
             }
             Pickup::Refused(why) => why,
         };
-        refuse(spool, drop, why)
+        refuse(spool, drop, why, rules)
+    }
+
+    /// Does what one control file asks for.
+    fn obey(
+        &self,
+        spool: &Spool,
+        file: &ControlFile,
+        rules: Rules<'_>,
+        look: &mut Look,
+    ) -> Result<(), SubmitError> {
+        let name = file.file_name();
+        let since = self.unchanged_since(name, file.seen());
+        match spool.obey(file, since.elapsed() < patience(spool), rules.spent) {
+            Ok(Controlled::Done(control)) => look.found.cancelled.push(control.task),
+            Ok(Controlled::Pointless) => {}
+            Ok(Controlled::Early) => {
+                look.waiting.insert(name.to_owned(), (file.seen(), since));
+            }
+            Ok(Controlled::Rejected(why)) => {
+                let label = escape_label(name.as_encoded_bytes());
+                tracing::warn!(control = label, "refused: {why}");
+            }
+            // A folder of another user's.
+            Err(error) if error.is_denied() => {
+                look.immovable.insert(name.to_owned(), file.seen());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Since when this very file has stood as it is, as far as this watcher saw.
-    fn unchanged_since(&self, drop: &DropFile) -> Instant {
-        match self.waiting.get(drop.file_name()) {
-            Some((seen, since)) if *seen == drop.seen() => *since,
+    fn unchanged_since(&self, name: &OsStr, now: Fingerprint) -> Instant {
+        match self.waiting.get(name) {
+            Some((seen, since)) if *seen == now => *since,
             _ => Instant::now(),
         }
     }
@@ -145,13 +217,13 @@ fn take(
     drop: &DropFile,
     request: Request,
     bytes: &[u8],
+    rules: Rules<'_>,
 ) -> Result<Decision, SubmitError> {
-    if let Err(why) = check_recipe(spool, &request) {
-        return refuse(spool, drop, why);
+    if let Err(why) = (rules.check)(&request) {
+        return refuse(spool, drop, why, rules);
     }
     let (recipe, session) = (request.recipe.clone(), request.session_id.clone());
-    let check = |request: &Request| check_recipe(spool, request);
-    let admission = spool.admit(drop, request, bytes, &check)?;
+    let admission = spool.admit(drop, request, bytes, rules)?;
     if let Admission::Task(id) = &admission {
         let session = session.unwrap_or_else(|| session_of(*id));
         tracing::info!(
@@ -161,9 +233,13 @@ fn take(
     Ok(told(drop, admission))
 }
 
-fn refuse(spool: &Spool, drop: &DropFile, why: DropRefusal) -> Result<Decision, SubmitError> {
-    let check = |request: &Request| check_recipe(spool, request);
-    Ok(told(drop, spool.reject(drop, why, &check)?))
+fn refuse(
+    spool: &Spool,
+    drop: &DropFile,
+    why: DropRefusal,
+    rules: Rules<'_>,
+) -> Result<Decision, SubmitError> {
+    Ok(told(drop, spool.reject(drop, why, rules)?))
 }
 
 fn told(drop: &DropFile, admission: Admission) -> Decision {

@@ -313,7 +313,14 @@ impl Watcher {
 
     fn admit(&mut self) {
         match self.admitter.admit_some(&self.spool) {
-            Ok(admitted) => self.backlog.add(admitted),
+            Ok(admitted) => {
+                self.backlog.add(admitted.tasks);
+                for id in admitted.cancelled {
+                    self.launcher.look(id);
+                    self.backlog.add([id]);
+                    self.backlog.hurry(id);
+                }
+            }
             // Nothing is lost: the drops stay where they are.
             Err(error) => tracing::warn!("drops wait: {error}"),
         }

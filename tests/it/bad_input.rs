@@ -353,13 +353,13 @@ fn a_spool_that_cannot_be_used() {
         std::fs::write(format!("{}/spool.json", spool(name)), settings).unwrap();
         spool(name)
     };
-    let newer = made("newer", "{\"v\": 2, \"shiny\": true}");
-    let half = made("half", "{\"v\": 1, \"max_con");
-    let odd = made("odd", "{\"v\": 1, \"max_concurent\": 3}");
+    let newer = made("newer", "{\"v\": 3, \"shiny\": true}");
+    let half = made("half", "{\"v\": 2, \"max_con");
+    let odd = made("odd", "{\"v\": 2, \"max_concurent\": 3}");
     for (spool, told) in [
         (spool("absent"), "is no spool"),
         (spool("home"), "is no spool"),
-        (newer, "has format version 2"),
+        (newer, "has format version 3"),
         (half, "cannot use "),
         (odd, "max_concurent"),
     ] {

@@ -77,7 +77,7 @@ fn set_get_unset() {
     );
     assert_eq!(
         read_json(&world.path("spool.json")),
-        json!({"v": 1, "timeout_sec": 600})
+        json!({"v": 2, "timeout_sec": 600})
     );
     assert_eq!(
         world.run(&["config", "get", "timeout_sec"]).stdout,
@@ -96,7 +96,7 @@ fn set_get_unset() {
     let ran = world.run(&["config", "unset", "timeout_sec"]);
     ran.succeeds();
     assert_eq!(ran.stdout, "timeout_sec = 300.0\n");
-    assert_eq!(read_json(&world.path("spool.json")), json!({"v": 1}));
+    assert_eq!(read_json(&world.path("spool.json")), json!({"v": 2}));
     // What is not there can be taken out.
     world.run(&["config", "unset", "timeout_sec"]).succeeds();
 }
@@ -158,6 +158,6 @@ fn a_setting_by_flag_does_not_end_in_the_file() {
     ran.succeeds();
     assert_eq!(
         read_json(&world.path("spool.json")),
-        json!({"v": 1, "rescan_sec": 1})
+        json!({"v": 2, "rescan_sec": 1})
     );
 }

@@ -161,7 +161,7 @@ fn a_spool_that_cannot_be_used_is_code_8() {
     );
 
     world.run(&["init"]).succeeds();
-    fs::write(world.path("spool.json"), "{\"v\": 1, \"max_concurent\": 2}").unwrap();
+    fs::write(world.path("spool.json"), "{\"v\": 2, \"max_concurent\": 2}").unwrap();
     let ran = world.run(&["doctor", "--json"]);
     ran.ends_with(8);
     assert!(

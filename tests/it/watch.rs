@@ -348,7 +348,7 @@ fn settings_are_read_again_at_a_rescan_and_at_hup() {
     // What cannot be used changes nothing and ends nobody.
     std::fs::write(
         world.path("spool.json"),
-        "{\"v\": 1, \"max_concurrent\": 0}",
+        "{\"v\": 2, \"max_concurrent\": 0}",
     )
     .unwrap();
     world.signal(watcher, Signal::HUP);

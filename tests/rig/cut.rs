@@ -71,7 +71,7 @@ impl Disk {
     pub fn world(&self) -> World {
         let world = World::at(&self.path());
         let settings = serde_json::json!({
-            "v": 1, "rescan_sec": 0.3, "autostart": false, "max_concurrent": 8,
+            "v": 2, "rescan_sec": 0.3, "autostart": false, "max_concurrent": 8,
             "min_free_bytes": 0, "min_free_inodes": 0,
         });
         fs::create_dir(world.spool()).unwrap();

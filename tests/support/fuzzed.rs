@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use agentspool::config::Overrides;
 use agentspool::recipe::{Manifest, RecipePath};
-use agentspool::spool::{Admission, DropFile, DropRefusal, Pickup, Reason, Spool, Submission};
+use agentspool::spool::{
+    Admission, DropFile, DropRefusal, Pickup, Reason, Rules, Spool, Submission,
+};
 use agentspool::task::{Json, Request, TaskId};
 
 /// Stands in a drop wherever the bytes have an `@`. It is no name of a recipe, which a reason may
@@ -184,8 +186,11 @@ impl DropBox {
             fs::rename(other, self.place(&case.file_name)).unwrap();
             asked = Request::parse(later).unwrap();
         }
-        let check = |request: &Request| self.check_recipe(request);
-        let admitted = self.spool.admit(drop, request.clone(), bytes, &check);
+        let rules = Rules {
+            check: &|request| self.check_recipe(request),
+            spent: &self.spool.spent_ids().unwrap(),
+        };
+        let admitted = self.spool.admit(drop, request.clone(), bytes, rules);
         match admitted.unwrap() {
             Admission::Task(id) => self.see_the_task(id, &asked),
             Admission::Rejected(why) => self.see_the_refusal(case, &why),
@@ -203,8 +208,11 @@ impl DropBox {
     }
 
     fn reject(&self, case: &Case, drop: &DropFile, why: DropRefusal) {
-        let check = |request: &Request| self.check_recipe(request);
-        match self.spool.reject(drop, why, &check).unwrap() {
+        let rules = Rules {
+            check: &|request| self.check_recipe(request),
+            spent: &self.spool.spent_ids().unwrap(),
+        };
+        match self.spool.reject(drop, why, rules).unwrap() {
             Admission::Rejected(why) => self.see_the_refusal(case, &why),
             other => panic!("{other:?}"),
         }
@@ -310,6 +318,7 @@ impl DamagedTask {
         let submission = Submission {
             id,
             request: Request::new("hello".parse().unwrap()),
+            origin: None,
             environment: serde_json::Map::new(),
         };
         drop_box.spool.submit(vec![submission]).unwrap();

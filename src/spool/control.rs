@@ -1,0 +1,210 @@
+//! Control files: what the users of a group spool ask to be done to their tasks, beside the drops.
+//!
+//! Not what such a file says (`task/control.rs`). Invariant: one counts only if it is the whole, private work
+//! of the user who submitted the task, or of the spool's owner. Whose file it is proves nothing alone: a
+//! user can move another user's file here from a folder that they share.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::fs::FileType;
+
+use super::drop_read::{DropRefusal, Fingerprint, refusal};
+use super::durable::{Dir, absent_is_none};
+use super::io_error::{IoError, IoResult};
+use super::layout::{Spool, name};
+use super::rejected::DROP_SUFFIX;
+use super::store::{ReadError, TaskDir};
+use crate::task::{Action, Control, TaskId};
+
+/// Far more than a control file has.
+const MOST_BYTES: u64 = 4096;
+
+/// A control file that is there.
+#[derive(Debug)]
+pub struct ControlFile {
+    file_name: OsString,
+    control: Control,
+    seen: Fingerprint,
+}
+
+/// What became of a control file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Controlled {
+    /// What it asks for was done.
+    Done(Control),
+    /// Its task is over or gone: there was nothing left to do.
+    Pointless,
+    /// Its task is not there yet.
+    Early,
+    /// It does not count, and lies in `rejected/` now.
+    Rejected(String),
+}
+
+impl ControlFile {
+    /// The file's name.
+    pub fn file_name(&self) -> &OsStr {
+        &self.file_name
+    }
+
+    /// What it was when it was listed.
+    pub fn seen(&self) -> Fingerprint {
+        self.seen
+    }
+}
+
+impl Spool {
+    /// The control files in the box of a group spool, at most `limit` of them; a private spool has none.
+    pub fn controls(&self, limit: usize) -> IoResult<Vec<ControlFile>> {
+        let mut found = Vec::new();
+        if !self.is_group() {
+            return Ok(found);
+        }
+        let incoming = self.folder(name::INCOMING)?;
+        let mut named = Vec::new();
+        incoming.each_name(|name, _| {
+            let control = Control::of_file_name(name);
+            named.extend(control.map(|control| (OsString::from_vec(name.to_vec()), control)));
+            named.len() < limit
+        })?;
+        for (file_name, control) in named {
+            if let Some(stat) = incoming.stat(&file_name)? {
+                found.push(ControlFile {
+                    file_name,
+                    control,
+                    seen: Fingerprint::of(&stat),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Does what a control file asks for, if it counts. `is_patient` says whether one whose task is not
+    /// there may wait for it; `spent` is as for a drop.
+    pub fn obey(
+        &self,
+        file: &ControlFile,
+        is_patient: bool,
+        spent: &HashSet<TaskId>,
+    ) -> IoResult<Controlled> {
+        let incoming = self.folder(name::INCOMING)?;
+        let id = file.control.task;
+        let author = match self.author(&incoming, file)? {
+            Ok(author) => author,
+            Err(why) => return self.reject_control(&incoming, file, why),
+        };
+        let Some(task) = self.task(id)? else {
+            return self.without_task(&incoming, file, is_patient, spent);
+        };
+        if !self.may_control(&task, author)? {
+            let why = "only the user who submitted the task, or the spool's owner, controls it";
+            return self.reject_control(&incoming, file, refusal(why, "ask one of them"));
+        }
+        if task.has_result()? {
+            incoming.unlink(&file.file_name)?;
+            return Ok(Controlled::Pointless);
+        }
+        match file.control.action {
+            Action::Cancel => task.request_cancel()?,
+        };
+        // Last: a watcher that dies before this does it once more.
+        incoming.unlink(&file.file_name)?;
+        Ok(Controlled::Done(file.control))
+    }
+
+    /// Whether a user may have something done to a task.
+    pub fn may_control(&self, task: &TaskDir, uid: u32) -> IoResult<bool> {
+        if uid == self.owner()? {
+            return Ok(true);
+        }
+        match task.origin() {
+            Ok(origin) => Ok(origin.is_some_and(|origin| origin.uid == Some(uid))),
+            Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => Ok(false),
+            Err(ReadError::Io(error)) => Err(error),
+        }
+    }
+
+    fn without_task(
+        &self,
+        incoming: &Dir,
+        file: &ControlFile,
+        is_patient: bool,
+        spent: &HashSet<TaskId>,
+    ) -> IoResult<Controlled> {
+        let id = file.control.task;
+        if spent.contains(&id) {
+            incoming.unlink(&file.file_name)?;
+            return Ok(Controlled::Pointless);
+        }
+        if is_patient || self.drop_waits(&id.to_string())? {
+            return Ok(Controlled::Early);
+        }
+        let why = refusal("its task is not there", "see `agentspool list`");
+        self.reject_control(incoming, file, why)
+    }
+
+    /// Whose work a control file is; an error where it is not one user's alone, or not what it must be.
+    fn author(&self, incoming: &Dir, file: &ControlFile) -> IoResult<Result<u32, DropRefusal>> {
+        let hint = "use `agentspool cancel`, or write the file as docs/spool-format.md says";
+        let no = |why: &str| Ok(Err(refusal(why, hint)));
+        let is_file = |stat: &rustix::fs::Stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        };
+        let there = incoming.stat(&file.file_name)?;
+        if !there.as_ref().is_some_and(is_file) {
+            return no("it is not a regular file");
+        }
+        let opened = match absent_is_none(incoming.open_file(&file.file_name)) {
+            Ok(Some(opened)) => opened,
+            Ok(None) | Err(_) => return no("it cannot be read by the spool's owner"),
+        };
+        let failed = |source| IoError::new("read", incoming.path_of(&file.file_name), source);
+        let stat = rustix::fs::fstat(&opened).map_err(|errno| failed(errno.into()))?;
+        if !is_file(&stat) || stat.st_nlink != 1 || stat.st_mode & 0o022 != 0 {
+            return no("others may write it, or it has another name");
+        }
+        let mut bytes = Vec::new();
+        opened
+            .take(MOST_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        if !file.control.is_content(&bytes) {
+            return no("it does not say exactly what its name says");
+        }
+        Ok(Ok(stat.st_uid))
+    }
+
+    fn reject_control(
+        &self,
+        incoming: &Dir,
+        file: &ControlFile,
+        why: DropRefusal,
+    ) -> IoResult<Controlled> {
+        self.reject_file(incoming, &file.file_name, self.new_id(), &why, None)?;
+        Ok(Controlled::Rejected(why.reason))
+    }
+
+    /// Refuses a drop that brings the id of a task which is about to be removed: nobody can have chosen
+    /// it but by having seen that task.
+    pub(super) fn refuse_drop_of(&self, id: TaskId) -> IoResult<()> {
+        if !self.is_group() {
+            return Ok(());
+        }
+        let incoming = self.folder(name::INCOMING)?;
+        let file_name = OsString::from(format!("{id}{DROP_SUFFIX}"));
+        if incoming.has(&file_name)? {
+            let why = refusal(
+                "its id is that of another task",
+                "submit it again with `agentspool submit`, which makes a new id",
+            );
+            match self.reject_file(&incoming, &file_name, self.new_id(), &why, None) {
+                // A folder of another user's, which cannot be moved and never becomes a task.
+                Err(error) if error.is_denied() => {}
+                refused => refused?,
+            }
+        }
+        Ok(())
+    }
+}

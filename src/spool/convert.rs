@@ -1,0 +1,289 @@
+//! From version 1 of the spool to version 2, by `init`.
+//!
+//! In version 1 the users of a group could write in most folders of a group spool; in version 2 they
+//! write in the drop box alone. Not the layout itself (`layout.rs`). Invariants: `spool.json` says 2 only
+//! once everything else is converted, so a conversion that was cut off is done again; nothing that others
+//! made stays in a folder of the owner's, and nothing of it is deleted.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use fs2::FileExt;
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+
+use super::durable::{Dir, absent_is_none};
+
+use super::io_error::{IoError, IoResult};
+use super::layout::{FOLDERS, OpenError, Sharing, name, pretty, random_bits};
+use super::rejected::{Reason, plain_file_name, reason_file};
+use super::settings_file::{StoredSettings, read_older_settings, stored_settings};
+use super::watchers::{START, is_living, seats_in};
+use crate::clock;
+use crate::task::{FORMAT_VERSION, TaskId, escape_label};
+
+const OWNER_ONLY: Mode = Mode::from_bits_retain(0o600);
+const OWNER_ONLY_FOLDER: Mode = Mode::from_bits_retain(0o700);
+const READABLE: Mode = Mode::from_bits_retain(0o640);
+const READABLE_FOLDER: Mode = Mode::from_bits_retain(0o2750);
+const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
+/// Access lists that users of the group may have set, and that new files would inherit.
+const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// Converts a spool of version 1. The caller holds the root's lock.
+///
+/// # Errors
+/// When a watcher runs on it, or the disk refuses. Then it is still of version 1 and can be converted
+/// again.
+pub(super) fn convert(root: &Dir) -> Result<(), OpenError> {
+    let StoredSettings { sharing, settings } = read_older_settings(root)?;
+    let _start = refuse_watchers(root)?;
+    if sharing == Sharing::Group {
+        Conversion::of(root)?.group_spool()?;
+    }
+    let stored = stored_settings(sharing, &settings);
+    root.replace_durably(name::SETTINGS, &pretty(&stored))?;
+    if sharing == Sharing::Group {
+        root.set_mode(name::SETTINGS, READABLE)?;
+    }
+    Ok(())
+}
+
+/// Sees that no watcher runs, and that none starts as long as the answer is held.
+fn refuse_watchers(root: &Dir) -> Result<Option<std::fs::File>, OpenError> {
+    let watched = || OpenError::Watched {
+        path: root.path().to_owned(),
+    };
+    let Some(watchers) = root.find_dir(name::WATCHERS)? else {
+        return Ok(None);
+    };
+    let start = watchers.lock_file(START)?;
+    if start.try_lock_exclusive().is_err() {
+        return Err(watched());
+    }
+    for seat in seats_in(&watchers)? {
+        if is_living(&watchers, &seat)? {
+            return Err(watched());
+        }
+    }
+    Ok(Some(start))
+}
+
+/// One conversion of a group spool.
+struct Conversion<'a> {
+    root: &'a Dir,
+    rejected: Dir,
+    us: u32,
+}
+
+impl<'a> Conversion<'a> {
+    fn of(root: &'a Dir) -> IoResult<Conversion<'a>> {
+        let rejected = root.ensure_dir(name::REJECTED)?;
+        let us = rustix::process::geteuid().as_raw();
+        Ok(Conversion { root, rejected, us })
+    }
+
+    fn group_spool(&self) -> IoResult<()> {
+        for folder in FOLDERS {
+            let Some(dir) = self.root.find_dir(folder)? else {
+                continue;
+            };
+            let mode = match folder {
+                name::INCOMING => DROP_BOX,
+                name::SLOTS | name::SESSIONS => OWNER_ONLY_FOLDER,
+                _ => READABLE_FOLDER,
+            };
+            // First: from here on nobody else puts anything into it.
+            close(&dir, mode)?;
+            match folder {
+                name::TASKS => self.tasks(&dir)?,
+                name::SESSIONS => self.sessions(&dir)?,
+                name::STAGING | name::NAMES => self.evict_strange(&dir, &[])?,
+                name::OPEN => self.indexes(&dir)?,
+                name::WATCHERS => {
+                    for file in dir.names()? {
+                        dir.set_mode(&file, OWNER_ONLY)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for file in [name::SWEEP_LOCK, name::ROOT_LOCK] {
+            if self.root.has(file)? {
+                self.root.set_mode(file, OWNER_ONLY)?;
+            }
+        }
+        close(self.root, READABLE_FOLDER)
+    }
+
+    /// A task that the owner made is closed; every other one is moved to `rejected/`.
+    fn tasks(&self, tasks: &Dir) -> IoResult<()> {
+        self.evict_strange(tasks, &[])?;
+        for task in tasks.names()? {
+            let Some(dir) = tasks.find_dir(&task)? else {
+                continue;
+            };
+            close(&dir, READABLE_FOLDER)?;
+            let attempts = dir.find_dir(name::ATTEMPTS)?;
+            if let Some(attempts) = &attempts {
+                close(attempts, READABLE_FOLDER)?;
+            }
+            // A user of the group could leave the marker `cancel`, and nothing else.
+            let is_strange = self.has_strange(&dir, &[name::CANCEL])?
+                || attempts
+                    .as_ref()
+                    .map_or(Ok(true), |it| self.has_open_attempt(it))?;
+            if is_strange {
+                self.evict(tasks, &task)?;
+                continue;
+            }
+            for (file, mode) in [
+                (name::REQUEST, READABLE),
+                (name::STATUS, READABLE),
+                (".status.json.new", READABLE),
+                (name::RESULT, READABLE),
+                (name::LOCK, OWNER_ONLY),
+            ] {
+                self.set_file_mode(&dir, file, mode)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something in `attempts/` is another user's, or a folder that others could write.
+    fn has_open_attempt(&self, attempts: &Dir) -> IoResult<bool> {
+        for attempt in attempts.names()? {
+            let Some(stat) = attempts.stat(&attempt)? else {
+                continue;
+            };
+            let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if stat.st_uid != self.us || (is_folder && stat.st_mode & 0o022 != 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What a session's tasks share stays where the owner made all of it.
+    fn sessions(&self, sessions: &Dir) -> IoResult<()> {
+        self.evict_strange(sessions, &[])?;
+        for session in sessions.names()? {
+            let Some(dir) = sessions.find_dir(&session)? else {
+                continue;
+            };
+            close(&dir, OWNER_ONLY_FOLDER)?;
+            if self.has_strange(&dir, &[])? {
+                self.evict(sessions, &session)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The indexes are made anew by the next watcher.
+    fn indexes(&self, open: &Dir) -> IoResult<()> {
+        for entry in open.names()? {
+            if open.unlink(&entry).is_err() {
+                self.evict(open, &entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_strange(&self, dir: &Dir, known: &[&str]) -> IoResult<bool> {
+        Ok(!self.strange(dir, known)?.is_empty())
+    }
+
+    fn evict_strange(&self, dir: &Dir, known: &[&str]) -> IoResult<()> {
+        for entry in self.strange(dir, known)? {
+            // A name that leads to a task is a link, which nobody can change any more.
+            let is_link = |stat| file_type(&stat) == FileType::Symlink;
+            if dir.name() == name::NAMES && dir.stat(&entry)?.is_some_and(is_link) {
+                continue;
+            }
+            self.evict(dir, &entry)?;
+        }
+        Ok(())
+    }
+
+    /// What others made in a folder.
+    fn strange(&self, dir: &Dir, known: &[&str]) -> IoResult<Vec<OsString>> {
+        let mut strange = Vec::new();
+        for entry in dir.names()? {
+            let is_known = known.iter().any(|name| entry == *name);
+            if let Some(stat) = dir.stat(&entry)?
+                && stat.st_uid != self.us
+                && !is_known
+            {
+                strange.push(entry);
+            }
+        }
+        Ok(strange)
+    }
+
+    /// Moves something to `rejected/`, with the reason. A folder that its owner has closed to us can only
+    /// be renamed where it is: there it gets a hidden name.
+    fn evict(&self, dir: &Dir, entry: &OsStr) -> IoResult<()> {
+        let now = clock::wall();
+        let id = TaskId::from_parts(now.unix_ms().unsigned_abs(), random_bits());
+        let kept = format!("{id}-{}", plain_file_name(entry.as_bytes()));
+        let reason = Reason {
+            v: FORMAT_VERSION,
+            name: escape_label(entry.as_bytes()),
+            reason: format!(
+                "it was made by another user in {} of a spool of version 1",
+                dir.name().display()
+            ),
+            hint: "if it was a task, submit it again".to_owned(),
+            rejected_at: now,
+        };
+        self.rejected
+            .replace(&reason_file(&kept), &pretty(&reason))?;
+        match dir.rename_new(entry, &self.rejected, &kept) {
+            Err(error) if error.is_denied() => {
+                dir.rename_new(entry, dir, format!(".rejected.{kept}"))?;
+            }
+            moved => moved?,
+        }
+        tracing::warn!("moved to rejected/{kept}: {}", reason.reason);
+        Ok(())
+    }
+
+    fn set_file_mode(&self, dir: &Dir, file: &str, mode: Mode) -> IoResult<()> {
+        let Some(stat) = dir.stat(file)? else {
+            return Ok(());
+        };
+        if file_type(&stat) == FileType::RegularFile {
+            let opened = absent_is_none(dir.open_file(file))?;
+            opened.map_or(Ok(()), |opened| close_file(&opened, mode, dir, file))?;
+        }
+        Ok(())
+    }
+}
+
+fn file_type(stat: &rustix::fs::Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Takes a folder's access lists away, and sets its mode.
+fn close(dir: &Dir, mode: Mode) -> IoResult<()> {
+    close_file(dir, mode, dir, "")
+}
+
+fn close_file(
+    file: &impl std::os::fd::AsFd,
+    mode: Mode,
+    dir: &Dir,
+    file_name: &str,
+) -> IoResult<()> {
+    for list in ACCESS_LISTS {
+        match rustix::fs::fremovexattr(file, list) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => {
+                let path = dir.path_of(file_name);
+                return Err(IoError::new("remove the access list of", path, errno));
+            }
+        }
+    }
+    rustix::fs::fchmod(file, mode)
+        .map_err(|errno| IoError::new("set the mode of", dir.path_of(file_name), errno))
+}

@@ -1,0 +1,72 @@
+//! Who holds a lock that this user may not open: the kernel's own table, `/proc/locks`.
+//!
+//! For users of the group alone; the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
+//! is opened and nothing is locked to find out, so asking never stands in anybody's way.
+
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::io::Errno;
+
+use super::durable::Dir;
+use super::io_error::{IoError, IoResult};
+use crate::proc;
+
+/// Whether somebody holds a lock on a file in this folder. `false` says little: the table leaves out the
+/// processes of other pid namespaces.
+pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<bool> {
+    let flags = StatxFlags::INO | StatxFlags::MNT_ID;
+    let stat = match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, flags) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(errno) => return Err(IoError::new("look at", dir.path_of(name), errno)),
+    };
+    // The table names the device of the file system, which on btrfs is not the one that stat tells.
+    let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
+    let Some(device) = device_of(&mounts, stat.stx_mnt_id) else {
+        return Ok(false);
+    };
+    let table = proc::read_text("/proc/locks").unwrap_or_default();
+    Ok(holds(&table, device, stat.stx_ino))
+}
+
+/// The device of a mount, from `/proc/<pid>/mountinfo`: `36 35 98:0 / /mnt rw …`.
+fn device_of(mounts: &str, mount: u64) -> Option<(u32, u32)> {
+    let line = mounts
+        .lines()
+        .find(|line| line.split(' ').next().and_then(|id| id.parse().ok()) == Some(mount))?;
+    let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Whether a line of `/proc/locks` names the file: `1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0 EOF`. A line
+/// with `->` is of somebody who waits.
+fn holds(table: &str, (major, minor): (u32, u32), inode: u64) -> bool {
+    let wanted = format!("{major:02x}:{minor:02x}:{inode}");
+    table.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        words.next() == Some("FLOCK") && words.nth(3) == Some(&wanted)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_found_by_its_number() {
+        let mounts = "36 35 98:0 / / rw - ext4 /dev/x rw\n360 35 0:41 / /a rw - btrfs /dev/y rw\n";
+        assert_eq!(device_of(mounts, 360), Some((0, 41)));
+        assert_eq!(device_of(mounts, 36), Some((98, 0)));
+        assert_eq!(device_of(mounts, 3), None);
+    }
+
+    #[test]
+    fn only_held_flocks_count() {
+        let table = "1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0 EOF\n\
+                     1: -> FLOCK  ADVISORY  WRITE 72 fe:00:4712 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 73 fe:00:4713 0 EOF\n";
+        assert!(holds(table, (0xfe, 0), 4711));
+        for inode in [471, 4712, 4713] {
+            assert!(!holds(table, (0xfe, 0), inode), "{inode}");
+        }
+    }
+}

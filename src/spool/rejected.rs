@@ -1,0 +1,141 @@
+//! `rejected/`: what was refused, each with its reason beside it.
+//!
+//! Not the decision (`incoming.rs`, `control.rs`). Invariant: a file of a stranger's is kept as it is, under
+//! a name of ours that holds no character of his that a terminal or a shell would take for something else.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::drop_read::DropRefusal;
+use super::durable::Dir;
+use super::incoming::stem;
+use super::io_error::IoResult;
+use super::layout::{Spool, name, pretty};
+use crate::clock;
+use crate::task::{FORMAT_VERSION, MAX_REQUEST_BYTES, TaskId, Timestamp, escape_label};
+
+pub(super) const DROP_SUFFIX: &str = ".json";
+const REASON_SUFFIX: &str = ".reason.json";
+
+/// `rejected/<id>-NAME.reason.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reason {
+    /// Format version.
+    pub v: u32,
+    /// The drop's name, escaped.
+    pub name: String,
+    /// Why, in one line.
+    pub reason: String,
+    /// What to do.
+    pub hint: String,
+    /// When.
+    pub rejected_at: Timestamp,
+}
+
+/// The name of the reason of what is kept under this name.
+pub(super) fn reason_file(kept: &str) -> String {
+    format!("{kept}{REASON_SUFFIX}")
+}
+
+/// A stranger's file name in letters that are safe in ours, and short enough for a suffix. Never
+/// one that would make the drop look like the reason of another drop.
+pub(super) fn plain_file_name(bytes: &[u8]) -> String {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
+    let name: String = bytes
+        .iter()
+        .take(100)
+        .map(|b| if plain(b) { char::from(*b) } else { '_' })
+        .collect();
+    match name.strip_suffix(".reason") {
+        Some(rest) => format!("{rest}_reason"),
+        None => name,
+    }
+}
+
+impl Spool {
+    /// The newest refusal of a drop of this name, with the id it was refused under.
+    pub fn rejected_drop(&self, task_name: &str) -> IoResult<Option<(TaskId, Reason)>> {
+        let Some(rejected) = self.folder(name::REJECTED).ok() else {
+            return Ok(None);
+        };
+        let kept = plain_file_name(task_name.as_bytes());
+        let ending = format!("-{kept}{REASON_SUFFIX}");
+        let mut newest: Option<(TaskId, OsString)> = None;
+        rejected.each_name(|name, _| {
+            if let Some(id) = std::str::from_utf8(name)
+                .ok()
+                .and_then(|name| name.strip_suffix(&ending)?.parse::<TaskId>().ok())
+                && newest.as_ref().is_none_or(|(there, _)| *there < id)
+            {
+                newest = Some((id, OsString::from_vec(name.to_vec())));
+            }
+            true
+        })?;
+        let Some((id, file)) = newest else {
+            return Ok(None);
+        };
+        let bytes = rejected.read(&file, MAX_REQUEST_BYTES)?.unwrap_or_default();
+        Ok(serde_json::from_slice(&bytes)
+            .ok()
+            .map(|reason| (id, reason)))
+    }
+
+    /// Moves a file to `rejected/`, its reason first. Where the box is a mount of its own, from which
+    /// nothing can be renamed to there, it goes into `hidden_in` under a hidden name.
+    pub(super) fn reject_file(
+        &self,
+        folder: &Dir,
+        file_name: &OsStr,
+        id: TaskId,
+        why: &DropRefusal,
+        hidden_in: Option<&Dir>,
+    ) -> IoResult<()> {
+        let rejected = self.folder(name::REJECTED)?;
+        let kept = format!("{id}-{}", plain_file_name(stem(file_name)));
+        let mut reason = Reason {
+            v: FORMAT_VERSION,
+            name: escape_label(stem(file_name)),
+            reason: why.reason.clone(),
+            hint: why.hint.to_owned(),
+            rejected_at: clock::wall(),
+        };
+        let reason_file = reason_file(&kept);
+        rejected.replace(&reason_file, &pretty(&reason))?;
+        let file = format!("{kept}{DROP_SUFFIX}");
+        match folder.rename_new(file_name, &rejected, &file) {
+            Err(error) if error.errno() == Some(Errno::XDEV) => {
+                let hidden = format!(".{file}");
+                reason.hint = format!("{}; it is kept as incoming/{hidden}", reason.hint);
+                rejected.replace(&reason_file, &pretty(&reason))?;
+                folder.rename_new(file_name, hidden_in.unwrap_or(folder), &hidden)
+            }
+            // Its maker took it away.
+            Err(error) if error.is_absent() => rejected.unlink(&reason_file).map(|_| ()),
+            moved => moved,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Found by fuzzing: `x.reason.json` was kept under the name of the reason of `x.json`.
+    #[test]
+    fn a_kept_drop_never_looks_like_a_reason() {
+        for (stem, kept) in [
+            (&b"report"[..], "report"),
+            (b"x.reason", "x_reason"),
+            (b"x.reason.reason", "x.reason_reason"),
+            (b".reason", "_reason"),
+            (b"a/b\nc", "a_b_c"),
+        ] {
+            assert_eq!(plain_file_name(stem), kept);
+        }
+        let long = [b"x".repeat(93), b".reason.long".to_vec()].concat();
+        assert!(plain_file_name(&long).ends_with("_reason"));
+    }
+}

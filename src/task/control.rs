@@ -1,0 +1,125 @@
+//! What a user of the group puts beside his drops to have something done to a task of his.
+//!
+//! Not where such a file lies or whose it must be (`spool/control.rs`). Invariant: a [`Control`] says
+//! the same as the name of its file, so a file that was moved or renamed means nothing.
+
+use serde::{Deserialize, Serialize};
+
+use super::{SPOOL_VERSION, TaskId};
+
+/// What is to be done to a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Cancel it.
+    Cancel,
+}
+
+impl Action {
+    /// The word, in the file and as the ending of its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Cancel => "cancel",
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Action> {
+        (word == Action::Cancel.as_str()).then_some(Action::Cancel)
+    }
+}
+
+/// The content of a control file, `{"v":2,"task":"task_…","do":"cancel"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// Format version, [`SPOOL_VERSION`].
+    pub v: u32,
+    /// Which task.
+    pub task: TaskId,
+    /// What to do to it.
+    #[serde(rename = "do")]
+    pub action: Action,
+}
+
+impl Control {
+    /// A control file's content.
+    pub fn new(task: TaskId, action: Action) -> Control {
+        Control {
+            v: SPOOL_VERSION,
+            task,
+            action,
+        }
+    }
+
+    /// The name of its file: `<task id>.<action>`.
+    pub fn file_name(&self) -> String {
+        format!("{}.{}", self.task, self.action.as_str())
+    }
+
+    /// What a file of this name asks for; `None` for every other name.
+    pub fn of_file_name(name: &[u8]) -> Option<Control> {
+        let (id, word) = std::str::from_utf8(name).ok()?.split_once('.')?;
+        let action = Action::of_word(word.strip_suffix(".json").unwrap_or(word))?;
+        Some(Control::new(id.parse().ok()?, action))
+    }
+
+    /// The content, one line.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Whether a file holds exactly this and nothing else.
+    pub fn is_content(&self, bytes: &[u8]) -> bool {
+        serde_json::from_slice::<Control>(bytes).is_ok_and(|read| read == *self)
+            && bytes.trim_ascii_start().starts_with(b"{")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "task_01m85x906pb06zhxqqsktssv9k";
+
+    #[test]
+    fn the_name_says_what_is_asked() {
+        let control = Control::of_file_name(format!("{ID}.cancel").as_bytes()).unwrap();
+        assert_eq!(control, Control::new(ID.parse().unwrap(), Action::Cancel));
+        assert_eq!(control.file_name(), format!("{ID}.cancel"));
+        for name in [
+            format!("{ID}.json"),
+            format!("{ID}.cance"),
+            format!("{ID}.cancel.x"),
+            format!(".{ID}.cancel"),
+            "x.cancel".to_owned(),
+            "cancel".to_owned(),
+        ] {
+            assert_eq!(Control::of_file_name(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_whole_content_counts() {
+        let control = Control::new(ID.parse().unwrap(), Action::Cancel);
+        assert!(control.is_content(&control.to_bytes()));
+        let spaced = format!("{{ \"do\": \"cancel\", \"task\": \"{ID}\", \"v\": 2 }}\n");
+        assert!(control.is_content(spaced.as_bytes()));
+        for content in [
+            String::new(),
+            "{}".to_owned(),
+            format!("{{\"v\":1,\"task\":\"{ID}\",\"do\":\"cancel\"}}"),
+            format!("{{\"v\":2,\"task\":\"{ID}\",\"do\":\"cancel\",\"x\":1}}"),
+            format!("{{\"v\":2,\"task\":\"{ID}\",\"do\":\"hold\"}}"),
+            format!("{{\"v\":2,\"task\":\"{ID}\",\"do\":\"cancel\"}} x"),
+            format!("[2,\"{ID}\",\"cancel\"]"),
+            format!(
+                "{{\"v\":2,\"task\":\"{}\",\"do\":\"cancel\"}}",
+                ID.replace('k', "j")
+            ),
+        ] {
+            assert!(!control.is_content(content.as_bytes()), "{content}");
+        }
+    }
+}

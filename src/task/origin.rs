@@ -1,0 +1,28 @@
+//! Who submitted a task of a group spool through the drop box.
+//!
+//! Not how that is found out (`spool/incoming.rs`). Invariant: only what the kernel says of a file stands
+//! here, never what somebody wrote into it.
+
+use serde::{Deserialize, Serialize};
+
+use super::SPOOL_VERSION;
+
+/// `origin.json`. A task of a group spool without it was submitted by the spool's owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Format version, [`SPOOL_VERSION`].
+    pub v: u32,
+    /// The user whose file the drop was. `None` where others could have written or placed the file:
+    /// then only the spool's owner controls the task.
+    pub uid: Option<u32>,
+}
+
+impl Origin {
+    /// The origin of a drop.
+    pub fn new(uid: Option<u32>) -> Origin {
+        Origin {
+            v: SPOOL_VERSION,
+            uid,
+        }
+    }
+}
