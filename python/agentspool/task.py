@@ -6,7 +6,7 @@ whether a task really runs, is asked of the program. Each question can be awaite
 code without an event loop: `wait` and `wait_sync`. Handles may be used from several threads.
 
 Invariant: as long as a handle lives and has not fetched the result, the sweeper does not remove it: the handle holds
-the task's folder by a shared lock.
+the task by a shared lock. In a group spool only the spool's owner can hold a task.
 """
 
 from __future__ import annotations
@@ -249,7 +249,8 @@ class Task:
     def _take_hold(self) -> None:
         """Keeps the sweeper from the task: see docs/spool-format.md."""
         try:
-            fd = os.open(self.dir, os.O_RDONLY | os.O_DIRECTORY)
+            place = self._place_to_hold()
+            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW if place != self.dir else os.O_RDONLY, 0o600)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 told = (
@@ -260,9 +261,17 @@ class Task:
         self._hold = weakref.finalize(self, os.close, fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(fd), os.stat(place)):
+                # The sweeper moved it away in between.
+                self._let_go()
         except OSError:
-            # It is just being removed; whoever asks for it will be told so.
+            # It is being removed; who asks for it gets NotFound.
             self._let_go()
+
+    def _place_to_hold(self) -> Path:
+        """The task's folder; in a group spool, where the group may open and so lock that one, a file in it."""
+        is_shared = os.stat(self.dir).st_mode & 0o070
+        return self.dir / "readers" if is_shared else self.dir
 
     def _let_go(self) -> None:
         if self._hold is not None:

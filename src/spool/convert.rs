@@ -27,6 +27,7 @@ const OWNER_ONLY_FOLDER: Mode = Mode::from_bits_retain(0o700);
 const READABLE: Mode = Mode::from_bits_retain(0o640);
 const READABLE_FOLDER: Mode = Mode::from_bits_retain(0o2750);
 const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
+const HIDDEN_PREFIX: &str = ".rejected.";
 /// Access lists that users of the group may have set, and that new files would inherit.
 const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
@@ -108,7 +109,7 @@ impl<'a> Conversion<'a> {
                 _ => {}
             }
         }
-        for file in [name::SWEEP_LOCK, name::ROOT_LOCK] {
+        for file in [name::SWEEP_LOCK, name::ROOT_LOCK, name::NAMES_LOCK] {
             if self.root.has(file)? {
                 self.root.set_mode(file, OWNER_ONLY)?;
             }
@@ -120,6 +121,9 @@ impl<'a> Conversion<'a> {
     fn tasks(&self, tasks: &Dir) -> IoResult<()> {
         self.evict_strange(tasks, &[])?;
         for task in tasks.names()? {
+            if is_hidden(&task) {
+                continue;
+            }
             let Some(dir) = tasks.find_dir(&task)? else {
                 continue;
             };
@@ -168,6 +172,9 @@ impl<'a> Conversion<'a> {
     fn sessions(&self, sessions: &Dir) -> IoResult<()> {
         self.evict_strange(sessions, &[])?;
         for session in sessions.names()? {
+            if is_hidden(&session) {
+                continue;
+            }
             let Some(dir) = sessions.find_dir(&session)? else {
                 continue;
             };
@@ -213,6 +220,7 @@ impl<'a> Conversion<'a> {
             if let Some(stat) = dir.stat(&entry)?
                 && stat.st_uid != self.us
                 && !is_known
+                && !is_hidden(&entry)
             {
                 strange.push(entry);
             }
@@ -238,13 +246,15 @@ impl<'a> Conversion<'a> {
         };
         self.rejected
             .replace(&reason_file(&kept), &pretty(&reason))?;
-        match dir.rename_new(entry, &self.rejected, &kept) {
+        let place = match dir.rename_new(entry, &self.rejected, &kept) {
             Err(error) if error.is_denied() => {
-                dir.rename_new(entry, dir, format!(".rejected.{kept}"))?;
+                let hidden = format!("{HIDDEN_PREFIX}{kept}");
+                dir.rename_new(entry, dir, &hidden)?;
+                dir.path_of(hidden)
             }
-            moved => moved?,
-        }
-        tracing::warn!("moved to rejected/{kept}: {}", reason.reason);
+            moved => moved.map(|()| self.rejected.path_of(&kept))?,
+        };
+        tracing::warn!("moved to {}: {}", place.display(), reason.reason);
         Ok(())
     }
 
@@ -258,6 +268,11 @@ impl<'a> Conversion<'a> {
         }
         Ok(())
     }
+}
+
+/// What was moved aside where it is, in a conversion before or in this one.
+fn is_hidden(entry: &OsStr) -> bool {
+    entry.as_bytes().starts_with(HIDDEN_PREFIX.as_bytes())
 }
 
 fn file_type(stat: &rustix::fs::Stat) -> FileType {

@@ -1,8 +1,9 @@
 //! Where a drop is while it is admitted: in a folder of its own, named after the task it becomes.
 //!
 //! Not what becomes of it (`incoming.rs`). The folder is flocked by the watcher that is at it; one
-//! that nobody holds is a dead watcher's, and is replayed. Its name, `<id>.<inode>.<ms>.claim`, also says
-//! which file was claimed and when that one had last been changed, because the claim is a change itself.
+//! that nobody holds is a dead watcher's, and is replayed. Its name is `<id>.claim`; in a group spool, where
+//! the id may be one that a user chose, `<id>.<inode>.<ms>.claim`: it also says which file was claimed and
+//! when that one had last been changed, because the claim is a change itself.
 //! Invariant: a drop comes here by a rename within one mount, so it is never in two places and never in
 //! none.
 
@@ -25,6 +26,7 @@ const CLAIM_SUFFIX: &str = ".claim";
 pub(super) struct ClaimPlace {
     pub parent: Dir,
     prefix: &'static str,
+    is_group: bool,
 }
 
 /// Of claim folders: a user of the group may ask whether a name is in one, but not open the folder,
@@ -36,10 +38,17 @@ const CLOSED: Mode = Mode::from_bits_retain(0o710);
 pub(super) struct Claimed {
     /// The task it becomes.
     pub id: TaskId,
-    /// The inode of the file that was looked at.
-    pub inode: u64,
-    /// When that file was last changed before the claim, in milliseconds since the epoch.
+    /// In a group spool, the file that was looked at.
+    pub file: Option<LookedAt>,
+}
+
+/// A file before it was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LookedAt {
+    /// When it was last changed, in milliseconds since the epoch.
     pub changed_ms: i64,
+    /// Its inode.
+    pub inode: u64,
 }
 
 /// A drop's claim folder, flocked while its watcher is at it.
@@ -60,33 +69,38 @@ impl HeldClaim {
     /// Whether an earlier drop of the same id is being admitted. Who learns of an id by its claim comes
     /// later.
     pub fn is_preceded(&self) -> IoResult<bool> {
-        let when = |claimed: &Claimed| (claimed.changed_ms, claimed.inode);
         let is_before =
-            |other: &Claimed| other.id == self.claimed.id && when(other) < when(&self.claimed);
+            |other: &Claimed| other.id == self.claimed.id && other.file < self.claimed.file;
         Ok(self.place.claims()?.iter().any(is_before))
     }
 }
 
 impl ClaimPlace {
     pub fn folder(&self, claimed: Claimed) -> String {
-        let Claimed {
-            id,
-            inode,
-            changed_ms,
-        } = claimed;
-        format!("{}{id}.{inode}.{changed_ms}{CLAIM_SUFFIX}", self.prefix)
+        let file = claimed.file.map_or(String::new(), |file| {
+            format!(".{}.{}", file.inode, file.changed_ms)
+        });
+        format!("{}{}{file}{CLAIM_SUFFIX}", self.prefix, claimed.id)
     }
 
     fn parse(&self, name: &[u8]) -> Option<Claimed> {
         let name = std::str::from_utf8(name).ok()?;
         let name = name.strip_prefix(self.prefix)?.strip_suffix(CLAIM_SUFFIX)?;
-        let mut parts = name.split('.');
-        let claimed = Claimed {
-            id: parts.next()?.parse().ok()?,
-            inode: parts.next()?.parse().ok()?,
-            changed_ms: parts.next()?.parse().ok()?,
+        let (id, file) = match name.split_once('.') {
+            None => (name, None),
+            Some((id, file)) => {
+                let (inode, changed_ms) = file.split_once('.')?;
+                let file = LookedAt {
+                    changed_ms: changed_ms.parse().ok()?,
+                    inode: inode.parse().ok()?,
+                };
+                (id, Some(file))
+            }
         };
-        parts.next().is_none().then_some(claimed)
+        Some(Claimed {
+            id: id.parse().ok()?,
+            file,
+        })
     }
 
     /// The claims that are here.
@@ -114,6 +128,13 @@ impl ClaimPlace {
     /// Removes what is left here of the drop of a task that stands, so that it cannot come back once
     /// the task is gone. The caller holds the task's lock.
     pub fn forget(&self, id: TaskId) -> IoResult<()> {
+        let plain = self.folder(Claimed { id, file: None });
+        if !self.is_group {
+            if self.parent.has(&plain)? {
+                self.parent.remove_tree(plain)?;
+            }
+            return Ok(());
+        }
         for claimed in self.claims()?.into_iter().filter(|it| it.id == id) {
             self.parent.remove_tree(self.folder(claimed))?;
         }
@@ -165,6 +186,7 @@ impl ClaimPlace {
             place: ClaimPlace {
                 parent: self.parent.open_dir(".")?,
                 prefix: self.prefix,
+                is_group: self.is_group,
             },
             _lock: lock,
         }))
@@ -172,24 +194,30 @@ impl ClaimPlace {
 }
 
 impl Spool {
-    /// Where drops are claimed: in `staging/`, and in the box where that is a mount of its own.
+    /// Where drops are claimed, the usual place first. In the box of a group spool only where nothing
+    /// can be renamed from it to the usual place: others put things there, and only its owner lists it.
     pub(super) fn claim_places(&self) -> IoResult<Vec<ClaimPlace>> {
+        let is_group = self.is_group();
         let staging = self.folder(name::STAGING)?;
-        let mut places = Vec::new();
-        // Only the owner may look into the box of a group spool.
+        let mut places = Vec::with_capacity(2);
         if self.is_owner() {
             let incoming = self.folder(name::INCOMING)?;
-            if incoming.mount()? != staging.mount()? {
+            if !is_group || incoming.mount()? != staging.mount()? {
                 places.push(ClaimPlace {
                     parent: incoming,
                     prefix: ".",
+                    is_group,
                 });
             }
         }
-        places.push(ClaimPlace {
-            parent: staging,
-            prefix: "",
-        });
+        places.insert(
+            0,
+            ClaimPlace {
+                parent: staging,
+                prefix: "",
+                is_group,
+            },
+        );
         Ok(places)
     }
 }

@@ -119,13 +119,13 @@ impl Spool {
         // one of ours. In a group spool what it holds would be shown to the group.
         let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
         let may_be_linked = if self.is_group() {
-            self.may_group_read(&opened)?
+            !is_ours && self.may_group_read(&opened)?
         } else {
             is_ours
         };
         if opened.st_nlink > 1 && !may_be_linked {
             return Ok(Pickup::NotYet(refusal(
-                "it has more than one hard link, and it is another user's file or one that the group may not read",
+                "it has more than one hard link, and what it holds may not be meant for this spool",
                 "copy the file instead of linking it",
             )));
         }

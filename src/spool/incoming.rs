@@ -13,7 +13,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde_json::Map;
 
-use super::drop_claim::{ClaimPlace, Claimed, HeldClaim};
+use super::drop_claim::{ClaimPlace, Claimed, HeldClaim, LookedAt};
 use super::drop_read::{DropRefusal, Fingerprint, Pickup, refusal};
 use super::io_error::IoResult;
 use super::layout::{Spool, name};
@@ -80,9 +80,12 @@ impl DropFile {
         self.is_strange_folder
     }
 
-    fn changed_ms(&self) -> i64 {
+    fn looked_at(&self) -> LookedAt {
         let (seconds, nanoseconds) = self.arrived;
-        seconds * 1000 + (nanoseconds / 1_000_000) as i64
+        LookedAt {
+            changed_ms: seconds * 1000 + (nanoseconds / 1_000_000) as i64,
+            inode: self.seen.inode(),
+        }
     }
 }
 
@@ -306,8 +309,7 @@ impl Spool {
             id: self
                 .chosen_id(&drop.file_name)
                 .unwrap_or_else(|| self.new_id()),
-            inode: drop.seen.inode(),
-            changed_ms: drop.changed_ms(),
+            file: self.is_group().then(|| drop.looked_at()),
         };
         let incoming = self.folder(name::INCOMING)?;
         let mut refused = None;
@@ -338,7 +340,8 @@ impl Spool {
             return Ok(None);
         };
         let hint = "submit it again with `agentspool submit`, which makes a new id";
-        let apart = id.unix_ms().abs_diff(claim.claimed.changed_ms);
+        let changed_ms = claim.claimed.file.map_or(i64::MAX, |file| file.changed_ms);
+        let apart = id.unix_ms().abs_diff(changed_ms);
         if apart > ID_TOLERANCE_MS {
             let reason = format!(
                 "the moment in its id and the last change of the file are {} s apart, and may be {} s apart at most",
@@ -470,8 +473,8 @@ impl Spool {
 
 /// Whether the file in a claim is the one that was looked at before the claim.
 fn is_the_claimed(claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
-    let stat = claim.dir.stat(file_name)?;
-    Ok(stat.is_some_and(|stat| stat.st_ino == claim.claimed.inode))
+    let inode = claim.dir.stat(file_name)?.map(|stat| stat.st_ino);
+    Ok(inode == claim.claimed.file.map(|file| file.inode))
 }
 
 /// The name a drop gives its task, if its file name is one.

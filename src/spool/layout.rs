@@ -25,7 +25,9 @@ pub(super) mod name {
     pub const SWEEP: &str = "sweep.json";
     pub const SWEEP_LOCK: &str = "sweep.lock";
     /// Locked while a file of the root is made or replaced.
-    pub const ROOT_LOCK: &str = "lock";
+    pub const ROOT_LOCK: &str = "spool.lock";
+    /// Locked while a link in `names/` is compared and moved.
+    pub const NAMES_LOCK: &str = "names.lock";
     pub const INCOMING: &str = "incoming";
     pub const TASKS: &str = "tasks";
     pub const NAMES: &str = "names";
@@ -540,7 +542,11 @@ fn root_lock(root: &Dir) -> IoResult<std::fs::File> {
 fn refuse_other_things(root: &Dir, path: &Path) -> Result<(), OpenError> {
     let unfinished = [name::ROOT_LOCK, ".spool.json.new"];
     let is_unfinished = |name: &OsString| unfinished.iter().any(|known| name == known);
-    if root.has(name::SETTINGS)? || root.names()?.iter().all(is_unfinished) {
+    // Asked once more at the end: another `init` may have gone on in between.
+    if root.has(name::SETTINGS)?
+        || root.names()?.iter().all(is_unfinished)
+        || root.has(name::SETTINGS)?
+    {
         return Ok(());
     }
     Err(OpenError::Occupied {

@@ -20,8 +20,6 @@ use crate::task::{Name, TaskId, task_of_session};
 /// How long to wait for another process that moves a name's link. It does two system calls.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 const BOOT: &str = ".boot";
-/// In `names/`, locked while a link is compared and moved.
-const NAMES_LOCK: &str = ".lock";
 /// A link that is being made: `.<id>.link`.
 const LINK_SUFFIX: &str = ".link";
 
@@ -147,20 +145,11 @@ impl Spool {
         open.replace(BOOT, BootId::current().kernel().as_bytes())
     }
 
-    /// Points a name at a task, unless it points at a newer one; in a group spool, also unless it points at
-    /// a task of the owner's and this one is not.
+    /// Points a name at a task, unless it points at a newer one.
     pub fn link_name(&self, task_name: &Name, id: TaskId) -> IoResult<()> {
         let names = self.folder(name::NAMES)?;
         let _turn = self.names_turn()?;
-        let there = self.named_task(task_name)?;
-        if there.is_some_and(|there| there >= id) {
-            return Ok(());
-        }
-        if let Some(there) = there
-            && self.is_owners(there)?
-            && !self.is_owners(id)?
-        {
-            // What the owner calls by a name is not to become another user's task.
+        if self.named_task(task_name)?.is_some_and(|there| there >= id) {
             return Ok(());
         }
         let between = format!(".{id}{LINK_SUFFIX}");
@@ -171,21 +160,6 @@ impl Spool {
             Err(error) if error.is_unusable() => names.unlink(&between).map(|_| ()),
             placed => placed,
         }
-    }
-
-    /// Whether a task stands that the spool's owner submitted.
-    fn is_owners(&self, id: TaskId) -> IoResult<bool> {
-        if !self.is_group() {
-            return Ok(true);
-        }
-        let owner = self.owner()?;
-        Ok(match self.task(id)? {
-            Some(task) => match task.origin() {
-                Ok(origin) => origin.is_none_or(|origin| origin.uid == Some(owner)),
-                Err(_) => false,
-            },
-            None => false,
-        })
     }
 
     /// Removes a name's link if it still points at this task.
@@ -244,8 +218,7 @@ impl Spool {
     /// must not stop everybody: after [`LINK_PATIENCE`] we go on, and at worst the older of two
     /// tasks has the name.
     fn names_turn(&self) -> IoResult<File> {
-        let names = self.folder(name::NAMES)?;
-        let file = names.lock_file(NAMES_LOCK)?;
+        let file = self.root()?.lock_file(name::NAMES_LOCK)?;
         let begun = Instant::now();
         while FileExt::try_lock_exclusive(&file).is_err() && begun.elapsed() < LINK_PATIENCE {
             std::thread::sleep(Duration::from_millis(2));

@@ -27,7 +27,7 @@ fn a_new_one_is_private_and_complete() {
         assert_eq!(mode(folder), 0o700, "{folder}");
     }
     assert_eq!(mode("spool.json"), 0o600);
-    assert_eq!(read_json(&world.path("spool.json"))["v"], 1);
+    assert_eq!(read_json(&world.path("spool.json"))["v"], 2);
 }
 
 #[test]

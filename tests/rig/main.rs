@@ -17,6 +17,7 @@ mod chance;
 mod clock;
 mod cut;
 mod disk;
+mod drop_box;
 mod errno;
 mod events;
 mod group;

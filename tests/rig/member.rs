@@ -1,15 +1,13 @@
 //! A member of the group who wants what is the owner's: files, processes, secrets, or peace.
 //!
-//! Not ordinary use of a group spool (`group.rs`) and not what lies in the drop box (`hostile.rs`). A member
-//! may write in `staging tasks names open sessions`, so he can put anything there. What is held: nothing of the owner's outside the spool
-//! is written, removed, signalled or shown by it, and other tasks go on.
+//! Not ordinary use of a group spool (`group.rs`) and not what lies in the drop box (`hostile.rs`, `drop_box.rs`).
+//! A member may write in the drop box alone, so all that he tries to plant elsewhere fails. What is held:
+//! nothing of the owner's is written, removed, signalled, locked or shown by it, and other tasks go on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-
-use crate::group::{MEMBER, OWNER, Shared};
+use crate::group::{MEMBER, OTHER_MEMBER, OWNER, Shared};
 use crate::scale::{figure, pick};
 use crate::support::names_in;
 
@@ -216,63 +214,7 @@ fn what_a_member_plants_leads_nowhere_and_stops_nothing() {
     figure("hostile members: violations", 0);
 }
 
-/// What a runner of the owner's looks like on the disk is easy to copy, numbers included.
-#[test]
-fn a_forged_attempt_signals_nobody() {
-    let shared = Shared::new();
-    let real = shared.submit(MEMBER, &[]);
-    shared.drain();
-    // Somebody of the owner's who has nothing to do with the spool, and leads a group.
-    let mut command = shared.as_user(OWNER, "setsid");
-    let mut bystander = command.args(["sleep", "1000"]).spawn().unwrap();
-    let pid = bystander.id();
-    let is_sleeping = || {
-        let text = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        text.starts_with("sleep")
-    };
-    shared.world.wait_until("the bystander sleeps", is_sleeping);
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let start: u64 = stat
-        .rsplit(") ")
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(19)
-        .unwrap()
-        .parse()
-        .unwrap();
-
-    let forged = shared.submit(MEMBER, &["--name", "forged"]);
-    let attempts = shared.spool().join("tasks").join(&real).join("attempts");
-    let mut run: Value = crate::support::read_json(&attempts.join("1/run.json"));
-    run["mark"] = json!(run["mark"].as_str().unwrap().replace(&real, &forged));
-    run["task_id"] = json!(forged);
-    run["child"] = json!({"pid": pid, "start": start});
-    let copy = shared.world.root().join("run.json");
-    fs::write(&copy, run.to_string()).unwrap();
-    let boot = names_in(&attempts)
-        .into_iter()
-        .find(|name| name.starts_with(".1."))
-        .unwrap();
-    let script = format!(
-        "cd spool/tasks/{forged}/attempts && mkdir 1 && cp {} 1/run.json && : >{boot}",
-        copy.display()
-    );
-    shared.shell(MEMBER, &script).succeeds();
-    shared.drain();
-    let told = shared.json(OWNER, &["status", "forged"]);
-    assert_eq!(told["status"], "failed", "{told}");
-    assert_eq!(told["error"]["kind"], "lost", "{told}");
-    assert!(
-        is_sleeping() && bystander.try_wait().unwrap().is_none(),
-        "it was signalled"
-    );
-    bystander.kill().unwrap();
-    bystander.wait().unwrap();
-}
-
-/// A recipe writes by path, so the paths it is told must not go through folders that a member can
-/// exchange while it runs.
+/// A recipe writes by path, so nobody may exchange the folders above what it writes while it runs.
 #[test]
 fn a_recipe_writes_where_the_runner_made_room_and_nowhere_else() {
     let shared = Shared::new();
@@ -286,83 +228,134 @@ fn a_recipe_writes_where_the_runner_made_room_and_nowhere_else() {
             "#!/bin/sh\n: >{began}\nuntil [ -e {go} ]; do sleep 0.05; done\n\
              echo result >\"$AGENTSPOOL_RESULT_FILE\"\necho 50 >>\"$AGENTSPOOL_PROGRESS_FILE\"\n\
              echo x >x\necho x >\"$TMPDIR/x\"\necho x >\"$AGENTSPOOL_SESSION_DIR/x\"\n\
-             cat \"$AGENTSPOOL_INPUT_FILE\"\n",
+             echo x >\"$PWD/y\"\ncat \"$AGENTSPOOL_INPUT_FILE\"\n",
             began = began.display(),
             go = go.display()
         ),
     );
     let _watching = shared.watcher();
-    let object = shared.json(
-        MEMBER,
-        &[
-            "submit",
-            "--recipe",
-            "slow",
-            "--session-id",
-            "s",
-            "--input",
-            "7",
-        ],
-    );
+    let submitted = [
+        "submit",
+        "--recipe",
+        "slow",
+        "--session-id",
+        "s",
+        "--input",
+        "7",
+    ];
+    let object = shared.json(MEMBER, &submitted);
     let id = object["task_id"].as_str().unwrap().to_owned();
     shared.world.wait_until("it runs", || began.exists());
-    let swapped = format!(
-        "P={p}; cd spool; mv tasks/{id} tasks/moved && mkdir -p tasks/{id} && ln -s $P/attempts tasks/{id}/attempts; \
-         mv sessions/s sessions/moved && ln -s $P sessions/s",
-        p = precious.path.display()
-    );
-    shared.shell(MEMBER, &swapped).succeeds();
+    let precious_path = precious.path.display();
+    for script in [
+        format!("mv spool/tasks/{id} spool/tasks/moved"),
+        format!("mv spool/tasks/{id} spool/incoming/moved"),
+        format!("ln -s {precious_path}/attempts spool/tasks/{id}/attempts/2"),
+        format!("mv spool/tasks/{id}/attempts/1 spool/incoming/1"),
+        format!("chmod 0 spool/tasks/{id}"),
+        format!("setfacl -d -m u:{MEMBER}:rwx spool/tasks/{id}"),
+        format!("touch spool/tasks/{id}/cancel"),
+        format!("echo '{{}}' > spool/tasks/{id}/result.json"),
+        "mv spool/sessions/s spool/sessions/moved".to_owned(),
+        "ls spool/sessions/s".to_owned(),
+        "mkdir spool/tasks/mine".to_owned(),
+        format!("mkdir spool/staging/{id}"),
+        "touch spool/open/x".to_owned(),
+        format!("ln -s {precious_path} spool/names/x"),
+    ] {
+        assert_ne!(shared.shell(MEMBER, &script).code, 0, "{script}");
+    }
     fs::write(&go, "").unwrap();
-    let moved = shared.spool().join("tasks/moved");
+    let folder = shared.spool().join("tasks").join(&id);
     shared
         .world
-        .wait_until("it ended", || moved.join("result.json").exists());
+        .wait_until("it ended", || folder.join("result.json").exists());
     precious.is_untouched();
-    let result = crate::support::read_json(&moved.join("result.json"));
+    let result = crate::support::read_json(&folder.join("result.json"));
     assert_eq!(result["output"], "result", "{result}");
-    assert!(shared.spool().join("sessions/moved/state/x").exists());
-    assert!(moved.join("attempts/1/work/x").exists());
+    assert!(shared.spool().join("sessions/s/state/x").exists());
+    for file in ["x", "y"] {
+        assert!(folder.join("attempts/1/work").join(file).exists(), "{file}");
+    }
 }
 
-/// The runner holds the only place there is, and cannot write its result.
+/// Whoever can open a file can lock it: a member locks all that he can open, for as long as he likes.
 #[test]
-fn a_member_who_shuts_his_task_keeps_no_place() {
+fn a_member_holds_no_lock_that_anybody_needs() {
     let shared = Shared::new();
+    let first = shared.submit(MEMBER, &["--session-id", "s", "--name", "first"]);
+    shared.drain();
+    const HOLD: &str = "use File::Find; my @held; \
+        find({ no_chdir => 1, wanted => sub { -l $_ and return; -p $_ and return; \
+        open(my $file, '<', $_) or return; flock($file, 6) and push @held, $file; } }, $ARGV[0]); \
+        $| = 1; print scalar(@held), \"\\n\"; sleep 1000";
+    let mut holder = shared
+        .as_user(MEMBER, "perl")
+        .args(["-e", HOLD, shared.spool().to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut counted = String::new();
+    let mut stdout = std::io::BufReader::new(holder.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut counted).unwrap();
+    let held: usize = counted.trim().parse().unwrap();
+    assert!(held > 5, "{counted}");
     shared
-        .run(OWNER, &["config", "set", "max_concurrent", "1"])
+        .run(OWNER, &["init", shared.spool().to_str().unwrap()])
         .succeeds();
-    let go = shared.world.root().join("go");
-    let began = shared.world.root().join("owner/began");
-    let script = format!(
-        "#!/bin/sh\n: >{}\nuntil [ -e {} ]; do sleep 0.05; done\n",
-        began.display(),
-        go.display()
-    );
-    shared.recipe("slow", &script);
-    let watching = shared.watcher();
-    let object = shared.json(MEMBER, &["submit", "--recipe", "slow"]);
-    let id = object["task_id"].as_str().unwrap().to_owned();
-    shared.world.wait_until("it runs", || began.exists());
     shared
-        .shell(MEMBER, &format!("chmod 0 spool/tasks/{id}"))
+        .run(OWNER, &["config", "set", "max_concurrent", "2"])
         .succeeds();
-    fs::write(&go, "").unwrap();
-    let next = shared.submit(MEMBER, &["--input", "2"]);
-    watching.answers(&next, "2\n");
-    // The others are listed, and this one is shown as what it is.
-    let listed = shared.json(OWNER, &["list"]);
-    assert_eq!(listed["total"], 2, "{listed}");
-    // Once it is open again it is settled: what ran is not run again.
-    shared
-        .shell(MEMBER, &format!("chmod 770 spool/tasks/{id}"))
-        .succeeds();
-    shared.world.wait_until("it is settled", || {
-        shared.json(OWNER, &["status", &id])["status"] == "failed"
-    });
-    assert_eq!(
-        shared.json(OWNER, &["status", &id])["error"]["kind"],
-        "lost"
-    );
+    let next = shared.submit(OTHER_MEMBER, &["--session-id", "s", "--name", "first"]);
+    let own = shared.submit(OWNER, &["--session-id", "s", "--name", "first"]);
+    shared.drain();
+    for id in [&next, &own] {
+        assert_eq!(shared.json(OWNER, &["status", id])["status"], "completed");
+    }
+    shared.run(OWNER, &["sweep"]).succeeds();
+    let cleared = shared.json(OWNER, &["clear"]);
+    assert_eq!(cleared["cleared"], 3, "{cleared} {first}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+/// The owner keeps a task for himself by a lock that nobody else can take.
+#[test]
+fn a_task_is_kept_for_the_owners_readers_alone() {
+    let shared = Shared::new();
+    for (key, value) in [("cleanup_delay_sec", "0"), ("sweep_every_sec", "86400")] {
+        shared.run(OWNER, &["config", "set", key, value]).succeeds();
+    }
+    let (kept, other) = (shared.submit(OWNER, &[]), shared.submit(OWNER, &[]));
+    shared.drain();
+    const HOLD: &str = "use Fcntl; umask 077; sysopen(F, $ARGV[0], O_RDWR | O_CREAT) or \
+        open(F, '<', $ARGV[1]) or die; flock(F, 5) or die; $| = 1; print \"held\\n\"; sleep 1000";
+    let hold = |uid, id: &str| {
+        let folder = shared.spool().join("tasks").join(id);
+        let mut holder = shared
+            .as_user(uid, "perl")
+            .args(["-e", HOLD])
+            .args([folder.join("readers"), folder])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0u8; 5];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said).unwrap();
+        holder
+    };
+    let mut holders = [hold(OWNER, &kept), hold(MEMBER, &other)];
+    let sweep = || {
+        // The first pass only records the clocks.
+        shared.run(OWNER, &["sweep"]).succeeds();
+        shared.run(OWNER, &["sweep"]).succeeds();
+        names_in(&shared.spool().join("tasks"))
+    };
+    assert_eq!(sweep(), [kept.clone()], "{other}");
+    for holder in &mut holders {
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+    }
+    assert!(sweep().is_empty(), "{}", shared.tree());
 }
 
 /// Only those who can open a file can lock it.
