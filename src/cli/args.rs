@@ -116,7 +116,7 @@ pub(crate) enum TaskVerb {
 pub(crate) struct InitArgs {
     /// The folder [default: the spool of --spool and the environment]
     pub dir: Option<PathBuf>,
-    /// Let members of this group submit
+    /// Let users of this group submit
     #[arg(long)]
     pub group: Option<String>,
 }

@@ -433,7 +433,7 @@ fn read_variables(
         if spool.is_group() {
             return Err(CliError::new(
                 ExitCode::Refused,
-                "--env is not taken in a group spool, whose members could read the values",
+                "--env is not taken in a group spool, where the group can read requests",
             )
             .hint("ask the spool's owner for an env_file in the recipe"));
         }

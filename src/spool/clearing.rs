@@ -105,7 +105,7 @@ impl Clearing<'_> {
         let dir = match self.task(id) {
             Ok(Some(dir)) => dir,
             Ok(None) => return Ok(None),
-            // What a member shut or put in its place is left, and keeps nobody from the rest.
+            // What cannot be opened is left, and keeps nobody from the rest.
             Err(error) if error.is_unusable() => return Ok(None),
             Err(error) => return Err(error),
         };

@@ -12,8 +12,8 @@ check 'systemd saw it become ready' equals notify property agentspool.service Ty
 check 'its status has the counts' until_true equals '0 running, 0 pending' property agentspool.service StatusText
 check 'it runs as agentspool' equals agentspool stat -c %U "/proc/$(main_pid)"
 for mode in '2750 agentspool agentspool .' '640 agentspool agentspool spool.json' \
-    '3730 agentspool agentspool incoming' '2770 agentspool agentspool tasks' \
-    '2770 agentspool agentspool open' '2750 agentspool agentspool recipes'; do
+    '3730 agentspool agentspool incoming' '2750 agentspool agentspool tasks' \
+    '2750 agentspool agentspool open' '2750 agentspool agentspool recipes'; do
     check "modes: $mode" equals "${mode% *}" stat -c '%a %U %G' "$spool/${mode##* }"
 done
 check 'people are made' people
