@@ -1,6 +1,6 @@
-//! A disk whose power can be cut: an ext4 in an image, mounted through a loop device.
+//! A disk whose power can be cut: an ext4 or an XFS in an image, mounted through a loop device.
 //!
-//! The cut is ext4's own shutdown without a flush of its log: what was not synced is gone, as if
+//! The cut is the file system's own shutdown without a flush of its log: what was not synced is gone, as if
 //! the machine had died. It is no cut of a drive with a cache that reorders; that the program asks
 //! for the flushes is what these tests see. After a cut everything of ours is killed, the image is
 //! mounted anew, and the program is run as in another boot, because a machine that lost its power
@@ -15,36 +15,58 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::mount::{Mount, run, try_run};
 use crate::support::{Ran, World};
 
-/// `EXT4_IOC_SHUTDOWN`, and its order to lose what is not in the log yet.
+/// `EXT4_IOC_SHUTDOWN`, which is XFS's `XFS_IOC_GOINGDOWN` too, and its order to lose what is not in the log yet.
 const SHUTDOWN: rustix::ioctl::Opcode = 0x8004_587d;
 const WITHOUT_LOG_FLUSH: u32 = 2;
 
 /// Room for what seconds of load leave; a sparse file, so only what is written costs memory.
 const SIZE: u64 = 128 << 20;
 const INODES: &str = "40000";
+/// The smallest that mkfs.xfs makes.
+const XFS_SIZE: u64 = 320 << 20;
+
+/// What is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Ext4,
+    Xfs,
+}
 
 /// A disk that can lose its power. Declare it before the world on it.
 pub struct Disk {
     /// Holds the image: in memory, so that a test costs no real disk its time.
     store: Mount,
     options: String,
+    kind: Kind,
 }
 
 impl Disk {
-    /// A fresh one, mounted with these options besides `loop`.
+    /// A fresh ext4, mounted with these options besides `loop`.
     pub fn new(options: &str) -> Disk {
-        let store = Mount::tmpfs(3 * SIZE, 1000);
+        Disk::of(Kind::Ext4, options)
+    }
+
+    /// A fresh one of this kind.
+    pub fn of(kind: Kind, options: &str) -> Disk {
+        let size = match kind {
+            Kind::Ext4 => SIZE,
+            Kind::Xfs => XFS_SIZE,
+        };
+        let store = Mount::tmpfs(3 * size, 1000);
         let image = store.path().join("image");
-        File::create(&image).unwrap().set_len(SIZE).unwrap();
+        File::create(&image).unwrap().set_len(size).unwrap();
         let image = image.to_str().unwrap();
-        let journal = ["-J", "size=8"];
-        let mut arguments = vec!["-q", "-F", "-m", "0", "-N", INODES];
-        arguments.extend(journal);
-        arguments.push(image);
-        run("mkfs.ext4", &arguments);
+        match kind {
+            Kind::Ext4 => run(
+                "mkfs.ext4",
+                &["-q", "-F", "-m", "0", "-N", INODES, "-J", "size=8", image],
+            ),
+            Kind::Xfs => run("mkfs.xfs", &["-q", "-f", image]),
+        }
         let disk = Disk {
             store,
             options: format!("loop,{options}"),
+            kind,
         };
         fs::create_dir(disk.path()).unwrap();
         disk.mount();
@@ -64,7 +86,11 @@ impl Disk {
     fn mount(&self) {
         let (image, path) = (self.outside("image"), self.path());
         let (image, path) = (image.to_str().unwrap(), path.to_str().unwrap());
-        run("mount", &["-t", "ext4", "-o", &self.options, image, path]);
+        let kind = match self.kind {
+            Kind::Ext4 => "ext4",
+            Kind::Xfs => "xfs",
+        };
+        run("mount", &["-t", kind, "-o", &self.options, image, path]);
     }
 
     /// A world on it whose settings and recipes have been there for long.

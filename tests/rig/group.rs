@@ -173,7 +173,7 @@ impl Drop for Watching<'_> {
 }
 
 /// The same sealed environment, as another user.
-fn as_number(sealed: &Command, uid: u32, own_group: &str, in_group: bool) -> Command {
+pub fn as_number(sealed: &Command, uid: u32, own_group: &str, in_group: bool) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid", &uid.to_string(), "--regid", own_group])

@@ -21,6 +21,7 @@ mod drop_box;
 mod errno;
 mod events;
 mod group;
+mod group_power;
 mod herd;
 mod hostile;
 mod journal;

@@ -29,10 +29,10 @@ const EARLY: (u64, u64) = (20, 900);
 const LATE: (u64, u64) = (2200, 3000);
 
 /// Numbers that look random and come again with the same seed (splitmix64).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -40,12 +40,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn between(&mut self, (least, most): (u64, u64)) -> u64 {
+    pub fn between(&mut self, (least, most): (u64, u64)) -> u64 {
         least + self.next() % (most - least)
     }
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let given = std::env::var("POWER_SEED").ok();
     given.map_or_else(
         || u64::from(std::process::id()) ^ std::process::id().rotate_left(20) as u64,
