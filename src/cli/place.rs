@@ -87,12 +87,18 @@ impl Context {
 
     /// Says that nobody will run anything, where that matters.
     pub fn note_without_watcher(&self, spool: &Spool) -> Result<(), CliError> {
-        if !spool.has_watcher()? {
-            self.out.note(format!(
-                "note: no watcher is running on {0}; start one with `agentspool --spool {0} watch`",
-                spool.path().display()
-            ));
+        if spool.has_watcher()? {
+            return Ok(());
         }
+        let path = spool.path().display();
+        let what_to_do = if spool.is_owner() {
+            format!("start one with `agentspool --spool {path} watch`")
+        } else {
+            "ask the spool's owner to start one".to_owned()
+        };
+        self.out.note(format!(
+            "note: no watcher is running on {path}; {what_to_do}"
+        ));
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 use std::io::Write;
 
 use fs2::FileExt;
+use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
 use super::durable::Dir;
@@ -55,6 +56,17 @@ impl Spool {
         let tried = try_out(&folder);
         let removed = staging.remove_tree(&probe);
         tried.and(removed.map(|_| ()))
+    }
+
+    /// Whether this user may put files into the drop box.
+    pub fn may_drop(&self) -> IoResult<bool> {
+        let root = self.root()?;
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        match rustix::fs::accessat(&root, name::INCOMING, wanted, AtFlags::EACCESS) {
+            Ok(()) => Ok(true),
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(false),
+            Err(errno) => Err(IoError::new("look at", root.path_of(name::INCOMING), errno)),
+        }
     }
 
     /// What lies below.

@@ -429,6 +429,23 @@ fn a_member_clears_nothing_and_breaks_nothing() {
     assert_eq!(shared.run(MEMBER, &["result", "kept"]).code, 0);
 }
 
+/// What is the owner's to see to is not a member's trouble.
+#[test]
+fn a_member_asks_the_doctor() {
+    let shared = Shared::new();
+    let without = shared.run(MEMBER, &["doctor"]);
+    without.ends_with(1);
+    assert!(
+        without.stdout.contains("ask the spool's owner"),
+        "{}",
+        without.stdout
+    );
+    let _watching = shared.watcher();
+    let told = shared.run(MEMBER, &["doctor"]);
+    told.succeeds();
+    assert_eq!(told.stdout.lines().count(), 5, "{}", told.stdout);
+}
+
 #[test]
 fn a_stranger_gets_a_refusal_and_nothing_else() {
     let shared = Shared::new();

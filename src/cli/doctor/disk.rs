@@ -26,6 +26,14 @@ pub(super) fn spool(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
 
 /// Whether files can be made, locked, synced and renamed as the protocol needs it.
 pub(super) fn writable(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    if !spool.is_owner() {
+        return Ok(vec![if spool.may_drop()? {
+            Check::ok("writable", "this user may put requests into the drop box")
+        } else {
+            let hint = "ask the spool's owner to put this user into its group, then log in again";
+            Check::problem("writable", "this user may not write in the drop box", hint).unusable()
+        }]);
+    }
     let check = match spool.probe() {
         Ok(()) => Check::ok("writable", "files can be made, locked, synced and renamed"),
         Err(error) => {

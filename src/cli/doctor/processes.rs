@@ -21,6 +21,15 @@ const FILES_BESIDES: u64 = 64;
 /// Who watches, since when, and whether it is of this version.
 pub(super) fn watcher(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "watcher";
+    if !spool.is_owner() {
+        // A user of the group sees that one lives, and not which.
+        return Ok(vec![if spool.has_watcher()? {
+            Check::ok(NAME, "one is running")
+        } else {
+            let hint = "ask the spool's owner to start one";
+            Check::problem(NAME, "none is seen, so nothing is run", hint)
+        }]);
+    }
     let watchers = spool.living_watchers()?;
     if watchers.is_empty() {
         return Ok(vec![nobody_watches(spool)?]);
