@@ -336,9 +336,9 @@ fn names(kinds: &mut Kinds) {
     kinds.named("a name that is no UTF-8", b"\xff\xfe.json", Task);
     kinds.named("`last` as the name", b"last.json", Task);
     kinds.named(
-        "an id as the name",
+        "an id of another moment as the name",
         b"task_01m89dt16m3zs3qgzmxcqpr6ka.json",
-        Task,
+        Rejected,
     );
     kinds.named("a tilde as the name", b"~.json", Task);
     kinds.named("a reason's name", b"x.reason.json", Task);
