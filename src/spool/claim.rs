@@ -91,15 +91,30 @@ impl TaskDir {
     /// Tries to become the one process that works on this task.
     pub fn lock(self, spool: &Spool) -> IoResult<Claim> {
         let tasks = spool.folder(name::TASKS)?;
-        self.lock_in(&tasks)
+        self.lock_in(&tasks, name::REQUEST)
     }
 
-    /// The same, for whoever has `tasks/` open.
-    pub(super) fn lock_in(self, tasks: &Dir) -> IoResult<Claim> {
+    /// The same for a caller that has `tasks/` open. A lock that is missing is made anew where the
+    /// file `if_there` stands.
+    pub(super) fn lock_in(self, tasks: &Dir, if_there: &str) -> IoResult<Claim> {
         for attempt in 0..TRIES {
             let file = match self.dir.open_writable(name::LOCK) {
                 Ok(file) => file,
-                Err(error) if error.is_absent() => return Ok(Claim::Gone),
+                Err(error) if error.is_absent() => {
+                    if !is_same_file(tasks, &self.id.to_string(), &self.dir)?
+                        || !self.dir.has(if_there)?
+                    {
+                        return Ok(Claim::Gone);
+                    }
+                    if self.runner_may_live()? {
+                        return Ok(Claim::Busy(self));
+                    }
+                    match self.dir.touch(name::LOCK) {
+                        Ok(file) => file,
+                        Err(error) if error.is_absent() => return Ok(Claim::Gone),
+                        Err(error) => return Err(error),
+                    }
+                }
                 Err(error) => return Err(error),
             };
             match FileExt::try_lock_exclusive(&file) {
@@ -130,6 +145,35 @@ impl TaskDir {
         } else {
             Claim::Gone
         })
+    }
+
+    /// Whether the runner of the last attempt may still be at work with a lock that somebody removed.
+    fn runner_may_live(&self) -> IoResult<bool> {
+        if self.has_result()? {
+            return Ok(false);
+        }
+        let attempt = self.attempt(self.last_attempt()?)?;
+        let Some(run) = attempt.and_then(|attempt| attempt.run()) else {
+            return Ok(false);
+        };
+        let here = clock::BootId::current();
+        Ok(if run.boot == here {
+            crate::proc::is_alive(run.runner)
+        } else {
+            // In another pid namespace its number says nothing.
+            run.boot.kernel() == here.kernel()
+        })
+    }
+
+    /// Whether the task has its lock; one without it is given a new one by the next process that
+    /// works on it.
+    pub fn has_lock(&self) -> IoResult<bool> {
+        self.dir.has(name::LOCK)
+    }
+
+    /// Whether a living process works on the task. Without its lock nobody can be seen to.
+    pub fn is_worked_on(&self) -> IoResult<bool> {
+        Ok(super::durable::absent_is_none(self.is_held())?.unwrap_or(false))
     }
 
     /// Whether a living process holds the task, seen by a shared lock that is gone at once.

@@ -69,9 +69,9 @@ impl ClaimPlace {
 
     /// Removes what is left here of the drop of a task that stands, so that it cannot come back once
     /// the task is gone. The caller holds the task's lock.
-    pub fn forget(&self, id: TaskId) -> IoResult<()> {
+    pub fn forget(&self, id: TaskId, trash: &Dir) -> IoResult<()> {
         if self.parent.has(self.folder(id))? {
-            self.parent.remove_tree(self.folder(id))?;
+            self.parent.remove_tree_by(self.folder(id), trash)?;
         }
         Ok(())
     }

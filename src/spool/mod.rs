@@ -5,13 +5,14 @@
 //! `layout` and `settings_file` (what lies where, and how it is set) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
 //! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read` and `drop_claim` (the drop box) · `watchers` (who lives) ·
-//! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `logs` ·
+//! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` ·
 //! `wake` (being told) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
 //! `lock` file is never removed but together with its folder.
 
 mod attempt;
+mod below;
 mod claim;
 mod clearing;
 mod drop_claim;

@@ -37,7 +37,7 @@ impl TaskDir {
             });
         }
         let attempt = self.last_attempt()?;
-        let is_held = self.is_held()?;
+        let is_held = self.is_worked_on()?;
         // It may have finished since the first look: the result is written before the lock is left.
         if !is_held && let Some(view) = self.finished_view()? {
             return Ok(view);
