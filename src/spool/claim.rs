@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fs2::FileExt;
-use rustix::fs::Mode;
+use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
-use super::durable::{Dir, Making, handle_path};
+use super::durable::{Dir, Making, absent_is_none, handle_path};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
 use super::store::{TaskDir, pending_status};
@@ -100,7 +100,7 @@ impl TaskDir {
         for attempt in 0..TRIES {
             let file = match self.dir.open_writable(name::LOCK) {
                 Ok(file) => file,
-                Err(error) if error.is_absent() => {
+                Err(error) if error.is_absent() || (error.is_unusable() && !error.is_denied()) => {
                     if !is_same_file(tasks, &self.id.to_string(), &self.dir)?
                         || !self.dir.has(if_there)?
                     {
@@ -109,10 +109,9 @@ impl TaskDir {
                     if self.runner_may_live()? {
                         return Ok(Claim::Busy(self));
                     }
-                    match self.dir.touch(name::LOCK) {
-                        Ok(file) => file,
-                        Err(error) if error.is_absent() => return Ok(Claim::Gone),
-                        Err(error) => return Err(error),
+                    match absent_is_none(self.make_lock_anew())? {
+                        Some(file) => file,
+                        None => return Ok(Claim::Gone),
                     }
                 }
                 Err(error) => return Err(error),
@@ -147,6 +146,20 @@ impl TaskDir {
         })
     }
 
+    /// Makes the lock of a task that has none. What stands there and cannot be locked, as a folder, is
+    /// moved out of the way.
+    fn make_lock_anew(&self) -> IoResult<File> {
+        if !self.has_lock()? && self.dir.has(name::LOCK)? {
+            let aside = format!(
+                ".{}.{:016x}",
+                name::LOCK,
+                super::layout::random_bits() as u64
+            );
+            self.dir.rename_new(name::LOCK, &self.dir, aside)?;
+        }
+        self.dir.touch(name::LOCK)
+    }
+
     /// Whether the runner of the last attempt may still be at work with a lock that somebody removed.
     fn runner_may_live(&self) -> IoResult<bool> {
         if self.has_result()? {
@@ -168,12 +181,13 @@ impl TaskDir {
     /// Whether the task has its lock; one without it is given a new one by the next process that
     /// works on it.
     pub fn has_lock(&self) -> IoResult<bool> {
-        self.dir.has(name::LOCK)
+        let stat = self.dir.stat(name::LOCK)?;
+        Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile))
     }
 
     /// Whether a living process works on the task. Without its lock nobody can be seen to.
     pub fn is_worked_on(&self) -> IoResult<bool> {
-        Ok(super::durable::absent_is_none(self.is_held())?.unwrap_or(false))
+        Ok(self.has_lock()? && absent_is_none(self.is_held())?.unwrap_or(false))
     }
 
     /// Whether a living process holds the task, seen by a shared lock that is gone at once.
@@ -192,7 +206,7 @@ impl TaskDir {
 }
 
 /// Whether an open file or folder is the one that stands under this name now.
-fn is_same_file(dir: &Dir, name: &str, file: &impl AsFd) -> IoResult<bool> {
+pub(super) fn is_same_file(dir: &Dir, name: &str, file: &impl AsFd) -> IoResult<bool> {
     let held = rustix::fs::fstat(file)
         .map_err(|errno| IoError::new("look at", dir.path_of(name), errno))?;
     let there = dir.stat(name)?;

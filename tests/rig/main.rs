@@ -41,3 +41,4 @@ mod sweep;
 mod syncs;
 mod traced;
 mod witness;
+mod xfs;
