@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(20);
 struct Plan {
     cancel: Vec<TaskId>,
     remove: Vec<TaskId>,
+    /// Folders of tasks that are gone, as far as a reader can tell.
+    husks: Vec<TaskId>,
 }
 
 pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliError> {
@@ -55,6 +57,9 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
         }
     }
     let (mut cleared, mut skipped, mut freed_bytes) = (Vec::new(), Vec::new(), 0);
+    // What stays in the trash of tasks that are gone; and why tasks could not be removed.
+    let (mut left, mut failed) = (Vec::new(), Vec::new());
+    let mut denied = 0;
     let patience = Instant::now() + SETTLING;
     let clearing = spool.clearing()?;
     for id in plan.cancel.into_iter().chain(plan.remove) {
@@ -66,22 +71,47 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
                 );
                 cleared.push(id);
                 freed_bytes += removal.freed_bytes;
+                left.extend(removal.left.map(|error| error.to_string()));
             }
             Ok(Cleared::Held | Cleared::Kept) => skipped.push(id),
             Ok(Cleared::Gone) => {}
             Err(error) if error.is_denied() => {
                 context.out.note(format!("note: {error}"));
                 skipped.push(id);
+                denied += 1;
             }
-            Err(error) => return Err(error.into()),
+            // One that cannot be removed keeps nobody from the rest.
+            Err(error) => {
+                skipped.push(id);
+                failed.push(error.to_string());
+            }
         }
     }
+    for id in plan.husks {
+        clearing.remove_husk(id)?;
+    }
     let out = &context.out;
+    for why in left.iter().chain(&failed) {
+        out.note(format!("note: {why}"));
+    }
+    let code = if failed.is_empty() {
+        ExitCode::Done
+    } else {
+        ExitCode::General
+    };
     if out.is_json() {
-        out.object(&json!({
-            "ok": true, "cleared": cleared.len(), "task_ids": cleared, "skipped": skipped,
-            "freed_bytes": freed_bytes,
-        }))?;
+        let mut object = json!({
+            "ok": failed.is_empty(), "cleared": cleared.len(), "task_ids": cleared,
+            "skipped": skipped, "freed_bytes": freed_bytes,
+        });
+        if !left.is_empty() {
+            object["left"] = left.into();
+        }
+        if let Some(first) = failed.first() {
+            object["error"] = first.as_str().into();
+            object["code"] = code.number().into();
+        }
+        out.object(&object)?;
     } else if out.is_quiet() {
         for id in &cleared {
             out.line(id.to_string())?;
@@ -89,14 +119,12 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
     } else {
         let tasks = if cleared.len() == 1 { "task" } else { "tasks" };
         out.line(format!("Cleared {} {tasks}", cleared.len()))?;
-        if !skipped.is_empty() {
-            out.note(format!(
-                "{} tasks are held by somebody and were left",
-                skipped.len()
-            ));
+        let held = skipped.len() - failed.len() - denied;
+        if held > 0 {
+            out.note(format!("{held} tasks are held by somebody and were left"));
         }
     }
-    Ok(ExitCode::Done)
+    Ok(code)
 }
 
 fn remove(clearing: &Clearing<'_>, id: TaskId, patience: Instant) -> Result<Cleared, IoError> {
@@ -113,6 +141,7 @@ fn plan(spool: &Spool, args: &ClearArgs) -> Result<Plan, CliError> {
     let mut plan = Plan::default();
     for id in spool.task_ids()? {
         let Some(view) = spool.glance(id)? else {
+            plan.husks.push(id);
             continue;
         };
         let status = view.status.status;

@@ -106,6 +106,7 @@ impl From<OpenError> for CliError {
             OpenError::Occupied { .. }
             | OpenError::Newer { .. }
             | OpenError::Settings { .. }
+            | OpenError::NotText { .. }
             | OpenError::Network { .. } => CliError::new(ExitCode::SpoolUnusable, message),
             OpenError::Foreign { .. } => CliError::new(ExitCode::Refused, message),
             OpenError::NoGroup(_) => CliError::usage(message),

@@ -110,7 +110,7 @@ fn anything_runs(spool: &Spool, awaited: &[Awaited]) -> Result<bool, CliError> {
     for one in awaited {
         if let Awaited::Open(id) = one
             && let Some(task) = spool.task(*id)?
-            && task.is_held()?
+            && task.is_worked_on()?
         {
             return Ok(true);
         }

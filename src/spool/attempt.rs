@@ -13,10 +13,10 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::claim::TaskLock;
+use super::claim::{TaskLock, is_same_file};
 use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
-use super::layout::{SMALL_FILE, Spool, name, pretty};
+use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
 use super::store::TaskDir;
 use crate::clock::BootId;
 use crate::proc::{self, ProcessKey};
@@ -122,7 +122,8 @@ impl TaskLock {
         let attempts = self
             .task
             .dir
-            .open_dir(name::ATTEMPTS)?
+            // Some backups keep no empty folders.
+            .ensure_dir(name::ATTEMPTS)?
             .with_making(spool.attempt_making());
         attempts.mark(boot_mark(number, boot), &self.task.dir, name::LOCK)?;
         let dir = attempts.make_dir(number.to_string())?;
@@ -160,8 +161,9 @@ impl TaskLock {
             return Ok(false);
         }
         let place = match reserved.take() {
-            Some(place) => place,
-            None => self.unreserved()?,
+            Some(place) if place.is_in_place()? => place,
+            // What stands there now is not ours, as a folder that the recipe made.
+            _ => self.unreserved()?,
         };
         let written = place.write(result);
         let placed = written.and_then(|()| {
@@ -191,7 +193,14 @@ impl TaskLock {
             .dir
             .open_dir(".")?
             .with_making(self.task.dir.making());
-        dir.unlink(RESERVE)?;
+        match dir.unlink(RESERVE) {
+            // A folder is somebody's: it is moved out of the way and goes with the task.
+            Err(error) if error.is_unusable() => {
+                let aside = format!(".{RESERVE}.{:016x}", random_bits() as u64);
+                dir.rename_new(RESERVE, &dir, aside)?;
+            }
+            removed => drop(removed?),
+        }
         let file = dir.create(RESERVE)?;
         Ok(ReservedResult { file, dir })
     }
@@ -211,6 +220,12 @@ impl ReservedResult {
     /// Where the recipe's process writes its own line, behind the intent.
     pub fn record(&self) -> &File {
         &self.file
+    }
+
+    /// Whether the name still leads to the open file: the recipe may have put something in its place,
+    /// and that would become the result.
+    fn is_in_place(&self) -> IoResult<bool> {
+        is_same_file(&self.dir, RESERVE, &self.file)
     }
 
     fn write(&self, result: &ResultFile) -> IoResult<()> {

@@ -10,6 +10,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use fs2::FileExt;
+use rustix::fs::FileType;
+
 use super::durable::{Dir, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
@@ -17,7 +20,6 @@ use super::lock_table;
 use super::store::{TaskDir, pending_status};
 use crate::clock;
 use crate::task::{Name, Request, ResultFile, StatusFile, TaskId, task_of_session};
-use fs2::FileExt;
 
 /// A prober holds a shared lock for an instant; a claimer that met one tries again
 /// (SPOOL-SAFETY hazard 38).
@@ -100,15 +102,29 @@ impl TaskDir {
     /// Tries to become the one process that works on this task.
     pub fn lock(self, spool: &Spool) -> IoResult<Claim> {
         let tasks = spool.folder(name::TASKS)?;
-        self.lock_in(&tasks)
+        self.lock_in(&tasks, name::REQUEST)
     }
 
-    /// The same, for whoever has `tasks/` open.
-    pub(super) fn lock_in(self, tasks: &Dir) -> IoResult<Claim> {
+    /// The same for a caller that has `tasks/` open. A lock that is missing is made anew where the
+    /// file `if_there` stands.
+    pub(super) fn lock_in(self, tasks: &Dir, if_there: &str) -> IoResult<Claim> {
         for attempt in 0..TRIES {
             let file = match self.dir.open_writable(name::LOCK) {
                 Ok(file) => file,
-                Err(error) if error.is_absent() => return Ok(Claim::Gone),
+                Err(error) if error.is_absent() || (error.is_unusable() && !error.is_denied()) => {
+                    if !is_same_file(tasks, &self.id.to_string(), &self.dir)?
+                        || !self.dir.has(if_there)?
+                    {
+                        return Ok(Claim::Gone);
+                    }
+                    if self.runner_may_live()? {
+                        return Ok(Claim::Busy(self));
+                    }
+                    match absent_is_none(self.make_lock_anew())? {
+                        Some(file) => file,
+                        None => return Ok(Claim::Gone),
+                    }
+                }
                 Err(error) => return Err(error),
             };
             match FileExt::try_lock_exclusive(&file) {
@@ -141,14 +157,69 @@ impl TaskDir {
         })
     }
 
-    /// Whether a living process is known to hold the task.
-    pub fn is_held(&self) -> IoResult<bool> {
+    /// Makes the lock of a task that has none. What stands there and cannot be locked, as a folder, is
+    /// moved out of the way.
+    fn make_lock_anew(&self) -> IoResult<File> {
+        if !self.has_lock()? && self.dir.has(name::LOCK)? {
+            let aside = format!(
+                ".{}.{:016x}",
+                name::LOCK,
+                super::layout::random_bits() as u64
+            );
+            self.dir.rename_new(name::LOCK, &self.dir, aside)?;
+        }
+        self.dir.lock_file(name::LOCK)
+    }
+
+    /// Whether the runner of the last attempt may still be at work with a lock that somebody removed.
+    fn runner_may_live(&self) -> IoResult<bool> {
+        if self.has_result()? {
+            return Ok(false);
+        }
+        let attempt = self.attempt(self.last_attempt()?)?;
+        let Some(run) = attempt.and_then(|attempt| attempt.run()) else {
+            return Ok(false);
+        };
+        let here = clock::BootId::current();
+        Ok(if run.boot == here {
+            crate::proc::is_alive(run.runner)
+        } else {
+            // In another pid namespace its number says nothing.
+            run.boot.kernel() == here.kernel()
+        })
+    }
+
+    /// Whether the task has its lock; one without it is given a new one by the next process that
+    /// works on it.
+    pub fn has_lock(&self) -> IoResult<bool> {
+        let stat = self.dir.stat(name::LOCK)?;
+        Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile))
+    }
+
+    /// Whether a living process is known to work on the task. Without its lock nobody can be seen to.
+    pub fn is_worked_on(&self) -> IoResult<bool> {
         Ok(self.holder()? == Holder::Somebody)
     }
 
-    /// Whether a living process holds the task, seen by a shared lock that is gone at once. A user of
-    /// the group may not open the lock, and asks the kernel's table.
+    /// Whether a living process is known to hold the task.
+    ///
+    /// # Errors
+    /// Also when there is no lock.
+    pub fn is_held(&self) -> IoResult<bool> {
+        Ok(self.test_lock()? == Holder::Somebody)
+    }
+
+    /// Whether a living process holds the task. Nobody does where there is no lock.
     pub(super) fn holder(&self) -> IoResult<Holder> {
+        if !self.has_lock()? {
+            return Ok(Holder::Nobody);
+        }
+        Ok(absent_is_none(self.test_lock())?.unwrap_or(Holder::Nobody))
+    }
+
+    /// Tries a shared lock that is gone at once. A user of the group may not open the lock, and asks the
+    /// kernel's table.
+    fn test_lock(&self) -> IoResult<Holder> {
         let file = match self.dir.open_file(name::LOCK) {
             Err(error) if error.is_denied() => {
                 let is_locked = lock_table::is_locked(&self.dir, name::LOCK)?;
@@ -173,7 +244,7 @@ impl TaskDir {
 }
 
 /// Whether an open file or folder is the one that stands under this name now.
-fn is_same_file(dir: &Dir, name: &str, file: &impl AsFd) -> IoResult<bool> {
+pub(super) fn is_same_file(dir: &Dir, name: &str, file: &impl AsFd) -> IoResult<bool> {
     let held = rustix::fs::fstat(file)
         .map_err(|errno| IoError::new("look at", dir.path_of(name), errno))?;
     let there = dir.stat(name)?;

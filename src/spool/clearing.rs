@@ -8,9 +8,10 @@
 use super::claim::{Claim, TaskLock};
 use super::drop_claim::ClaimPlace;
 use super::durable::Dir;
-use super::io_error::IoResult;
+use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, random_bits};
-use super::store::{ReadError, TaskDir};
+use super::store::{ReadError, TaskDir, is_husk};
+use super::tree::Removed;
 use crate::task::{Name, ResultFile, Status, TaskId, Timestamp, task_of_session};
 
 /// A result of at most this size is read at once; before a larger one the status is asked whether
@@ -55,7 +56,7 @@ impl Candidate {
 }
 
 /// A task that was removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Removal {
     /// Bytes of disk it took.
     pub freed_bytes: u64,
@@ -63,10 +64,12 @@ pub struct Removal {
     pub recipe: Option<Name>,
     /// Its session, as far as could be read.
     pub session: Option<Name>,
+    /// What of its folder had to stay in the trash, and why.
+    pub left: Option<IoError>,
 }
 
 /// What came of removing a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Cleared {
     /// It is gone.
     Removed(Removal),
@@ -112,11 +115,7 @@ impl Clearing<'_> {
         let Some((status, completed_at, result)) = end_of(&dir) else {
             return Ok(None);
         };
-        let bytes = if with_bytes {
-            super::trash::disk_bytes(dir.path())
-        } else {
-            0
-        };
+        let bytes = if with_bytes { dir.dir.disk_bytes() } else { 0 };
         let task = FinishedTask {
             id,
             status,
@@ -139,7 +138,7 @@ impl Clearing<'_> {
         }
         let Candidate { dir, result, .. } = candidate;
         let id = dir.id;
-        let lock = match dir.lock_in(&self.tasks)? {
+        let lock = match dir.lock_in(&self.tasks, name::RESULT)? {
             Claim::Locked(lock) => lock,
             Claim::Busy(_) => return Ok(Cleared::Held),
             Claim::Gone => return Ok(Cleared::Gone),
@@ -153,8 +152,11 @@ impl Clearing<'_> {
         };
         let grave = self.bury(&lock)?;
         // Where no file of readers was there yet, one may have come in between.
-        if guard.is_none() && lock.without_readers(self.spool)?.is_none() {
-            self.trash.rename_new(&grave, &self.tasks, id.to_string())?;
+        if guard.is_none()
+            && let Grave::InTrash(grave) = &grave
+            && lock.without_readers(self.spool)?.is_none()
+        {
+            self.trash.rename_new(grave, &self.tasks, id.to_string())?;
             return Ok(Cleared::Held);
         }
         drop(guard);
@@ -165,7 +167,7 @@ impl Clearing<'_> {
         if let Some(given) = given(id, session.as_ref()) {
             self.spool.remove_hints(id, Some(given))?;
         }
-        self.empty(&lock, &grave, recipe, session)
+        Ok(self.empty(&lock, grave, recipe, session))
     }
 
     /// Removes a task that has a result, readable or not: a person asked.
@@ -173,7 +175,7 @@ impl Clearing<'_> {
         let Some(task) = self.task(id)? else {
             return Ok(Cleared::Gone);
         };
-        let lock = match task.lock_in(&self.tasks)? {
+        let lock = match task.lock_in(&self.tasks, name::RESULT)? {
             Claim::Locked(lock) => lock,
             Claim::Busy(_) => return Ok(Cleared::Held),
             Claim::Gone => return Ok(Cleared::Gone),
@@ -181,9 +183,10 @@ impl Clearing<'_> {
         if !lock.task().has_result()? {
             return Ok(Cleared::Kept);
         }
-        let grave = self.bury(&lock)?;
-        // Only now: where the task may not be removed, its name must go on leading to it.
+        // Read before the folder goes; used after it, because where the task may not be removed, its
+        // name must go on leading to it.
         let status = lock.task().status_file();
+        let grave = self.bury(&lock)?;
         let (recipe, task_name, session) = status.map_or((None, None, None), |status| {
             (status.recipe, status.name, status.session_id)
         });
@@ -191,7 +194,21 @@ impl Clearing<'_> {
             self.spool.unlink_name(task_name, id)?;
         }
         self.spool.remove_hints(id, given(id, session.as_ref()))?;
-        self.empty(&lock, &grave, recipe, session)
+        Ok(self.empty(&lock, grave, recipe, session))
+    }
+
+    /// Removes what a removal that was cut off may leave: a folder with nothing in it but perhaps its
+    /// lock. Whether it did.
+    pub fn remove_husk(&self, id: TaskId) -> IoResult<bool> {
+        let Some(dir) = self.tasks.find_dir(id.to_string())? else {
+            return Ok(false);
+        };
+        if !is_husk(&dir)? || (dir.has(name::LOCK)? && (TaskDir { id, dir }).is_held()?) {
+            return Ok(false);
+        }
+        let folder = self.tasks.open_dir(id.to_string())?;
+        folder.unlink(name::LOCK)?;
+        self.tasks.remove_empty_dir(id.to_string())
     }
 
     fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
@@ -199,32 +216,34 @@ impl Clearing<'_> {
         Ok(dir.map(|dir| TaskDir { id, dir }))
     }
 
-    /// Takes a task out of the spool; the name of its folder in the trash.
-    fn bury(&self, lock: &TaskLock) -> IoResult<String> {
+    /// Takes a task out of the spool.
+    fn bury(&self, lock: &TaskLock) -> IoResult<Grave> {
         let id = lock.task().id;
         // A watcher that died after publishing left the claim on its drop, and that one would be
         // replayed.
         for place in &self.claims {
-            place.forget(id)?;
+            place.forget(id, &self.trash)?;
         }
         self.spool.refuse_drop_of(id)?;
-        bury(&self.tasks, &self.trash, id)
+        self.spool.remember_removed(&self.trash, id)?;
+        bury(&self.tasks, &self.trash, lock.task())
     }
 
     /// Removes what is left of a task that lies in the trash.
     fn empty(
         &self,
         lock: &TaskLock,
-        grave: &str,
+        grave: Grave,
         recipe: Option<Name>,
         session: Option<Name>,
-    ) -> IoResult<Cleared> {
-        self.spool.remember_removed(&self.trash, lock.task().id)?;
-        Ok(Cleared::Removed(Removal {
-            freed_bytes: self.trash.remove_open_tree(grave, &lock.task().dir)?,
+    ) -> Cleared {
+        let Removed { bytes, left } = grave.empty(&self.trash, lock.task());
+        Cleared::Removed(Removal {
+            freed_bytes: bytes,
             recipe,
             session,
-        }))
+            left,
+        })
     }
 }
 
@@ -233,12 +252,44 @@ fn given(id: TaskId, session: Option<&Name>) -> Option<&Name> {
     session.filter(|session| task_of_session(session) != Some(id))
 }
 
-/// The one step: from here on the task is gone, and what follows may be done by anybody. The name
-/// under which its folder lies in the trash.
-pub(super) fn bury(tasks: &Dir, trash: &Dir, id: TaskId) -> IoResult<String> {
-    let grave = format!("{id}.{:08x}", random_bits() as u32);
-    tasks.rename_new(id.to_string(), trash, &grave)?;
-    Ok(grave)
+/// Where a task's folder is once the task is gone.
+pub(super) enum Grave {
+    /// In the trash under this name.
+    InTrash(String),
+    /// Nowhere: it was removed where it stood.
+    Gone(Removed),
+}
+
+impl Grave {
+    /// Removes what is left of it.
+    pub fn empty(self, trash: &Dir, task: &TaskDir) -> Removed {
+        match self {
+            Grave::InTrash(grave) => trash.remove_open_tree(grave, &task.dir),
+            Grave::Gone(removed) => removed,
+        }
+    }
+}
+
+/// The one step: from here on the task is gone, and what follows may be done by anybody.
+///
+/// overlayfs moves no folder of a lower layer, as of a spool that is a part of an image. There the
+/// folder is removed where it stands, the lock and then the result last: as long as the request or
+/// the lock is there, the result says that the recipe has run, also after a kill in the middle.
+pub(super) fn bury(tasks: &Dir, trash: &Dir, task: &TaskDir) -> IoResult<Grave> {
+    let folder = task.id.to_string();
+    let grave = format!("{folder}.{:08x}", random_bits() as u32);
+    match tasks.rename_new(&folder, trash, &grave) {
+        Ok(()) => Ok(Grave::InTrash(grave)),
+        Err(error) if error.is_immovable() => {
+            let last = [name::LOCK, name::RESULT];
+            let removed = tasks.remove_in_place(&folder, &task.dir, &last, trash);
+            match removed.left {
+                Some(error) => Err(error),
+                None => Ok(Grave::Gone(removed)),
+            }
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// How and when a task that has a result ended: from the result itself where that is small, else

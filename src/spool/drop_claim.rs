@@ -127,16 +127,16 @@ impl ClaimPlace {
 
     /// Removes what is left here of the drop of a task that stands, so that it cannot come back once
     /// the task is gone. The caller holds the task's lock.
-    pub fn forget(&self, id: TaskId) -> IoResult<()> {
+    pub fn forget(&self, id: TaskId, trash: &Dir) -> IoResult<()> {
         let plain = self.folder(Claimed { id, file: None });
         if !self.is_group {
             if self.parent.has(&plain)? {
-                self.parent.remove_tree(plain)?;
+                self.parent.remove_tree_by(plain, trash)?;
             }
             return Ok(());
         }
         for claimed in self.claims()?.into_iter().filter(|it| it.id == id) {
-            self.parent.remove_tree(self.folder(claimed))?;
+            self.parent.remove_tree_by(self.folder(claimed), trash)?;
         }
         Ok(())
     }

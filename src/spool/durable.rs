@@ -341,7 +341,7 @@ impl Dir {
             .map_err(|source| IoError::new("sync", self.path_of(name), source))?;
         rustix::fs::renameat(&self.fd, between.as_str(), &self.fd, name)
             .map_err(|errno| self.failed("replace", name, errno))?;
-        rustix::fs::fsync(&self.fd).map_err(|errno| self.failed("sync", "", errno))
+        self.sync_now()
     }
 
     /// `fsync` of a file in this directory, when the spool is to survive power cuts.
@@ -356,10 +356,18 @@ impl Dir {
     /// `fsync` of this directory, when the spool is to survive power cuts.
     pub fn sync(&self) -> IoResult<()> {
         if self.making.sync {
-            rustix::fs::fsync(&self.fd)
-                .map_err(|errno| self.failed("sync the folder", "", errno))?;
+            self.sync_now()?;
         }
         Ok(())
+    }
+
+    /// `fsync` of this directory. XFS answers 0 to it after it was shut down by an error, when
+    /// nothing reaches the disk any more; then it refuses to say anything of the folder.
+    fn sync_now(&self) -> IoResult<()> {
+        rustix::fs::fsync(&self.fd)
+            .and_then(|()| rustix::fs::fstat(&self.fd))
+            .map(|_| ())
+            .map_err(|errno| self.failed("sync the folder", "", errno))
     }
 
     /// Whether [`Dir::sync_whole`] makes all files of this file system durable: known of the local
@@ -386,6 +394,7 @@ impl Dir {
     pub fn sync_whole(&self) -> IoResult<()> {
         if self.making.sync {
             rustix::fs::syncfs(&self.fd)
+                .and_then(|()| rustix::fs::fstat(&self.fd))
                 .map_err(|errno| self.failed("sync the file system of", "", errno))?;
         }
         Ok(())
@@ -400,8 +409,10 @@ impl Dir {
         new_name: impl AsRef<OsStr>,
     ) -> IoResult<()> {
         let (name, new_name) = (name.as_ref(), new_name.as_ref());
-        rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE)
-            .map_err(|errno| to.failed("move into place", new_name, errno))
+        match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
+            Err(Errno::BUSY) => Err(super::tree::mounted("move", self.path_of(name))),
+            moved => moved.map_err(|errno| to.failed("move into place", new_name, errno)),
+        }
     }
 
     /// Makes a name that says something by being there, as a link to an empty file of ours: that

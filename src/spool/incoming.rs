@@ -294,7 +294,9 @@ impl Spool {
             return self.put_back(claim, &file_name, rules).map(Some);
         }
         // A submitter that died half way left its build under the same id.
-        self.folder(name::STAGING)?.remove_tree(id.to_string())?;
+        let trash = self.folder(name::TRASH)?;
+        self.folder(name::STAGING)?
+            .remove_tree_by(id.to_string(), &trash)?;
         Ok(Some(match self.read_drop(&claim.dir, &file_name)? {
             Pickup::Ready(request, _) => self.admit_checked(claim, &file_name, *request, rules)?,
             Pickup::NotYet(why) | Pickup::Refused(why) => {

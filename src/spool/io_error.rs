@@ -57,6 +57,11 @@ impl IoError {
         self.is_denied() || self.errno().is_some_and(|errno| odd.contains(&errno))
     }
 
+    /// Whether it can be moved neither away nor anywhere: a folder of a lower layer of overlayfs.
+    pub fn is_immovable(&self) -> bool {
+        matches!(self.errno(), Some(Errno::XDEV))
+    }
+
     /// Whether we may not.
     pub fn is_denied(&self) -> bool {
         matches!(self.errno(), Some(Errno::ACCESS | Errno::PERM))

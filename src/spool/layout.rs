@@ -158,6 +158,14 @@ pub enum OpenError {
         /// Its kind.
         kind: &'static str,
     },
+    /// Its path cannot be written into files, which are UTF-8, nor be given to recipes in them.
+    #[error(
+        "cannot use {path:?} as a spool: its path is not UTF-8 text; rename the folder or choose another one"
+    )]
+    NotText {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Nobody has such a group.
     #[error("no group is called {0}")]
     NoGroup(String),
@@ -205,6 +213,7 @@ impl Spool {
         } else {
             OURS_ONLY
         };
+        check_path(path)?;
         if std::fs::symlink_metadata(path).is_err() {
             make_parents(path)?;
         }
@@ -261,6 +270,7 @@ impl Spool {
         };
         // Everything below is told to people and to recipes as a path that works from anywhere.
         let path = &std::path::absolute(path).map_err(|_| absent())?;
+        check_path(path)?;
         let root = absent_is_none(Dir::open(path, OURS_ONLY))?.ok_or_else(absent)?;
         let StoredSettings {
             sharing,
@@ -550,6 +560,17 @@ fn refuse_other_things(root: &Dir, path: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     Err(OpenError::Occupied {
+        path: path.to_owned(),
+    })
+}
+
+/// Refuses a path that is not text, also where only the current folder's part of it is not.
+fn check_path(path: &Path) -> Result<(), OpenError> {
+    let is_text = std::path::absolute(path).is_ok_and(|path| path.to_str().is_some());
+    if is_text {
+        return Ok(());
+    }
+    Err(OpenError::NotText {
         path: path.to_owned(),
     })
 }

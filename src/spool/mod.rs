@@ -7,13 +7,14 @@
 //! `queue` (hints and names) · `incoming`, `drop_read`, `drop_claim` and `rejected` (the drop box) · `submit_drop` and
 //! `control` (what users of a group put there) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
 //! `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
-//! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `logs` ·
+//! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` ·
 //! `wake` (being told) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
 //! `lock` file is never removed but together with its folder.
 
 mod attempt;
+mod below;
 mod claim;
 mod clearing;
 mod control;

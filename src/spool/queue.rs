@@ -62,8 +62,12 @@ impl Spool {
         let Some(queue) = queue else {
             return Ok(false);
         };
-        queue.mark(id.to_string(), task, name::LOCK)?;
-        folder.lock_file(name::LOCK)?;
+        let marked = queue.mark(id.to_string(), task, name::LOCK);
+        if absent_is_none(marked)?.is_none()
+            || absent_is_none(folder.lock_file(name::LOCK))?.is_none()
+        {
+            return Ok(false);
+        }
         let (ours, there) = (folder.own_stat()?, sessions.stat(session.as_str())?);
         Ok(there.is_some_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
     }

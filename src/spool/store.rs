@@ -28,8 +28,10 @@ pub(super) struct EnvironmentFile {
 impl Spool {
     /// A task's folder; `None` when there is none.
     pub fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        let dir = self.folder(name::TASKS)?.find_dir(id.to_string())?;
-        Ok(dir.map(|dir| TaskDir { id, dir }))
+        match self.folder(name::TASKS)?.find_dir(id.to_string())? {
+            Some(dir) if is_husk(&dir)? => Ok(None),
+            dir => Ok(dir.map(|dir| TaskDir { id, dir })),
+        }
     }
 
     /// Where a task's folder is, or will be.
@@ -43,6 +45,21 @@ impl Spool {
         ids.reverse();
         Ok(ids)
     }
+}
+
+/// Whether a task's folder is empty but perhaps for its lock: what a removal in place leaves when it
+/// is cut off in the end. A task that was published has more in it.
+pub(super) fn is_husk(dir: &Dir) -> IoResult<bool> {
+    // Nearly every task has the folder of its attempts, and most file systems count that here.
+    if dir.own_stat()?.st_nlink > 2 {
+        return Ok(false);
+    }
+    let mut is_husk = true;
+    dir.each_name(|entry, _| {
+        is_husk = entry == name::LOCK.as_bytes();
+        is_husk
+    })?;
+    Ok(is_husk)
 }
 
 /// The ids among a folder's names, oldest first.

@@ -7,11 +7,9 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
 
 use fs2::FileExt;
 use serde::{Deserialize, Serialize};
-use walkdir::WalkDir;
 
 use super::claim::unused_state;
 use super::clearing::bury;
@@ -44,10 +42,10 @@ impl Spool {
     /// Takes a task's folder out of `tasks/` in one step, then removes it.
     pub(super) fn discard(&self, task: &TaskDir) -> IoResult<()> {
         let trash = self.folder(name::TRASH)?;
-        let grave = bury(&self.folder(name::TASKS)?, &trash, task.id)?;
+        let grave = bury(&self.folder(name::TASKS)?, &trash, task)?;
         self.remove_hints(task.id, None)?;
         self.remember_removed(&trash, task.id)?;
-        trash.remove_tree(&grave).map(|_| ())
+        grave.empty(&trash, task).whole().map(|_| ())
     }
 
     /// Whether a task was removed and its folder still lies in the trash.
@@ -135,6 +133,9 @@ impl Spool {
         match staging.rename_new(entry, &trash, &grave) {
             Ok(()) => {}
             Err(error) if error.is_absent() => return Ok(false),
+            Err(error) if error.is_immovable() => {
+                return self.remove_staged_in_place(&staging, &trash, entry);
+            }
             Err(error) => return Err(error),
         }
         if let Some(id) = id
@@ -146,6 +147,31 @@ impl Spool {
         }
         trash.remove_tree(&grave)?;
         if let Some(id) = id {
+            self.check_open_hint(id)?;
+        }
+        Ok(true)
+    }
+
+    /// The same in a lower layer of overlayfs, from which no folder can be moved. Nobody builds under
+    /// a name that is there; the lock goes last, and while it is held nobody works there.
+    fn remove_staged_in_place(
+        &self,
+        staging: &Dir,
+        trash: &Dir,
+        entry: &OsString,
+    ) -> IoResult<bool> {
+        let Some(dir) = staging.find_dir(entry)? else {
+            return Ok(false);
+        };
+        let lock = absent_is_none(dir.open_writable(name::LOCK))?;
+        if let Some(lock) = &lock
+            && FileExt::try_lock_exclusive(lock).is_err()
+        {
+            return Ok(false);
+        }
+        let last = [name::LOCK];
+        staging.remove_in_place(entry, &dir, &last, trash).whole()?;
+        if let Some(id) = entry.to_str().and_then(|text| text.parse::<TaskId>().ok()) {
             self.check_open_hint(id)?;
         }
         Ok(true)
@@ -170,7 +196,8 @@ impl Spool {
     /// Removes one refused drop or reason. A refused folder goes with all that is in it.
     pub fn remove_rejected(&self, file: &OsString) -> IoResult<()> {
         let rejected = self.folder(name::REJECTED)?;
-        rejected.remove_tree(file).map(|_| ())
+        let trash = self.folder(name::TRASH)?;
+        rejected.remove_tree_by(file, &trash).map(|_| ())
     }
 
     /// Removes a name whose task is gone; `false` when it leads somewhere after all.
@@ -214,7 +241,7 @@ impl Spool {
             last = last.max(queue.own_stat()?.st_mtime);
         }
         if let Some(state) = dir.find_dir(name::STATE)? {
-            last = last.max(newest_change(state.path()));
+            last = last.max(state.newest_change());
         }
         Ok(Some(last))
     }
@@ -250,9 +277,43 @@ impl Spool {
         };
         let trash = self.folder(name::TRASH)?;
         let grave = format!("session.{:016x}", random_bits() as u64);
-        sessions.rename_new(session.as_str(), &trash, &grave)?;
-        trash.remove_tree(&grave)?;
-        Ok(true)
+        match sessions.rename_new(session.as_str(), &trash, &grave) {
+            Err(error) if error.is_immovable() => {
+                self.remove_session_in_place(&sessions, session, &dir, &trash)
+            }
+            Err(error) => Err(error),
+            Ok(()) => trash.remove_tree(&grave).map(|_| true),
+        }
+    }
+
+    /// The same in a lower layer of overlayfs, from which no folder can be moved. The caller holds the
+    /// session's lock and its state. A submitter may come in between: the queue goes before the lock,
+    /// entry by entry and only while it is empty, so that no task loses its place.
+    fn remove_session_in_place(
+        &self,
+        sessions: &Dir,
+        session: &Name,
+        dir: &Dir,
+        trash: &Dir,
+    ) -> IoResult<bool> {
+        for entry in dir.names()? {
+            if entry != name::QUEUE && entry != name::LOCK {
+                dir.remove_tree_by(&entry, trash)?;
+            }
+        }
+        if let Some(queue) = dir.find_dir(name::QUEUE)? {
+            for id in ids_in(&queue)? {
+                if self.is_open_task(id)? {
+                    return Ok(false);
+                }
+                queue.unlink(id.to_string())?;
+            }
+            if !is_removed(dir.remove_empty_dir(name::QUEUE))? {
+                return Ok(false);
+            }
+        }
+        dir.unlink(name::LOCK)?;
+        is_removed(sessions.remove_empty_dir(session.as_str()))
     }
 
     /// Takes away the folder of a session that left nothing, as the made ones mostly do.
@@ -308,24 +369,10 @@ impl Spool {
     }
 }
 
-/// The disk a folder takes, links not followed.
-pub(super) fn disk_bytes(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    WalkDir::new(path)
-        .follow_root_links(false)
-        .into_iter()
-        .filter_map(|entry| entry.ok()?.metadata().ok())
-        .map(|metadata| metadata.blocks() * 512)
-        .sum()
-}
-
-fn newest_change(path: &Path) -> i64 {
-    use std::os::unix::fs::MetadataExt;
-    WalkDir::new(path)
-        .follow_root_links(false)
-        .into_iter()
-        .filter_map(|entry| entry.ok()?.metadata().ok())
-        .map(|metadata| metadata.mtime())
-        .max()
-        .unwrap_or(0)
+/// Whether an empty folder went; one that is in use again by now stays.
+fn is_removed(removed: IoResult<bool>) -> IoResult<bool> {
+    match removed {
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOTEMPTY) => Ok(false),
+        removed => removed.map(|_| true),
+    }
 }

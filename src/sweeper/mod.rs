@@ -184,7 +184,7 @@ impl Pass<'_> {
             let bite = bite.iter().filter(|id| open.binary_search(id).is_err());
             self.bite(bite, |pass, id| {
                 let Some(candidate) = clearing.look(*id, with_bytes)? else {
-                    return Ok(false);
+                    return pass.remove_husk(&clearing, *id);
                 };
                 let task = candidate.task.clone();
                 if is_due(task.status, task.completed_at) {
@@ -255,6 +255,8 @@ impl Pass<'_> {
                 );
                 self.swept.tasks.push(id);
                 self.swept.freed_bytes += removal.freed_bytes;
+                let left = removal.left.map(|error| error.to_string());
+                self.swept.errors.extend(left);
                 return Ok(true);
             }
             Ok(Cleared::Held) => self.swept.skipped.push(id),
@@ -262,6 +264,20 @@ impl Pass<'_> {
             Err(error) => self.swept.errors.push(error.to_string()),
         }
         Ok(false)
+    }
+
+    /// Removes what a removal that was cut off left of a task.
+    fn remove_husk(&mut self, clearing: &Clearing<'_>, id: TaskId) -> Result<bool, IoError> {
+        if self.dry_run {
+            return Ok(false);
+        }
+        let is_removed = match clearing.remove_husk(id) {
+            // Nobody understands what stands there: it is left, as a task would be.
+            Err(error) if error.is_unusable() => false,
+            removed => removed?,
+        };
+        self.swept.litter += usize::from(is_removed);
+        Ok(is_removed)
     }
 
     fn is_cut_short(&mut self) -> bool {

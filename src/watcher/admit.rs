@@ -123,7 +123,7 @@ impl Admitter {
                     look.waiting.insert(name, (drop.seen(), since));
                 }
                 // Somebody's folder or an immutable file: it must not keep the others waiting.
-                Err(SubmitError::Io(error)) if error.is_denied() => {
+                Err(SubmitError::Io(error)) if error.is_denied() || error.is_immovable() => {
                     if !self.has_given_up(drop) {
                         tracing::warn!(drop = drop.label(), "left in the box: {error}");
                     }

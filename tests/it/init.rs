@@ -5,6 +5,41 @@ use std::os::unix::fs::PermissionsExt;
 use crate::support::{PROGRAM, Ran, World, names_in, read_json};
 
 #[test]
+fn a_path_that_is_not_text_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::without_spool();
+    let path = world.root().join(std::ffi::OsStr::from_bytes(b"sp\xffool"));
+    let refused = |inside: bool| {
+        let mut command = world.command(&["init"]);
+        command.env_remove("AGENTSPOOL_DIR");
+        if inside {
+            command.arg("here").current_dir(&path);
+        } else {
+            command.arg(&path);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success());
+        assert!(
+            said.contains("UTF-8") && said.lines().count() == 1,
+            "{said}"
+        );
+    };
+    refused(false);
+    assert!(!path.exists());
+    std::fs::create_dir(&path).unwrap();
+    refused(true);
+    // One that was made with another name and then renamed is not opened either.
+    world.run(&["init"]).succeeds();
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::rename(world.spool(), &path).unwrap();
+    let mut list = world.command(&["list"]);
+    let output = list.env("AGENTSPOOL_DIR", &path).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("UTF-8"));
+}
+
+#[test]
 fn a_new_one_is_private_and_complete() {
     let world = World::without_spool();
     let ran = world.run(&["init"]);

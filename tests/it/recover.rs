@@ -355,6 +355,89 @@ fn files_that_cannot_be_read_are_kept_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_task_without_its_lock_is_named_and_runs_all_the_same() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    // As a backup brings it back that keeps no empty files and folders; and with a folder there.
+    let (bare, odd) = (pending(&world, "notes"), pending(&world, "notes"));
+    std::fs::remove_file(bare.path.join("lock")).unwrap();
+    std::fs::remove_dir(bare.path.join("attempts")).unwrap();
+    std::fs::remove_file(odd.path.join("lock")).unwrap();
+    std::fs::create_dir_all(odd.path.join("lock/x")).unwrap();
+    let said = world.run(&["doctor"]).stdout;
+    let line = said.lines().find(|line| line.contains("`lock`"));
+    assert!(line.is_some_and(|line| line.contains("2 tasks")), "{said}");
+    for task in [&bare, &odd] {
+        assert_eq!(world.json(&["status", &task.id])["status"], "pending");
+    }
+    world.start_watcher();
+    for task in [&bare, &odd] {
+        assert_eq!(world.result_of(task)["status"], "completed");
+        assert_eq!(task.read("starts"), "1\n");
+    }
+    world.wait_until("both are settled", || names_of(&world, "open").is_empty());
+    std::fs::remove_file(bare.path.join("lock")).unwrap();
+    let cleared = world.json(&["clear"]);
+    assert_eq!(cleared["cleared"], 2, "{cleared}");
+}
+
+#[test]
+fn a_lock_that_is_removed_under_a_runner_gives_its_task_to_nobody_else() {
+    let world = quiet_world();
+    world.recipe(
+        "gate",
+        "#!/bin/sh\ntouch ready\nwhile [ ! -e go ]; do sleep 0.02; done\n",
+    );
+    let task = pending(&world, "gate");
+    let watcher = world.start_watcher();
+    world.wait_for_file(&task.work(1, "ready"));
+    std::fs::remove_file(task.path.join("lock")).unwrap();
+    world.kill_watcher(watcher);
+    world.start_watcher();
+    // It has offered the task to a runner by the time that a later one is over.
+    world.recipe("notes", NOTES_STARTS);
+    let other = pending(&world, "notes");
+    assert_eq!(world.result_of(&other)["status"], "completed");
+    assert!(!task.has_result());
+    std::fs::write(task.work(1, "go"), "").unwrap();
+    assert_eq!(world.result_of(&task)["status"], "completed");
+    assert_eq!(task.attempts(), 1);
+}
+
+#[test]
+fn what_stands_in_the_place_of_the_reserve_never_becomes_the_result() {
+    let world = quiet_world();
+    let script = |make: &str| {
+        format!(
+            "#!/bin/sh\ncd \"$AGENTSPOOL_TASK_DIR/attempts/1\"\nmv result.part old\n{make}\necho fine\n"
+        )
+    };
+    world.recipe("folder", &script("mkdir -p result.part/in"));
+    world.recipe(
+        "file",
+        &script("echo '{\"v\":1,\"ok\":false}' >result.part"),
+    );
+    world.recipe("link", &script("ln -s /etc/passwd result.part"));
+    world.recipe("fifo", &script("mkfifo result.part"));
+    world.recipe(
+        "above",
+        &script("mkdir -p ../../result.part/in; rm -rf result.part"),
+    );
+    let tasks = ["folder", "file", "link", "fifo", "above"].map(|recipe| pending(&world, recipe));
+    world.run(&["watch", "--drain"]).succeeds();
+    for task in tasks {
+        assert!(
+            task.path.join("result.json").is_file(),
+            "{}",
+            world.describe()
+        );
+        let result = task.result();
+        assert_eq!(result["status"], "completed", "{result}");
+        assert_eq!(result["output"], "fine", "{result}");
+    }
+}
+
+#[test]
 fn a_watcher_that_only_has_broken_tasks_may_leave() {
     let world = World::new();
     world.set("idle_exit_sec", "1");

@@ -64,6 +64,19 @@ pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
         }
     }
     let mut checks = Vec::new();
+    let mut lockless = Vec::new();
+    for id in open.iter().copied().take(LOOK_AT_MOST) {
+        if let Some(task) = spool.task(id)?
+            && !task.has_lock()?
+        {
+            lockless.push(id);
+        }
+    }
+    if !lockless.is_empty() {
+        let told = format!("{} without its file `lock`", named(&lockless));
+        let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
+        checks.push(Check::warn("tasks", told, hint));
+    }
     if !damaged.is_empty() {
         let told = format!("{} cannot be read", named(&damaged));
         let hint = "mend the files that `agentspool status` names, or remove the folder";

@@ -1,0 +1,123 @@
+//! What lies below a folder, on the same mount and nowhere else.
+//!
+//! How one level is opened, and how the sizes and ages of a tree are taken. Not the removal
+//! (`tree.rs`). Invariant: nothing here leads through a link or into another mount, also not into a
+//! bind mount of the same file system, which has the same device number.
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+
+use super::durable::Dir;
+
+pub(super) const LISTING_BYTES: usize = 4096;
+/// A walk holds one open folder a level. Deeper than this nothing is counted: no tool that uses
+/// paths reaches such a folder either.
+const DEEPEST_WALK: usize = 400;
+
+/// Opens a folder in another one. A link is refused with `LOOP` or `NOTDIR`, a mount with `XDEV`.
+pub(super) fn open_below(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    access: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
+        // An old kernel, or a container whose filter does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => open_and_compare(parent, name, flags),
+        opened => opened,
+    }
+}
+
+fn open_and_compare(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let opened = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    if mount_of(opened.as_fd())? == mount_of(parent)? {
+        Ok(opened)
+    } else {
+        Err(Errno::XDEV)
+    }
+}
+
+/// The number of the mount that an open folder was reached through.
+fn mount_of(folder: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let about = rustix::fs::statx(folder, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+    if let Ok(about) = about
+        && let Some(mount) = mount_in(&about)
+    {
+        return Ok(mount);
+    }
+    // Before Linux 5.8 only this file says it.
+    let info = crate::proc::read_text(format!("/proc/self/fdinfo/{}", folder.as_raw_fd()));
+    let info = info.ok_or(Errno::NOSYS)?;
+    let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    line.and_then(|number| number.trim().parse().ok())
+        .ok_or(Errno::NOSYS)
+}
+
+fn mount_in(about: &Statx) -> Option<u64> {
+    let mask = StatxFlags::from_bits_retain(about.stx_mask);
+    mask.contains(StatxFlags::MNT_ID)
+        .then_some(about.stx_mnt_id)
+}
+
+impl Dir {
+    /// The disk that this folder takes, with all below it.
+    pub fn disk_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        self.each_below(&mut |about| bytes += about.stx_blocks * 512);
+        bytes
+    }
+
+    /// When something in this folder or below it changed last, in seconds of the epoch.
+    pub fn newest_change(&self) -> i64 {
+        let mut newest = 0;
+        self.each_below(&mut |about| newest = newest.max(about.stx_mtime.tv_sec));
+        newest
+    }
+
+    /// Visits this folder and all below it. What cannot be read is left out.
+    fn each_below(&self, visit: &mut dyn FnMut(&Statx)) {
+        let Ok(own) = about(self.as_fd(), c"") else {
+            return;
+        };
+        visit(&own);
+        if let Ok(folder) = open_below(self.as_fd(), c".", OFlags::RDONLY) {
+            walk(folder.as_fd(), mount_in(&own), DEEPEST_WALK, visit);
+        }
+    }
+}
+
+fn about(folder: BorrowedFd<'_>, name: &CStr) -> Result<Statx, Errno> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    rustix::fs::statx(folder, name, flags, wanted)
+}
+
+fn walk(folder: BorrowedFd<'_>, mount: Option<u64>, levels: usize, visit: &mut dyn FnMut(&Statx)) {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); LISTING_BYTES];
+    let mut listing = RawDir::new(folder, &mut buffer);
+    while let Some(Ok(entry)) = listing.next() {
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let Ok(about) = about(folder, name) else {
+            continue;
+        };
+        if mount_in(&about) != mount {
+            continue;
+        }
+        visit(&about);
+        let kind = FileType::from_raw_mode(about.stx_mode.into());
+        if kind == FileType::Directory
+            && levels > 0
+            && let Ok(inner) = open_below(folder, name, OFlags::RDONLY)
+        {
+            walk(inner.as_fd(), mount, levels - 1, visit);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What is removed never leads out of its tree: mounts, links and folders that move meanwhile.
+//!
+//! Needs root. Invariant of every test: what stands outside the tree is whole afterwards.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::mount::{Mount, run, try_run};
+use crate::support::{Ran, Task, World, names_in};
+use crate::traced::under_strace;
+
+/// Takes mounts away whatever happens.
+struct Mounted(Vec<PathBuf>);
+
+impl Mounted {
+    fn bind(&mut self, from: &Path, at: &Path) {
+        run(
+            "mount",
+            &["--bind", from.to_str().unwrap(), at.to_str().unwrap()],
+        );
+        self.0.push(at.canonicalize().unwrap());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for at in self.0.drain(..).rev() {
+            try_run("umount", &["-l", at.to_str().unwrap()]);
+        }
+    }
+}
+
+/// A finished task in a world without watchers.
+fn finished() -> (World, Task) {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.recipe("ok", "#!/bin/sh\necho fine\n");
+    let task = world.submit(&["ok"]);
+    world.run(&["watch", "--drain"]).succeeds();
+    (world, task)
+}
+
+/// Something that must not be removed.
+fn precious(world: &World) -> PathBuf {
+    let folder = world.root().join("precious");
+    std::fs::create_dir_all(folder.join("inner")).unwrap();
+    for file in ["a", "b", "inner/c"] {
+        std::fs::write(folder.join(file), "precious").unwrap();
+    }
+    folder
+}
+
+#[track_caller]
+fn is_whole(folder: &Path) {
+    for file in ["a", "b", "inner/c"] {
+        let path = folder.join(file);
+        assert!(path.exists(), "{} is gone", path.display());
+    }
+}
+
+/// Removes everything by one of the two ways; what it says.
+fn remove_all(world: &World, verb: &str) -> Ran {
+    let mut arguments = vec![verb];
+    if verb == "sweep" {
+        arguments.extend(["--set", "cleanup_delay_sec=0"]);
+        // The first pass only writes the clocks down.
+        world.run(&["sweep"]);
+    }
+    world.run(&arguments)
+}
+
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for name in names_in(folder) {
+        let path = folder.join(name);
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Mounts in four places of a task, then removes it.
+fn leaves_mounts(verb: &str) {
+    let (world, task) = finished();
+    let outside = precious(&world);
+    let mut mounted = Mounted(Vec::new());
+    let work = task.path.join("attempts/1/work");
+    let deep = work.join("d/".repeat(140));
+    for folder in ["same", "other/inner", "rest"] {
+        std::fs::create_dir_all(work.join(folder)).unwrap();
+        std::fs::write(work.join(folder).join("file"), "goes").unwrap();
+    }
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(work.join("single"), "").unwrap();
+    mounted.bind(&outside, &work.join("same"));
+    mounted.bind(&outside.join("a"), &work.join("single"));
+    mounted.bind(&outside, &deep);
+    let tmpfs = Mount::tmpfs(1 << 20, 100);
+    std::fs::write(tmpfs.path().join("kept"), "kept").unwrap();
+    mounted.bind(&tmpfs.path(), &work.join("other/inner"));
+    // What is mounted takes no disk of the task's.
+    let ran = remove_all(&world, verb);
+    assert!(ran.stderr.contains("mount point"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("umount"), "{}", ran.stderr);
+    assert!(!task.path.exists(), "{}", world.describe());
+    is_whole(&outside);
+    assert!(tmpfs.path().join("kept").exists());
+    let left: Vec<PathBuf> = below(&world.path("trash"));
+    assert!(
+        !left.iter().any(|path| path.ends_with("rest/file")),
+        "the rest goes: {left:?}"
+    );
+    assert!(
+        !left.iter().any(|path| path.ends_with("result.json")),
+        "{left:?}"
+    );
+    // Once they are unmounted, the next pass takes what was left.
+    // The mounts moved with the folder; the kernel's list knows where they are.
+    unmount_below(&world.path("trash"));
+    world.run(&["sweep"]).succeeds();
+    assert_eq!(names_in(&world.path("trash")), Vec::<String>::new());
+    is_whole(&outside);
+}
+
+fn unmount_below(folder: &Path) {
+    let folder = folder.canonicalize().unwrap();
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut at: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|at| Path::new(at).starts_with(&folder))
+        .collect();
+    at.reverse();
+    for at in at {
+        run("umount", &["-l", at]);
+    }
+}
+
+#[test]
+fn clear_leaves_what_is_mounted_in_a_task() {
+    leaves_mounts("clear");
+    // For programs the same stands in the answer.
+    let (world, task) = finished();
+    let outside = precious(&world);
+    let mut mounted = Mounted(Vec::new());
+    let place = task.path.join("attempts/1/work");
+    mounted.bind(&outside, &place);
+    let cleared = world.json(&["clear"]);
+    assert_eq!(cleared["ok"], true, "{cleared}");
+    assert_eq!(cleared["cleared"], 1, "{cleared}");
+    let left = cleared["left"][0].as_str().unwrap();
+    assert!(
+        left.contains("trash/") && left.contains("attempts/1/work"),
+        "{cleared}"
+    );
+    unmount_below(&world.path("trash"));
+    is_whole(&outside);
+}
+
+#[test]
+fn a_sweep_leaves_what_is_mounted_in_a_task() {
+    leaves_mounts("sweep");
+}
+
+#[test]
+fn other_tasks_go_although_one_is_a_mount_point_itself() {
+    let (world, task) = finished();
+    let other = world.submit(&["ok"]);
+    world.run(&["watch", "--drain"]).succeeds();
+    let outside = precious(&world);
+    let content = world.root().join("content");
+    run(
+        "cp",
+        &["-a", task.path.to_str().unwrap(), content.to_str().unwrap()],
+    );
+    std::fs::write(content.join("kept"), "").unwrap();
+    let mut mounted = Mounted(Vec::new());
+    mounted.bind(&content, &task.path);
+    let ran = world.run(&["clear"]);
+    assert_ne!(ran.code, 0);
+    assert!(
+        ran.stderr.contains(&task.id) && ran.stderr.contains("mount point"),
+        "{}",
+        ran.stderr
+    );
+    assert!(content.join("kept").exists() && content.join("result.json").exists());
+    assert!(!other.path.exists());
+    is_whole(&outside);
+}
+
+#[test]
+fn sessions_drops_and_litter_lead_into_no_mount() {
+    let world = World::new();
+    world.set("autostart", "false");
+    let outside = precious(&world);
+    let mut mounted = Mounted(Vec::new());
+    let rejected = world.path("rejected/task_01hzzzzzzzzzzzzzzzzzzzzzzz-x.json");
+    let places = [
+        world.path("sessions/old/state/cache"),
+        world.path("trash/whatever"),
+        rejected.join("inner"),
+        world.path("trash/session.0000000000000000/x"),
+    ];
+    for place in &places {
+        std::fs::create_dir_all(place).unwrap();
+        mounted.bind(&outside, place);
+        symlink(&outside, place.with_file_name("link")).unwrap();
+    }
+    world.run(&["sweep"]);
+    let swept = world.json(&[
+        "sweep",
+        "--set",
+        "rejected_keep_sec=0",
+        "--set",
+        "session_keep_sec=0",
+    ]);
+    is_whole(&outside);
+    let errors = swept["errors"].as_array().unwrap();
+    assert!(errors.len() >= 3, "{swept}");
+    for error in errors {
+        assert!(error.as_str().unwrap().contains("mount point"), "{swept}");
+    }
+    unmount_below(world.spool());
+    mounted.0.clear();
+    world.run(&["sweep"]).succeeds();
+    assert_eq!(names_in(&world.path("trash")), Vec::<String>::new());
+    is_whole(&outside);
+}
+
+/// What stands for a container whose filter does not know the call.
+#[test]
+fn without_openat2_no_mount_is_entered_either() {
+    for errno in ["ENOSYS", "EPERM"] {
+        let (world, task) = finished();
+        let outside = precious(&world);
+        let mut mounted = Mounted(Vec::new());
+        let place = task.path.join("attempts/1/work/same");
+        std::fs::create_dir_all(&place).unwrap();
+        mounted.bind(&outside, &place);
+        let options = ["-o", "/dev/null", "-e", "trace=openat2", "-e"].map(str::to_owned);
+        let inject = format!("inject=openat2:error={errno}");
+        let options = [&options[..], &[inject]].concat();
+        let output = under_strace(&world, &["clear"], &options).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("mount point"), "{said}");
+        assert!(!task.path.exists());
+        is_whole(&outside);
+        let left = below(&world.path("trash"));
+        assert!(
+            !left.iter().any(|path| path.ends_with("run.json")),
+            "{left:?}"
+        );
+        unmount_below(&world.path("trash"));
+    }
+}
+
+/// A folder is taken out of the tree while its files are being removed, each of them slowly.
+#[test]
+fn a_folder_that_is_moved_out_meanwhile_keeps_its_files() {
+    for levels in ["", "/x/y"] {
+        let (world, task) = finished();
+        let folder = task.path.join("attempts/1/work/moving");
+        let inner = PathBuf::from(format!("{}{levels}", folder.display()));
+        std::fs::create_dir_all(&inner).unwrap();
+        for n in 0..200 {
+            std::fs::write(inner.join(n.to_string()), "").unwrap();
+        }
+        let options = ["-o", "/dev/null", "-e", "trace=unlinkat", "-e"].map(str::to_owned);
+        let slowly = "inject=unlinkat:delay_enter=20000".to_owned();
+        let mut clear = under_strace(&world, &["clear"], &[&options[..], &[slowly]].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut count = 200;
+        let mut there = PathBuf::new();
+        world.wait_until("its files go", || {
+            let Some(grave) = names_in(&world.path("trash")).into_iter().next() else {
+                return false;
+            };
+            there = world
+                .path("trash")
+                .join(grave)
+                .join("attempts/1/work/moving");
+            count = names_in(&PathBuf::from(format!("{}{levels}", there.display()))).len();
+            (1..195).contains(&count)
+        });
+        let moved = world.root().join("moved");
+        std::fs::rename(&there, &moved).unwrap();
+        let kept = names_in(&PathBuf::from(format!("{}{levels}", moved.display()))).len();
+        clear.wait().unwrap();
+        let at_last = names_in(&PathBuf::from(format!("{}{levels}", moved.display()))).len();
+        // One call may be under way while it is moved.
+        assert!(at_last + 1 >= kept, "{at_last} of {kept} files are left");
+        assert!(kept > 1);
+    }
+}
+
+/// Sizes and ages: a mount is neither.
+#[test]
+fn what_is_mounted_counts_for_no_cap() {
+    let (world, task) = finished();
+    let big = Mount::tmpfs(64 << 20, 100);
+    std::fs::write(big.path().join("big"), vec![1u8; 32 << 20]).unwrap();
+    let place = task.path.join("attempts/1/work/big");
+    std::fs::create_dir_all(&place).unwrap();
+    let same = world.root().join("same");
+    std::fs::create_dir(&same).unwrap();
+    std::fs::write(same.join("big"), vec![1u8; 8 << 20]).unwrap();
+    let other = task.path.join("attempts/1/work/same");
+    std::fs::create_dir_all(&other).unwrap();
+    let mut mounted = Mounted(Vec::new());
+    mounted.bind(&big.path(), &place);
+    mounted.bind(&same, &other);
+    world.run(&["sweep"]).succeeds();
+    let kept = ["sweep", "--set", "max_finished_bytes=4000000"];
+    world.run(&kept).succeeds();
+    assert!(task.path.exists(), "{}", world.describe());
+}

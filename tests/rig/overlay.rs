@@ -1,0 +1,255 @@
+//! A spool that is a part of an image: it lies in the lower layer of an overlayfs, from which no
+//! folder can be moved away.
+//!
+//! Needs root. Invariant: what was finished in the image is never run again, wherever a removal of
+//! it is cut off.
+
+use std::path::Path;
+
+use crate::mount::{Mount, run, try_run};
+use crate::support::{Task, World, names_in};
+
+const NOTES_STARTS: &str = "#!/bin/sh\necho $AGENTSPOOL_ATTEMPT >>\"$AGENTSPOOL_DIR/../starts\"\n";
+
+/// An image and a container of it; goes before the image does.
+struct Container {
+    /// Overlayfs takes no upper layer on an overlayfs, as below a container's own /tmp.
+    _disk: Mount,
+    world: Option<World>,
+}
+
+impl Container {
+    /// `bake` makes the image.
+    fn new(bake: impl FnOnce(&World)) -> Container {
+        let disk = Mount::tmpfs(64 << 20, 100_000);
+        let part = |name: &str| {
+            let folder = disk.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            folder
+        };
+        let (lower, upper, work) = (part("lower"), part("upper"), part("work"));
+        let merged = part("merged");
+        {
+            let image = World::at(&lower);
+            image.run(&["init"]).succeeds();
+            image.set("autostart", "false");
+            image.set("rescan_sec", "0.3");
+            image.recipe("notes", NOTES_STARTS);
+            bake(&image);
+        }
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        let at = merged.to_str().unwrap();
+        run("mount", &["-t", "overlay", "-o", &options, "overlay", at]);
+        Container {
+            _disk: disk,
+            world: Some(World::at(&merged)),
+        }
+    }
+
+    fn world(&self) -> &World {
+        self.world.as_ref().unwrap()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if let Some(world) = self.world.take() {
+            let at = world.root().to_owned();
+            drop(world);
+            try_run("umount", &["-l", at.to_str().unwrap()]);
+        }
+    }
+}
+
+fn finished(world: &World) -> Task {
+    let task = world.submit(&["notes"]);
+    world.run(&["watch", "--drain"]).succeeds();
+    assert!(task.has_result());
+    task
+}
+
+/// Whether a rename of the folder is refused as it is in a real image.
+fn is_immovable(folder: &Path) -> bool {
+    let to = folder.with_extension("moved");
+    let moved = std::fs::rename(folder, &to);
+    if moved.is_ok() {
+        std::fs::rename(&to, folder).unwrap();
+    }
+    moved.is_err()
+}
+
+fn starts(world: &World) -> usize {
+    let text = std::fs::read_to_string(world.root().join("starts"));
+    text.unwrap_or_default().lines().count()
+}
+
+#[test]
+fn a_finished_task_of_an_image_is_cleared_and_swept() {
+    let container = Container::new(|image| {
+        finished(image);
+        finished(image);
+    });
+    let world = container.world();
+    let tasks = world.tasks();
+    assert!(is_immovable(&tasks[0].path), "this overlay moves folders");
+    let cleared = world.json(&["clear"]);
+    assert_eq!(cleared["cleared"], 2, "{cleared}");
+    assert_eq!(names_in(&world.path("tasks")), Vec::<String>::new());
+    assert_eq!(names_in(&world.path("trash")), Vec::<String>::new());
+
+    let container = Container::new(|image| {
+        finished(image);
+    });
+    let world = container.world();
+    world.run(&["sweep"]).succeeds();
+    let swept = world.json(&["sweep", "--set", "cleanup_delay_sec=0"]);
+    assert_eq!(swept["errors"], serde_json::json!([]), "{swept}");
+    assert_eq!(names_in(&world.path("tasks")), Vec::<String>::new());
+    assert_eq!(starts(world), 1);
+}
+
+#[test]
+fn what_a_cut_off_removal_leaves_is_never_run() {
+    // Everything else goes first, then the lock, then the result: what there is after each step.
+    let steps: [&[&str]; 5] = [
+        &["attempts"],
+        &["attempts", "status.json", ".status.json.new"],
+        &[
+            "attempts",
+            "status.json",
+            ".status.json.new",
+            "request.json",
+        ],
+        &[
+            "attempts",
+            "status.json",
+            ".status.json.new",
+            "request.json",
+            "lock",
+        ],
+        &[
+            "attempts",
+            "status.json",
+            ".status.json.new",
+            "request.json",
+            "lock",
+            "result.json",
+        ],
+    ];
+    for gone in steps {
+        let container = Container::new(|image| {
+            finished(image);
+        });
+        let world = container.world();
+        let task = world.only_task();
+        for name in gone {
+            let path = task.path.join(name);
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap();
+            } else if path.exists() {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        // The boot that follows compares hints and tasks anew.
+        let _ = std::fs::remove_file(world.path("open/.boot"));
+        world.run(&["watch", "--drain"]).succeeds();
+        assert_eq!(starts(world), 1, "{gone:?}\n{}", world.describe());
+        let shown = world.json(&["list"]);
+        let count = shown["tasks"].as_array().unwrap().len();
+        let is_husk = gone.contains(&"result.json");
+        assert_eq!(count, usize::from(!is_husk), "{gone:?}: {shown}");
+        if is_husk {
+            world.run(&["status", &task.id]).ends_with(7);
+            world.run(&["sweep"]).succeeds();
+            world
+                .run(&["sweep", "--set", "cleanup_delay_sec=0"])
+                .succeeds();
+        } else {
+            assert_eq!(world.json(&["status", &task.id])["status"], "completed");
+            world.run(&["clear"]).succeeds();
+        }
+        assert!(!task.path.exists(), "{gone:?}\n{}", world.describe());
+        assert_eq!(starts(world), 1);
+    }
+}
+
+#[test]
+fn clear_killed_at_any_unlink_leaves_a_finished_task() {
+    let mut n = 1;
+    loop {
+        let container = Container::new(|image| {
+            finished(image);
+        });
+        let world = container.world();
+        let kill = format!("inject=unlinkat:signal=KILL:when={n}");
+        let options = ["-o", "/dev/null", "-e", "trace=unlinkat", "-e"].map(str::to_owned);
+        let killed =
+            crate::traced::under_strace(world, &["clear"], &[&options[..], &[kill]].concat())
+                .output()
+                .unwrap();
+        let _ = std::fs::remove_file(world.path("open/.boot"));
+        world.run(&["watch", "--drain"]).succeeds();
+        assert_eq!(starts(world), 1, "killed at {n}\n{}", world.describe());
+        world.run(&["clear"]).succeeds();
+        assert_eq!(names_in(&world.path("tasks")), Vec::<String>::new());
+        if killed.status.success() {
+            break;
+        }
+        n += 1;
+    }
+    assert!(n > 8, "only {n} calls were met");
+}
+
+#[test]
+fn sessions_and_litter_of_an_image_go() {
+    let container = Container::new(|image| {
+        let task = image.submit(&["notes", "--session-id", "chat"]);
+        image.run(&["watch", "--drain"]).succeeds();
+        std::fs::create_dir_all(image.path("sessions/chat/state/sub")).unwrap();
+        let litter = image.path("staging/task_01hzzzzzzzzzzzzzzzzzzzzzzz");
+        std::fs::create_dir_all(litter.join("attempts")).unwrap();
+        std::fs::copy(task.path.join("lock"), litter.join("lock")).unwrap();
+        let refused = image.path("rejected/task_01hzzzzzzzzzzzzzzzzzzzzzzz-x.json/in");
+        std::fs::create_dir_all(refused).unwrap();
+    });
+    let world = container.world();
+    world.run(&["sweep"]).succeeds();
+    let all = [
+        "sweep",
+        "--set",
+        "session_keep_sec=0",
+        "--set",
+        "rejected_keep_sec=0",
+        "--set",
+        "cleanup_delay_sec=0",
+    ];
+    let swept = world.json(&all);
+    assert_eq!(swept["errors"], serde_json::json!([]), "{swept}");
+    for folder in ["tasks", "staging", "sessions", "rejected", "trash"] {
+        assert_eq!(
+            names_in(&world.path(folder)),
+            Vec::<String>::new(),
+            "{folder}"
+        );
+    }
+    // A session of that name begins anew.
+    world.submit(&["notes", "--session-id", "chat"]);
+    world.run(&["watch", "--drain"]).succeeds();
+    assert_eq!(starts(world), 2);
+}
+
+#[test]
+fn a_dropped_folder_of_an_image_keeps_no_other_drop_waiting() {
+    let container = Container::new(|image| {
+        std::fs::create_dir_all(image.path("incoming/folder.json")).unwrap();
+    });
+    let world = container.world();
+    world.drop_in("good.json", "{\"recipe\": \"notes\"}");
+    world.run(&["watch", "--drain"]).succeeds();
+    assert_eq!(starts(world), 1, "{}", world.describe());
+}
