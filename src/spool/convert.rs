@@ -128,16 +128,7 @@ impl<'a> Conversion<'a> {
                 continue;
             };
             close(&dir, READABLE_FOLDER)?;
-            let attempts = dir.find_dir(name::ATTEMPTS)?;
-            if let Some(attempts) = &attempts {
-                close(attempts, READABLE_FOLDER)?;
-            }
-            // A user of the group could leave the marker `cancel`, and nothing else.
-            let is_strange = self.has_strange(&dir, &[name::CANCEL])?
-                || attempts
-                    .as_ref()
-                    .map_or(Ok(true), |it| self.has_open_attempt(it))?;
-            if is_strange {
+            if self.is_strange_task(&dir)? {
                 self.evict(tasks, &task)?;
                 continue;
             }
@@ -152,6 +143,25 @@ impl<'a> Conversion<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether others had a hand in a task. They could leave the marker `cancel`, and nothing else. The
+    /// folder is closed by now.
+    fn is_strange_task(&self, task: &Dir) -> IoResult<bool> {
+        if self.has_strange(task, &[name::CANCEL])? {
+            return Ok(true);
+        }
+        // A second name of a private file of the owner's would be opened to the group.
+        for file in [name::REQUEST, name::STATUS, name::RESULT] {
+            if task.stat(file)?.is_some_and(|stat| stat.st_nlink != 1) {
+                return Ok(true);
+            }
+        }
+        let Some(attempts) = task.find_dir(name::ATTEMPTS)? else {
+            return Ok(true);
+        };
+        close(&attempts, READABLE_FOLDER)?;
+        self.has_open_attempt(&attempts)
     }
 
     /// Whether something in `attempts/` is another user's, or a folder that others could write.

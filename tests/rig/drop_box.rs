@@ -504,6 +504,21 @@ fn a_group_spool_of_version_one_is_converted() {
          mkdir tasks/{own}/attempts/2; setfacl -m u:{MEMBER}:rwx open/y"
     );
     shared.shell(MEMBER, &planted).succeeds();
+    // A private file of the owner's in the place of a request.
+    let secret = shared.world.root().join("owner/secret");
+    fs::write(&secret, "{\"recipe\": \"echo\"}").unwrap();
+    chown(&secret, Some(OWNER), Some(GROUP)).unwrap();
+    mode(&secret, 0o600);
+    let linked = spool.join("tasks").join(id_at(0, "1nk"));
+    fs::create_dir(&linked).unwrap();
+    chown(&linked, Some(OWNER), Some(GROUP)).unwrap();
+    mode(&linked, 0o2770);
+    fs::hard_link(&secret, linked.join("request.json")).unwrap();
+    // And one whose attempts a member exchanged.
+    let exchanged = spool.join("tasks").join(id_at(0, "xch"));
+    fs::create_dir_all(exchanged.join("attempts")).unwrap();
+    chown(&exchanged, Some(OWNER), Some(GROUP)).unwrap();
+    chown(exchanged.join("attempts"), Some(MEMBER), Some(GROUP)).unwrap();
     // A program of this version refuses it and says what to do.
     for verb in [&["list"][..], &["submit", "--recipe", "echo"], &["watch"]] {
         let ran = shared.run(OWNER, verb);
@@ -581,6 +596,8 @@ fn a_group_spool_of_version_one_is_converted() {
         "{}",
         acls.stdout
     );
+    assert_eq!(fs::metadata(&secret).unwrap().mode() & 0o777, 0o600);
+    assert!(!linked.exists() && !exchanged.exists(), "{}", shared.tree());
     // What was accepted before is run, and what was done is still known.
     shared.drain();
     assert_eq!(
