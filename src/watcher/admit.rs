@@ -18,6 +18,9 @@ use crate::task::{Request, TaskId, escape_label, session_of};
 const AT_ONCE: usize = 256;
 /// An incomplete drop is looked at again after this, even when nothing is heard of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// A box full of what cannot be taken must not take the watcher's time: a look by the clock comes no
+/// sooner than so many times what the last one took.
+const LOOK_SHARE: u32 = 20;
 
 /// What is remembered of drops that could not be taken yet.
 #[derive(Debug, Default)]
@@ -93,6 +96,7 @@ impl Admitter {
 
     /// Admits what is complete, then does what the control files ask for.
     pub fn admit_some(&mut self, spool: &Spool) -> Result<Admitted, SubmitError> {
+        let begun = Instant::now();
         // One more than is taken: whether there are more is known without listing again.
         let aside = self.waiting.len() + self.immovable.len();
         let most = AT_ONCE + aside + 1;
@@ -138,7 +142,8 @@ impl Admitter {
             self.obey(spool, control, rules, &mut look)?;
         }
         if !look.waiting.is_empty() {
-            self.next_look = Some(Instant::now() + LOOK_AGAIN);
+            let pause = LOOK_AGAIN.max(begun.elapsed() * LOOK_SHARE);
+            self.next_look = Some(Instant::now() + pause);
         }
         (self.waiting, self.immovable) = (look.waiting, look.immovable);
         Ok(look.found)
