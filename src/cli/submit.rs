@@ -71,6 +71,7 @@ pub(super) fn submit_one(
     if let Some(name) = &name {
         link_name(context, spool, name, &task);
     }
+    context.note_pause(spool);
     context.ensure_watcher(spool);
     Ok(task)
 }
@@ -142,6 +143,7 @@ fn submit_batch(context: &Context, spool: &Spool, source: &str) -> Result<ExitCo
     let ended = read.and(batch.accept());
     let ids = batch.ids;
     if !ids.is_empty() {
+        context.note_pause(spool);
         context.ensure_watcher(spool);
     }
     let counted = ids.len();

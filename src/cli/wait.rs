@@ -210,7 +210,7 @@ pub(super) fn wait_and_show(
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new(context, 1);
     let mut log = FollowedLog::default();
-    let mut attendance = Attendance::new();
+    let mut attendance = Attendance::after_submission();
     let result = loop {
         let has_ended = task.has_result()?;
         bar.hide_while(|| log.copy(context, task, Stream::Stderr))?;
