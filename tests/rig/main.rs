@@ -35,6 +35,7 @@ mod process;
 mod race;
 mod restart;
 mod scale;
+mod snapshot;
 mod stages;
 mod submitters;
 mod sweep;
