@@ -6,8 +6,10 @@
 #![expect(clippy::disallowed_methods, reason = "/proc is not the spool")]
 
 use std::io::Read;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -177,15 +179,67 @@ pub fn with_environment(name: &str, value: &str) -> Look {
     look
 }
 
+/// Where an open folder stands now, without links; `None` where `/proc` does not tell.
+pub fn path_of(folder: &impl AsFd) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).ok()
+}
+
 /// Whether a process stands in this folder or below it, or has its output there: evidence for whose
-/// it is when its environment does not say.
-pub fn is_at(pid: i32, folder: &Path) -> bool {
-    // The kernel tells paths without links.
-    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    ["cwd", "fd/1", "fd/2"].iter().any(|link| {
-        std::fs::read_link(format!("/proc/{pid}/{link}"))
-            .is_ok_and(|target| target.starts_with(&folder))
-    })
+/// it is when its environment does not say. Device and inode are compared: in another mount, as that
+/// of a container or a snapshot, another folder may have the same path.
+pub fn is_at(pid: i32, folder: &impl AsFd) -> bool {
+    let Ok(wanted) = rustix::fs::fstat(folder).map(|stat| which(&stat)) else {
+        return false;
+    };
+    stands_below(pid, wanted)
+        || path_of(folder).is_some_and(|path| {
+            ["fd/1", "fd/2"]
+                .iter()
+                .any(|output| writes_below(&format!("/proc/{pid}/{output}"), &path))
+        })
+}
+
+fn which(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Looks from a process's current folder up to its root.
+fn stands_below(pid: i32, wanted: (u64, u64)) -> bool {
+    const HIGHEST: usize = 4096;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let cwd = format!("/proc/{pid}/cwd");
+    let Ok(mut folder) = rustix::fs::open(cwd, flags, Mode::empty()) else {
+        return false;
+    };
+    let mut last = None;
+    for _ in 0..HIGHEST {
+        let Ok(here) = rustix::fs::fstat(&folder).map(|stat| which(&stat)) else {
+            return false;
+        };
+        if here == wanted {
+            return true;
+        }
+        // The root is its own parent.
+        if last == Some(here) {
+            return false;
+        }
+        last = Some(here);
+        match rustix::fs::openat(&folder, "..", flags, Mode::empty()) {
+            Ok(above) => folder = above,
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Whether an open file of a process is the one that stands under its path here, below a folder.
+fn writes_below(open: &str, folder: &Path) -> bool {
+    let Ok(path) = std::fs::read_link(open) else {
+        return false;
+    };
+    let (there, theirs) = (rustix::fs::stat(&path), rustix::fs::stat(open));
+    path.starts_with(folder)
+        && there.is_ok_and(|there| theirs.is_ok_and(|theirs| which(&there) == which(&theirs)))
 }
 
 /// A handle on exactly this process; `None` when it has gone or another one has its number.

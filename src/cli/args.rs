@@ -63,6 +63,10 @@ pub(crate) enum Verb {
     Task(TaskVerb),
     /// Run tasks: find pending ones and dispatch them
     Watch(WatchArgs),
+    /// Start no more tasks; running ones go on
+    Pause,
+    /// Start tasks again after `pause`, or in a copy of a spool
+    Resume,
     /// Remove what is old: once, or again and again
     Sweep(SweepArgs),
     /// Recipes: what can be run

@@ -80,6 +80,7 @@ impl Context {
 pub(super) struct Attendance {
     next: Instant,
     told: bool,
+    told_pause: bool,
     /// Since when there is no watcher and may be none.
     unattended: Option<Instant>,
 }
@@ -93,7 +94,16 @@ impl Attendance {
         Attendance {
             next: Instant::now(),
             told: false,
+            told_pause: false,
             unattended: None,
+        }
+    }
+
+    /// The same after a submission, which has said that the spool is paused.
+    pub fn after_submission() -> Attendance {
+        Attendance {
+            told_pause: true,
+            ..Attendance::new()
         }
     }
 
@@ -110,6 +120,9 @@ impl Attendance {
             return Ok(());
         }
         self.next = Instant::now() + Attendance::PAUSE;
+        if !self.told_pause {
+            self.told_pause = context.note_pause(spool);
+        }
         if spool.has_watcher()? {
             self.unattended = None;
             return Ok(());

@@ -24,6 +24,7 @@ mod list;
 mod log;
 mod logs;
 mod output;
+mod pause;
 mod place;
 mod progress;
 mod recipe;
@@ -91,6 +92,8 @@ fn dispatch(context: &mut Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Background { verb } | Verb::Task(verb) => dispatch_task(context, verb),
         Verb::Init(args) => init::run(context, &args),
         Verb::Watch(args) => watch::run(context, &args),
+        Verb::Pause => pause::pause(context),
+        Verb::Resume => pause::resume(context),
         Verb::Sweep(args) => sweep::run(context, &args),
         Verb::Install(args) => install::install(context, &args),
         Verb::Uninstall(args) => install::uninstall(context, &args),

@@ -85,6 +85,19 @@ impl Context {
         arguments
     }
 
+    /// Says that no task starts, where the spool is paused; whether it did. It never fails: whoever
+    /// calls it has done the work that counts.
+    pub fn note_pause(&self, spool: &Spool) -> bool {
+        let Ok(Some(why)) = spool.paused() else {
+            return false;
+        };
+        self.out.note(format!(
+            "note: {why}: no task starts until `agentspool --spool {} resume`",
+            spool.path().display()
+        ));
+        true
+    }
+
     /// Says that nobody will run anything, where that matters.
     pub fn note_without_watcher(&self, spool: &Spool) -> Result<(), CliError> {
         if spool.has_watcher()? {

@@ -22,6 +22,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliE
                     .line(format!("Task: {name} (a drop, not admitted yet)"))?;
                 context.out.line("Status: pending")?;
             }
+            context.note_pause(&spool);
             context.note_without_watcher(&spool)?;
             return Ok(ExitCode::Done);
         }
@@ -63,6 +64,7 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
         }
     }
     if !status.status.is_terminal() {
+        context.note_pause(spool);
         context.note_without_watcher(spool)?;
     }
     Ok(())

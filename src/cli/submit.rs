@@ -102,6 +102,7 @@ pub(super) fn submit_one(
         path: spool.task_path(id),
     };
     tell_accepted(id, &accepted.recipe, &accepted.session);
+    context.note_pause(spool);
     context.ensure_watcher(spool);
     Ok(accepted)
 }
@@ -211,6 +212,7 @@ fn submit_batch(context: &Context, spool: &Spool, source: &str) -> Result<ExitCo
     let ended = read.and(batch.accept());
     let ids = batch.ids;
     if !ids.is_empty() {
+        context.note_pause(spool);
         context.ensure_watcher(spool);
     }
     let counted = ids.len();

@@ -211,7 +211,7 @@ pub(super) fn wait_and_show(
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new(context, 1);
     let mut log = FollowedLog::default();
-    let mut attendance = Attendance::new();
+    let mut attendance = Attendance::after_submission();
     let task = loop {
         if let Some(task) = accepted.task {
             break task;

@@ -41,16 +41,40 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
     );
     let left = watcher.run();
     let running = watcher.running();
-    let why = match left {
-        Left::Stopped => "stopped",
-        Left::Idle => "nothing is left to do",
-        Left::Replaced => "another watcher took over",
+    let path = watcher.spool().path().display();
+    let (why, waiting) = match left {
+        Left::Stopped => ("stopped", None),
+        Left::Idle => ("nothing is left to do", None),
+        Left::Replaced => ("another watcher took over", None),
+        Left::Paused(waiting) => ("the spool is paused", Some(waiting)),
+        Left::Moved => ("the spool was moved or removed", None),
     };
-    tracing::info!(running, "{why}; running tasks go on");
+    match left {
+        Left::Paused(waiting) => {
+            let tasks = if waiting == 1 {
+                "task waits"
+            } else {
+                "tasks wait"
+            };
+            tracing::warn!(
+                running,
+                "{why}: {waiting} {tasks} for `agentspool --spool {path} resume`"
+            );
+        }
+        Left::Moved => tracing::warn!(
+            running,
+            "{why}: {path} does not lead to it any more; running tasks go on"
+        ),
+        Left::Stopped | Left::Idle | Left::Replaced => {
+            tracing::info!(running, "{why}; running tasks go on");
+        }
+    }
     if context.out.is_json() {
-        context
-            .out
-            .object(&json!({ "ok": true, "left": why, "running": running }))?;
+        let mut object = json!({ "ok": true, "left": why, "running": running });
+        if let Some(waiting) = waiting {
+            object["waiting"] = waiting.into();
+        }
+        context.out.object(&object)?;
     }
     Ok(ExitCode::Done)
 }

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use super::recover;
 use crate::clock::{self, BootId};
-use crate::spool::{IoError, ReadError, ReservedResult, Spool, TaskLock};
+use crate::spool::{Attempt, IoError, ReadError, ReservedResult, Spool, TaskLock};
 use crate::task::{FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId};
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
 /// (SPOOL-SAFETY hazard 23).
 const COMMIT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// What stands in the environment of everything an attempt started.
-pub(super) fn mark_of(spool: &Spool, id: TaskId, attempt: u32) -> String {
-    format!("{}/{id}/{attempt}", spool.uuid())
+/// What stands in the environment of everything an attempt started. Device and inode of its folder
+/// are a part of it: a snapshot has the same identity as its original, and never the same folder.
+pub(super) fn mark_of(spool: &Spool, id: TaskId, attempt: &Attempt) -> Result<String, IoError> {
+    let (device, inode) = attempt.which()?;
+    let (uuid, number) = (spool.uuid(), attempt.number());
+    Ok(format!("{uuid}/{id}/{number}/{device}:{inode}"))
 }
 
 /// The result of a task of which nothing ran; the caller fills in what it knows.
@@ -66,7 +69,7 @@ pub fn finish_cancelled(
     };
     let mut result = unstarted(id, request.as_ref(), Outcome::Cancelled);
     if let Some(attempt) = task.attempt(last)? {
-        let mark = mark_of(spool, id, last);
+        let mark = mark_of(spool, id, &attempt)?;
         let lost = recover::recover(lock, &attempt, &mark, &BootId::current(), go_on)?;
         if lost == recover::Lost::GivenUp {
             return Ok(None);

@@ -103,6 +103,10 @@ impl<'a> Runner<'a> {
     /// Serves orders until the pipe closes or somebody asks it to stop.
     pub fn serve(mut self) -> Result<(), ControlError> {
         while let Some(id) = self.control.next_task()? {
+            if !self.spool.is_at_its_path() {
+                self.control.answer(&Answer::Taken { started: false })?;
+                break;
+            }
             if let Err(error) = self.spool.reload() {
                 tracing::warn!("the settings stay as they were: {error}");
             }
@@ -193,6 +197,9 @@ impl<'a> Runner<'a> {
             let session = result.and_then(|result| result.session_id);
             return Ok(Answer::Finished(session));
         }
+        if !self.may_start()? {
+            return Ok(Answer::Taken { started: last > 0 });
+        }
         let Some((request, recipe)) = read else {
             // The marker or result that brought us here is gone again: look anew.
             return Ok(Answer::Taken { started: last > 0 });
@@ -206,6 +213,12 @@ impl<'a> Runner<'a> {
             Some(number) => number,
             None => return Ok(Answer::Finished(work.request.session_id)),
         };
+        // Once more, because a recovery may have taken long.
+        if !self.may_start()? {
+            return Ok(Answer::Taken {
+                started: number > 1,
+            });
+        }
         match &work.recipe {
             Err(error) => {
                 let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
@@ -226,6 +239,12 @@ impl<'a> Runner<'a> {
                 self.execute(&work, &recipe, number)
             }
         }
+    }
+
+    /// Whether an attempt may start: not in a paused spool. Where the spool was moved or removed, its
+    /// path leads to no recipe of its own, and no task may fail because of that.
+    fn may_start(&self) -> Result<bool, IoError> {
+        Ok(!self.spool.is_paused()? && self.spool.is_at_its_path())
     }
 
     fn settle_finished(&self, lock: &TaskLock) -> Result<Answer, IoError> {
@@ -268,7 +287,7 @@ impl<'a> Runner<'a> {
         let Some(attempt) = work.lock.task().attempt(last)? else {
             return Ok(Some(last));
         };
-        let mark = mark_of(self.spool, work.lock.task().id(), last);
+        let mark = mark_of(self.spool, work.lock.task().id(), &attempt)?;
         let lost = recover::recover(&work.lock, &attempt, &mark, &self.boot, &|| true)?;
         if lost == recover::Lost::NothingRan {
             work.lock.drop_attempt(last)?;
@@ -346,6 +365,9 @@ impl<'a> Runner<'a> {
                     work.lock.drop_attempt(number)?;
                     return Err(error);
                 }
+                Err(_) if !self.spool.is_at_its_path() => {
+                    return self.take_back(work, number);
+                }
                 Err(error) => {
                     let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
                     return Ok(self.finish_unspawned(work, prepared, outcome));
@@ -365,6 +387,7 @@ impl<'a> Runner<'a> {
                 work.lock.drop_attempt(number)?;
                 return Err(IoError::new("start the recipe", &recipe.path, error));
             }
+            Err(_) if !self.spool.is_at_its_path() => return self.take_back(work, number),
             Err(error) => {
                 let message = format!("failed to start {}: {error}", command.program.display());
                 let outcome = Outcome::failed(ErrorKind::Spawn, message);
@@ -373,6 +396,14 @@ impl<'a> Runner<'a> {
         };
         let supervised = self.supervise(work, &prepared, &leader, begun);
         Ok(self.finish_attempt(work, prepared, supervised, begun))
+    }
+
+    /// The spool was moved in the moment of a start: nothing ran.
+    fn take_back(&self, work: &Work, number: u32) -> Result<Answer, IoError> {
+        work.lock.drop_attempt(number)?;
+        Ok(Answer::Taken {
+            started: number > 1,
+        })
     }
 
     fn prepare(&self, work: &Work, recipe: &Recipe, number: u32) -> Result<Prepared, IoError> {
@@ -398,7 +429,7 @@ impl<'a> Runner<'a> {
             runner: self.own,
             child: None,
             boot: self.boot.clone(),
-            mark: mark_of(self.spool, id, number),
+            mark: mark_of(self.spool, id, &attempt)?,
             started_at,
             deadline: Timestamp::from_unix_ms(started_at.unix_ms() + (seconds * 1000.0) as i64),
             timeout_sec: seconds,

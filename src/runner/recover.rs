@@ -6,7 +6,6 @@
 //! process is. Invariant: unless it is given up, no process of the attempt is alive when this
 //! returns.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -59,7 +58,7 @@ pub(super) fn recover(
         .run()
         .filter(|run| run.boot == *boot && run.mark == mark)
         .and_then(|run| run.child);
-    if kill_all(child, mark, attempt.path(), go_on, || report_stuck(lock)) {
+    if kill_all(child, mark, attempt, go_on, || report_stuck(lock)) {
         Ok(Lost::MayHaveRun)
     } else {
         Ok(Lost::GivenUp)
@@ -71,7 +70,7 @@ pub(super) fn recover(
 fn kill_all(
     child: Option<ProcessKey>,
     mark: &str,
-    folder: &Path,
+    attempt: &Attempt,
     go_on: &dyn Fn() -> bool,
     on_stuck: impl Fn(),
 ) -> bool {
@@ -80,7 +79,7 @@ fn kill_all(
     let mut pause = PAUSE.0;
     let (mut whole_in_vain, mut in_vain) = (0, 0);
     while whole_in_vain < LOOKS_IN_VAIN && in_vain < PARTIAL_LOOKS_IN_VAIN {
-        let look = left_alive(child, mark, folder);
+        let look = left_alive(child, mark, attempt);
         if look.found.is_empty() {
             in_vain += 1;
             whole_in_vain = if look.is_whole { whole_in_vain + 1 } else { 0 };
@@ -107,7 +106,7 @@ fn kill_all(
     true
 }
 
-fn left_alive(child: Option<ProcessKey>, mark: &str, folder: &Path) -> Look {
+fn left_alive(child: Option<ProcessKey>, mark: &str, attempt: &Attempt) -> Look {
     let mut look = proc::with_environment(MARK, mark);
     let Some(child) = child else { return look };
     // The group's number cannot be anybody else's while its leader is exactly this process. Once
@@ -117,7 +116,7 @@ fn left_alive(child: Option<ProcessKey>, mark: &str, folder: &Path) -> Look {
     look.found.extend(proc::all().into_iter().filter(|entry| {
         let in_group = leader_lives && entry.group == child.pid;
         let in_session = entry.session == child.pid && entry.key.start >= child.start;
-        !entry.is_zombie && (in_group || (in_session && proc::is_at(entry.key.pid, folder)))
+        !entry.is_zombie && (in_group || (in_session && proc::is_at(entry.key.pid, attempt)))
     }));
     look
 }

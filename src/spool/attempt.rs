@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -287,6 +288,13 @@ impl Attempt {
         })
     }
 
+    /// Device and inode of its folder: no other attempt has them, also not one in a copy or snapshot of
+    /// the spool.
+    pub fn which(&self) -> IoResult<(u64, u64)> {
+        let stat = self.dir.own_stat()?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
     /// Its folder.
     pub fn path(&self) -> &Path {
         self.dir.path()
@@ -394,6 +402,12 @@ impl Attempt {
             .lines()
             .map(str::to_owned)
             .collect()
+    }
+}
+
+impl AsFd for Attempt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 }
 

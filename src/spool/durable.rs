@@ -363,7 +363,7 @@ impl Dir {
 
     /// `fsync` of this directory. XFS answers 0 to it after it was shut down by an error, when
     /// nothing reaches the disk any more; then it refuses to say anything of the folder.
-    fn sync_now(&self) -> IoResult<()> {
+    pub(super) fn sync_now(&self) -> IoResult<()> {
         rustix::fs::fsync(&self.fd)
             .and_then(|()| rustix::fs::fstat(&self.fd))
             .map(|_| ())

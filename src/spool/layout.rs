@@ -9,19 +9,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::durable::{Dir, Making, absent_is_none};
+use super::identity::Identity;
 use super::io_error::{IoError, IoResult};
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use crate::config::{Durability, Overrides, Settings};
-use crate::task::{FORMAT_VERSION, IdSequence, SPOOL_VERSION, TaskId};
+use crate::task::{IdSequence, SPOOL_VERSION, TaskId};
 
 /// The names in a spool's root.
 pub(super) mod name {
     pub const SETTINGS: &str = "spool.json";
     pub const IDENTITY: &str = "identity.json";
+    pub const PAUSED: &str = "paused";
     pub const SWEEP: &str = "sweep.json";
     pub const SWEEP_LOCK: &str = "sweep.lock";
     /// Locked while a file of the root is made or replaced.
@@ -174,23 +176,11 @@ pub enum OpenError {
     Io(#[from] IoError),
 }
 
-/// `identity.json`: what tells this spool from every other one. Apart from `spool.json`, so that
-/// settings can be versioned and copied and an identity never is.
-#[derive(Serialize, Deserialize)]
-struct Identity {
-    v: u32,
-    uuid: String,
-    /// The inode of the root this was made for.
-    inode: u64,
-}
-
 /// An open spool.
 #[derive(Debug)]
 pub struct Spool {
     root: Dir,
     uuid: String,
-    /// The inode of the root that its identity was made for; `None` while there is no identity.
-    made_for: Option<u64>,
     file: Map<String, Value>,
     /// Of the file that `file` was read from; `None` where it may have changed under the reading.
     stamp: Option<Stamp>,
@@ -246,25 +236,28 @@ impl Spool {
     /// Opens a spool. Folders that are missing (git and some backups keep no empty ones) are made
     /// when we own it.
     pub fn open(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
-        let mut spool = Spool::open_as_it_is(path, overrides)?;
+        let (mut spool, known) = Spool::open_and_read(path, overrides)?;
         if spool.is_owner {
             spool.make_missing_folders()?;
-            if !spool.is_itself()? {
-                spool.ensure_identity()?;
-                spool.made_for = None;
-            }
-        }
-        if spool.made_for.is_none() {
+            spool.uuid = spool.ensure_identity(known)?.uuid;
+        } else if spool.uuid.is_empty() {
             let identity = spool.identity()?.ok_or_else(|| OpenError::Absent {
                 path: spool.path().to_owned(),
             })?;
-            spool.recall_identity(Some(identity));
+            spool.uuid = identity.uuid;
         }
         Ok(spool)
     }
 
     /// Opens a spool and makes nothing: for those who only look. What is missing may be missing.
     pub fn open_as_it_is(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
+        Ok(Spool::open_and_read(path, overrides)?.0)
+    }
+
+    fn open_and_read(
+        path: &Path,
+        overrides: Overrides,
+    ) -> Result<(Spool, Option<Identity>), OpenError> {
         let absent = || OpenError::Absent {
             path: path.to_owned(),
         };
@@ -293,7 +286,6 @@ impl Spool {
         let mut spool = Spool {
             root,
             uuid: String::new(),
-            made_for: None,
             file,
             stamp: None,
             overrides,
@@ -302,25 +294,11 @@ impl Spool {
             is_owner,
             ids: std::sync::Mutex::default(),
         };
-        spool.recall_identity(spool.identity().ok().flatten());
-        Ok(spool)
-    }
-
-    fn recall_identity(&mut self, identity: Option<Identity>) {
-        if let Some(Identity { uuid, inode, .. }) = identity {
-            (self.uuid, self.made_for) = (uuid, Some(inode));
+        let identity = spool.identity().ok().flatten();
+        if let Some(identity) = &identity {
+            spool.uuid.clone_from(&identity.uuid);
         }
-    }
-
-    /// Whether the identity is there and this folder's own, as [`Spool::open`] sees to.
-    pub fn has_own_identity(&self) -> Result<bool, OpenError> {
-        let inode = self.root.own_stat()?.st_ino;
-        Ok(self.identity()?.is_some_and(|it| it.inode == inode))
-    }
-
-    /// The same by what was read of the identity when this was opened.
-    fn is_itself(&self) -> Result<bool, OpenError> {
-        Ok(self.made_for == Some(self.root.own_stat()?.st_ino))
+        Ok((spool, identity))
     }
 
     /// Makes the folders that are missing.
@@ -330,7 +308,7 @@ impl Spool {
                 continue;
             }
             let making = self.making(folder);
-            Dir::open(self.path(), making)?.ensure_dir(folder)?;
+            self.root()?.with_making(making).ensure_dir(folder)?;
             if self.sharing == Sharing::Group {
                 self.root.set_group(folder, self.root.own_stat()?.st_gid)?;
                 self.root.set_mode(folder, self.folder_mode(folder))?;
@@ -339,38 +317,9 @@ impl Spool {
         Ok(())
     }
 
-    /// Makes the identity where there is none, and a new one where the one that is there belongs to
-    /// another folder: a copy of a living spool (`cp -a`, a restored backup) must not take the
-    /// original's processes for its own.
-    fn ensure_identity(&self) -> Result<(), OpenError> {
-        if self.has_own_identity()? {
-            return Ok(());
-        }
-        // Two commands may be the first ones at the same time: the second finds the first one's.
-        let lock = root_lock(&self.root)?;
-        if !self.has_own_identity()? {
-            let inode = self.root.own_stat()?.st_ino;
-            let uuid = uuid::Builder::from_random_bytes(random_bits().to_le_bytes());
-            let uuid = uuid.into_uuid().to_string();
-            let v = FORMAT_VERSION;
-            let root = Dir::open(self.path(), self.making(name::IDENTITY))?;
-            root.replace_durably(name::IDENTITY, &pretty(&Identity { v, uuid, inode }))?;
-        }
-        drop(lock);
-        Ok(())
-    }
-
-    /// What stands in `identity.json`; `None` when there is none.
-    fn identity(&self) -> Result<Option<Identity>, OpenError> {
-        let Some(bytes) = self.root.read(name::IDENTITY, SMALL_FILE)? else {
-            return Ok(None);
-        };
-        let path = self.root.path_of(name::IDENTITY);
-        let identity = serde_json::from_slice(&bytes);
-        identity.map(Some).map_err(|e| OpenError::Settings {
-            path,
-            problem: e.to_string(),
-        })
+    /// The right to replace a file of the root; one process at a time has it.
+    pub(super) fn lock_root(&self) -> IoResult<std::fs::File> {
+        root_lock(&self.root)
     }
 
     /// Reads `spool.json` again, if it is another one than before. On an error the old settings stay
@@ -405,8 +354,8 @@ impl Spool {
         };
         let settings = settings_of(&self.root, &file, &self.overrides)?;
         let stored = stored_settings(self.sharing, &file);
-        let making = self.making(name::SETTINGS);
-        Dir::open(self.path(), making)?.replace_durably(name::SETTINGS, &pretty(&stored))?;
+        self.root()?
+            .replace_durably(name::SETTINGS, &pretty(&stored))?;
         (self.file, self.settings) = (file, settings);
         Ok(())
     }
@@ -470,9 +419,15 @@ impl Spool {
         Ok(self.root.open_dir(folder)?.with_making(self.making(folder)))
     }
 
-    /// The root itself, for the few files in it.
+    /// The root itself, for the few files in it. Not by its path, which may lead elsewhere by now.
     pub(super) fn root(&self) -> IoResult<Dir> {
-        Dir::open(self.path(), self.making(name::SETTINGS))
+        let root = self.root.open_dir(".")?.moved_to(self.path().to_owned());
+        Ok(root.with_making(self.making(name::SETTINGS)))
+    }
+
+    /// The same to read in.
+    pub(super) fn root_dir(&self) -> &Dir {
+        &self.root
     }
 
     /// How things in a folder of this spool are made.

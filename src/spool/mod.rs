@@ -2,7 +2,7 @@
 //!
 //! Everything the protocol promises is kept in these files, so that one room is enough to review
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
-//! `layout` and `settings_file` (what lies where, and how it is set) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
+//! `layout` and `settings_file` (what lies where, and how it is set) · `identity` and `pause` (which spool it is, and whether it starts anything) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
 //! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read`, `drop_claim` and `rejected` (the drop box) · `submit_drop` and
 //! `control` (what users of a group put there) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
@@ -23,12 +23,14 @@ mod drop_claim;
 mod drop_read;
 mod durable;
 mod health;
+mod identity;
 mod incoming;
 mod io_error;
 mod layout;
 mod lock_table;
 mod logs;
 mod output;
+mod pause;
 mod publish;
 mod queue;
 mod rejected;
@@ -54,6 +56,7 @@ pub use io_error::IoError;
 pub use layout::{OpenError, Spool, group_id};
 pub use logs::{LogReader, Piece, Stream, cap_log};
 pub use output::Output;
+pub use pause::Pause;
 pub use publish::{Submission, SubmitError};
 pub use queue::OpenHint;
 pub use rejected::Reason;

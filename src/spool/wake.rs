@@ -33,6 +33,8 @@ pub struct Seen {
     pub cancelled: Vec<TaskId>,
     /// A hint left `open/`: some task finished.
     pub finished: bool,
+    /// The root was moved, or something left it.
+    pub root: bool,
 }
 
 /// The ears. Without inotify they are deaf, and [`Wake::is_deaf`] says why.
@@ -68,15 +70,18 @@ impl Wake {
     /// Listens to the folders a watcher cares for. Call it *before* the first scan: what happens
     /// after this is noticed, what happened before is scanned.
     pub fn for_watcher(spool: &Spool) -> IoResult<Wake> {
-        Wake::new(spool, &[name::INCOMING, name::TASKS])
+        let root = spool.path();
+        let folders = [root.join(name::INCOMING), root.join(name::TASKS)];
+        Wake::new(spool, &[&folders[..], &[root.to_owned()]].concat())
     }
 
     /// Listens for tasks that finish, and for drops that become tasks.
     pub fn for_waiting(spool: &Spool) -> IoResult<Wake> {
-        Wake::new(spool, &[name::OPEN, name::NAMES])
+        let root = spool.path();
+        Wake::new(spool, &[root.join(name::OPEN), root.join(name::NAMES)])
     }
 
-    fn new(spool: &Spool, folders: &[&str]) -> IoResult<Wake> {
+    fn new(spool: &Spool, folders: &[PathBuf]) -> IoResult<Wake> {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let tasks = spool.path().join(name::TASKS);
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -90,17 +95,20 @@ impl Wake {
             // Before they are listened to: one that is replaced in between shows as astray.
             folders: folders
                 .iter()
-                .map(|folder| spool.path().join(folder))
-                .map(|path| (path.clone(), inode_of(&path)))
+                .map(|path| (path.clone(), inode_of(path)))
                 .collect(),
         };
         let bell = Arc::clone(&wake.bell);
-        let incoming = spool.path().join(name::INCOMING);
-        let open = spool.path().join(name::OPEN);
-        let names = spool.path().join(name::NAMES);
+        let places = Places {
+            incoming: spool.path().join(name::INCOMING),
+            open: spool.path().join(name::OPEN),
+            names: spool.path().join(name::NAMES),
+            root: spool.path().to_owned(),
+            tasks,
+        };
         let handler = move |event: notify::Result<Event>| {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if note(&mut seen, event, &incoming, &tasks, &open, &names) {
+            if note(&mut seen, event, &places) {
                 let _ = rustix::io::write(&*bell, &1u64.to_ne_bytes());
             }
         };
@@ -192,15 +200,24 @@ fn config() -> Config {
     )
 }
 
+/// The folders whose events mean something.
+struct Places {
+    root: PathBuf,
+    incoming: PathBuf,
+    tasks: PathBuf,
+    open: PathBuf,
+    names: PathBuf,
+}
+
 /// Notes an event; `true` when somebody should look.
-fn note(
-    seen: &mut Seen,
-    event: notify::Result<Event>,
-    incoming: &Path,
-    tasks: &Path,
-    open: &Path,
-    names: &Path,
-) -> bool {
+fn note(seen: &mut Seen, event: notify::Result<Event>, places: &Places) -> bool {
+    let Places {
+        root,
+        incoming,
+        tasks,
+        open,
+        names,
+    } = places;
     let event = match event {
         Ok(event) if !event.need_rescan() => event,
         // Queue overflow carries no path at all (SPOOL-SAFETY hazard 29).
@@ -212,7 +229,7 @@ fn note(
     let mut wake = false;
     for path in &event.paths {
         let id = || path.file_name()?.to_str()?.parse::<TaskId>().ok();
-        if path.parent() == Some(incoming) {
+        if path.parent() == Some(incoming.as_path()) {
             seen.incoming = true;
             wake = true;
         } else if path == incoming || path == tasks {
@@ -222,9 +239,19 @@ fn note(
                 EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
             ) {
                 seen.rescan = true;
+                seen.root = true;
                 wake = true;
             }
-        } else if path.parent() == Some(tasks) {
+        } else if path == root || path.parent() == Some(root.as_path()) {
+            let is_pause = path.file_name().is_some_and(|file| file == name::PAUSED);
+            let has_gone = match event.kind {
+                EventKind::Remove(_) => true,
+                EventKind::Modify(ModifyKind::Name(_)) => path == root,
+                _ => false,
+            };
+            seen.root |= has_gone;
+            wake |= has_gone || is_pause;
+        } else if path.parent() == Some(tasks.as_path()) {
             let appeared = matches!(
                 event.kind,
                 EventKind::Create(_)
@@ -236,7 +263,7 @@ fn note(
             } else if appeared {
                 seen.rescan = true;
             }
-        } else if path.parent() == Some(open) {
+        } else if path.parent() == Some(open.as_path()) {
             if matches!(event.kind, EventKind::Remove(_)) {
                 seen.finished = true;
                 wake = true;
@@ -250,7 +277,7 @@ fn note(
             let task = task.and_then(|id| id.parse::<TaskId>().ok());
             seen.cancelled.extend(task);
             wake = true;
-        } else if path.parent() == Some(names) {
+        } else if path.parent() == Some(names.as_path()) {
             wake = true;
         }
     }

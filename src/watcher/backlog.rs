@@ -124,6 +124,11 @@ impl Backlog {
         Some(id)
     }
 
+    /// Whether a task waits that needs no slot.
+    pub fn has_hurried(&self) -> bool {
+        !self.hurried.is_empty()
+    }
+
     /// Puts a task before all others: it is to be cancelled, which needs neither slot nor turn.
     pub fn hurry(&mut self, id: TaskId) {
         if matches!(

@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 
 use crate::clock;
-use crate::spool::{IoError, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat};
+use crate::spool::{IoError, Pause, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat};
 use crate::task::{Answer, FORMAT_VERSION, TaskId};
 use admit::Admitter;
 use backlog::Backlog;
@@ -38,6 +38,9 @@ const MARKERS: usize = 1000;
 const LOOKS_AT_ONCE: usize = 100;
 /// How long to wait for the right to go on after all, when work came in the moment of leaving.
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
+/// Something left the root: for so long it is looked at so often whether the root goes as well. A
+/// folder that is held open is removed without a word.
+const ROOT_LOOKS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(50));
 
 /// How a watcher is run.
 #[derive(Clone, Debug)]
@@ -76,6 +79,10 @@ pub enum Left {
     Idle,
     /// Another watcher took over in the moment of leaving.
     Replaced,
+    /// The spool is paused, and so many tasks wait.
+    Paused(usize),
+    /// The spool's path does not lead to it any more.
+    Moved,
 }
 
 /// One watcher process.
@@ -100,6 +107,9 @@ pub struct Watcher {
     next_rescan: Instant,
     next_sweep: Instant,
     busy_at: Instant,
+    paused: Option<Pause>,
+    /// Until when it is looked often whether the root is still there.
+    root_in_doubt: Option<Instant>,
 }
 
 /// TERM and INT, and HUP, as two readable sockets.
@@ -156,6 +166,8 @@ impl Watcher {
             next_rescan: now,
             next_sweep: now + Duration::from_secs_f64(spool.settings().sweep_every_sec),
             busy_at: now,
+            paused: None,
+            root_in_doubt: None,
             spool,
             options,
             seat,
@@ -186,6 +198,10 @@ impl Watcher {
                 }
             }
             let seen = self.wake.take();
+            if self.has_moved(&seen) {
+                return self.leave(Left::Moved);
+            }
+            self.look_at_pause();
             self.look(&seen);
             if is_asked && let Some(service) = &self.service {
                 service.reloaded();
@@ -208,6 +224,40 @@ impl Watcher {
                 self.wait();
             }
         }
+    }
+
+    /// Whether the spool's path leads elsewhere or nowhere by now, or the spool was emptied.
+    fn has_moved(&mut self, seen: &Seen) -> bool {
+        let now = Instant::now();
+        if seen.root {
+            self.root_in_doubt = Some(now + ROOT_LOOKS.0);
+        }
+        let is_in_doubt = self.root_in_doubt.is_some_and(|until| now < until);
+        if !is_in_doubt {
+            self.root_in_doubt = None;
+        }
+        !self.spool.is_at_its_path() || (is_in_doubt && self.spool.is_emptied())
+    }
+
+    /// Says once that the spool is paused, and that it is no more.
+    fn look_at_pause(&mut self) {
+        let paused = self.spool.paused().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            self.paused
+        });
+        if paused == self.paused {
+            return;
+        }
+        match paused {
+            Some(why) => {
+                let spool = self.spool.path().display();
+                tracing::warn!(
+                    "{why}: no task is started until `agentspool --spool {spool} resume`"
+                );
+            }
+            None => tracing::info!("resumed"),
+        }
+        self.paused = paused;
     }
 
     fn leave(&self, left: Left) -> Left {
@@ -380,7 +430,7 @@ impl Watcher {
         loop {
             let now = Instant::now();
             // Cancelled tasks need no slot, so they may have one runner more.
-            let id = if self.launcher.has_room(limit) {
+            let id = if self.paused.is_none() && self.launcher.has_room(limit) {
                 self.backlog.next(now)
             } else if self.launcher.has_room(limit + 1) {
                 self.backlog.next_hurried()
@@ -388,6 +438,12 @@ impl Watcher {
                 None
             };
             let Some(id) = id else { return };
+            if !self.spool.is_at_its_path() {
+                // The next round leaves.
+                self.backlog
+                    .answered(id, Answer::Taken { started: false }, now);
+                return;
+            }
             if !self.backlog.is_broken(id) {
                 self.busy_at = now;
             }
@@ -479,14 +535,40 @@ impl Watcher {
             return None;
         }
         self.seat = None;
+        if self.paused.is_some()
+            && let Some(left) = self.leave_paused()
+        {
+            return Some(left);
+        }
         if !self.something_came().unwrap_or(true) {
             return Some(Left::Idle);
         }
         self.return_to_work()
     }
 
+    /// What waits in a paused spool is nobody's work; drops are taken in all the same.
+    fn leave_paused(&self) -> Option<Left> {
+        let waiting = self.waiting().ok()?;
+        let has_drops = self.has_new_drops().ok()?;
+        let is_paused = self.spool.is_paused().ok()?;
+        (waiting > 0 && is_paused && !has_drops).then_some(Left::Paused(waiting))
+    }
+
+    /// Open tasks that nobody works on.
+    fn waiting(&self) -> Result<usize, IoError> {
+        let mut waiting = 0;
+        for id in self.spool.open_ids()? {
+            if let Some(task) = self.spool.task(id)? {
+                waiting += usize::from(!task.is_worked_on()?);
+            }
+        }
+        Ok(waiting)
+    }
+
     fn is_idle(&self) -> bool {
-        self.backlog.is_empty()
+        let waits_for_nobody =
+            self.paused.is_some() && self.unlooked.is_empty() && !self.backlog.has_hurried();
+        (self.backlog.is_empty() || waits_for_nobody)
             && self
                 .launcher
                 .running()
@@ -498,9 +580,13 @@ impl Watcher {
     fn something_came(&self) -> Result<bool, IoError> {
         let open = self.spool.open_ids()?;
         let is_open = open.into_iter().any(|id| !self.backlog.is_broken(id));
+        Ok(is_open || self.has_new_drops()?)
+    }
+
+    fn has_new_drops(&self) -> Result<bool, IoError> {
         let drops = self.spool.drops(usize::MAX)?;
         let is_new = |drop| !self.admitter.has_given_up(drop);
-        Ok(is_open || drops.iter().any(is_new))
+        Ok(drops.iter().any(is_new))
     }
 
     /// Work came in the moment of leaving: stay, unless another watcher was started for it.
@@ -524,10 +610,13 @@ impl Watcher {
         let mut until = self.next_rescan;
         // With no room nothing can be offered, and an answer wakes us: a moment that has passed would
         // only keep us spinning.
-        if self.launcher.has_room(self.most_at_once()) {
+        if self.paused.is_none() && self.launcher.has_room(self.most_at_once()) {
             until = until.min(self.backlog.wake_at().unwrap_or(until));
         }
         until = until.min(self.admitter.wake_at().unwrap_or(until));
+        if self.root_in_doubt.is_some() {
+            until = until.min(now + ROOT_LOOKS.1);
+        }
         let unlistened = self
             .launcher
             .running()

@@ -2,7 +2,7 @@
 //! surroundings its recipe runs in.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::{Value, json};
 
@@ -189,6 +189,8 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
     let spool = world.spool().to_str().unwrap().to_owned();
     let folder = format!("{spool}/tasks/{}", task.id);
     let uuid = crate::support::read_json(&world.path("identity.json"))["uuid"].clone();
+    let attempt = std::fs::metadata(task.path.join("attempts/1")).unwrap();
+    let attempt = format!("{}:{}", attempt.dev(), attempt.ino());
     for (name, expected) in [
         ("AGENTSPOOL_DIR", spool.clone()),
         ("AGENTSPOOL_TASK_ID", task.id.clone()),
@@ -214,7 +216,7 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
         ),
         (
             "AGENTSPOOL_MARK",
-            format!("{}/{}/1", uuid.as_str().unwrap(), task.id),
+            format!("{}/{}/1/{attempt}", uuid.as_str().unwrap(), task.id),
         ),
         ("TMPDIR", format!("{folder}/attempts/1/work")),
         ("TOKEN", "t0k".into()),

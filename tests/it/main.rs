@@ -29,6 +29,8 @@ mod install;
 mod limits;
 mod list;
 mod logs;
+mod moved;
+mod pause;
 mod praisonai;
 mod progress;
 mod readme;

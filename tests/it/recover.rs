@@ -469,8 +469,33 @@ fn a_copy_of_a_living_spool_leaves_the_original_alone() {
         .status()
         .unwrap();
     assert!(copied.success());
-    let drained = world.run(&["--spool", copy.to_str().unwrap(), "watch", "--drain"]);
+    let in_copy = |arguments: &[&str]| {
+        let all = [&["--spool", copy.to_str().unwrap()], arguments].concat();
+        world.run(&all)
+    };
+    // Nobody there may do again what is being done here, until somebody says so.
+    let drained = in_copy(&["watch", "--drain"]);
     drained.succeeds();
+    assert!(drained.stderr.contains("copy"), "{}", drained.stderr);
+    assert!(
+        drained.stderr.contains("1 task waits"),
+        "{}",
+        drained.stderr
+    );
+    assert_eq!(
+        std::fs::read_to_string(copy.join("paused")).unwrap(),
+        "copy"
+    );
+    assert!(
+        !copy
+            .join("tasks")
+            .join(&task.id)
+            .join("result.json")
+            .exists()
+    );
+    assert!(in_copy(&["doctor"]).stdout.contains("copy"));
+    in_copy(&["resume", "--set", "autostart=false"]).succeeds();
+    in_copy(&["watch", "--drain"]).succeeds();
     // In the copy nobody knows what became of it; in the original it runs on.
     let lost = read_json(&copy.join("tasks").join(&task.id).join("result.json"));
     assert_eq!(lost["error"]["kind"], "lost");
@@ -479,4 +504,96 @@ fn a_copy_of_a_living_spool_leaves_the_original_alone() {
     assert_eq!(world.json(&["status", &task.id])["status"], "running");
     std::fs::write(world.root().join("open-gate"), "").unwrap();
     assert_eq!(world.result_of(&task)["status"], "completed");
+}
+
+fn copy_of(world: &World, name: &str) -> PathBuf {
+    let copy = world.root().join(name);
+    let copied = std::process::Command::new("cp")
+        .args(["-a".as_ref(), world.spool().as_os_str(), copy.as_os_str()])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    copy
+}
+
+#[test]
+fn a_copy_taken_in_use_finds_every_task_again() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    world.run(&["watch", "--drain"]).succeeds();
+    let tasks = [
+        world.submit(&["notes", "--session-id", "chat"]),
+        world.submit(&["notes", "--session-id", "chat"]),
+        pending(&world, "notes"),
+    ];
+    // Folders are copied one after another: these entries were made behind the back of the copy.
+    let copy = copy_of(&world, "copy");
+    std::fs::remove_file(copy.join("open").join(&tasks[2].id)).unwrap();
+    std::fs::remove_file(copy.join("sessions/chat/queue").join(&tasks[0].id)).unwrap();
+    let spool = copy.to_str().unwrap();
+    world.run(&["--spool", spool, "list"]).succeeds();
+    let drained = world.run(&["--spool", spool, "watch", "--drain"]);
+    assert!(
+        drained.stderr.contains("3 tasks wait"),
+        "{}",
+        drained.stderr
+    );
+    let mut queue = names_in(&copy.join("sessions/chat/queue"));
+    queue.sort();
+    assert_eq!(queue, [tasks[0].id.as_str(), tasks[1].id.as_str()]);
+    let resumed = ["--spool", spool, "--set", "autostart=false", "resume"];
+    world.run(&resumed).succeeds();
+    world
+        .run(&["--spool", spool, "watch", "--drain"])
+        .succeeds();
+    for task in &tasks {
+        assert!(
+            copy.join("tasks")
+                .join(&task.id)
+                .join("result.json")
+                .exists()
+        );
+        assert!(!task.has_result());
+    }
+}
+
+#[test]
+fn a_spool_that_was_moved_or_mounted_anew_stays_itself() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let identity = |spool: &Path| read_json(&spool.join("identity.json"));
+    let first = identity(world.spool());
+    assert!(
+        first["device"].is_u64() && first["boot"].is_string(),
+        "{first}"
+    );
+    // Moved: another path.
+    let moved = world.root().join("moved");
+    std::fs::rename(world.spool(), &moved).unwrap();
+    let spool = moved.to_str().unwrap();
+    world.run(&["--spool", spool, "list"]).succeeds();
+    assert_eq!(identity(&moved)["uuid"], first["uuid"]);
+    assert_eq!(identity(&moved)["path"], spool);
+    // Mounted anew, as an overlay is, which has other numbers then.
+    let mut other = identity(&moved);
+    other["device"] = json!(1);
+    other["inode"] = json!(1);
+    write_json(&moved.join("identity.json"), &other);
+    world.run(&["--spool", spool, "list"]).succeeds();
+    assert_eq!(identity(&moved)["uuid"], first["uuid"]);
+    // After a boot devices have other numbers.
+    let mut other = identity(&moved);
+    other["device"] = json!(1);
+    other["boot"] = json!("00000000-0000-4000-8000-000000000000");
+    write_json(&moved.join("identity.json"), &other);
+    world.run(&["--spool", spool, "list"]).succeeds();
+    assert_eq!(identity(&moved)["uuid"], first["uuid"]);
+    assert_eq!(identity(&moved)["boot"], first["boot"]);
+    // As an earlier program wrote it.
+    let bare = json!({"v": 1, "uuid": first["uuid"], "inode": first["inode"]});
+    write_json(&moved.join("identity.json"), &bare);
+    world.run(&["--spool", spool, "list"]).succeeds();
+    assert_eq!(identity(&moved)["device"], first["device"]);
+    assert_eq!(identity(&moved)["uuid"], first["uuid"]);
+    assert!(!moved.join("paused").exists());
 }

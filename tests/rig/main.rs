@@ -37,6 +37,7 @@ mod process;
 mod race;
 mod restart;
 mod scale;
+mod snapshot;
 mod stages;
 mod submitters;
 mod sweep;

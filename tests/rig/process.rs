@@ -44,7 +44,9 @@ fn kind(name: &'static str, code: i32, script: &str) -> Kind {
 const BEGIN: &str = r#"#!/bin/sh
 token=rig-token-$AGENTSPOOL_TASK_ID
 if [ "$AGENTSPOOL_ATTEMPT" -gt 1 ]; then
-    mark="AGENTSPOOL_MARK=${AGENTSPOOL_MARK%/*}/$((AGENTSPOOL_ATTEMPT - 1))"
+    last=$((AGENTSPOOL_ATTEMPT - 1))
+    folder=$(stat -c %d:%i "$AGENTSPOOL_TASK_DIR/attempts/$last")
+    mark="AGENTSPOOL_MARK=${AGENTSPOOL_MARK%/*/*}/$last/$folder"
     grep -lzsx -e "token=$token" -e "$mark" /proc/[0-9]*/environ >survivors
     touch looked
     exit 0

@@ -117,6 +117,16 @@ pub(super) fn identity(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError
     Ok(vec![check])
 }
 
+/// Whether tasks may start.
+pub(super) fn paused(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let Some(why) = spool.paused()? else {
+        return Ok(Vec::new());
+    };
+    let told = format!("{why}, and no task starts");
+    let hint = format!("`agentspool --spool {} resume`", spool.path().display());
+    Ok(vec![Check::warn("paused", told, hint)])
+}
+
 /// Whether ages can be told.
 pub(super) fn clock(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "clock";

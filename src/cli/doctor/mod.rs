@@ -98,11 +98,12 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
 /// Every check, in the order of the answer.
 fn all(context: &Context, spool: &Spool) -> Vec<Check> {
     type Checker = fn(&Context, &Spool) -> Result<Vec<Check>, IoError>;
-    let checkers: [(&'static str, Checker); 14] = [
+    let checkers: [(&'static str, Checker); 15] = [
         ("spool", disk::spool),
         ("writable", disk::writable),
         ("file system", disk::file_system),
         ("identity", disk::identity),
+        ("paused", disk::paused),
         ("clock", disk::clock),
         ("watcher", processes::watcher),
         ("sweeps", processes::sweeps),

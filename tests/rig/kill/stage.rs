@@ -59,7 +59,10 @@ fn give_identity(world: &World) {
     use std::os::unix::fs::MetadataExt;
     let path = world.path("identity.json");
     let mut identity: Value = read_json(&path);
-    identity["inode"] = std::fs::metadata(world.spool()).unwrap().ino().into();
+    let folder = std::fs::metadata(world.spool()).unwrap();
+    identity["inode"] = folder.ino().into();
+    identity["device"] = folder.dev().into();
+    identity["path"] = world.spool().to_str().unwrap().into();
     // Marks hold it: two copies side by side must not take each other's processes for their own.
     let old = identity["uuid"].as_str().unwrap();
     let tail = format!("{:012x}", std::process::id() as u64 * 65_536 + number());

@@ -1,0 +1,134 @@
+//! A spool that is moved or removed while it is in use: its watchers leave, and no task fails.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::processes::is_alive;
+use crate::support::{Task, World};
+
+/// Watchers that find nothing by the clock: what they notice, they heard.
+fn world() -> World {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.set("rescan_sec", "300");
+    world.recipe("ok", "#!/bin/sh\necho fine\n");
+    world.recipe(
+        "gate",
+        "#!/bin/sh\ntouch ready\nwhile [ ! -e go ]; do sleep 0.02; done\necho fine\n",
+    );
+    world
+}
+
+fn log(world: &World) -> String {
+    std::fs::read_to_string(world.root().join("watch.log")).unwrap_or_default()
+}
+
+fn runs(world: &World) -> Vec<(i32, String)> {
+    let mut all = world.processes();
+    all.retain(|(_, command)| command.contains("runner") || command.contains("watch"));
+    all
+}
+
+fn at(spool: &Path, task: &Task) -> Task {
+    Task {
+        path: spool.join("tasks").join(&task.id),
+        id: task.id.clone(),
+    }
+}
+
+#[test]
+fn a_moved_spool_is_left_at_once_and_goes_on_at_its_new_place() {
+    let world = world();
+    world.set("max_concurrent", "1");
+    let watcher = world.start_watcher() as i32;
+    let running = world.submit(&["gate"]);
+    world.wait_for_file(&running.work(1, "ready"));
+    let waiting = world.submit(&["ok"]);
+    let new = world.root().join("new");
+    std::fs::rename(world.spool(), &new).unwrap();
+    world.wait_until("the watcher leaves", || !is_alive(watcher));
+    assert!(log(&world).contains("moved or removed"), "{}", log(&world));
+    let (running, waiting) = (at(&new, &running), at(&new, &waiting));
+    assert!(!waiting.has_result() && !running.has_result());
+    // Its runner is still at work, and a new watcher waits for it.
+    let spool = new.to_str().unwrap();
+    let rescan = "rescan_sec=0.2";
+    let drain = world.start(&["--spool", spool, "--set", rescan, "watch", "--drain"]);
+    std::fs::write(running.work(1, "go"), "").unwrap();
+    assert_eq!(world.result_of(&running)["output"], "fine");
+    assert_eq!(world.result_of(&waiting)["output"], "fine");
+    drain.end().succeeds();
+    assert_eq!(running.attempts(), 1);
+    world.wait_until("every runner leaves", || runs(&world).is_empty());
+}
+
+#[test]
+fn an_ancestor_that_is_moved_fails_no_task() {
+    let world = World::without_spool();
+    let above = world.root().join("a/b");
+    std::fs::create_dir_all(&above).unwrap();
+    let spool = above.join("spool");
+    let on = |spool: &Path, arguments: &[&str]| {
+        let mut all = vec!["--spool", spool.to_str().unwrap()];
+        all.extend(arguments);
+        world.run(&all)
+    };
+    on(&spool, &["init"]).succeeds();
+    for (key, value) in [("autostart", "false"), ("rescan_sec", "0.2")] {
+        on(&spool, &["config", "set", key, value]).succeeds();
+    }
+    let recipe = spool.join("recipes/ok");
+    std::fs::write(&recipe, "#!/bin/sh\necho fine\n").unwrap();
+    std::fs::set_permissions(&recipe, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let watch = world.start(&["--spool", spool.to_str().unwrap(), "watch"]);
+    world.wait_until("it watches", || {
+        std::fs::read_dir(spool.join("watchers")).is_ok_and(|all| all.count() > 0)
+    });
+    std::fs::rename(world.root().join("a"), world.root().join("c")).unwrap();
+    let moved: PathBuf = world.root().join("c/b/spool");
+    let id = on(&moved, &["submit", "--recipe", "ok", "--quiet"]).stdout;
+    watch.end().succeeds();
+    let result = moved.join("tasks").join(id.trim()).join("result.json");
+    assert!(!result.exists());
+    on(&moved, &["watch", "--drain"]).succeeds();
+    assert!(result.exists());
+}
+
+#[test]
+fn a_removed_spool_is_left() {
+    let world = world();
+    let watcher = world.start_watcher() as i32;
+    let task = world.submit(&["ok"]);
+    world.result_of(&task);
+    std::fs::remove_dir_all(world.spool()).unwrap();
+    world.wait_until("the watcher leaves", || !is_alive(watcher));
+    world.wait_until("its idle runner leaves", || runs(&world).is_empty());
+    assert!(!world.spool().exists());
+}
+
+#[test]
+fn a_runner_starts_nothing_in_a_spool_that_was_moved() {
+    let world = world();
+    let task = world.submit(&["ok"]);
+    let new = world.root().join("new");
+    // The runner has the spool open, and gets its order after the move.
+    let mut runner = world
+        .command(&["runner"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = runner.id();
+    world.wait_until("it waits for orders", || {
+        let stack = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim() == "agentspool" && stack.contains("poll")
+    });
+    std::fs::rename(world.spool(), &new).unwrap();
+    let mut orders = runner.stdin.take().unwrap();
+    std::io::Write::write_all(&mut orders, format!("run {}\n", task.id).as_bytes()).unwrap();
+    let output = runner.wait_with_output().unwrap();
+    drop(orders);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "taken\n");
+    assert!(!at(&new, &task).has_result());
+    assert_eq!(at(&new, &task).attempts(), 0);
+}

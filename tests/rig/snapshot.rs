@@ -1,0 +1,161 @@
+//! Snapshots and copies of whole file systems: the same inodes and the same identity, on another
+//! device.
+//!
+//! Needs root. Invariant: what the original runs is neither ended nor begun once more.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::mount::{run, try_run};
+use crate::support::processes::is_alive;
+use crate::support::{Task, World, read_json};
+
+/// An ext4 in a file that can be copied, mounted on a folder.
+struct Disk {
+    place: tempfile::TempDir,
+    mounted: Vec<PathBuf>,
+}
+
+impl Disk {
+    fn new() -> Disk {
+        let place = tempfile::tempdir().unwrap();
+        let image = place.path().join("image");
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(64 << 20).unwrap();
+        run("mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]);
+        let mut disk = Disk {
+            place,
+            mounted: Vec::new(),
+        };
+        disk.mount("image", "original", "loop");
+        disk
+    }
+
+    fn mount(&mut self, image: &str, at: &str, options: &str) -> PathBuf {
+        let at = self.place.path().join(at);
+        std::fs::create_dir_all(&at).unwrap();
+        let image = self.place.path().join(image);
+        let (image, to) = (image.to_str().unwrap(), at.to_str().unwrap());
+        run("mount", &["-o", options, image, to]);
+        self.mounted.push(at.clone());
+        at
+    }
+
+    fn original(&self) -> PathBuf {
+        self.place.path().join("original")
+    }
+
+    /// What the disk holds in this moment, mounted beside it.
+    fn snapshot(&mut self) -> PathBuf {
+        let original = self.original();
+        run("fsfreeze", &["-f", original.to_str().unwrap()]);
+        let copied = std::fs::copy(
+            self.place.path().join("image"),
+            self.place.path().join("snapshot"),
+        );
+        run("fsfreeze", &["-u", original.to_str().unwrap()]);
+        copied.unwrap();
+        self.mount("snapshot", "beside", "loop")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for at in self.mounted.drain(..).rev() {
+            try_run("umount", &["-l", at.to_str().unwrap()]);
+        }
+    }
+}
+
+/// A task at work whose helper has lost its environment, and whose runner is dead in the snapshot
+/// for whoever believes the numbers.
+fn begin(world: &World) -> (Task, i32) {
+    world.run(&["init"]).succeeds();
+    world.set("autostart", "false");
+    world.set("rescan_sec", "0.3");
+    world.recipe_folder(
+        "long",
+        "on_lost = \"requeue\"",
+        "#!/bin/sh\necho x >>\"$AGENTSPOOL_DIR/../starts\"\nenv -i sleep 1000 &\ntouch ready\nwait\n",
+    );
+    let task = world.submit(&["long"]);
+    world.start_watcher();
+    world.wait_for_file(&task.work(1, "ready"));
+    let (_, leader) = world.processes_of(&task, 1);
+    (task, leader)
+}
+
+fn on(world: &World, spool: &Path, arguments: &[&str]) -> crate::support::Ran {
+    let mut all = vec!["--spool", spool.to_str().unwrap()];
+    all.extend(arguments);
+    world.run(&all)
+}
+
+#[test]
+fn a_snapshot_beside_its_original_is_a_copy() {
+    let mut disk = Disk::new();
+    let world = World::at(&disk.original());
+    let (task, leader) = begin(&world);
+    let snapshot = disk.snapshot().join("spool");
+    let drained = on(&world, &snapshot, &["watch", "--drain"]);
+    drained.succeeds();
+    assert!(drained.stderr.contains("copy"), "{}", drained.stderr);
+    assert!(is_alive(leader));
+    let uuid = |spool: &Path| read_json(&spool.join("identity.json"))["uuid"].clone();
+    assert_ne!(uuid(&snapshot), uuid(world.spool()));
+    on(&world, &snapshot, &["resume"]).succeeds();
+    on(&world, &snapshot, &["cancel", &task.id]).succeeds();
+    assert!(is_alive(leader), "the original's");
+    assert_eq!(world.json(&["status", &task.id])["status"], "running");
+}
+
+/// Mounted in a later boot it has the inode that its identity names, and is taken for the original.
+#[test]
+fn a_snapshot_with_the_same_identity_ends_nothing_of_its_original() {
+    let mut disk = Disk::new();
+    let world = World::at(&disk.original());
+    let (task, leader) = begin(&world);
+    let snapshot = disk.snapshot().join("spool");
+    let path = snapshot.join("identity.json");
+    let mut identity: Value = read_json(&path);
+    identity["boot"] = json!("00000000-0000-4000-8000-000000000000");
+    std::fs::write(&path, identity.to_string()).unwrap();
+    on(&world, &snapshot, &["cancel", &task.id]).succeeds();
+    let same = read_json(&path)["uuid"].clone();
+    assert_eq!(same, read_json(&world.path("identity.json"))["uuid"]);
+    let result = read_json(&snapshot.join("tasks").join(&task.id).join("result.json"));
+    assert_eq!(result["status"], "cancelled");
+    assert!(is_alive(leader), "the original's");
+    let helper = Command::new("pgrep")
+        .args(["-s", &leader.to_string(), "sleep"])
+        .output()
+        .unwrap();
+    assert!(helper.status.success(), "its helper was ended");
+    assert_eq!(world.json(&["status", &task.id])["status"], "running");
+}
+
+/// A loop device has another number after each mount, and so have btrfs and overlayfs.
+#[test]
+fn a_disk_that_is_mounted_anew_holds_the_same_spool() {
+    let mut disk = Disk::new();
+    let world = World::at(&disk.original());
+    world.run(&["init"]).succeeds();
+    let before = read_json(&world.path("identity.json"));
+    run("umount", &[disk.original().to_str().unwrap()]);
+    disk.mounted.clear();
+    // Something else takes the number of the device.
+    std::fs::copy(
+        disk.place.path().join("image"),
+        disk.place.path().join("other"),
+    )
+    .unwrap();
+    disk.mount("other", "elsewhere", "loop");
+    disk.mount("image", "original", "loop");
+    world.run(&["list"]).succeeds();
+    let after = read_json(&world.path("identity.json"));
+    assert_ne!(after["device"], before["device"]);
+    assert_eq!(after["uuid"], before["uuid"]);
+    assert!(!world.path("paused").exists());
+}
