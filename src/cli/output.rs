@@ -84,12 +84,12 @@ impl Output {
         Ok(io::stderr().write_all(bytes)?)
     }
 
-    /// A task's output for people: text as text, anything else as JSON.
+    /// A task's output: text as text, anything else as JSON. Escape codes in it are a part of it,
+    /// so nothing is taken out of it for a pipe.
     pub fn value(&self, value: &Json) -> Result<(), CliError> {
-        match value.to::<String>() {
-            Ok(text) => self.line(text),
-            Err(_) => self.line(value.text()),
-        }
+        let text = value.to::<String>();
+        let text = text.as_deref().unwrap_or(value.text());
+        self.bytes(format!("{text}\n").as_bytes())
     }
 
     /// The one JSON object of this command.

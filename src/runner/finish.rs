@@ -29,6 +29,7 @@ pub(super) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome)
         recipe: request.map(|request| request.recipe.clone()),
         output: None,
         output_file: None,
+        output_encoding: None,
         output_truncated: false,
         error: outcome.error().cloned(),
         exit_code: None,

@@ -510,6 +510,9 @@ impl<'a> Runner<'a> {
             tracing::warn!(task = %run.task_id, "the output stays a file: {error}");
             attempt.unread_output()
         });
+        if output.is_not_a_file {
+            tracing::warn!(task = %run.task_id, "the recipe's result file is not a regular file: what it printed is the output");
+        }
         let size = |file: &std::fs::File| file.metadata().ok().map(|metadata| metadata.len());
         let id = run.task_id;
         let waited = run
@@ -520,6 +523,7 @@ impl<'a> Runner<'a> {
         let result = ResultFile {
             output: output.value,
             output_file: output.file,
+            output_encoding: output.encoding,
             exit_code: exit.code(),
             signal: exit.signal(),
             attempt: run.attempt,

@@ -237,9 +237,11 @@ impl ReservedResult {
                 let mut short = result.clone();
                 short.output = None;
                 short.output_truncated = true;
+                let wrote_file = self.dir.stat(OUTPUT)?.is_some_and(|stat| stat.st_size > 0);
+                let file = if wrote_file { OUTPUT } else { STDOUT };
                 short
                     .output_file
-                    .get_or_insert_with(|| path_in_task(result.attempt, STDOUT));
+                    .get_or_insert_with(|| path_in_task(result.attempt, file));
                 self.write_bytes(&short.to_bytes())
             }
             written => written,

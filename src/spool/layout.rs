@@ -395,8 +395,17 @@ impl Spool {
         };
         let settings = settings_of(&self.root, &file, &self.overrides)?;
         let stored = stored_settings(self.sharing, &file);
+        let bytes = pretty(&stored);
+        if bytes.len() > SMALL_FILE {
+            let problem = format!(
+                "with this value it would have {} bytes, and at most {SMALL_FILE} are read; it is left as it was",
+                bytes.len()
+            );
+            let path = self.root.path_of(name::SETTINGS);
+            return Err(OpenError::Settings { path, problem });
+        }
         let making = self.making(name::SETTINGS);
-        Dir::open(self.path(), making)?.replace_durably(name::SETTINGS, &pretty(&stored))?;
+        Dir::open(self.path(), making)?.replace_durably(name::SETTINGS, &bytes)?;
         (self.file, self.settings) = (file, settings);
         Ok(())
     }

@@ -59,6 +59,23 @@ fn holes(log: &File, size: u64) -> std::io::Result<u64> {
     Ok(missing)
 }
 
+/// Where a file's data begins and ends, hole by hole.
+fn data_parts(log: &File, size: u64) -> std::io::Result<Vec<(u64, u64)>> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < size {
+        // ENXIO: only a hole is left.
+        let Ok(data) = rustix::fs::seek(log, SeekFrom::Data(at)) else {
+            break;
+        };
+        at = rustix::fs::seek(log, SeekFrom::Hole(data))?.min(size);
+        if data < at {
+            parts.push((data, at));
+        }
+    }
+    Ok(parts)
+}
+
 /// A piece of a log.
 #[derive(Debug)]
 pub enum Piece {
@@ -87,26 +104,32 @@ impl LogReader {
     /// Goes to where the last `lines` lines begin.
     pub fn skip_to_last(&mut self, lines: usize) -> std::io::Result<()> {
         let size = self.file.metadata()?.len();
-        let mut position = size;
+        if lines == 0 {
+            self.offset = size;
+            return Ok(());
+        }
+        self.offset = 0;
         let mut newlines = 0;
         let mut buffer = [0u8; 8192];
-        while position > 0 {
-            let start = position.saturating_sub(buffer.len() as u64);
-            let chunk = &mut buffer[..(position - start) as usize];
-            self.file.read_exact_at(chunk, start)?;
-            for (at, byte) in chunk.iter().enumerate().rev() {
-                let is_last_byte = start + at as u64 + 1 == size;
-                if *byte == b'\n' && !is_last_byte {
-                    newlines += 1;
-                    if newlines == lines {
-                        self.offset = start + at as u64 + 1;
-                        return Ok(());
+        // A hole holds no line, and reading through a large one would take for ever.
+        for (begin, mut position) in data_parts(&self.file, size)?.into_iter().rev() {
+            while position > begin {
+                let start = position.saturating_sub(buffer.len() as u64).max(begin);
+                let chunk = &mut buffer[..(position - start) as usize];
+                self.file.read_exact_at(chunk, start)?;
+                for (at, byte) in chunk.iter().enumerate().rev() {
+                    let is_last_byte = start + at as u64 + 1 == size;
+                    if *byte == b'\n' && !is_last_byte {
+                        newlines += 1;
+                        if newlines == lines {
+                            self.offset = start + at as u64 + 1;
+                            return Ok(());
+                        }
                     }
                 }
+                position = start;
             }
-            position = start;
         }
-        self.offset = if lines == 0 { size } else { 0 };
         Ok(())
     }
 

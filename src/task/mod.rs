@@ -19,7 +19,7 @@ pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error};
 pub use name::{InvalidName, Name, escape_label, session_of, task_of_session};
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError, StoredRequest};
-pub use status::{BootMoment, Metrics, ResultFile, StatusFile};
+pub use status::{BootMoment, Metrics, OutputEncoding, ResultFile, StatusFile};
 pub use time::Timestamp;
 
 /// The format version of every JSON file this program writes. A file with a larger one is read by

@@ -15,6 +15,7 @@ mod support;
 mod autostart;
 mod background;
 mod bad_input;
+mod bytes;
 mod cancel;
 mod clear;
 mod config;
