@@ -127,6 +127,15 @@ class Task:
         return self.dir / file if file else None
 
     @property
+    def partial_output(self) -> Any:
+        """What a task gave that did not complete: as `result`, but for every way to end. None until it has ended."""
+        end = self._read_end()
+        try:
+            return None if end is None else self._output(end)
+        except OSError:
+            return None
+
+    @property
     def error(self) -> BaseException | None:
         """What `wait` raises because of how the task ended; None while it has not, or when it completed."""
         self._read_end()

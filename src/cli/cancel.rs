@@ -4,7 +4,7 @@
 //! that cancelling works without a watcher. What counts is the result that stands afterwards.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentspool::runner::finish_cancelled;
 use agentspool::spool::{Claim, IoError, Spool, Target, TaskDir, TaskLock, Wake};
@@ -20,6 +20,10 @@ use super::report::CliError;
 
 /// How often the lock is tried again while the holder is at it: it may die.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// How often to look while a runner is about to let go of a task that has ended, and for how long.
+const SETTLING: Duration = Duration::from_millis(5);
+const SETTLING_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What came of it.
 pub(super) enum Cancelled {
@@ -62,7 +66,7 @@ pub(super) fn cancel(
     // Listen before the marker is left, so that its effect cannot be missed.
     let wake = Wake::for_waiting(spool)?;
     let task = spool.task(id)?.ok_or_else(gone)?;
-    if task.has_result()? {
+    if is_over(&task)? {
         return Ok(Cancelled::AlreadyTerminal(readable(&task)));
     }
     task.request_cancel()?;
@@ -70,6 +74,9 @@ pub(super) fn cancel(
         let again = spool.task(id)?.ok_or_else(gone)?;
         match again.lock(spool)? {
             Claim::Gone => return Err(gone()),
+            Claim::Locked(lock) if lock.task().has_result()? => {
+                return Ok(Cancelled::Ended(readable(&task)));
+            }
             Claim::Locked(lock) if may_finish(spool, &lock)? => {
                 let ended = finish_cancelled(spool, &lock, &|| !interrupt.came());
                 if let Some(result) = ended.map_err(|error| noted_only(id, error))? {
@@ -78,16 +85,32 @@ pub(super) fn cancel(
             }
             Claim::Locked(_) | Claim::Busy(_) => {}
         }
-        if task.has_result()? {
-            return Ok(Cancelled::Ended(readable(&task)));
-        }
         if !wait {
             return Ok(Cancelled::Requested);
         }
         interrupt.check(&format!("the cancellation of {id}"))?;
-        wake.wait(Some(interrupt.as_fd()), LOOK);
+        // The holder of a task with a result is about to let go of it.
+        let pause = if task.has_result()? { SETTLING } else { LOOK };
+        wake.wait(Some(interrupt.as_fd()), pause);
         wake.take();
     }
+}
+
+/// Whether a task has ended. A result that stands while a runner holds the lock may be one that the
+/// recipe wrote; a runner that wrote its own lets go of the lock within moments.
+fn is_over(task: &TaskDir) -> Result<bool, CliError> {
+    let begun = Instant::now();
+    while task.has_result()? {
+        // Where that cannot be seen, the result is believed.
+        if !task.is_held().unwrap_or(false) {
+            return Ok(true);
+        }
+        if begun.elapsed() > SETTLING_PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(SETTLING);
+    }
+    Ok(false)
 }
 
 /// The marker stands and the disk refuses the result: what is true, and what comes of it.
@@ -105,7 +128,7 @@ fn noted_only(id: TaskId, error: IoError) -> CliError {
 /// is finished only by the spool's owner, who alone can see and end its processes.
 fn may_finish(spool: &Spool, lock: &TaskLock) -> Result<bool, CliError> {
     let task = lock.task();
-    Ok(!task.has_result()? && (spool.is_owner() || task.last_attempt()? == 0))
+    Ok(spool.is_owner() || task.last_attempt()? == 0)
 }
 
 /// The result that stands; `None` as well where it cannot be read.

@@ -297,7 +297,7 @@ impl Dir {
         let between = format!(".{name}.new");
         let mut file = match self.create(&between) {
             Err(error) if error.errno() == Some(Errno::EXIST) => {
-                self.unlink(&between)?;
+                self.remove_anything(&between)?;
                 self.create(&between)?
             }
             made => made?,
@@ -380,6 +380,12 @@ impl Dir {
             .map_err(|errno| to.failed("move into place", new_name, errno))
     }
 
+    /// Renames into another directory, over what is there.
+    pub fn rename_into(&self, name: &str, to: &Dir, new_name: &str) -> IoResult<()> {
+        rustix::fs::renameat(&self.fd, name, &to.fd, new_name)
+            .map_err(|errno| to.failed("move into place", new_name, errno))
+    }
+
     /// Makes a name that says something by being there, as a link to an empty file of ours: that
     /// takes no inode, and none is deleted when the name goes. Where it cannot be one (another
     /// owner's file, a file system without links) it is an empty file; one that is there is left.
@@ -423,6 +429,16 @@ impl Dir {
     /// Removes a file; `false` when it was not there.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
         self.remove(name.as_ref(), AtFlags::empty())
+    }
+
+    /// Removes what stands under a name of ours, also where somebody put a folder there.
+    pub fn remove_anything(&self, name: &str) -> IoResult<()> {
+        match self.unlink(name) {
+            Err(error) if matches!(error.errno(), Some(Errno::ISDIR | Errno::PERM)) => {
+                self.remove_tree(name).map(|_| ())
+            }
+            removed => removed.map(|_| ()),
+        }
     }
 
     /// Removes an empty folder; `false` when it was not there.

@@ -25,23 +25,42 @@ pub enum Stream {
     Stderr,
 }
 
-/// Cuts the middle out of a log that takes more than `cap` bytes of disk. Returns the bytes that
-/// are missing from it, also from earlier cuts.
-pub fn cap_log(log: &File, cap: u64) -> std::io::Result<u64> {
+/// How large a log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSize {
+    /// Bytes that were written, also those that were cut out.
+    pub written: u64,
+    /// Bytes of disk it took when it was looked at, before it was cut.
+    pub on_disk: u64,
+}
+
+/// Cuts the middle out of a log that takes more than `cap` bytes of disk.
+///
+/// # Errors
+/// Also where the file system cannot punch holes: then the log stays whole.
+pub fn cap_log(log: &File, cap: u64) -> std::io::Result<LogSize> {
     let stat = rustix::fs::fstat(log)?;
-    let size = stat.st_size.unsigned_abs();
-    if size <= cap {
-        return Ok(0);
-    }
-    if stat.st_blocks.unsigned_abs() * 512 > cap {
+    let size = LogSize {
+        written: stat.st_size.unsigned_abs(),
+        on_disk: stat.st_blocks.unsigned_abs() * 512,
+    };
+    if size.written > cap && size.on_disk > cap {
         let kept = KEPT_AT_EACH_END.min(cap / 4).next_multiple_of(BLOCK);
-        let end = size.saturating_sub(kept) / BLOCK * BLOCK;
+        let end = size.written.saturating_sub(kept) / BLOCK * BLOCK;
         if end > kept {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             rustix::fs::fallocate(log, flags, kept, end - kept)?;
         }
     }
-    holes(log, size)
+    Ok(size)
+}
+
+/// The bytes that are missing from a log of this size, from all its cuts.
+pub fn cut_bytes(log: &File, cap: u64, written: u64) -> std::io::Result<u64> {
+    if written <= cap {
+        return Ok(0);
+    }
+    holes(log, written)
 }
 
 /// The bytes of a file that are holes. Not told by the blocks it takes: a file system may

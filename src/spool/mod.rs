@@ -3,10 +3,10 @@
 //! Everything the protocol promises is kept in these files, so that one room is enough to review
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
 //! `layout` and `settings_file` (what lies where, and how it is set) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
-//! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `view` (what is true of a task) ·
+//! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `foreign` (what a recipe put in the place of a result) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read` and `drop_claim` (the drop box) · `watchers` (who lives) ·
 //! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `logs` ·
-//! `wake` (being told) · `resolve` (what a person may call a task) · `health` (can it work at all).
+//! `progress_file` (reports while it runs) · `wake` (being told) · `write_alarm` (waking at a write) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
 //! `lock` file is never removed but together with its folder.
@@ -17,12 +17,14 @@ mod clearing;
 mod drop_claim;
 mod drop_read;
 mod durable;
+mod foreign;
 mod health;
 mod incoming;
 mod io_error;
 mod layout;
 mod logs;
 mod output;
+mod progress_file;
 mod publish;
 mod queue;
 mod resolve;
@@ -33,6 +35,7 @@ mod tree;
 mod view;
 mod wake;
 mod watchers;
+mod write_alarm;
 
 pub use attempt::{Attempt, Files, ReservedResult, RunFile, StartRecord};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
@@ -42,8 +45,9 @@ pub use health::FileSystem;
 pub use incoming::{Admission, Check, DropFile, Reason};
 pub use io_error::IoError;
 pub use layout::{OpenError, Spool, group_id};
-pub use logs::{LogReader, Piece, Stream, cap_log};
+pub use logs::{LogReader, Piece, Stream, cap_log, cut_bytes};
 pub use output::Output;
+pub use progress_file::ProgressReader;
 pub use publish::{Submission, SubmitError};
 pub use queue::OpenHint;
 pub use resolve::{ResolveError, Target};
@@ -52,3 +56,4 @@ pub use trash::SweepClock;
 pub use view::TaskView;
 pub use wake::{Seen, Wake};
 pub use watchers::{StartLock, WatcherFile, WatcherSeat};
+pub use write_alarm::WriteAlarm;
