@@ -18,7 +18,12 @@ const ROOM: u64 = 64 << 20;
 const FASTEST_PER_MS: u64 = 8 << 20;
 /// A log that grew by this much since the last look is looked at again without waiting for a write.
 const MUCH: u64 = 256 << 10;
+/// The first look at an attempt's logs comes before the first usual one: many a task is over by then.
+const FIRST: Duration = Duration::from_millis(8);
+/// What a log that is being written to may grow by between two looks.
+const MUCH_AT_ONCE: u64 = 4 << 20;
 const PAUSE_MS: (u64, u64) = (1, 20);
+const SILENCE: Duration = Duration::from_millis(100);
 /// Without an alarm a log that grew at all is looked at again this soon.
 const WITHOUT_ALARM: Duration = Duration::from_millis(20);
 
@@ -32,6 +37,7 @@ pub(super) struct Growth {
     on_disk: u64,
     /// Logs and progress at the last look.
     seen: u64,
+    seen_at: Option<Instant>,
     look_at: Option<Instant>,
     can_cut: bool,
 }
@@ -40,7 +46,8 @@ impl Growth {
     /// A new attempt begins.
     pub fn begin(&mut self) {
         (self.logs, self.on_disk, self.seen) = (0, 0, 0);
-        (self.look_at, self.can_cut) = (None, true);
+        self.seen_at = None;
+        (self.look_at, self.can_cut) = (Some(Instant::now() + FIRST), true);
     }
 
     /// The attempt is over.
@@ -61,9 +68,17 @@ impl Growth {
     /// The alarm rang: something was written since the last look.
     pub fn rang(&mut self, cap: u64) {
         self.alarm.take();
-        if self.look_at.is_none() {
-            self.look_at = Some(Instant::now() + self.pause(cap));
+        if self.look_at.is_some() {
+            return;
         }
+        // After silence a write may begin a burst; one that writes all the time wakes less often.
+        let is_after_silence = self.seen_at.is_none_or(|at| at.elapsed() > SILENCE);
+        let pause = if is_after_silence {
+            Duration::from_millis(PAUSE_MS.0)
+        } else {
+            self.pause(cap)
+        };
+        self.look_at = Some(Instant::now() + pause);
     }
 
     /// Says when to look again, now that the logs were cut; the progress file is bounded here.
@@ -76,16 +91,22 @@ impl Growth {
     ) {
         let reports = progress.bound(attempt);
         let grown = (self.logs + reports).saturating_sub(self.seen);
+        let is_silent_yet = self.seen == 0 && grown == 0 && self.look_at.is_some();
         self.seen = self.logs + reports;
-        if !self.can_cut {
+        if !self.can_cut || is_silent_yet {
             self.look_at = None;
         } else if grown >= MUCH {
-            self.look_at = Some(Instant::now() + self.pause(cap));
+            // As fast as it writes now, it writes so much until then.
+            let elapsed = self.seen_at.map_or(FIRST, |at| at.elapsed());
+            let so_much = elapsed.as_secs_f64() * MUCH_AT_ONCE as f64 / grown as f64;
+            let pause = Duration::from_secs_f64(so_much).max(Duration::from_millis(PAUSE_MS.0));
+            self.look_at = Some(Instant::now() + pause.min(self.pause(cap)));
         } else if self.alarm.set(attempt, files, reports > 0) {
             self.look_at = None;
         } else {
             self.look_at = (grown > 0).then(|| Instant::now() + WITHOUT_ALARM);
         }
+        self.seen_at = Some(Instant::now());
     }
 
     /// Bytes that are cut out of the logs by now.

@@ -13,7 +13,7 @@ use super::control::Control;
 use super::finish::FOREIGN_RESULT;
 use super::group::{self, Leader};
 use super::growth::Growth;
-use super::progress;
+use super::progress::{self, Latest};
 use super::recover::report_stuck;
 use crate::config::Settings;
 use crate::spool::{Attempt, Files, ProgressReader, TaskLock};
@@ -221,22 +221,21 @@ impl Supervisor<'_> {
     }
 
     fn look_at_progress_and_logs(&mut self) {
-        let mut changed = false;
         let lines = self.progress.lines(self.attempt);
-        for line in &lines {
-            let Some(report) = progress::parse(line) else {
-                continue;
-            };
-            changed = true;
-            if let Some(metrics) = report.metrics
-                && !self.metrics.report(metrics)
-            {
+        let Latest {
+            progress,
+            message,
+            metrics,
+        } = progress::latest(&lines);
+        let mut changed = progress.is_some() || message.is_some() || !metrics.is_empty();
+        for reported in metrics {
+            if !self.metrics.report(reported) {
                 let most = Metrics::MAX_REPORTED_BYTES;
                 tracing::warn!(task = %self.status.task_id, "metrics beyond {most} bytes are left out");
             }
-            self.status.progress = report.progress.unwrap_or(self.status.progress);
-            self.status.message = report.message.or(self.status.message.take());
         }
+        self.status.progress = progress.unwrap_or(self.status.progress);
+        self.status.message = message.or(self.status.message.take());
         let cap = self.settings.log_cap_bytes;
         self.growth.cap_logs(self.files, cap);
         let dropped = self.growth.cut_out(self.files, cap);

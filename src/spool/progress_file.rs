@@ -28,15 +28,15 @@ pub struct ProgressReader {
 impl ProgressReader {
     /// Complete lines that came since the last look. Where more came than is read at once, only the
     /// last ones.
-    pub fn lines(&mut self, attempt: &Attempt) -> Vec<String> {
+    pub fn lines(&mut self, attempt: &Attempt) -> String {
         let Some(size) = self.size(attempt) else {
-            return Vec::new();
+            return String::new();
         };
         if size <= self.offset {
-            return Vec::new();
+            return String::new();
         }
         let Some(file) = open(attempt) else {
-            return Vec::new();
+            return String::new();
         };
         let lines = self.read(&file, size).unwrap_or_default();
         self.free(&file);
@@ -75,7 +75,7 @@ impl ProgressReader {
         self.is_inside_line = true;
     }
 
-    fn read(&mut self, file: &File, size: u64) -> std::io::Result<Vec<String>> {
+    fn read(&mut self, file: &File, size: u64) -> std::io::Result<String> {
         if size - self.offset > AT_ONCE {
             self.skip_to(size - AT_ONCE);
         }
@@ -93,7 +93,7 @@ impl ProgressReader {
                 // A line that is longer than all that is read at once is not a report.
                 self.skip_to(self.offset + bytes.len() as u64);
             }
-            return Ok(Vec::new());
+            return Ok(String::new());
         };
         let mut whole = &bytes[..=end];
         if self.is_inside_line {
@@ -102,10 +102,7 @@ impl ProgressReader {
         }
         self.offset += end as u64 + 1;
         self.is_inside_line = false;
-        // A hole before a line leaves NUL characters in its block.
-        let text = String::from_utf8_lossy(whole);
-        let lines = text.lines().map(|line| line.trim_matches('\0').to_owned());
-        Ok(lines.collect())
+        Ok(String::from_utf8_lossy(whole).into_owned())
     }
 
     /// Gives back the disk of what was read. Not that of a file with another name: it is somebody's.
