@@ -4,6 +4,7 @@
 //! object and nothing else; colour and symbols only where a terminal wants them.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use agentspool::task::Json;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::args::{Color, Global};
 use super::env::Environment;
 use super::exit_code::ExitCode;
+use super::log_line::LineWriter;
 use super::report::CliError;
 
 /// Where and how to print.
@@ -135,9 +137,10 @@ impl Output {
     }
 }
 
-/// A line of our own log that the journal did not take.
-pub(crate) fn log_line(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+/// The log of a process that runs unattended: stderr, which is never waited for.
+pub(super) fn log() -> &'static LineWriter {
+    static LOG: OnceLock<LineWriter> = OnceLock::new();
+    LOG.get_or_init(|| LineWriter::new(rustix::stdio::stderr(), 2))
 }
 
 /// A command line that clap refuses, or asks clap about.

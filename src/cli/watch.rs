@@ -47,6 +47,8 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
         Left::Replaced => "another watcher took over",
     };
     tracing::info!(running, "{why}; running tasks go on");
+    // Out of the way of the next watcher, however long it takes to print the answer.
+    drop(watcher);
     if context.out.is_json() {
         context
             .out

@@ -8,6 +8,7 @@
 mod admit;
 mod backlog;
 mod launcher;
+mod log_watch;
 mod service;
 
 use std::io;
@@ -26,6 +27,7 @@ use crate::task::{Answer, FORMAT_VERSION, TaskId};
 use admit::Admitter;
 use backlog::Backlog;
 use launcher::{Launcher, LocalPool};
+use log_watch::LogWatch;
 use service::{Counts, Service};
 
 /// A task that runs longer than this has its folder listened to; until then its runner looks at
@@ -99,6 +101,7 @@ pub struct Watcher {
     is_unmarked: bool,
     next_rescan: Instant,
     next_sweep: Instant,
+    log_watch: LogWatch,
     busy_at: Instant,
 }
 
@@ -155,6 +158,7 @@ impl Watcher {
             is_unmarked: false,
             next_rescan: now,
             next_sweep: now + Duration::from_secs_f64(spool.settings().sweep_every_sec),
+            log_watch: LogWatch::new(options.autostarted),
             busy_at: now,
             spool,
             options,
@@ -192,6 +196,7 @@ impl Watcher {
             }
             self.hear_answers();
             self.dispatch();
+            self.log_watch.look(&self.spool);
             self.listen_to_running();
             let has_found = self.look_for_markers() | self.reconcile_some();
             if Signals::came(&self.signals.stop) {
@@ -521,6 +526,7 @@ impl Watcher {
             until = until.min(self.backlog.wake_at().unwrap_or(until));
         }
         until = until.min(self.admitter.wake_at().unwrap_or(until));
+        until = until.min(self.log_watch.wake_at().unwrap_or(until));
         let unlistened = self
             .launcher
             .running()

@@ -31,6 +31,7 @@ mod init;
 mod install;
 mod limits;
 mod list;
+mod log;
 mod logs;
 mod praisonai;
 mod progress;
