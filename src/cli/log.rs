@@ -42,9 +42,14 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
             .map_err(|error| CliError::usage(format!("{}: {error}", env::LOG)))?,
         None => Targets::new().with_target("agentspool", level),
     };
-    // What runs unattended never waits for somebody to read its log.
+    // What runs unattended never waits for somebody to read its log, nor for the words of a panic.
     let lines_out = match verb {
-        Verb::Watch(_) | Verb::Runner(_) | Verb::Sweep(_) => BoxMakeWriter::new(super::output::log),
+        Verb::Watch(_) | Verb::Runner(_) | Verb::Sweep(_) => {
+            std::panic::set_hook(Box::new(|panic| {
+                super::output::log().line(panic.to_string().as_bytes());
+            }));
+            BoxMakeWriter::new(super::output::log)
+        }
         _ => BoxMakeWriter::new(std::io::stderr),
     };
     let lines = journal.is_none().then(|| {

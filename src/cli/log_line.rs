@@ -166,7 +166,8 @@ mod tests {
         let (socket, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
         let (reader, pipe) = rustix::pipe::pipe().unwrap();
         let mut reader = std::fs::File::from(reader);
-        let ways: [(Way, Box<dyn FnMut(&mut [u8]) -> usize>); 2] = [
+        type Reads = Box<dyn FnMut(&mut [u8]) -> usize>;
+        let ways: [(Way, Reads); 2] = [
             (
                 Way::Socket(leaked(socket.into())),
                 Box::new(move |to| other.read(to).unwrap()),

@@ -31,8 +31,12 @@ pub(super) struct Latest {
 /// older is understood only where it may report metrics: a recipe can write lines by the megabyte.
 pub(super) fn latest(lines: &str) -> Latest {
     let mut latest = Latest::default();
+    let may_have_metrics = lines.contains("metrics");
     for line in lines.lines().rev() {
         let is_known = latest.progress.is_some() && latest.message.is_some();
+        if is_known && !may_have_metrics {
+            break;
+        }
         if is_known && !line.contains("metrics") {
             continue;
         }
