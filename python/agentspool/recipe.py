@@ -165,7 +165,7 @@ def _told(task: Task) -> Result:
         recipe=end.get("recipe"),
         status=end["status"],
         ok=end["ok"],
-        output=task.result if end["ok"] else end.get("output"),
+        output=task.result if end["ok"] else task.partial_output,
         error=None if task.error is None else str(task.error),
         exit_code=end.get("exit_code"),
         session_id=end.get("session_id"),

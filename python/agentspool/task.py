@@ -17,6 +17,7 @@ import fcntl
 import inspect
 import json
 import logging
+import math
 import os
 import threading
 import weakref
@@ -111,9 +112,28 @@ class Task:
 
     @property
     def result(self) -> Any:
-        """What the task gave: None until it has completed. Never waits."""
+        """What the task gave: None until it has completed. Never waits.
+
+        A JSON value, text, or `bytes` where the recipe gave bytes that are not UTF-8.
+        """
         self._read_end()
         return self._value
+
+    @property
+    def output_path(self) -> Path | None:
+        """The file that holds the output, where it does not stand in result.json: it is long or it is bytes."""
+        end = self._read_end()
+        file = end.get("output_file") if end else None
+        return self.dir / file if file else None
+
+    @property
+    def partial_output(self) -> Any:
+        """What a task gave that did not complete: as `result`, but for every way to end. None until it has ended."""
+        end = self._read_end()
+        try:
+            return None if end is None else self._output(end)
+        except OSError:
+            return None
 
     @property
     def error(self) -> BaseException | None:
@@ -152,14 +172,23 @@ class Task:
         return self._end
 
     def _output(self, end: dict[str, Any]) -> Any:
-        """The output, also of more than stands in result.json."""
+        """The output, also of more than stands in result.json; bytes where it is not UTF-8 text."""
         file = end.get("output_file")
         if not file:
             return end.get("output")
-        text = (self.dir / file).read_text("utf-8", "replace")
+        content, cut_out = _read_parts(self.dir / file)
+        if cut_out and file.endswith("/stdout.log"):
+            _program.warn(f"{cut_out} bytes were cut out of the middle of the output of {self.task_id} (log_cap_bytes)")
+        if end.get("output_encoding") == "binary":
+            return content
         try:
-            return json.loads(text)
-        except ValueError:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            # Of a very large file only the beginning was looked at.
+            return content
+        try:
+            return _strict_json(text)
+        except (ValueError, RecursionError):
             return text.removesuffix("\n")
 
     def _exception(self, end: dict[str, Any]) -> BaseException:
@@ -276,6 +305,56 @@ class Task:
     def _let_go(self) -> None:
         if self._hold is not None:
             self._hold()
+
+
+def _read_parts(path: Path) -> tuple[bytes, int]:
+    """A file's content and the size of its holes. In a log they are what was cut out, and are left out here."""
+    is_log = path.name == "stdout.log"
+    with open(path, "rb") as file:
+        if not is_log:
+            return file.read(), 0
+        size = file.seek(0, os.SEEK_END)
+        parts, kept, at = [], 0, 0
+        while at < size:
+            try:
+                begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            part = os.pread(file.fileno(), at - begin, begin)
+            while len(part) < at - begin:
+                more = os.pread(file.fileno(), at - begin - len(part), begin + len(part))
+                if not more:
+                    break
+                part += more
+            parts.append(part)
+            kept += at - begin
+        return b"".join(parts), size - kept
+
+
+def _strict_json(text: str) -> Any:
+    """A JSON value, where reading it loses nothing: the same rules as for an output that stands in result.json."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            raise ValueError("an object has the same key twice")
+        return value
+
+    def finite(number: str) -> float:
+        value = float(number)
+        if math.isinf(value):
+            raise ValueError("a number is out of range")
+        return value
+
+    def no_constant(word: str) -> Any:
+        raise ValueError(f"{word} is not JSON")
+
+    value = json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=no_constant)
+    if "\\ud" in text.lower():
+        # A lone surrogate cannot be encoded, which is a ValueError.
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 async def _logged(answer: Awaitable[None], task_id: str) -> None:

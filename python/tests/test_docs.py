@@ -14,6 +14,7 @@ SAID = [
     ("input=[1, 2]", "{'input': [1, 2], 'config': {}}"),
     ("recipe.run(", "True {'input': {'query': 'owls'}, 'config': {}} 0."),
     ("open_task", "{'input': [1, 2], 'config': {}}"),
+    ('recipe.run("bytes")', "<class 'bytes'> 3"),
     ("max_concurrent_tasks=3", "Task example done"),
     ("def divide", "ZeroDivisionError: division by zero"),
     ("def count", "3 3"),
@@ -22,6 +23,7 @@ SAID = [
 
 def test_the_examples_do_what_they_say(world, capsys):
     world.recipe("my-recipe", '#!/bin/sh\nprintf \'{"input": %s, "config": %s}\' "$(cat)" "$AGENTSPOOL_CONFIG"\n')
+    world.recipe("bytes", "#!/bin/sh\nprintf 'a\\377b'\n")
     blocks = re.findall(
         r"^```python\n(.*?)^```$", (REPOSITORY / "docs/python.md").read_text(), re.MULTILINE | re.DOTALL
     )

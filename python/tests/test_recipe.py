@@ -56,6 +56,50 @@ def test_the_documented_calls(world):
     assert request["timeout_sec"] == 300.0
 
 
+def test_an_output_that_is_not_text_comes_as_bytes(world):
+    noise = bytes(n * 7 % 256 for n in range(3000))
+    (world.root / "noise").write_bytes(noise)
+    long = noise * 500
+    (world.root / "long").write_bytes(long)
+    world.recipe("image", f"#!/bin/sh\ncat {world.root}/noise\n")
+    world.recipe("large", f"#!/bin/sh\ncat {world.root}/long > $AGENTSPOOL_RESULT_FILE\n")
+    world.recipe("fails", f"#!/bin/sh\ncat {world.root}/noise\nexit 3\n")
+    for name, expected in [("image", noise), ("large", long)]:
+        task = recipe.run_background(name)
+        assert task.wait_sync() == expected
+        assert task.result == expected
+        assert task.result_json["output_encoding"] == "binary"
+        assert task.output_path.read_bytes() == expected
+    assert recipe.run("image").output == noise
+    failed = recipe.run("fails")
+    assert (failed.ok, failed.output) == (False, noise)
+
+
+def test_an_output_that_is_text_is_not_changed(world):
+    # Control characters take six bytes each in JSON, so the first one stays a file.
+    for name, text, expected in [
+        ("controls", b"\x01" * 300_000, "\x01" * 300_000),
+        ("twice", b'{"a": 1, "a": 2}' + b" " * 1_100_000, '{"a": 1, "a": 2}' + " " * 1_100_000),
+        ("list", b"[1, 2" + b" " * 1_100_000 + b"]", [1, 2]),
+        ("blank", b" \n", " "),
+    ]:
+        (world.root / name).write_bytes(text)
+        world.recipe(name, f"#!/bin/sh\ncat {world.root}/{name}\n")
+        task = recipe.run_background(name)
+        assert task.wait_sync() == expected, name
+        assert "output_encoding" not in task.result_json
+
+
+def test_a_cut_output_says_so(world):
+    world.cli("config", "set", "log_cap_bytes", "1048576")
+    world.recipe("talks", "#!/bin/sh\necho first\nyes | head -c 20000000\necho last\n")
+    task = recipe.run_background("talks")
+    with pytest.warns(agentspool.AgentspoolWarning, match="were cut out"):
+        text = task.wait_sync()
+    assert text.startswith("first\ny\n") and text.endswith("y\nlast")
+    assert "\0" not in text and len(text) < 2 << 20
+
+
 def test_cancel_leaves_nothing_running(world):
     world.recipe("sleeps", SLEEPS)
 

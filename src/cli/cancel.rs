@@ -23,6 +23,10 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long another user's file may be in the way of ours.
 const NAME_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often to look while a runner is about to let go of a task that has ended, and for how long.
+const SETTLING: Duration = Duration::from_millis(5);
+const SETTLING_PATIENCE: Duration = Duration::from_millis(100);
+
 /// What came of it.
 pub(super) enum Cancelled {
     /// It was over before.
@@ -141,7 +145,7 @@ pub(super) fn cancel(
     // Listen before the marker is left, so that its effect cannot be missed.
     let wake = Wake::for_waiting(spool)?;
     let task = spool.task(id)?.ok_or_else(gone)?;
-    if task.has_result()? {
+    if is_over(&task)? {
         return Ok(Cancelled::AlreadyTerminal(readable(&task)));
     }
     task.request_cancel()?;
@@ -149,24 +153,43 @@ pub(super) fn cancel(
         let again = spool.task(id)?.ok_or_else(gone)?;
         match again.lock(spool)? {
             Claim::Gone => return Err(gone()),
-            Claim::Locked(lock) if !lock.task().has_result()? => {
+            Claim::Locked(lock) if lock.task().has_result()? => {
+                return Ok(Cancelled::Ended(readable(&task)));
+            }
+            Claim::Locked(lock) => {
                 let ended = finish_cancelled(spool, &lock, &|| !interrupt.came());
                 if let Some(result) = ended.map_err(|error| noted_only(id, error))? {
                     return Ok(Cancelled::Ended(Some(result)));
                 }
             }
-            Claim::Locked(_) | Claim::Busy(_) => {}
-        }
-        if task.has_result()? {
-            return Ok(Cancelled::Ended(readable(&task)));
+            Claim::Busy(_) => {}
         }
         if !wait {
             return Ok(Cancelled::Requested);
         }
         interrupt.check(&format!("the cancellation of {id}"))?;
-        wake.wait(Some(interrupt.as_fd()), LOOK);
+        // The holder of a task with a result is about to let go of it.
+        let pause = if task.has_result()? { SETTLING } else { LOOK };
+        wake.wait(Some(interrupt.as_fd()), pause);
         wake.take();
     }
+}
+
+/// Whether a task has ended. A result that stands while a runner holds the lock may be one that the
+/// recipe wrote; a runner that wrote its own lets go of the lock within moments.
+fn is_over(task: &TaskDir) -> Result<bool, CliError> {
+    let begun = Instant::now();
+    while task.has_result()? {
+        // Where that cannot be seen, the result is believed.
+        if !task.is_held().unwrap_or(false) {
+            return Ok(true);
+        }
+        if begun.elapsed() > SETTLING_PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(SETTLING);
+    }
+    Ok(false)
 }
 
 /// The marker stands and the disk refuses the result: what is true, and what comes of it.

@@ -28,6 +28,8 @@ impl Journal {
         }
         let socket = UnixDatagram::unbound().ok()?;
         socket.connect(SOCKET).ok()?;
+        // A journal that hangs must not stop anybody.
+        socket.set_nonblocking(true).ok()?;
         Some(Journal(socket))
     }
 }
@@ -36,9 +38,16 @@ impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut entry = Entry::default();
         event.record(&mut entry);
+        let log = super::output::log();
+        let dropped = log.dropped();
+        let line = entry.line();
+        if dropped > 0 {
+            entry.fields.push(("dropped_lines", dropped.to_string()));
+        }
         let datagram = entry.datagram(*event.metadata().level());
-        if self.0.send(&datagram).is_err() {
-            super::output::log_line(&entry.line());
+        match self.0.send(&datagram) {
+            Ok(_) => log.forget_dropped(dropped),
+            Err(_) => log.line(line.as_bytes()),
         }
     }
 }

@@ -4,8 +4,10 @@
 //! grow.
 
 use agentspool::spool::TaskView;
-use agentspool::task::{Condition, Json, Name, Status, TaskError, Timestamp};
+use agentspool::task::{Condition, Json, Name, OutputEncoding, Status, TaskError, Timestamp};
 use serde::Serialize;
+use serde::ser::Error as _;
+use serde_json::value::RawValue;
 
 /// A task, as `status --json` prints it and as each row of `list --json`.
 #[derive(Serialize)]
@@ -23,6 +25,8 @@ pub(crate) struct TaskJson {
     pub result: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_encoding: Option<OutputEncoding>,
     pub error: Option<TaskError>,
     pub created_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
@@ -58,6 +62,7 @@ impl From<&TaskView> for TaskJson {
             session_id: status.session_id.clone(),
             result: result.and_then(|result| result.output.clone()),
             output_file: result.and_then(|result| result.output_file.clone()),
+            output_encoding: result.and_then(|result| result.output_encoding),
             error: status.error.clone(),
             created_at: Some(status.created_at),
             started_at: status.started_at,
@@ -89,6 +94,7 @@ impl TaskJson {
             session_id: None,
             result: None,
             output_file: None,
+            output_encoding: None,
             error: None,
             created_at: None,
             started_at: None,
@@ -106,11 +112,16 @@ impl TaskJson {
 }
 
 /// `{"ok": true}` and the keys of `T` beside it.
-pub(crate) fn ok<T: Serialize>(value: &T) -> serde_json::Value {
-    let mut object = serde_json::Map::new();
-    object.insert("ok".into(), true.into());
-    if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(value) {
-        object.extend(fields);
+///
+/// Put together as text: a [`serde_json::Value`] in between would round the numbers of an output.
+pub(crate) struct Ok<T>(pub T);
+
+impl<T: Serialize> Serialize for Ok<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = serde_json::to_string(&self.0).map_err(S::Error::custom)?;
+        let fields = fields.strip_prefix('{').unwrap_or("}");
+        let comma = if fields == "}" { "" } else { "," };
+        let object = RawValue::from_string(format!("{{\"ok\":true{comma}{fields}"));
+        object.map_err(S::Error::custom)?.serialize(serializer)
     }
-    serde_json::Value::Object(object)
 }

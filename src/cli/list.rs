@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use agentspool::spool::{Spool, TaskView};
 use agentspool::task::{Status, TaskId, escape_text};
-use serde_json::json;
+use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::Context;
 use super::args::ListArgs;
 use super::exit_code::ExitCode;
-use super::json::TaskJson;
+use super::json::{self, TaskJson};
 use super::report::CliError;
 
 /// The documented width of the panel; a narrower terminal gets a narrower one.
@@ -24,6 +24,17 @@ const PANEL_WIDTH: usize = 79;
 struct Page {
     rows: Vec<TaskView>,
     total: Option<usize>,
+}
+
+/// What `list --json` prints behind `ok`.
+#[derive(Serialize)]
+struct ListJson {
+    tasks: Vec<TaskJson>,
+    total: Option<usize>,
+    page: u64,
+    page_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<BTreeMap<&'static str, usize>>,
 }
 
 pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliError> {
@@ -45,15 +56,13 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         // Only here the results themselves are shown, so only here they are read.
         let ids: Vec<TaskId> = page.rows.iter().map(|view| view.status.task_id).collect();
         let views = spool.views(&ids)?;
-        let tasks: Vec<TaskJson> = views.iter().map(TaskJson::from).collect();
-        let mut object = json!({
-            "ok": true, "tasks": tasks, "total": page.total,
-            "page": args.page, "page_size": args.page_size,
-        });
-        if let Some(counts) = counts {
-            object["counts"] = json!(counts);
-        }
-        context.out.object(&object)?;
+        context.out.object(&json::Ok(ListJson {
+            tasks: views.iter().map(TaskJson::from).collect(),
+            total: page.total,
+            page: args.page,
+            page_size: args.page_size,
+            counts,
+        }))?;
     } else if context.out.is_quiet() {
         for view in &page.rows {
             context.out.line(view.status.task_id.to_string())?;

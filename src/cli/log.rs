@@ -7,6 +7,7 @@
 use std::str::FromStr;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::prelude::*;
 
 use super::Context;
@@ -41,9 +42,19 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
             .map_err(|error| CliError::usage(format!("{}: {error}", env::LOG)))?,
         None => Targets::new().with_target("agentspool", level),
     };
+    // What runs unattended never waits for somebody to read its log, nor for the words of a panic.
+    let lines_out = match verb {
+        Verb::Watch(_) | Verb::Runner(_) | Verb::Sweep(_) => {
+            std::panic::set_hook(Box::new(|panic| {
+                super::output::log().line(panic.to_string().as_bytes());
+            }));
+            BoxMakeWriter::new(super::output::log)
+        }
+        _ => BoxMakeWriter::new(std::io::stderr),
+    };
     let lines = journal.is_none().then(|| {
         tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(lines_out)
             // Colour here is a feature of the crate that is not built in: asking for it would panic.
             .with_ansi(false)
             .with_target(false)

@@ -78,7 +78,12 @@ fn show(
             } else {
                 "stderr"
             };
-            texts.insert(key.into(), read_text(&mut reader)?.into());
+            let (text, is_text) = read_text(&mut reader)?;
+            texts.insert(key.into(), text.into());
+            if !is_text {
+                // What is no UTF-8 stands as U+FFFD; that must not pass for what was written.
+                texts.insert(format!("{key}_encoding"), "binary".into());
+            }
         } else {
             copy_to_end(context, &mut reader, *stream)?;
         }
@@ -97,22 +102,59 @@ fn show(
     Ok(ExitCode::Done)
 }
 
-fn read_text(reader: &mut LogReader) -> Result<String, CliError> {
-    let mut bytes = Vec::new();
+/// The log as text, and whether it is text: what is not UTF-8 is replaced. Where bytes were cut out,
+/// the rest of a character at either side goes with them.
+fn read_text(reader: &mut LogReader) -> Result<(String, bool), CliError> {
+    let (mut text, mut is_text, mut bytes) = (String::new(), true, Vec::new());
+    let mut is_behind_gap = false;
     loop {
-        match reader.next_piece()? {
+        let gap = match reader.next_piece()? {
+            Piece::Bytes(piece) => {
+                bytes.extend(piece);
+                None
+            }
+            Piece::Gap(gap) => Some(gap),
             Piece::End => break,
-            Piece::Gap(gap) => bytes.extend(format!("[{gap} bytes cut out]").into_bytes()),
-            Piece::Bytes(piece) => bytes.extend(piece),
-        }
-        if bytes.len() > MOST_IN_JSON {
+        };
+        if text.len() + bytes.len() > MOST_IN_JSON {
             return Err(
                 CliError::usage(format!("the log is larger than {MOST_IN_JSON} bytes"))
                     .hint("use --lines N, or logs without --json"),
             );
         }
+        if let Some(gap) = gap {
+            is_text &= add_text(&mut text, whole_characters(&bytes, is_behind_gap, true));
+            text.push_str(&format!("[{gap} bytes cut out]"));
+            bytes.clear();
+            is_behind_gap = true;
+        }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    is_text &= add_text(&mut text, whole_characters(&bytes, is_behind_gap, false));
+    Ok((text, is_text))
+}
+
+fn add_text(text: &mut String, bytes: &[u8]) -> bool {
+    let added = String::from_utf8_lossy(bytes);
+    text.push_str(&added);
+    matches!(added, std::borrow::Cow::Borrowed(_))
+}
+
+/// Bytes without the parts of characters at a cut.
+fn whole_characters(mut bytes: &[u8], cut_before: bool, cut_behind: bool) -> &[u8] {
+    const LONGEST: usize = 4;
+    if cut_before {
+        let rest = bytes.iter().take(LONGEST - 1);
+        let rest = rest.take_while(|byte| **byte & 0xc0 == 0x80).count();
+        bytes = &bytes[rest..];
+    }
+    if cut_behind
+        && let Err(error) = std::str::from_utf8(&bytes[bytes.len().saturating_sub(LONGEST)..])
+        && error.error_len().is_none()
+    {
+        let begun = bytes.len().min(LONGEST) - error.valid_up_to();
+        bytes = &bytes[..bytes.len() - begun];
+    }
+    bytes
 }
 
 fn follow(

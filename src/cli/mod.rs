@@ -22,6 +22,7 @@ mod journal;
 mod json;
 mod list;
 mod log;
+mod log_line;
 mod logs;
 mod output;
 mod pause;

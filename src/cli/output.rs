@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use agentspool::task::{Json, escape_lines, escape_text};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use serde_json::json;
 use super::args::{Color, Global};
 use super::env::Environment;
 use super::exit_code::ExitCode;
+use super::log_line::LineWriter;
 use super::report::CliError;
 
 /// Where and how to print.
@@ -102,12 +104,12 @@ impl Output {
         Ok(io::stderr().write_all(&escaped(bytes, is_guarded))?)
     }
 
-    /// A task's output for people: text as text, anything else as JSON.
+    /// A task's output: text as text, anything else as JSON. Escape codes in it are a part of it,
+    /// so nothing is taken out of it for a pipe.
     pub fn value(&self, value: &Json) -> Result<(), CliError> {
-        match value.to::<String>() {
-            Ok(text) => self.task_bytes(format!("{text}\n").as_bytes()),
-            Err(_) => self.task_bytes(format!("{}\n", value.text()).as_bytes()),
-        }
+        let text = value.to::<String>();
+        let text = text.as_deref().unwrap_or(value.text());
+        self.task_bytes(format!("{text}\n").as_bytes())
     }
 
     /// The one JSON object of this command.
@@ -191,9 +193,10 @@ fn escape_in_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// A line of our own log that the journal did not take.
-pub(crate) fn log_line(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+/// The log of a process that runs unattended: stderr, which is never waited for.
+pub(super) fn log() -> &'static LineWriter {
+    static LOG: OnceLock<LineWriter> = OnceLock::new();
+    LOG.get_or_init(|| LineWriter::new(rustix::stdio::stderr(), 2))
 }
 
 /// A command line that clap refuses, or asks clap about.

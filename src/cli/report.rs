@@ -120,6 +120,7 @@ impl From<SubmitError> for CliError {
         match error {
             SubmitError::NoRoom { .. } => CliError::new(ExitCode::SpoolUnusable, message),
             SubmitError::Request(error) => error.into(),
+            SubmitError::Environment { .. } => CliError::usage(message),
             SubmitError::Io(error) => CliError {
                 message,
                 ..error.into()

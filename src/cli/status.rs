@@ -6,7 +6,7 @@ use agentspool::task::{Condition, Status, escape_text};
 use super::Context;
 use super::args::StatusArgs;
 use super::exit_code::ExitCode;
-use super::json::{TaskJson, ok};
+use super::json::{self, TaskJson};
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
@@ -15,7 +15,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliE
         Target::Task(id) => id,
         Target::Drop(name) => {
             if context.out.is_json() {
-                context.out.object(&ok(&TaskJson::of_drop(&name)))?;
+                context.out.object(&json::Ok(TaskJson::of_drop(&name)))?;
             } else {
                 context
                     .out
@@ -42,7 +42,7 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
     let out = &context.out;
     let status = &view.status;
     if out.is_json() {
-        out.object(&ok(&TaskJson::from(view)))?;
+        out.object(&json::Ok(TaskJson::from(view)))?;
     } else {
         out.line(format!("Task: {}", status.task_id))?;
         out.line(format!("Status: {}", status.status))?;

@@ -414,6 +414,18 @@ fn read_object(flag: &str, argument: &str) -> Result<Json, CliError> {
     }
 }
 
+/// The value of `--env NAME`. It is stored as JSON, which holds nothing but text.
+fn variable_of_shell(context: &Context, name: &str) -> Result<String, CliError> {
+    let value = context.env.get(name);
+    let value = value
+        .ok_or_else(|| CliError::usage(format!("--env: {name} is not set in this shell")))?
+        .to_str();
+    value.map(str::to_owned).ok_or_else(|| {
+        CliError::usage(format!("--env: the value of {name} is not UTF-8 text"))
+            .hint("put it into a file and give its path")
+    })
+}
+
 /// `--env NAME[=VALUE]`: only what the recipe lists, and only where nobody else can read it.
 fn read_variables(
     context: &Context,
@@ -456,14 +468,7 @@ fn read_variables(
         }
         let value = match value {
             Some(value) => value,
-            None => context
-                .env
-                .get(name)
-                .and_then(|value| value.to_str())
-                .map(str::to_owned)
-                .ok_or_else(|| {
-                    CliError::usage(format!("--env: {name} is not set in this shell"))
-                })?,
+            None => variable_of_shell(context, name)?,
         };
         variables.insert(name.to_owned(), value.into());
     }

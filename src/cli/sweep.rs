@@ -14,6 +14,7 @@ use super::Context;
 use super::args::SweepArgs;
 use super::exit_code::ExitCode;
 use super::interrupt::Interrupt;
+use super::log_line::LineWriter;
 use super::report::CliError;
 use super::schedule::{self, Due, Schedule};
 
@@ -108,6 +109,7 @@ fn summary(swept: &Swept, verb: &str) -> String {
 
 fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode, CliError> {
     let stop = Interrupt::listen()?;
+    let said = LineWriter::new(rustix::stdio::stdout(), 1);
     let (mut passes, mut cleared, mut freed_bytes) = (0u64, 0, 0);
     while !stop.came() {
         let due = schedule.ask(Instant::now(), &schedule::wall());
@@ -123,7 +125,7 @@ fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode
             }
             Due::Now => {
                 passes += 1;
-                if let Some(swept) = pass(context, &stop)? {
+                if let Some(swept) = pass(context, &stop, &said)? {
                     cleared += swept.tasks.len();
                     freed_bytes += swept.freed_bytes;
                 }
@@ -139,7 +141,7 @@ fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode
 }
 
 /// One pass of a loop, told in one line.
-fn pass(context: &Context, stop: &Interrupt) -> Result<Option<Swept>, CliError> {
+fn pass(context: &Context, stop: &Interrupt, said: &LineWriter) -> Result<Option<Swept>, CliError> {
     let swept = open(context)
         .and_then(|spool| sweeper::sweep(&spool, false, &|| !stop.came()).map_err(CliError::from));
     let swept = match swept {
@@ -155,7 +157,8 @@ fn pass(context: &Context, stop: &Interrupt) -> Result<Option<Swept>, CliError> 
     let out = &context.out;
     if !out.is_json() && !out.is_quiet() {
         let now = agentspool::clock::wall();
-        out.line(format!("{now} {}", summary(&swept, "Swept")))?;
+        // Nobody need read it, and the next pass does not wait for that.
+        said.line(format!("{now} {}", summary(&swept, "Swept")).as_bytes());
     }
     Ok(Some(swept))
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use agentspool::spool::{Spool, Stream, Target, TaskView, Wake};
 use agentspool::task::{Name, ResultFile, Status, TaskId, escape_text};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::json;
+use serde::Serialize;
 
 use super::Context;
 use super::args::WaitArgs;
@@ -151,6 +151,14 @@ fn look(spool: &Spool, awaited: &mut [Awaited]) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What `wait --json` prints.
+#[derive(Serialize)]
+struct WaitJson {
+    ok: bool,
+    code: u8,
+    tasks: Vec<TaskJson>,
+}
+
 fn tell(context: &Context, awaited: &[Awaited], propagate: bool) -> Result<ExitCode, CliError> {
     let views: Vec<&TaskView> = awaited
         .iter()
@@ -161,11 +169,11 @@ fn tell(context: &Context, awaited: &[Awaited], propagate: bool) -> Result<ExitC
         .collect();
     let code = code_of(&views, propagate);
     if context.out.is_json() {
-        let tasks: Vec<TaskJson> = views.iter().map(|view| TaskJson::from(*view)).collect();
-        let ok = code == ExitCode::Done;
-        context
-            .out
-            .object(&json!({ "ok": ok, "code": code.number(), "tasks": tasks }))?;
+        context.out.object(&WaitJson {
+            ok: code == ExitCode::Done,
+            code: code.number(),
+            tasks: views.iter().map(|view| TaskJson::from(*view)).collect(),
+        })?;
     } else if !context.out.is_quiet() {
         for view in views {
             context.out.line(list::row(view))?;

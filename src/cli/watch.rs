@@ -69,6 +69,8 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
             tracing::info!(running, "{why}; running tasks go on");
         }
     }
+    // Out of the way of the next watcher, however long it takes to print the answer.
+    drop(watcher);
     if context.out.is_json() {
         let mut object = json!({ "ok": true, "left": why, "running": running });
         if let Some(waiting) = waiting {

@@ -14,6 +14,10 @@ use crate::task::{FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusF
 /// (SPOOL-SAFETY hazard 23).
 const COMMIT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// Said once a task.
+pub(super) const FOREIGN_RESULT: &str =
+    "a result.json that no runner wrote was moved to foreign-result in the attempt's folder";
+
 /// What stands in the environment of everything an attempt started. Device and inode of its folder
 /// are a part of it: a snapshot has the same identity as its original, and never the same folder.
 pub(super) fn mark_of(spool: &Spool, id: TaskId, attempt: &Attempt) -> Result<String, IoError> {
@@ -32,6 +36,7 @@ pub(super) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome)
         recipe: request.map(|request| request.recipe.clone()),
         output: None,
         output_file: None,
+        output_encoding: None,
         output_truncated: false,
         error: outcome.error().cloned(),
         exit_code: None,
@@ -95,6 +100,28 @@ fn standing(lock: &TaskLock, is_ours: bool, written: ResultFile) -> ResultFile {
     stands.ok().flatten().unwrap_or(written)
 }
 
+/// Whether a result that is not ours was in the way and is not any more.
+fn set_aside(lock: &TaskLock, number: u32) -> bool {
+    let id = lock.task().id();
+    let attempt = lock.task().attempt(number);
+    let moved = match attempt {
+        Ok(Some(attempt)) => lock.set_foreign_result_aside(&attempt),
+        Ok(None) => return false,
+        Err(error) => Err(error),
+    };
+    match moved {
+        Ok(true) => {
+            tracing::warn!(task = %id, "{FOREIGN_RESULT}");
+            true
+        }
+        Ok(false) => false,
+        Err(error) => {
+            tracing::error!(task = %id, "a foreign result stands in the way: {error}");
+            false
+        }
+    }
+}
+
 /// Brings everything in line with the result that stands.
 fn settle(
     spool: &Spool,
@@ -123,11 +150,16 @@ impl super::Runner<'_> {
         before: Option<StatusFile>,
     ) {
         let mut pause = COMMIT_BACKOFF.0;
+        let mut has_failed = false;
         let is_ours = loop {
             let error = match lock.commit(&mut reserve, &result) {
+                // Nobody else writes one under our lock. After an error it may be our own, whose
+                // sync failed.
+                Ok(false) if !has_failed && set_aside(lock, result.attempt) => continue,
                 Ok(is_ours) => break is_ours,
                 Err(error) => error,
             };
+            has_failed = true;
             if error.is_absent() && matches!(self.spool.task(result.task_id), Ok(None)) {
                 // Somebody removed the folder from under us: there is no place for a result.
                 tracing::error!(task = %result.task_id, "the task is gone: {error}");

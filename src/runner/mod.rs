@@ -9,6 +9,7 @@ mod command;
 mod control;
 mod finish;
 mod group;
+mod growth;
 mod memory;
 mod progress;
 mod recover;
@@ -29,8 +30,8 @@ use crate::config::Launcher;
 use crate::proc::{self, ProcessKey};
 use crate::recipe::{FindError, OnLost, Recipe, RecipePath};
 use crate::spool::{
-    Attempt, Claim, Files, IoError, ReadError, ReservedResult, RunFile, SessionState, Spool,
-    TaskDir, TaskLock,
+    Attempt, Claim, Files, IoError, ProgressReader, ReadError, ReservedResult, RunFile,
+    SessionState, Spool, TaskDir, TaskLock,
 };
 use crate::task::{
     Answer, Condition, ErrorKind, FORMAT_VERSION, Json, Metrics, Name, Outcome, Request,
@@ -58,6 +59,8 @@ pub struct Runner<'a> {
     boot: BootId,
     /// Whether this process is there for one task, and may have a cgroup with it alone.
     is_for_one: bool,
+    /// The bounds of what tasks write.
+    growth: growth::Growth,
     /// What systemd last refused, so that it is told once.
     unit_failure: Option<String>,
 }
@@ -96,6 +99,7 @@ impl<'a> Runner<'a> {
             own: proc::own_key(),
             boot: BootId::current(),
             is_for_one: false,
+            growth: growth::Growth::default(),
             unit_failure: None,
         }
     }
@@ -482,7 +486,9 @@ impl<'a> Runner<'a> {
             deadline: begun + prepared.timeout,
             status,
             is_told: false,
-            progress_read: 0,
+            growth: &mut self.growth,
+            progress: ProgressReader::default(),
+            foreign: false,
             metrics: Metrics::default(),
         }
         .run()
@@ -540,6 +546,9 @@ impl<'a> Runner<'a> {
             tracing::warn!(task = %run.task_id, "the output stays a file: {error}");
             attempt.unread_output()
         });
+        if output.is_not_a_file {
+            tracing::warn!(task = %run.task_id, "the recipe's result file is not a regular file: what it printed is the output");
+        }
         let size = |file: &std::fs::File| file.metadata().ok().map(|metadata| metadata.len());
         let id = run.task_id;
         let waited = run
@@ -550,6 +559,7 @@ impl<'a> Runner<'a> {
         let result = ResultFile {
             output: output.value,
             output_file: output.file,
+            output_encoding: output.encoding,
             exit_code: exit.code(),
             signal: exit.signal(),
             attempt: run.attempt,

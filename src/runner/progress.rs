@@ -18,6 +18,40 @@ pub(super) struct Report {
     pub metrics: Option<Map<String, Value>>,
 }
 
+/// What many lines say in the end.
+#[derive(Debug, Default)]
+pub(super) struct Latest {
+    pub progress: Option<f64>,
+    pub message: Option<String>,
+    /// All metrics, the oldest first.
+    pub metrics: Vec<Map<String, Value>>,
+}
+
+/// Reads lines from the last one on. Of progress and messages only the latest count, so what is
+/// older is understood only where it may report metrics: a recipe can write lines by the megabyte.
+pub(super) fn latest(lines: &str) -> Latest {
+    let mut latest = Latest::default();
+    let may_have_metrics = lines.contains("metrics");
+    for line in lines.lines().rev() {
+        let is_known = latest.progress.is_some() && latest.message.is_some();
+        if is_known && !may_have_metrics {
+            break;
+        }
+        if is_known && !line.contains("metrics") {
+            continue;
+        }
+        // A hole before a line leaves NUL characters in its block.
+        let Some(report) = parse(line.trim_matches('\0')) else {
+            continue;
+        };
+        latest.progress = latest.progress.or(report.progress);
+        latest.message = latest.message.or(report.message);
+        latest.metrics.extend(report.metrics);
+    }
+    latest.metrics.reverse();
+    latest
+}
+
 #[derive(Deserialize)]
 struct Line {
     progress: Option<f64>,
@@ -109,6 +143,19 @@ mod tests {
             assert_eq!(metrics(line).unwrap()["tokens"], 12, "{line}");
         }
         assert!(metrics(r#"{"metrics": 12}"#).is_none());
+    }
+
+    #[test]
+    fn of_many_lines_the_latest_count() {
+        let latest = latest(
+            "10 first\n{\"metrics\": {\"a\": 1}}\nnonsense\n20\n{\"message\": \"m\", \"metrics\": {\"a\": 2}}\n\0\0 30\n",
+        );
+        assert_eq!(
+            (latest.progress, latest.message.as_deref()),
+            (Some(0.3), Some("m"))
+        );
+        let values: Vec<&Value> = latest.metrics.iter().map(|metrics| &metrics["a"]).collect();
+        assert_eq!(values, [1, 2]);
     }
 
     #[test]

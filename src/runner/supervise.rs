@@ -10,11 +10,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use super::control::Control;
+use super::finish::FOREIGN_RESULT;
 use super::group::{self, Leader};
-use super::progress;
+use super::growth::Growth;
+use super::progress::{self, Latest};
 use super::recover::report_stuck;
 use crate::config::Settings;
-use crate::spool::{Attempt, Files, TaskLock, cap_log};
+use crate::spool::{Attempt, Files, ProgressReader, TaskLock};
 use crate::task::{Exit, Metrics, StatusFile};
 
 /// How often to look unasked: soon in a task's first moments, in which the watcher does not yet
@@ -61,14 +63,19 @@ pub(super) struct Supervisor<'a> {
     pub status: StatusFile,
     /// Whether `status` stands on the disk.
     pub is_told: bool,
-    /// How far the progress file was read, in bytes.
-    pub progress_read: u64,
+    /// The bounds of what it writes.
+    pub growth: &'a mut Growth,
+    /// How far the progress file was read.
+    pub progress: ProgressReader,
+    /// Whether a result that is not ours was set aside.
+    pub foreign: bool,
     /// What the recipe reported of itself so far.
     pub metrics: Metrics,
 }
 
 impl Supervisor<'_> {
     pub fn run(mut self) -> Supervised {
+        self.growth.begin();
         let ending = self.wait_for_an_ending();
         let grace = match ending {
             Ending::ByItself => LEFTOVER_GRACE,
@@ -77,8 +84,13 @@ impl Supervisor<'_> {
             }
         };
         let exit = group::end_tree(self.leader, grace, || report_stuck(self.lock));
-        // Nobody writes any more; of many lines at the end the last ones count as well.
-        while self.look_at_progress_and_logs() {}
+        // Nobody writes any more.
+        self.look_at_progress_and_logs();
+        self.growth.end();
+        if self.foreign {
+            self.set_foreign_result_aside();
+            self.lock.bound_foreign_result(self.attempt);
+        }
         let is_cut_off = ending == Ending::ByItself && self.was_stopped_with(exit);
         Supervised {
             ending: if is_cut_off {
@@ -116,10 +128,15 @@ impl Supervisor<'_> {
 
     fn wait_for_an_ending(&mut self) -> Ending {
         let mut pause = LOOKS.0;
+        let mut full_look = Instant::now() + pause;
         loop {
-            let now = Instant::now();
-            let until_deadline = self.deadline.saturating_duration_since(now);
-            self.wait(pause.min(until_deadline));
+            let until = full_look.min(self.deadline);
+            let soon = self.growth.look_at().map_or(until, |at| at.min(until));
+            let is_called = self.wait(soon.saturating_duration_since(Instant::now()));
+            if !is_called && Instant::now() < until {
+                self.keep_bounds();
+                continue;
+            }
             if self.leader.has_ended() {
                 return Ending::ByItself;
             }
@@ -133,16 +150,50 @@ impl Supervisor<'_> {
             if Instant::now() >= self.deadline {
                 return Ending::TimedOut;
             }
+            self.set_foreign_result_aside();
             self.look_at_progress_and_logs();
+            self.plan_look();
             // Not at once: a task that is over by now never has to say that it runs, which would
             // cost it as much as all its other files together (docs/design/0020).
             self.tell();
             pause = (pause * 2).min(LOOKS.1);
+            full_look = Instant::now() + pause;
         }
     }
 
-    /// Sleeps until the process ends, the watcher or a signal says something, or the time is over.
-    fn wait(&mut self, time: Duration) {
+    /// Between two usual looks: what is written is cut, if it is time for that.
+    fn keep_bounds(&mut self) {
+        let is_due = |at| Instant::now() >= at;
+        if self.growth.look_at().is_some_and(is_due) {
+            self.growth
+                .cap_logs(self.files, self.settings.log_cap_bytes);
+            self.plan_look();
+        }
+    }
+
+    fn plan_look(&mut self) {
+        let cap = self.settings.log_cap_bytes;
+        self.growth
+            .plan(self.attempt, self.files, &mut self.progress, cap);
+    }
+
+    /// A result that the recipe wrote would end the task for all readers.
+    fn set_foreign_result_aside(&mut self) {
+        match self.lock.set_foreign_result_aside(self.attempt) {
+            Ok(false) => {}
+            Ok(true) => {
+                if !self.foreign {
+                    tracing::warn!(task = %self.status.task_id, "{FOREIGN_RESULT}");
+                }
+                self.foreign = true;
+            }
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+
+    /// Sleeps until the process ends, the watcher or a signal says something, or the time is over;
+    /// or until something is written, which is no reason to look at anything else.
+    fn wait(&mut self, time: Duration) -> bool {
         let timeout = Timespec {
             tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: time.subsec_nanos().into(),
@@ -155,40 +206,45 @@ impl Supervisor<'_> {
         if let Some(orders) = self.control.orders() {
             fds.push(PollFd::from_borrowed_fd(orders, PollFlags::IN));
         }
-        let _ = poll(&mut fds, Some(&timeout));
+        let others = fds.len();
+        if let Some(alarm) = self.growth.alarm() {
+            fds.push(PollFd::from_borrowed_fd(alarm, PollFlags::IN));
+        }
+        let polled = poll(&mut fds, Some(&timeout));
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let is_called = polled.is_err() || fds[..others].iter().any(is_ready);
+        if polled.is_ok() && fds[others..].iter().any(is_ready) {
+            self.growth.rang(self.settings.log_cap_bytes);
+        }
         self.control.take_in();
+        is_called
     }
 
-    /// Whether the progress file had lines that were not read yet.
-    fn look_at_progress_and_logs(&mut self) -> bool {
-        let mut changed = false;
-        let lines = self.attempt.progress_lines(&mut self.progress_read);
-        for line in &lines {
-            let Some(report) = progress::parse(line) else {
-                continue;
-            };
-            changed = true;
-            if let Some(metrics) = report.metrics
-                && !self.metrics.report(metrics)
-            {
+    fn look_at_progress_and_logs(&mut self) {
+        let lines = self.progress.lines(self.attempt);
+        let Latest {
+            progress,
+            message,
+            metrics,
+        } = progress::latest(&lines);
+        let mut changed = progress.is_some() || message.is_some() || !metrics.is_empty();
+        for reported in metrics {
+            if !self.metrics.report(reported) {
                 let most = Metrics::MAX_REPORTED_BYTES;
                 tracing::warn!(task = %self.status.task_id, "metrics beyond {most} bytes are left out");
             }
-            self.status.progress = report.progress.unwrap_or(self.status.progress);
-            self.status.message = report.message.or(self.status.message.take());
         }
-        let mut dropped = 0;
-        for log in [&self.files.stdout, &self.files.stderr] {
-            // A file system that cannot punch holes keeps its logs whole.
-            dropped += cap_log(log, self.settings.log_cap_bytes).unwrap_or(0);
-        }
+        self.status.progress = progress.unwrap_or(self.status.progress);
+        self.status.message = message.or(self.status.message.take());
+        let cap = self.settings.log_cap_bytes;
+        self.growth.cap_logs(self.files, cap);
+        let dropped = self.growth.cut_out(self.files, cap);
         changed |= dropped != self.status.log_bytes_dropped;
         self.status.log_bytes_dropped = dropped;
         if changed {
             self.is_told = false;
             self.tell();
         }
-        !lines.is_empty()
     }
 
     /// Writes the status where the one on the disk says something else. Best effort: it can be

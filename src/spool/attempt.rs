@@ -5,7 +5,6 @@
 //! changes (I6).
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -28,7 +27,7 @@ const STDERR: &str = "stderr.log";
 const RUN: &str = "run.json";
 const WORK: &str = "work";
 const INPUT: &str = "input.json";
-const PROGRESS: &str = "progress";
+pub(super) const PROGRESS: &str = "progress";
 pub(super) const OUTPUT: &str = "output";
 const RESERVE: &str = "result.part";
 
@@ -236,9 +235,11 @@ impl ReservedResult {
                 let mut short = result.clone();
                 short.output = None;
                 short.output_truncated = true;
+                let wrote_file = self.dir.stat(OUTPUT)?.is_some_and(|stat| stat.st_size > 0);
+                let file = if wrote_file { OUTPUT } else { STDOUT };
                 short
                     .output_file
-                    .get_or_insert_with(|| path_in_task(result.attempt, STDOUT));
+                    .get_or_insert_with(|| path_in_task(result.attempt, file));
                 self.write_bytes(&short.to_bytes())
             }
             written => written,
@@ -370,38 +371,6 @@ impl Attempt {
         }
         let reserve = self.dir.read(RESERVE, SMALL_FILE)?;
         Ok(reserve.is_some_and(|reserve| !reserve.trim_ascii().is_empty()))
-    }
-
-    /// Complete lines the recipe appended to its progress file behind `offset`, which moves on.
-    pub fn progress_lines(&self, offset: &mut u64) -> Vec<String> {
-        const AT_ONCE: u64 = 64 << 10;
-        let read = || -> Option<Vec<u8>> {
-            if self.dir.stat(PROGRESS).ok()??.st_size.unsigned_abs() <= *offset {
-                return None;
-            }
-            let mut file = self.dir.open_file(PROGRESS).ok()?;
-            if !file.metadata().ok()?.is_file() {
-                return None;
-            }
-            file.seek(SeekFrom::Start(*offset)).ok()?;
-            let mut bytes = Vec::new();
-            file.take(AT_ONCE).read_to_end(&mut bytes).ok()?;
-            Some(bytes)
-        };
-        let Some(bytes) = read() else {
-            return Vec::new();
-        };
-        let end = match bytes.iter().rposition(|b| *b == b'\n') {
-            Some(at) => at + 1,
-            // A line longer than the window is no progress line: skip it.
-            None if bytes.len() as u64 == AT_ONCE => bytes.len(),
-            None => return Vec::new(),
-        };
-        *offset += end as u64;
-        String::from_utf8_lossy(&bytes[..end])
-            .lines()
-            .map(str::to_owned)
-            .collect()
     }
 }
 

@@ -345,7 +345,7 @@ impl TaskLock {
         status.ended_by(result);
         // The result is durable: from here on nothing may fail the task, only leave work for later.
         let written = self.write_status(&status);
-        let cleaned = self.task.dir.unlink(name::ENVIRONMENT).map(|_| ());
+        let cleaned = self.task.dir.remove_anything(name::ENVIRONMENT);
         spool.remove_hints(id, result.session_id.as_ref())?;
         written.and(cleaned)
     }

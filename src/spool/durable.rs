@@ -199,10 +199,9 @@ impl Dir {
         )
     }
 
-    /// Creates or opens a file of the owner's alone whose writes always go to its end.
-    pub fn append_private(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND;
-        self.create_as(name, flags, LOCK_MODE)
+    /// Creates or opens a file whose writes always go to its end.
+    pub fn append(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        self.create_with(name, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
     }
 
     /// Creates a file that must not be there yet, whose writes always go to its end.
@@ -314,7 +313,7 @@ impl Dir {
         let between = format!(".{name}.new");
         let mut file = match self.create(&between) {
             Err(error) if error.errno() == Some(Errno::EXIST) => {
-                self.unlink(&between)?;
+                self.remove_anything(&between)?;
                 self.create(&between)?
             }
             made => made?,
@@ -415,6 +414,12 @@ impl Dir {
         }
     }
 
+    /// Renames into another directory, over what is there.
+    pub fn rename_into(&self, name: &str, to: &Dir, new_name: &str) -> IoResult<()> {
+        rustix::fs::renameat(&self.fd, name, &to.fd, new_name)
+            .map_err(|errno| to.failed("move into place", new_name, errno))
+    }
+
     /// Makes a name that says something by being there, as a link to an empty file of ours: that
     /// takes no inode, and none is deleted when the name goes. Where it cannot be one (another
     /// owner's file, a file system without links) it is an empty file; one that is there is left.
@@ -458,6 +463,16 @@ impl Dir {
     /// Removes a file; `false` when it was not there.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
         self.remove(name.as_ref(), AtFlags::empty())
+    }
+
+    /// Removes what stands under a name of ours, also where somebody put a folder there.
+    pub fn remove_anything(&self, name: &str) -> IoResult<()> {
+        match self.unlink(name) {
+            Err(error) if matches!(error.errno(), Some(Errno::ISDIR | Errno::PERM)) => {
+                self.remove_tree(name).map(|_| ())
+            }
+            removed => removed.map(|_| ()),
+        }
     }
 
     /// Removes an empty folder; `false` when it was not there.

@@ -354,8 +354,16 @@ impl Spool {
         };
         let settings = settings_of(&self.root, &file, &self.overrides)?;
         let stored = stored_settings(self.sharing, &file);
-        self.root()?
-            .replace_durably(name::SETTINGS, &pretty(&stored))?;
+        let bytes = pretty(&stored);
+        if bytes.len() > SMALL_FILE {
+            let problem = format!(
+                "with this value it would have {} bytes, and at most {SMALL_FILE} are read; it is left as it was",
+                bytes.len()
+            );
+            let path = self.root.path_of(name::SETTINGS);
+            return Err(OpenError::Settings { path, problem });
+        }
+        self.root()?.replace_durably(name::SETTINGS, &bytes)?;
         (self.file, self.settings) = (file, settings);
         Ok(())
     }
@@ -437,6 +445,10 @@ impl Spool {
             (Sharing::Private, _) => OURS_ONLY,
             // What is locked in them a user of the group must not be able to open.
             (Sharing::Group, name::SLOTS | name::SESSIONS) => OURS_ONLY,
+            (Sharing::Group, name::WATCHERS) => Making {
+                file: OURS_ONLY.file,
+                ..GROUP_READS
+            },
             (Sharing::Group, _) => GROUP_READS,
         };
         Making { sync, ..making }

@@ -25,23 +25,42 @@ pub enum Stream {
     Stderr,
 }
 
-/// Cuts the middle out of a log that takes more than `cap` bytes of disk. Returns the bytes that
-/// are missing from it, also from earlier cuts.
-pub fn cap_log(log: &File, cap: u64) -> std::io::Result<u64> {
+/// How large a log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSize {
+    /// Bytes that were written, also those that were cut out.
+    pub written: u64,
+    /// Bytes of disk it took when it was looked at, before it was cut.
+    pub on_disk: u64,
+}
+
+/// Cuts the middle out of a log that takes more than `cap` bytes of disk.
+///
+/// # Errors
+/// Also where the file system cannot punch holes: then the log stays whole.
+pub fn cap_log(log: &File, cap: u64) -> std::io::Result<LogSize> {
     let stat = rustix::fs::fstat(log)?;
-    let size = stat.st_size.unsigned_abs();
-    if size <= cap {
-        return Ok(0);
-    }
-    if stat.st_blocks.unsigned_abs() * 512 > cap {
+    let size = LogSize {
+        written: stat.st_size.unsigned_abs(),
+        on_disk: stat.st_blocks.unsigned_abs() * 512,
+    };
+    if size.written > cap && size.on_disk > cap {
         let kept = KEPT_AT_EACH_END.min(cap / 4).next_multiple_of(BLOCK);
-        let end = size.saturating_sub(kept) / BLOCK * BLOCK;
+        let end = size.written.saturating_sub(kept) / BLOCK * BLOCK;
         if end > kept {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             rustix::fs::fallocate(log, flags, kept, end - kept)?;
         }
     }
-    holes(log, size)
+    Ok(size)
+}
+
+/// The bytes that are missing from a log of this size, from all its cuts.
+pub fn cut_bytes(log: &File, cap: u64, written: u64) -> std::io::Result<u64> {
+    if written <= cap {
+        return Ok(0);
+    }
+    holes(log, written)
 }
 
 /// The bytes of a file that are holes. Not told by the blocks it takes: a file system may
@@ -57,6 +76,23 @@ fn holes(log: &File, size: u64) -> std::io::Result<u64> {
         missing += at - hole;
     }
     Ok(missing)
+}
+
+/// Where a file's data begins and ends, hole by hole.
+fn data_parts(log: &File, size: u64) -> std::io::Result<Vec<(u64, u64)>> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < size {
+        // ENXIO: only a hole is left.
+        let Ok(data) = rustix::fs::seek(log, SeekFrom::Data(at)) else {
+            break;
+        };
+        at = rustix::fs::seek(log, SeekFrom::Hole(data))?.min(size);
+        if data < at {
+            parts.push((data, at));
+        }
+    }
+    Ok(parts)
 }
 
 /// A piece of a log.
@@ -87,26 +123,32 @@ impl LogReader {
     /// Goes to where the last `lines` lines begin.
     pub fn skip_to_last(&mut self, lines: usize) -> std::io::Result<()> {
         let size = self.file.metadata()?.len();
-        let mut position = size;
+        if lines == 0 {
+            self.offset = size;
+            return Ok(());
+        }
+        self.offset = 0;
         let mut newlines = 0;
         let mut buffer = [0u8; 8192];
-        while position > 0 {
-            let start = position.saturating_sub(buffer.len() as u64);
-            let chunk = &mut buffer[..(position - start) as usize];
-            self.file.read_exact_at(chunk, start)?;
-            for (at, byte) in chunk.iter().enumerate().rev() {
-                let is_last_byte = start + at as u64 + 1 == size;
-                if *byte == b'\n' && !is_last_byte {
-                    newlines += 1;
-                    if newlines == lines {
-                        self.offset = start + at as u64 + 1;
-                        return Ok(());
+        // A hole holds no line, and reading through a large one would take for ever.
+        for (begin, mut position) in data_parts(&self.file, size)?.into_iter().rev() {
+            while position > begin {
+                let start = position.saturating_sub(buffer.len() as u64).max(begin);
+                let chunk = &mut buffer[..(position - start) as usize];
+                self.file.read_exact_at(chunk, start)?;
+                for (at, byte) in chunk.iter().enumerate().rev() {
+                    let is_last_byte = start + at as u64 + 1 == size;
+                    if *byte == b'\n' && !is_last_byte {
+                        newlines += 1;
+                        if newlines == lines {
+                            self.offset = start + at as u64 + 1;
+                            return Ok(());
+                        }
                     }
                 }
+                position = start;
             }
-            position = start;
         }
-        self.offset = if lines == 0 { size } else { 0 };
         Ok(())
     }
 

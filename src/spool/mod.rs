@@ -3,12 +3,12 @@
 //! Everything the protocol promises is kept in these files, so that one room is enough to review
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
 //! `layout` and `settings_file` (what lies where, and how it is set) · `identity` and `pause` (which spool it is, and whether it starts anything) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
-//! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `view` (what is true of a task) ·
+//! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `foreign` (what a recipe put in the place of a result) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read`, `drop_claim` and `rejected` (the drop box) · `submit_drop` and
 //! `control` (what users of a group put there) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
 //! `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
 //! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` ·
-//! `wake` (being told) · `resolve` (what a person may call a task) · `health` (can it work at all).
+//! `progress_file` (reports while it runs) · `wake` (being told) · `write_alarm` (waking at a write) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
 //! `lock` file is never removed but together with its folder.
@@ -22,6 +22,7 @@ mod convert;
 mod drop_claim;
 mod drop_read;
 mod durable;
+mod foreign;
 mod health;
 mod identity;
 mod incoming;
@@ -31,6 +32,7 @@ mod lock_table;
 mod logs;
 mod output;
 mod pause;
+mod progress_file;
 mod publish;
 mod queue;
 mod rejected;
@@ -44,6 +46,7 @@ mod tree;
 mod view;
 mod wake;
 mod watchers;
+mod write_alarm;
 
 pub use attempt::{Attempt, Files, ReservedResult, RunFile, StartRecord};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
@@ -54,9 +57,10 @@ pub use health::FileSystem;
 pub use incoming::{Admission, DropFile, Rules};
 pub use io_error::IoError;
 pub use layout::{OpenError, Spool, group_id};
-pub use logs::{LogReader, Piece, Stream, cap_log};
+pub use logs::{LogReader, Piece, Stream, cap_log, cut_bytes};
 pub use output::Output;
 pub use pause::Pause;
+pub use progress_file::ProgressReader;
 pub use publish::{Submission, SubmitError};
 pub use queue::OpenHint;
 pub use rejected::Reason;
@@ -67,3 +71,4 @@ pub use trash::SweepClock;
 pub use view::TaskView;
 pub use wake::{Seen, Wake};
 pub use watchers::{StartLock, WatcherFile, WatcherSeat};
+pub use write_alarm::WriteAlarm;

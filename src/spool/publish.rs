@@ -52,6 +52,14 @@ pub enum SubmitError {
     /// The request breaks a rule.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The variables of `--env` take too much room.
+    #[error(
+        "not accepted: the variables of --env take {bytes} bytes as JSON, and at most {MAX_ENVIRONMENT_BYTES} are taken: put large values into a file and give its path"
+    )]
+    Environment {
+        /// What they take.
+        bytes: usize,
+    },
     /// The kernel said no; nothing was accepted.
     #[error("not accepted: {0}")]
     Io(#[from] IoError),
@@ -59,6 +67,9 @@ pub enum SubmitError {
 
 /// From so many tasks on, one sync of the whole file system costs less than those of their files.
 const MANY: usize = 16;
+
+/// The largest `env.json`. Readers take more, and the kernel about as much for one process.
+const MAX_ENVIRONMENT_BYTES: usize = 1 << 20;
 
 /// Built or published, not yet acknowledged; the lock is held.
 struct Unaccepted {
@@ -200,6 +211,7 @@ impl Spool {
         let bytes = request.to_bytes();
         // What is stored must be readable again: names and defaults may have made it grow.
         Request::parse(&bytes)?;
+        let variables = environment_file(environment)?;
 
         let making = staging.making();
         let sync = sync && making.sync;
@@ -218,13 +230,8 @@ impl Spool {
         }
         // Nobody reads here yet, so it needs no name in between.
         dir.create_unsynced(name::STATUS, &pending_status(id, &request).to_bytes())?;
-        if !environment.is_empty() {
-            let variables = environment;
-            let file = EnvironmentFile {
-                v: FORMAT_VERSION,
-                variables,
-            };
-            dir.write_new(name::ENVIRONMENT, &pretty(&file))?;
+        if let Some(variables) = variables {
+            dir.write_new(name::ENVIRONMENT, &variables)?;
         }
         dir.sync()?;
         // Hints are a superset of what is open: made before the task can be seen.
@@ -239,4 +246,19 @@ impl Spool {
             let _ = self.discard(&one.task);
         }
     }
+}
+
+/// The bytes of `env.json`; `None` where there are no variables.
+fn environment_file(variables: Map<String, Value>) -> Result<Option<Vec<u8>>, SubmitError> {
+    if variables.is_empty() {
+        return Ok(None);
+    }
+    let file = pretty(&EnvironmentFile {
+        v: FORMAT_VERSION,
+        variables,
+    });
+    if file.len() > MAX_ENVIRONMENT_BYTES {
+        return Err(SubmitError::Environment { bytes: file.len() });
+    }
+    Ok(Some(file))
 }

@@ -5,10 +5,11 @@
 //! watcher's and may be removed.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use fs2::FileExt;
+use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{Dir, absent_is_none};
@@ -19,8 +20,9 @@ use crate::task::Timestamp;
 
 pub(super) const START: &str = "start";
 const LOG: &str = "log";
+const OLD_LOG: &str = "log.1";
 const SEAT_SUFFIX: &str = ".json";
-/// A watcher's log is begun anew at this size; the old one stays as `log.1`.
+/// A watcher's log is begun anew at this size; its end stays as `log.1`.
 const LOG_LIMIT: u64 = 1 << 20;
 
 /// What a watcher says of itself.
@@ -129,14 +131,48 @@ impl Spool {
 
     /// The log of autostarted watchers, for appending.
     pub fn watcher_log(&self) -> IoResult<File> {
+        self.bound_watcher_log()?;
+        self.folder(name::WATCHERS)?.append(LOG)
+    }
+
+    /// Begins the log of autostarted watchers anew, if it is long: its end becomes `log.1`. Returns
+    /// its size.
+    ///
+    /// The file stays the same one. A watcher, its runners and its sweeps have it open, and each
+    /// write of theirs goes to its end, wherever that is by then. A line that is written between
+    /// the copy and the cut is lost.
+    pub fn bound_watcher_log(&self) -> IoResult<u64> {
         let dir = self.folder(name::WATCHERS)?;
-        if dir
-            .stat(LOG)?
-            .is_some_and(|stat| stat.st_size.unsigned_abs() > LOG_LIMIT)
-        {
-            dir.rename_over(LOG, format!("{LOG}.1"))?;
+        let is_file = |stat: &Stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1
+        };
+        let Some(stat) = dir.stat(LOG)?.filter(is_file) else {
+            return Ok(0);
+        };
+        let size = stat.st_size.unsigned_abs();
+        if size <= LOG_LIMIT {
+            return Ok(size);
         }
-        dir.append_private(LOG)
+        let log = dir.open_writable(LOG)?;
+        // Another process is at it.
+        if FileExt::try_lock_exclusive(&log).is_err() {
+            return Ok(size);
+        }
+        let failed = |source| IoError::new("shorten", dir.path_of(LOG), source);
+        let size = log.metadata().map_err(failed)?.len();
+        let mut end = Vec::new();
+        let mut from = &log;
+        from.seek(SeekFrom::Start(size.saturating_sub(LOG_LIMIT)))
+            .map_err(failed)?;
+        from.take(2 * LOG_LIMIT)
+            .read_to_end(&mut end)
+            .map_err(failed)?;
+        let first = end.iter().position(|byte| *byte == b'\n');
+        let whole_lines = first.map_or(&end[..], |first| &end[first + 1..]);
+        let kept = dir.replace(OLD_LOG, whole_lines);
+        // On a full disk the old lines are lost; a log that goes on growing would not help.
+        log.set_len(0).map_err(failed)?;
+        kept.map(|()| 0)
     }
 }
 

@@ -28,7 +28,9 @@ pub struct JsonError(String);
 impl Json {
     /// Takes a text that is exactly one JSON value, with white space around it allowed.
     pub fn parse(text: &str) -> Result<Json, JsonError> {
-        serde_json::from_str(text.trim()).map_err(|error| JsonError(describe_json_error(&error)))
+        // Only JSON's own white space: any other character around a value belongs to a text.
+        let text = text.trim_matches([' ', '\t', '\n', '\r']);
+        serde_json::from_str(text).map_err(|error| JsonError(describe_json_error(&error)))
     }
 
     /// From anything that serializes.

@@ -25,7 +25,7 @@ pub use name::{
 pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError, StoredRequest};
-pub use status::{BootMoment, Metrics, ResultFile, StatusFile};
+pub use status::{BootMoment, Metrics, OutputEncoding, ResultFile, StatusFile};
 pub use time::Timestamp;
 
 /// The format version of requests, statuses, results and most other JSON files this program writes. A

@@ -228,9 +228,10 @@ impl Outcome {
         Outcome::failed(ErrorKind::Resources, message)
     }
 
-    /// A failure. A message is cut off behind 500 characters.
+    /// A failure. A message is one line and is cut off behind 500 characters.
     pub fn failed(kind: ErrorKind, message: impl Into<String>) -> Outcome {
-        let mut message = message.into();
+        // One line, and no character that JSON writes with six bytes.
+        let mut message = message.into().replace(|c: char| c.is_control(), " ");
         if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
             message.truncate(end);
             message.push('…');
@@ -291,6 +292,20 @@ mod tests {
         assert_eq!("queued".parse::<Status>().unwrap(), Status::Pending);
         assert_eq!("succeeded".parse::<Status>().unwrap(), Status::Completed);
         assert!("done".parse::<Status>().is_err());
+    }
+
+    #[test]
+    fn a_message_fits_into_the_room_of_a_result() {
+        for character in ["\u{1}", "\n", "\"", "\\", "\u{7f}", "\u{2028}", "😀"] {
+            let outcome = Outcome::failed(ErrorKind::Spawn, character.repeat(4000));
+            let written = serde_json::to_string(outcome.error().unwrap()).unwrap();
+            assert!(
+                written.len() < 2100,
+                "{character:?} takes {}",
+                written.len()
+            );
+            assert!(!written.contains("\\n"), "{character:?}");
+        }
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub struct ResultFile {
     /// Where the output lies when it is too large to stand here: a path below the task's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_file: Option<String>,
+    /// What `output_file` holds, where it is not text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_encoding: Option<OutputEncoding>,
     /// Set when `output` was left out because the disk was full.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_truncated: bool,
@@ -105,6 +108,17 @@ pub struct ResultFile {
     pub session_id: Option<Name>,
     /// What was measured.
     pub metrics: Metrics,
+}
+
+/// What an output is that is not text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputEncoding {
+    /// Bytes that are not UTF-8.
+    Binary,
+    /// A word of a later program.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A moment within one life of the machine.

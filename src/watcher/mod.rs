@@ -8,6 +8,7 @@
 mod admit;
 mod backlog;
 mod launcher;
+mod log_watch;
 mod service;
 
 use std::io;
@@ -26,6 +27,7 @@ use crate::task::{Answer, FORMAT_VERSION, TaskId};
 use admit::Admitter;
 use backlog::Backlog;
 use launcher::{Launcher, LocalPool};
+use log_watch::LogWatch;
 use service::{Counts, Service};
 
 /// A task that runs longer than this has its folder listened to; until then its runner looks at
@@ -106,6 +108,7 @@ pub struct Watcher {
     is_unmarked: bool,
     next_rescan: Instant,
     next_sweep: Instant,
+    log_watch: LogWatch,
     busy_at: Instant,
     paused: Option<Pause>,
     /// Until when it is looked often whether the root is still there.
@@ -165,6 +168,7 @@ impl Watcher {
             is_unmarked: false,
             next_rescan: now,
             next_sweep: now + Duration::from_secs_f64(spool.settings().sweep_every_sec),
+            log_watch: LogWatch::new(options.autostarted),
             busy_at: now,
             paused: None,
             root_in_doubt: None,
@@ -208,6 +212,7 @@ impl Watcher {
             }
             self.hear_answers();
             self.dispatch();
+            self.log_watch.look(&self.spool);
             self.listen_to_running();
             let has_found = self.look_for_markers() | self.reconcile_some();
             if Signals::came(&self.signals.stop) {
@@ -617,6 +622,7 @@ impl Watcher {
         if self.root_in_doubt.is_some() {
             until = until.min(now + ROOT_LOOKS.1);
         }
+        until = until.min(self.log_watch.wake_at().unwrap_or(until));
         let unlistened = self
             .launcher
             .running()

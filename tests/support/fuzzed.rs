@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use agentspool::config::Overrides;
 use agentspool::recipe::{Manifest, RecipePath};
 use agentspool::spool::{
-    Admission, DropFile, DropRefusal, Pickup, Reason, Rules, Spool, Submission,
+    Admission, DropFile, DropRefusal, Pickup, ProgressReader, Reason, Rules, Spool, Submission,
 };
 use agentspool::task::{Json, Request, TaskId};
 
@@ -347,9 +347,8 @@ impl DamagedTask {
         let _ = (task.request(), task.result(), task.environment());
         let attempt = task.attempt(1).unwrap().expect("it stands");
         attempt.run();
-        let mut offset = 0;
-        attempt.progress_lines(&mut offset);
-        assert!(offset <= bytes.len() as u64);
+        let lines = ProgressReader::default().lines(&attempt);
+        assert!(lines.len() <= 3 * bytes.len());
         assert_eq!(fs::read(&path).unwrap(), bytes, "a reader writes nothing");
         match before {
             Some(before) => fs::write(&path, before).unwrap(),

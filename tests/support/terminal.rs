@@ -97,7 +97,8 @@ impl Terminal {
     }
 }
 
-fn pair(columns: u16) -> (OwnedFd, OwnedFd) {
+/// A terminal's two ends: what is painted comes out of the first.
+pub fn pair(columns: u16) -> (OwnedFd, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();

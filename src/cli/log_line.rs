@@ -1,0 +1,214 @@
+//! A line of our own log on its way out: written at once or dropped and counted, never waited for.
+//!
+//! A terminal that is stopped, a pipe that nobody reads and a stuck socket block whoever writes to
+//! them. A watcher or runner that blocks starts and ends no task, so it drops what does not get
+//! through and says how much that was in the next line that does. Invariant: the open file that this
+//! process inherited is everybody's, and its flags stay as they are.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::net::SendFlags;
+
+/// A write of at most so much to a pipe is taken whole or not at all, and `poll` says which.
+const AT_ONCE: usize = 4096;
+const CUT: &[u8] = b" [cut]\n";
+
+/// How one of the standard streams can be written to without waiting.
+enum Way {
+    /// A file on a disk takes what it gets.
+    File(BorrowedFd<'static>),
+    /// An open file of our own, to the same pipe or terminal.
+    Own(OwnedFd),
+    Socket(BorrowedFd<'static>),
+    /// It could not be opened again: asked first, and given no more than it takes.
+    Asked(BorrowedFd<'static>),
+}
+
+/// One of the standard streams, for lines.
+pub(super) struct LineWriter {
+    way: Way,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    dropped: u64,
+    /// The last line was taken in part.
+    is_torn: bool,
+}
+
+impl LineWriter {
+    pub fn new(stream: BorrowedFd<'static>, number: u32) -> LineWriter {
+        let kind = rustix::fs::fstat(stream).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let way = match kind {
+            Ok(FileType::RegularFile) => Way::File(stream),
+            Ok(FileType::Socket) => Way::Socket(stream),
+            Ok(_) | Err(_) => open_again(number).map_or(Way::Asked(stream), Way::Own),
+        };
+        LineWriter {
+            way,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Writes a line, with its newline or without, or drops it.
+    pub fn line(&self, line: &[u8]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = Vec::with_capacity(line.len() + 64);
+        if state.is_torn {
+            bytes.push(b'\n');
+        }
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        // A path or a message of somebody else's must not make a line of its own.
+        bytes.extend(
+            text.iter()
+                .map(|byte| if *byte == b'\n' { b' ' } else { *byte }),
+        );
+        if state.dropped > 0 {
+            bytes.extend(format!(" dropped_lines={}", state.dropped).as_bytes());
+        }
+        bytes.push(b'\n');
+        if bytes.len() > AT_ONCE && !matches!(self.way, Way::File(_)) {
+            bytes.truncate(AT_ONCE - CUT.len());
+            bytes.extend(CUT);
+        }
+        match self.write(&bytes) {
+            Ok(written) if written == bytes.len() => *state = State::default(),
+            Ok(written) => {
+                state.is_torn |= written > 0;
+                state.dropped += 1;
+            }
+            Err(_) => state.dropped += 1,
+        }
+    }
+
+    /// How many lines were dropped since the last one that got through.
+    pub fn dropped(&self) -> u64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.dropped
+    }
+
+    /// They were told of elsewhere.
+    pub fn forget_dropped(&self, told: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.dropped = state.dropped.saturating_sub(told);
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(match &self.way {
+            Way::File(file) => rustix::io::write(file, bytes)?,
+            Way::Own(file) => rustix::io::write(file, bytes)?,
+            Way::Socket(socket) => {
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                rustix::net::send(socket, bytes, flags)?
+            }
+            Way::Asked(file) => {
+                let mut fds = [PollFd::new(file, PollFlags::OUT)];
+                let at_once = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                };
+                if poll(&mut fds, Some(&at_once))? == 0
+                    || !fds[0].revents().contains(PollFlags::OUT)
+                {
+                    return Ok(0);
+                }
+                rustix::io::write(file, bytes)?
+            }
+        })
+    }
+}
+
+impl io::Write for &LineWriter {
+    /// The formatter gives a whole line in one call.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same pipe or terminal as an open file of this process's own, which never blocks.
+fn open_again(number: u32) -> Option<OwnedFd> {
+    let flags =
+        OFlags::WRONLY | OFlags::NONBLOCK | OFlags::APPEND | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(format!("/proc/self/fd/{number}"), flags, Mode::empty()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+
+    fn writer(way: Way) -> LineWriter {
+        LineWriter {
+            way,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A descriptor that lives as long as the tests.
+    fn leaked(fd: OwnedFd) -> BorrowedFd<'static> {
+        let leaked: &'static OwnedFd = Box::leak(Box::new(fd));
+        leaked.as_fd()
+    }
+
+    #[test]
+    fn what_is_dropped_is_counted_and_told() {
+        let (socket, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (reader, pipe) = rustix::pipe::pipe().unwrap();
+        let mut reader = std::fs::File::from(reader);
+        type Reads = Box<dyn FnMut(&mut [u8]) -> usize>;
+        let ways: [(Way, Reads); 2] = [
+            (
+                Way::Socket(leaked(socket.into())),
+                Box::new(move |to| other.read(to).unwrap()),
+            ),
+            (
+                Way::Asked(leaked(pipe)),
+                Box::new(move |to| reader.read(to).unwrap()),
+            ),
+        ];
+        for (way, mut read) in ways {
+            let writer = writer(way);
+            let line = [b'x'; 1000];
+            while writer.dropped() == 0 {
+                writer.line(&line);
+            }
+            writer.line(&line);
+            let mut taken = vec![0u8; 1 << 20];
+            let mut length = read(&mut taken);
+            writer.line(b"after");
+            writer.line(b"and again");
+            while !taken[..length].ends_with(b"again\n") {
+                length += read(&mut taken[length..]);
+            }
+            let text = String::from_utf8(taken[..length].to_vec()).unwrap();
+            let last: Vec<&str> = text.lines().rev().take(2).collect();
+            assert_eq!(last, ["and again", "after dropped_lines=2"]);
+        }
+    }
+
+    #[test]
+    fn a_line_stays_one_line_and_short_enough_to_be_taken_whole() {
+        let (reader, pipe) = rustix::pipe::pipe().unwrap();
+        let writer = writer(Way::Asked(leaked(pipe)));
+        writer.line(b"one\nforged\n");
+        writer.line(&[b'y'; 10_000]);
+        let mut taken = vec![0u8; 1 << 16];
+        let length = std::fs::File::from(reader).read(&mut taken).unwrap();
+        let text = String::from_utf8(taken[..length].to_vec()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0], "one forged");
+        assert!(lines[1].len() == AT_ONCE - 1 && lines[1].ends_with("y [cut]"));
+    }
+}

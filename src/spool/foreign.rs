@@ -1,0 +1,74 @@
+//! What stands where only we write while a task runs: set aside, so that it stops and fakes nothing.
+//!
+//! A recipe can write into its own task's folder. A `result.json` that it makes there would end the
+//! task for every reader, and nobody could cancel it. Invariant: only the holder of the task's lock
+//! comes here, so what it did not write itself is foreign.
+
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use super::attempt::Attempt;
+use super::claim::TaskLock;
+use super::durable::Dir;
+use super::io_error::IoResult;
+use super::layout::name;
+
+/// What a foreign result is called in the attempt's folder.
+const FOREIGN: &str = "foreign-result";
+/// A foreign result keeps so many bytes.
+const KEPT: u64 = 1 << 20;
+
+impl TaskLock {
+    /// Moves a `result.json` that was not written by us into the attempt's folder, whatever it is;
+    /// `false` when there is none. An earlier one is replaced.
+    pub fn set_foreign_result_aside(&self, attempt: &Attempt) -> IoResult<bool> {
+        let task = &self.task.dir;
+        let Some(stat) = task.stat(name::RESULT)? else {
+            return Ok(false);
+        };
+        move_over(task, &attempt.dir, stat)?;
+        // Best effort: what matters is that it is out of the way.
+        let _ = cut_foreign(&attempt.dir);
+        Ok(true)
+    }
+
+    /// Cuts a foreign result that grew after it was set aside: its writer may have had it open.
+    pub fn bound_foreign_result(&self, attempt: &Attempt) {
+        let _ = cut_foreign(&attempt.dir);
+    }
+}
+
+fn move_over(task: &Dir, attempt: &Dir, stat: Stat) -> IoResult<()> {
+    match task.rename_into(name::RESULT, attempt, FOREIGN) {
+        // A folder cannot replace a file nor the other way round, nor a folder that is not empty.
+        Err(error)
+            if matches!(
+                error.errno(),
+                Some(Errno::EXIST | Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY)
+            ) =>
+        {
+            attempt.remove_tree(FOREIGN)?;
+            task.rename_into(name::RESULT, attempt, FOREIGN)
+        }
+        // Its own folder is gone or full: a file can still be removed.
+        Err(error) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Err(error),
+        Err(_) => task.unlink(name::RESULT).map(|_| ()),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn cut_foreign(attempt: &Dir) -> IoResult<()> {
+    let is_long = |stat: Stat| {
+        // With a second link it is somebody's file, which is not ours to cut.
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && stat.st_nlink == 1
+            && stat.st_size.unsigned_abs() > KEPT
+    };
+    if attempt.stat(FOREIGN)?.is_some_and(is_long) {
+        let file = attempt.open_writable(FOREIGN)?;
+        file.set_len(KEPT).map_err(|source| {
+            super::io_error::IoError::new("cut", attempt.path_of(FOREIGN), source)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Our own log: it stops nobody when nobody reads it, and it stays short while a watcher lives.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use serde_json::Value;
+
+use crate::support::World;
+use crate::support::terminal::pair;
+
+/// Writes until nothing more fits.
+fn fill(fd: impl AsFd) {
+    let before = rustix::fs::fcntl_getfl(&fd).unwrap();
+    rustix::fs::fcntl_setfl(&fd, before | OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&fd, b"this stands in the way of others\n").is_ok() {}
+    while rustix::io::write(&fd, b"\n").is_ok() {}
+    rustix::fs::fcntl_setfl(&fd, before).unwrap();
+}
+
+fn watch(world: &World, stderr: OwnedFd) -> Child {
+    let child = world
+        .command(&["watch"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(stderr))
+        .spawn()
+        .unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    world.wait_until("the watcher is seen", || {
+        world.watcher_pids().contains(&pid)
+    });
+    child
+}
+
+/// Everything that a watcher and its runners do goes on although their stderr takes nothing.
+fn works(world: &World) {
+    let late = world.submit(&["sleeps", "--timeout", "0.3"]);
+    let doomed = world.submit(&["sleeps"]);
+    let fine = world.submit(&["works"]);
+    assert_eq!(world.result_of(&late)["error"]["kind"], "timeout");
+    assert_eq!(world.result_of(&fine)["output"], "fine");
+    world.wait_running(&doomed);
+    world.run(&["cancel", &doomed.id]).succeeds();
+    assert_eq!(doomed.result()["status"], "cancelled");
+    // Swept by the watcher's own sweep, which tells of each.
+    world.set("cleanup_delay_sec", "0");
+    world.wait_until("a sweep has passed", || !fine.path.exists());
+    world
+        .run(&["config", "unset", "cleanup_delay_sec"])
+        .succeeds();
+}
+
+fn world() -> World {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.set("cancel_grace_sec", "0");
+    world.set("sweep_every_sec", "1");
+    world.recipe("works", "#!/bin/sh\necho fine\n");
+    world.recipe("sleeps", "#!/bin/sh\nexec sleep 1000\n");
+    world
+}
+
+/// Reads on, lets more happen, and waits until the count of what was dropped is told.
+fn tells_the_count(world: &World, mut log: impl Read + Send + 'static) {
+    let text = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let read = std::sync::Arc::clone(&text);
+    std::thread::spawn(move || {
+        let mut piece = [0u8; 4096];
+        while let Ok(length @ 1..) = log.read(&mut piece) {
+            read.lock().unwrap().extend_from_slice(&piece[..length]);
+        }
+    });
+    world.wait_until("the count of dropped lines is told", || {
+        let task = world.submit(&["works"]);
+        world.result_of(&task);
+        let text = text.lock().unwrap();
+        String::from_utf8_lossy(&text).contains(" dropped_lines=")
+    });
+}
+
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_stops_nobody() {
+    let world = world();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    fill(&writer);
+    let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+    let child = watch(&world, writer.try_clone().unwrap());
+    works(&world);
+    assert_eq!(
+        rustix::fs::fcntl_getfl(&writer).unwrap(),
+        flags,
+        "what others share stays as it is"
+    );
+    drop(writer);
+    tells_the_count(&world, File::from(reader));
+    end(child);
+}
+
+#[test]
+fn a_stopped_terminal_stops_nobody() {
+    let world = world();
+    let (screen, terminal) = pair(80);
+    // What Ctrl-S does.
+    rustix::termios::tcflow(&terminal, rustix::termios::Action::OOff).unwrap();
+    let child = watch(&world, terminal.try_clone().unwrap());
+    works(&world);
+    rustix::termios::tcflow(&terminal, rustix::termios::Action::OOn).unwrap();
+    tells_the_count(&world, File::from(screen));
+    end(child);
+}
+
+#[test]
+fn a_stuck_socket_stops_nobody() {
+    let world = world();
+    let (ours, other) = UnixStream::pair().unwrap();
+    fill(&other);
+    let child = watch(&world, OwnedFd::from(other));
+    works(&world);
+    tells_the_count(&world, ours);
+    end(child);
+}
+
+#[test]
+fn a_fifo_without_a_reader_stops_nobody() {
+    let world = world();
+    let path = world.root().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    // Both ends, so that it can be opened at all; then the reading one goes.
+    let both = File::options().read(true).write(true).open(&path).unwrap();
+    let writer = rustix::fs::open(&path, OFlags::WRONLY, Mode::empty()).unwrap();
+    fill(&writer);
+    let child = watch(&world, writer);
+    works(&world);
+    drop(both);
+    works(&world);
+    end(child);
+}
+
+#[test]
+fn a_sweep_that_repeats_is_not_stopped_by_its_stdout() {
+    let world = world();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    fill(&writer);
+    let child = world
+        .command(&["sweep", "--every", "1s"])
+        .stdout(Stdio::from(writer.try_clone().unwrap()))
+        .stderr(Stdio::from(writer))
+        .spawn()
+        .unwrap();
+    world.set("cleanup_delay_sec", "0");
+    for _ in 0..2 {
+        let task = world.submit(&["works"]);
+        world.run(&["watch", "--drain"]).succeeds();
+        world.wait_until("it is swept", || !task.path.exists());
+    }
+    drop(reader);
+    end(child);
+}
+
+#[test]
+fn the_log_of_a_living_watcher_stays_short() {
+    let world = World::new();
+    world.recipe("works", "#!/bin/sh\n");
+    let task = world.submit(&["works"]);
+    world.result_of(&task);
+    let log = world.path("watchers/log");
+    let size = |name: &str| std::fs::metadata(world.path(name)).map_or(0, |file| file.len());
+    // As a runner would that has much to tell: line by line, at its end.
+    let line = format!("{}\n", "x".repeat(199));
+    let mut most = 0;
+    for _ in 0..8 {
+        let mut file = File::options().append(true).open(&log).unwrap();
+        let before = size("watchers/log.1");
+        for _ in 0..6000 {
+            std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+        }
+        // A task wakes the watcher; a log that grows is looked at again by itself.
+        let task = world.submit(&["works"]);
+        world.result_of(&task);
+        world.wait_until("it is short again", || {
+            most = most.max(size("watchers/log.1"));
+            size("watchers/log") < 1 << 20 && (before > 0 || size("watchers/log.1") > 0)
+        });
+    }
+    assert!(most <= (1 << 20) + 4096, "{most}");
+    let old = std::fs::read_to_string(world.path("watchers/log.1")).unwrap();
+    assert!(old.starts_with('x') && old.ends_with('\n'));
+    // What is said now is still said there, and not behind a hole.
+    let id = world.submit(&["works"]).id;
+    world.wait_until("it is told", || {
+        let text = std::fs::read(&log).unwrap();
+        assert!(!text.contains(&0));
+        let told = |text: &[u8]| String::from_utf8_lossy(text).contains(&id);
+        told(&text) || told(&std::fs::read(world.path("watchers/log.1")).unwrap())
+    });
+    assert_eq!(world.json(&["status", &id])["condition"], Value::Null);
+}
