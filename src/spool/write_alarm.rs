@@ -47,7 +47,7 @@ impl WriteAlarm {
         let flags = WatchFlags::MODIFY | WatchFlags::ONESHOT;
         let mut is_complete = true;
         for log in [&files.stdout, &files.stderr] {
-            let watch = inotify::add_watch(instance, &handle_path(log), flags);
+            let watch = inotify::add_watch(instance, handle_path(log), flags);
             is_complete &= watch.is_ok();
             self.watches.extend(watch);
         }
