@@ -350,7 +350,7 @@ fn a_task_is_kept_for_the_owners_readers_alone() {
         shared.run(OWNER, &["sweep"]).succeeds();
         names_in(&shared.spool().join("tasks"))
     };
-    assert_eq!(sweep(), [kept.clone()], "{other}");
+    assert_eq!(sweep(), std::slice::from_ref(&kept), "{other}");
     for holder in &mut holders {
         holder.kill().unwrap();
         holder.wait().unwrap();
