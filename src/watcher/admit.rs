@@ -147,6 +147,10 @@ fn take(
     bytes: &[u8],
 ) -> Result<Decision, SubmitError> {
     if let Err(why) = check_recipe(spool, &request) {
+        // Moved or removed, it has no recipes where it was; no drop is refused because of that.
+        if !spool.is_at_its_path() {
+            return Ok(Decision::Gone);
+        }
         return refuse(spool, drop, why);
     }
     let (recipe, session) = (request.recipe.clone(), request.session_id.clone());
