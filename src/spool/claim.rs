@@ -111,7 +111,13 @@ impl TaskDir {
         for attempt in 0..TRIES {
             let file = match self.dir.open_writable(name::LOCK) {
                 Ok(file) => file,
-                Err(error) if error.is_absent() || (error.is_unusable() && !error.is_denied()) => {
+                // What is not understood is not removed: only who works on a task replaces it.
+                Err(error)
+                    if error.is_absent()
+                        || (if_there == name::REQUEST
+                            && error.is_unusable()
+                            && !error.is_denied()) =>
+                {
                     if !is_same_file(tasks, &self.id.to_string(), &self.dir)?
                         || !self.dir.has(if_there)?
                     {

@@ -69,8 +69,9 @@ struct Walk<'a> {
     deep_into: &'a Dir,
     /// Those that stand there now.
     deep: Vec<OsString>,
-    /// The folder that is being removed.
+    /// The folder that is being removed, and the one in which it stands.
     root: Which,
+    root_in: Which,
     /// Names from `top` to where we are, for messages.
     at: Vec<OsString>,
     has_moved: bool,
@@ -176,6 +177,7 @@ impl<'a> Walk<'a> {
             deep_into,
             deep: Vec::new(),
             root: (0, 0),
+            root_in: (0, 0),
             at: Vec::new(),
             has_moved: false,
             bytes: 0,
@@ -232,6 +234,10 @@ impl<'a> Walk<'a> {
             Err(errno) => return self.leave(errno),
         };
         self.root = which(&stat);
+        self.root_in = match rustix::fs::fstat(top) {
+            Ok(stat) => which(&stat),
+            Err(errno) => return self.leave(errno),
+        };
         let (above, level) = (Level::top(top), Level::top(top).below(folder.as_fd()));
         let removed = self
             .empty(&level, last)
@@ -327,6 +333,7 @@ impl<'a> Walk<'a> {
         let stat = rustix::fs::fstat(&folder)?;
         if level.depth == 0 {
             self.root = which(&stat);
+            self.root_in = which(&rustix::fs::fstat(level.folder)?);
         }
         match self.empty(&level.below(folder.as_fd()), &[]) {
             Ok(true) | Err(Errno::NOENT) => {}
@@ -380,8 +387,7 @@ impl<'a> Walk<'a> {
         let above = |way: &CString| {
             rustix::fs::statat(level.folder, way, AtFlags::empty()).map(|stat| which(&stat))
         };
-        let top = rustix::fs::fstat(self.top)?;
-        Ok(above(to_root)? == self.root && above(to_top)? == which(&top))
+        Ok(above(to_root)? == self.root && above(to_top)? == self.root_in)
     }
 
     /// Moves a folder that lies too deep to where it is the next tree to remove.

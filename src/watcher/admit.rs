@@ -225,6 +225,10 @@ fn take(
     rules: Rules<'_>,
 ) -> Result<Decision, SubmitError> {
     if let Err(why) = (rules.check)(&request) {
+        // Moved or removed, it has no recipes where it was; no drop is refused because of that.
+        if !spool.is_at_its_path() {
+            return Ok(Decision::Gone);
+        }
         return refuse(spool, drop, why, rules);
     }
     let (recipe, session) = (request.recipe.clone(), request.session_id.clone());
