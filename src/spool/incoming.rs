@@ -246,6 +246,8 @@ impl Spool {
     ) -> Result<Admission, SubmitError> {
         match (rules.check)(&request) {
             Ok(()) => self.finish_admission(claim, file_name, request, rules),
+            // Moved or removed, the spool has no recipes where it was: the claim waits for its next watcher.
+            Err(_) if !self.is_at_its_path() => Ok(Admission::Gone),
             Err(why) => Ok(self.reject_claim(claim, file_name, why, rules)?),
         }
     }
