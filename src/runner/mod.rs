@@ -11,6 +11,7 @@ mod finish;
 mod group;
 mod growth;
 mod memory;
+mod nimble;
 mod progress;
 mod recover;
 mod spawn;
@@ -92,6 +93,7 @@ impl<'a> Runner<'a> {
         let _ = rustix::process::setsid();
         // Any pid turns it on: the attribute belongs to the process, not to that pid.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        nimble::be_nimble();
         Runner {
             spool,
             surroundings,

@@ -258,3 +258,30 @@ fn a_read_only_spool_can_be_read() {
         assert_eq!(pending.result()["status"], "completed");
     });
 }
+
+/// As on a file system that cannot punch holes.
+#[test]
+fn a_log_that_cannot_be_cut_stays_whole_and_that_is_said_once() {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.set("log_cap_bytes", "1048576");
+    world.set("max_concurrent", "1");
+    let script = "#!/bin/sh\nhead -c 3000000 /dev/zero | tr '\\0' x\nsleep 0.1\necho last\n";
+    world.recipe("talks", script);
+    let tasks: Vec<_> = (0..3).map(|_| world.submit(&["talks"])).collect();
+    let ran = crate::support::Ran::of(
+        std::process::Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fallocate"])
+            .args(["-e", "inject=fallocate:error=EOPNOTSUPP"])
+            .args([crate::support::PROGRAM, "watch", "--drain"])
+            .env("AGENTSPOOL_DIR", world.spool()),
+    );
+    ran.succeeds();
+    assert_eq!(ran.stderr.matches("cannot punch holes").count(), 1);
+    for task in tasks {
+        assert_eq!(task.result()["status"], "completed");
+        let log = fs::metadata(task.path.join("attempts/1/stdout.log")).unwrap();
+        assert_eq!(log.len(), 3_000_005);
+        assert_eq!(task.status()["log_bytes_dropped"], Value::Null);
+    }
+}

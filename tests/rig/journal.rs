@@ -83,3 +83,28 @@ fn each_transition_is_an_entry_with_fields() {
     let stderr = std::fs::read_to_string(world.root().join("stderr")).unwrap();
     assert_eq!(stderr, "", "nothing is said twice");
 }
+
+#[test]
+fn a_journal_that_hangs_stops_nobody() {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.recipe("ok", "#!/bin/sh\necho fine\n");
+    let socket = world.root().join("journal");
+    // Nobody reads from it, and its queue is full long before the tasks are done.
+    let journal = UnixDatagram::bind(&socket).unwrap();
+    let batch = "{\"recipe\": \"ok\"}\n".repeat(700);
+    let submitted = world.run_with_stdin(&["submit", "--batch", "-"], batch.as_bytes());
+    submitted.succeeds();
+    under_journal(&world, &socket, "watch --drain").succeeds();
+    let tasks = world.tasks();
+    assert!(tasks.iter().all(|task| task.result()["output"] == "fine"));
+    // What the journal did not take stands in the file that is stderr here: nothing is lost.
+    journal.set_nonblocking(true).unwrap();
+    let taken = entries(&journal);
+    let stderr = std::fs::read_to_string(world.root().join("stderr")).unwrap();
+    let ends = |text: &str| text.starts_with("completed task=");
+    let said = taken.iter().filter(|entry| ends(&entry["MESSAGE"])).count()
+        + stderr.lines().filter(|line| ends(line)).count();
+    assert_eq!(said, 700);
+    assert!(!taken.is_empty() && !stderr.is_empty());
+}
