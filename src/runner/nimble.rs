@@ -2,9 +2,9 @@
 //!
 //! A log that grows by gigabytes a second has to be cut within milliseconds, also on a machine with
 //! more runnable processes than processors. Since Linux 6.12 an ordinary process may ask for a short
-//! slice: it then waits less for its turn and gets no more of the processor than before. Invariants: somebody who set another policy or a
-//! negative nice value is not overruled; a
-//! kernel that does not know this changes nothing, and what this process starts has the usual slice.
+//! slice: it then waits less for the processor and gets no more of it than before. Invariants: another
+//! policy or a negative nice value that somebody set is not overruled; a kernel that does not know this
+//! changes nothing; what this process starts has the usual slice.
 
 /// The shortest slice that the kernel takes.
 const SLICE_NS: u64 = 100_000;

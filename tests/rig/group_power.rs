@@ -159,41 +159,39 @@ fn every_printed_id_becomes_a_task_or_a_reason() {
     scale::figure("power cuts while group users submit: of them lost", 0);
 }
 
+/// Whether a drop that `submit` printed the id of outlives a cut; with some of its syncs left out.
+fn is_kept(kind: Kind, options: &str, left_out: Option<&str>) -> bool {
+    let (disk, world) = in_use(kind, options);
+    let sealed = world.command(&["submit", "--recipe", "once", "-q"]);
+    let user = as_number(&sealed, MEMBER, &(MEMBER + 1000).to_string(), true);
+    let mut traced = std::process::Command::new("strace");
+    traced.args(["-o", "/dev/null", "-e", "trace=fsync"]);
+    if let Some(left_out) = left_out {
+        traced.args(["-e", &format!("inject={left_out}")]);
+    }
+    let set = user.get_envs();
+    traced
+        .arg(user.get_program())
+        .args(user.get_args())
+        .arg(sealed.get_program())
+        .args(sealed.get_args())
+        .env_clear()
+        .envs(set.filter_map(|(name, value)| Some((name, value?))));
+    let ran = Ran::of(&mut traced);
+    ran.succeeds();
+    let id = ran.stdout.trim().to_owned();
+    disk.cut();
+    disk.come_back(&world);
+    world.path("incoming").join(format!("{id}.json")).exists()
+}
+
 /// One submission with nothing else on the disk: the sync after the rename is what keeps it.
 #[test]
 fn without_the_second_sync_a_printed_id_is_lost() {
     for (kind, options) in [(Kind::Ext4, "commit=600"), (Kind::Xfs, "noatime")] {
-        for (left_out, is_kept) in [(None, true), (Some("fsync:retval=0:when=2+"), false)] {
-            let (disk, world) = in_use(kind, options);
-            let sealed = world.command(&["submit", "--recipe", "once", "-q"]);
-            let user = as_number(&sealed, MEMBER, &(MEMBER + 1000).to_string(), true);
-            let mut traced = std::process::Command::new("strace");
-            traced.args(["-o", "/dev/null", "-e", "trace=fsync"]);
-            if let Some(left_out) = left_out {
-                traced.args(["-e", &format!("inject={left_out}")]);
-            }
-            traced
-                .arg(user.get_program())
-                .args(user.get_args())
-                .arg(sealed.get_program())
-                .args(sealed.get_args())
-                .env_clear()
-                .envs(
-                    user.get_envs()
-                        .filter_map(|(name, value)| Some((name, value?))),
-                );
-            let ran = Ran::of(&mut traced);
-            ran.succeeds();
-            let id = ran.stdout.trim().to_owned();
-            disk.cut();
-            disk.come_back(&world);
-            let waits = world.path("incoming").join(format!("{id}.json")).exists();
-            assert_eq!(
-                waits,
-                is_kept,
-                "{kind:?} {left_out:?}\n{}",
-                world.describe()
-            );
-        }
+        assert!(is_kept(kind, options, None), "{kind:?}");
+        // On a machine under load the file system may have written its log by itself before the cut.
+        let is_seen = (0..5).any(|_| !is_kept(kind, options, Some("fsync:retval=0:when=2+")));
+        assert!(is_seen, "{kind:?}: the sync could be left out");
     }
 }
