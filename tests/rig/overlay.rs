@@ -45,9 +45,13 @@ impl Container {
         );
         let at = merged.to_str().unwrap();
         run("mount", &["-t", "overlay", "-o", &options, "overlay", at]);
+        let world = World::at(&merged);
+        // Its original stands beside it, so it is a copy and begins paused.
+        world.run(&["resume"]).succeeds();
+        assert!(!world.path("paused").exists());
         Container {
             _disk: disk,
-            world: Some(World::at(&merged)),
+            world: Some(world),
         }
     }
 
