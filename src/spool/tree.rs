@@ -7,6 +7,7 @@
 //! its owner to write (as Go's module cache has them) keeps it from going. What must stay, as a
 //! mount, does not keep the rest from going.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -75,6 +76,8 @@ struct Walk<'a> {
     /// Names from `top` to where we are, for messages.
     at: Vec<OsString>,
     has_moved: bool,
+    /// The folder that was last seen below the tree's own.
+    seen_below: Cell<Option<i32>>,
     bytes: u64,
     left: Option<IoError>,
     more: usize,
@@ -180,6 +183,7 @@ impl<'a> Walk<'a> {
             root_in: (0, 0),
             at: Vec::new(),
             has_moved: false,
+            seen_below: Cell::new(None),
             bytes: 0,
             left: None,
             more: 0,
@@ -347,6 +351,8 @@ impl<'a> Walk<'a> {
 
     /// Removes everything but what is to go last; whether nothing else is left.
     fn empty(&mut self, level: &Level<'_>, last: &[&str]) -> Result<bool, Errno> {
+        // Numbers of open files are used again.
+        self.seen_below.set(None);
         let mut is_empty = true;
         let mut buffer = [MaybeUninit::<u8>::uninit(); LISTING_BYTES];
         let mut listing = RawDir::new(level.folder, &mut buffer);
@@ -387,7 +393,17 @@ impl<'a> Walk<'a> {
         let above = |way: &CString| {
             rustix::fs::statat(level.folder, way, AtFlags::empty()).map(|stat| which(&stat))
         };
-        Ok(above(to_root)? == self.root && above(to_top)? == self.root_in)
+        if above(to_top)? != self.root_in {
+            return Ok(false);
+        }
+        // Nearly always the last answer holds: only a folder that moves to another tree beside this one,
+        // at the same depth, would be seen by nothing but this.
+        let folder = level.folder.as_raw_fd();
+        if self.seen_below.get() == Some(folder) {
+            return Ok(true);
+        }
+        self.seen_below.set(Some(folder));
+        Ok(above(to_root)? == self.root)
     }
 
     /// Moves a folder that lies too deep to where it is the next tree to remove.
