@@ -105,8 +105,8 @@ def test_cancel_leaves_nothing_running(world):
 
     async def main():
         task = await recipe.arun_background("sleeps")
-        await asyncio.to_thread(world.wait_running, task)
-        assert len(world.of_task(task)) >= 1
+        # The attempt is running a moment before its process has its environment.
+        await asyncio.to_thread(world.wait_until, "its process is there", lambda: world.of_task(task))
         assert await task.cancel() is True
         assert await task.status() == "cancelled"
         with pytest.raises(agentspool.TaskCancelled):

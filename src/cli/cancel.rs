@@ -20,8 +20,6 @@ use super::report::CliError;
 
 /// How often the lock is tried again while the holder is at it: it may die.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long another user's file may be in the way of ours.
-const NAME_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often to look while a runner is about to let go of a task that has ended, and for how long.
 const SETTLING: Duration = Duration::from_millis(5);
@@ -43,7 +41,7 @@ pub(super) fn run(context: &Context, args: &CancelArgs) -> Result<ExitCode, CliE
         Target::Task(id) => id,
         Target::Drop(name) => match name.as_str().parse() {
             // A user of the group has chosen the id of the task to be.
-            Ok(id) if !spool.is_owner() => id,
+            Ok(id) if spool.is_group() => id,
             Ok(_) | Err(_) => {
                 let hint = format!("remove incoming/{name}.json, or wait until it is admitted");
                 return Err(not_admitted(&name).hint(hint));
@@ -51,7 +49,8 @@ pub(super) fn run(context: &Context, args: &CancelArgs) -> Result<ExitCode, CliE
         },
     };
     let interrupt = Interrupt::listen()?;
-    let cancelled = if spool.is_owner() {
+    // The owner ends a task himself; what is only a drop yet, the watcher ends for everybody.
+    let cancelled = if spool.is_owner() && spool.task(id)?.is_some() {
         cancel(&spool, id, !args.no_wait, &interrupt)?
     } else {
         ask(context, &spool, id, !args.no_wait, &interrupt)?
@@ -81,7 +80,7 @@ fn ask(
                 .hint("the user who submitted it or the spool's owner may cancel it"));
         }
     }
-    ask_until_taken(spool, id, &wake, interrupt)?;
+    spool.ask(id, Action::Cancel)?;
     loop {
         if let Some(task) = spool.task(id)?
             && task.has_result()?
@@ -102,30 +101,6 @@ fn ask(
         interrupt.check(&format!("the cancellation of {id}"))?;
         wake.wait(Some(interrupt.as_fd()), LOOK);
         wake.take();
-    }
-}
-
-/// Another user's file of the same name is in the way until the watcher refuses it.
-fn ask_until_taken(
-    spool: &Spool,
-    id: TaskId,
-    wake: &Wake,
-    interrupt: &Interrupt,
-) -> Result<(), CliError> {
-    let begun = Instant::now();
-    loop {
-        match spool.ask(id, Action::Cancel) {
-            Err(error)
-                if error.errno() == Some(rustix::io::Errno::EXIST)
-                    && begun.elapsed() < NAME_PATIENCE
-                    && spool.has_watcher()? =>
-            {
-                interrupt.check(&format!("the task {id}"))?;
-                wake.wait(Some(interrupt.as_fd()), LOOK);
-                wake.take();
-            }
-            asked => return Ok(asked?),
-        }
     }
 }
 

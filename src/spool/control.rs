@@ -70,7 +70,8 @@ impl Spool {
             named.len() < limit
         })?;
         for (file_name, control) in named {
-            if let Some(stat) = incoming.stat(&file_name)? {
+            // What cannot be looked at must not keep the others waiting.
+            if let Ok(Some(stat)) = incoming.stat(&file_name) {
                 found.push(ControlFile {
                     file_name,
                     control,

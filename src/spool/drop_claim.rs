@@ -155,8 +155,11 @@ impl ClaimPlace {
         };
         let parent = self.parent.open_dir(".")?.with_making(closed);
         let dir = match parent.make_dir(self.folder(claimed)) {
-            // Another watcher has just claimed the same file.
-            Err(error) if error.errno() == Some(Errno::EXIST) => return Ok(None),
+            // Another watcher has just claimed the same file. In the box itself it may be another user's
+            // folder: an error, which sets the drop aside.
+            Err(error) if error.errno() == Some(Errno::EXIST) && self.prefix.is_empty() => {
+                return Ok(None);
+            }
             made => made?,
         };
         let Some(claim) = self.hold(dir, claimed)? else {

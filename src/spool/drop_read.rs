@@ -15,7 +15,7 @@ use super::layout::Spool;
 use crate::task::{MAX_REQUEST_BYTES, Request, RequestError};
 
 /// What a file was when it was looked at: whether it is still the same, without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     device: u64,
     inode: u64,
@@ -118,11 +118,14 @@ impl Spool {
         // Maildir-style producers link; but a second name may be how another user's file got here, or
         // one of ours. In a group spool what it holds would be shown to the group.
         let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
-        let may_be_linked = if self.is_group() {
-            !is_ours && self.may_group_read(&opened)?
-        } else {
-            is_ours
-        };
+        if self.is_group() && !self.may_group_read(&opened)? {
+            // A private file that another user may have moved here; as a request the group could read it.
+            return Ok(Pickup::NotYet(refusal(
+                "the group may not read it",
+                "give the file a mode that lets the spool's group read it (0640)",
+            )));
+        }
+        let may_be_linked = is_ours != self.is_group();
         if opened.st_nlink > 1 && !may_be_linked {
             return Ok(Pickup::NotYet(refusal(
                 "it has more than one hard link, and what it holds may not be meant for this spool",

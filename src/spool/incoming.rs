@@ -60,6 +60,16 @@ pub enum Admission {
 }
 
 impl DropFile {
+    /// One that cannot be looked at.
+    fn unseen(file_name: OsString) -> DropFile {
+        DropFile {
+            file_name,
+            seen: Fingerprint::default(),
+            arrived: (0, 0),
+            is_strange_folder: true,
+        }
+    }
+
     /// The file's name.
     pub fn file_name(&self) -> &OsStr {
         &self.file_name
@@ -117,7 +127,15 @@ impl Spool {
             true
         })?;
         for file_name in names {
-            if let Some(stat) = incoming.stat(&file_name)? {
+            let stat = match incoming.stat(&file_name) {
+                Ok(stat) => stat,
+                // As of a mount that somebody made there: it must not keep the others waiting.
+                Err(_) => {
+                    found.push(DropFile::unseen(file_name));
+                    continue;
+                }
+            };
+            if let Some(stat) = stat {
                 let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
                 found.push(DropFile {
                     seen: Fingerprint::of(&stat),
@@ -137,7 +155,10 @@ impl Spool {
     pub fn drop_waits(&self, task_name: &str) -> IoResult<bool> {
         let file_name = format!("{task_name}{DROP_SUFFIX}");
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
-        if incoming.has(&file_name)? {
+        let may_become_one = |stat: rustix::fs::Stat| {
+            !self.is_group() || FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        };
+        if incoming.stat(&file_name)?.is_some_and(may_become_one) {
             return Ok(true);
         }
         for place in self.claim_places()? {
@@ -191,6 +212,9 @@ impl Spool {
         let Some(claim) = self.claim_drop(drop)? else {
             return Ok(Admission::Gone);
         };
+        if self.is_another(&claim, &drop.file_name)? {
+            return self.put_back(claim, &drop.file_name, rules);
+        }
         let claimed = claim.dir.read(&drop.file_name, MAX_REQUEST_BYTES);
         if matches!(&claimed, Ok(Some(claimed)) if claimed == bytes) {
             return self.finish_admission(claim, &drop.file_name, request, rules);
@@ -209,6 +233,9 @@ impl Spool {
         let Some(claim) = self.claim_drop(drop)? else {
             return Ok(Admission::Gone);
         };
+        if self.is_another(&claim, &drop.file_name)? {
+            return self.put_back(claim, &drop.file_name, rules);
+        }
         let claimed = claim.dir.stat(&drop.file_name)?;
         if claimed.is_some_and(|stat| Fingerprint::of(&stat) == drop.seen) {
             return Ok(self.reject_claim(claim, &drop.file_name, why, rules)?);
@@ -224,8 +251,7 @@ impl Spool {
         file_name: &OsStr,
         rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
-        if self.chosen_id(file_name).is_some() && !is_the_claimed(&claim, file_name)? {
-            // Its moment is not known any more, and its id hangs on that.
+        if self.is_strange_folder(&claim.dir, file_name)? {
             return self.put_back(claim, file_name, rules);
         }
         match self.read_drop(&claim.dir, file_name)? {
@@ -292,7 +318,7 @@ impl Spool {
             self.finish_claim(&claim, &file_name, request.and_then(|it| it.name))?;
             return Ok(None);
         }
-        if self.chosen_id(&file_name).is_some() && !is_the_claimed(&claim, &file_name)? {
+        if self.is_another(&claim, &file_name)? || self.is_strange_folder(&claim.dir, &file_name)? {
             return self.put_back(claim, &file_name, rules).map(Some);
         }
         // A submitter that died half way left its build under the same id.
@@ -332,6 +358,16 @@ impl Spool {
         self.is_group().then(|| text.parse().ok()).flatten()
     }
 
+    /// Whether a claim of a chosen id holds another file than the one that was listed: then its moment is
+    /// not known, and the id hangs on that.
+    fn is_another(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
+        if self.chosen_id(file_name).is_none() {
+            return Ok(false);
+        }
+        let inode = claim.dir.stat(file_name)?.map(|stat| stat.st_ino);
+        Ok(inode != claim.claimed.file.map(|file| file.inode))
+    }
+
     /// Why a chosen id cannot be had, if so. Asked once the drop is claimed: from then on nobody else
     /// takes the id.
     fn problem_of_id(
@@ -354,8 +390,12 @@ impl Spool {
             );
             return Ok(Some(refusal(reason, hint)));
         }
-        let is_taken =
-            rules.spent.contains(&id) || self.task(id)?.is_some() || claim.is_preceded()?;
+        // `spent` may be as old as the pass: an id that was removed or refused since is looked for by name.
+        let is_taken = rules.spent.contains(&id)
+            || self.task(id)?.is_some()
+            || self.is_removed(id)?
+            || self.is_refused(id)?
+            || claim.is_preceded()?;
         Ok(is_taken.then(|| refusal("its id is that of another task", hint)))
     }
 
@@ -473,12 +513,6 @@ impl Spool {
         claim.remove()?;
         Ok(Admission::Rejected(why))
     }
-}
-
-/// Whether the file in a claim is the one that was looked at before the claim.
-fn is_the_claimed(claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
-    let inode = claim.dir.stat(file_name)?.map(|stat| stat.st_ino);
-    Ok(inode == claim.claimed.file.map(|file| file.inode))
 }
 
 /// The name a drop gives its task, if its file name is one.

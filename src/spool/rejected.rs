@@ -6,13 +6,14 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::drop_read::DropRefusal;
 use super::durable::Dir;
 use super::incoming::stem;
-use super::io_error::IoResult;
+use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, pretty};
 use crate::clock;
 use crate::task::{FORMAT_VERSION, MAX_REQUEST_BYTES, TaskId, Timestamp, escape_label};
@@ -83,6 +84,28 @@ impl Spool {
             .map(|reason| (id, reason)))
     }
 
+    /// Whether something is a folder of another user's in a group spool.
+    pub(super) fn is_strange_folder(&self, folder: &Dir, file_name: &OsStr) -> IoResult<bool> {
+        let us = rustix::process::geteuid().as_raw();
+        let is_strange = |stat: Stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_uid != us
+        };
+        Ok(self.is_group() && folder.stat(file_name)?.is_some_and(is_strange))
+    }
+
+    /// Whether a drop of this id was refused under this id.
+    pub(super) fn is_refused(&self, id: TaskId) -> IoResult<bool> {
+        self.folder(name::REJECTED)?
+            .has(reason_file(&format!("{id}-{id}")))
+    }
+
+    /// Why the drop of this id was refused under this id; `None` where it was not.
+    pub(super) fn refusal_of(&self, id: TaskId) -> IoResult<Option<Reason>> {
+        let file = reason_file(&format!("{id}-{id}"));
+        let bytes = self.folder(name::REJECTED)?.read(file, MAX_REQUEST_BYTES)?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
     /// Moves a file to `rejected/`, its reason first. Where the box is a mount of its own, from which
     /// nothing can be renamed to there, it goes into `hidden_in` under a hidden name.
     pub(super) fn reject_file(
@@ -94,6 +117,15 @@ impl Spool {
         hidden_in: Option<&Dir>,
     ) -> IoResult<()> {
         let rejected = self.folder(name::REJECTED)?;
+        if self.is_strange_folder(folder, file_name)? {
+            // Its maker could put into it there what the owner cannot remove.
+            let path = folder.path_of(file_name);
+            return Err(IoError::new(
+                "move the folder of another user",
+                path,
+                Errno::PERM,
+            ));
+        }
         let kept = format!("{id}-{}", plain_file_name(stem(file_name)));
         let mut reason = Reason {
             v: FORMAT_VERSION,

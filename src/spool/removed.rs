@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::durable::Dir;
 use super::io_error::IoResult;
-use super::layout::Spool;
+use super::layout::{Spool, name};
 use crate::clock;
 use crate::task::TaskId;
 
@@ -24,6 +24,11 @@ impl Spool {
             trash.touch(format!("{id}{SUFFIX}"))?;
         }
         Ok(())
+    }
+
+    /// Whether a task of this id was removed a short while ago.
+    pub(super) fn is_removed(&self, id: TaskId) -> IoResult<bool> {
+        self.folder(name::TRASH)?.has(format!("{id}{SUFFIX}"))
     }
 }
 

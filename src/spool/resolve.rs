@@ -79,6 +79,14 @@ impl Spool {
         if self.is_group()
             && let Ok(name) = text.parse::<Name>()
         {
+            // First what was decided on it: others can put a file of this name into the box afterwards.
+            if let Some(reason) = self.refusal_of(id)? {
+                return Err(ResolveError::Rejected {
+                    name,
+                    reason: reason.reason,
+                    hint: reason.hint,
+                });
+            }
             if self.drop_waits(&text)? {
                 return Ok(Target::Drop(name));
             }

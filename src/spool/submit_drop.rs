@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use rustix::fs::{FileType, Mode};
+use rustix::fs::Mode;
 
 use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
@@ -79,32 +79,14 @@ impl Spool {
         let control = Control::new(id, action);
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         // The id is known to everybody by now: a name that nobody can have taken.
-        let hidden = format!(".{id}.{:016x}.new", random_bits() as u64);
-        let one = self.write_hidden(&incoming, hidden, control.file_name(), &control.to_bytes())?;
-        match self.name(&incoming, &one) {
-            Err(error) if error.errno() == Some(rustix::io::Errno::EXIST) => {
-                take_back(&incoming, &[one]);
-                self.check_is_asked(&incoming, &control, error)
-            }
-            Err(error) => {
-                take_back(&incoming, &[one]);
-                Err(error)
-            }
-            Ok(()) => Ok(()),
+        let file_name = control.file_name(random_bits() as u64);
+        let hidden = format!(".{file_name}.new");
+        let one = self.write_hidden(&incoming, hidden, file_name, &control.to_bytes())?;
+        let named = self.name(&incoming, &one);
+        if named.is_err() {
+            take_back(&incoming, &[one]);
         }
-    }
-
-    /// A file of this name that is ours asks for it already; another user's is only in the way, until
-    /// the watcher refuses it.
-    fn check_is_asked(&self, incoming: &Dir, control: &Control, error: IoError) -> IoResult<()> {
-        let us = rustix::process::geteuid().as_raw();
-        let is_ours = |stat: rustix::fs::Stat| {
-            stat.st_uid == us && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-        };
-        match incoming.stat(control.file_name())? {
-            Some(stat) if is_ours(stat) => Ok(()),
-            _ => Err(error),
-        }
+        named
     }
 
     fn write_hidden(

@@ -230,8 +230,12 @@ fn note(seen: &mut Seen, event: notify::Result<Event>, places: &Places) -> bool 
     for path in &event.paths {
         let id = || path.file_name()?.to_str()?.parse::<TaskId>().ok();
         if path.parent() == Some(incoming.as_path()) {
-            seen.incoming = true;
-            wake = true;
+            // What is being written there under a hidden name is nobody's drop yet.
+            let name = path.file_name().unwrap_or_default();
+            if !name.as_encoded_bytes().starts_with(b".") {
+                seen.incoming = true;
+                wake = true;
+            }
         } else if path == incoming || path == tasks {
             // The folder itself was moved or removed.
             if matches!(

@@ -51,16 +51,21 @@ impl Control {
         }
     }
 
-    /// The name of its file: `<task id>.<action>`.
-    pub fn file_name(&self) -> String {
-        format!("{}.{}", self.task, self.action.as_str())
+    /// A name for its file, `<task id>.<16 hex digits>.<action>`, which nobody can have taken.
+    pub fn file_name(&self, random: u64) -> String {
+        format!("{}.{random:016x}.{}", self.task, self.action.as_str())
     }
 
-    /// What a file of this name asks for; `None` for every other name.
+    /// What a file of this name asks for, also without the digits; `None` for every other name.
     pub fn of_file_name(name: &[u8]) -> Option<Control> {
-        let (id, word) = std::str::from_utf8(name).ok()?.split_once('.')?;
-        let action = Action::of_word(word.strip_suffix(".json").unwrap_or(word))?;
-        Some(Control::new(id.parse().ok()?, action))
+        let name = std::str::from_utf8(name).ok()?;
+        let (id, rest) = name.strip_suffix(".json").unwrap_or(name).split_once('.')?;
+        let word = match rest.split_once('.') {
+            Some((digits, word)) if is_random(digits) => word,
+            Some(_) => return None,
+            None => rest,
+        };
+        Some(Control::new(id.parse().ok()?, Action::of_word(word)?))
     }
 
     /// The content, one line.
@@ -77,6 +82,10 @@ impl Control {
     }
 }
 
+fn is_random(digits: &str) -> bool {
+    digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,11 +96,14 @@ mod tests {
     fn the_name_says_what_is_asked() {
         let control = Control::of_file_name(format!("{ID}.cancel").as_bytes()).unwrap();
         assert_eq!(control, Control::new(ID.parse().unwrap(), Action::Cancel));
-        assert_eq!(control.file_name(), format!("{ID}.cancel"));
+        let name = control.file_name(0x2a);
+        assert_eq!(name, format!("{ID}.000000000000002a.cancel"));
+        assert_eq!(Control::of_file_name(name.as_bytes()), Some(control));
         for name in [
             format!("{ID}.json"),
             format!("{ID}.cance"),
             format!("{ID}.cancel.x"),
+            format!("{ID}.2a.cancel"),
             format!(".{ID}.cancel"),
             "x.cancel".to_owned(),
             "cancel".to_owned(),

@@ -29,6 +29,8 @@ pub(super) struct Admitter {
     /// What we may not move, told once; a person must mend it.
     immovable: HashMap<OsString, Fingerprint>,
     next_look: Option<Instant>,
+    /// No sooner than this: others have the watcher as long as the last look had it.
+    rest_until: Option<Instant>,
     more: bool,
 }
 
@@ -47,6 +49,8 @@ pub(super) struct Admitted {
     pub tasks: Vec<TaskId>,
     /// Tasks that are to be cancelled.
     pub cancelled: Vec<TaskId>,
+    /// Why not all was done, if so.
+    pub failed: Option<SubmitError>,
 }
 
 /// What became of a drop.
@@ -60,6 +64,12 @@ enum Decision {
 }
 
 impl Admitter {
+    /// Something changed in the box.
+    pub fn notice(&mut self) {
+        let soonest = self.rest_until.unwrap_or_else(Instant::now);
+        self.next_look = Some(self.next_look.map_or(soonest, |at| at.min(soonest)));
+    }
+
     /// Whether the last look left some for the next one.
     pub fn has_more(&self) -> bool {
         self.more || self.next_look.is_some_and(|at| at <= Instant::now())
@@ -134,17 +144,18 @@ impl Admitter {
                     look.immovable
                         .insert(drop.file_name().to_owned(), drop.seen());
                 }
-                // What was admitted before is found by the next scan.
-                Err(error) => return Err(error),
+                // No room, or a disk that refuses: what can be refused or cancelled goes on.
+                Err(error) => look.found.failed = Some(error),
             }
         }
         for control in &controls {
-            self.obey(spool, control, rules, &mut look)?;
+            self.obey(spool, control, rules, &mut look);
         }
         if !look.waiting.is_empty() {
             let pause = LOOK_AGAIN.max(begun.elapsed() * LOOK_SHARE);
             self.next_look = Some(Instant::now() + pause);
         }
+        self.rest_until = Some(Instant::now() + begun.elapsed());
         (self.waiting, self.immovable) = (look.waiting, look.immovable);
         Ok(look.found)
     }
@@ -176,13 +187,7 @@ impl Admitter {
     }
 
     /// Does what one control file asks for.
-    fn obey(
-        &self,
-        spool: &Spool,
-        file: &ControlFile,
-        rules: Rules<'_>,
-        look: &mut Look,
-    ) -> Result<(), SubmitError> {
+    fn obey(&self, spool: &Spool, file: &ControlFile, rules: Rules<'_>, look: &mut Look) {
         let name = file.file_name();
         let since = self.unchanged_since(name, file.seen());
         match spool.obey(file, since.elapsed() < patience(spool), rules.spent) {
@@ -195,13 +200,15 @@ impl Admitter {
                 let label = escape_label(name.as_encoded_bytes());
                 tracing::warn!(control = label, "refused: {why}");
             }
-            // A folder of another user's.
-            Err(error) if error.is_denied() => {
+            Err(error) if error.is_denied() || error.is_immovable() => {
+                if self.immovable.get(name) != Some(&file.seen()) {
+                    let label = escape_label(name.as_encoded_bytes());
+                    tracing::warn!(control = label, "left in the box: {error}");
+                }
                 look.immovable.insert(name.to_owned(), file.seen());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => look.found.failed = Some(error.into()),
         }
-        Ok(())
     }
 
     /// Since when this very file has stood as it is, as far as this watcher saw.

@@ -285,9 +285,12 @@ impl Watcher {
     /// Takes in what happened; at the slow rescan everything, whatever was heard.
     fn look(&mut self, seen: &Seen) {
         let due = Instant::now() >= self.next_rescan;
+        if seen.incoming {
+            self.admitter.notice();
+        }
         if due || seen.rescan {
             self.rescan();
-        } else if seen.incoming || self.admitter.has_more() {
+        } else if self.admitter.has_more() {
             self.admit();
         }
         self.backlog.add(seen.published.iter().copied());
@@ -374,6 +377,10 @@ impl Watcher {
                     self.launcher.look(id);
                     self.backlog.add([id]);
                     self.backlog.hurry(id);
+                }
+                if let Some(error) = admitted.failed {
+                    // Nothing is lost: the drops stay where they are.
+                    tracing::warn!("drops wait: {error}");
                 }
             }
             // Nothing is lost: the drops stay where they are.

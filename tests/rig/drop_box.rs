@@ -438,6 +438,160 @@ fn a_leased_drop_and_a_foreign_folder_stop_nobody() {
     );
 }
 
+/// Folders, and what cannot even be looked at, under the names that others need.
+#[test]
+fn what_stands_in_the_way_in_the_box_stops_nobody() {
+    let shared = Shared::new();
+    shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
+    let object = shared.json(MEMBER, &["submit", "--recipe", "forever"]);
+    let id = object["task_id"].as_str().unwrap().to_owned();
+    let refused = id_at(0, "refsd");
+    put(&shared, MEMBER, &format!("{refused}.json"), "[1]", 0o640);
+    let incoming = shared.spool().join("incoming");
+    // A mount on a file: it can be neither moved nor, as with FUSE, always looked at.
+    let mounted = put(
+        &shared,
+        OTHER_MEMBER,
+        "mounted.json",
+        "{\"recipe\": \"echo\"}",
+        0o640,
+    );
+    crate::mount::run(
+        "mount",
+        &["--bind", "/etc/hostname", mounted.to_str().unwrap()],
+    );
+    let mut watching = shared.watcher();
+    shared.world.wait_until("it runs", || {
+        shared.json(MEMBER, &["status", &id])["status"] == "running"
+    });
+    let in_the_way = format!(
+        "cd spool/incoming; mkdir -m 2777 {id}.cancel {id}.cancel/x {refused}.json {refused}.json/x"
+    );
+    shared.shell(OTHER_MEMBER, &in_the_way).succeeds();
+    is_refused(&shared, &refused, "one JSON object");
+    shared.run(MEMBER, &["cancel", &id]).succeeds();
+    assert_eq!(shared.json(OWNER, &["status", &id])["status"], "cancelled");
+    let good = shared.submit(MEMBER, &["--input", "1"]);
+    watching.answers(&good, "1\n");
+    crate::mount::run("umount", &[mounted.to_str().unwrap()]);
+    // No folder of theirs came to be among the owner's.
+    for folder in ["rejected", "staging", "trash"] {
+        for name in names_in(&shared.spool().join(folder)) {
+            let path = shared.spool().join(folder).join(&name);
+            assert_ne!(fs::metadata(&path).unwrap().uid(), OTHER_MEMBER, "{name}");
+        }
+    }
+    assert!(incoming.join(format!("{id}.cancel")).is_dir());
+    assert!(watching.is_alive());
+}
+
+/// Below the floor of free room nothing is accepted; what was accepted can still be stopped.
+#[test]
+fn without_room_a_member_still_cancels() {
+    let shared = Shared::new();
+    shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
+    let object = shared.json(MEMBER, &["submit", "--recipe", "forever"]);
+    let id = object["task_id"].as_str().unwrap().to_owned();
+    let watching = shared.watcher();
+    shared.world.wait_until("it runs", || {
+        shared.json(MEMBER, &["status", &id])["status"] == "running"
+    });
+    let floor = (1u64 << 60).to_string();
+    shared
+        .run(OWNER, &["config", "set", "min_free_bytes", &floor])
+        .succeeds();
+    shared.world.wait_until("the watcher knows the floor", || {
+        watching.log().contains("settings read again")
+    });
+    put(
+        &shared,
+        OTHER_MEMBER,
+        "waits.json",
+        "{\"recipe\": \"echo\"}",
+        0o640,
+    );
+    put(&shared, OTHER_MEMBER, "bad.json", "[]", 0o640);
+    shared.world.wait_until("what is bad is refused", || {
+        !shared.spool().join("incoming/bad.json").exists()
+    });
+    let whole = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
+    put(&shared, MEMBER, &format!("{id}.cancel"), &whole, 0o640);
+    shared.world.wait_until("it is cancelled", || {
+        shared.json(MEMBER, &["status", &id])["status"] == "cancelled"
+    });
+    assert!(shared.spool().join("incoming/waits.json").exists());
+}
+
+/// A private file of the owner's that a member may move, because he may write the folder it is in.
+#[test]
+fn a_private_file_that_was_moved_into_the_box_is_not_shown() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
+        .succeeds();
+    let id = id_at(0, "m0ved");
+    put(
+        &shared,
+        OWNER,
+        &format!("{id}.json"),
+        "{\"recipe\": \"echo\", \"input\": \"hunter2\"}",
+        0o600,
+    );
+    shared.drain();
+    is_refused(&shared, &id, "the group may not read it");
+    let seen = shared.shell(MEMBER, "grep -r hunter2 spool");
+    assert!(!seen.stdout.contains("hunter2"), "{}", seen.stdout);
+}
+
+/// The moment in which an id is free again after a look must be of no use: while a task is cleared, and
+/// while its drop is refused by another watcher.
+#[test]
+fn an_id_that_was_given_up_in_the_middle_of_a_pass_is_not_taken() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "durability", "process"])
+        .succeeds();
+    for round in 0..pick(3, 50) {
+        let id = shared.submit(MEMBER, &["--input", "\"mine\""]);
+        shared.drain();
+        const FORGE: &str = "my ($id, $n) = @ARGV; chdir 'spool/incoming' or die; \
+            sub put { open(F, '>', \".$_[0].tmp\"); print F '{\"recipe\": \"echo\", \"input\": \"FORGED\"}'; close F; \
+            chmod 0640, \".$_[0].tmp\"; rename \".$_[0].tmp\", \"$_[0].json\" } \
+            put(\"n$_\") for 1..$n; put($id); $| = 1; print \"ready\\n\"; my $end = time + 20; \
+            while (time < $end && !-e '../../stop') { put($id) unless -e \"$id.json\" }";
+        let mut forger = shared
+            .as_user(OTHER_MEMBER, "perl")
+            .args(["-e", FORGE, &id, "240"])
+            .current_dir(shared.spool().parent().unwrap())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0u8; 6];
+        std::io::Read::read_exact(forger.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let mut watchers = [shared.watcher(), shared.watcher()];
+        shared.run(OWNER, &["clear"]).succeeds();
+        // Long enough for some passes: the drops of the flood are all decided on.
+        shared.world.wait_until("the flood is decided on", || {
+            let left = names_in(&shared.spool().join("incoming"));
+            !left.iter().any(|name| name.starts_with('n'))
+        });
+        let stop = shared.spool().parent().unwrap().join("stop");
+        fs::write(&stop, "").unwrap();
+        forger.wait().unwrap();
+        fs::remove_file(&stop).unwrap();
+        let task = shared.spool().join("tasks").join(&id);
+        assert!(
+            !task.exists(),
+            "round {round}: {}",
+            shared.run(OWNER, &["result", &id]).stdout
+        );
+        assert!(watchers.iter_mut().all(|watching| watching.is_alive()));
+        drop(watchers);
+        shared.drain();
+        shared.run(OWNER, &["clear"]).succeeds();
+    }
+}
+
 #[test]
 fn many_drops_of_many_users_are_all_answered() {
     let shared = Shared::new();
