@@ -88,7 +88,9 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
         }
     }
     for id in plan.husks {
-        clearing.remove_husk(id)?;
+        if let Err(error) = clearing.remove_husk(id) {
+            failed.push(error.to_string());
+        }
     }
     let out = &context.out;
     for why in left.iter().chain(&failed) {

@@ -139,6 +139,14 @@ fn settle(
     Ok(())
 }
 
+/// Whether the task's folder was removed, alone or with the whole spool.
+fn is_gone(spool: &Spool, lock: &TaskLock) -> bool {
+    match spool.task(lock.task().id()) {
+        Ok(there) => there.is_none(),
+        Err(error) => error.is_absent(),
+    }
+}
+
 impl super::Runner<'_> {
     /// Makes the result durable, however long the disk refuses: the lock is not left before.
     /// `before` is the status to go on from, where it is known.
@@ -160,7 +168,7 @@ impl super::Runner<'_> {
                 Err(error) => error,
             };
             has_failed = true;
-            if error.is_absent() && matches!(self.spool.task(result.task_id), Ok(None)) {
+            if error.is_absent() && is_gone(self.spool, lock) {
                 // Somebody removed the folder from under us: there is no place for a result.
                 tracing::error!(task = %result.task_id, "the task is gone: {error}");
                 return;

@@ -111,13 +111,7 @@ impl TaskDir {
         for attempt in 0..TRIES {
             let file = match self.dir.open_writable(name::LOCK) {
                 Ok(file) => file,
-                // What is not understood is not removed: only who works on a task replaces it.
-                Err(error)
-                    if error.is_absent()
-                        || (if_there == name::REQUEST
-                            && error.is_unusable()
-                            && !error.is_denied()) =>
-                {
+                Err(error) if error.is_absent() || (error.is_unusable() && !error.is_denied()) => {
                     if !is_same_file(tasks, &self.id.to_string(), &self.dir)?
                         || !self.dir.has(if_there)?
                     {
@@ -153,6 +147,10 @@ impl TaskDir {
     fn locked(self, tasks: &Dir, file: File) -> IoResult<Claim> {
         let stands = is_same_file(tasks, &self.id.to_string(), &self.dir)?
             && is_same_file(&self.dir, name::LOCK, &file)?;
+        // A lock that was put in the place of the one that a living runner holds is nobody's claim.
+        if stands && self.is_run_by_another()? {
+            return Ok(Claim::Busy(self));
+        }
         Ok(if stands {
             Claim::Locked(TaskLock {
                 task: self,
@@ -193,6 +191,28 @@ impl TaskDir {
             // In another pid namespace its number says nothing.
             run.boot.kernel() == here.kernel()
         })
+    }
+
+    /// Whether the runner that made the last attempt lives and has not ended it: then it works on the task,
+    /// whatever the lock in the folder says.
+    pub(super) fn is_run_by_another(&self) -> IoResult<bool> {
+        if !self.may_have_begun()? || self.has_result()? {
+            return Ok(false);
+        }
+        let Some(attempt) = self.attempt(self.last_attempt()?)? else {
+            return Ok(false);
+        };
+        let Some(run) = attempt.run() else {
+            return Ok(false);
+        };
+        // In a copy it is the original's runner, which knows nothing of this folder.
+        let (device, inode) = attempt.which()?;
+        let is_of_this_folder = run.mark.ends_with(&format!("/{device}:{inode}"));
+        Ok(is_of_this_folder
+            && run.boot == clock::BootId::current()
+            && run.lost_at.is_none()
+            && run.runner != crate::proc::own_key()
+            && crate::proc::is_alive(run.runner))
     }
 
     /// Whether the task has its lock; one without it is given a new one by the next process that

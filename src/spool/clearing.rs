@@ -11,7 +11,7 @@ use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, random_bits};
 use super::store::{ReadError, TaskDir, is_husk};
-use super::tree::Removed;
+use super::tree::{Removed, mounted};
 use crate::task::{Name, ResultFile, Status, TaskId, Timestamp, task_of_session};
 
 /// A result of at most this size is read at once; before a larger one the status is asked whether
@@ -207,6 +207,10 @@ impl Clearing<'_> {
             return Ok(false);
         }
         let folder = self.tasks.open_dir(id.to_string())?;
+        if folder.mount()? != self.tasks.mount()? {
+            // What is mounted there only looks like one.
+            return Err(mounted("remove", self.tasks.path_of(id.to_string())));
+        }
         folder.unlink(name::LOCK)?;
         self.tasks.remove_empty_dir(id.to_string())
     }

@@ -121,8 +121,9 @@ fn stands_at(path: &str, device: u64, inode: u64) -> bool {
 impl Spool {
     /// Whether the identity is there and this folder's own, as [`Spool::open`] ensures.
     pub fn has_own_identity(&self) -> Result<bool, OpenError> {
-        let inode = self.root_dir().own_stat()?.st_ino;
-        Ok(self.identity()?.is_some_and(|it| it.inode == inode))
+        let here = Here::of(self.root_dir())?;
+        let is_own = |it: Identity| it.relation_to(&here) != Relation::Copied;
+        Ok(self.identity()?.is_some_and(is_own))
     }
 
     /// What stands in `identity.json`; `None` when there is none.
@@ -148,7 +149,13 @@ impl Spool {
             return Ok(known);
         }
         // Two commands may be the first ones at the same time: the second finds the first one's.
-        let _lock = self.lock_root()?;
+        let _lock = match self.lock_root() {
+            // A backup is read as it is: nothing can be written there, so nothing can start there either.
+            Err(error) if error.errno() == Some(Errno::ROFS) => {
+                return self.identity()?.ok_or_else(|| error.into());
+            }
+            locked => locked?,
+        };
         let root = self.root()?;
         let Some(found) = self.identity()? else {
             return make(&root, new_uuid(), here);

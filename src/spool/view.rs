@@ -42,7 +42,7 @@ impl TaskDir {
         let holder = self.holder()?;
         let is_held = match holder {
             Holder::Somebody => true,
-            Holder::Nobody => false,
+            Holder::Nobody => attempt > 0 && self.is_run_by_another()?,
             // What cannot be seen is as the last holder said.
             Holder::Unknown => said == Status::Running,
         };

@@ -274,7 +274,11 @@ impl Pass<'_> {
         let is_removed = match clearing.remove_husk(id) {
             // Nobody understands what stands there: it is left, as a task would be.
             Err(error) if error.is_unusable() => false,
-            removed => removed?,
+            Err(error) => {
+                self.swept.errors.push(error.to_string());
+                false
+            }
+            Ok(is_removed) => is_removed,
         };
         self.swept.litter += usize::from(is_removed);
         Ok(is_removed)

@@ -107,6 +107,8 @@ impl Admitter {
     /// Admits what is complete, then does what the control files ask for.
     pub fn admit_some(&mut self, spool: &Spool) -> Result<Admitted, SubmitError> {
         let begun = Instant::now();
+        // First: where the disk refuses even a listing, the next rescan tries again and nothing sooner.
+        (self.more, self.next_look) = (false, None);
         // One more than is taken: whether there are more is known without listing again.
         let aside = self.waiting.len() + self.immovable.len();
         let most = AT_ONCE + aside + 1;
@@ -117,7 +119,6 @@ impl Admitter {
             spent: &spool.spent_ids()?,
         };
         self.more = controls.len() == most;
-        self.next_look = None;
         let mut look = Look::default();
         let mut taken = 0;
         for drop in &drops {
