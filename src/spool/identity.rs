@@ -122,7 +122,8 @@ impl Spool {
     /// Whether the identity is there and this folder's own, as [`Spool::open`] ensures.
     pub fn has_own_identity(&self) -> Result<bool, OpenError> {
         let here = Here::of(self.root_dir())?;
-        let is_own = |it: Identity| it.relation_to(&here) != Relation::Copied;
+        let is_own =
+            |it: Identity| it.inode == here.inode && it.relation_to(&here) != Relation::Copied;
         Ok(self.identity()?.is_some_and(is_own))
     }
 
