@@ -106,6 +106,24 @@ fn a_removed_spool_is_left() {
 }
 
 #[test]
+fn a_runner_whose_spool_is_removed_under_its_task_leaves() {
+    let world = world();
+    let go = world.root().join("go");
+    let script = format!(
+        "#!/bin/sh\nuntil [ -e {} ]; do sleep 0.02; done\n",
+        go.display()
+    );
+    world.recipe("slow", &script);
+    let watcher = world.start_watcher() as i32;
+    let task = world.submit(&["slow"]);
+    world.wait_running(&task);
+    std::fs::remove_dir_all(world.spool()).unwrap();
+    std::fs::write(&go, "").unwrap();
+    world.wait_until("the watcher leaves", || !is_alive(watcher));
+    world.wait_until("the runner leaves", || runs(&world).is_empty());
+}
+
+#[test]
 fn a_runner_starts_nothing_in_a_spool_that_was_moved() {
     let world = world();
     let task = world.submit(&["ok"]);

@@ -404,6 +404,31 @@ fn a_lock_that_is_removed_under_a_runner_gives_its_task_to_nobody_else() {
     assert_eq!(task.attempts(), 1);
 }
 
+/// Another file in the place of the lock, as a restore over a spool in use makes it.
+#[test]
+fn a_lock_that_is_exchanged_under_a_runner_gives_its_task_to_nobody_else() {
+    let world = quiet_world();
+    world.recipe(
+        "gate",
+        "#!/bin/sh\ntouch ready\nwhile [ ! -e go ]; do sleep 0.02; done\n",
+    );
+    let task = pending(&world, "gate");
+    let watcher = world.start_watcher();
+    world.wait_for_file(&task.work(1, "ready"));
+    std::fs::remove_file(task.path.join("lock")).unwrap();
+    std::fs::write(task.path.join("lock"), "").unwrap();
+    assert_eq!(world.json(&["status", &task.id])["status"], "running");
+    world.kill_watcher(watcher);
+    world.start_watcher();
+    world.recipe("notes", NOTES_STARTS);
+    let other = pending(&world, "notes");
+    assert_eq!(world.result_of(&other)["status"], "completed");
+    assert!(!task.has_result());
+    std::fs::write(task.work(1, "go"), "").unwrap();
+    assert_eq!(world.result_of(&task)["status"], "completed");
+    assert_eq!(task.attempts(), 1);
+}
+
 #[test]
 fn what_stands_in_the_place_of_the_reserve_never_becomes_the_result() {
     let world = quiet_world();

@@ -83,6 +83,51 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// An empty mount on a finished task's folder looks like what a removal leaves, and is not.
+#[test]
+fn an_empty_mount_on_a_task_stops_nobody_and_loses_nothing() {
+    for verb in ["sweep", "clear"] {
+        let (world, task) = finished();
+        let other = world.submit(&["ok"]);
+        world.run(&["watch", "--drain"]).succeeds();
+        let outside = world.root().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("lock"), "").unwrap();
+        let mut mounted = Mounted(Vec::new());
+        mounted.bind(&outside, &task.path);
+        let ran = remove_all(&world, verb);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(said.contains("mount point"), "{verb}: {said}");
+        assert!(!other.path.exists(), "{verb}: {said}");
+        assert!(outside.join("lock").exists(), "{verb}");
+        drop(mounted);
+        remove_all(&world, verb);
+        assert!(!task.path.exists(), "{verb}");
+    }
+}
+
+/// A backup is read where nothing can be written.
+#[test]
+fn a_spool_on_a_read_only_mount_can_be_read() {
+    let (world, task) = finished();
+    let image = Mount::tmpfs(16 << 20, 1000);
+    let copy = image.path().join("spool");
+    run(
+        "cp",
+        &[
+            "-a",
+            world.spool().to_str().unwrap(),
+            copy.to_str().unwrap(),
+        ],
+    );
+    image.remount("ro");
+    for arguments in [&["list"][..], &["status", &task.id], &["result", &task.id]] {
+        let mut all = vec!["--spool", copy.to_str().unwrap()];
+        all.extend(arguments);
+        world.run(&all).succeeds();
+    }
+}
+
 /// Mounts in four places of a task, then removes it.
 fn leaves_mounts(verb: &str) {
     let (world, task) = finished();
