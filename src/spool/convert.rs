@@ -18,6 +18,7 @@ use super::io_error::{IoError, IoResult};
 use super::layout::{FOLDERS, OpenError, Sharing, name, pretty, random_bits};
 use super::rejected::{Reason, plain_file_name, reason_file};
 use super::settings_file::{StoredSettings, read_older_settings, stored_settings};
+use super::store::TaskDir;
 use super::watchers::{START, is_living, seats_in};
 use crate::clock;
 use crate::task::{FORMAT_VERSION, TaskId, escape_label};
@@ -99,7 +100,13 @@ impl<'a> Conversion<'a> {
             match folder {
                 name::TASKS => self.tasks(&dir)?,
                 name::SESSIONS => self.sessions(&dir)?,
-                name::STAGING | name::NAMES => self.evict_strange(&dir, &[])?,
+                name::NAMES => self.evict_strange(&dir, &[])?,
+                // What a crash left half made or half removed, in folders that others could write.
+                name::STAGING | name::TRASH => {
+                    for entry in dir.names()? {
+                        self.evict(&dir, &entry)?;
+                    }
+                }
                 name::OPEN => self.indexes(&dir)?,
                 name::WATCHERS => {
                     for file in dir.names()? {
@@ -109,11 +116,8 @@ impl<'a> Conversion<'a> {
                 _ => {}
             }
         }
-        for file in [name::SWEEP_LOCK, name::ROOT_LOCK, name::NAMES_LOCK] {
-            if self.root.has(file)? {
-                self.root.set_mode(file, OWNER_ONLY)?;
-            }
-        }
+        // Others could open it, and so may hold it for as long as they like.
+        self.root.unlink(name::SWEEP_LOCK)?;
         close(self.root, READABLE_FOLDER)
     }
 
@@ -137,12 +141,34 @@ impl<'a> Conversion<'a> {
                 (name::STATUS, READABLE),
                 (".status.json.new", READABLE),
                 (name::RESULT, READABLE),
-                (name::LOCK, OWNER_ONLY),
             ] {
                 self.set_file_mode(&dir, file, mode)?;
             }
+            self.make_lock_anew(dir, &task)?;
         }
         Ok(())
+    }
+
+    /// Others could open the lock, and so may hold it for as long as they like: it becomes another file. Not
+    /// where a runner of before is at work, which holds it as well.
+    fn make_lock_anew(&self, dir: Dir, task: &OsStr) -> IoResult<()> {
+        let Some(id) = task.to_str().and_then(|text| text.parse().ok()) else {
+            return Ok(());
+        };
+        let task = TaskDir { id, dir };
+        let attempt = task.attempt(task.last_attempt()?)?;
+        let is_run = attempt
+            .and_then(|attempt| attempt.run())
+            .is_some_and(|run| {
+                run.boot == clock::BootId::current() && crate::proc::is_alive(run.runner)
+            });
+        if is_run && !task.has_result()? {
+            return self.set_file_mode(&task.dir, name::LOCK, OWNER_ONLY);
+        }
+        let between = format!(".{}.new", name::LOCK);
+        task.dir.unlink(&between)?;
+        task.dir.create_lock(&between)?;
+        task.dir.rename_over(&between, name::LOCK)
     }
 
     /// Whether others had a hand in a task. They could leave the marker `cancel`, and nothing else. The
@@ -191,6 +217,12 @@ impl<'a> Conversion<'a> {
             close(&dir, OWNER_ONLY_FOLDER)?;
             if self.has_strange(&dir, &[])? {
                 self.evict(sessions, &session)?;
+                continue;
+            }
+            for folder in [name::QUEUE, name::STATE] {
+                if let Some(folder) = dir.find_dir(folder)? {
+                    close(&folder, OWNER_ONLY_FOLDER)?;
+                }
             }
         }
         Ok(())

@@ -120,7 +120,7 @@ impl Spool {
 
 fn try_out(folder: &Dir) -> IoResult<()> {
     let (first, second) = ("first", "second");
-    let mut file = folder.create(first)?;
+    let mut file = folder.create_lock(first)?;
     file.write_all(b"probe")
         .map_err(|error| IoError::new("write", folder.path_of(first), error))?;
     folder.sync_file(&file, first)?;

@@ -145,7 +145,9 @@ impl Spool {
                 });
             }
         }
-        found.sort_by(|a, b| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
+        // What cannot be taken comes last, so that however much of it stands there, the others have their turn.
+        let order = |it: &DropFile| (it.is_strange_folder, it.arrived);
+        found.sort_by(|a, b| (order(a), &a.file_name).cmp(&(order(b), &b.file_name)));
         found.truncate(limit);
         Ok(found)
     }

@@ -144,9 +144,17 @@ impl Spool {
                 rejected.replace(&reason_file, &pretty(&reason))?;
                 folder.rename_new(file_name, hidden_in.unwrap_or(folder), &hidden)
             }
-            // Its maker took it away.
-            Err(error) if error.is_absent() => rejected.unlink(&reason_file).map(|_| ()),
-            moved => moved,
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // A reason without its file would be one more at each look.
+                rejected.unlink(&reason_file)?;
+                // Its maker took it away.
+                if error.is_absent() {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            }
         }
     }
 }

@@ -673,6 +673,32 @@ fn a_group_spool_of_version_one_is_converted() {
     fs::create_dir_all(exchanged.join("attempts")).unwrap();
     chown(&exchanged, Some(OWNER), Some(GROUP)).unwrap();
     chown(exchanged.join("attempts"), Some(MEMBER), Some(GROUP)).unwrap();
+    // What a crash of before left: a claimed drop, and half a task.
+    let claimed = spool
+        .join("staging")
+        .join(format!("{}.claim", id_at(0, "c1aim")));
+    let half = spool
+        .join("trash")
+        .join(format!("{}.0123abcd", id_at(0, "ha1f")));
+    for folder in [&claimed, &half] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("old.json"), "{\"recipe\": \"echo\"}").unwrap();
+        chown(folder, Some(OWNER), Some(GROUP)).unwrap();
+        chown(folder.join("old.json"), Some(OWNER), Some(GROUP)).unwrap();
+        mode(folder, 0o2770);
+    }
+    // A member holds a lock of before for as long as he likes.
+    const KEEP: &str =
+        "open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; print \"held\\n\"; sleep 1000";
+    let mut keeper = shared
+        .as_user(MEMBER, "perl")
+        .args(["-e", KEEP])
+        .arg(spool.join("tasks").join(&waiting).join("lock"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut kept = [0u8; 5];
+    std::io::Read::read_exact(keeper.stdout.as_mut().unwrap(), &mut kept).unwrap();
     // A program of this version refuses it and says what to do.
     for verb in [&["list"][..], &["submit", "--recipe", "echo"], &["watch"]] {
         let ran = shared.run(OWNER, verb);
@@ -751,9 +777,18 @@ fn a_group_spool_of_version_one_is_converted() {
         acls.stdout
     );
     assert_eq!(fs::metadata(&secret).unwrap().mode() & 0o777, 0o600);
+    assert!(!claimed.exists() && !half.exists(), "{}", shared.tree());
+    assert!(
+        names_in(&spool.join("rejected"))
+            .iter()
+            .any(|name| name.contains("claim")),
+        "what was claimed is kept"
+    );
     assert!(!linked.exists() && !exchanged.exists(), "{}", shared.tree());
     // What was accepted before is run, and what was done is still known.
     shared.drain();
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
     assert_eq!(
         shared.json(OWNER, &["status", &waiting])["status"],
         "completed"
