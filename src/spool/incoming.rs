@@ -80,6 +80,11 @@ impl DropFile {
         self.seen
     }
 
+    /// When it came here or was last changed, in seconds and nanoseconds: also by a new mode or link.
+    pub fn arrived(&self) -> (i64, u64) {
+        self.arrived
+    }
+
     /// Its name without `.json`, escaped: for messages.
     pub fn label(&self) -> String {
         escape_label(stem(&self.file_name))

@@ -29,6 +29,9 @@ pub(super) struct Admitter {
     /// What we may not move, told once; a person must mend it.
     immovable: HashMap<OsString, Fingerprint>,
     next_look: Option<Instant>,
+    /// The wall clock a second before the last look, in seconds and nanoseconds, as file systems tell it:
+    /// what is older was looked at as it is.
+    last_look: Option<(i64, u64)>,
     /// No sooner than this: others have the watcher as long as the last look had it.
     rest_until: Option<Instant>,
     more: bool,
@@ -106,7 +109,7 @@ impl Admitter {
 
     /// Admits what is complete, then does what the control files ask for.
     pub fn admit_some(&mut self, spool: &Spool) -> Result<Admitted, SubmitError> {
-        let begun = Instant::now();
+        let (begun, began_at) = (Instant::now(), crate::clock::wall());
         // First: where the disk refuses even a listing, the next rescan tries again and nothing sooner.
         (self.more, self.next_look) = (false, None);
         // One more than is taken: whether there are more is known without listing again.
@@ -156,6 +159,7 @@ impl Admitter {
             let pause = LOOK_AGAIN.max(begun.elapsed() * LOOK_SHARE);
             self.next_look = Some(Instant::now() + pause);
         }
+        self.last_look = Some((began_at.unix_ms() / 1000 - 1, 0));
         self.rest_until = Some(Instant::now() + begun.elapsed());
         (self.waiting, self.immovable) = (look.waiting, look.immovable);
         Ok(look.found)
@@ -171,6 +175,14 @@ impl Admitter {
         if drop.is_immovable() {
             let path = spool.path().join("incoming").join(drop.file_name());
             return Err(IoError::new("move", path, rustix::io::Errno::PERM).into());
+        }
+        // Looked at before and nothing new: a box full of such drops costs a look at each, not a reading.
+        if let Some((seen, since)) = self.waiting.get(drop.file_name())
+            && *seen == drop.seen()
+            && self.last_look.is_some_and(|last| drop.arrived() < last)
+            && since.elapsed() < patience(spool)
+        {
+            return Ok(Decision::Wait(*since));
         }
         let why = match spool.look_at(drop)? {
             Pickup::Gone => return Ok(Decision::Gone),
