@@ -326,9 +326,9 @@ fn close(dir: &Dir, mode: Mode) -> IoResult<()> {
     close_file(dir, mode, dir, "")
 }
 
-fn close_file(
+/// Takes away what gives named users and groups a right, or gives it to all that is made in a folder.
+pub(super) fn remove_access_lists(
     file: &impl std::os::fd::AsFd,
-    mode: Mode,
     dir: &Dir,
     file_name: &str,
 ) -> IoResult<()> {
@@ -341,6 +341,16 @@ fn close_file(
             }
         }
     }
+    Ok(())
+}
+
+fn close_file(
+    file: &impl std::os::fd::AsFd,
+    mode: Mode,
+    dir: &Dir,
+    file_name: &str,
+) -> IoResult<()> {
+    remove_access_lists(file, dir, file_name)?;
     rustix::fs::fchmod(file, mode)
         .map_err(|errno| IoError::new("set the mode of", dir.path_of(file_name), errno))
 }

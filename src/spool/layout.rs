@@ -12,6 +12,7 @@ use rustix::fs::Mode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::convert::remove_access_lists;
 use super::durable::{Dir, Making, absent_is_none};
 use super::identity::Identity;
 use super::io_error::{IoError, IoResult};
@@ -209,6 +210,10 @@ impl Spool {
         }
         let root = Dir::open(path, making)?;
         refuse_other_things(&root, path)?;
+        if gid.is_some() && !root.has(name::SETTINGS)? {
+            // First: the folder above may give named users a right to all that is made below it.
+            remove_access_lists(&root, &root, "")?;
+        }
         // Of two first commands at once the second must not meet the half-made spool of the first.
         let lock = root_lock(&root)?;
         refuse_other_things(&root, path)?;
@@ -308,8 +313,9 @@ impl Spool {
                 continue;
             }
             let making = self.making(folder);
-            self.root()?.with_making(making).ensure_dir(folder)?;
+            let made = self.root()?.with_making(making).ensure_dir(folder)?;
             if self.sharing == Sharing::Group {
+                remove_access_lists(&made, &made, "")?;
                 self.root.set_group(folder, self.root.own_stat()?.st_gid)?;
                 self.root.set_mode(folder, self.folder_mode(folder))?;
             }

@@ -229,6 +229,44 @@ fn the_modes_say_who_may_do_what() {
     }
 }
 
+/// A default access list on the folder above gives rights to all that is made below it.
+#[test]
+fn a_group_spool_inherits_no_access_list() {
+    let shared = Shared::new();
+    let above = shared.world.root().join("owner");
+    let given = format!(
+        "setfacl -d -m u:{MEMBER}:rwx,u:{STRANGER}:rwx {}",
+        above.display()
+    );
+    shared.shell(OWNER, &given).succeeds();
+    let spool = above.join("second");
+    let path = spool.to_str().unwrap();
+    shared
+        .run(OWNER, &["init", path, "--group", &GROUP.to_string()])
+        .succeeds();
+    let recipe = spool.join("recipes/echo");
+    crate::support::write_executable(&recipe, "#!/bin/sh\ncat >kept\n");
+    std::os::unix::fs::chown(&recipe, Some(OWNER), Some(GROUP)).unwrap();
+    shared
+        .run(OWNER, &["--spool", path, "submit", "--recipe", "echo"])
+        .succeeds();
+    shared
+        .run(OWNER, &["--spool", path, "watch", "--drain"])
+        .succeeds();
+    let lists = shared.shell(OWNER, &format!("getfacl -Rsp {path}"));
+    for uid in [MEMBER, STRANGER] {
+        assert!(!lists.stdout.contains(&uid.to_string()), "{}", lists.stdout);
+    }
+    let id = names_in(&spool.join("tasks")).remove(0);
+    let work = spool.join("tasks").join(id).join("attempts/1/work/kept");
+    assert_ne!(
+        shared
+            .shell(MEMBER, &format!("echo x >{}", work.display()))
+            .code,
+        0
+    );
+}
+
 #[test]
 fn a_member_submits_and_reads_and_the_owner_runs() {
     let shared = Shared::new();
