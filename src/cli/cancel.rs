@@ -1,7 +1,8 @@
 //! `agentspool cancel ID`: leave the marker, and see the task to its end.
 //!
 //! A task that somebody holds is stopped by its holder; one that nobody holds is finished here, so
-//! that cancelling works without a watcher. What counts is the result that stands afterwards.
+//! that cancelling works without a watcher. A user of the group asks the watcher instead, by a control
+//! file in the drop box. What counts is the result that stands afterwards.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

@@ -101,8 +101,8 @@ impl From<OpenError> for CliError {
                 CliError::new(ExitCode::SpoolUnusable, message)
                     .hint(format!("`agentspool init {spool}` converts it"))
             }
-            OpenError::Watched { .. } => CliError::new(ExitCode::SpoolUnusable, message)
-                .hint("stop the watcher (running tasks go on), then run `agentspool init` again"),
+            OpenError::Busy { .. } => CliError::new(ExitCode::SpoolUnusable, message)
+                .hint("stop the watcher, wait for running tasks, then run `agentspool init` again"),
             OpenError::Occupied { .. }
             | OpenError::Newer { .. }
             | OpenError::Settings { .. }

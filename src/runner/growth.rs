@@ -2,8 +2,8 @@
 //!
 //! An alarm wakes at the first write after a look; then the next look comes before even the fastest
 //! disk can have used up the room that is left. While nobody writes, nobody wakes. Invariant: a log
-//! takes at most its cap and [`ROOM`] of disk, where the file system can punch holes and the alarm
-//! can be had.
+//! takes at most its cap and [`ROOM`] of disk, where the file system can punch holes, the alarm can be
+//! had, and the kernel gives us the processor before the fastest disk has used up the room.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};

@@ -1,61 +1,58 @@
 //! From version 1 of the spool to version 2, by `init`.
 //!
-//! In version 1 the users of a group could write in most folders of a group spool; in version 2 they
-//! write in the drop box alone. Not the layout itself (`layout.rs`). Invariants: `spool.json` says 2 only
-//! once everything else is converted, so a conversion that was cut off is done again; nothing that others
-//! made stays in a folder of the owner's, and nothing of it is deleted.
+//! In version 1 the users of a group could write in most folders of a group spool, and lock most files; in
+//! version 2 they write in the drop box alone. Not the layout itself (`layout.rs`). Invariants: `spool.json`
+//! says 2 only once everything else is converted, so a conversion that was cut off is done again; what others
+//! could write or lock is made anew, made again by who needs it, or moved to `rejected/`, and no task is
+//! deleted.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use fs2::FileExt;
-use rustix::fs::{FileType, Mode};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Mode, Stat};
 
-use super::durable::{Dir, absent_is_none};
-
-use super::io_error::{IoError, IoResult};
-use super::layout::{FOLDERS, OpenError, Sharing, name, pretty, random_bits};
+use super::durable::{Dir, Making};
+use super::io_error::IoResult;
+use super::layout::{
+    DROP_BOX, FOLDERS, GROUP_READS, OURS_ONLY, OpenError, SMALL_FILE, Sharing, name, pretty,
+    random_bits,
+};
 use super::rejected::{Reason, plain_file_name, reason_file};
 use super::settings_file::{StoredSettings, read_older_settings, stored_settings};
-use super::store::TaskDir;
+use super::store::{TaskDir, ids_in};
 use super::watchers::{START, is_living, seats_in};
-use crate::clock;
+use crate::clock::{self, BootId};
+use crate::proc;
 use crate::task::{FORMAT_VERSION, TaskId, escape_label};
 
-const OWNER_ONLY: Mode = Mode::from_bits_retain(0o600);
-const OWNER_ONLY_FOLDER: Mode = Mode::from_bits_retain(0o700);
-const READABLE: Mode = Mode::from_bits_retain(0o640);
-const READABLE_FOLDER: Mode = Mode::from_bits_retain(0o2750);
-const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
 const HIDDEN_PREFIX: &str = ".rejected.";
-/// Access lists that users of the group may have set, and that new files would inherit.
-const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+/// Files of a task that group users could replace, but not the marker `cancel`, which they may leave.
+const WRITTEN: [&str; 3] = [name::REQUEST, name::STATUS, name::RESULT];
 
 /// Converts a spool of version 1. The caller holds the root's lock.
 ///
 /// # Errors
-/// When a watcher runs on it, or the disk refuses. Then it is still of version 1 and can be converted
-/// again.
+/// When a watcher runs on it, when a task runs in a group spool, or when the disk refuses. Then it is still
+/// of version 1 and can be converted again.
 pub(super) fn convert(root: &Dir) -> Result<(), OpenError> {
     let StoredSettings { sharing, settings } = read_older_settings(root)?;
     let _start = refuse_watchers(root)?;
     if sharing == Sharing::Group {
+        refuse_running_tasks(root)?;
         Conversion::of(root)?.group_spool()?;
     }
     let stored = stored_settings(sharing, &settings);
     root.replace_durably(name::SETTINGS, &pretty(&stored))?;
     if sharing == Sharing::Group {
-        root.set_mode(name::SETTINGS, READABLE)?;
+        root.set_mode(name::SETTINGS, GROUP_READS.file)?;
     }
     Ok(())
 }
 
 /// Sees that no watcher runs, and that none starts as long as the answer is held.
 fn refuse_watchers(root: &Dir) -> Result<Option<std::fs::File>, OpenError> {
-    let watched = || OpenError::Watched {
-        path: root.path().to_owned(),
-    };
+    let watched = || busy(root, "a watcher".to_owned());
     let Some(watchers) = root.find_dir(name::WATCHERS)? else {
         return Ok(None);
     };
@@ -71,6 +68,40 @@ fn refuse_watchers(root: &Dir) -> Result<Option<std::fs::File>, OpenError> {
     Ok(Some(start))
 }
 
+/// A runner holds its task's files open, and they are about to become others.
+fn refuse_running_tasks(root: &Dir) -> Result<(), OpenError> {
+    let Some(tasks) = root.find_dir(name::TASKS)? else {
+        return Ok(());
+    };
+    for id in ids_in(&tasks)? {
+        // What others have closed to us, no runner of ours is at work in.
+        let opened = tasks.find_dir(id.to_string()).ok().flatten();
+        if opened.is_some_and(|dir| is_running(&TaskDir { id, dir })) {
+            return Err(busy(root, id.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a runner lives that the owner's last attempt names.
+fn is_running(task: &TaskDir) -> bool {
+    let last = task.last_attempt().ok();
+    let attempt = last.and_then(|last| task.attempt(last).ok().flatten());
+    let is_ours = |stat: Stat| stat.st_uid == rustix::process::geteuid().as_raw();
+    attempt
+        .filter(|attempt| rustix::fs::fstat(attempt).is_ok_and(is_ours))
+        .and_then(|attempt| attempt.run())
+        .is_some_and(|run| run.boot == BootId::current() && proc::is_alive(run.runner))
+        && !task.has_result().unwrap_or(false)
+}
+
+fn busy(root: &Dir, by: String) -> OpenError {
+    OpenError::Busy {
+        path: root.path().to_owned(),
+        by,
+    }
+}
+
 /// One conversion of a group spool.
 struct Conversion<'a> {
     root: &'a Dir,
@@ -80,7 +111,7 @@ struct Conversion<'a> {
 
 impl<'a> Conversion<'a> {
     fn of(root: &'a Dir) -> IoResult<Conversion<'a>> {
-        let rejected = root.ensure_dir(name::REJECTED)?;
+        let rejected = root.ensure_dir(name::REJECTED)?.with_making(GROUP_READS);
         let us = rustix::process::geteuid().as_raw();
         Ok(Conversion { root, rejected, us })
     }
@@ -92,101 +123,77 @@ impl<'a> Conversion<'a> {
             };
             let mode = match folder {
                 name::INCOMING => DROP_BOX,
-                name::SLOTS | name::SESSIONS => OWNER_ONLY_FOLDER,
-                _ => READABLE_FOLDER,
+                name::SLOTS | name::SESSIONS => OURS_ONLY.dir,
+                _ => GROUP_READS.dir,
             };
             // First: from here on nobody else puts anything into it.
             close(&dir, mode)?;
             match folder {
                 name::TASKS => self.tasks(&dir)?,
-                name::SESSIONS => self.sessions(&dir)?,
-                name::NAMES => self.evict_strange(&dir, &[])?,
-                // What a crash left half made or half removed, in folders that others could write.
-                name::STAGING | name::TRASH => {
-                    for entry in dir.names()? {
-                        self.evict(&dir, &entry)?;
-                    }
-                }
-                name::OPEN => self.indexes(&dir)?,
+                name::NAMES => self.names(&dir)?,
+                // What a crash left half made or half removed, and what the tasks of a session share: others
+                // could put something into it, however deep.
+                name::STAGING | name::TRASH | name::SESSIONS => self.evict_all(&dir)?,
+                // Others could lock what is in it.
                 name::WATCHERS => {
-                    for file in dir.names()? {
-                        dir.set_mode(&file, OWNER_ONLY)?;
-                    }
+                    dir.unlink(START)?;
+                    self.evict_all(&dir)?;
                 }
+                name::OPEN | name::SLOTS => self.empty(&dir)?,
                 _ => {}
             }
         }
         // Others could open it, and so may hold it for as long as they like.
         self.root.unlink(name::SWEEP_LOCK)?;
-        close(self.root, READABLE_FOLDER)
+        close(self.root, GROUP_READS.dir)
     }
 
     /// A task that the owner made is closed; every other one is moved to `rejected/`.
     fn tasks(&self, tasks: &Dir) -> IoResult<()> {
-        self.evict_strange(tasks, &[])?;
+        for entry in self.strange(tasks)? {
+            self.evict(tasks, &entry)?;
+        }
         for task in tasks.names()? {
             if is_hidden(&task) {
                 continue;
             }
-            let Some(dir) = tasks.find_dir(&task)? else {
+            let Some(mut dir) = tasks.find_dir(&task)? else {
                 continue;
             };
-            close(&dir, READABLE_FOLDER)?;
+            close(&dir, GROUP_READS.dir)?;
             if self.is_strange_task(&dir)? {
                 self.evict(tasks, &task)?;
                 continue;
             }
-            for (file, mode) in [
-                (name::REQUEST, READABLE),
-                (name::STATUS, READABLE),
-                (".status.json.new", READABLE),
-                (name::RESULT, READABLE),
-            ] {
-                self.set_file_mode(&dir, file, mode)?;
+            for file in WRITTEN {
+                dir = make_anew(dir, file, GROUP_READS)?;
             }
-            self.make_lock_anew(dir, &task)?;
+            // Its other names are marks of attempts, which others are not to write either.
+            let lock = dir.stat(name::LOCK)?;
+            if lock.is_some_and(|stat| file_type(&stat) == FileType::RegularFile) {
+                dir.set_mode(name::LOCK, OURS_ONLY.file)?;
+            }
+            // It says nothing: it is there to be locked.
+            dir.with_making(OURS_ONLY).replace(name::LOCK, b"")?;
         }
         Ok(())
-    }
-
-    /// Others could open the lock, and so may hold it for as long as they like: it becomes another file. Not
-    /// where a runner of before is at work, which holds it as well.
-    fn make_lock_anew(&self, dir: Dir, task: &OsStr) -> IoResult<()> {
-        let Some(id) = task.to_str().and_then(|text| text.parse().ok()) else {
-            return Ok(());
-        };
-        let task = TaskDir { id, dir };
-        let attempt = task.attempt(task.last_attempt()?)?;
-        let is_run = attempt
-            .and_then(|attempt| attempt.run())
-            .is_some_and(|run| {
-                run.boot == clock::BootId::current() && crate::proc::is_alive(run.runner)
-            });
-        if is_run && !task.has_result()? {
-            return self.set_file_mode(&task.dir, name::LOCK, OWNER_ONLY);
-        }
-        let between = format!(".{}.new", name::LOCK);
-        task.dir.unlink(&between)?;
-        task.dir.create_lock(&between)?;
-        task.dir.rename_over(&between, name::LOCK)
     }
 
     /// Whether others had a hand in a task. They could leave the marker `cancel`, and nothing else. The
     /// folder is closed by now.
     fn is_strange_task(&self, task: &Dir) -> IoResult<bool> {
-        if self.has_strange(task, &[name::CANCEL])? {
+        if self.strange(task)?.iter().any(|it| it != name::CANCEL) {
             return Ok(true);
         }
-        // A second name of a private file of the owner's would be opened to the group.
-        for file in [name::REQUEST, name::STATUS, name::RESULT] {
-            if task.stat(file)?.is_some_and(|stat| stat.st_nlink != 1) {
+        for file in WRITTEN {
+            if task.stat(file)?.is_some_and(|stat| !is_plain(&stat)) {
                 return Ok(true);
             }
         }
         let Some(attempts) = task.find_dir(name::ATTEMPTS)? else {
             return Ok(true);
         };
-        close(&attempts, READABLE_FOLDER)?;
+        close(&attempts, GROUP_READS.dir)?;
         self.has_open_attempt(&attempts)
     }
 
@@ -196,7 +203,7 @@ impl<'a> Conversion<'a> {
             let Some(stat) = attempts.stat(&attempt)? else {
                 continue;
             };
-            let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let is_folder = file_type(&stat) == FileType::Directory;
             if stat.st_uid != self.us || (is_folder && stat.st_mode & 0o022 != 0) {
                 return Ok(true);
             }
@@ -204,66 +211,42 @@ impl<'a> Conversion<'a> {
         Ok(false)
     }
 
-    /// What a session's tasks share stays where the owner made all of it.
-    fn sessions(&self, sessions: &Dir) -> IoResult<()> {
-        self.evict_strange(sessions, &[])?;
-        for session in sessions.names()? {
-            if is_hidden(&session) {
-                continue;
-            }
-            let Some(dir) = sessions.find_dir(&session)? else {
-                continue;
-            };
-            close(&dir, OWNER_ONLY_FOLDER)?;
-            if self.has_strange(&dir, &[])? {
-                self.evict(sessions, &session)?;
-                continue;
-            }
-            for folder in [name::QUEUE, name::STATE] {
-                if let Some(folder) = dir.find_dir(folder)? {
-                    close(&folder, OWNER_ONLY_FOLDER)?;
-                }
+    /// A name that leads to a task is a link, which nobody can change any more.
+    fn names(&self, names: &Dir) -> IoResult<()> {
+        for entry in self.strange(names)? {
+            let stat = names.stat(&entry)?;
+            if stat.is_some_and(|stat| file_type(&stat) != FileType::Symlink) {
+                self.evict(names, &entry)?;
             }
         }
         Ok(())
     }
 
-    /// The indexes are made anew by the next watcher.
-    fn indexes(&self, open: &Dir) -> IoResult<()> {
-        for entry in open.names()? {
-            if open.unlink(&entry).is_err() {
-                self.evict(open, &entry)?;
+    fn evict_all(&self, dir: &Dir) -> IoResult<()> {
+        for entry in dir.names()? {
+            if !is_hidden(&entry) {
+                self.evict(dir, &entry)?;
             }
         }
         Ok(())
     }
 
-    fn has_strange(&self, dir: &Dir, known: &[&str]) -> IoResult<bool> {
-        Ok(!self.strange(dir, known)?.is_empty())
-    }
-
-    fn evict_strange(&self, dir: &Dir, known: &[&str]) -> IoResult<()> {
-        for entry in self.strange(dir, known)? {
-            // A name that leads to a task is a link, which nobody can change any more.
-            let is_link = |stat| file_type(&stat) == FileType::Symlink;
-            if dir.name() == name::NAMES && dir.stat(&entry)?.is_some_and(is_link) {
-                continue;
+    /// What is in it is made again by who needs it: indexes by the next watcher, slots by runners.
+    fn empty(&self, dir: &Dir) -> IoResult<()> {
+        for entry in dir.names()? {
+            if !is_hidden(&entry) && dir.unlink(&entry).is_err() {
+                self.evict(dir, &entry)?;
             }
-            self.evict(dir, &entry)?;
         }
         Ok(())
     }
 
-    /// What others made in a folder.
-    fn strange(&self, dir: &Dir, known: &[&str]) -> IoResult<Vec<OsString>> {
+    /// What others made in a folder, and what is not yet moved aside.
+    fn strange(&self, dir: &Dir) -> IoResult<Vec<OsString>> {
         let mut strange = Vec::new();
         for entry in dir.names()? {
-            let is_known = known.iter().any(|name| entry == *name);
-            if let Some(stat) = dir.stat(&entry)?
-                && stat.st_uid != self.us
-                && !is_known
-                && !is_hidden(&entry)
-            {
+            let stat = dir.stat(&entry)?;
+            if stat.is_some_and(|stat| stat.st_uid != self.us) && !is_hidden(&entry) {
                 strange.push(entry);
             }
         }
@@ -280,7 +263,7 @@ impl<'a> Conversion<'a> {
             v: FORMAT_VERSION,
             name: escape_label(entry.as_bytes()),
             reason: format!(
-                "it was made by another user in {} of a spool of version 1",
+                "it was in {} of a spool of version 1, where others could write or lock it",
                 dir.name().display()
             ),
             hint: "if it was a task, submit it again".to_owned(),
@@ -299,17 +282,6 @@ impl<'a> Conversion<'a> {
         tracing::warn!("moved to {}: {}", place.display(), reason.reason);
         Ok(())
     }
-
-    fn set_file_mode(&self, dir: &Dir, file: &str, mode: Mode) -> IoResult<()> {
-        let Some(stat) = dir.stat(file)? else {
-            return Ok(());
-        };
-        if file_type(&stat) == FileType::RegularFile {
-            let opened = absent_is_none(dir.open_file(file))?;
-            opened.map_or(Ok(()), |opened| close_file(&opened, mode, dir, file))?;
-        }
-        Ok(())
-    }
 }
 
 /// What was moved aside where it is, in a conversion before or in this one.
@@ -321,36 +293,32 @@ fn file_type(stat: &rustix::fs::Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
+/// A file that nobody has under another name, and that is not longer than we read.
+fn is_plain(stat: &Stat) -> bool {
+    file_type(stat) == FileType::RegularFile
+        && stat.st_nlink == 1
+        && stat.st_size.unsigned_abs() <= SMALL_FILE as u64
+}
+
+/// Writes a file's content into a new one: others may have the old one open, to write or to lock. The new
+/// one is never readable for more users than the old one was.
+fn make_anew(dir: Dir, file: &str, making: Making) -> IoResult<Dir> {
+    let Some(stat) = dir.stat(file)? else {
+        return Ok(dir);
+    };
+    let was = Mode::from_raw_mode(stat.st_mode) | OURS_ONLY.file;
+    let dir = dir.with_making(Making {
+        file: making.file & was,
+        ..making
+    });
+    if let Some(bytes) = dir.read(file, SMALL_FILE)? {
+        dir.replace_durably(file, &bytes)?;
+    }
+    Ok(dir)
+}
+
 /// Takes a folder's access lists away, and sets its mode.
 fn close(dir: &Dir, mode: Mode) -> IoResult<()> {
-    close_file(dir, mode, dir, "")
-}
-
-/// Takes away what gives named users and groups a right, or gives it to all that is made in a folder.
-pub(super) fn remove_access_lists(
-    file: &impl std::os::fd::AsFd,
-    dir: &Dir,
-    file_name: &str,
-) -> IoResult<()> {
-    for list in ACCESS_LISTS {
-        match rustix::fs::fremovexattr(file, list) {
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-            Err(errno) => {
-                let path = dir.path_of(file_name);
-                return Err(IoError::new("remove the access list of", path, errno));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn close_file(
-    file: &impl std::os::fd::AsFd,
-    mode: Mode,
-    dir: &Dir,
-    file_name: &str,
-) -> IoResult<()> {
-    remove_access_lists(file, dir, file_name)?;
-    rustix::fs::fchmod(file, mode)
-        .map_err(|errno| IoError::new("set the mode of", dir.path_of(file_name), errno))
+    dir.remove_access_lists()?;
+    dir.set_mode(".", mode)
 }

@@ -36,6 +36,9 @@ const F2FS: u32 = 0xf2f5_2010;
 /// Of lock files, whoever shares the spool.
 const LOCK_MODE: Mode = Mode::from_bits_retain(0o600);
 
+/// Access lists (acl(5)): of a folder, and of what is made in it.
+const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
 /// An open directory, with its path for messages and the way things in it are made.
 #[derive(Debug)]
 pub struct Dir {
@@ -172,6 +175,17 @@ impl Dir {
         let gid = rustix::fs::Gid::from_raw(gid);
         rustix::fs::chownat(&self.fd, name, None, Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| self.failed("set the group of", name, errno))
+    }
+
+    /// Takes away what gives named users and groups a right in it, or to all that is made in it.
+    pub(super) fn remove_access_lists(&self) -> IoResult<()> {
+        for list in ACCESS_LISTS {
+            match rustix::fs::fremovexattr(&self.fd, list) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(self.failed("remove the access list of", "", errno)),
+            }
+        }
+        Ok(())
     }
 
     /// Creates a file that must not be there yet.

@@ -33,8 +33,8 @@ pub struct DropFile {
     /// When the file came here or was last changed: seconds and nanoseconds of its ctime, which nobody
     /// can set.
     arrived: (i64, u64),
-    /// Whether it is a folder of another user's, which cannot be moved.
-    is_strange_folder: bool,
+    /// Whether nobody but its maker can move it: a folder of another user's, or what cannot be looked at.
+    is_immovable: bool,
 }
 
 /// What a drop must be, besides well formed.
@@ -66,7 +66,7 @@ impl DropFile {
             file_name,
             seen: Fingerprint::default(),
             arrived: (0, 0),
-            is_strange_folder: true,
+            is_immovable: true,
         }
     }
 
@@ -92,7 +92,7 @@ impl DropFile {
 
     /// Whether nobody but its maker can move or remove it.
     pub fn is_immovable(&self) -> bool {
-        self.is_strange_folder
+        self.is_immovable
     }
 
     fn looked_at(&self) -> LookedAt {
@@ -145,13 +145,13 @@ impl Spool {
                 found.push(DropFile {
                     seen: Fingerprint::of(&stat),
                     arrived: (stat.st_ctime, stat.st_ctime_nsec),
-                    is_strange_folder: is_folder && self.is_group() && stat.st_uid != us,
+                    is_immovable: is_folder && self.is_group() && stat.st_uid != us,
                     file_name,
                 });
             }
         }
         // What cannot be taken comes last, so that however much of it stands there, the others have their turn.
-        let order = |it: &DropFile| (it.is_strange_folder, it.arrived);
+        let order = |it: &DropFile| (it.is_immovable, it.arrived);
         found.sort_by(|a, b| (order(a), &a.file_name).cmp(&(order(b), &b.file_name)));
         found.truncate(limit);
         Ok(found)

@@ -12,7 +12,6 @@ use rustix::fs::Mode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::convert::remove_access_lists;
 use super::durable::{Dir, Making, absent_is_none};
 use super::identity::Identity;
 use super::io_error::{IoError, IoResult};
@@ -78,20 +77,20 @@ pub(super) const FOLDERS: [&str; 11] = [
 /// Larger than any settings or status file we write by hand or by program.
 pub(super) const SMALL_FILE: usize = 4 << 20;
 
-const OURS_ONLY: Making = Making {
+pub(super) const OURS_ONLY: Making = Making {
     file: Mode::from_bits_retain(0o600),
     dir: Mode::from_bits_retain(0o700),
     sync: true,
 };
 /// The owner writes, the group reads.
-const GROUP_READS: Making = Making {
+pub(super) const GROUP_READS: Making = Making {
     file: Mode::from_bits_retain(0o640),
     dir: Mode::from_bits_retain(0o2750),
     sync: true,
 };
 /// The one place that the group may write: its users put files in, but neither list them nor remove
 /// those of others.
-const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
+pub(super) const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
 
 /// Who may use a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,11 +120,13 @@ pub enum OpenError {
         /// The settings file.
         path: PathBuf,
     },
-    /// A watcher of an earlier program is at work while the spool is to be converted.
-    #[error("{} cannot be converted to version {SPOOL_VERSION} while a watcher runs on it", path.display())]
-    Watched {
+    /// An earlier program is at work while the spool is to be converted.
+    #[error("{} cannot be converted to version {SPOOL_VERSION} while {by} runs", path.display())]
+    Busy {
         /// The folder.
         path: PathBuf,
+        /// `a watcher`, or the task's id.
+        by: String,
     },
     /// Made by a later program.
     #[error("{} has format version {version}, and this program knows only {SPOOL_VERSION}: use a newer agentspool", path.display())]
@@ -212,7 +213,7 @@ impl Spool {
         refuse_other_things(&root, path)?;
         if gid.is_some() && !root.has(name::SETTINGS)? {
             // First: the folder above may give named users a right to all that is made below it.
-            remove_access_lists(&root, &root, "")?;
+            root.remove_access_lists()?;
         }
         // Of two first commands at once the second must not meet the half-made spool of the first.
         let lock = root_lock(&root)?;
@@ -315,7 +316,7 @@ impl Spool {
             let making = self.making(folder);
             let made = self.root()?.with_making(making).ensure_dir(folder)?;
             if self.sharing == Sharing::Group {
-                remove_access_lists(&made, &made, "")?;
+                made.remove_access_lists()?;
                 self.root.set_group(folder, self.root.own_stat()?.st_gid)?;
                 self.root.set_mode(folder, self.folder_mode(folder))?;
             }

@@ -628,8 +628,9 @@ fn many_drops_of_many_users_are_all_answered() {
 fn a_group_spool_of_version_one_is_converted() {
     let shared = Shared::new();
     let own = shared.submit(OWNER, &["--name", "own", "--session-id", "s"]);
+    let done = shared.submit(OWNER, &[]);
     shared.drain();
-    let waiting = shared.submit(OWNER, &[]);
+    let waiting = shared.submit(OWNER, &["--session-id", "s"]);
     let spool = shared.spool();
     let mode = |path: &Path, mode: u32| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -637,7 +638,7 @@ fn a_group_spool_of_version_one_is_converted() {
     for folder in ["staging", "tasks", "names", "open", "sessions"] {
         mode(&spool.join(folder), 0o2770);
     }
-    for id in [&own, &waiting] {
+    for id in [&own, &done, &waiting] {
         let task = spool.join("tasks").join(id);
         mode(&task, 0o2770);
         mode(&task.join("attempts"), 0o2770);
@@ -687,6 +688,32 @@ fn a_group_spool_of_version_one_is_converted() {
         chown(folder.join("old.json"), Some(OWNER), Some(GROUP)).unwrap();
         mode(folder, 0o2770);
     }
+    // What a session's tasks share, with something of a member's deep in it.
+    let deep = spool.join("sessions/s/state/of/own");
+    fs::create_dir_all(&deep).unwrap();
+    for folder in deep.ancestors().take(4) {
+        chown(folder, Some(OWNER), Some(GROUP)).unwrap();
+        mode(folder, 0o2770);
+    }
+    shared
+        .shell(MEMBER, "echo theirs >spool/sessions/s/state/of/own/code")
+        .succeeds();
+    // A member keeps a request open to write. One file is the owner's alone.
+    let write = format!(
+        "exec 3>>spool/tasks/{waiting}/request.json; echo held; read line; echo '{{}}' >&3 && echo wrote"
+    );
+    let mut writer = shared
+        .as_user(MEMBER, "sh")
+        .args(["-c", &write])
+        .current_dir(spool.parent().unwrap())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut opened = [0u8; 5];
+    std::io::Read::read_exact(writer.stdout.as_mut().unwrap(), &mut opened).unwrap();
+    let private = spool.join("tasks").join(&done).join("result.json");
+    mode(&private, 0o600);
     // A member holds a lock of before for as long as he likes.
     const KEEP: &str =
         "open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; print \"held\\n\"; sleep 1000";
@@ -723,9 +750,52 @@ fn a_group_spool_of_version_one_is_converted() {
     let ran = shared.run(OWNER, &["init", path]);
     ran.ends_with(8);
     assert!(ran.stderr.contains("watcher"), "{}", ran.stderr);
+    // Nor while a task runs, whose files would become others.
+    let attempt = spool.join("tasks").join(&waiting).join("attempts/1");
+    let stat = fs::read_to_string(format!("/proc/{}/stat", watcher.id())).unwrap();
+    let start: u64 = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(20)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let namespace = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    let boot = format!("{}/{namespace}", boot.trim());
+    let at = "2026-01-01T00:00:00.000Z";
+    let run = serde_json::json!({
+        "v": 1, "task_id": waiting, "attempt": 1, "runner": {"pid": watcher.id(), "start": start},
+        "child": null, "boot": boot, "mark": "", "started_at": at, "deadline": at,
+        "timeout_sec": 1.0,
+    });
+    fs::create_dir(&attempt).unwrap();
+    fs::write(attempt.join("run.json"), run.to_string()).unwrap();
+    for path in [attempt.clone(), attempt.join("run.json")] {
+        chown(&path, Some(OWNER), Some(GROUP)).unwrap();
+    }
+    fs::remove_file(&seat).unwrap();
+    let ran = shared.run(OWNER, &["init", path]);
+    ran.ends_with(8);
+    assert!(
+        ran.stderr.contains(&format!("while {waiting} runs")),
+        "{}",
+        ran.stderr
+    );
     watcher.kill().unwrap();
     watcher.wait().unwrap();
+    fs::remove_dir_all(&attempt).unwrap();
     shared.run(OWNER, &["init", path]).succeeds();
+    std::io::Write::write_all(writer.stdin.as_mut().unwrap(), b"now\n").unwrap();
+    let wrote = writer.wait_with_output().unwrap().stdout;
+    assert_eq!(String::from_utf8_lossy(&wrote), "wrote\n");
+    let request =
+        crate::support::read_json(&spool.join("tasks").join(&waiting).join("request.json"));
+    assert_eq!(request["recipe"], "echo");
+    assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o600);
+    assert!(!spool.join("sessions/s").exists(), "{}", shared.tree());
 
     for entry in walkdir::WalkDir::new(&spool)
         .into_iter()
