@@ -77,6 +77,9 @@ pub struct Settings {
     pub drop_patience_sec: f64,
     /// How long a cancelled or timed-out task gets between TERM and KILL.
     pub cancel_grace_sec: f64,
+    /// How long what a recipe leaves behind at its end may go on while it holds the task's stdout or stderr,
+    /// as the `tee` of `exec > >(tee log)` does. Then it gets TERM, and `cancel_grace_sec` later KILL.
+    pub leftover_wait_sec: f64,
     /// Disk space one log may take; beyond it the middle is cut out.
     pub log_cap_bytes: u64,
     /// Nothing is accepted when the file system would have less than this free.
@@ -114,6 +117,7 @@ impl Default for Settings {
             sweep_every_sec: 60.0,
             drop_patience_sec: 60.0,
             cancel_grace_sec: 10.0,
+            leftover_wait_sec: 2.0,
             log_cap_bytes: 64 << 20,
             min_free_bytes: 16 << 20,
             min_free_inodes: 1000,
@@ -252,6 +256,7 @@ impl Settings {
             ("sweep_every_sec", self.sweep_every_sec, 1.0),
             ("drop_patience_sec", self.drop_patience_sec, 0.0),
             ("cancel_grace_sec", self.cancel_grace_sec, 0.0),
+            ("leftover_wait_sec", self.leftover_wait_sec, 0.0),
         ] {
             if !(least..=1e9).contains(&value) {
                 let problem = format!("must be from {least} to 1000000000 seconds");

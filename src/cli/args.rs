@@ -283,6 +283,9 @@ pub(crate) struct WatchArgs {
     /// Leave as soon as nothing is left to do
     #[arg(long)]
     pub drain: bool,
+    /// On TERM and INT stop the tasks as well, and leave last: always so as the first process of a container
+    #[arg(long)]
+    pub stop_tasks: bool,
     /// Started by a command, with the start lock as stdin
     #[arg(long, hide = true)]
     pub autostarted: bool,

@@ -29,6 +29,7 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
         arguments: context.arguments_for_children(&spool),
         autostarted: args.autostarted,
         drain: args.drain,
+        stop_tasks: args.stop_tasks,
     };
     let mut watcher = Watcher::new(spool, options)?;
     if args.autostarted {
@@ -44,6 +45,7 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
     let path = watcher.spool().path().display();
     let (why, waiting) = match left {
         Left::Stopped => ("stopped", None),
+        Left::StoppedWithTasks => ("stopped with its tasks", None),
         Left::Idle => ("nothing is left to do", None),
         Left::Replaced => ("another watcher took over", None),
         Left::Paused(waiting) => ("the spool is paused", Some(waiting)),
@@ -65,6 +67,7 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
             running,
             "{why}: {path} does not lead to it any more; running tasks go on"
         ),
+        Left::StoppedWithTasks => tracing::info!(running, "{why}"),
         Left::Stopped | Left::Idle | Left::Replaced => {
             tracing::info!(running, "{why}; running tasks go on");
         }

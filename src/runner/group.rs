@@ -1,25 +1,28 @@
 //! The processes of one attempt: started in a session of their own, ended to the last one.
 //!
 //! This process is a subreaper, so whatever escapes from the recipe's group by `setsid` and double
-//! forks comes back here as a child. Invariant: [`end_tree`] returns only when `waitpid` says that
-//! this process has no child at all.
+//! forks comes back here as a child. Not what a dead runner left (`recover.rs`). Invariant: [`end_tree`]
+//! returns only when `wait` says that this process has no child at all, which needs no `/proc`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use super::command::Command;
-use super::spawn::{self, Setting};
-use crate::proc::{self, ProcessKey};
+use crate::proc::{self, Cgroup, ProcessKey, Usage};
 use crate::task::Exit;
 
 /// A process that KILL does not end within this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// What forks and leaves is chased without a pause for this long: each of its steps takes less time than
+/// a pause.
+const CHASE: Duration = Duration::from_millis(200);
 
 /// The recipe's own process: leader of its session and group, not reaped before its tree is gone,
 /// so that its numbers cannot become somebody else's.
@@ -31,17 +34,37 @@ pub(super) struct Leader {
 }
 
 impl Leader {
+    /// The leader that was started; its line of `/proc` stands in the record, from `begins` on.
+    pub fn new(pid: Pid, handle: OwnedFd, record: &std::fs::File, begins: u64) -> Leader {
+        // Not reaped yet, so the number is its own.
+        let number = pid.as_raw_nonzero().get();
+        let key = recorded(record, begins)
+            .filter(|key| key.pid == number)
+            .or_else(|| proc::entry(number).ok()?.map(|entry| entry.key))
+            .unwrap_or(ProcessKey {
+                pid: number,
+                start: 0,
+            });
+        Leader { pid, handle, key }
+    }
+
     /// Its number and start time.
     pub fn key(&self) -> ProcessKey {
         self.key
     }
 
-    /// Readable once it has ended.
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Readable once it has ended, or nearly: see [`Leader::has_ended`].
     pub fn handle(&self) -> &OwnedFd {
         &self.handle
     }
 
-    /// Whether it has ended; it stays a zombie.
+    /// Whether it has ended and can be reaped; it stays a zombie. One that is traced by somebody
+    /// else, or of which a thread lives, may look ended to `poll` before.
     pub fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         matches!(
@@ -50,17 +73,27 @@ impl Leader {
         )
     }
 
-    fn reap(&self) -> Exit {
+    /// Whether all its threads have ended, although somebody who traces it keeps it from being reaped.
+    pub fn is_dead(&self) -> bool {
+        let number = self.pid.as_raw_nonzero().get();
+        self.has_ended()
+            || proc::entry(number).is_ok_and(|entry| entry.is_some_and(|e| e.is_zombie))
+    }
+
+    /// Reaps it, once it has ended.
+    fn reap(&self, usage: &mut Usage) -> Exit {
+        let number = self.pid.as_raw_nonzero().get();
         loop {
-            let ended = WaitId::PidFd(self.handle.as_fd());
-            match rustix::process::waitid(ended, WaitIdOptions::EXITED) {
-                Ok(Some(status)) => {
-                    return match (status.exit_status(), status.terminating_signal()) {
+            match proc::reap_any(Some(number), usage) {
+                Ok(Some((_, status))) => {
+                    let status = ExitStatus::from_raw(status);
+                    return match (status.code(), status.signal()) {
                         (Some(code), _) => Exit::Code(code),
                         (None, signal) => Exit::Signal(signal.unwrap_or(0)),
                     };
                 }
-                Ok(None) | Err(Errno::INTR) => {}
+                // It was seen to have ended; this is called at no other time.
+                Ok(None) => std::thread::sleep(PAUSE.0),
                 // Only this function reaps the leader, and only once.
                 Err(errno) => unreachable!("the recipe's process cannot be waited for: {errno}"),
             }
@@ -68,31 +101,13 @@ impl Leader {
     }
 }
 
-/// Starts the recipe. Its process writes its line of `/proc` into the record before it is the recipe:
-/// should this runner die before it has written anything of it down, the session that all of the
-/// recipe begins in is known all the same.
-pub(super) fn start(command: &Command<'_>, setting: &Setting<'_>) -> std::io::Result<Leader> {
-    let begins = rustix::fs::tell(setting.record)?;
-    let (pid, handle) = spawn::spawn(command, setting)?;
-    // Not reaped yet, so the number is its own.
-    let number = pid.as_raw_nonzero().get();
-    let key = recorded(setting.record, begins)
-        .filter(|key| key.pid == number)
-        .or_else(|| proc::entry(number).map(|entry| entry.key))
-        .unwrap_or(ProcessKey {
-            pid: number,
-            start: 0,
-        });
-    Ok(Leader { pid, handle, key })
-}
-
 /// What the recipe's process wrote into its record; the record is read here instead of `/proc`
 /// because that costs less.
 fn recorded(record: &std::fs::File, begins: u64) -> Option<ProcessKey> {
     let mut line = [0u8; 1024];
     let length = record.read_at(&mut line, begins).ok()?;
-    let line = std::str::from_utf8(line.get(..length)?).ok()?;
-    Some(proc::parse_stat(line)?.key)
+    let (entry, _) = proc::parse_stat(line.get(..length)?)?;
+    Some(entry.key)
 }
 
 /// Whether a start failed for want of something that may be there again soon.
@@ -110,20 +125,47 @@ pub(super) fn is_passing(error: &std::io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
-/// Ends everything: TERM and CONT to all, `grace` to heed them, then KILL until nothing is left.
-/// A leader that ended by itself and left nobody is only reaped.
-pub(super) fn end_tree(leader: &Leader, grace: Duration, mut on_stuck: impl FnMut()) -> Exit {
-    if !is_alone(leader) {
-        end_others(leader, grace, &mut on_stuck);
-    }
-    let exit = leader.reap();
-    end_unlisted(&mut on_stuck);
-    exit
+/// What came of ending a tree.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// How the leader ended.
+    pub exit: Exit,
+    /// What all of them used.
+    pub usage: Usage,
+    /// How many processes besides the leader were there to be ended.
+    pub others: usize,
 }
 
-/// Ends the leader and everybody with it, until [`is_alone`].
-fn end_others(leader: &Leader, grace: Duration, on_stuck: &mut impl FnMut()) {
-    signal_all(leader, Signal::TERM);
+/// Ends everything: TERM and CONT to all, `grace` to heed them, then KILL until nothing is left.
+/// A leader that ended by itself and left nobody is only reaped.
+pub(super) fn end_tree(
+    leader: &Leader,
+    cgroup: Option<&Cgroup>,
+    grace: Duration,
+    mut usage: Usage,
+    mut on_stuck: impl FnMut(),
+) -> Ended {
+    let mut others = 0;
+    if !is_alone(leader) {
+        others = end_others(leader, cgroup, grace, &mut on_stuck);
+    }
+    let exit = leader.reap(&mut usage);
+    end_unlisted(cgroup, &mut usage, &mut on_stuck);
+    Ended {
+        exit,
+        usage,
+        others,
+    }
+}
+
+/// Ends the leader and everybody with it, until [`is_alone`]. Returns how many others there were.
+fn end_others(
+    leader: &Leader,
+    cgroup: Option<&Cgroup>,
+    grace: Duration,
+    on_stuck: &mut impl FnMut(),
+) -> usize {
+    let others = signal_all(leader, Signal::TERM);
     // A stopped process does not see TERM before it goes on.
     signal_all(leader, Signal::CONT);
     let deadline = Instant::now() + grace;
@@ -132,87 +174,100 @@ fn end_others(leader: &Leader, grace: Duration, on_stuck: &mut impl FnMut()) {
         wait_for(leader, pause.min(deadline - Instant::now()));
         pause = (pause * 2).min(PAUSE.1);
     }
-    let begun = Instant::now();
-    let mut told = false;
-    let mut pause = PAUSE.0;
+    let mut chase = Chase::new(cgroup);
     while !is_alone(leader) {
-        signal_all(leader, Signal::KILL);
-        wait_for(leader, pause);
-        pause = (pause * 2).min(PAUSE.1);
-        if !told && begun.elapsed() > STUCK_AFTER {
-            on_stuck();
-            told = true;
-        }
+        // The leader is not reaped, so the group is its own.
+        let _ = rustix::process::kill_process_group(leader.pid, Signal::KILL);
+        chase.kill_all(on_stuck);
     }
+    others
 }
 
-/// The proof that nothing is left. The kernel's list of children may leave one out while others
-/// end; `wait` leaves out nobody.
-fn end_unlisted(mut on_stuck: impl FnMut()) {
-    let begun = Instant::now();
-    let mut told = false;
-    let mut pause = PAUSE.0;
+/// The proof that nothing is left, and the reaping of those that ended.
+fn end_unlisted(cgroup: Option<&Cgroup>, usage: &mut Usage, mut on_stuck: impl FnMut()) {
+    let mut chase = Chase::new(cgroup);
     loop {
-        match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some(_)) | Err(Errno::INTR) => continue,
-            Ok(None) => {}
+        match proc::reap_any(None, usage) {
+            Ok(Some(_)) => {}
+            // The leader is reaped and its group's number no longer ours: each is signalled by itself.
+            Ok(None) => chase.kill_all(&mut on_stuck),
             Err(_) => return,
         }
-        // The leader is reaped and its group's number no longer ours: each is signalled by itself.
-        for entry in proc::descendants() {
-            if let Some(handle) = proc::open(entry.key) {
-                let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
-            }
+    }
+}
+
+/// Killing until nobody is left.
+struct Chase<'a> {
+    cgroup: Option<&'a Cgroup>,
+    begun: Instant,
+    pause: Duration,
+    told: bool,
+}
+
+impl<'a> Chase<'a> {
+    fn new(cgroup: Option<&'a Cgroup>) -> Chase<'a> {
+        Chase {
+            cgroup,
+            begun: Instant::now(),
+            pause: PAUSE.0,
+            told: false,
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(PAUSE.1);
-        if !told && begun.elapsed() > STUCK_AFTER {
+    }
+
+    /// Kills all that there are at this moment. What they leave behind becomes this process's child, and
+    /// meets the next call.
+    fn kill_all(&mut self, on_stuck: &mut impl FnMut()) {
+        if let Some(cgroup) = self.cgroup {
+            // Refused or not: the children are killed one by one as well.
+            let _ = cgroup.kill();
+        }
+        for pid in proc::children().into_iter().filter_map(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        if self.begun.elapsed() > CHASE {
+            std::thread::sleep(self.pause);
+            self.pause = (self.pause * 2).min(PAUSE.1);
+        } else {
+            std::thread::yield_now();
+        }
+        if !self.told && self.begun.elapsed() > STUCK_AFTER {
             on_stuck();
-            told = true;
+            self.told = true;
         }
     }
 }
 
-/// Whether the leader has ended and this process has no other child. Reaps the others.
-fn is_alone(leader: &Leader) -> bool {
-    let mut others = false;
-    let children = proc::children().unwrap_or_else(|| {
-        let me = rustix::process::getpid().as_raw_nonzero().get();
-        proc::all()
-            .iter()
-            .filter(|e| e.parent == me)
-            .map(|e| e.key.pid)
-            .collect()
-    });
-    for child in children.into_iter().filter_map(Pid::from_raw) {
-        if child != leader.pid {
-            let reaped = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
-            others |= !matches!(reaped, Ok(Some(_)));
-            // Its own children came to this process just now and were not in the list.
-            others |= matches!(reaped, Ok(Some(_)));
-        }
-    }
-    !others && leader.has_ended()
+/// Whether the leader has ended and no other child of this process lives.
+pub(super) fn is_alone(leader: &Leader) -> bool {
+    leader.has_ended() && !proc::has_living_children()
 }
 
-/// Signals the leader's group and every descendant that left it.
-fn signal_all(leader: &Leader, signal: Signal) {
+/// Signals the leader's group and every descendant that left it; how many there are besides the leader.
+fn signal_all(leader: &Leader, signal: Signal) -> usize {
     // The leader is not reaped, so the group is its own.
     let _ = rustix::process::kill_process_group(leader.pid, signal);
     let group = leader.pid.as_raw_nonzero().get();
-    for entry in proc::descendants()
-        .into_iter()
-        .filter(|entry| entry.group != group)
-    {
-        if let Some(handle) = proc::open(entry.key) {
-            let _ = rustix::process::pidfd_send_signal(&handle, signal);
+    let mut others = 0;
+    // Children first, by their numbers alone: they are there also where /proc shows nobody.
+    let children = proc::children();
+    for pid in children.iter().copied().filter_map(Pid::from_raw) {
+        if pid != leader.pid && rustix::process::getpgid(Some(pid)) != Ok(leader.pid) {
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
+    for entry in proc::descendants() {
+        others += usize::from(entry.key.pid != group);
+        if entry.group != group && !children.contains(&entry.key.pid) {
+            // Gone in between, or not to be told from another: KILL will meet it as a child.
+            let _ = proc::signal(entry.key, signal);
+        }
+    }
+    others
 }
 
 /// Waits until the leader ends, or the time is over.
 fn wait_for(leader: &Leader, time: Duration) {
-    if leader.has_ended() {
+    if leader.is_dead() {
         std::thread::sleep(time);
         return;
     }

@@ -14,13 +14,15 @@ mod memory;
 mod nimble;
 mod progress;
 mod recover;
+mod search;
 mod spawn;
+mod start;
 mod supervise;
 mod turn;
 mod unit;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use control::{Control, ControlError};
@@ -28,7 +30,7 @@ pub use finish::finish_cancelled;
 
 use crate::clock::{self, BootId};
 use crate::config::Launcher;
-use crate::proc::{self, ProcessKey};
+use crate::proc::{self, Cgroup, ProcessKey, Usage};
 use crate::recipe::{FindError, OnLost, Recipe, RecipePath};
 use crate::spool::{
     Attempt, Claim, Files, IoError, ProgressReader, ReadError, ReservedResult, RunFile,
@@ -39,6 +41,7 @@ use crate::task::{
     ResultFile, Status, TaskId, Timestamp,
 };
 use finish::{mark_of, unstarted};
+use start::{StartError, Starter};
 use supervise::{Ending, Supervised};
 use turn::Turn;
 
@@ -64,6 +67,12 @@ pub struct Runner<'a> {
     growth: growth::Growth,
     /// What systemd last refused, so that it is told once.
     unit_failure: Option<String>,
+    /// Signals that this process was started with ignored, and that no recipe should ignore for that.
+    ignored: Vec<i32>,
+    /// The thread that starts recipes, once there was one to start.
+    starter: Option<Starter>,
+    /// Where recipes are born; looked for at the first of them.
+    cgroup: Option<Option<Cgroup>>,
 }
 
 /// The claim on a task, with what was read of it.
@@ -94,6 +103,8 @@ impl<'a> Runner<'a> {
         // Any pid turns it on: the attribute belongs to the process, not to that pid.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         nimble::be_nimble();
+        // Before there is another thread.
+        proc::unblock_signals();
         Runner {
             spool,
             surroundings,
@@ -103,6 +114,9 @@ impl<'a> Runner<'a> {
             is_for_one: false,
             growth: growth::Growth::default(),
             unit_failure: None,
+            ignored: proc::ignored_signals(),
+            starter: None,
+            cgroup: None,
         }
     }
 
@@ -356,7 +370,7 @@ impl<'a> Runner<'a> {
 
     /// One attempt: prepare, spawn, supervise, finish, release.
     fn execute(&mut self, work: &Work, recipe: &Recipe, number: u32) -> Result<Answer, IoError> {
-        let prepared = match self.prepare(work, recipe, number) {
+        let mut prepared = match self.prepare(work, recipe, number) {
             Ok(prepared) => prepared,
             Err(error) => {
                 // Nothing ran: the start record must not say otherwise.
@@ -364,44 +378,34 @@ impl<'a> Runner<'a> {
                 return Err(error);
             }
         };
-        let command = match command::build(self, work, recipe, &prepared) {
-            Ok(command) => command,
-            Err(error) => match error.passing() {
-                Ok(error) => {
-                    work.lock.drop_attempt(number)?;
-                    return Err(error);
-                }
-                Err(_) if !self.spool.is_at_its_path() => {
-                    return self.take_back(work, number);
-                }
-                Err(error) => {
-                    let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
-                    return Ok(self.finish_unspawned(work, prepared, outcome));
-                }
-            },
-        };
         let begun = Instant::now();
-        let setting = spawn::Setting {
-            files: &prepared.files,
-            umask: self.spool.settings().umask_bits(),
-            record: prepared.reserve.record(),
-            is_alone: prepared.oom_kills.is_some(),
+        let deadline = begun + prepared.timeout;
+        let (leader, early) = match self.start(work, recipe, &mut prepared, deadline) {
+            Ok(started) => started,
+            Err(error) => return self.not_started(work, prepared, error),
         };
-        let leader = match group::start(&command, &setting) {
-            Ok(leader) => leader,
-            Err(error) if group::is_passing(&error) => {
-                work.lock.drop_attempt(number)?;
-                return Err(IoError::new("start the recipe", &recipe.path, error));
-            }
-            Err(_) if !self.spool.is_at_its_path() => return self.take_back(work, number),
-            Err(error) => {
-                let message = format!("failed to start {}: {error}", command.program.display());
-                let outcome = Outcome::failed(ErrorKind::Spawn, message);
-                return Ok(self.finish_unspawned(work, prepared, outcome));
-            }
-        };
-        let supervised = self.supervise(work, &prepared, &leader, begun);
+        let supervised = self.supervise(work, &prepared, &leader, deadline, early);
         Ok(self.finish_attempt(work, prepared, supervised, begun))
+    }
+
+    /// What a start that came to nothing means.
+    fn not_started(
+        &mut self,
+        work: &Work,
+        prepared: Prepared,
+        error: StartError,
+    ) -> Result<Answer, IoError> {
+        let number = prepared.attempt.number();
+        let outcome = match error {
+            StartError::Passing(error) => {
+                work.lock.drop_attempt(number)?;
+                return Err(error);
+            }
+            _ if !self.spool.is_at_its_path() => return self.take_back(work, number),
+            StartError::Recipe(why) => Outcome::failed(ErrorKind::Recipe, why),
+            StartError::Spawn(why) => Outcome::failed(ErrorKind::Spawn, why),
+        };
+        Ok(self.finish_unspawned(work, prepared, outcome))
     }
 
     /// The spool was moved in the moment of a start: nothing ran.
@@ -412,7 +416,12 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn prepare(&self, work: &Work, recipe: &Recipe, number: u32) -> Result<Prepared, IoError> {
+    fn prepare(&mut self, work: &Work, recipe: &Recipe, number: u32) -> Result<Prepared, IoError> {
+        let cgroup = self
+            .cgroup()
+            .map(Cgroup::path)
+            .and_then(Path::to_str)
+            .map(str::to_owned);
         let request = &work.request;
         let (attempt, start) = work.lock.start_attempt(self.spool, number, &self.boot)?;
         let reserve = attempt.reserve_result()?;
@@ -435,6 +444,11 @@ impl<'a> Runner<'a> {
             runner: self.own,
             child: None,
             boot: self.boot.clone(),
+            runner_cgroup: match &cgroup {
+                Some(_) => None,
+                None => proc::own_cgroup(),
+            },
+            cgroup,
             mark: mark_of(self.spool, id, &attempt)?,
             started_at,
             deadline: Timestamp::from_unix_ms(started_at.unix_ms() + (seconds * 1000.0) as i64),
@@ -461,7 +475,8 @@ impl<'a> Runner<'a> {
         work: &Work,
         prepared: &Prepared,
         leader: &group::Leader,
-        begun: Instant,
+        deadline: Instant,
+        early: Option<Ending>,
     ) -> Supervised {
         let mut run = prepared.run.clone();
         run.child = Some(leader.key());
@@ -485,7 +500,11 @@ impl<'a> Runner<'a> {
             settings: self.spool.settings(),
             control: &mut self.control,
             leader,
-            deadline: begun + prepared.timeout,
+            cgroup: self.cgroup.as_ref().and_then(Option::as_ref),
+            early,
+            usage: Usage::default(),
+            looks_ended: false,
+            deadline,
             status,
             is_told: false,
             growth: &mut self.growth,

@@ -1,23 +1,24 @@
 //! What a dead runner left: find it, end it, and say whether anything may have run.
 //!
-//! Runs under the task's lock, before its next holder writes anything. A bare number found on the
-//! disk is never signalled: pid and start time, the whole mark in the environment, or the recorded
-//! session together with the attempt's folder prove whose a
-//! process is. Invariant: unless it is given up, no process of the attempt is alive when this
-//! returns.
+//! Runs under the task's lock, before its next holder writes anything. Where the dead runner had a
+//! cgroup, that is exact; else `search.rs` says whose a process is. A bare number found on the disk is
+//! never signalled. Invariant: unless it is given up, no process of the attempt is alive when this
+//! returns, and what cannot be looked at is waited for.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::search::{Look, Search};
 use crate::clock::BootId;
-use crate::proc::{self, Look, ProcessKey};
-use crate::spool::{Attempt, IoError, TaskLock};
+use crate::proc::{self, Cgroup, ProcessKey};
+use crate::spool::{Attempt, IoError, RunFile, TaskLock};
 use crate::task::Condition;
 
 /// The variable that marks everything an attempt started.
 pub(super) const MARK: &str = "AGENTSPOOL_MARK";
-/// A process that KILL does not end within this time is reported; the wait goes on.
+/// What still stands in the way after this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// A look can miss a process that is just forking or being executed. So many in a row that find
 /// nothing are a proof, where each of them saw everybody to the end; on a busy machine some process
@@ -25,6 +26,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(5);
 const LOOKS_IN_VAIN: u32 = 2;
 const PARTIAL_LOOKS_IN_VAIN: u32 = 40;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+/// For so long what is found is stopped and the rest followed, before all of it is killed.
+const CHASE: Duration = Duration::from_secs(2);
 
 /// What is known of a lost attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,76 +57,173 @@ pub(super) fn recover(
     }
     // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
     // in a copy of a spool they are another one's living tasks. The mark finds what it finds.
-    let child = attempt
+    let run = attempt
         .run()
-        .filter(|run| run.boot == *boot && run.mark == mark)
-        .and_then(|run| run.child);
-    if kill_all(child, mark, attempt, go_on, || report_stuck(lock)) {
+        .filter(|run| run.boot == *boot && run.mark == mark);
+    let mut wait = Wait::new(lock, go_on);
+    let cgroup = run.as_ref().and_then(cgroup_of_dead);
+    let is_emptied = match &cgroup {
+        Some(cgroup) => match empty(cgroup, &mut wait) {
+            Some(is_emptied) => is_emptied,
+            None => return Ok(Lost::GivenUp),
+        },
+        None => false,
+    };
+    let mut search = Search::new(attempt, mark, run.as_ref(), is_emptied);
+    if kill_all(&mut search, is_emptied, &mut wait) {
         Ok(Lost::MayHaveRun)
     } else {
         Ok(Lost::GivenUp)
     }
 }
 
-/// Kills the recorded group and session and everything that carries the mark, until none is left.
-/// `false` when `go_on` ended it before.
-fn kill_all(
-    child: Option<ProcessKey>,
-    mark: &str,
-    attempt: &Attempt,
-    go_on: &dyn Fn() -> bool,
-    on_stuck: impl Fn(),
-) -> bool {
-    let begun = Instant::now();
-    let mut told = false;
-    let mut pause = PAUSE.0;
-    let (mut whole_in_vain, mut in_vain) = (0, 0);
-    while whole_in_vain < LOOKS_IN_VAIN && in_vain < PARTIAL_LOOKS_IN_VAIN {
-        let look = left_alive(child, mark, attempt);
-        if look.found.is_empty() {
-            in_vain += 1;
-            whole_in_vain = if look.is_whole { whole_in_vain + 1 } else { 0 };
-            pause = PAUSE.0;
-        } else {
-            (whole_in_vain, in_vain) = (0, 0);
-            pause = (pause * 2).min(PAUSE.1);
-        }
-        for entry in look.found {
-            if let Some(handle) = proc::open(entry.key) {
-                // Gone in between, or not ours to signal: the next look tells.
-                let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
+/// The cgroup of a runner that is known to be dead: all that is in it is the attempt's.
+fn cgroup_of_dead(run: &RunFile) -> Option<Cgroup> {
+    let path = run.cgroup.as_deref()?;
+    if !matches!(proc::is_alive(run.runner), Ok(false)) {
+        return None;
+    }
+    Cgroup::find(Path::new(path), run.runner).unwrap_or_else(|error| {
+        tracing::debug!("the cgroup {path} is not used: {error}");
+        None
+    })
+}
+
+/// Kills all that is in it. `None` when the wait was given up, `false` when it cannot be told.
+fn empty(cgroup: &Cgroup, wait: &mut Wait<'_>) -> Option<bool> {
+    loop {
+        match cgroup.is_empty() {
+            Ok(true) => return Some(true),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!("{error}");
+                return Some(false);
             }
         }
-        if !told && begun.elapsed() > STUCK_AFTER {
-            on_stuck();
-            told = true;
+        if let Err(error) = cgroup.kill() {
+            tracing::debug!("the cgroup cannot be killed: {error}");
+            return Some(false);
         }
-        if in_vain == 0 && !go_on() {
+        if !wait.on(|| "a process of it does not die".to_owned()) {
+            return None;
+        }
+    }
+}
+
+/// Kills what the search finds, until it finds nobody. `false` when that was given up before.
+fn kill_all(search: &mut Search<'_>, is_emptied: bool, wait: &mut Wait<'_>) -> bool {
+    let (mut whole_in_vain, mut in_vain) = (0, 0);
+    let mut stopped: Vec<ProcessKey> = Vec::new();
+    let begun = Instant::now();
+    while whole_in_vain < LOOKS_IN_VAIN && in_vain < PARTIAL_LOOKS_IN_VAIN {
+        let look = match search.look() {
+            Ok(look) => look,
+            // All that was in it is dead, and what moved out of it cannot be looked for.
+            Err(error) if is_emptied => {
+                tracing::debug!("{error}");
+                return true;
+            }
+            Err(error) => {
+                (whole_in_vain, in_vain) = (0, 0);
+                if !wait.on(|| format!("its processes cannot be looked for: {error}")) {
+                    return false;
+                }
+                continue;
+            }
+        };
+        if look.ours.is_empty() && look.hidden.is_empty() {
+            if let Some(doubt) = look.doubt {
+                (whole_in_vain, in_vain) = (0, 0);
+                if !wait.on(|| doubt.to_string()) {
+                    return false;
+                }
+                continue;
+            }
+            in_vain += 1;
+            whole_in_vain = if look.is_whole { whole_in_vain + 1 } else { 0 };
+            wait.begin_anew();
+            std::thread::sleep(PAUSE.0);
+            continue;
+        }
+        (whole_in_vain, in_vain) = (0, 0);
+        // What forks and leaves is stopped first: killed one by one, each would be replaced in time.
+        let is_new = |key: &ProcessKey| !stopped.contains(key);
+        let new: Vec<ProcessKey> = look.ours.iter().map(|e| e.key).filter(is_new).collect();
+        if !new.is_empty() && begun.elapsed() < CHASE {
+            for key in new {
+                // Gone in between, or not ours to signal: the next look tells.
+                let _ = proc::signal(key, Signal::STOP);
+                stopped.push(key);
+            }
+            continue;
+        }
+        kill(&look);
+        if !wait.on(|| "a process of it does not die".to_owned()) {
             return false;
         }
-        std::thread::sleep(pause);
     }
     true
 }
 
-fn left_alive(child: Option<ProcessKey>, mark: &str, attempt: &Attempt) -> Look {
-    let mut look = proc::with_environment(MARK, mark);
-    let Some(child) = child else { return look };
-    // The group's number cannot be anybody else's while its leader is exactly this process. Once
-    // it is gone, its session's number alone proves nothing: what a recipe started without an
-    // environment is then known by the attempt's folder.
-    let leader_lives = proc::is_alive(child);
-    look.found.extend(proc::all().into_iter().filter(|entry| {
-        let in_group = leader_lives && entry.group == child.pid;
-        let in_session = entry.session == child.pid && entry.key.start >= child.start;
-        !entry.is_zombie && (in_group || (in_session && proc::is_at(entry.key.pid, attempt)))
-    }));
-    look
+fn kill(look: &Look) {
+    for entry in &look.ours {
+        let _ = proc::signal(entry.key, Signal::KILL);
+    }
+    for pid in look.hidden.iter().copied().filter_map(Pid::from_raw) {
+        // Its session is asked for once more after the handle was taken.
+        let session = rustix::process::getsid(Some(pid));
+        let _ = rustix::process::pidfd_open(pid, PidfdFlags::empty()).and_then(|handle| {
+            if rustix::process::getsid(Some(pid)) == session {
+                rustix::process::pidfd_send_signal(&handle, Signal::KILL)
+            } else {
+                Ok(())
+            }
+        });
+    }
 }
 
-/// Says in the task's status that a process of it does not die.
-pub(super) fn report_stuck(lock: &TaskLock) {
-    tracing::error!(task = %lock.task().id(), "a process of this task does not die");
+/// Waiting for what stands in the way.
+struct Wait<'a> {
+    lock: &'a TaskLock,
+    go_on: &'a dyn Fn() -> bool,
+    begun: Instant,
+    pause: Duration,
+    told: bool,
+}
+
+impl<'a> Wait<'a> {
+    fn new(lock: &'a TaskLock, go_on: &'a dyn Fn() -> bool) -> Wait<'a> {
+        Wait {
+            lock,
+            go_on,
+            begun: Instant::now(),
+            pause: PAUSE.0,
+            told: false,
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        self.pause = PAUSE.0;
+    }
+
+    /// Waits a little longer than the last time; `false` when the caller does not want to.
+    fn on(&mut self, why: impl Fn() -> String) -> bool {
+        if !self.told && self.begun.elapsed() > STUCK_AFTER {
+            report_stuck(self.lock, &why());
+            self.told = true;
+        }
+        if !(self.go_on)() {
+            return false;
+        }
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE.1);
+        true
+    }
+}
+
+/// Says in the task's status that it cannot go on, and in the log why.
+pub(super) fn report_stuck(lock: &TaskLock, why: &str) {
+    tracing::error!(task = %lock.task().id(), "stuck: {why}");
     if let Some(mut status) = lock.task().status_file() {
         status.condition = Some(Condition::Stuck);
         // Best effort: the held lock says the same to everybody who counts.

@@ -1,19 +1,24 @@
 //! Starting the recipe's process, without copying this one first.
 //!
-//! Not its command (`command.rs`) and not its end (`group.rs`). `fork` copies the page tables of
+//! Not its command (`command.rs`), not the thread that calls this (`start.rs`) and not its end
+//! (`group.rs`). `fork` copies the page tables of
 //! the runner, and both sides then fault for every page they touch, which cost a short task more than a
 //! tenth of all its time (docs/design/0021-starting-without-a-copy.md); here the child borrows the runner's
 //! memory until it is the recipe, as `posix_spawn` does, which has no room for our settings.
+//! Where the runner has a cgroup, the child is born in it: to enter it later would stop all forks of the
+//! machine for some milliseconds.
 //! Invariant: until it executes the program the child makes system calls and nothing else, and no
 //! signal handler of the runner's ever runs in it.
 
 use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -44,6 +49,27 @@ pub(super) struct Setting<'a> {
     pub record: &'a File,
     /// Whether its cgroup is the task's alone.
     pub is_alone: bool,
+    /// Signals that this process was started with ignored.
+    pub ignored: &'a [c_int],
+    /// The cgroup that it is born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Why there is no process.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpawnError {
+    /// The kernel refuses to start one in that cgroup. Nothing ran; without the cgroup it may work.
+    #[error("failed to start a process in the runner's cgroup: {0}")]
+    Cgroup(io::Error),
+    /// The kernel's reason.
+    #[error(transparent)]
+    Other(#[from] io::Error),
+}
+
+impl From<Errno> for SpawnError {
+    fn from(errno: Errno) -> SpawnError {
+        SpawnError::Other(errno.into())
+    }
 }
 
 /// Texts as exec takes them, each made of pieces: one run of bytes, and where each text begins.
@@ -88,8 +114,9 @@ impl Texts {
     }
 }
 
-/// All that the child reads. It is made before, because the child may not allocate.
-struct Plan<'a> {
+/// All that the child reads. It is made before, because the child may not allocate. The descriptors stay
+/// open until the start is over: whoever made the plan waits for that.
+pub(super) struct Plan {
     /// Tried one after the other: one path, or one for each folder of PATH.
     programs: List,
     /// `/bin/sh`, the program and its arguments, for each program: what execvp(3) does with a
@@ -100,34 +127,56 @@ struct Plan<'a> {
     folder: CString,
     /// Become 0, 1 and 2.
     streams: [RawFd; 3],
-    setting: &'a Setting<'a>,
+    record: RawFd,
+    cgroup: Option<RawFd>,
+    is_alone: bool,
+    /// Signals that are set back to what they do by default.
+    defaults: Vec<c_int>,
     runner: Pid,
     umask: Mode,
-    mask: libc::sigset_t,
+    none: libc::sigset_t,
+    /// The handle of the child from the moment in which there is one, -1 before.
+    handle: Arc<AtomicI32>,
+    /// Whether the child came to run at all.
+    has_begun: bool,
     /// Why the child could not become the recipe: written by it, read once it is gone.
     failed: Option<Errno>,
 }
 
-/// Starts the command as the leader of a session of its own, which the kernel kills should this
-/// process die. Returns its number and a handle of it.
+// SAFETY: the pointers in its lists lead into memory that the lists own, and nobody writes there.
+#[expect(unsafe_code, reason = "the lists hold pointers into themselves")]
+unsafe impl Send for Plan {}
+
+/// Starts the command as the leader of a session of its own, which the kernel kills should the calling
+/// thread end. Returns its number and a handle of it, once it is the recipe: as long as executing the
+/// program takes, as on a disk that does not answer, so long takes this.
 ///
 /// # Errors
 /// The kernel's reason why there is no such process: nothing of it runs then.
-pub(super) fn spawn(command: &Command<'_>, setting: &Setting<'_>) -> io::Result<(Pid, OwnedFd)> {
-    let mut plan = Plan::new(command, setting)?;
+pub(super) fn spawn(mut plan: Plan) -> Result<(Pid, OwnedFd), SpawnError> {
     let (pid, handle) = clone_into(&mut plan)?;
+    // Otherwise it has ended, and is reaped here: nobody else knows of it.
+    let reap = || {
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    };
     match plan.failed {
+        // Killed as it was born: its cgroup is being killed, or was before (Linux 6.6 and newer).
+        None if plan.cgroup.is_some() && !plan.has_begun => {
+            reap();
+            Err(SpawnError::Cgroup(Errno::CANCELED.into()))
+        }
         None => Ok((pid, handle)),
         Some(errno) => {
-            // It has ended, and is reaped here: nobody else knows of it.
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            reap();
             Err(errno.into())
         }
     }
 }
 
-impl<'a> Plan<'a> {
-    fn new(command: &Command<'_>, setting: &'a Setting<'a>) -> io::Result<Plan<'a>> {
+impl Plan {
+    /// # Errors
+    /// A text that no program can be given.
+    pub(super) fn new(command: &Command<'_>, setting: &Setting<'_>) -> io::Result<Plan> {
         let arguments: Vec<&OsStr> = command.arguments.iter().map(OsString::as_os_str).collect();
         let mut programs = Texts::default();
         let mut scripts = Vec::new();
@@ -146,6 +195,7 @@ impl<'a> Plan<'a> {
             // Rust keeps these three open from the start, so no file of ours ever is one of them.
             return Err(Errno::BADF.into());
         }
+        let signals = STOPPING.into_iter().chain(HANDLED);
         Ok(Plan {
             programs: programs.into_list(),
             scripts,
@@ -153,12 +203,22 @@ impl<'a> Plan<'a> {
             environment: environment.into_list(),
             folder: CString::new(command.folder.as_os_str().as_bytes())?,
             streams,
-            setting,
+            record: setting.record.as_raw_fd(),
+            cgroup: setting.cgroup.map(|cgroup| cgroup.as_raw_fd()),
+            is_alone: setting.is_alone,
+            defaults: signals.chain(setting.ignored.iter().copied()).collect(),
             runner: rustix::process::getpid(),
             umask: Mode::from_raw_mode(setting.umask),
-            mask: no_signals(),
+            none: no_signals(),
+            handle: Arc::new(AtomicI32::new(-1)),
+            has_begun: false,
             failed: None,
         })
+    }
+
+    /// Holds the handle of the child while it is not the recipe yet.
+    pub(super) fn handle(&self) -> Arc<AtomicI32> {
+        Arc::clone(&self.handle)
     }
 
     /// In the child: makes the settings and becomes the recipe. Returns only why it could not.
@@ -171,9 +231,9 @@ impl<'a> Plan<'a> {
 
     #[expect(unsafe_code, reason = "the calls that rustix has no safe form of")]
     fn set(&self) -> rustix::io::Result<()> {
-        for signal in STOPPING.into_iter().chain(HANDLED) {
+        for signal in &self.defaults {
             // SAFETY: the dispositions are the child's own; only the memory is shared.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+            unsafe { libc::signal(*signal, libc::SIG_DFL) };
         }
         for (stream, source) in (0..).zip(self.streams) {
             // SAFETY: the table of descriptors is the child's own, and each source is open and
@@ -191,13 +251,13 @@ impl<'a> Plan<'a> {
             return Err(Errno::SRCH);
         }
         rustix::process::umask(self.umask);
-        if self.setting.is_alone {
+        if self.is_alone {
             prefer_for_oom();
         }
         // A full disk must not keep anything from running.
-        let _ = record_itself(self.setting.record);
+        let _ = record_itself(self.record);
         // No handler of the runner's is left that could run now.
-        unblock(&self.mask);
+        unblock(&self.none);
         Ok(())
     }
 
@@ -229,29 +289,123 @@ impl<'a> Plan<'a> {
 
 /// Makes the child and waits until it is the recipe or gone.
 #[expect(unsafe_code, reason = "clone, which rustix has no form of")]
-fn clone_into(plan: &mut Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
+fn clone_into(plan: &mut Plan) -> Result<(Pid, OwnedFd), SpawnError> {
     let mut stack = Vec::<u128>::with_capacity(STACK_BYTES / size_of::<u128>());
-    let mut handle: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    block_all(&mut plan.mask);
+    let stack = stack.spare_capacity_mut().as_mut_ptr_range();
+    let told = Arc::clone(&plan.handle);
+    let mut mask = no_signals();
+    block_all(&mut mask);
     // SAFETY: with CLONE_VFORK this thread sleeps until the child has left this memory by exec or
-    // exit, so stack, plan and handle outlive what it does with them, and nobody else touches them
+    // exit, so stack and plan outlive what it does with them, and nobody else touches them
     // meanwhile. The stack grows down from its end, which is aligned for any machine. The child
     // makes system calls, through rustix and libc, which may write this thread's errno and nothing else.
-    let pid = unsafe {
-        libc::clone(
-            child,
-            stack.spare_capacity_mut().as_mut_ptr_range().end.cast(),
-            flags,
-            ptr::from_mut(plan).cast(),
-            &raw mut handle,
-        )
-    };
-    let answer = check(pid);
-    unblock(&plan.mask);
-    answer?;
+    // The kernel writes the handle where it is told, as one store of four bytes.
+    let pid =
+        match plan.cgroup {
+            None => unsafe {
+                let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+                let plan = ptr::from_mut(plan).cast();
+                let pid = libc::clone(child, stack.end.cast(), flags, plan, told.as_ptr());
+                check(pid).map(|()| pid).map_err(SpawnError::from)
+            },
+            Some(cgroup) => unsafe { clone3(plan, cgroup, stack.start.cast(), told.as_ptr()) }
+                .map_err(|errno| match errno {
+                    Errno::AGAIN | Errno::NOMEM | Errno::INTR => SpawnError::from(errno),
+                    errno => SpawnError::Cgroup(errno.into()),
+                }),
+        };
+    unblock(&mask);
+    let pid = pid?;
     // SAFETY: the kernel made the handle for this call, and gave the number of a process.
-    Ok(unsafe { (Pid::from_raw_unchecked(pid), OwnedFd::from_raw_fd(handle)) })
+    Ok(unsafe {
+        (
+            Pid::from_raw_unchecked(pid),
+            OwnedFd::from_raw_fd(told.load(Ordering::Acquire)),
+        )
+    })
+}
+
+/// Like `clone`, into a cgroup: clone3(2), which no library has a form of. The child begins on its own
+/// stack by calling [`child`], which does not return.
+///
+/// # Safety
+/// As for `clone`; `stack` is the lowest byte of [`STACK_BYTES`] bytes that are aligned for any machine.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[expect(unsafe_code, reason = "a system call that returns twice")]
+unsafe fn clone3(
+    plan: &mut Plan,
+    cgroup: RawFd,
+    stack: *mut u8,
+    handle: *mut c_int,
+) -> rustix::io::Result<c_int> {
+    /// `CLONE_INTO_CGROUP` of `linux/sched.h`.
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+    // SAFETY: all of its fields are numbers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags as u64 | INTO_CGROUP;
+    arguments.pidfd = handle as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.stack = stack as u64;
+    arguments.stack_size = STACK_BYTES as u64;
+    arguments.cgroup = cgroup as u64;
+    let plan: *mut c_void = ptr::from_mut(plan).cast();
+    let answer: isize;
+    // SAFETY: in the parent the call changes what is named here and no more. The child has the same
+    // registers, a stack of its own and nothing to return to.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => answer,
+            in("rdi") &raw const arguments,
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r12") plan,
+            in("r13") child as extern "C" fn(*mut c_void) -> c_int,
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "brk #1",
+            "2:",
+            inlateout("x0") &raw const arguments => answer,
+            in("x1") size_of::<libc::clone_args>(),
+            in("x8") libc::SYS_clone3,
+            in("x20") plan,
+            in("x21") child as extern "C" fn(*mut c_void) -> c_int,
+        );
+    }
+    if answer < 0 {
+        Err(Errno::from_raw_os_error(-answer as i32))
+    } else {
+        Ok(answer as c_int)
+    }
+}
+
+/// No cgroup on other machines.
+///
+/// # Safety
+/// None is needed.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[expect(unsafe_code, reason = "the same signature everywhere")]
+unsafe fn clone3(_: &mut Plan, _: RawFd, _: *mut u8, _: *mut c_int) -> rustix::io::Result<c_int> {
+    Err(Errno::NOSYS)
 }
 
 /// The child's first function: it becomes the recipe or leaves the reason and goes.
@@ -261,7 +415,8 @@ fn clone_into(plan: &mut Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
 )]
 extern "C" fn child(plan: *mut c_void) -> c_int {
     // SAFETY: it is the plan that `clone_into` handed over and does not touch while this runs.
-    let plan = unsafe { &mut *plan.cast::<Plan<'_>>() };
+    let plan = unsafe { &mut *plan.cast::<Plan>() };
+    plan.has_begun = true;
     plan.failed = Some(plan.become_recipe());
     // SAFETY: it ends this process and nothing else.
     unsafe { libc::_exit(NO_PROGRAM) }
@@ -343,13 +498,16 @@ fn prefer_for_oom() {
     }
 }
 
+#[expect(unsafe_code, reason = "a descriptor that a plan names by its number")]
 /// Says who the child is, in the kernel's own words: the fields of `/proc/self/stat` up to the start
 /// time, so that the record is never longer than the result that is written over it.
-fn record_itself(record: &File) -> rustix::io::Result<()> {
+fn record_itself(record: RawFd) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let stat = rustix::fs::open(c"/proc/self/stat", flags, Mode::empty())?;
     let mut line = [0u8; 1024];
     let length = rustix::io::read(&stat, &mut line)?;
+    // SAFETY: it is open in the child, which has a copy of all descriptors.
+    let record = unsafe { BorrowedFd::borrow_raw(record) };
     rustix::io::write(record, up_to_start_time(&line[..length]))?;
     Ok(())
 }
@@ -370,9 +528,10 @@ mod tests {
     #[test]
     fn the_record_ends_with_the_start_time() {
         let line = b"7 (a ) b) S 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 98\n";
-        let short = std::str::from_utf8(up_to_start_time(line)).unwrap();
-        assert!(short.ends_with(" 4711"), "{short}");
-        assert_eq!(crate::proc::parse_stat(short).unwrap().key.start, 4711);
+        let short = up_to_start_time(line);
+        assert!(short.ends_with(b" 4711"));
+        let (entry, _) = crate::proc::parse_stat(short).unwrap();
+        assert_eq!(entry.key.start, 4711);
         assert_eq!(up_to_start_time(b"cut"), b"cut");
     }
 

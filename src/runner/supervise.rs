@@ -1,7 +1,7 @@
 //! Watching over one attempt: its end, its deadline, its cancellation, its progress, its logs.
 //!
 //! Waits on the recipe's process, the watcher's pipe and signals; wakes by itself only to look at
-//! what nobody tells it. Invariant: it returns when nothing of the attempt is alive.
+//! what nobody tells it. Not the ending of its processes (`group.rs`). Invariant: it returns when nothing of the attempt is alive.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -16,14 +16,15 @@ use super::growth::Growth;
 use super::progress::{self, Latest};
 use super::recover::report_stuck;
 use crate::config::Settings;
+use crate::proc::{self, Cgroup, Usage};
 use crate::spool::{Attempt, Files, ProgressReader, TaskLock};
 use crate::task::{Exit, Metrics, StatusFile};
 
 /// How often to look unasked: soon in a task's first moments, in which the watcher does not yet
 /// listen to its folder, later only as often as people notice.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// What a recipe left behind when it ended by itself gets this long to heed TERM.
-const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
+/// How often it is looked whether what a recipe left behind still holds its output.
+const LEFTOVER_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 /// A recipe ended by TERM may have got it from a machine that goes down; then ours comes this soon.
 const SAME_MOMENT: Duration = Duration::from_millis(200);
 
@@ -47,7 +48,7 @@ pub(super) struct Supervised {
     pub exit: Exit,
     /// With the last progress and message.
     pub status: StatusFile,
-    /// What the recipe reported of itself.
+    /// What the recipe reported of itself, and what its processes used.
     pub metrics: Metrics,
 }
 
@@ -59,12 +60,21 @@ pub(super) struct Supervisor<'a> {
     pub settings: &'a Settings,
     pub control: &'a mut Control,
     pub leader: &'a Leader,
+    /// Where all its processes are, if the runner has one.
+    pub cgroup: Option<&'a Cgroup>,
+    /// Why it is to be ended already, although it was only started.
+    pub early: Option<Ending>,
+    /// What orphans that were reaped by now used.
+    pub usage: Usage,
     pub deadline: Instant,
     pub status: StatusFile,
     /// Whether `status` stands on the disk.
     pub is_told: bool,
     /// The bounds of what it writes.
     pub growth: &'a mut Growth,
+    /// Whether the leader looks ended to `poll` without having ended: somebody traces it, or a thread of it
+    /// lives.
+    pub looks_ended: bool,
     /// How far the progress file was read.
     pub progress: ProgressReader,
     /// Whether a result that is not ours was set aside.
@@ -76,17 +86,26 @@ pub(super) struct Supervisor<'a> {
 impl Supervisor<'_> {
     pub fn run(mut self) -> Supervised {
         self.growth.begin();
-        let ending = self.wait_for_an_ending();
-        let grace = match ending {
-            Ending::ByItself => LEFTOVER_GRACE,
-            Ending::Cancelled | Ending::TimedOut | Ending::RunnerStopped => {
-                Duration::from_secs_f64(self.settings.cancel_grace_sec)
-            }
-        };
-        let exit = group::end_tree(self.leader, grace, || report_stuck(self.lock));
+        let ending = self.early.unwrap_or_else(|| self.wait_for_an_ending());
+        if ending == Ending::ByItself {
+            self.wait_for_leftovers();
+        }
+        let grace = Duration::from_secs_f64(self.settings.cancel_grace_sec);
+        let ended = group::end_tree(self.leader, self.cgroup, grace, self.usage, || {
+            report_stuck(self.lock, "a process of it does not die");
+        });
+        let exit = ended.exit;
         // Nobody writes any more.
         self.look_at_progress_and_logs();
         self.growth.end();
+        if ending == Ending::ByItself {
+            self.report_leftovers(ended.others);
+        }
+        let Usage {
+            cpu_seconds,
+            peak_rss_bytes,
+        } = ended.usage;
+        self.metrics.usage(cpu_seconds, peak_rss_bytes);
         if self.foreign {
             self.set_foreign_result_aside();
             self.lock.bound_foreign_result(self.attempt);
@@ -102,6 +121,44 @@ impl Supervisor<'_> {
             status: self.status,
             metrics: self.metrics,
         }
+    }
+
+    /// What a recipe leaves behind may still carry its last words, as long as it holds the task's own stdout
+    /// or stderr. It is waited for, but not if somebody wants the end.
+    fn wait_for_leftovers(&mut self) {
+        let patience = Duration::from_secs_f64(self.settings.leftover_wait_sec);
+        let until = (Instant::now() + patience).min(self.deadline);
+        let mut pause = LEFTOVER_LOOKS.0;
+        while !group::is_alone(self.leader) && self.is_output_held() && Instant::now() < until {
+            self.wait_for_signal(pause.min(until.saturating_duration_since(Instant::now())));
+            pause = (pause * 2).min(LEFTOVER_LOOKS.1);
+            if self.control.should_stop() || self.lock.task().cancel_requested().unwrap_or(false) {
+                return;
+            }
+            self.look_at_progress_and_logs();
+        }
+    }
+
+    /// Whether a process besides the recipe's own has the logs open, or may have.
+    fn is_output_held(&self) -> bool {
+        let logs = [&self.files.stdout, &self.files.stderr];
+        proc::check_mounted().is_err()
+            || proc::descendants()
+                .iter()
+                .any(|entry| proc::writes_to(entry, &logs).unwrap_or(true))
+    }
+
+    fn report_leftovers(&mut self, count: usize) {
+        self.metrics.leftover_processes(count);
+        let processes = match count {
+            0 => return,
+            1 => "1 process",
+            _ => &format!("{count} processes"),
+        };
+        tracing::info!(
+            task = %self.status.task_id,
+            "ended {processes} that the recipe left behind"
+        );
     }
 
     /// Whether the recipe failed in the moment in which this runner was told to stop: a machine that
@@ -137,9 +194,12 @@ impl Supervisor<'_> {
                 self.keep_bounds();
                 continue;
             }
-            if self.leader.has_ended() {
+            if self.leader.has_ended() || (self.looks_ended && self.leader.is_dead()) {
                 return Ending::ByItself;
             }
+            // Only then is there a reason to look what woke us.
+            self.looks_ended |= is_called && is_readable(self.leader.handle());
+            proc::reap_others(self.leader.pid(), &mut self.usage);
             if self.control.should_stop() {
                 return Ending::RunnerStopped;
             }
@@ -198,11 +258,14 @@ impl Supervisor<'_> {
             tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: time.subsec_nanos().into(),
         };
-        let mut fds = vec![PollFd::new(self.leader.handle(), PollFlags::IN)];
-        fds.push(PollFd::from_borrowed_fd(
+        let mut fds = vec![PollFd::from_borrowed_fd(
             self.control.signals().as_fd(),
             PollFlags::IN,
-        ));
+        )];
+        // Seen to look ended without having ended, it would only keep this spinning.
+        if !self.looks_ended {
+            fds.push(PollFd::new(self.leader.handle(), PollFlags::IN));
+        }
         if let Some(orders) = self.control.orders() {
             fds.push(PollFd::from_borrowed_fd(orders, PollFlags::IN));
         }
@@ -258,4 +321,9 @@ impl Supervisor<'_> {
             tracing::debug!("{error}");
         }
     }
+}
+
+fn is_readable(handle: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(handle, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }

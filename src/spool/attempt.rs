@@ -51,6 +51,14 @@ pub struct RunFile {
     pub child: Option<ProcessKey>,
     /// The life of the machine these numbers belong to.
     pub boot: BootId,
+    /// The cgroup in which everything that this attempt starts is born, by its path; absent where the runner
+    /// has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// The cgroup in which the runner was, as `/proc/<pid>/cgroup` names it; absent where it has one for
+    /// the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner_cgroup: Option<String>,
     /// The value of `AGENTSPOOL_MARK` in the environment of everything this attempt started.
     pub mark: String,
     /// When the attempt began.
@@ -217,6 +225,23 @@ impl ReservedResult {
             .map_err(|source| IoError::new("write", self.dir.path_of(RESERVE), source))
     }
 
+    /// Says it anew, where the first start was refused: over the old one, which was longer, so that no
+    /// block of the room is given back.
+    pub fn rewrite_intent(&self, run: &RunFile) -> IoResult<()> {
+        let failed = |source| IoError::new("write", self.dir.path_of(RESERVE), source);
+        let length = rustix::fs::tell(&self.file).map_err(|errno| failed(errno.into()))?;
+        let mut line = serde_json::to_vec(run).unwrap_or_default();
+        line.resize(
+            usize::try_from(length)
+                .unwrap_or(0)
+                .saturating_sub(1)
+                .max(line.len()),
+            b' ',
+        );
+        line.push(b'\n');
+        self.file.write_all_at(&line, 0).map_err(failed)
+    }
+
     /// Where the recipe's process writes its own line, behind the intent.
     pub fn record(&self) -> &File {
         &self.file
@@ -358,8 +383,8 @@ impl Attempt {
         let reserve = self.dir.read(RESERVE, SMALL_FILE).ok()??;
         let mut intent = serde_json::Deserializer::from_slice(&reserve).into_iter();
         let run: RunFile = intent.next()?.ok()?;
-        let record = std::str::from_utf8(reserve.get(intent.byte_offset()..)?).ok()?;
-        let child = proc::parse_stat(record.trim_start()).map(|entry| entry.key);
+        let record = reserve.get(intent.byte_offset()..)?.trim_ascii_start();
+        let child = proc::parse_stat(record).map(|(entry, _)| entry.key);
         Some(RunFile { child, ..run })
     }
 

@@ -186,7 +186,8 @@ impl TaskDir {
         };
         let here = clock::BootId::current();
         Ok(if run.boot == here {
-            crate::proc::is_alive(run.runner)
+            // What cannot be told is taken for alive.
+            crate::proc::is_alive(run.runner).unwrap_or(true)
         } else {
             // In another pid namespace its number says nothing.
             run.boot.kernel() == here.kernel()
@@ -212,7 +213,7 @@ impl TaskDir {
             && run.boot == clock::BootId::current()
             && run.lost_at.is_none()
             && run.runner != crate::proc::own_key()
-            && crate::proc::is_alive(run.runner))
+            && crate::proc::is_alive(run.runner).unwrap_or(true))
     }
 
     /// Whether the task has its lock; one without it is given a new one by the next process that

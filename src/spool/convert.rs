@@ -91,7 +91,9 @@ fn is_running(task: &TaskDir) -> bool {
     attempt
         .filter(|attempt| rustix::fs::fstat(attempt).is_ok_and(is_ours))
         .and_then(|attempt| attempt.run())
-        .is_some_and(|run| run.boot == BootId::current() && proc::is_alive(run.runner))
+        .is_some_and(|run| {
+            run.boot == BootId::current() && proc::is_alive(run.runner).unwrap_or(true)
+        })
         && !task.has_result().unwrap_or(false)
 }
 

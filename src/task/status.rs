@@ -158,6 +158,25 @@ impl Metrics {
         self.0.insert("queued_seconds".into(), seconds.into());
     }
 
+    /// What the attempt's processes used: processor time in seconds, and the most memory that one of them
+    /// had, in bytes.
+    pub fn usage(&mut self, cpu_seconds: f64, peak_rss_bytes: u64) {
+        // The kernel counts microseconds; a sum of them shows digits that mean nothing.
+        let seconds = (cpu_seconds * 1e6).round() / 1e6;
+        self.0.insert("cpu_seconds".into(), seconds.into());
+        self.0
+            .insert("peak_rss_bytes".into(), peak_rss_bytes.into());
+    }
+
+    /// Processes that the recipe left behind when it ended, and that were ended.
+    pub fn leftover_processes(&mut self, count: usize) {
+        match count {
+            // A recipe's own word for it would be taken for ours.
+            0 => self.0.remove("leftover_processes"),
+            count => self.0.insert("leftover_processes".into(), count.into()),
+        };
+    }
+
     /// Bytes written to stdout and to stderr, also those later cut out of the logs.
     pub fn log_bytes(&mut self, stdout: Option<u64>, stderr: Option<u64>) {
         for (name, bytes) in [("stdout_bytes", stdout), ("stderr_bytes", stderr)] {

@@ -10,6 +10,7 @@ mod backlog;
 mod launcher;
 mod log_watch;
 mod service;
+mod shutdown;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 
 use crate::clock;
+use crate::proc;
 use crate::spool::{IoError, Pause, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat};
 use crate::task::{Answer, FORMAT_VERSION, TaskId};
 use admit::Admitter;
@@ -56,6 +58,9 @@ pub struct Options {
     pub autostarted: bool,
     /// Leave as soon as nothing is left to do.
     pub drain: bool,
+    /// On a signal stop the tasks, wait for their ends, and leave last. As the first process of a container a
+    /// watcher always does.
+    pub stop_tasks: bool,
 }
 
 /// The watcher cannot go on.
@@ -77,6 +82,8 @@ pub enum WatchError {
 pub enum Left {
     /// A signal said so; running tasks go on.
     Stopped,
+    /// A signal said so, and the tasks were stopped as well.
+    StoppedWithTasks,
     /// Nothing was left to do.
     Idle,
     /// Another watcher took over in the moment of leaving.
@@ -115,24 +122,37 @@ pub struct Watcher {
     root_in_doubt: Option<Instant>,
 }
 
-/// TERM and INT, and HUP, as two readable sockets.
+/// TERM and INT, HUP, and the end of a child, as readable sockets.
 struct Signals {
     stop: UnixStream,
     reload: UnixStream,
+    /// Only rung where others' orphans come to this process.
+    child: UnixStream,
+    /// Keeps `child` from looking closed.
+    _ring_child: UnixStream,
 }
 
 impl Signals {
-    fn new() -> io::Result<Signals> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    fn new(is_first_process: bool) -> io::Result<Signals> {
+        use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
         let (stop, ring_stop) = UnixStream::pair()?;
         let (reload, ring_reload) = UnixStream::pair()?;
-        for socket in [&stop, &reload] {
+        let (child, ring_child) = UnixStream::pair()?;
+        for socket in [&stop, &reload, &child] {
             socket.set_nonblocking(true)?;
         }
         signal_hook::low_level::pipe::register(SIGTERM, ring_stop.try_clone()?)?;
         signal_hook::low_level::pipe::register(SIGINT, ring_stop)?;
         signal_hook::low_level::pipe::register(SIGHUP, ring_reload)?;
-        Ok(Signals { stop, reload })
+        if is_first_process {
+            signal_hook::low_level::pipe::register(SIGCHLD, ring_child.try_clone()?)?;
+        }
+        Ok(Signals {
+            stop,
+            reload,
+            child,
+            _ring_child: ring_child,
+        })
     }
 
     fn came(socket: &UnixStream) -> bool {
@@ -143,11 +163,14 @@ impl Signals {
 
 impl Watcher {
     /// Takes a seat among the living and begins to listen. From here on `submit` sees a watcher.
-    pub fn new(spool: Spool, options: Options) -> Result<Watcher, WatchError> {
+    pub fn new(spool: Spool, mut options: Options) -> Result<Watcher, WatchError> {
         if !spool.is_owner() {
             return Err(WatchError::NotOwner(spool.path().to_owned()));
         }
-        let signals = Signals::new().map_err(WatchError::Signals)?;
+        // Before there is another thread: whoever starts us may block TERM.
+        proc::unblock_signals();
+        options.stop_tasks |= shutdown::is_first_process();
+        let signals = Signals::new(shutdown::is_first_process()).map_err(WatchError::Signals)?;
         let seat = Some(spool.take_seat(&describe(&options))?);
         let wake = Wake::for_watcher(&spool)?;
         warn_if_deaf(&wake, &spool);
@@ -210,12 +233,19 @@ impl Watcher {
             if is_asked && let Some(service) = &self.service {
                 service.reloaded();
             }
+            if Signals::came(&self.signals.child) {
+                reap_strangers();
+            }
             self.hear_answers();
             self.dispatch();
             self.log_watch.look(&self.spool);
             self.listen_to_running();
             let has_found = self.look_for_markers() | self.reconcile_some();
             if Signals::came(&self.signals.stop) {
+                if self.options.stop_tasks {
+                    self.stop_tasks();
+                    return self.leave(Left::StoppedWithTasks);
+                }
                 return self.leave(Left::Stopped);
             }
             if let Some(left) = self.leave_if_idle() {
@@ -311,6 +341,7 @@ impl Watcher {
         }
         self.launcher.dismiss_idle();
         reap_strangers();
+        proc::remove_left_cgroups();
         self.start_sweep_if_due();
         let pause = Duration::from_secs_f64(self.spool.settings().rescan_sec);
         self.next_rescan = Instant::now() + pause;
@@ -660,6 +691,7 @@ impl Watcher {
             self.wake.as_fd(),
             self.signals.stop.as_fd(),
             self.signals.reload.as_fd(),
+            self.signals.child.as_fd(),
         ]
         .into_iter()
         .chain(self.launcher.fds())

@@ -58,6 +58,9 @@ fn world_of(kind: &Kind) -> World {
     let world = World::new();
     world.set("autostart", "false");
     world.set("log_cap_bytes", &LOG_CAP.to_string());
+    // Long enough to be used, and no longer.
+    world.set("leftover_wait_sec", "0.1");
+    world.set("cancel_grace_sec", "0.5");
     let script = format!("{BEGIN}{}\n", kind.script);
     world.recipe_folder("fail", "", &script);
     world.recipe_folder(

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::Launcher;
 use crate::task::{Answer, Order, TaskId};
@@ -28,6 +29,8 @@ pub(in crate::watcher) struct LocalPool {
 
 #[derive(Debug)]
 struct PooledRunner {
+    /// Its number is given away once it is reaped, and a handle is not.
+    process: OwnedFd,
     orders: std::fs::File,
     answers: OwnedFd,
     unread: Vec<u8>,
@@ -58,8 +61,10 @@ impl LocalPool {
             return Err(io::Error::other("the runner has no pipes"));
         };
         let answers = OwnedFd::from(stdout);
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         rustix::fs::fcntl_setfl(&answers, rustix::fs::OFlags::NONBLOCK)?;
         Ok(PooledRunner {
+            process,
             orders: std::fs::File::from(OwnedFd::from(stdin)),
             answers,
             unread: Vec::new(),
@@ -175,6 +180,17 @@ impl Launcher for LocalPool {
 
     fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.runners.iter().map(|runner| runner.answers.as_fd())
+    }
+
+    fn stop(&mut self) {
+        for runner in &self.runners {
+            // One that is gone is noticed by its answers.
+            let _ = pidfd_send_signal(&runner.process, Signal::TERM);
+        }
+    }
+
+    fn has_runners(&self) -> bool {
+        !self.runners.is_empty()
     }
 
     fn dismiss_idle(&mut self) {

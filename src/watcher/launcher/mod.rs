@@ -31,4 +31,8 @@ pub(super) trait Launcher {
     fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
     /// Lets runners go that have had nothing to do for a while.
     fn dismiss_idle(&mut self);
+    /// Tells all runners to stop their tasks and to leave.
+    fn stop(&mut self);
+    /// Whether a runner is left, with a task or without.
+    fn has_runners(&self) -> bool;
 }

@@ -1,0 +1,183 @@
+//! What shows whose a process is: its environment, its user, its cgroup, where it stands and writes.
+//!
+//! Not the verdict (`runner/search.rs`). Invariant: each answer says whether it is a fact or could not be
+//! had. A process whose main thread has ended is asked through a thread that lives.
+#![expect(clippy::disallowed_methods, reason = "/proc is not the spool")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::{Entry, is_absent, read, read_text};
+
+/// What a process was started with.
+#[derive(Debug)]
+pub enum Environment {
+    /// The whole of it, entries ending with a zero byte. Empty where it was cleared.
+    Is(Vec<u8>),
+    /// It is just becoming another program, or leaving.
+    Changes,
+    /// The kernel does not show it to this user: it is another user's, or it changed its rights.
+    Refused,
+    /// One of the kernel's own threads.
+    Kernel,
+    /// It is gone.
+    Gone,
+}
+
+/// The environment that a process was executed with.
+///
+/// # Errors
+/// Reading failed for a reason of this process's own, as too many open files.
+pub fn environment(entry: &Entry) -> io::Result<Environment> {
+    if entry.session == 0 && (entry.parent == 0 || entry.parent == 2) {
+        return Ok(Environment::Kernel);
+    }
+    let of = |file: &str| read(path(entry, file));
+    match of("environ") {
+        Ok(environ) if !environ.is_empty() => Ok(Environment::Is(environ)),
+        Ok(_) => match of("cmdline") {
+            Ok(arguments) if !arguments.is_empty() => Ok(Environment::Is(Vec::new())),
+            _ => Ok(Environment::Changes),
+        },
+        Err(error) if is_absent(&error) => Ok(Environment::Gone),
+        Err(error) if is_refused(&error) => Ok(Environment::Refused),
+        Err(error) => Err(error),
+    }
+}
+
+fn path(entry: &Entry, file: &str) -> String {
+    let (pid, thread) = (entry.key.pid, entry.thread);
+    format!("/proc/{pid}/task/{thread}/{file}")
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno == Some(Errno::ACCESS) || errno == Some(Errno::PERM)
+}
+
+/// The user who started it: the real one, which a setuid program does not change by itself. `None` where
+/// it is not told.
+pub fn real_uid(entry: &Entry) -> Option<u32> {
+    // Not read as text: its name may be any bytes.
+    let status = read(path(entry, "status")).ok()?;
+    let line = status
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+    let line = std::str::from_utf8(line).ok()?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The cgroup of version 2 in which a process is, as seen from this process's own cgroup namespace.
+/// `None` where there is none or it is not told.
+pub fn cgroup_of(entry: &Entry) -> Option<String> {
+    let groups = read_text(path(entry, "cgroup"))?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    own.map(str::to_owned)
+}
+
+/// The short name of a process; empty where it is not told.
+pub fn name_of(entry: &Entry) -> Vec<u8> {
+    let name = read(path(entry, "comm")).unwrap_or_default();
+    name.trim_ascii_end().to_owned()
+}
+
+/// Whether `/proc` shows this process less than there is, so that one that is not listed may be there.
+pub fn hides_processes() -> bool {
+    let mounts = read_text("/proc/self/mountinfo").unwrap_or_default();
+    let last = mounts
+        .lines()
+        .rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    let options = last.and_then(|line| line.rsplit(' ').next());
+    options.is_some_and(|options| {
+        let mut each = options.split(',');
+        each.any(|option| {
+            option.starts_with("hidepid=") && option != "hidepid=0" && option != "hidepid=off"
+        })
+    })
+}
+
+/// Where an open folder stands now, without links; `None` where `/proc` does not tell.
+pub fn path_of(folder: &impl AsFd) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).ok()
+}
+
+/// Whether a process stands in this folder or below it, or has its output there: evidence for whose
+/// it is when its environment does not say. Device and inode are compared: in another mount, as that
+/// of a container or a snapshot, another folder may have the same path.
+pub fn is_at(entry: &Entry, folder: &impl AsFd) -> bool {
+    let Ok(wanted) = rustix::fs::fstat(folder).map(|stat| which(&stat)) else {
+        return false;
+    };
+    stands_below(&path(entry, "cwd"), wanted) || prints_below(entry, folder)
+}
+
+/// Whether the stdout or stderr of a process is a file in this folder or below it.
+pub fn prints_below(entry: &Entry, folder: &impl AsFd) -> bool {
+    path_of(folder).is_some_and(|folder| {
+        ["fd/1", "fd/2"]
+            .iter()
+            .any(|output| writes_below(&path(entry, output), &folder))
+    })
+}
+
+/// Whether a process has one of these files open. `None` where it is not told.
+pub fn writes_to(entry: &Entry, files: &[&File]) -> Option<bool> {
+    let wanted: Vec<(u64, u64)> = files
+        .iter()
+        .filter_map(|file| rustix::fs::fstat(file).ok())
+        .map(|stat| which(&stat))
+        .collect();
+    let folder = path(entry, "fd");
+    let open = super::numbers_in(&folder).ok()?;
+    Some(open.into_iter().any(|number| {
+        let stat = rustix::fs::stat(format!("{folder}/{number}"));
+        stat.is_ok_and(|stat| wanted.contains(&which(&stat)))
+    }))
+}
+
+fn which(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Looks from a process's current folder up to its root.
+fn stands_below(cwd: &str, wanted: (u64, u64)) -> bool {
+    const HIGHEST: usize = 4096;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(mut folder) = rustix::fs::open(cwd, flags, Mode::empty()) else {
+        return false;
+    };
+    let mut last = None;
+    for _ in 0..HIGHEST {
+        let Ok(here) = rustix::fs::fstat(&folder).map(|stat| which(&stat)) else {
+            return false;
+        };
+        if here == wanted {
+            return true;
+        }
+        // The root is its own parent.
+        if last == Some(here) {
+            return false;
+        }
+        last = Some(here);
+        match rustix::fs::openat(&folder, "..", flags, Mode::empty()) {
+            Ok(above) => folder = above,
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Whether an open file of a process is the one that stands under its path here, below a folder.
+fn writes_below(open: &str, folder: &Path) -> bool {
+    let Ok(path) = std::fs::read_link(open) else {
+        return false;
+    };
+    let (there, theirs) = (rustix::fs::stat(&path), rustix::fs::stat(open));
+    path.starts_with(folder)
+        && there.is_ok_and(|there| theirs.is_ok_and(|theirs| which(&there) == which(&theirs)))
+}
