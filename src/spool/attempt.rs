@@ -145,12 +145,12 @@ impl TaskLock {
         attempts.sync()
     }
 
-    /// Whether this boot made attempt `number`.
+    /// Whether this boot made attempt `number`, or may have: without `/proc` a runner does not know its boot.
     pub fn started_in(&self, number: u32, boot: &BootId) -> IoResult<bool> {
-        self.task
-            .dir
-            .open_dir(name::ATTEMPTS)?
-            .has(boot_mark(number, boot))
+        let attempts = self.task.dir.open_dir(name::ATTEMPTS)?;
+        Ok(boot.kernel().is_empty()
+            || attempts.has(boot_mark(number, boot))?
+            || attempts.has(format!(".{number}."))?)
     }
 
     /// Makes the result, durably: the one step that finishes a task. `false` when a result stood

@@ -206,14 +206,16 @@ impl TaskDir {
         let Some(run) = attempt.run() else {
             return Ok(false);
         };
-        // In a copy it is the original's runner, which knows nothing of this folder.
+        // Where it cannot be told, the lock that we hold says no, and whoever ends what is left of the attempt
+        // waits for what cannot be looked at. In a copy it is the original's runner, which knows nothing of
+        // this folder.
         let (device, inode) = attempt.which()?;
         let is_of_this_folder = run.mark.ends_with(&format!("/{device}:{inode}"));
         Ok(is_of_this_folder
             && run.boot == clock::BootId::current()
             && run.lost_at.is_none()
             && run.runner != crate::proc::own_key()
-            && crate::proc::is_alive(run.runner).unwrap_or(true))
+            && crate::proc::is_alive(run.runner).unwrap_or(false))
     }
 
     /// Whether the task has its lock; one without it is given a new one by the next process that

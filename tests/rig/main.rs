@@ -42,6 +42,7 @@ mod stages;
 mod submitters;
 mod sweep;
 mod syncs;
+mod table;
 mod traced;
 mod witness;
 mod xfs;

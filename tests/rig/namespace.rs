@@ -1,8 +1,11 @@
 //! A spool seen from two pid namespaces, as by containers and their host. Needs root for `unshare`.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::support::{PROGRAM, World};
+use rustix::process::Signal;
+
+use crate::support::processes::{is_alive, state};
+use crate::support::{PROGRAM, World, all_pids};
 
 #[test]
 fn a_watcher_from_another_pid_namespace_stops_no_session() {
@@ -29,4 +32,81 @@ fn a_watcher_from_another_pid_namespace_stops_no_session() {
     for task in [&first, &second] {
         assert_eq!(world.result_of(task)["output"], "fine");
     }
+}
+
+/// A watcher as the first process of a container: TERM reaches the tasks, their ends are written down, and it
+/// leaves last. What somebody else started in there comes to it, and is reaped.
+#[test]
+fn the_first_process_of_a_container_stops_its_tasks_and_leaves_last() {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.set("cancel_grace_sec", "20");
+    let script = "#!/bin/sh\n[ $AGENTSPOOL_ATTEMPT = 2 ] && exit 0\n\
+                  trap 'sleep 0.3; echo heeded >heeded; exit 1' TERM\ntouch ready\n\
+                  while :; do sleep 0.05; done\n";
+    world.recipe_folder("again", "on_lost = \"requeue\"", script);
+    world.recipe("once", script);
+    let (again, once) = (world.submit(&["again"]), world.submit(&["once"]));
+    let mut container = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+        .args([PROGRAM, "watch"])
+        .env("AGENTSPOOL_DIR", world.spool())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    for task in [&again, &once] {
+        world.wait_for_file(&task.work(1, "ready"));
+    }
+    let parent = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let (_, rest) = stat.rsplit_once(") ").unwrap_or_default();
+        rest.split(' ')
+            .nth(1)
+            .and_then(|pid| pid.parse::<u32>().ok())
+    };
+    let first = all_pids()
+        .into_iter()
+        .find(|pid| parent(*pid) == Some(container.id()));
+    let first = first.expect("nobody is in the container");
+
+    // What is started in there by hand, as with `docker exec`, and left.
+    let entered = Command::new("nsenter")
+        .args([
+            "--target",
+            &first.to_string(),
+            "--pid",
+            "--mount",
+            "sh",
+            "-c",
+        ])
+        .arg("sleep 0.2 & sleep 1000 & echo orphans")
+        .stdout(Stdio::null())
+        .status();
+    assert!(entered.unwrap().success());
+    let orphans = || {
+        let all = all_pids().into_iter();
+        all.filter(|pid| parent(*pid) == Some(first as u32) && state(*pid) == Some('Z'))
+            .count()
+    };
+    world.wait_until("what ends in the container is reaped", || {
+        let of_first = all_pids()
+            .into_iter()
+            .filter(|pid| parent(*pid) == Some(first as u32));
+        // Two runners and the second sleep.
+        of_first.count() == 3 && orphans() == 0
+    });
+
+    world.signal(first, Signal::TERM);
+    assert!(container.wait().unwrap().success(), "{}", world.describe());
+    assert!(!is_alive(first));
+    for task in [&again, &once] {
+        assert_eq!(
+            std::fs::read_to_string(task.work(1, "heeded")).unwrap(),
+            "heeded\n"
+        );
+    }
+    assert_eq!(once.result()["error"]["kind"], "lost");
+    assert_eq!(again.status()["condition"], "retrying");
+    world.run(&["watch", "--drain"]).succeeds();
+    assert_eq!(again.result()["status"], "completed");
 }

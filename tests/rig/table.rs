@@ -1,0 +1,482 @@
+//! The table of docs/reliability.md: kinds of children, against runners that live and that are dead, of
+//! root and of a user, where `/proc` shows all, hides, is absent, and where there are no handles of
+//! processes, with a cgroup and without. Each cell is tried by the real program.
+//!
+//! A survivor is seen by a lock that it holds (`kinds.c`), which needs no `/proc`. Not shown: the moments of
+//! a runner's death (`process.rs`). Invariant: no cell is left out; a cell that cannot hold is named in
+//! [`expected`], and the test fails when it holds after all.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::chance::Chance;
+use crate::scale::{self, figure};
+use crate::support::{Task, World, all_pids, read_json};
+
+const USER: u32 = 64_011;
+
+const KINDS: [&str; 16] = [
+    "plain",
+    "thread",
+    "leader-thread",
+    "cut-name",
+    "undumpable",
+    "setuid",
+    "setsid",
+    "double-fork",
+    "chaser",
+    "cleared",
+    "cleared-elsewhere",
+    "traced",
+    "stopped",
+    "namespaces",
+    "agent",
+    "container",
+];
+
+/// How the attempt ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The leader ends by itself.
+    Normal,
+    /// `agentspool cancel`.
+    Cancel,
+    /// Its deadline.
+    Timeout,
+    /// The runner is killed, and the next one recovers.
+    Dead,
+}
+
+/// What `/proc` and the kernel's handles of processes are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    Normal,
+    Hidden,
+    NoHandles,
+    NoProc,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    kind: &'static str,
+    end: End,
+    is_root: bool,
+    sight: Sight,
+    has_cgroup: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// Nothing of it is alive when the task is over.
+    Ended,
+    /// The task is not over: it says `stuck` and waits.
+    Waits,
+    /// Nothing tells whose it is: named in docs/reliability.md.
+    Escapes,
+}
+
+/// What the cells promise, with the reason where it is not an end.
+fn expected(cell: Cell) -> Expected {
+    if cell.end != End::Dead {
+        return Expected::Ended;
+    }
+    match (cell.kind, cell.sight) {
+        // Nothing can be looked at; nor can a runner find out where its cgroup would be.
+        (_, Sight::NoProc) => Expected::Waits,
+        _ if cell.has_cgroup => Expected::Ended,
+        // It left the session, its folder and its output, and has no environment.
+        ("cleared-elsewhere", _) => Expected::Escapes,
+        // Its environment is not shown to its own user, and it left the session.
+        ("agent", _) if !cell.is_root => Expected::Waits,
+        _ => Expected::Ended,
+    }
+}
+
+fn all_cells() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for kind in KINDS {
+        for end in [End::Normal, End::Cancel, End::Timeout, End::Dead] {
+            for is_root in [true, false] {
+                for sight in [
+                    Sight::Normal,
+                    Sight::Hidden,
+                    Sight::NoHandles,
+                    Sight::NoProc,
+                ] {
+                    for has_cgroup in [true, false] {
+                        cells.push(Cell {
+                            kind,
+                            end,
+                            is_root,
+                            sight,
+                            has_cgroup,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// A spool of root's or of a user's, and all that is needed around it.
+struct Place {
+    world: World,
+    spool: PathBuf,
+    is_root: bool,
+    kinds: PathBuf,
+    cgroup: Option<PathBuf>,
+    cgroups: PathBuf,
+}
+
+impl Place {
+    fn new(is_root: bool) -> Place {
+        let world = World::without_spool();
+        let root = world.root().to_owned();
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let home = root.join("owner");
+        std::fs::create_dir(&home).unwrap();
+        let kinds = root.join("kinds");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kinds.c");
+        let built = Command::new("cc")
+            .args(["-O1", "-pthread", "-o"])
+            .arg(&kinds)
+            .arg(source)
+            .status();
+        assert!(built.unwrap().success());
+        let setuid = root.join("kinds-setuid");
+        std::fs::copy(&kinds, &setuid).unwrap();
+        std::fs::set_permissions(&setuid, std::fs::Permissions::from_mode(0o4755)).unwrap();
+        let cgroups = cgroup_mount();
+        let cgroup = cgroups.join(root.file_name().unwrap());
+        std::fs::create_dir(&cgroup).unwrap();
+        let mut given = vec![home.clone()];
+        given.extend(["", "cgroup.procs", "cgroup.subtree_control"].map(|name| cgroup.join(name)));
+        if !is_root {
+            for path in &given {
+                std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+            }
+        }
+        let place = Place {
+            spool: home.join("spool"),
+            world,
+            is_root,
+            kinds,
+            cgroup: Some(cgroup),
+            cgroups,
+        };
+        let plain = Cell {
+            kind: "plain",
+            end: End::Normal,
+            is_root,
+            sight: Sight::Normal,
+            has_cgroup: false,
+        };
+        for arguments in [
+            &["init"][..],
+            &["config", "set", "autostart", "false"],
+            &["config", "set", "durability", "process"],
+            &["config", "set", "leftover_wait_sec", "0.05"],
+            &["config", "set", "cancel_grace_sec", "0.2"],
+        ] {
+            let status = place.command(plain, arguments).output().unwrap();
+            let said = String::from_utf8_lossy(&status.stderr).into_owned();
+            assert!(status.status.success(), "{arguments:?}: {said}");
+        }
+        for kind in KINDS {
+            for mode in ["exit", "stay"] {
+                let script = format!(
+                    "#!/bin/sh\nexec {} {kind} {mode} {}/held-$AGENTSPOOL_TASK_ID\n",
+                    place.kinds.display(),
+                    place.world.root().display(),
+                );
+                let recipe = place.spool.join(format!("recipes/{kind}-{mode}"));
+                crate::support::write_executable(&recipe, &script);
+            }
+        }
+        place
+    }
+
+    /// The program, as the cell wants it to be run.
+    fn command(&self, cell: Cell, arguments: &[&str]) -> Command {
+        let inner = self.world.command(arguments);
+        let mut script = String::new();
+        match &self.cgroup {
+            Some(cgroup) if cell.has_cgroup => {
+                script += &format!("echo $$ >{}/cgroup.procs\n", cgroup.display());
+            }
+            _ => script += &format!("mount -t tmpfs -o ro none {}\n", self.cgroups.display()),
+        }
+        script += match cell.sight {
+            Sight::Normal | Sight::NoHandles => "",
+            Sight::Hidden => "mount -t proc -o hidepid=2 proc /proc\n",
+            Sight::NoProc => "mount -t tmpfs -o size=4k none /proc\n",
+        };
+        script += "exec ";
+        if !cell.is_root {
+            script += &format!("setpriv --reuid {USER} --regid {USER} --clear-groups ");
+        }
+        if cell.sight == Sight::NoHandles {
+            script += &format!("{} without-pidfd ", self.kinds.display());
+        }
+        script += "\"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", &script, "sh"])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .env_clear();
+        for (name, value) in inner.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        command
+            .env("AGENTSPOOL_DIR", &self.spool)
+            .env("HOME", self.spool.parent().unwrap())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn submit(&self, cell: Cell) -> Task {
+        let mode = if cell.end == End::Normal {
+            "exit"
+        } else {
+            "stay"
+        };
+        let recipe = format!("{}-{mode}", cell.kind);
+        let timeout = if cell.end == End::Timeout {
+            "0.3"
+        } else {
+            "60"
+        };
+        let plain = Cell {
+            sight: Sight::Normal,
+            ..cell
+        };
+        let arguments = ["submit", "--recipe", &recipe, "--timeout", timeout, "-q"];
+        let output = self.command(plain, &arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let held = self.held(&id);
+        File::create(&held).unwrap();
+        if !self.is_root {
+            std::os::unix::fs::chown(&held, Some(USER), None).unwrap();
+        }
+        // Where the survivor says that it is there.
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(self.world.root(), open).unwrap();
+        Task {
+            path: self.spool.join("tasks").join(&id),
+            id,
+        }
+    }
+
+    fn held(&self, id: &str) -> PathBuf {
+        self.world.root().join(format!("held-{id}"))
+    }
+
+    fn is_anybody_alive(&self, id: &str) -> bool {
+        let file = File::open(self.held(id)).unwrap();
+        let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        rustix::fs::flock(&file, exclusive).is_err()
+    }
+
+    /// Those that hold the lock, ended: what is left of a cell that does not hold.
+    fn end_survivors(&self, id: &str) {
+        let held = self.held(id);
+        while self.is_anybody_alive(id) {
+            for pid in all_pids() {
+                let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+                    continue;
+                };
+                let holds = |fd: std::fs::DirEntry| {
+                    std::fs::read_link(fd.path()).is_ok_and(|path| path == held)
+                };
+                if open.flatten().any(holds) && pid != std::process::id() as i32 {
+                    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+        }
+    }
+
+    fn start_runner(&self, cell: Cell, task: &Task) -> Child {
+        let mut command = self.command(cell, &["runner", "--once", &task.id]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    fn try_cell(&self, cell: Cell) -> Result<(), String> {
+        let task = self.submit(cell);
+        let ready = PathBuf::from(format!("{}.ready", self.held(&task.id).display()));
+        let mut runner = self.start_runner(cell, &task);
+        match cell.end {
+            End::Normal | End::Timeout => {}
+            End::Cancel | End::Dead => wait_for(cell, "it is ready", || ready.exists())?,
+        }
+        if cell.end == End::Cancel {
+            let cancelled = self.command(cell, &["cancel", &task.id]).output().unwrap();
+            let said = String::from_utf8_lossy(&cancelled.stderr).into_owned();
+            if !cancelled.status.success() {
+                return Err(format!("{cell:?}: cancel: {said}"));
+            }
+        }
+        if cell.end == End::Dead {
+            // `unshare`, the shell and `setpriv` became the runner one after the other.
+            runner.kill().unwrap();
+            runner.wait().unwrap();
+            runner = self.start_runner(cell, &task);
+        }
+        let outcome = self.watch(cell, &task, &mut runner);
+        let _ = runner.kill();
+        let _ = runner.wait();
+        self.end_survivors(&task.id);
+        outcome
+    }
+
+    fn watch(&self, cell: Cell, task: &Task, runner: &mut Child) -> Result<(), String> {
+        let told = |what: &str| Err(format!("{cell:?}: {what}: {}", task.read("result.json")));
+        match expected(cell) {
+            Expected::Waits => {
+                wait_for(cell, "it says stuck", || {
+                    let status = task.read("status.json");
+                    status.contains("\"stuck\"") || task.has_result()
+                })?;
+                if task.has_result() {
+                    return told("it is over, and nobody could look");
+                }
+                if !self.is_anybody_alive(&task.id) && cell.sight != Sight::NoProc {
+                    return told("it waits for nobody");
+                }
+                Ok(())
+            }
+            wanted => {
+                wait_for(cell, "it is over", || {
+                    runner.try_wait().is_ok_and(|status| status.is_some())
+                })?;
+                if !task.has_result() {
+                    return told("the runner left without a result");
+                }
+                let lives = self.is_anybody_alive(&task.id);
+                if lives != (wanted == Expected::Escapes) {
+                    return told(if lives {
+                        "a survivor"
+                    } else {
+                        "it holds after all"
+                    });
+                }
+                self.check_result(cell, task)
+            }
+        }
+    }
+
+    fn check_result(&self, cell: Cell, task: &Task) -> Result<(), String> {
+        let result = read_json(&task.path.join("result.json"));
+        let is_right = match cell.end {
+            End::Normal => result["exit_code"] == 7,
+            End::Cancel => result["status"] == "cancelled",
+            End::Timeout => result["error"]["kind"] == "timeout",
+            End::Dead => result["error"]["kind"] == "lost",
+        };
+        if is_right {
+            Ok(())
+        } else {
+            Err(format!("{cell:?}: {result}"))
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(cgroup) = &self.cgroup {
+            let begun = Instant::now();
+            for entry in std::fs::read_dir(cgroup).unwrap().flatten() {
+                let _ = std::fs::remove_dir(entry.path());
+            }
+            while std::fs::remove_dir(cgroup).is_err() && begun.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+fn wait_for(cell: Cell, what: &str, mut fact: impl FnMut() -> bool) -> Result<(), String> {
+    let begun = Instant::now();
+    while !fact() {
+        if begun.elapsed() > Duration::from_secs(20) {
+            return Err(format!("{cell:?}: waited in vain until {what}"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+fn cgroup_mount() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = mounts.lines().rfind(|line| line.contains(" - cgroup2 "));
+    let line = line.expect("no cgroups of version 2 are mounted here");
+    Path::new(line.split(' ').nth(4).unwrap()).to_owned()
+}
+
+/// The cells in which somebody waits on purpose take six seconds each.
+fn chosen() -> Vec<Cell> {
+    let mut cells = all_cells();
+    if let Some(only) = std::env::var_os("RIG_CELLS") {
+        cells.retain(|cell| format!("{cell:?}").contains(only.to_str().unwrap()));
+    } else if !scale::is_full() {
+        let mut chance = Chance::new("table");
+        let mut waits = 0;
+        cells.retain(|cell| match expected(*cell) {
+            Expected::Waits => {
+                waits += 1;
+                waits % 24 == 1
+            }
+            _ => chance.below(8) == 0,
+        });
+    }
+    cells
+}
+
+fn try_all(is_root: bool) {
+    let place = Place::new(is_root);
+    let cells: Vec<Cell> = chosen();
+    let cells: Vec<Cell> = cells.into_iter().filter(|c| c.is_root == is_root).collect();
+    let mut failures = Vec::new();
+    let mut tally = [0; 3];
+    for cell in &cells {
+        tally[expected(*cell) as usize] += 1;
+        if let Err(failure) = place.try_cell(*cell) {
+            println!("{failure}");
+            failures.push(failure);
+        }
+    }
+    let who = if is_root { "root" } else { "a user" };
+    let told = |what: &str| format!("table of {who}: {what}");
+    figure(&told("cells tried"), cells.len());
+    figure(
+        &told("ended to the last process"),
+        tally[Expected::Ended as usize],
+    );
+    figure(&told("waits, and says so"), tally[Expected::Waits as usize]);
+    figure(
+        &told("named as not to be found"),
+        tally[Expected::Escapes as usize],
+    );
+    figure(&told("not as promised"), failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_cells_of_root() {
+    try_all(true);
+}
+
+#[test]
+fn the_cells_of_a_user() {
+    try_all(false);
+}
