@@ -78,19 +78,22 @@ impl Cgroup {
         self.was_killed.get()
     }
 
-    /// Kills everything in it and below.
+    /// Kills everything in it and below; to be called again while it is not empty.
     ///
     /// # Errors
     /// The kernel refused.
     pub fn kill(&self) -> io::Result<()> {
-        self.was_killed.set(true);
+        let is_first = !self.was_killed.replace(true);
         match self.write("cgroup.kill", b"1") {
+            // Before Linux 5.14.
             Err(Errno::NOENT) => self.kill_each(),
+            // It signals main threads, and so leaves a process alone whose main thread has ended.
+            Ok(()) if !is_first => self.kill_each(),
             written => Ok(written?),
         }
     }
 
-    /// Before Linux 5.14. What is frozen cannot fork, and its numbers cannot be given away.
+    /// Process by process. What is frozen cannot fork, and its numbers cannot be given away.
     fn kill_each(&self) -> io::Result<()> {
         self.write("cgroup.freeze", b"1")?;
         let killed = below(&self.path).into_iter().try_for_each(|folder| {

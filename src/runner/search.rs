@@ -178,8 +178,9 @@ impl<'a> Search<'a> {
             if in_session || proc::is_at(entry, self.attempt) {
                 return Ok(Whose::Ours);
             }
-            // A person may have copied a task's environment.
-            return if self.is_emptied || self.is_from_outside(entry, depth)? {
+            // A person may have copied a task's environment, or another user have read it.
+            let is_others = proc::real_uid(entry).is_some_and(|uid| uid != self.us);
+            return if self.is_emptied || is_others || self.is_from_outside(entry, depth)? {
                 Ok(Whose::Others)
             } else {
                 Ok(Whose::Ours)
