@@ -91,7 +91,7 @@ pub struct Settings {
     /// The Python that runs PraisonAI recipes: an absolute path. `null`: that of the `praisonai` program
     /// on PATH, else `python3`.
     pub praisonai_python: Option<String>,
-    /// The umask recipes run with, in octal.
+    /// The umask recipes run with, in octal. In a group spool it takes away at least 022.
     pub umask: String,
     /// Whether a network file system is taken, where locks may not be seen by other machines.
     pub allow_network_fs: bool,

@@ -21,15 +21,45 @@ pub fn unblock_signals() {
 }
 
 /// The signals that this process ignores, and that its children would ignore as well.
-#[expect(unsafe_code, reason = "sigaction, which rustix has no safe form of")]
 pub fn ignored_signals() -> Vec<c_int> {
-    let is_ignored = |signal: &c_int| {
-        // SAFETY: with no new action the call only fills in the present one.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(*signal, std::ptr::null(), &mut action) == 0
-                && action.sa_sigaction == libc::SIG_IGN
-        }
-    };
-    (1..=HIGHEST).filter(is_ignored).collect()
+    (1..=HIGHEST)
+        .filter(|signal| action_of(*signal) == Some(libc::SIG_IGN))
+        .collect()
 }
+
+/// Sets a signal back to what it does by default. Only a system call, so that a child may make it before it is
+/// another program.
+#[expect(unsafe_code, reason = "sigaction, which rustix has no safe form of")]
+pub fn set_default(signal: c_int) {
+    let default = KernelAction::default();
+    // SAFETY: the kernel reads the action, which names no function.
+    unsafe {
+        let none = std::ptr::null_mut::<KernelAction>();
+        libc::syscall(libc::SYS_rt_sigaction, signal, &default, none, SET_BYTES);
+    }
+}
+
+#[expect(unsafe_code, reason = "sigaction, which rustix has no safe form of")]
+fn action_of(signal: c_int) -> Option<usize> {
+    let mut action = KernelAction::default();
+    // SAFETY: with no new action the call only fills in the present one.
+    let answer = unsafe {
+        let none = std::ptr::null::<KernelAction>();
+        libc::syscall(libc::SYS_rt_sigaction, signal, none, &mut action, SET_BYTES)
+    };
+    (answer == 0).then_some(action.handler)
+}
+
+/// `struct sigaction` as the kernel has it. The C library keeps the signals 32 and 33 to itself, and its
+/// `posix_spawn` leaves them ignored; so it is not asked.
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    mask: [u64; 2],
+}
+
+/// The size of the kernel's set of signals.
+const SET_BYTES: usize = 8;

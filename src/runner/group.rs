@@ -244,25 +244,25 @@ pub(super) fn is_alone(leader: &Leader) -> bool {
 
 /// Signals the leader's group and every descendant that left it; how many there are besides the leader.
 fn signal_all(leader: &Leader, signal: Signal) -> usize {
+    let group = leader.pid.as_raw_nonzero().get();
+    let descendants = proc::descendants();
+    let children = proc::children();
     // The leader is not reaped, so the group is its own.
     let _ = rustix::process::kill_process_group(leader.pid, signal);
-    let group = leader.pid.as_raw_nonzero().get();
-    let mut others = 0;
-    // Children first, by their numbers alone: they are there also where /proc shows nobody.
-    let children = proc::children();
+    // Children by their numbers alone: they are there also where /proc shows nobody.
     for pid in children.iter().copied().filter_map(Pid::from_raw) {
         if pid != leader.pid && rustix::process::getpgid(Some(pid)) != Ok(leader.pid) {
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
-    for entry in proc::descendants() {
-        others += usize::from(entry.key.pid != group);
+    for entry in &descendants {
         if entry.group != group && !children.contains(&entry.key.pid) {
             // Gone in between, or not to be told from another: KILL will meet it as a child.
             let _ = proc::signal(entry.key, signal);
         }
     }
-    others
+    let others = descendants.iter().filter(|entry| entry.key.pid != group);
+    others.count()
 }
 
 /// Waits until the leader ends, or the time is over.

@@ -232,8 +232,8 @@ impl Plan {
     #[expect(unsafe_code, reason = "the calls that rustix has no safe form of")]
     fn set(&self) -> rustix::io::Result<()> {
         for signal in &self.defaults {
-            // SAFETY: the dispositions are the child's own; only the memory is shared.
-            unsafe { libc::signal(*signal, libc::SIG_DFL) };
+            // The dispositions are the child's own; only the memory is shared.
+            crate::proc::set_default(*signal);
         }
         for (stream, source) in (0..).zip(self.streams) {
             // SAFETY: the table of descriptors is the child's own, and each source is open and

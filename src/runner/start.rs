@@ -196,7 +196,7 @@ impl Runner<'_> {
         })?;
         let setting = Setting {
             files: &prepared.files,
-            umask: self.spool.settings().umask_bits(),
+            umask: self.umask(),
             record: prepared.reserve.record(),
             is_alone: prepared.oom_kills.is_some(),
             ignored: &self.ignored,
@@ -211,6 +211,16 @@ impl Runner<'_> {
             Err(error) => Err(StartError::Spawn(format!(
                 "failed to start {program}: {error}"
             ))),
+        }
+    }
+
+    /// In a group spool no file of a recipe may be written by those who submit.
+    fn umask(&self) -> u32 {
+        let asked = self.spool.settings().umask_bits();
+        if self.spool.is_group() {
+            asked | 0o022
+        } else {
+            asked
         }
     }
 

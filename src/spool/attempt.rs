@@ -299,7 +299,8 @@ impl Attempt {
 
     /// Makes the folders and files the recipe's process needs.
     pub fn create_files(&self, input: &[u8]) -> IoResult<Files> {
-        self.dir.make_closed_dir(WORK)?;
+        // What a recipe leaves open in there is nobody else's, also in a group spool.
+        self.dir.make_private_dir(WORK)?;
         let stdout = self.dir.create_log(STDOUT)?;
         let stderr = self.dir.create_log(STDERR)?;
         self.dir.create_unsynced(INPUT, input)?;

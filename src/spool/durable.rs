@@ -142,14 +142,15 @@ impl Dir {
     /// Makes a directory; one that is there is an error.
     pub fn make_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
         let name = name.as_ref();
-        self.make_closed_dir(name)?;
+        rustix::fs::mkdirat(&self.fd, name, self.making.dir)
+            .map_err(|errno| self.failed("make the folder", name, errno))?;
         self.open_dir(name)
     }
 
-    /// Makes a directory that nobody here has to go into.
-    pub fn make_closed_dir(&self, name: impl AsRef<OsStr>) -> IoResult<()> {
+    /// Makes a directory for its owner alone, whatever the others in this one are.
+    pub fn make_private_dir(&self, name: impl AsRef<OsStr>) -> IoResult<()> {
         let name = name.as_ref();
-        rustix::fs::mkdirat(&self.fd, name, self.making.dir)
+        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)
             .map_err(|errno| self.failed("make the folder", name, errno))
     }
 

@@ -29,6 +29,7 @@ mod idle;
 mod incoming;
 mod init;
 mod install;
+mod leftovers;
 mod limits;
 mod list;
 mod log;

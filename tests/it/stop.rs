@@ -300,3 +300,50 @@ fn a_machine_that_goes_down_fails_no_recipe() {
     let result = result_with_nothing_left(&world, &task);
     assert_eq!(result["error"]["kind"], "lost", "{result}");
 }
+
+/// Whatever blocks or ignores signals in the process that starts a watcher reaches neither it nor its recipes.
+#[test]
+fn signals_that_the_starter_blocked_or_ignored_work_again() {
+    let world = impatient_world();
+    world.set("autostart", "false");
+    world.recipe(
+        "asks",
+        "#!/bin/sh\ngrep -E 'Sig(Blk|Ign)' /proc/self/status | tr -d '[:space:]'\n",
+    );
+    let task = world.submit(&["asks"]);
+    let mut watch = std::process::Command::new("env");
+    watch
+        .args([
+            "--block-signal=TERM,INT,HUP,USR1",
+            "--ignore-signal=USR1,USR2,ALRM,XFSZ,TSTP,TTOU",
+        ])
+        .args([crate::support::PROGRAM, "watch"])
+        .env("AGENTSPOOL_DIR", world.spool())
+        .env("HOME", world.root())
+        .stderr(std::process::Stdio::null());
+    let mut watch = watch.spawn().unwrap();
+    let result = world.result_of(&task);
+    let none = "0000000000000000";
+    assert_eq!(result["output"], format!("SigBlk:{none}SigIgn:{none}"));
+    world.signal(i32::try_from(watch.id()).unwrap(), Signal::TERM);
+    assert!(watch.wait().unwrap().success());
+}
+
+#[test]
+fn a_watcher_that_stops_its_tasks_leaves_after_them() {
+    let world = impatient_world();
+    world.set("autostart", "false");
+    world.recipe(
+        "heeds",
+        "#!/bin/sh\ntrap 'sleep 0.2; touch heeded; exit 1' TERM\ntouch ready\nwhile :; do sleep 0.05; done\n",
+    );
+    let task = world.submit(&["heeds"]);
+    let mut watch = world.command(&["watch", "--stop-tasks"]);
+    let mut watch = watch.stderr(std::process::Stdio::null()).spawn().unwrap();
+    world.wait_for_file(&task.work(1, "ready"));
+    world.signal(i32::try_from(watch.id()).unwrap(), Signal::TERM);
+    assert!(watch.wait().unwrap().success());
+    assert!(task.work(1, "heeded").exists(), "{}", world.describe());
+    assert_eq!(task.result()["error"]["kind"], "lost");
+    assert_eq!(world.processes(), []);
+}

@@ -3,6 +3,7 @@
  *
  *   kinds KIND exit|stay FILE    becomes the kind; FILE.ready is made once all of it is in place. Then the leader
  *                                ends with 7, or stays.
+ *   kinds hold-exec FILE          makes FILE.held, and from then on nobody who executes FILE gets an answer.
  *   kinds without-pidfd PROGRAM ARGUMENT...    executes it where pidfd_open and pidfd_send_signal are refused.
  */
 #define _GNU_SOURCE
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -193,7 +195,17 @@ static int refuse_pidfd(char **command) {
     return 1;
 }
 
+static int hold_exec(const char *file) {
+    int events = fanotify_init(FAN_CLASS_CONTENT, O_RDONLY);
+    if (events < 0) die("fanotify");
+    if (fanotify_mark(events, FAN_MARK_ADD, FAN_OPEN_EXEC_PERM, AT_FDCWD, file)) die("mark");
+    snprintf(ready, sizeof ready, "%s.held", file);
+    be_there();
+    return 1;
+}
+
 int main(int count, char **arguments) {
+    if (count == 3 && !strcmp(arguments[1], "hold-exec")) return hold_exec(arguments[2]);
     if (count > 2 && !strcmp(arguments[1], "without-pidfd")) return refuse_pidfd(arguments + 2);
     if (count != 4) return 97;
     const char *kind = arguments[1];

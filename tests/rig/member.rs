@@ -406,3 +406,31 @@ fn a_hard_link_to_a_file_of_the_owner_is_refused_and_not_read_aloud() {
     );
     precious.is_untouched();
 }
+
+/// What a recipe leaves open in its own folder, or would leave writable by its umask, is closed to the group.
+#[test]
+fn what_a_recipe_leaves_open_is_open_to_nobody() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "umask", "000"])
+        .succeeds();
+    shared.recipe(
+        "open",
+        "#!/bin/sh\numask >\"$AGENTSPOOL_RESULT_FILE\"\ntouch scratch\nchmod 666 scratch\n",
+    );
+    let submitted = shared.json(MEMBER, &["submit", "--recipe", "open"]);
+    let id = submitted["task_id"].as_str().unwrap();
+    shared.drain();
+    assert_eq!(shared.json(MEMBER, &["result", id])["output"], "0022");
+    let attempt = shared.spool().join("tasks").join(id).join("attempts/1");
+    let scratch = attempt.join("work/scratch");
+    let tried = shared.shell(MEMBER, &format!("echo mine >{}", scratch.display()));
+    assert_ne!(tried.code, 0, "{}", shared.tree());
+    let output = attempt.join("output");
+    let tried = shared.shell(
+        MEMBER,
+        &format!("cat {0} && echo mine >{0}", output.display()),
+    );
+    assert_eq!(tried.stdout, "0022\n", "{}", shared.tree());
+    assert_ne!(tried.code, 0);
+}

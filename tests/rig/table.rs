@@ -8,12 +8,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::chance::Chance;
 use crate::scale::{self, figure};
+use crate::support::processes::{state, ticks};
 use crate::support::{Task, World, all_pids, read_json};
 
 const USER: u32 = 64_011;
@@ -326,7 +328,9 @@ impl Place {
                 return Err(format!("{cell:?}: cancel: {said}"));
             }
         }
+        let mut bystanders = Vec::new();
         if cell.end == End::Dead {
+            bystanders = self.bystanders(&task);
             // `unshare`, the shell and `setpriv` became the runner one after the other.
             runner.kill().unwrap();
             runner.wait().unwrap();
@@ -336,7 +340,41 @@ impl Place {
         let _ = runner.kill();
         let _ = runner.wait();
         self.end_survivors(&task.id);
+        for bystander in &mut bystanders {
+            let is_there = bystander.try_wait().unwrap().is_none();
+            let is_running = state(i32::try_from(bystander.id()).unwrap()) == Some('S');
+            bystander.kill().unwrap();
+            bystander.wait().unwrap();
+            if !is_there || !is_running {
+                return Err(format!(
+                    "{cell:?}: a bystander with a copied mark was signalled"
+                ));
+            }
+        }
         outcome
+    }
+
+    /// Two processes of the same user that carry the task's mark and are not the task's: a person has copied
+    /// its environment. One is in a session of its own.
+    fn bystanders(&self, task: &Task) -> Vec<Child> {
+        let mark = task.run_file(1)["mark"].as_str().unwrap().to_owned();
+        let start = |before: &[&str]| {
+            let mut command = Command::new(before[0]);
+            command.args(&before[1..]).args(["sleep", "300"]);
+            command.env("AGENTSPOOL_MARK", &mark).current_dir("/");
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            if !self.is_root {
+                command.uid(USER).gid(USER);
+            }
+            command.spawn().unwrap()
+        };
+        let started = vec![start(&["env"]), start(&["env", "setsid"])];
+        for bystander in &started {
+            let comm = format!("/proc/{}/comm", bystander.id());
+            let is_sleep = || std::fs::read_to_string(&comm).unwrap().trim() == "sleep";
+            self.world.wait_until("the bystander is there", is_sleep);
+        }
+        started
     }
 
     fn watch(&self, cell: Cell, task: &Task, runner: &mut Child) -> Result<(), String> {
@@ -479,4 +517,95 @@ fn the_cells_of_root() {
 #[test]
 fn the_cells_of_a_user() {
     try_all(false);
+}
+
+/// The leader's main thread has ended, or somebody traces it: to `poll` it looks ended all the time.
+#[test]
+fn a_leader_that_looks_ended_keeps_no_runner_busy() {
+    let place = Place::new(true);
+    for kind in ["leader-thread", "traced"] {
+        let cell = Cell {
+            kind,
+            end: End::Cancel,
+            is_root: true,
+            sight: Sight::Normal,
+            has_cgroup: false,
+        };
+        let task = place.submit(cell);
+        let mut runner = place.start_runner(cell, &task);
+        let ready = PathBuf::from(format!("{}.ready", place.held(&task.id).display()));
+        wait_for(cell, "it is ready", || ready.exists()).unwrap();
+        let number = i32::try_from(runner.id()).unwrap();
+        let before = ticks(number);
+        // Not a wait for anything: this is how long the runner may be busy.
+        std::thread::sleep(Duration::from_secs(1));
+        let used = ticks(number) - before;
+        assert!(used < 30, "{kind}: {used} ticks in a second");
+        assert!(!task.has_result(), "{kind}: {}", task.read("result.json"));
+        let cancelled = place.command(cell, &["cancel", &task.id]).status();
+        assert!(cancelled.unwrap().success());
+        runner.wait().unwrap();
+        assert!(!place.is_anybody_alive(&task.id));
+    }
+}
+
+/// A program that cannot be executed for want of an answer, as on a network disk that is gone, is ended like
+/// one that runs: at its deadline, by a cancellation, or with its runner.
+#[test]
+fn a_start_that_hangs_is_ended_like_a_run() {
+    let place = Place::new(true);
+    let program = place.world.root().join("hangs");
+    std::fs::copy("/bin/true", &program).unwrap();
+    crate::support::write_executable(
+        &place.spool.join("recipes/hangs"),
+        &format!("#!{}\n", program.display()),
+    );
+    let mut holder = Command::new(&place.kinds)
+        .arg("hold-exec")
+        .arg(&program)
+        .spawn()
+        .unwrap();
+    let held = place.world.root().join("hangs.held");
+    place
+        .world
+        .wait_until("the program is held", || held.exists());
+    let cell = Cell {
+        kind: "plain",
+        end: End::Cancel,
+        is_root: true,
+        sight: Sight::Normal,
+        has_cgroup: true,
+    };
+    for (timeout, kind) in [("0.3", "timeout"), ("60", "cancelled"), ("60", "lost")] {
+        let arguments = ["submit", "--recipe", "hangs", "--timeout", timeout, "-q"];
+        let submitted = place.command(cell, &arguments).output().unwrap();
+        let id = String::from_utf8(submitted.stdout)
+            .unwrap()
+            .trim()
+            .to_owned();
+        let task = Task {
+            path: place.spool.join("tasks").join(&id),
+            id,
+        };
+        let mut runner = place.start_runner(cell, &task);
+        let begun = || task.path.join("attempts/1/work").exists();
+        wait_for(cell, "the attempt began", begun).unwrap();
+        match kind {
+            "cancelled" => {
+                let cancelled = place.command(cell, &["cancel", &task.id]).status();
+                assert!(cancelled.unwrap().success());
+            }
+            "lost" => {
+                let number = rustix::process::Pid::from_child(&runner);
+                rustix::process::kill_process(number, rustix::process::Signal::TERM).unwrap();
+            }
+            _ => {}
+        }
+        runner.wait().unwrap();
+        let result = task.result();
+        let ended = [&result["error"]["kind"], &result["status"]];
+        assert!(ended.iter().any(|word| **word == kind), "{kind}: {result}");
+    }
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
