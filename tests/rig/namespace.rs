@@ -110,3 +110,35 @@ fn the_first_process_of_a_container_stops_its_tasks_and_leaves_last() {
     world.run(&["watch", "--drain"]).succeeds();
     assert_eq!(again.result()["status"], "completed");
 }
+
+/// Everything but the spool may be read-only, and there need be no HOME.
+#[test]
+fn a_container_with_a_read_only_root_needs_only_the_spool() {
+    let world = World::new();
+    world.recipe("writes", "#!/bin/sh\nmktemp >\"$AGENTSPOOL_RESULT_FILE\"\n");
+    let root = world.root().display().to_string();
+    let script = format!(
+        "mount --bind {root} {root}\nmount -o remount,bind,ro /\n! touch /probe 2>/dev/null || exit 9\n\
+         id=$({PROGRAM} submit --recipe writes -q) && exec {PROGRAM} wait \"$id\" --json\n"
+    );
+    let ran = Command::new("unshare")
+        .args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "sh",
+            "-c",
+            &script,
+        ])
+        .env("AGENTSPOOL_DIR", world.spool())
+        .env_remove("HOME")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.success(), "{said}\n{}", world.describe());
+    let result = world.only_task().result();
+    let made = result["output"].as_str().unwrap();
+    assert!(made.contains("/attempts/1/work/"), "{result}");
+}
