@@ -193,6 +193,7 @@ impl From<WatchError> for CliError {
         let message = error.to_string();
         match error {
             WatchError::NotOwner(_) => CliError::new(ExitCode::Refused, message),
+            WatchError::Exposed { .. } => CliError::new(ExitCode::Refused, message),
             WatchError::Signals(_) => CliError::new(ExitCode::General, message),
             WatchError::Io(error) => error.into(),
         }

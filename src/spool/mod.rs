@@ -13,6 +13,7 @@
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
 //! `lock` file is never removed but together with its folder.
 
+mod above;
 mod attempt;
 mod below;
 mod claim;
@@ -48,6 +49,7 @@ mod wake;
 mod watchers;
 mod write_alarm;
 
+pub use above::Exposed;
 pub use attempt::{Attempt, Files, ReservedResult, RunFile, StartRecord};
 pub use claim::{Claim, SessionState, SessionTurn, Slot, TaskLock};
 pub use clearing::{Candidate, Cleared, Clearing, FinishedTask, Removal};

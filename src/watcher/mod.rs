@@ -24,7 +24,9 @@ use rustix::process::WaitOptions;
 
 use crate::clock;
 use crate::proc;
-use crate::spool::{IoError, Pause, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat};
+use crate::spool::{
+    Exposed, IoError, Pause, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat,
+};
 use crate::task::{Answer, FORMAT_VERSION, TaskId};
 use admit::Admitter;
 use backlog::Backlog;
@@ -69,6 +71,14 @@ pub enum WatchError {
     /// Only its owner runs a spool's tasks.
     #[error("only the owner of the spool {} may run its tasks", .0.display())]
     NotOwner(PathBuf),
+    /// Users of the group could put another folder in the spool's place.
+    #[error("the tasks of the group spool {} are not run: {exposed}", path.display())]
+    Exposed {
+        /// The spool.
+        path: PathBuf,
+        /// Where.
+        exposed: Exposed,
+    },
     /// Signals cannot be listened to.
     #[error("failed to listen to signals: {0}")]
     Signals(#[source] io::Error),
@@ -166,6 +176,12 @@ impl Watcher {
     pub fn new(spool: Spool, mut options: Options) -> Result<Watcher, WatchError> {
         if !spool.is_owner() {
             return Err(WatchError::NotOwner(spool.path().to_owned()));
+        }
+        if spool.is_group()
+            && let Some(exposed) = spool.exposed_above()?
+        {
+            let path = spool.path().to_owned();
+            return Err(WatchError::Exposed { path, exposed });
         }
         // Before there is another thread: whoever starts us may block TERM.
         proc::unblock_signals();

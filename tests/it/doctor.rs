@@ -83,6 +83,7 @@ fn a_new_spool_is_well_and_each_check_has_its_line() {
         [
             "spool",
             "writable",
+            "folders above",
             "file system",
             "identity",
             "clock",

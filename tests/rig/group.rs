@@ -540,3 +540,29 @@ fn a_private_spool_is_its_owners_alone() {
     ran.ends_with(4);
     assert!(ran.stderr.contains(&OWNER.to_string()), "{}", ran.stderr);
 }
+
+/// Who may write in a folder above could put another spool there: the owner's watcher does not run then.
+#[test]
+fn a_folder_above_in_which_others_write_is_refused() {
+    let shared = Shared::new();
+    let above = shared.spool().parent().unwrap().to_owned();
+    let set = |mode| fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+    set(0o2775);
+    let watch = shared.run(OWNER, &["watch", "--drain"]);
+    assert_eq!(watch.code, 4, "{}", watch.stderr);
+    let name = above.display().to_string();
+    assert!(
+        watch.stderr.contains(&name) && watch.stderr.contains("chmod"),
+        "{}",
+        watch.stderr
+    );
+    let doctor = shared.run(OWNER, &["doctor"]);
+    assert!(
+        doctor.stdout.contains("problem  folders above"),
+        "{}",
+        doctor.stdout
+    );
+    // Sticky: nobody renames what is not his own.
+    set(0o3775);
+    shared.run(OWNER, &["watch", "--drain"]).succeeds();
+}

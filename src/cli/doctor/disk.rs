@@ -153,3 +153,20 @@ pub(super) fn clock(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
     };
     Ok(vec![check])
 }
+
+/// Who could put another folder in the spool's place.
+pub(super) fn above(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "folders above";
+    Ok(vec![match spool.exposed_above()? {
+        None => Check::ok(
+            NAME,
+            "nobody else can put another folder in the spool's place",
+        ),
+        Some(exposed) if spool.is_group() => Check::problem(
+            NAME,
+            exposed.to_string(),
+            "no watcher runs its tasks before that",
+        ),
+        Some(exposed) => Check::warn(NAME, exposed.to_string(), "or move the spool"),
+    }])
+}

@@ -98,9 +98,10 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
 /// Every check, in the order of the answer.
 fn all(context: &Context, spool: &Spool) -> Vec<Check> {
     type Checker = fn(&Context, &Spool) -> Result<Vec<Check>, IoError>;
-    let checkers: [(&'static str, Checker); 15] = [
+    let checkers: [(&'static str, Checker); 16] = [
         ("spool", disk::spool),
         ("writable", disk::writable),
+        ("folders above", disk::above),
         ("file system", disk::file_system),
         ("identity", disk::identity),
         ("paused", disk::paused),
