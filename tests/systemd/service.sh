@@ -98,6 +98,30 @@ check 'the timer fires and sweeps' until_true test ! -e "$spool/tasks/$task"
 check 'the sweep ended well' equals success property agentspool-sweep.service Result
 systemctl stop agentspool-sweep.timer
 
+# --- a cgroup for what a runner starts ----------------------------------------------------------------------
+
+# What it leaves has no environment, no folder, no output and a session of its own: only the cgroup knows it.
+recipe strays '' <<'BODY'
+(env -i setsid sh -c 'cd / && exec sleep 4711' >/dev/null 2>&1 &)
+touch ready
+sleep 4711
+BODY
+task=$(submit strays)
+check 'cgroup: a task runs' until_true is_ready "$task"
+child=$(child_of "$task")
+runner=$(sed -n '/"runner"/,/}/s/.*"pid": *\([0-9]*\).*/\1/p' "$spool/tasks/$task/attempts/1/run.json")
+check 'cgroup: it is the runner'"'"'s own, below the service' \
+    holds "agentspool.service/agentspool\.$runner\." cat "/proc/$child/cgroup"
+strays() { pgrep -fx 'sleep 4711'; }
+check 'cgroup: both are there' until_true equals 2 sh -c 'pgrep -fxc "sleep 4711"'
+kill -KILL "$runner"
+check 'cgroup: the task is lost' until_true is "$task" failed
+check 'cgroup: nothing of it is left' fails strays
+task=$(submit strays)
+check 'cgroup: the next one runs' until_true is_ready "$task"
+check 'cgroup: cancel' as ada agentspool cancel "$task"
+check 'cgroup: nothing of that is left either' fails strays
+
 # --- what systemd thinks of the units ------------------------------------------------------------------
 
 units=(agentspool.service agentspool-sweep.service agentspool-sweep.timer "agentspool-task@task_x.service")
