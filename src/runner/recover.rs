@@ -57,9 +57,8 @@ pub(super) fn recover(
     }
     // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
     // in a copy of a spool they are another one's living tasks. The mark finds what it finds.
-    let run = attempt
-        .run()
-        .filter(|run| run.boot == *boot && run.mark == mark);
+    let run = attempt.run().filter(|run| run.boot == *boot);
+    let run = run.filter(|run| run.mark == mark || is_without_place(&run.mark, mark));
     let mut wait = Wait::new(lock, go_on);
     let cgroup = run.as_ref().and_then(cgroup_of_dead);
     let is_emptied = match &cgroup {
@@ -70,11 +69,21 @@ pub(super) fn recover(
         None => false,
     };
     let mut search = Search::new(attempt, mark, run.as_ref(), is_emptied);
+    if run.as_ref().is_some_and(|run| run.mark != mark) {
+        search.ask_for_place(mark);
+    }
     if kill_all(&mut search, is_emptied, &mut wait) {
         Ok(Lost::MayHaveRun)
     } else {
         Ok(Lost::GivenUp)
     }
+}
+
+/// Whether a recorded mark is this one as programs of version 1 wrote it: without device and inode, so that a copy
+/// of the spool has the same.
+fn is_without_place(recorded: &str, mark: &str) -> bool {
+    mark.rsplit_once('/')
+        .is_some_and(|(before, _)| recorded == before)
 }
 
 /// The cgroup of a runner that is known to be dead: all that is in it is the attempt's.

@@ -66,6 +66,8 @@ pub(super) struct Search<'a> {
     /// Whether the attempt's cgroup was emptied: then only what moved out of it can be left.
     is_emptied: bool,
     us: u32,
+    /// Whether the mark is no evidence without the place.
+    asks_for_place: bool,
     /// Processes that are known to be others', which a process stays.
     others: HashMap<i32, ProcessKey>,
 }
@@ -86,8 +88,18 @@ impl<'a> Search<'a> {
             cgroup: run.and_then(|run| run.runner_cgroup.clone()),
             is_emptied,
             us: rustix::process::geteuid().as_raw(),
+            asks_for_place: false,
             others: HashMap::new(),
         }
+    }
+
+    /// The attempt was made by a program of version 1, whose mark does not tell a copy from its original: only
+    /// what stands in this attempt's folder, or prints there, is believed to be its.
+    pub fn ask_for_place(&mut self, mark: &str) {
+        let old = mark.rsplit_once('/').map_or(mark, |(before, _)| before);
+        self.mark = format!("{MARK}={old}").into_bytes();
+        self.child = None;
+        self.asks_for_place = true;
     }
 
     /// Looks through all processes.
@@ -180,7 +192,8 @@ impl<'a> Search<'a> {
             }
             // A person may have copied a task's environment, or another user have read it.
             let is_others = proc::real_uid(entry).is_some_and(|uid| uid != self.us);
-            return if self.is_emptied || is_others || self.is_from_outside(entry, depth)? {
+            let has_moved_out = self.is_emptied || self.asks_for_place;
+            return if has_moved_out || is_others || self.is_from_outside(entry, depth)? {
                 Ok(Whose::Others)
             } else {
                 Ok(Whose::Ours)

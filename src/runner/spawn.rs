@@ -498,9 +498,9 @@ fn prefer_for_oom() {
     }
 }
 
-#[expect(unsafe_code, reason = "a descriptor that a plan names by its number")]
 /// Says who the child is, in the kernel's own words: the fields of `/proc/self/stat` up to the start
 /// time, so that the record is never longer than the result that is written over it.
+#[expect(unsafe_code, reason = "a descriptor that a plan names by its number")]
 fn record_itself(record: RawFd) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let stat = rustix::fs::open(c"/proc/self/stat", flags, Mode::empty())?;

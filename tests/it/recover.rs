@@ -622,3 +622,52 @@ fn a_spool_that_was_moved_or_mounted_anew_stays_itself() {
     assert_eq!(identity(&moved)["uuid"], first["uuid"]);
     assert!(!moved.join("paused").exists());
 }
+
+/// A program of version 1 wrote marks without the place of the attempt's folder, which a copy has as well.
+#[test]
+fn what_a_runner_of_version_one_left_is_found_by_its_mark_and_its_place() {
+    let world = quiet_world();
+    world.recipe(
+        "old",
+        "#!/bin/sh\nexport AGENTSPOOL_MARK=\"${AGENTSPOOL_MARK%/*}\"\n\
+         (setsid sleep 1000 >/dev/null 2>&1 &)\n\
+         (cd / && setsid sleep 1000 >/dev/null 2>&1 &)\ntouch ready\nexec sleep 1000\n",
+    );
+    let task = pending(&world, "old");
+    let mut runner = world
+        .command(&["runner", "--once", &task.id])
+        .spawn()
+        .unwrap();
+    world.wait_for_file(&task.work(1, "ready"));
+    let (number, _) = world.processes_of(&task, 1);
+    let path = task.path.join("attempts/1/run.json");
+    let mut run = task.run_file(1);
+    let mark = run["mark"]
+        .as_str()
+        .unwrap()
+        .rsplit_once('/')
+        .unwrap()
+        .0
+        .to_owned();
+    let marked = || {
+        let entry = format!("AGENTSPOOL_MARK={mark}\0");
+        let all = crate::support::all_pids().into_iter();
+        all.filter(|pid| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environ).contains(&entry) && is_alive(*pid)
+        })
+        .collect::<Vec<_>>()
+    };
+    world.wait_until("all three are there", || marked().len() == 3);
+    run["mark"] = mark.clone().into();
+    run.as_object_mut().unwrap().remove("cgroup");
+    std::fs::write(path, run.to_string()).unwrap();
+    world.signal(number, Signal::KILL);
+    runner.wait().unwrap();
+    world.run(&["runner", "--once", &task.id]).succeeds();
+    assert_eq!(task.result()["error"]["kind"], "lost");
+    // The one that left the folder could be a copy's.
+    let left = marked();
+    assert_eq!(left.len(), 1, "{}", world.describe());
+    world.signal(left[0], Signal::KILL);
+}
