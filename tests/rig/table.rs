@@ -293,13 +293,7 @@ impl Place {
         let held = self.held(id);
         while self.is_anybody_alive(id) {
             for pid in all_pids() {
-                let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
-                    continue;
-                };
-                let holds = |fd: std::fs::DirEntry| {
-                    std::fs::read_link(fd.path()).is_ok_and(|path| path == held)
-                };
-                if open.flatten().any(holds) && pid != std::process::id() as i32 {
+                if pid != std::process::id() as i32 && holds(pid, &held) {
                     let pid = rustix::process::Pid::from_raw(pid).unwrap();
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
@@ -443,10 +437,19 @@ impl Drop for Place {
     }
 }
 
+/// Whether a process has a file open. Its main thread may have ended, so each thread is asked.
+fn holds(pid: i32, file: &Path) -> bool {
+    let folders = |path: String| std::fs::read_dir(path).into_iter().flatten().flatten();
+    folders(format!("/proc/{pid}/task")).any(|thread| {
+        folders(format!("{}/fd", thread.path().display()))
+            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|path| path == file))
+    })
+}
+
 fn wait_for(cell: Cell, what: &str, mut fact: impl FnMut() -> bool) -> Result<(), String> {
     let begun = Instant::now();
     while !fact() {
-        if begun.elapsed() > Duration::from_secs(20) {
+        if begun.elapsed() > Duration::from_secs(60) {
             return Err(format!("{cell:?}: waited in vain until {what}"));
         }
         std::thread::sleep(Duration::from_millis(2));
