@@ -309,28 +309,9 @@ impl Place {
 
     fn try_cell(&self, cell: Cell) -> Result<(), String> {
         let task = self.submit(cell);
-        let ready = PathBuf::from(format!("{}.ready", self.held(&task.id).display()));
         let mut runner = self.start_runner(cell, &task);
-        match cell.end {
-            End::Normal | End::Timeout => {}
-            End::Cancel | End::Dead => wait_for(cell, "it is ready", || ready.exists())?,
-        }
-        if cell.end == End::Cancel {
-            let cancelled = self.command(cell, &["cancel", &task.id]).output().unwrap();
-            let said = String::from_utf8_lossy(&cancelled.stderr).into_owned();
-            if !cancelled.status.success() {
-                return Err(format!("{cell:?}: cancel: {said}"));
-            }
-        }
         let mut bystanders = Vec::new();
-        if cell.end == End::Dead {
-            bystanders = self.bystanders(&task);
-            // `unshare`, the shell and `setpriv` became the runner one after the other.
-            runner.kill().unwrap();
-            runner.wait().unwrap();
-            runner = self.start_runner(cell, &task);
-        }
-        let outcome = self.watch(cell, &task, &mut runner);
+        let outcome = self.bring_to_an_end(cell, &task, &mut runner, &mut bystanders);
         let _ = runner.kill();
         let _ = runner.wait();
         self.end_survivors(&task.id);
@@ -346,6 +327,35 @@ impl Place {
             }
         }
         outcome
+    }
+
+    fn bring_to_an_end(
+        &self,
+        cell: Cell,
+        task: &Task,
+        runner: &mut Child,
+        bystanders: &mut Vec<Child>,
+    ) -> Result<(), String> {
+        let ready = PathBuf::from(format!("{}.ready", self.held(&task.id).display()));
+        match cell.end {
+            End::Normal | End::Timeout => {}
+            End::Cancel | End::Dead => wait_for(cell, "it is ready", || ready.exists())?,
+        }
+        if cell.end == End::Cancel {
+            let cancelled = self.command(cell, &["cancel", &task.id]).output().unwrap();
+            let said = String::from_utf8_lossy(&cancelled.stderr).into_owned();
+            if !cancelled.status.success() {
+                return Err(format!("{cell:?}: cancel: {said}"));
+            }
+        }
+        if cell.end == End::Dead {
+            *bystanders = self.bystanders(task);
+            // `unshare`, the shell and `setpriv` became the runner one after the other.
+            runner.kill().unwrap();
+            runner.wait().unwrap();
+            *runner = self.start_runner(cell, task);
+        }
+        self.watch(cell, task, runner)
     }
 
     /// Two processes of the same user that carry the task's mark and are not the task's: a person has copied
