@@ -3,6 +3,7 @@
 //! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current
 //! folder by itself. Only the default one is made without being asked for.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use agentspool::config::{Overrides, SettingsError, parse_value};
@@ -54,6 +55,13 @@ impl Context {
             }
             opened => Ok(self.guarded(opened?)),
         }
+    }
+
+    /// The PATH by which is looked whether recipes can run. Only the owner has one: see
+    /// `Recipe::check_runnable`.
+    pub fn search_for(&self, spool: &Spool) -> Option<&OsStr> {
+        let path = spool.is_owner().then(|| self.env.get("PATH")).flatten();
+        path.map(|path| path.as_os_str())
     }
 
     /// Settings by `--set` and by variables.
@@ -127,7 +135,7 @@ fn split_setting(text: &str) -> Result<(String, Value), SettingsError> {
     Ok((key.to_owned(), parse_value(key, value)?))
 }
 
-/// A name on the command line that must be a recipe of this spool.
+/// Where the recipes of this spool are.
 pub(crate) fn recipe_path(spool: &Spool) -> agentspool::recipe::RecipePath {
     let settings = spool.settings();
     agentspool::recipe::RecipePath::new(
