@@ -121,6 +121,7 @@ impl From<SubmitError> for CliError {
             SubmitError::NoRoom { .. } => CliError::new(ExitCode::SpoolUnusable, message),
             SubmitError::Request(error) => error.into(),
             SubmitError::Environment { .. } => CliError::usage(message),
+            SubmitError::Late => CliError::new(ExitCode::General, message),
             SubmitError::Io(error) => CliError {
                 message,
                 ..error.into()

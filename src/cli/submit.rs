@@ -90,9 +90,14 @@ pub(super) fn submit_one(
         }
         (task.id(), Some(task))
     } else {
-        let id = drop_in(spool, &[request])?.pop();
-        let id = id.ok_or_else(|| CliError::new(ExitCode::General, "nothing was accepted"))?;
-        (id, None)
+        let some = drop_in(spool, &[request])?;
+        match (some.ids.first(), some.failed) {
+            (Some((_, id)), None) => (*id, None),
+            (_, failed) => {
+                let nothing = || CliError::new(ExitCode::General, "nothing was accepted");
+                return Err(failed.unwrap_or_else(nothing));
+            }
+        }
     };
     let accepted = Accepted {
         id,
@@ -107,15 +112,40 @@ pub(super) fn submit_one(
     Ok(accepted)
 }
 
+/// Which of some requests were accepted, by their place, and why not all of them, if so.
+struct AcceptedSome {
+    ids: Vec<(usize, TaskId)>,
+    failed: Option<CliError>,
+}
+
 /// As a user of the group: the requests go into the drop box, each under the id that is told.
-fn drop_in(spool: &Spool, requests: &[Request]) -> Result<Vec<TaskId>, CliError> {
+fn drop_in(spool: &Spool, requests: &[Request]) -> Result<AcceptedSome, CliError> {
     let dropped = spool.drop_in(requests)?;
-    if !dropped.is_accepted {
-        for id in &dropped.ids {
-            wait_until_admitted(spool, *id)?;
+    let mut ids = Vec::with_capacity(dropped.drops.len());
+    let mut failed = None;
+    let mut left = Vec::new();
+    for (at, one) in dropped.drops.iter().enumerate() {
+        let admitted = match (one.is_accepted, &failed) {
+            (true, _) => Ok(()),
+            (false, None) => wait_until_admitted(spool, one.id),
+            // The answer would be the same one.
+            (false, Some(_)) => {
+                left.push(one.id.to_string());
+                continue;
+            }
+        };
+        match admitted {
+            Ok(()) => ids.push((at, one.id)),
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(dropped.ids)
+    if let (Some(error), false) = (&mut failed, left.is_empty()) {
+        let told = format!("{} more lie in the drop box: look for each", left.len());
+        error.hints.push(told);
+        error.details.push(("in_the_box", left.into()));
+    }
+    let failed = failed.or(dropped.failed.map(CliError::from));
+    Ok(AcceptedSome { ids, failed })
 }
 
 /// On a file system where a drop alone is not safe from a power cut: the task it becomes is.
@@ -190,10 +220,8 @@ fn tell_all(context: &Context, accepted: &Accepted, message: Option<&str>) -> Re
 
 fn check_recipe(context: &Context, spool: &Spool, recipe: &Recipe) -> Result<(), CliError> {
     // Where our own watcher will run it, our PATH is the one that counts.
-    let search = (!spool.is_group())
-        .then(|| context.env.get("PATH"))
-        .flatten();
-    Ok(recipe.check_runnable(search.map(|path| path.as_os_str()))?)
+    let search = context.search_for(spool).filter(|_| !spool.is_group());
+    Ok(recipe.check_runnable(search)?)
 }
 
 /// JSON Lines in, one id a line out, each printed only once its task is accepted. A bad line ends
@@ -273,13 +301,13 @@ impl Batch<'_> {
         Ok(request)
     }
 
-    fn accept_all(&self, requests: Vec<Request>) -> Result<Vec<TaskId>, CliError> {
+    fn accept_all(&self, requests: Vec<Request>) -> Result<AcceptedSome, CliError> {
         let (context, spool) = (self.context, self.spool);
         let asked: Vec<_> = requests
             .iter()
             .map(|it| (it.name.clone(), it.recipe.clone(), it.session_id.clone()))
             .collect();
-        let (ids, tasks) = if spool.is_owner() {
+        let (some, tasks) = if spool.is_owner() {
             let submissions = requests
                 .into_iter()
                 .map(|request| Submission {
@@ -290,11 +318,13 @@ impl Batch<'_> {
                 })
                 .collect();
             let tasks = spool.submit(submissions)?;
-            (tasks.iter().map(TaskDir::id).collect(), tasks)
+            let ids = tasks.iter().map(TaskDir::id).enumerate().collect();
+            (AcceptedSome { ids, failed: None }, tasks)
         } else {
             (drop_in(spool, &requests)?, Vec::new())
         };
-        for (id, (_, recipe, session)) in ids.iter().zip(&asked) {
+        for (at, id) in &some.ids {
+            let (_, recipe, session) = &asked[*at];
             let made = session_of(*id);
             tell_accepted(*id, recipe, session.as_ref().unwrap_or(&made));
         }
@@ -303,7 +333,7 @@ impl Batch<'_> {
                 link_name(context, spool, name, task);
             }
         }
-        Ok(ids)
+        Ok(some)
     }
 
     fn accept(&mut self) -> Result<(), CliError> {
@@ -312,14 +342,15 @@ impl Batch<'_> {
             return Ok(());
         }
         let mut lines = String::new();
-        for id in self.accept_all(requests)? {
+        let some = self.accept_all(requests)?;
+        for (_, id) in some.ids {
             lines.push_str(&format!("{id}\n"));
             self.ids.push(id.to_string());
         }
         if !self.context.out.is_json() {
             self.context.out.bytes(lines.as_bytes())?;
         }
-        Ok(())
+        some.failed.map_or(Ok(()), Err)
     }
 }
 
