@@ -93,3 +93,105 @@ fn a_reader_opens_no_env_file_and_looks_on_no_path() {
     let owners = shared.json(OWNER, &["recipe", "info", "elsewhere"]);
     assert!(owners["problem"].is_string(), "{owners}");
 }
+
+/// What moves a cursor, hides text, or begins a line.
+const ODD: &str = "\u{1b}]0;x\u{7}\u{1b}[2J\u{9b}2J\nFORGED\r\u{202e}";
+
+fn is_plain(ran: &crate::support::Ran) {
+    for text in [&ran.stdout, &ran.stderr] {
+        let odd =
+            text.contains(|c: char| c.is_control() && c != '\n' && c != '\t' || c == '\u{202e}');
+        let forged = text.lines().any(|line| line.starts_with("FORGED"));
+        assert!(!odd && !forged, "{text:?}");
+    }
+}
+
+/// Changes one of the owner's JSON files.
+fn change(path: &std::path::Path, key: &str, value: Value) {
+    let mut object = crate::support::read_json(path);
+    object[key] = value;
+    fs::write(path, object.to_string()).unwrap();
+}
+
+#[test]
+fn no_text_of_the_owners_reaches_a_readers_terminal_as_it_is() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.drain();
+    let toml = format!(
+        "command = [\"/bin/true\", {0}]\ndescription = {0}\nenv_accept = [\"A\"]\n[config]\n{0} = {0}\n",
+        serde_json::to_string(ODD).unwrap()
+    );
+    folder(&shared, "odd", "recipe.toml", &toml);
+    folder(
+        &shared,
+        "wrong",
+        "recipe.toml",
+        &format!(
+            "command = [\"a\"]\n{} = 1\n",
+            serde_json::to_string(ODD).unwrap()
+        ),
+    );
+    let spool = shared.spool();
+    let look = || {
+        for arguments in [
+            ["status", &id].as_slice(),
+            &["list"],
+            &["result", &id],
+            &["wait", &id],
+            &["logs", &id],
+            &["cancel", &id],
+            &["status", "refused"],
+            &["wait", "refused"],
+            &["recipe", "list"],
+            &["recipe", "info", "odd"],
+            &["recipe", "info", "wrong"],
+            &["submit", "--recipe", "wrong"],
+            &["config"],
+            &["doctor"],
+            &["list", "--json"],
+            &["status", &id, "--json"],
+        ] {
+            is_plain(&shared.run(MEMBER, arguments));
+        }
+    };
+    let reason = serde_json::json!({
+        "v": 1, "name": "refused", "reason": ODD, "hint": ODD, "rejected_at": "2026-11-27T08:20:30.874Z",
+    });
+    let rejected = spool.join(format!("rejected/{id}-refused"));
+    fs::write(format!("{}.json", rejected.display()), "{}").unwrap();
+    fs::write(
+        format!("{}.reason.json", rejected.display()),
+        reason.to_string(),
+    )
+    .unwrap();
+    let result = spool.join(format!("tasks/{id}/result.json"));
+    let kept = fs::read(&result).unwrap();
+    for (key, value) in [
+        ("error", serde_json::json!({"kind": "exit", "message": ODD})),
+        ("error", serde_json::json!({"kind": ODD, "message": "m"})),
+        ("output_file", Value::from(format!("attempts/1/{ODD}"))),
+        (ODD, Value::from(1)),
+        ("status", Value::from(ODD)),
+    ] {
+        if key == "output_file" {
+            change(&result, "output", Value::Null);
+        }
+        change(&result, key, value);
+        look();
+        fs::write(&result, &kept).unwrap();
+    }
+    change(&spool.join("identity.json"), "uuid", Value::from(ODD));
+    for (key, value) in [
+        ("praisonai_python", Value::from(format!("/{ODD}"))),
+        ("recipe_path", serde_json::json!([format!("/{ODD}")])),
+        ("umask", Value::from(ODD)),
+        (ODD, Value::from(1)),
+    ] {
+        let settings = spool.join("spool.json");
+        let kept = fs::read(&settings).unwrap();
+        change(&settings, key, value);
+        look();
+        fs::write(&settings, &kept).unwrap();
+    }
+}
