@@ -59,6 +59,7 @@ impl From<IoError> for CliError {
             Some(
                 Errno::NOSPC
                     | Errno::DQUOT
+                    | Errno::FBIG
                     | Errno::ROFS
                     | Errno::ACCESS
                     | Errno::PERM
@@ -76,6 +77,7 @@ impl From<IoError> for CliError {
             Some(Errno::NOSPC | Errno::DQUOT) => {
                 Some("make room, for instance with `agentspool clear`")
             }
+            Some(Errno::FBIG) => Some("raise the limit of file sizes, `ulimit -f`"),
             Some(Errno::ROFS) => Some("mount the file system writable, or choose another --spool"),
             Some(Errno::ACCESS | Errno::PERM) => Some("run the command as the spool's owner"),
             _ => None,

@@ -16,6 +16,7 @@ use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, random_bits};
 use super::publish::SubmitError;
 use super::rejected::DROP_SUFFIX;
+use super::unnamed::hidden_name;
 use crate::config::Durability;
 use crate::task::{Action, Control, Request, TaskId};
 
@@ -62,7 +63,7 @@ impl Spool {
             || incoming.keeps_renames_of_synced_files()?;
         let mut unnamed = Vec::with_capacity(requests.len());
         for request in requests {
-            let hidden = format!(".{}.new", self.new_id());
+            let hidden = hidden_name(&self.new_id().to_string());
             match self.write_request(&incoming, hidden, request) {
                 Ok(one) => unnamed.push(one),
                 Err(error) => {
@@ -135,7 +136,7 @@ impl Spool {
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         // The id is known to everybody by now: a name that nobody can have taken.
         let file_name = control.file_name(random_bits() as u64);
-        let hidden = format!(".{file_name}.new");
+        let hidden = hidden_name(&file_name);
         let one = self.write_hidden(&incoming, hidden, &control.to_bytes())?;
         let named = self.name(&incoming, &one, &file_name);
         if named.is_err() {

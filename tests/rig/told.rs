@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use crate::clock::Clock;
-use crate::group::{MEMBER, Shared};
+use crate::group::{MEMBER, OWNER, Shared};
 use crate::support::{PROGRAM, Ran, names_in};
 
 /// A batch of so many lines, which the user may read.
@@ -112,4 +112,66 @@ fn a_batch_that_fails_in_the_middle_tells_what_was_accepted() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_that_is_said() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    let waiting = incoming(&shared);
+    let settings = fs::read(shared.spool().join("spool.json")).unwrap();
+    for (uid, arguments) in [
+        (MEMBER, "submit --recipe echo".to_owned()),
+        (MEMBER, format!("cancel {id} --no-wait")),
+        (OWNER, "submit --recipe echo".to_owned()),
+        (OWNER, "config set max_concurrent 7".to_owned()),
+    ] {
+        let ran = shared.shell(uid, &format!("ulimit -f 0; exec {PROGRAM} {arguments}"));
+        ran.ends_with(8);
+        assert!(ran.stderr.contains("File too large"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("ulimit -f"), "{}", ran.stderr);
+        assert_eq!(incoming(&shared), waiting);
+    }
+    assert_eq!(
+        fs::read(shared.spool().join("spool.json")).unwrap(),
+        settings
+    );
+    assert!(names_in(&shared.spool().join("staging")).is_empty());
+    // A recipe has the signal's default again.
+    shared.recipe("limited", "#!/bin/sh\nulimit -f 0\necho x > file\n");
+    let killed = shared.json(MEMBER, &["submit", "--recipe", "limited"]);
+    let killed = killed["task_id"].as_str().unwrap().to_owned();
+    shared.drain();
+    assert_eq!(shared.json(OWNER, &["status", &killed])["signal"], 25);
+}
+
+#[test]
+fn what_a_killed_submission_left_goes_when_it_is_old() {
+    let shared = Shared::new();
+    let kill = "renameat2:signal=KILL:when=1";
+    let arguments = ["submit", "--recipe", "echo"];
+    Ran::of(&mut under_strace(&shared, "renameat2", kill, &arguments));
+    let left = incoming(&shared);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].ends_with(".new"), "{left:?}");
+    // A person's hidden file is nobody's business.
+    fs::write(shared.spool().join("incoming/.mine.new"), "").unwrap();
+    let sweep = || shared.json(OWNER, &["sweep"])["litter"].clone();
+    // Ages begin with the first pass.
+    sweep();
+    assert_eq!(sweep(), 0);
+    shared
+        .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
+        .succeeds();
+    let doctor = shared.run(OWNER, &["doctor"]);
+    assert!(
+        doctor.stdout.contains("1 half-written drop in incoming/"),
+        "{}",
+        doctor.stdout
+    );
+    shared
+        .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
+        .succeeds();
+    assert_eq!(sweep(), 1);
+    assert_eq!(incoming(&shared), [".mine.new"]);
 }
