@@ -134,8 +134,13 @@ impl Output {
     /// A remark on stderr; nothing with `--quiet`.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr(), "{}", remark(text.as_ref()));
+            self.warn(text);
         }
+    }
+
+    /// A remark on stderr that is needed also with `--quiet`.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        let _ = writeln!(anstream::stderr(), "{}", remark(text.as_ref()));
     }
 
     /// Tells an error, and what the command ends with.

@@ -108,8 +108,16 @@ impl Context {
 
     /// Says that nobody will run anything, where that matters.
     pub fn note_without_watcher(&self, spool: &Spool) -> Result<(), CliError> {
+        if let Some(text) = self.without_watcher(spool)? {
+            self.out.note(text);
+        }
+        Ok(())
+    }
+
+    /// The words for that; `None` where a watcher runs.
+    pub fn without_watcher(&self, spool: &Spool) -> Result<Option<String>, CliError> {
         if spool.has_watcher()? {
-            return Ok(());
+            return Ok(None);
         }
         let path = spool.path().display();
         let what_to_do = if spool.is_owner() {
@@ -117,10 +125,9 @@ impl Context {
         } else {
             "ask the spool's owner to start one".to_owned()
         };
-        self.out.note(format!(
-            "note: no watcher is running on {path}; {what_to_do}"
-        ));
-        Ok(())
+        Ok(Some(format!(
+            "note: no watcher is running on {path}, and nothing is done until one runs; {what_to_do}"
+        )))
     }
 }
 

@@ -166,7 +166,7 @@ fn wait_until_admitted(spool: &Spool, id: TaskId) -> Result<(), CliError> {
             }
             Target::Drop(_) => {}
         }
-        interrupt.check(&format!("the drop {id}"))?;
+        interrupt.check(&format!("the drop {id} goes on"))?;
         wake.wait(Some(interrupt.as_fd()), ADMISSION_LOOK);
         wake.take();
     }
