@@ -5,12 +5,12 @@
 //! Python package is a reader as well: `python/tests/test_readers.py`.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::group::{GROUP, MEMBER, OWNER, Shared};
+use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
 use crate::support::{names_in, write_executable};
 
 const ROOT: u32 = 0;
@@ -193,5 +193,34 @@ fn no_text_of_the_owners_reaches_a_readers_terminal_as_it_is() {
         change(&settings, key, value);
         look();
         fs::write(&settings, &kept).unwrap();
+    }
+}
+
+/// Where inode numbers repeat, as on btrfs, a stranger's lock of his own file looks like one of the owner's in the
+/// kernel's table; here another user locks the very file.
+#[test]
+fn only_a_lock_of_the_owners_is_believed() {
+    let shared = Shared::new();
+    let seat = shared
+        .spool()
+        .join("watchers/0123456789abcdef0123456789abcdef.json");
+    fs::write(&seat, "{\"v\": 1, \"pid\": 1}\n").unwrap();
+    chown(&seat, Some(OWNER), Some(GROUP)).unwrap();
+    let inode = fs::metadata(&seat).unwrap().ino();
+    for (holder, is_believed) in [(OTHER_MEMBER, false), (OWNER, true)] {
+        fs::set_permissions(&seat, fs::Permissions::from_mode(0o644)).unwrap();
+        let mut locking = shared.as_user(holder, "flock");
+        let locking = locking.args(["-F", "-x", seat.to_str().unwrap(), "sleep", "1000"]);
+        let mut locking = locking.spawn().unwrap();
+        shared.world.wait_until("the file is locked", || {
+            let table = fs::read_to_string("/proc/locks").unwrap();
+            table.contains(&format!(" {} ", locking.id())) && table.contains(&format!(":{inode} "))
+        });
+        fs::set_permissions(&seat, fs::Permissions::from_mode(0o600)).unwrap();
+        let ran = shared.run(MEMBER, &["submit", "--recipe", "echo"]);
+        locking.kill().unwrap();
+        locking.wait().unwrap();
+        let is_missed = ran.stderr.contains("no watcher is running");
+        assert_eq!(!is_missed, is_believed, "{holder}: {}", ran.stderr);
     }
 }
