@@ -4,6 +4,7 @@
 //! environment, or turned into an exit code. One file per verb. Invariant: there is one way out,
 //! [`run`], and with `--json` stdout is one JSON object, errors included.
 
+mod admission;
 mod args;
 mod autostart;
 mod cancel;

@@ -1,25 +1,21 @@
 //! `agentspool submit` and what `recipe run` shares with it: from arguments to an accepted task.
 
 use std::io::{BufRead, Read};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use agentspool::recipe::{Recipe, RecipePath, is_variable_name};
-use agentspool::spool::{Spool, Submission, Target, TaskDir, Wake};
+use agentspool::spool::{Spool, Submission, TaskDir};
 use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, Request, TaskId, session_of};
 use serde_json::{Map, Value, json};
 
 use super::Context;
+use super::admission::{AcceptedSome, drop_in};
 use super::args::{SubmitArgs, TaskArgs};
 use super::exit_code::ExitCode;
-use super::interrupt::Interrupt;
 use super::place::recipe_path;
 use super::report::CliError;
 use super::wait;
 
-/// How often to look whether a drop was admitted.
-const ADMISSION_LOOK: Duration = Duration::from_millis(100);
 /// Tasks that are accepted together by `--batch`: they share their syncs, and each holds two files
 /// open until then.
 const BATCH: usize = 200;
@@ -110,66 +106,6 @@ pub(super) fn submit_one(
     context.note_pause(spool);
     context.ensure_watcher(spool);
     Ok(accepted)
-}
-
-/// Which of some requests were accepted, by their place, and why not all of them, if so.
-struct AcceptedSome {
-    ids: Vec<(usize, TaskId)>,
-    failed: Option<CliError>,
-}
-
-/// As a user of the group: the requests go into the drop box, each under the id that is told.
-fn drop_in(spool: &Spool, requests: &[Request]) -> Result<AcceptedSome, CliError> {
-    let dropped = spool.drop_in(requests)?;
-    let mut ids = Vec::with_capacity(dropped.drops.len());
-    let mut failed = None;
-    let mut left = Vec::new();
-    for (at, one) in dropped.drops.iter().enumerate() {
-        let admitted = match (one.is_accepted, &failed) {
-            (true, _) => Ok(()),
-            (false, None) => wait_until_admitted(spool, one.id),
-            // The answer would be the same one.
-            (false, Some(_)) => {
-                left.push(one.id.to_string());
-                continue;
-            }
-        };
-        match admitted {
-            Ok(()) => ids.push((at, one.id)),
-            Err(error) => failed = Some(error),
-        }
-    }
-    if let (Some(error), false) = (&mut failed, left.is_empty()) {
-        let told = format!("{} more lie in the drop box: look for each", left.len());
-        error.hints.push(told);
-        error.details.push(("in_the_box", left.into()));
-    }
-    let failed = failed.or(dropped.failed.map(CliError::from));
-    Ok(AcceptedSome { ids, failed })
-}
-
-/// On a file system where a drop alone is not safe from a power cut: the task it becomes is.
-fn wait_until_admitted(spool: &Spool, id: TaskId) -> Result<(), CliError> {
-    let wake = Wake::for_waiting(spool)?;
-    let interrupt = Interrupt::listen()?;
-    loop {
-        match spool.resolve(&id.to_string())? {
-            Target::Task(_) => return Ok(()),
-            Target::Drop(_) if !spool.has_watcher()? => {
-                let path = spool.path().display();
-                let message = format!(
-                    "{id} lies in the drop box and is not accepted yet: no watcher runs on {path}, and on this file system a power cut could lose the drop"
-                );
-                return Err(CliError::new(ExitCode::General, message)
-                    .hint("it becomes a task once a watcher runs")
-                    .detail("task_id", id.to_string()));
-            }
-            Target::Drop(_) => {}
-        }
-        interrupt.check(&format!("the drop {id} goes on"))?;
-        wake.wait(Some(interrupt.as_fd()), ADMISSION_LOOK);
-        wake.take();
-    }
 }
 
 /// Prints what was accepted.
