@@ -36,7 +36,7 @@ from typing import Any, Callable, Union
 
 import cloudpickle
 
-from . import _call, _program
+from . import _call, _files, _program
 from .errors import NotFound, NotPicklable, Refused, RemoteTraceback, SpoolUnusable, UsageError
 from .task import OnComplete, Task, open_task
 
@@ -76,22 +76,35 @@ class BackgroundConfig:
 
 
 class BackgroundTask(Task):
-    """A function that runs as a task: `result` is what it returned, and what it raised `wait` raises."""
+    """A function that runs as a task: `result` is what it returned, and what it raised `wait` raises.
+
+    A pickle is code. Where the spool is another user's, its owner wrote what came back, so it is not unpickled here:
+    `result` is then the value's JSON form, as in result.json, and `wait` raises TaskFailed.
+    """
 
     name: str | None = None
 
     def _output(self, end: dict[str, Any]) -> Any:
-        return cloudpickle.loads((self._attempt(end) / _call.RETURNED).read_bytes())
+        pickled = self._own_pickle(end, _call.RETURNED)
+        return super()._output(end) if pickled is None else cloudpickle.loads(pickled)
+
+    def _own_pickle(self, end: dict[str, Any], name: str) -> bytes | None:
+        """The bytes of a file that this user wrote; None where another one did."""
+        with self._opened(end, *name.split("/")) as file:
+            return _files.read_all(file) if _files.is_ours(file) else None
 
     def _exception(self, end: dict[str, Any]) -> BaseException:
         told = super()._exception(end)
         if (end.get("error") or {}).get("kind") != "exit":
             return told
         try:
-            pickled, trace = pickle.loads((self._attempt(end) / _call.RAISED).read_bytes())
+            content = self._own_pickle(end, _call.RAISED)
         except FileNotFoundError:
             # It left by sys.exit, or Python itself could not start.
             return told
+        if content is None:
+            return told
+        pickled, trace = pickle.loads(content)
         raised: BaseException = told
         if pickled is not None:
             try:

@@ -19,19 +19,23 @@ import json
 import logging
 import math
 import os
+import stat
 import threading
 import weakref
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Any, BinaryIO, Callable, Union
 
-from . import _program
-from .errors import NotFound, of_result
+from . import _files, _program
+from .errors import AgentspoolError, NotFound, of_result
 
 _log = logging.getLogger("agentspool")
 # How much of a log's end is looked at for the line that says why a task failed.
 _TAIL_BYTES = 4096
 _TOLD_CHARACTERS = 500
+# In a group spool, what a reader of the owner's locks.
+_READERS = "readers"
 
 # Callbacks that a loop runs: the loop itself holds them only weakly.
 _following: set[asyncio.Future[None]] = set()
@@ -121,10 +125,16 @@ class Task:
 
     @property
     def output_path(self) -> Path | None:
-        """The file that holds the output, where it does not stand in result.json: it is long or it is bytes."""
+        """The file that holds the output, where it does not stand in result.json: it is long or it is bytes.
+
+        None as well where the result names anything else than a file of its attempt.
+        """
         end = self._read_end()
         file = end.get("output_file") if end else None
-        return self.dir / file if file else None
+        try:
+            return self.dir.joinpath(*_files.parts_of(file)) if file else None
+        except OSError:
+            return None
 
     @property
     def partial_output(self) -> Any:
@@ -155,9 +165,11 @@ class Task:
         """Reads result.json once it is there, and with it what the task gave."""
         if self._end is None:
             try:
-                end = json.loads((self.dir / "result.json").read_bytes())
+                end = json.loads(_files.read(self.dir, "result.json", most=_files.MAX_RESULT_BYTES))
             except FileNotFoundError:
                 return None
+            if not isinstance(end, dict):
+                raise AgentspoolError(f"the result of {self.task_id} is damaged: it is not an object")
             # The values first: whoever sees the end finds them.
             if end["status"] == "completed":
                 try:
@@ -176,7 +188,7 @@ class Task:
         file = end.get("output_file")
         if not file:
             return end.get("output")
-        content, cut_out = _read_parts(self.dir / file)
+        content, cut_out = _read_parts(self.dir, _files.parts_of(file))
         if cut_out and file.endswith("/stdout.log"):
             _program.warn(f"{cut_out} bytes were cut out of the middle of the output of {self.task_id} (log_cap_bytes)")
         if end.get("output_encoding") == "binary":
@@ -201,16 +213,17 @@ class Task:
             told += f": {last}" if error["kind"] == "exit" and last else ""
         return of_result(end, told)
 
-    def _attempt(self, end: dict[str, Any]) -> Path:
-        return self.dir / "attempts" / str(end["attempt"])
+    def _opened(self, end: dict[str, Any], *parts: str) -> AbstractContextManager[BinaryIO]:
+        """A file of the attempt that the result is of."""
+        return _files.opened(self.dir, "attempts", str(end["attempt"]), *parts)
 
     def _last_words(self, end: dict[str, Any]) -> str:
         """The last line of stderr, which mostly says why."""
         try:
-            with open(self._attempt(end) / "stderr.log", "rb") as file:
+            with self._opened(end, "stderr.log") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - _TAIL_BYTES))
-                lines = file.read().decode("utf-8", "replace").split("\n")
+                lines = file.read(_TAIL_BYTES).decode("utf-8", "replace").split("\n")
         except OSError:
             return ""
         lines = [line.strip() for line in lines if line.strip()]
@@ -278,8 +291,8 @@ class Task:
     def _take_hold(self) -> None:
         """Keeps the sweeper from the task: see docs/spool-format.md."""
         try:
-            place = self._place_to_hold()
-            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW if place != self.dir else os.O_RDONLY, 0o600)
+            with _files.folder(self.dir) as folder:
+                fd = self._open_to_hold(folder)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 told = (
@@ -290,46 +303,56 @@ class Task:
         self._hold = weakref.finalize(self, os.close, fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(fd), os.stat(place)):
+            with _files.folder(self.dir) as folder:
+                is_whole = _is_folder(fd)
+                place = os.fstat(folder) if is_whole else os.stat(_READERS, dir_fd=folder, follow_symlinks=False)
+            if not os.path.samestat(os.fstat(fd), place):
                 # The sweeper moved it away in between.
                 self._let_go()
         except OSError:
             # It is being removed; who asks for it gets NotFound.
             self._let_go()
 
-    def _place_to_hold(self) -> Path:
+    def _open_to_hold(self, folder: int) -> int:
         """The task's folder; in a group spool, where the group may open and so lock that one, a file in it."""
-        is_shared = os.stat(self.dir).st_mode & 0o070
-        return self.dir / "readers" if is_shared else self.dir
+        if not os.fstat(folder).st_mode & 0o070:
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(_READERS, flags, 0o600, dir_fd=folder)
 
     def _let_go(self) -> None:
         if self._hold is not None:
             self._hold()
 
 
-def _read_parts(path: Path) -> tuple[bytes, int]:
+def _is_folder(fd: int) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def _read_parts(task: Path, parts: list[str]) -> tuple[bytes, int]:
     """A file's content and the size of its holes. In a log they are what was cut out, and are left out here."""
-    is_log = path.name == "stdout.log"
-    with open(path, "rb") as file:
-        if not is_log:
-            return file.read(), 0
+    with _files.opened(task, *parts) as file:
+        if parts[-1] != "stdout.log":
+            return _files.read_all(file), 0
         size = file.seek(0, os.SEEK_END)
-        parts, kept, at = [], 0, 0
+        kept_parts: list[bytes] = []
+        kept = at = 0
         while at < size:
             try:
                 begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
             except OSError:
                 break
             at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            _files.check_size(kept + at - begin)
             part = os.pread(file.fileno(), at - begin, begin)
             while len(part) < at - begin:
                 more = os.pread(file.fileno(), at - begin - len(part), begin + len(part))
                 if not more:
                     break
                 part += more
-            parts.append(part)
+            kept_parts.append(part)
             kept += at - begin
-        return b"".join(parts), size - kept
+        return b"".join(kept_parts), size - kept
 
 
 def _strict_json(text: str) -> Any:

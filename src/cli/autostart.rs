@@ -99,9 +99,11 @@ impl Attendance {
         }
     }
 
-    /// The same after a submission, which has said that the spool is paused.
-    pub fn after_submission() -> Attendance {
+    /// The same after a submission, which has said that the spool is paused or that no watcher runs,
+    /// unless it was to be quiet.
+    pub fn after_submission(context: &Context) -> Attendance {
         Attendance {
+            told: !context.out.is_quiet(),
             told_pause: true,
             ..Attendance::new()
         }
@@ -134,7 +136,12 @@ impl Attendance {
             }
         }
         self.told = true;
-        context.ensure_watcher(spool);
+        if context.may_start_a_watcher(spool) {
+            context.ensure_watcher(spool);
+        } else if let Some(text) = context.without_watcher(spool)? {
+            // Else a quiet wait would look as if the task took long.
+            context.out.warn(text);
+        }
         Ok(())
     }
 }

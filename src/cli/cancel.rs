@@ -99,7 +99,7 @@ fn ask(
         }
         // A refused drop ends the waiting.
         spool.resolve(&id.to_string())?;
-        interrupt.check(&format!("the cancellation of {id}"))?;
+        interrupt.check(&format!("the cancellation of {id} goes on"))?;
         wake.wait(Some(interrupt.as_fd()), LOOK);
         wake.take();
     }
@@ -143,7 +143,7 @@ pub(super) fn cancel(
         if !wait {
             return Ok(Cancelled::Requested);
         }
-        interrupt.check(&format!("the cancellation of {id}"))?;
+        interrupt.check(&format!("the cancellation of {id} goes on"))?;
         // The holder of a task with a result is about to let go of it.
         let pause = if task.has_result()? { SETTLING } else { LOOK };
         wake.wait(Some(interrupt.as_fd()), pause);

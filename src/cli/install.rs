@@ -285,7 +285,7 @@ fn print(context: &Context, plan: &Plan, done: &str) -> Result<ExitCode, CliErro
     for (path, text) in &plan.files {
         out.line(format!("# {} is {done}:", path.display()))?;
         if done == "written" {
-            out.line(text)?;
+            out.bytes(format!("{text}\n").as_bytes())?;
         }
     }
     out.line("# and these are run:")?;

@@ -47,7 +47,7 @@ impl Interrupt {
         if !self.came() {
             return Ok(());
         }
-        let message = format!("interrupted; {what_goes_on} goes on");
+        let message = format!("interrupted; {what_goes_on}");
         Err(CliError::new(ExitCode::Interrupted, message))
     }
 }

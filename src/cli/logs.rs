@@ -33,7 +33,7 @@ pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, CliErr
             Target::Task(id) => break spool.task(id)?,
             Target::Drop(name) if !args.follow => return Err(super::place::not_admitted(&name)),
             Target::Drop(name) => {
-                interrupt.check(&format!("the drop {name}"))?;
+                interrupt.check(&format!("the drop {name} goes on"))?;
                 wake.wait(Some(interrupt.as_fd()), LOOK);
                 wake.take();
             }
@@ -179,7 +179,7 @@ fn follow(
             return Ok(ExitCode::Done);
         }
         check_still_there(spool, task.id())?;
-        interrupt.check(&format!("the task {}", task.id()))?;
+        interrupt.check(&format!("the task {} goes on", task.id()))?;
         wake.wait(Some(interrupt.as_fd()), LOOK);
         wake.take();
     }

@@ -1,14 +1,16 @@
 //! Everything that is printed: what people read, what scripts read, what goes wrong.
 //!
 //! The one file that writes to stdout and stderr. Invariants: with `--json` stdout gets one JSON
-//! object and nothing else; colour and symbols only where a terminal wants them.
+//! object and nothing else; colour and symbols only where a terminal wants them; and whatever a text
+//! holds, it moves no cursor, hides nothing and begins no line, also in a pipe. Only what a task
+//! printed goes out as it is (`task_bytes`), and texts of our own (`bytes`).
 
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
-use agentspool::task::{Json, escape_lines, escape_text};
+use agentspool::task::{Json, escape_lines, escape_row, escape_text};
 use serde::Serialize;
 use serde_json::json;
 
@@ -80,9 +82,15 @@ impl Output {
             .unwrap_or(80)
     }
 
-    /// One line for people, on stdout.
+    /// One line for people, on stdout. Tabs stay: they part columns.
     pub fn line(&self, text: impl AsRef<str>) -> Result<(), CliError> {
-        Ok(writeln!(anstream::stdout(), "{}", text.as_ref())?)
+        self.line_after("", text)
+    }
+
+    /// The same behind a mark of ours, which may be coloured.
+    pub fn line_after(&self, mark: &str, text: impl AsRef<str>) -> Result<(), CliError> {
+        let text = escape_row(text.as_ref());
+        Ok(writeln!(anstream::stdout(), "{mark}{text}")?)
     }
 
     /// Bytes of a task, on stdout: as they are, but on a terminal that is guarded.
@@ -126,8 +134,13 @@ impl Output {
     /// A remark on stderr; nothing with `--quiet`.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr(), "{}", text.as_ref());
+            self.warn(text);
         }
+    }
+
+    /// A remark on stderr that is needed also with `--quiet`.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        let _ = writeln!(anstream::stderr(), "{}", remark(text.as_ref()));
     }
 
     /// Tells an error, and what the command ends with.
@@ -147,12 +160,20 @@ impl Output {
         }
         use owo_colors::OwoColorize;
         let mut stderr = anstream::stderr();
-        let _ = writeln!(stderr, "{} {}", "error:".red().bold(), error.message);
+        let message = remark(&error.message);
+        let _ = writeln!(stderr, "{} {message}", "error:".red().bold());
         for hint in &error.hints {
-            let _ = writeln!(stderr, "{} {hint}", "hint:".cyan());
+            let _ = writeln!(stderr, "{} {}", "hint:".cyan(), remark(hint));
         }
         error.code
     }
+}
+
+/// A remark of one or more lines, as a parser's complaint has them. Those after the first are indented:
+/// where the text is another user's, none of them looks like a line of ours.
+fn remark(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(escape_row).collect();
+    lines.join("\n  ")
 }
 
 /// What a task printed, as it is safe on a terminal where that is asked for.
@@ -254,6 +275,14 @@ mod tests {
         assert_eq!(&*escaped(bytes, false), bytes);
         let safe = escaped(bytes, true);
         assert_eq!(&*safe, b"one\tline\n\\u{1b}[31mred\\xff\\r");
+    }
+
+    #[test]
+    fn a_remark_of_several_lines_forges_none() {
+        assert_eq!(
+            remark("at line 1\n | \u{1b}[2J\nerror: \u{202e}\r"),
+            "at line 1\n   | \\u{1b}[2J\n  error: \\u{202e}\\r"
+        );
     }
 
     #[test]

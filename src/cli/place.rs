@@ -3,6 +3,7 @@
 //! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current
 //! folder by itself. Only the default one is made without being asked for.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use agentspool::config::{Overrides, SettingsError, parse_value};
@@ -56,6 +57,13 @@ impl Context {
         }
     }
 
+    /// The PATH by which is looked whether recipes can run. Only the owner has one: see
+    /// `Recipe::check_runnable`.
+    pub fn search_for(&self, spool: &Spool) -> Option<&OsStr> {
+        let path = spool.is_owner().then(|| self.env.get("PATH")).flatten();
+        path.map(|path| path.as_os_str())
+    }
+
     /// Settings by `--set` and by variables.
     pub fn overrides(&self) -> Result<Overrides, CliError> {
         let mut flags = Map::new();
@@ -100,8 +108,16 @@ impl Context {
 
     /// Says that nobody will run anything, where that matters.
     pub fn note_without_watcher(&self, spool: &Spool) -> Result<(), CliError> {
+        if let Some(text) = self.without_watcher(spool)? {
+            self.out.note(text);
+        }
+        Ok(())
+    }
+
+    /// The words for that; `None` where a watcher runs.
+    pub fn without_watcher(&self, spool: &Spool) -> Result<Option<String>, CliError> {
         if spool.has_watcher()? {
-            return Ok(());
+            return Ok(None);
         }
         let path = spool.path().display();
         let what_to_do = if spool.is_owner() {
@@ -109,10 +125,9 @@ impl Context {
         } else {
             "ask the spool's owner to start one".to_owned()
         };
-        self.out.note(format!(
-            "note: no watcher is running on {path}; {what_to_do}"
-        ));
-        Ok(())
+        Ok(Some(format!(
+            "note: no watcher is running on {path}, and nothing is done until one runs; {what_to_do}"
+        )))
     }
 }
 
@@ -127,7 +142,7 @@ fn split_setting(text: &str) -> Result<(String, Value), SettingsError> {
     Ok((key.to_owned(), parse_value(key, value)?))
 }
 
-/// A name on the command line that must be a recipe of this spool.
+/// Where the recipes of this spool are.
 pub(crate) fn recipe_path(spool: &Spool) -> agentspool::recipe::RecipePath {
     let settings = spool.settings();
     agentspool::recipe::RecipePath::new(

@@ -1,5 +1,7 @@
 //! `agentspool recipe list | info | run`.
 
+use std::ffi::OsStr;
+
 use agentspool::recipe::{FindError, Kind, OnLost, Recipe, SessionMode};
 use agentspool::task::Name;
 use serde_json::{Value, json};
@@ -33,11 +35,12 @@ fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError
 fn list(context: &Context) -> Result<ExitCode, CliError> {
     let spool = context.open_spool()?;
     let recipes = recipe_path(&spool).all();
+    let search = context.search_for(&spool);
     let out = &context.out;
     if out.is_json() {
         let rows: Vec<Value> = recipes
             .iter()
-            .map(|(name, found)| row(context, name, found))
+            .map(|(name, found)| row(search, name, found))
             .collect();
         out.object(&json!({ "ok": true, "recipes": rows }))?;
         return Ok(ExitCode::Done);
@@ -48,7 +51,7 @@ fn list(context: &Context) -> Result<ExitCode, CliError> {
         .max()
         .unwrap_or(0);
     for (name, found) in &recipes {
-        let text = match (found, problem(context, found)) {
+        let text = match (found, problem(search, found)) {
             (_, Some(problem)) => format!("cannot run: {problem}"),
             (Ok(recipe), None) => recipe.manifest.description.clone(),
             (Err(error), None) => error.to_string(),
@@ -70,8 +73,7 @@ fn list(context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Why a recipe cannot run, if so.
-fn problem(context: &Context, found: &Result<Recipe, FindError>) -> Option<String> {
-    let search = context.env.get("PATH").map(|path| path.as_os_str());
+fn problem(search: Option<&OsStr>, found: &Result<Recipe, FindError>) -> Option<String> {
     match found {
         Ok(recipe) => recipe
             .check_runnable(search)
@@ -81,21 +83,21 @@ fn problem(context: &Context, found: &Result<Recipe, FindError>) -> Option<Strin
     }
 }
 
-fn row(context: &Context, name: &Name, found: &Result<Recipe, FindError>) -> Value {
+fn row(search: Option<&OsStr>, name: &Name, found: &Result<Recipe, FindError>) -> Value {
     let recipe = found.as_ref().ok();
     json!({
         "name": name,
         "kind": recipe.map(|recipe| recipe.kind.as_str()),
         "description": recipe.map(|recipe| recipe.manifest.description.as_str()),
         "path": recipe.map(|recipe| recipe.path.as_path()),
-        "problem": problem(context, found),
+        "problem": problem(search, found),
     })
 }
 
 fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
     let spool = context.open_spool()?;
     let recipe = recipe_path(&spool).find(name)?;
-    let search = context.env.get("PATH").map(|path| path.as_os_str());
+    let search = context.search_for(&spool);
     let problem = recipe
         .check_runnable(search)
         .err()

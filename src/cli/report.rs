@@ -59,6 +59,7 @@ impl From<IoError> for CliError {
             Some(
                 Errno::NOSPC
                     | Errno::DQUOT
+                    | Errno::FBIG
                     | Errno::ROFS
                     | Errno::ACCESS
                     | Errno::PERM
@@ -76,6 +77,7 @@ impl From<IoError> for CliError {
             Some(Errno::NOSPC | Errno::DQUOT) => {
                 Some("make room, for instance with `agentspool clear`")
             }
+            Some(Errno::FBIG) => Some("raise the limit of file sizes, `ulimit -f`"),
             Some(Errno::ROFS) => Some("mount the file system writable, or choose another --spool"),
             Some(Errno::ACCESS | Errno::PERM) => Some("run the command as the spool's owner"),
             _ => None,
@@ -121,6 +123,7 @@ impl From<SubmitError> for CliError {
             SubmitError::NoRoom { .. } => CliError::new(ExitCode::SpoolUnusable, message),
             SubmitError::Request(error) => error.into(),
             SubmitError::Environment { .. } => CliError::usage(message),
+            SubmitError::Late => CliError::new(ExitCode::General, message),
             SubmitError::Io(error) => CliError {
                 message,
                 ..error.into()

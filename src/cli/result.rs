@@ -1,7 +1,7 @@
 //! `agentspool result ID`: what a task gave.
 
 use agentspool::spool::{LogReader, Stream, Target, TaskDir};
-use agentspool::task::{ResultFile, escape_text};
+use agentspool::task::ResultFile;
 
 use super::Context;
 use super::args::ResultArgs;
@@ -56,11 +56,7 @@ pub(super) fn show_output(
         out.note("note: the disk was full: the output stands only in the log");
     }
     if let Some(error) = &result.error {
-        out.note(format!(
-            "{}: {}",
-            result.status,
-            escape_text(&error.message)
-        ));
+        out.note(format!("{}: {}", result.status, error.message));
     } else if !result.ok {
         out.note(result.status.to_string());
     }

@@ -1,7 +1,7 @@
 //! `agentspool status ID`: where a task stands.
 
 use agentspool::spool::{Spool, Target, TaskView};
-use agentspool::task::{Condition, Status, escape_text};
+use agentspool::task::{Condition, Status};
 
 use super::Context;
 use super::args::StatusArgs;
@@ -80,13 +80,13 @@ fn more_lines(view: &TaskView, submitter: Option<u32>, absolute: bool) -> Vec<St
         .map(|n| n.as_str())
         .or(status.label.as_deref())
     {
-        lines.push(format!("Name: {}", escape_text(name)));
+        lines.push(format!("Name: {name}"));
     }
     if let Some(uid) = submitter {
         lines.push(format!("Submitted by: user {uid}"));
     }
     if let Some(message) = &status.message {
-        lines.push(format!("Message: {}", escape_text(message)));
+        lines.push(format!("Message: {message}"));
     }
     if let Some(condition) = status.condition {
         lines.push(format!(
@@ -96,7 +96,7 @@ fn more_lines(view: &TaskView, submitter: Option<u32>, absolute: bool) -> Vec<St
         ));
     }
     if let Some(error) = &status.error {
-        lines.push(format!("Error: {}", escape_text(&error.message)));
+        lines.push(format!("Error: {}", error.message));
     }
     if status.attempt > 1 {
         lines.push(format!("Attempt: {}", status.attempt));

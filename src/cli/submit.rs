@@ -1,25 +1,21 @@
 //! `agentspool submit` and what `recipe run` shares with it: from arguments to an accepted task.
 
 use std::io::{BufRead, Read};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use agentspool::recipe::{Recipe, RecipePath, is_variable_name};
-use agentspool::spool::{Spool, Submission, Target, TaskDir, Wake};
+use agentspool::spool::{Spool, Submission, TaskDir};
 use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, Request, TaskId, session_of};
 use serde_json::{Map, Value, json};
 
 use super::Context;
+use super::admission::{AcceptedSome, drop_in};
 use super::args::{SubmitArgs, TaskArgs};
 use super::exit_code::ExitCode;
-use super::interrupt::Interrupt;
 use super::place::recipe_path;
 use super::report::CliError;
 use super::wait;
 
-/// How often to look whether a drop was admitted.
-const ADMISSION_LOOK: Duration = Duration::from_millis(100);
 /// Tasks that are accepted together by `--batch`: they share their syncs, and each holds two files
 /// open until then.
 const BATCH: usize = 200;
@@ -90,9 +86,14 @@ pub(super) fn submit_one(
         }
         (task.id(), Some(task))
     } else {
-        let id = drop_in(spool, &[request])?.pop();
-        let id = id.ok_or_else(|| CliError::new(ExitCode::General, "nothing was accepted"))?;
-        (id, None)
+        let some = drop_in(spool, &[request])?;
+        match (some.ids.first(), some.failed) {
+            (Some((_, id)), None) => (*id, None),
+            (_, failed) => {
+                let nothing = || CliError::new(ExitCode::General, "nothing was accepted");
+                return Err(failed.unwrap_or_else(nothing));
+            }
+        }
     };
     let accepted = Accepted {
         id,
@@ -105,41 +106,6 @@ pub(super) fn submit_one(
     context.note_pause(spool);
     context.ensure_watcher(spool);
     Ok(accepted)
-}
-
-/// As a user of the group: the requests go into the drop box, each under the id that is told.
-fn drop_in(spool: &Spool, requests: &[Request]) -> Result<Vec<TaskId>, CliError> {
-    let dropped = spool.drop_in(requests)?;
-    if !dropped.is_accepted {
-        for id in &dropped.ids {
-            wait_until_admitted(spool, *id)?;
-        }
-    }
-    Ok(dropped.ids)
-}
-
-/// On a file system where a drop alone is not safe from a power cut: the task it becomes is.
-fn wait_until_admitted(spool: &Spool, id: TaskId) -> Result<(), CliError> {
-    let wake = Wake::for_waiting(spool)?;
-    let interrupt = Interrupt::listen()?;
-    loop {
-        match spool.resolve(&id.to_string())? {
-            Target::Task(_) => return Ok(()),
-            Target::Drop(_) if !spool.has_watcher()? => {
-                let path = spool.path().display();
-                let message = format!(
-                    "{id} lies in the drop box and is not accepted yet: no watcher runs on {path}, and on this file system a power cut could lose the drop"
-                );
-                return Err(CliError::new(ExitCode::General, message)
-                    .hint("it becomes a task once a watcher runs")
-                    .detail("task_id", id.to_string()));
-            }
-            Target::Drop(_) => {}
-        }
-        interrupt.check(&format!("the drop {id}"))?;
-        wake.wait(Some(interrupt.as_fd()), ADMISSION_LOOK);
-        wake.take();
-    }
 }
 
 /// Prints what was accepted.
@@ -190,10 +156,8 @@ fn tell_all(context: &Context, accepted: &Accepted, message: Option<&str>) -> Re
 
 fn check_recipe(context: &Context, spool: &Spool, recipe: &Recipe) -> Result<(), CliError> {
     // Where our own watcher will run it, our PATH is the one that counts.
-    let search = (!spool.is_group())
-        .then(|| context.env.get("PATH"))
-        .flatten();
-    Ok(recipe.check_runnable(search.map(|path| path.as_os_str()))?)
+    let search = context.search_for(spool).filter(|_| !spool.is_group());
+    Ok(recipe.check_runnable(search)?)
 }
 
 /// JSON Lines in, one id a line out, each printed only once its task is accepted. A bad line ends
@@ -273,13 +237,13 @@ impl Batch<'_> {
         Ok(request)
     }
 
-    fn accept_all(&self, requests: Vec<Request>) -> Result<Vec<TaskId>, CliError> {
+    fn accept_all(&self, requests: Vec<Request>) -> Result<AcceptedSome, CliError> {
         let (context, spool) = (self.context, self.spool);
         let asked: Vec<_> = requests
             .iter()
             .map(|it| (it.name.clone(), it.recipe.clone(), it.session_id.clone()))
             .collect();
-        let (ids, tasks) = if spool.is_owner() {
+        let (some, tasks) = if spool.is_owner() {
             let submissions = requests
                 .into_iter()
                 .map(|request| Submission {
@@ -290,11 +254,13 @@ impl Batch<'_> {
                 })
                 .collect();
             let tasks = spool.submit(submissions)?;
-            (tasks.iter().map(TaskDir::id).collect(), tasks)
+            let ids = tasks.iter().map(TaskDir::id).enumerate().collect();
+            (AcceptedSome { ids, failed: None }, tasks)
         } else {
             (drop_in(spool, &requests)?, Vec::new())
         };
-        for (id, (_, recipe, session)) in ids.iter().zip(&asked) {
+        for (at, id) in &some.ids {
+            let (_, recipe, session) = &asked[*at];
             let made = session_of(*id);
             tell_accepted(*id, recipe, session.as_ref().unwrap_or(&made));
         }
@@ -303,7 +269,7 @@ impl Batch<'_> {
                 link_name(context, spool, name, task);
             }
         }
-        Ok(ids)
+        Ok(some)
     }
 
     fn accept(&mut self) -> Result<(), CliError> {
@@ -312,14 +278,15 @@ impl Batch<'_> {
             return Ok(());
         }
         let mut lines = String::new();
-        for id in self.accept_all(requests)? {
+        let some = self.accept_all(requests)?;
+        for (_, id) in some.ids {
             lines.push_str(&format!("{id}\n"));
             self.ids.push(id.to_string());
         }
         if !self.context.out.is_json() {
             self.context.out.bytes(lines.as_bytes())?;
         }
-        Ok(())
+        some.failed.map_or(Ok(()), Err)
     }
 }
 

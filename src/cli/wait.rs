@@ -61,12 +61,12 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
         if args.need_watcher && attendance.is_hopeless() && !anything_runs(&spool, &awaited)? {
             return Err(unattended(&spool));
         }
-        interrupt.check(&format!("{open} of {} tasks", awaited.len()))?;
+        interrupt.check(&going_on(open, awaited.len()))?;
         let pause = if bar.is_shown() { LOOK_AT_LOG } else { LOOK };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             bar.clear();
-            let told = format!("the wait ran out; {open} of {} tasks go on", awaited.len());
+            let told = format!("the wait ran out; {}", going_on(open, awaited.len()));
             return Err(CliError::new(ExitCode::WaitTimedOut, told));
         }
         wake.wait(Some(interrupt.as_fd()), left.unwrap_or(pause).min(pause));
@@ -74,6 +74,14 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
     }
     bar.clear();
     tell(context, &awaited, args.propagate)
+}
+
+fn going_on(open: usize, all: usize) -> String {
+    match (open, all) {
+        (_, 1) => "the task goes on".to_owned(),
+        (1, _) => format!("1 of {all} tasks goes on"),
+        _ => format!("{open} of {all} tasks go on"),
+    }
 }
 
 /// What the arguments name.
@@ -219,7 +227,7 @@ pub(super) fn wait_and_show(
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new(context, 1);
     let mut log = FollowedLog::default();
-    let mut attendance = Attendance::after_submission();
+    let mut attendance = Attendance::after_submission(context);
     let task = loop {
         if let Some(task) = accepted.task {
             break task;
@@ -231,7 +239,7 @@ pub(super) fn wait_and_show(
             break task;
         }
         attendance.look(context, spool)?;
-        interrupt.check(&format!("the drop {}", accepted.id))?;
+        interrupt.check(&format!("the drop {} goes on", accepted.id))?;
         wake.wait(Some(interrupt.as_fd()), LOOK_AT_LOG);
         wake.take();
     };
@@ -245,7 +253,7 @@ pub(super) fn wait_and_show(
         check_still_there(spool, task.id())?;
         bar.show(spool, &[Awaited::Open(task.id())]);
         attendance.look(context, spool)?;
-        interrupt.check(&format!("the task {}", task.id()))?;
+        interrupt.check(&format!("the task {} goes on", task.id()))?;
         wake.wait(Some(interrupt.as_fd()), LOOK_AT_LOG);
         wake.take();
     };

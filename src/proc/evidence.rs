@@ -63,8 +63,17 @@ fn is_refused(error: &io::Error) -> bool {
 /// The user who started it: the real one, which a setuid program does not change by itself. `None` where
 /// it is not told.
 pub fn real_uid(entry: &Entry) -> Option<u32> {
+    real_uid_in(&path(entry, "status"))
+}
+
+/// The same of a process by its number alone, which may be another one's by now.
+pub fn real_uid_of(pid: i32) -> Option<u32> {
+    real_uid_in(&format!("/proc/{pid}/status"))
+}
+
+fn real_uid_in(status: &str) -> Option<u32> {
     // Not read as text: its name may be any bytes.
-    let status = read(path(entry, "status")).ok()?;
+    let status = read(status).ok()?;
     let line = status
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"Uid:"))?;

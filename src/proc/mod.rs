@@ -22,9 +22,9 @@ pub use cgroup::{Cgroup, own_cgroup, remove_left_cgroups};
 pub use children::{Usage, children, descendants, has_living_children, reap_any, reap_others};
 pub use evidence::{
     Environment, cgroup_of, environment, hides_processes, is_at, name_of, path_of, prints_below,
-    real_uid, writes_to,
+    real_uid, real_uid_of, writes_to,
 };
-pub use signals::{ignored_signals, set_default, unblock_signals};
+pub use signals::{ignored_signals, let_large_writes_fail, set_default, unblock_signals};
 
 /// A process that cannot be mistaken for a later one with the same number, within one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

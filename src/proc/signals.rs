@@ -20,6 +20,14 @@ pub fn unblock_signals() {
     }
 }
 
+/// A write beyond the limit of file sizes (`ulimit -f`) fails and is said, instead of killing this process
+/// in the middle of its work.
+#[expect(unsafe_code, reason = "sigaction, which rustix has no safe form of")]
+pub fn let_large_writes_fail() {
+    // SAFETY: to ignore a signal takes no memory and runs no code.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// The signals that this process ignores, and that its children would ignore as well.
 pub fn ignored_signals() -> Vec<c_int> {
     (1..=HIGHEST)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use walkdir::WalkDir;
 
+use super::file;
 use super::manifest::{DEFAULT_ATTEMPTS, Manifest, ManifestError, parse_env_file};
 use super::praisonai::{self, Installed};
 use crate::task::Name;
@@ -224,7 +225,7 @@ impl RecipePath {
         let manifest_path = path.join(MANIFEST);
         let is_praisonai = praisonai::is_recipe(path);
         if manifest_path.is_file() || is_praisonai {
-            let text = match std::fs::read_to_string(&manifest_path) {
+            let text = match file::read_text(&manifest_path) {
                 Ok(text) => Some(text),
                 Err(error) if is_praisonai && error.kind() == std::io::ErrorKind::NotFound => None,
                 Err(error) => return Err(broken(format!("{MANIFEST} cannot be read: {error}"))),
@@ -302,10 +303,8 @@ pub(super) fn is_executable(path: &Path) -> bool {
 
 /// The `# description: …` line near the top of a script; empty for anything else.
 fn describe_script(path: &Path) -> String {
-    use std::io::Read;
-    let mut head = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut head));
-    if read.is_err() || !head.starts_with(b"#!") {
+    let head = file::read_head(path, 4096).unwrap_or_default();
+    if !head.starts_with(b"#!") {
         return String::new();
     }
     String::from_utf8_lossy(&head)
@@ -326,7 +325,7 @@ impl Recipe {
     }
 
     /// The program to start: a path with a slash in it is found in the recipe's folder. With PraisonAI
-    /// it hangs on the PATH that the recipe will run with.
+    /// it hangs on the PATH that the recipe will run with; `None` where that is not known.
     pub fn program(&self, search: Option<&OsStr>) -> PathBuf {
         if self.kind == Kind::PraisonAi {
             return self.praisonai.interpreter(search);
@@ -350,8 +349,10 @@ impl Recipe {
         }
     }
 
-    /// Looks whether the recipe could run with this PATH, or its own where it has one; `None` leaves
-    /// programs on PATH unchecked, because the watcher that will run it may have another one.
+    /// Looks whether the recipe could run with this PATH, or its own where it has one, which is read
+    /// from its `env_file`; PraisonAI is asked for by running its Python. So only the spool's owner
+    /// gives a PATH. `None` opens nothing and starts nothing: another user must not run the owner's
+    /// programs to find out, and the watcher that will run the recipe may have another PATH.
     pub fn check_runnable(&self, search: Option<&OsStr>) -> Result<(), FindError> {
         let missing = |problem: String| {
             Err(FindError::Missing {
@@ -410,7 +411,7 @@ impl Recipe {
         if metadata.permissions().mode() & 0o077 != 0 {
             return Err(broken("others may read it: chmod 600".into()));
         }
-        let text = std::fs::read_to_string(&path).map_err(|error| broken(error.to_string()))?;
+        let text = file::read_text(&path).map_err(|error| broken(error.to_string()))?;
         parse_env_file(&text).map_err(|error| broken(error.to_string()))
     }
 }

@@ -7,6 +7,7 @@
     reason = "recipes lie outside the protocol, and are only read"
 )]
 
+mod file;
 mod find;
 mod limits;
 mod manifest;

@@ -9,15 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use super::file;
 use super::manifest::{Manifest, ManifestError};
 
 /// The files either of which makes a folder a PraisonAI recipe.
 const MARKS: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
 /// What the interpreter is given to run.
 const BRIDGE: &str = include_str!("praisonai.py");
-/// Ends with 0 where the package is there, without importing it.
-const PROBE: &str =
-    "import importlib.util, sys; sys.exit(importlib.util.find_spec('praisonai') is None)";
+/// Ends with 0 where the package is there, without importing it. `python -c` looks for modules in the
+/// current folder first, also for those that this line imports: that entry goes before anything else.
+/// (`-I` takes away PYTHONPATH and the user's own packages as well, and `-P` is new in 3.11.)
+const PROBE: &str = "import sys; sys.path[:] = filter(None, sys.path); import importlib.util; \
+                     sys.exit(importlib.util.find_spec('praisonai') is None)";
 /// The console program whose first line names the interpreter it was installed for.
 const PROGRAM: &str = "praisonai";
 /// Where no such program is on PATH.
@@ -69,8 +72,9 @@ impl Installed {
     }
 
     /// Whether PraisonAI is there, asked of the interpreter itself and once. Without a PATH, which is how
-    /// watchers and runners ask, only the setting's interpreter is looked for: they must not wait
-    /// for a program, and the bridge says what is missing as well.
+    /// watchers, runners and users of the group ask, only the setting's interpreter is looked for: the
+    /// first two must not wait for a program, the others must not run one that the owner names, and the
+    /// bridge says what is missing as well.
     pub fn check(&self, search: Option<&OsStr>) -> Result<(), String> {
         match (search, &self.python) {
             (Some(_), _) => self.found.get_or_init(|| self.ask(search)).clone(),
@@ -89,6 +93,8 @@ impl Installed {
         }
         let asked = probe
             .args(["-c", PROBE])
+            // The current folder may be another user's.
+            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -141,7 +147,8 @@ pub(super) fn manifest(folder: &Path, toml: Option<&str>) -> Result<Manifest, Ma
 
 /// The one-line `description` of `TEMPLATE.yaml`. Only that: reading YAML is PraisonAI's.
 fn describe(folder: &Path) -> String {
-    let text = std::fs::read_to_string(folder.join(MARKS[0])).unwrap_or_default();
+    let text = file::read_head(&folder.join(MARKS[0]), file::MAX_BYTES).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let described = text
         .lines()
         .find_map(|line| line.strip_prefix("description:"))
@@ -159,13 +166,9 @@ fn on_path(program: &str, search: &OsStr) -> Option<PathBuf> {
 
 /// The interpreter in the first line of a script, where it is a path to one and not to `env`.
 fn interpreter_of(script: &Path) -> Option<PathBuf> {
-    use std::io::{BufRead, Read};
-    let file = std::fs::File::open(script).ok()?;
-    let mut line = String::new();
-    std::io::BufReader::new(file.take(4096))
-        .read_line(&mut line)
-        .ok()?;
-    let words = line.strip_prefix("#!")?.trim();
+    let head = file::read_head(script, 4096).ok()?;
+    let head = String::from_utf8_lossy(&head);
+    let words = head.lines().next()?.strip_prefix("#!")?.trim();
     let python = Path::new(words.split_whitespace().next()?);
     let is_python = python.file_name()?.to_string_lossy().starts_with("python");
     (is_python && python.is_absolute()).then(|| python.to_owned())

@@ -51,6 +51,11 @@ pub(super) struct LookedAt {
     pub inode: u64,
 }
 
+/// A time stamp of the kernel's in milliseconds since the epoch.
+pub(super) fn ms_of(seconds: i64, nanoseconds: u64) -> i64 {
+    seconds * 1000 + (nanoseconds / 1_000_000) as i64
+}
+
 /// A drop's claim folder, flocked while its watcher is at it.
 pub(super) struct HeldClaim {
     pub claimed: Claimed,

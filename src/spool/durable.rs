@@ -31,6 +31,7 @@ pub struct Making {
 const EXT4: u32 = 0xef53;
 const XFS: u32 = 0x5846_5342;
 const BTRFS: u32 = 0x9123_683e;
+const BCACHEFS: u32 = 0xca45_1a4e;
 const F2FS: u32 = 0xf2f5_2010;
 
 /// Of lock files, whoever shares the spool.
@@ -394,6 +395,11 @@ impl Dir {
     /// and XFS, which have one log for both; nothing else was tried.
     pub fn keeps_renames_of_synced_files(&self) -> IoResult<bool> {
         Ok([EXT4, XFS].contains(&self.file_system()?))
+    }
+
+    /// Whether inode numbers repeat within the file system, as they do in the subvolumes of btrfs.
+    pub fn repeats_inodes(&self) -> IoResult<bool> {
+        Ok([BTRFS, BCACHEFS].contains(&self.file_system()?))
     }
 
     /// The file system's magic number, as in statfs(2).

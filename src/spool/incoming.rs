@@ -13,7 +13,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde_json::Map;
 
-use super::drop_claim::{ClaimPlace, Claimed, HeldClaim, LookedAt};
+use super::drop_claim::{ClaimPlace, Claimed, HeldClaim, LookedAt, ms_of};
 use super::drop_read::{DropRefusal, Fingerprint, Pickup, refusal};
 use super::io_error::IoResult;
 use super::layout::{Spool, name};
@@ -24,6 +24,11 @@ use crate::task::{Control, MAX_REQUEST_BYTES, Name, Origin, Request, TaskId, esc
 /// An id that a user of the group chose must have been made so near to the last change of his file.
 /// One of the future would be `last` for everybody, and one of the past come before all others.
 const ID_TOLERANCE_MS: u64 = 120_000;
+
+/// Whether an id was made near enough to the moment of the last change of its file.
+pub(super) fn is_near(id: TaskId, changed_ms: i64) -> bool {
+    id.unix_ms().abs_diff(changed_ms) <= ID_TOLERANCE_MS
+}
 
 /// A drop that is there and was looked at.
 #[derive(Debug)]
@@ -98,7 +103,7 @@ impl DropFile {
     fn looked_at(&self) -> LookedAt {
         let (seconds, nanoseconds) = self.arrived;
         LookedAt {
-            changed_ms: seconds * 1000 + (nanoseconds / 1_000_000) as i64,
+            changed_ms: ms_of(seconds, nanoseconds),
             inode: self.seen.inode(),
         }
     }
@@ -388,8 +393,8 @@ impl Spool {
         };
         let hint = "submit it again with `agentspool submit`, which makes a new id";
         let changed_ms = claim.claimed.file.map_or(i64::MAX, |file| file.changed_ms);
-        let apart = id.unix_ms().abs_diff(changed_ms);
-        if apart > ID_TOLERANCE_MS {
+        if !is_near(id, changed_ms) {
+            let apart = id.unix_ms().abs_diff(changed_ms);
             let reason = format!(
                 "the moment in its id and the last change of the file are {} s apart, and may be {} s apart at most",
                 apart / 1000,

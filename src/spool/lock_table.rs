@@ -10,10 +10,13 @@ use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use crate::proc;
 
-/// Whether somebody holds a lock on a file in this folder. `false` says little: the table leaves out the
-/// processes of other pid namespaces.
+/// Whether a process of the spool's owner holds a lock on a file in this folder. `false` says little: the
+/// table leaves out the processes of other pid namespaces.
+///
+/// The table names the file system and the inode, and no subvolume: a stranger can make a file of his own
+/// that has the same number in another one, and lock that. So the holder is looked at as well.
 pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<bool> {
-    let flags = StatxFlags::INO | StatxFlags::MNT_ID;
+    let flags = StatxFlags::INO | StatxFlags::UID | StatxFlags::MNT_ID;
     let stat = match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, flags) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(false),
@@ -25,7 +28,17 @@ pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<bool> {
         return Ok(false);
     };
     let table = proc::read_text("/proc/locks").unwrap_or_default();
-    Ok(holds(&table, device, stat.stx_ino))
+    for holder in holders(&table, device, stat.stx_ino) {
+        let is_owners = match proc::real_uid_of(holder) {
+            Some(uid) => uid == stat.stx_uid,
+            // It is hidden, or its lock was inherited and it is gone.
+            None => !dir.repeats_inodes()?,
+        };
+        if is_owners {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The device of a mount, from `/proc/<pid>/mountinfo`: `36 35 98:0 / /mnt rw …`.
@@ -37,13 +50,19 @@ fn device_of(mounts: &str, mount: u64) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Whether a line of `/proc/locks` names the file: `1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0 EOF`. A line
-/// with `->` is of somebody who waits.
-fn holds(table: &str, (major, minor): (u32, u32), inode: u64) -> bool {
+/// Who holds a lock on a file of this number, by `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0
+/// EOF`. A line with `->` is of somebody who waits.
+fn holders(
+    table: &str,
+    (major, minor): (u32, u32),
+    inode: u64,
+) -> impl Iterator<Item = i32> + use<'_> {
     let wanted = format!("{major:02x}:{minor:02x}:{inode}");
-    table.lines().any(|line| {
+    table.lines().filter_map(move |line| {
         let mut words = line.split_ascii_whitespace().skip(1);
-        words.next() == Some("FLOCK") && words.nth(3) == Some(&wanted)
+        let is_flock = words.next() == Some("FLOCK");
+        let holder = words.nth(2)?;
+        (is_flock && words.next() == Some(&wanted)).then(|| holder.parse().ok())?
     })
 }
 
@@ -64,9 +83,10 @@ mod tests {
         let table = "1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0 EOF\n\
                      1: -> FLOCK  ADVISORY  WRITE 72 fe:00:4712 0 EOF\n\
                      2: POSIX  ADVISORY  WRITE 73 fe:00:4713 0 EOF\n";
-        assert!(holds(table, (0xfe, 0), 4711));
+        let held = |inode| holders(table, (0xfe, 0), inode).collect::<Vec<_>>();
+        assert_eq!(held(4711), [71]);
         for inode in [471, 4712, 4713] {
-            assert!(!holds(table, (0xfe, 0), inode), "{inode}");
+            assert!(held(inode).is_empty(), "{inode}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! `layout` and `settings_file` (what lies where, and how it is set) · `identity` and `pause` (which spool it is, and whether it starts anything) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
 //! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `foreign` (what a recipe put in the place of a result) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read`, `drop_claim` and `rejected` (the drop box) · `submit_drop` and
-//! `control` (what users of a group put there) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
+//! `control` (what users of a group put there) · `unnamed` (what they left half-way) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
 //! `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
 //! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` ·
 //! `progress_file` (reports while it runs) · `wake` (being told) · `write_alarm` (waking at a write) · `resolve` (what a person may call a task) · `health` (can it work at all).
@@ -44,6 +44,7 @@ mod store;
 mod submit_drop;
 mod trash;
 mod tree;
+mod unnamed;
 mod view;
 mod wake;
 mod watchers;
@@ -68,7 +69,7 @@ pub use queue::OpenHint;
 pub use rejected::Reason;
 pub use resolve::{ResolveError, Target};
 pub use store::{ReadError, TaskDir};
-pub use submit_drop::Dropped;
+pub use submit_drop::{Dropped, DroppedRequest};
 pub use trash::SweepClock;
 pub use view::TaskView;
 pub use wake::{Seen, Wake};

@@ -60,6 +60,11 @@ pub enum SubmitError {
         /// What they take.
         bytes: usize,
     },
+    /// Each time a drop had its name, its id was of another time.
+    #[error(
+        "not accepted: each time the file was in the drop box, its id was too old: this process was stopped for minutes, the disk is very slow, or the clock jumped: submit it again"
+    )]
+    Late,
     /// The kernel said no; nothing was accepted.
     #[error("not accepted: {0}")]
     Io(#[from] IoError),

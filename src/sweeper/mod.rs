@@ -302,6 +302,12 @@ impl Pass<'_> {
                 leftovers.rejected.push(file);
             }
         }
+        // A writer may be stopped for long, so these are kept for as long as a refused drop.
+        for (file, at) in spool.unnamed_drops()? {
+            if ages.is_over(at, policy.rejected_keep) {
+                leftovers.unnamed.push(file);
+            }
+        }
         for (id, name) in names.all() {
             if ids.binary_search(&id).is_err() && spool.task(id)?.is_none() {
                 leftovers.names.push((name, id));
@@ -320,6 +326,7 @@ impl Pass<'_> {
         if self.dry_run {
             let swept = &mut self.swept;
             swept.litter += leftovers.trash.len() + leftovers.litter.len() + leftovers.links.len();
+            swept.litter += leftovers.unnamed.len();
             swept.rejected += leftovers.rejected.len();
             swept.names += leftovers.names.len();
             swept.sessions += leftovers.sessions.len();
@@ -338,6 +345,9 @@ impl Pass<'_> {
         }
         for entry in &leftovers.links {
             litter += self.count(spool.remove_unplaced_link(entry));
+        }
+        for entry in &leftovers.unnamed {
+            litter += self.count(spool.remove_unnamed_drop(entry));
         }
         self.swept.litter += litter;
         for file in &leftovers.rejected {

@@ -148,6 +148,8 @@ pub(super) struct Leftovers {
     pub rejected: Vec<OsString>,
     /// Entries of `staging/`.
     pub litter: Vec<OsString>,
+    /// Files in the drop box whose writer died before they had a name.
+    pub unnamed: Vec<OsString>,
     /// Half-made links in `names/`.
     pub links: Vec<OsString>,
     /// Names that lead nowhere.

@@ -20,7 +20,8 @@ pub use control::{Action, Control};
 pub use id::{IdSequence, InvalidId, TaskId};
 pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error};
 pub use name::{
-    InvalidName, Name, escape_label, escape_lines, escape_text, session_of, task_of_session,
+    InvalidName, Name, escape_label, escape_lines, escape_row, escape_text, session_of,
+    task_of_session,
 };
 pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};

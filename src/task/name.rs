@@ -112,6 +112,11 @@ pub fn escape_text(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe)
 }
 
+/// The same where tabs part columns.
+pub fn escape_row(text: &str) -> Cow<'_, str> {
+    escape(text, |c| is_unsafe(c) && c != '\t')
+}
+
 /// The same for a text of many lines: line breaks and tabs stay.
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| is_unsafe(c) && c != '\n' && c != '\t')

@@ -117,6 +117,17 @@ fn the_setting_comes_before_the_path_and_must_be_absolute() {
 }
 
 #[test]
+fn the_question_is_not_asked_in_the_current_folder() {
+    let world = world();
+    // Python looks for modules where it is started, and that may be another user's folder.
+    let asked = world.root().join("asked-in");
+    let script = format!("#!/bin/sh\npwd > '{}'\n", asked.display());
+    write_executable(&world.root().join("with/python3"), &script);
+    run(&world, "with", &["recipe", "list"]).succeeds();
+    assert_eq!(fs::read_to_string(asked).unwrap(), "/\n");
+}
+
+#[test]
 fn a_manifest_and_an_env_file_beside_it_say_the_rest() {
     let world = world();
     let folder = world.path("recipes/research");

@@ -110,3 +110,30 @@ fn the_exit_codes_are_those_of_help() {
         assert!(readme.contains(&row), "the README lacks {row}");
     }
 }
+
+/// The file of a watcher that was killed stays, and its number may be another process's.
+#[test]
+fn the_line_that_stops_the_watcher_stops_nobody_else() {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let blocks = readme.split("```sh\n").skip(1);
+    let mut blocks = blocks.map(|block| block.split("```").next().unwrap());
+    let stop = blocks
+        .find(|block| block.contains("watchers/*.json"))
+        .unwrap();
+    let world = World::with_samples();
+    let watcher = world.start_watcher();
+    let mut bystander = Command::new("sleep").arg("1000").spawn().unwrap();
+    let stale = format!("{{\n  \"v\": 1,\n  \"pid\": {}\n}}\n", bystander.id());
+    std::fs::write(world.path("watchers/00.json"), stale).unwrap();
+    Ran::of(&mut shell(&world, stop, ""));
+    world.wait_until("the watcher has left", || {
+        !world
+            .watcher_pids()
+            .contains(&i32::try_from(watcher).unwrap())
+    });
+    let is_alive = bystander.try_wait().unwrap().is_none();
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+    assert!(is_alive);
+}

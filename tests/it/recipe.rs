@@ -219,6 +219,47 @@ fn a_broken_one_is_code_2_and_a_missing_program_code_6() {
 }
 
 #[test]
+fn odd_files_of_recipes_hold_nobody_up_and_links_work() {
+    let world = world();
+    let fifo = world.root().join("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let toml = format!("command = [\"true\"]\nenv_file = \"{}\"\n", fifo.display());
+    let huge = world.path("recipes/huge");
+    let waits = world.path("recipes/waits");
+    for folder in [&huge, &waits] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    std::fs::write(waits.join("recipe.toml"), toml).unwrap();
+    let sparse = std::fs::File::create(huge.join("recipe.toml")).unwrap();
+    sparse.set_len(1 << 41).unwrap();
+    let list = world.run(&["recipe", "list"]);
+    list.succeeds();
+    assert!(
+        list.stdout.contains("it is larger than 1048576 bytes"),
+        "{}",
+        list.stdout
+    );
+    let doctor = world.run(&["doctor"]);
+    assert!(
+        doctor.stdout.contains("it is not a regular file"),
+        "{}",
+        doctor.stdout
+    );
+
+    let elsewhere = world.root().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    crate::support::write_executable(
+        &elsewhere.join("linked"),
+        "#!/bin/sh\necho through a link\n",
+    );
+    std::os::unix::fs::symlink(elsewhere.join("linked"), world.path("recipes/linked")).unwrap();
+    let ran = world.run(&["recipe", "run", "linked"]);
+    ran.succeeds();
+    assert_eq!(ran.stdout, "through a link\n");
+}
+
+#[test]
 fn listed_folders_come_after_the_spools_own() {
     let world = world();
     let more = world.root().join("more");

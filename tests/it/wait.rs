@@ -163,7 +163,10 @@ fn the_waits_own_timeout_is_124_and_the_task_goes_on() {
     let ran = world.run(&["wait", &task.id, &done.id, "--timeout", "0.1"]);
     ran.ends_with(124);
     assert_eq!(ran.stdout, "");
-    assert_eq!(ran.stderr, "error: the wait ran out; 1 of 2 tasks go on\n");
+    assert_eq!(
+        ran.stderr,
+        "error: the wait ran out; 1 of 2 tasks goes on\n"
+    );
     assert_eq!(world.json(&["status", &task.id])["status"], "running");
     let object = world.json(&["wait", &task.id, "--timeout", "0.1"]);
     assert_eq!(
@@ -172,6 +175,27 @@ fn the_waits_own_timeout_is_124_and_the_task_goes_on() {
     );
     // What is over needs no time.
     world.run(&["wait", &done.id, "--timeout", "0"]).succeeds();
+}
+
+#[test]
+fn a_wait_that_nobody_will_end_says_so_once_also_when_it_is_quiet() {
+    let world = world();
+    world.set("autostart", "false");
+    let task = world.run(&["submit", "--recipe", "gate", "-q"]);
+    let id = task.stdout.trim().to_owned();
+    for arguments in [
+        ["submit", "-q", "--wait", "--recipe", "gate"].as_slice(),
+        &["recipe", "run", "gate"],
+        &["wait", "-q", &id],
+    ] {
+        let waiting = world.start(arguments);
+        world.wait_until("it listens", || waiting.catches_interrupts());
+        waiting.interrupt();
+        let ran = waiting.end();
+        ran.ends_with(130);
+        let told = ran.stderr.matches("nothing is done until one runs").count();
+        assert_eq!(told, 1, "{arguments:?}: {}", ran.stderr);
+    }
 }
 
 #[test]
@@ -184,7 +208,7 @@ fn interrupting_a_wait_leaves_the_task_alone() {
     let ran = waiting.end();
     ran.ends_with(130);
     assert_eq!(ran.stdout, "");
-    assert_eq!(ran.stderr, "error: interrupted; 1 of 1 tasks goes on\n");
+    assert_eq!(ran.stderr, "error: interrupted; the task goes on\n");
     open_gate(&world);
     assert_eq!(world.result_of(&task)["status"], "completed");
 

@@ -27,13 +27,13 @@ const YEAR: i64 = 365 * 86_400;
 const HOUR: i64 = 3_600;
 
 /// The clocks of everything that was started with its environment.
-struct Clock {
+pub struct Clock {
     library: PathBuf,
     shifts: PathBuf,
 }
 
 impl Clock {
-    fn new(world: &World) -> Clock {
+    pub fn new(world: &World) -> Clock {
         let clock = Clock {
             library: world.root().join("clock.so"),
             shifts: world.root().join("clock"),
@@ -46,7 +46,7 @@ impl Clock {
     }
 
     /// Moves the wall clock, and the clock since boot, by so many seconds from the true ones.
-    fn set(&self, wall: i64, boot: i64) {
+    pub fn set(&self, wall: i64, boot: i64) {
         use std::os::unix::fs::FileExt;
         let file = std::fs::File::options()
             .create(true)
@@ -59,7 +59,7 @@ impl Clock {
         file.write_all_at(&bytes, 0).unwrap();
     }
 
-    fn environment(&self) -> [(&'static str, &Path); 2] {
+    pub fn environment(&self) -> [(&'static str, &Path); 2] {
         [("LD_PRELOAD", &self.library), ("RIG_CLOCK", &self.shifts)]
     }
 

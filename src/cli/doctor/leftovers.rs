@@ -25,6 +25,15 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
         let told = format!("{} in trash/", count(buried, "removal") + " cut off");
         checks.push(Check::warn("leftovers", told, hint));
     }
+    let patience = spool.settings().drop_patience_sec;
+    let unnamed = spool.unnamed_drops()?.into_iter();
+    let unnamed = unnamed.filter(|(_, at)| clock::wall().seconds_since(*at) >= patience);
+    let unnamed = unnamed.count();
+    if unnamed > 0 {
+        let told = format!("{} in incoming/", count(unnamed, "half-written drop"));
+        let hint = "`agentspool sweep` removes it once it is older than rejected_keep_sec";
+        checks.push(Check::warn("leftovers", told, hint));
+    }
     let rejected = spool.rejected_files()?;
     let reasons = |name: &[u8]| name.ends_with(b".reason.json");
     let drops = rejected

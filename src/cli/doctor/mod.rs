@@ -159,20 +159,20 @@ fn tell(context: &Context, checks: &[Check]) -> Result<ExitCode, CliError> {
         if out.is_quiet() && check.status == Verdict::Ok {
             continue;
         }
-        out.line(line(check))?;
+        let hint = check.hint.as_ref().map(|hint| format!("; {hint}"));
+        let hint = hint.unwrap_or_default();
+        let text = format!("  {}: {}{hint}", check.name, check.message);
+        out.line_after(&sign(check.status), text)?;
     }
     Ok(code)
 }
 
-fn line(check: &Check) -> String {
-    let sign = match check.status {
+fn sign(status: Verdict) -> String {
+    match status {
         Verdict::Ok => format!("{:7}", "ok".green()),
         Verdict::Warn => format!("{:7}", "warn".yellow()),
         Verdict::Problem => format!("{:7}", "problem".red()),
-    };
-    let hint = check.hint.as_ref().map(|hint| format!("; {hint}"));
-    let hint = hint.unwrap_or_default();
-    format!("{sign}  {}: {}{hint}", check.name, check.message)
+    }
 }
 
 /// `1 task`, `3 tasks`.

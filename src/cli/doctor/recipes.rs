@@ -7,7 +7,7 @@ use crate::cli::place::recipe_path;
 
 /// Which recipes cannot run, and why: a line for each.
 pub(super) fn runnable(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
-    let search = context.env.get("PATH").map(|path| path.as_os_str());
+    let search = context.search_for(spool);
     let recipes = recipe_path(spool).all();
     let mut checks = Vec::new();
     for (_, found) in &recipes {

@@ -1,0 +1,226 @@
+//! Whoever only looks at another user's spool: what the owner wrote there starts nothing and opens nothing
+//! in the reader's name.
+//!
+//! Not the other direction, what a user of the group can do to the owner (`member.rs`, `hostile.rs`). The
+//! Python package is a reader as well: `python/tests/test_readers.py`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::support::{names_in, write_executable};
+
+const ROOT: u32 = 0;
+
+/// A recipe folder of the owner's.
+fn folder(shared: &Shared, name: &str, file: &str, content: &str) -> PathBuf {
+    let folder = shared.spool().join("recipes").join(name);
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(file), content).unwrap();
+    for path in [&folder, &folder.join(file)] {
+        chown(path, Some(OWNER), Some(GROUP)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    folder
+}
+
+/// A folder in which everybody may leave something.
+fn open_to_all(shared: &Shared, name: &str) -> PathBuf {
+    let folder = shared.world.root().join(name);
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    folder
+}
+
+#[test]
+fn a_reader_starts_no_program_that_the_owner_names() {
+    let shared = Shared::new();
+    folder(&shared, "asks", "TEMPLATE.yaml", "description: Asks\n");
+    let started = open_to_all(&shared, "started");
+    let python = shared.world.root().join("python");
+    let script = format!("#!/bin/sh\ntouch {}/$(id -u)\n", started.display());
+    write_executable(&python, &script);
+    let setting = [
+        "config",
+        "set",
+        "praisonai_python",
+        python.to_str().unwrap(),
+    ];
+    shared.run(OWNER, &setting).succeeds();
+    for reader in [MEMBER, ROOT] {
+        for arguments in [
+            ["recipe", "list"].as_slice(),
+            &["recipe", "info", "asks"],
+            &["submit", "--recipe", "asks"],
+            &["recipe", "run", "asks", "--background"],
+            &["doctor"],
+        ] {
+            shared.run(reader, arguments);
+            assert_eq!(names_in(&started), [""; 0], "{reader}: {arguments:?}");
+        }
+    }
+    // The owner does find out.
+    shared.run(OWNER, &["recipe", "list"]).succeeds();
+    assert_eq!(names_in(&started), [OWNER.to_string()]);
+}
+
+#[test]
+fn a_reader_opens_no_env_file_and_looks_on_no_path() {
+    let shared = Shared::new();
+    let private = shared.world.root().join("private");
+    fs::write(&private, "PATH=/nowhere\n").unwrap();
+    chown(&private, Some(MEMBER), None).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
+    let toml = format!(
+        "command = [\"sh\"]\nenv_file = {:?}\n",
+        private.display().to_string()
+    );
+    folder(&shared, "curious", "recipe.toml", &toml);
+    // What the owner's watcher finds on its PATH is not the reader's to say.
+    folder(
+        &shared,
+        "elsewhere",
+        "recipe.toml",
+        "command = [\"only-there\"]\n",
+    );
+    let listed = shared.json(MEMBER, &["recipe", "list"]);
+    for recipe in listed["recipes"].as_array().unwrap() {
+        assert_eq!(recipe["problem"], Value::Null, "{recipe}");
+    }
+    let owners = shared.json(OWNER, &["recipe", "info", "elsewhere"]);
+    assert!(owners["problem"].is_string(), "{owners}");
+}
+
+/// What moves a cursor, hides text, or begins a line.
+const ODD: &str = "\u{1b}]0;x\u{7}\u{1b}[2J\u{9b}2J\nFORGED\r\u{202e}";
+
+fn is_plain(ran: &crate::support::Ran) {
+    for text in [&ran.stdout, &ran.stderr] {
+        let odd =
+            text.contains(|c: char| c.is_control() && c != '\n' && c != '\t' || c == '\u{202e}');
+        let forged = text.lines().any(|line| line.starts_with("FORGED"));
+        assert!(!odd && !forged, "{text:?}");
+    }
+}
+
+/// Changes one of the owner's JSON files.
+fn change(path: &std::path::Path, key: &str, value: Value) {
+    let mut object = crate::support::read_json(path);
+    object[key] = value;
+    fs::write(path, object.to_string()).unwrap();
+}
+
+#[test]
+fn no_text_of_the_owners_reaches_a_readers_terminal_as_it_is() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.drain();
+    let toml = format!(
+        "command = [\"/bin/true\", {0}]\ndescription = {0}\nenv_accept = [\"A\"]\n[config]\n{0} = {0}\n",
+        serde_json::to_string(ODD).unwrap()
+    );
+    folder(&shared, "odd", "recipe.toml", &toml);
+    folder(
+        &shared,
+        "wrong",
+        "recipe.toml",
+        &format!(
+            "command = [\"a\"]\n{} = 1\n",
+            serde_json::to_string(ODD).unwrap()
+        ),
+    );
+    let spool = shared.spool();
+    let look = || {
+        for arguments in [
+            ["status", &id].as_slice(),
+            &["list"],
+            &["result", &id],
+            &["wait", &id],
+            &["logs", &id],
+            &["cancel", &id],
+            &["status", "refused"],
+            &["wait", "refused"],
+            &["recipe", "list"],
+            &["recipe", "info", "odd"],
+            &["recipe", "info", "wrong"],
+            &["submit", "--recipe", "wrong"],
+            &["config"],
+            &["doctor"],
+            &["list", "--json"],
+            &["status", &id, "--json"],
+        ] {
+            is_plain(&shared.run(MEMBER, arguments));
+        }
+    };
+    let reason = serde_json::json!({
+        "v": 1, "name": "refused", "reason": ODD, "hint": ODD, "rejected_at": "2026-11-27T08:20:30.874Z",
+    });
+    let rejected = spool.join(format!("rejected/{id}-refused"));
+    fs::write(format!("{}.json", rejected.display()), "{}").unwrap();
+    fs::write(
+        format!("{}.reason.json", rejected.display()),
+        reason.to_string(),
+    )
+    .unwrap();
+    let result = spool.join(format!("tasks/{id}/result.json"));
+    let kept = fs::read(&result).unwrap();
+    for (key, value) in [
+        ("error", serde_json::json!({"kind": "exit", "message": ODD})),
+        ("error", serde_json::json!({"kind": ODD, "message": "m"})),
+        ("output_file", Value::from(format!("attempts/1/{ODD}"))),
+        (ODD, Value::from(1)),
+        ("status", Value::from(ODD)),
+    ] {
+        if key == "output_file" {
+            change(&result, "output", Value::Null);
+        }
+        change(&result, key, value);
+        look();
+        fs::write(&result, &kept).unwrap();
+    }
+    change(&spool.join("identity.json"), "uuid", Value::from(ODD));
+    for (key, value) in [
+        ("praisonai_python", Value::from(format!("/{ODD}"))),
+        ("recipe_path", serde_json::json!([format!("/{ODD}")])),
+        ("umask", Value::from(ODD)),
+        (ODD, Value::from(1)),
+    ] {
+        let settings = spool.join("spool.json");
+        let kept = fs::read(&settings).unwrap();
+        change(&settings, key, value);
+        look();
+        fs::write(&settings, &kept).unwrap();
+    }
+}
+
+/// Where inode numbers repeat, as on btrfs, a stranger's lock of his own file looks like one of the owner's in the
+/// kernel's table; here another user locks the very file.
+#[test]
+fn only_a_lock_of_the_owners_is_believed() {
+    let shared = Shared::new();
+    let seat = shared
+        .spool()
+        .join("watchers/0123456789abcdef0123456789abcdef.json");
+    fs::write(&seat, "{\"v\": 1, \"pid\": 1}\n").unwrap();
+    chown(&seat, Some(OWNER), Some(GROUP)).unwrap();
+    let inode = fs::metadata(&seat).unwrap().ino();
+    for (holder, is_believed) in [(OTHER_MEMBER, false), (OWNER, true)] {
+        fs::set_permissions(&seat, fs::Permissions::from_mode(0o644)).unwrap();
+        let mut locking = shared.as_user(holder, "flock");
+        let locking = locking.args(["-F", "-x", seat.to_str().unwrap(), "sleep", "1000"]);
+        let mut locking = locking.spawn().unwrap();
+        shared.world.wait_until("the file is locked", || {
+            let table = fs::read_to_string("/proc/locks").unwrap();
+            table.contains(&format!(" {} ", locking.id())) && table.contains(&format!(":{inode} "))
+        });
+        fs::set_permissions(&seat, fs::Permissions::from_mode(0o600)).unwrap();
+        let ran = shared.run(MEMBER, &["submit", "--recipe", "echo"]);
+        locking.kill().unwrap();
+        locking.wait().unwrap();
+        let is_missed = ran.stderr.contains("no watcher is running");
+        assert_eq!(!is_missed, is_believed, "{holder}: {}", ran.stderr);
+    }
+}
