@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Callable, Union
 
 from . import _program
-from .errors import NotFound, of_result
+from .errors import NotFound, of_result, one_line
 
 _log = logging.getLogger("agentspool")
 # How much of a log's end is looked at for the line that says why a task failed.
@@ -196,9 +196,9 @@ class Task:
         told = f"the task {self.task_id} ({end.get('recipe')}) was cancelled"
         error = end.get("error")
         if error:
-            told = f"the task {self.task_id} ({end.get('recipe')}) failed: {error['message']}"
+            told = f"the task {self.task_id} ({end.get('recipe')}) failed: {one_line(error['message'])}"
             last = self._last_words(end)
-            told += f": {last}" if error["kind"] == "exit" and last else ""
+            told += f": {one_line(last)}" if error["kind"] == "exit" and last else ""
         return of_result(end, told)
 
     def _attempt(self, end: dict[str, Any]) -> Path:
