@@ -169,10 +169,14 @@ def _raised(pickled: bytes, told: BaseException) -> BaseException:
     raised = told
     try:
         inner, trace = pickle.loads(pickled)
-        if inner is not None:
-            raised = cloudpickle.loads(inner)
     except Exception as error:
-        trace = f"the exception cannot be unpickled here: {type(error).__name__}"
+        inner, trace = None, f"the traceback cannot be unpickled here: {type(error).__name__}: {error}"
+    if inner is not None:
+        try:
+            raised = cloudpickle.loads(inner)
+        except Exception:
+            # As one of a module that is not here: its text is in what is told.
+            raised = told
     raised.__cause__ = RemoteTraceback(trace)
     return raised
 

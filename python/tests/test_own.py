@@ -133,3 +133,21 @@ def test_text_of_a_task_moves_no_cursor(world):
     with pytest.raises(agentspool.TaskFailed) as raised:
         task.wait_sync(60)
     assert str(raised.value).endswith(r": a\x1b[2Jb\rc\x9bd\u202ee")
+
+
+def test_an_exception_that_is_not_known_here_is_told_with_its_traceback(world):
+    def fails():
+        raise LookupError("nothing")
+
+    task = BackgroundRunner().submit_sync(fails)
+    with pytest.raises(LookupError):
+        task.wait_sync(60)
+    left = task.dir / "attempts/1/raised.pickle"
+    for content, told in (
+        (pickle.dumps((b"no pickle", "line by line")), "line by line"),
+        (b"none", "cannot be unpickled"),
+    ):
+        left.write_bytes(content)
+        with pytest.raises(agentspool.TaskFailed, match="LookupError: nothing") as raised:
+            handle(task).wait_sync(60)
+        assert told in str(raised.value.__cause__)
