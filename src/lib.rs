@@ -31,6 +31,7 @@
 //!           /cancel             somebody wants it stopped
 //!           /lock               flocked while a process works on the task
 //!           /env.json           variables of `submit --env`, until the task ends
+//!           /attachment         the file of `submit --attach`, until the task ends
 //!           /attempts/<n>/      run.json input.json stdout.log stderr.log progress output work/
 //!           /attempts/.<n>.<boot>   which boot made attempt <n>
 //! names/<name>                  symbolic link to the newest task of that name

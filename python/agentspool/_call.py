@@ -1,10 +1,12 @@
 """The recipe behind BackgroundRunner: calls one pickled function in a process of its own.
 
 Started by a runner as a recipe's program, with the interpreter that submitted the call; not imported by the package
-but for the names of files. Reads the call from stdin, gives what the function returned or raised as a pickle beside
-the task's logs, and says the same in JSON, as far as it can be, for readers of result.json.
+but for the names of files. Reads the call from stdin, or from what is attached to the task. Gives what the function
+returned or raised as a pickle in the attempt's folder, and says the same in JSON, as far as it can be, for readers of
+result.json.
 
-Invariant: exit code 0 means that the function returned and that what it returned is on the disk.
+Invariant: the result file is there only if the function returned and what it returned is on the disk. The recipe says
+`needs_result`, so no other end of this process is a success, whatever its exit code.
 """
 
 from __future__ import annotations
@@ -25,32 +27,43 @@ import traceback
 from collections.abc import Awaitable
 from typing import Any
 
-RETURNED = "work/returned.pickle"
-RAISED = "work/raised.pickle"
+# Beside the attempt's logs and not in `work/`, the current folder of every recipe: nothing else writes there.
+RETURNED = "returned.pickle"
+RAISED = "raised.pickle"
+# Where a call lies that is too large for a request, in the task's folder.
+ATTACHED = "attachment"
 # A longer text for people than this helps nobody.
 _REPR_CHARACTERS = 1000
 
 
 def main() -> int:
     request = json.load(sys.stdin)
-    attempt = os.path.join(os.environ["AGENTSPOOL_TASK_DIR"], "attempts", os.environ["AGENTSPOOL_ATTEMPT"])
+    # Read here: the function may change its environment.
+    task, result_file = os.environ["AGENTSPOOL_TASK_DIR"], os.environ["AGENTSPOOL_RESULT_FILE"]
+    attempt = os.path.join(task, "attempts", os.environ["AGENTSPOOL_ATTEMPT"])
     become_like_the_caller(request)
     import cloudpickle
 
     try:
-        function, args, kwargs = cloudpickle.loads(read_call(request))
+        function, args, kwargs = cloudpickle.loads(read_call(request, task))
         value = call(function, args, kwargs)
-        pickled = cloudpickle.dumps(value)
+        # Both before anything is written: half a result is none.
+        pickled, text = cloudpickle.dumps(value), as_json(value)
+    except SystemExit as left:
+        if left.code not in (None, 0):
+            # As in any program: a number is the exit code, and anything else goes to stderr.
+            raise
+        print("agentspool: the function ended its process by sys.exit and returned nothing", file=sys.stderr)
+        return 1
     except Exception as error:
         # Without the frames of this file.
         trace = error.__traceback__.tb_next if error.__traceback__ else None
         told = "".join(traceback.format_exception(type(error), error, trace))
-        sys.stderr.write(told)
-        keep(attempt, RAISED, pickle.dumps((pickled_or_nothing(cloudpickle, error), told)))
+        write_told(told)
+        keep(os.path.join(attempt, RAISED), pickle.dumps((pickled_or_nothing(cloudpickle, error), told)))
         return 1
-    keep(attempt, RETURNED, pickled)
-    with open(os.environ["AGENTSPOOL_RESULT_FILE"], "w", encoding="utf-8") as file:
-        file.write(as_json(value))
+    keep(os.path.join(attempt, RETURNED), pickled)
+    keep(result_file, text.encode(), 0o666)
     return 0
 
 
@@ -67,13 +80,11 @@ def become_like_the_caller(request: dict[str, Any]) -> None:
         os.environ["AGENTSPOOL_DIR"] = request["spool"]
 
 
-def read_call(request: dict[str, Any]) -> bytes:
+def read_call(request: dict[str, Any], task: str) -> bytes:
     if "call" in request:
         return base64.b64decode(request["call"])
-    with open(request["call_file"], "rb") as file:
-        pickled = file.read()
-    os.unlink(request["call_file"])
-    return pickled
+    with open(os.path.join(task, ATTACHED), "rb") as file:
+        return file.read()
 
 
 def call(function: Any, args: Any, kwargs: Any) -> Any:
@@ -95,13 +106,26 @@ def pickled_or_nothing(cloudpickle: Any, error: BaseException) -> Any:
         return None
 
 
-def keep(attempt: str, name: str, content: bytes) -> None:
-    """On the disk before the task's result says that it is there."""
-    path = os.path.join(attempt, name)
-    with open(path, "wb") as file:
+def write_told(told: str) -> None:
+    """The traceback in the log. The function may have closed stderr, or its text may be none."""
+    try:
+        sys.stderr.write(told)
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def keep(path: str, content: bytes, mode: int = 0o600) -> None:
+    """On the disk before the task's result says that it is there, and whole or not at all.
+
+    A pickle is for this user alone: with another mode it would not be unpickled.
+    """
+    between = path + ".new"
+    fd = os.open(between, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with open(fd, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    os.rename(between, path)
     folder = os.open(os.path.dirname(path), os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
@@ -110,8 +134,16 @@ def keep(attempt: str, name: str, content: bytes) -> None:
 def as_json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return json.dumps({"repr": repr(value)[:_REPR_CHARACTERS]})
+    except Exception:
+        return json.dumps({"repr": words_for(value)[:_REPR_CHARACTERS]})
+
+
+def words_for(value: Any) -> str:
+    """What a value says of itself, which is code of its own: it may fail, and the call has not."""
+    try:
+        return repr(value)
+    except (Exception, SystemExit) as error:
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
 
 
 if __name__ == "__main__":

@@ -72,11 +72,6 @@ def check_size(size: int, most: int = MAX_BYTES) -> None:
         raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {most} are read into memory")
 
 
-def is_ours(file: BinaryIO) -> bool:
-    """Whether this user owns an open file."""
-    return os.fstat(file.fileno()).st_uid == os.geteuid()
-
-
 def parts_of(path: str) -> list[str]:
     """The names in a path of a result's: `attempts/<n>/<file>`."""
     parts = path.split("/")

@@ -72,11 +72,13 @@ class Call:
         spool: str | None,
         texts: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
+        attached: bytes | None = None,
     ) -> None:
         self._verb = list(verb)
         self._spool = spool
         self._texts = dict(texts or {})
         self._variables = dict(variables or {})
+        self._attached = attached
         self._fds: list[int] = []
 
     def __enter__(self) -> Call:
@@ -96,13 +98,19 @@ class Call:
             arguments.append(f"--spool={self._spool}")
         arguments.extend(self._verb)
         for flag, text in self._texts.items():
-            fd = os.memfd_create("agentspool")
-            self._fds.append(fd)
-            with open(fd, "wb", closefd=False) as file:
-                file.write(text.encode())
-            arguments.append(f"--{flag}=@/dev/fd/{fd}")
+            arguments.append(f"--{flag}=@{self._in_memory(text.encode())}")
+        if self._attached is not None:
+            arguments.append(f"--attach={self._in_memory(self._attached)}")
         arguments.extend(f"--env={name}" for name in self._variables)
         return arguments
+
+    def _in_memory(self, content: bytes) -> str:
+        """The path of a file in memory, for the program alone."""
+        fd = os.memfd_create("agentspool")
+        self._fds.append(fd)
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        return f"/dev/fd/{fd}"
 
     def _settings(self) -> dict[str, Any]:
         # A session of its own: Ctrl-C is for the caller, who then ends the program.
@@ -146,9 +154,10 @@ def run(
     spool: str | None,
     texts: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
+    attached: bytes | None = None,
 ) -> Answer:
     """Runs the program and blocks."""
-    with Call(verb, spool, texts, variables) as call:
+    with Call(verb, spool, texts, variables, attached) as call:
         return call.run()
 
 
@@ -157,9 +166,10 @@ async def arun(
     spool: str | None,
     texts: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
+    attached: bytes | None = None,
 ) -> Answer:
     """Runs the program and awaits it."""
-    with Call(verb, spool, texts, variables) as call:
+    with Call(verb, spool, texts, variables, attached) as call:
         return await call.arun()
 
 

@@ -13,22 +13,20 @@ timeout and cancel end its process with all that it started.
 
 A pickle is code: whoever may put one into a spool whose owner runs it may run anything as that owner. So the recipe
 that unpickles lies in the private spool, which nobody else can write to, and in another one only if its owner put
-it there with `install_recipe`.
+it there with `install_recipe`. What comes back is a pickle too, and is unpickled only where `_own.py` allows it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import os
 import pickle
 import shutil
 import sys
 import tempfile
-import time
-import uuid
+import threading
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,22 +34,21 @@ from typing import Any, Callable, Union
 
 import cloudpickle
 
-from . import _call, _files, _program
-from .errors import NotFound, NotPicklable, Refused, RemoteTraceback, SpoolUnusable, UsageError
+from . import _call, _program
+from ._own import own_pickle, recipe_name
+from .errors import NotFound, NotPicklable, Refused, RemoteTraceback, SpoolUnusable, TaskFailed, UsageError
 from .task import OnComplete, Task, open_task
 
 __all__ = ["BackgroundConfig", "BackgroundRunner", "BackgroundTask", "install_recipe", "private_spool"]
 
 Place = Union[str, "os.PathLike[str]"]
 
-# Pickled calls of more bytes go through a file, because a request may have 1 MiB.
+# Pickled calls of more bytes are attached to their task, because a request may have 1 MiB.
 _INLINE_BYTES = 500_000
 # The longest timeout a request may have: ten years.
 _NO_LIMIT = 315_360_000.0
 # All functions of a user at once; what one runner may do is its own limit.
 _ALL_AT_ONCE = 256
-# Files of calls that were cancelled before they ran are removed after so long.
-_FORGOTTEN_SEC = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -78,41 +75,110 @@ class BackgroundConfig:
 class BackgroundTask(Task):
     """A function that runs as a task: `result` is what it returned, and what it raised `wait` raises.
 
-    A pickle is code. Where the spool is another user's, its owner wrote what came back, so it is not unpickled here:
-    `result` is then the value's JSON form, as in result.json, and `wait` raises TaskFailed.
+    Only `result`, `partial_output`, `error` and `wait` unpickle, and only what this user's own function left. Of any
+    other task they give what a Task does.
     """
 
     name: str | None = None
 
-    def _output(self, end: dict[str, Any]) -> Any:
-        pickled = self._own_pickle(end, _call.RETURNED)
-        return super()._output(end) if pickled is None else cloudpickle.loads(pickled)
+    def __init__(self, task_id: str, directory: str, recipe_name: str | None, session_id: str | None) -> None:
+        self._lock = threading.Lock()
+        # What makes value and exception of the pickle that was read, until somebody asks for them.
+        self._unread: Callable[[], tuple[Any, BaseException | None]] | None = None
+        super().__init__(task_id, directory, recipe_name, session_id)
 
-    def _own_pickle(self, end: dict[str, Any], name: str) -> bytes | None:
-        """The bytes of a file that this user wrote; None where another one did."""
-        with self._opened(end, *name.split("/")) as file:
-            return _files.read_all(file) if _files.is_ours(file) else None
+    @property
+    def result(self) -> Any:
+        """What the function returned: None until it has. Never waits.
+
+        Of a task that is not this user's own function: what it says in JSON, as `Task.result`.
+        """
+        self._unpickle()
+        return super().result
+
+    @property
+    def partial_output(self) -> Any:
+        """What `result` is; of a function that did not return, what it wrote to its result file or printed."""
+        end = self._read_end()
+        return self.result if end and end["status"] == "completed" else super().partial_output
+
+    @property
+    def error(self) -> BaseException | None:
+        """What `wait` raises because of how the task ended; None while it has not, or when it completed."""
+        self._unpickle()
+        return super().error
+
+    def _give(self) -> Any:
+        self._unpickle()
+        return super()._give()
+
+    def _read_end(self) -> dict[str, Any] | None:
+        # The reading of one thread must not undo what another one has unpickled.
+        with self._lock:
+            return super()._read_end()
+
+    def _unpickle(self) -> None:
+        self._read_end()
+        unread = self._unread
+        if unread is None:
+            return
+        # Without the lock: this is code of the user's, which may ask other threads.
+        value, raised = unread()
+        with self._lock:
+            if self._unread is unread:
+                self._value, self._raised, self._unread = value, raised, None
+
+    def _output(self, end: dict[str, Any]) -> Any:
+        """Reads what is to be unpickled later. Otherwise the output is that of any task."""
+        if end["status"] != "completed":
+            return super()._output(end)
+        try:
+            pickled = own_pickle(self.dir, end, _call.RETURNED)
+        except FileNotFoundError:
+            told = f"the task {self.task_id} ended well and left no {_call.RETURNED}: what it returned is lost"
+            raise TaskFailed(told, end) from None
+        if pickled is None:
+            return super()._output(end)
+        self._unread = lambda: _returned(pickled)
+        return None
 
     def _exception(self, end: dict[str, Any]) -> BaseException:
         told = super()._exception(end)
         if (end.get("error") or {}).get("kind") != "exit":
             return told
         try:
-            content = self._own_pickle(end, _call.RAISED)
-        except FileNotFoundError:
-            # It left by sys.exit, or Python itself could not start.
+            pickled = own_pickle(self.dir, end, _call.RAISED)
+        except (OSError, SpoolUnusable):
+            # It left by sys.exit, Python itself could not start, or others may have written the file.
             return told
-        if content is None:
-            return told
-        pickled, trace = pickle.loads(content)
-        raised: BaseException = told
         if pickled is not None:
-            try:
-                raised = cloudpickle.loads(pickled)
-            except Exception:
-                raised = told
-        raised.__cause__ = RemoteTraceback(trace)
-        return raised
+            self._unread = lambda: (None, _raised(pickled, told))
+        return told
+
+
+def _returned(pickled: bytes) -> tuple[Any, BaseException | None]:
+    try:
+        return cloudpickle.loads(pickled), None
+    except Exception as error:
+        # The function returned, and what it returned cannot be had here: `wait` says why.
+        return None, error
+
+
+def _raised(pickled: bytes, told: BaseException) -> BaseException:
+    """The exception of the function with its traceback, or in its place what tells of it."""
+    raised = told
+    try:
+        inner, trace = pickle.loads(pickled)
+    except Exception as error:
+        inner, trace = None, f"the traceback cannot be unpickled here: {type(error).__name__}: {error}"
+    if inner is not None:
+        try:
+            raised = cloudpickle.loads(inner)
+        except Exception:
+            # As one of a module that is not here: its text is in what is told.
+            raised = told
+    raised.__cause__ = RemoteTraceback(trace)
+    return raised
 
 
 class BackgroundRunner:
@@ -194,14 +260,16 @@ class BackgroundRunner:
             told = f"{label} cannot be sent to a process of its own: {type(error).__name__}: {error}"
             raise NotPicklable(told) from error
 
-    def _prepare(self, call: _Call, timeout: float | None) -> tuple[list[str], str, dict[str, str], dict[str, str]]:
+    def _prepare(
+        self, call: _Call, timeout: float | None
+    ) -> tuple[list[str], str, dict[str, str], dict[str, str], bytes | None]:
         """What to call the program with. Makes the private spool and the recipe where they are missing."""
         if self._place is None:
             spool = _ready_private_spool()
             recipe = install_recipe(spool, self.config)
         else:
             spool = self._place
-            recipe = _recipe_name(self.config)
+            recipe = recipe_name(_manifest(self.config))
             if not os.path.isdir(spool):
                 # The program says best what is wrong with it.
                 _program.run(["config"], spool)
@@ -213,14 +281,17 @@ class BackgroundRunner:
         if timeout is None:
             timeout = self.config.default_timeout
         verb = ["submit", f"--recipe={recipe}", f"--timeout={_NO_LIMIT if timeout is None else timeout}"]
-        request = {
+        request: dict[str, Any] = {
             "v": 1,
             "function": call.label,
             "sys_path": [os.path.abspath(path) for path in sys.path],
             "cwd": os.getcwd(),
             "spool": os.environ.get("AGENTSPOOL_DIR"),
-            **_carried(call.pickled, spool),
         }
+        # A large call goes into the folder of its task, and so wherever the task goes.
+        attached = call.pickled if len(call.pickled) > _INLINE_BYTES else None
+        if attached is None:
+            request["call"] = base64.b64encode(call.pickled).decode()
         texts = {
             "input": _program.to_json("the call", request),
             "metadata": _program.to_json("the name", {"function": call.label, "name": call.name}),
@@ -228,7 +299,7 @@ class BackgroundRunner:
         missing = [name for name in self.config.env if name not in os.environ]
         if missing:
             raise UsageError(f"the variable {missing[0]}, which the config names under env, is not set")
-        return verb, spool, texts, {name: os.environ[name] for name in self.config.env}
+        return verb, spool, texts, {name: os.environ[name] for name in self.config.env}, attached
 
     def _handle(self, answer: dict[str, Any], call: _Call, on_complete: OnComplete | None) -> BackgroundTask:
         task = BackgroundTask(answer["task_id"], answer["dir"], answer["recipe"], answer["session_id"])
@@ -267,15 +338,20 @@ def _ready_private_spool() -> str:
     return spool
 
 
-def _recipe_key(config: BackgroundConfig) -> list[Any]:
+def _manifest(config: BackgroundConfig) -> str:
+    """The recipe.toml of the functions of this interpreter with this config."""
     if not sys.executable:
         raise UsageError("this Python does not know its own program (sys.executable), so it cannot start another one")
-    return [sys.executable, os.path.abspath(_call.__file__), config.max_concurrent_tasks, list(config.env)]
-
-
-def _recipe_name(config: BackgroundConfig) -> str:
-    key = json.dumps(_recipe_key(config)).encode()
-    return "python-" + hashlib.sha256(key).hexdigest()[:12]
+    command = [sys.executable, os.path.abspath(_call.__file__)]
+    # A JSON text is a TOML text.
+    return f"""# Calls pickled functions for agentspool's Python package, which wrote this file.
+description = "Python functions, with {config.max_concurrent_tasks} at once"
+command = {json.dumps(command, ensure_ascii=False)}
+max_concurrent = {config.max_concurrent_tasks}
+session = "parallel"
+needs_result = true
+env_accept = {json.dumps(list(config.env))}
+"""
 
 
 def install_recipe(spool: Place, config: BackgroundConfig | None = None) -> str:
@@ -283,26 +359,20 @@ def install_recipe(spool: Place, config: BackgroundConfig | None = None) -> str:
 
     In a spool that others may submit to this lets them run any Python code as you.
     """
-    config = config or BackgroundConfig()
-    python, worker, at_once, env = _recipe_key(config)
-    name = _recipe_name(config)
+    manifest = _manifest(config or BackgroundConfig())
+    name = recipe_name(manifest)
     recipes = Path(os.fspath(spool)) / "recipes"
     if (recipes / name).is_dir():
         return name
-    # A JSON text is a TOML text.
-    manifest = f"""# Calls pickled functions for agentspool's Python package, which wrote this file.
-description = "Python functions, with {at_once} at once"
-command = {json.dumps([python, worker], ensure_ascii=False)}
-max_concurrent = {at_once}
-session = "parallel"
-env_accept = {json.dumps(env)}
-"""
     try:
         staged = tempfile.mkdtemp(prefix=".python-", dir=recipes)
     except OSError as error:
         raise SpoolUnusable(f"no recipe can be put into {recipes}: {error.strerror}") from None
     try:
-        (Path(staged) / "recipe.toml").write_text(manifest, "utf-8")
+        file = Path(staged) / "recipe.toml"
+        file.write_text(manifest, "utf-8")
+        # Whatever the umask: what others may write is not believed.
+        file.chmod(0o644)
         os.chmod(staged, 0o755)
         os.rename(staged, recipes / name)
     except OSError:
@@ -311,40 +381,3 @@ env_accept = {json.dumps(env)}
         if not (recipes / name).is_dir():
             raise
     return name
-
-
-def _carried(pickled: bytes, spool: str) -> dict[str, str]:
-    """How the call reaches its process: in the request, or in a file beside the spool that the process removes."""
-    if len(pickled) <= _INLINE_BYTES:
-        return {"call": base64.b64encode(pickled).decode()}
-    calls = Path(spool).parent / "calls"
-    calls.mkdir(mode=0o700, exist_ok=True)
-    _remove_forgotten(calls, Path(spool))
-    path = calls / f"{uuid.uuid4().hex}.pickle"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(fd, "wb") as file:
-        file.write(pickled)
-        file.flush()
-        # The request will be durable, so what it names must be.
-        os.fsync(file.fileno())
-    folder = os.open(calls, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-    return {"call_file": str(path)}
-
-
-def _remove_forgotten(calls: Path, spool: Path) -> None:
-    """Removes the files of calls that ended before they ran: old ones that no open task names."""
-    old = [path for path in calls.iterdir() if time.time() - path.stat().st_mtime > _FORGOTTEN_SEC]
-    if not old:
-        return
-    wanted = set()
-    for hint in (spool / "open").iterdir():
-        try:
-            request = json.loads((spool / "tasks" / hint.name / "request.json").read_bytes())
-        except (OSError, ValueError):
-            continue
-        wanted.add((request.get("input") or {}).get("call_file"))
-    for path in old:
-        if str(path) not in wanted:
-            path.unlink(missing_ok=True)

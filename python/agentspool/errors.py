@@ -7,8 +7,24 @@ the exceptions of functions that ran as tasks, which come back as they were rais
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
+
+# Controls, direction marks, what is not seen, and half characters: the same as in the program's own output.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def one_line(text: str) -> str:
+    """A text of somebody else's as one line that moves no cursor and hides nothing on a terminal."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def safe_lines(text: str) -> str:
+    """The same for a text of many lines: line breaks and tabs stay."""
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in "\n\t" else one_line(found[0]), text)
 
 
 class AgentspoolError(Exception):
@@ -138,7 +154,7 @@ def of_answer(answer: Mapping[str, Any]) -> AgentspoolError:
     kind = _BY_CODE.get(int(answer.get("code", 1)), AgentspoolError)
     if kind is Missing and answer.get("watcher") is False:
         kind = NoWatcher
-    return kind(str(answer["error"]), answer)
+    return kind(safe_lines(str(answer["error"])), answer)
 
 
 def of_result(result: Mapping[str, Any], told: str) -> TaskError:

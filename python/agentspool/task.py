@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Callable, Union
 
 from . import _files, _program
-from .errors import AgentspoolError, NotFound, of_result
+from .errors import AgentspoolError, NotFound, of_result, one_line
 
 _log = logging.getLogger("agentspool")
 # How much of a log's end is looked at for the line that says why a task failed.
@@ -208,9 +208,9 @@ class Task:
         told = f"the task {self.task_id} ({end.get('recipe')}) was cancelled"
         error = end.get("error")
         if error:
-            told = f"the task {self.task_id} ({end.get('recipe')}) failed: {error['message']}"
+            told = f"the task {self.task_id} ({end.get('recipe')}) failed: {one_line(error['message'])}"
             last = self._last_words(end)
-            told += f": {last}" if error["kind"] == "exit" and last else ""
+            told += f": {one_line(last)}" if error["kind"] == "exit" and last else ""
         return of_result(end, told)
 
     def _opened(self, end: dict[str, Any], *parts: str) -> AbstractContextManager[BinaryIO]:

@@ -85,10 +85,12 @@ def test_what_is_no_json_comes_back_all_the_same(world):
     assert isinstance(note, callables.Note) and note.text == "a"
     assert (data, number) == (b"bytes", 10**400)
     assert "repr" in given.result_json["output"]
-    # More than a request may hold goes through a file, which is gone afterwards.
+    # More than a request may hold goes into the task's folder, and is gone afterwards.
     large = os.urandom(2_000_000)
-    assert runner.submit_sync(lambda: large[::-1]).wait_sync(60) == large[::-1]
-    assert list((Path(private_spool()).parent / "calls").iterdir()) == []
+    task = runner.submit_sync(lambda: large[::-1])
+    assert task.wait_sync(60) == large[::-1]
+    world.wait_until("the call is gone", lambda: not (task.dir / "attachment").exists())
+    assert os.listdir(Path(private_spool()).parent) == ["spool"]
 
 
 def test_exceptions_come_back_with_the_remote_traceback(world):
@@ -297,7 +299,7 @@ def test_a_result_is_kept_for_its_handle(world):
 def test_what_cannot_be_read_here_is_told_by_wait(world):
     task = BackgroundRunner().submit_sync(callables.where)
     world.cli("wait", task.task_id, "--spool", private_spool())
-    (task.dir / "attempts/1/work/returned.pickle").write_bytes(b"no pickle")
+    (task.dir / "attempts/1/returned.pickle").write_bytes(b"no pickle")
     with pytest.raises(Exception, match=r"pickle|stack|opcode|load key"):
         task.wait_sync(60)
     assert task.result is None and task.done
@@ -311,3 +313,76 @@ def test_first_use_by_many_processes_at_once(world):
     )
     started = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(6)]
     assert [process.communicate()[0] for process in started] == ["3\n"] * 6
+
+
+def test_a_large_call_goes_where_its_task_goes_and_touches_nothing_else(world, monkeypatch):
+    """Beside the spool lies a folder of the user's with the name that calls once had there."""
+    project, moved, copied = world.root / "project", world.root / "moved", world.root / "copied"
+    mine = project / "calls"
+    mine.mkdir(parents=True)
+    (mine / "folder").mkdir()
+    (mine / "recording").write_text("mother")
+    for path in (mine / "recording", mine / "folder"):
+        os.utime(path, (1, 1))
+    spool = project / "spool"
+    world.cli("init", str(spool))
+    install_recipe(spool)
+    world.cli("pause", "--spool", str(spool))
+    (world.root / "link").symlink_to(project)
+    large = os.urandom(600_000)
+    monkeypatch.chdir(project)
+    ids = [
+        BackgroundRunner(spool=place).submit_sync(len, args=(large,)).task_id
+        for place in (spool, "spool", world.root / "link/spool")
+    ]
+    subprocess.run(["cp", "-a", project, copied], check=True)
+    project.rename(moved)
+    for place in (copied, moved):
+        # The copy runs first, and takes nothing from the other one.
+        world.cli("list", "--spool", str(place / "spool"))
+        world.cli("resume", "--spool", str(place / "spool"))
+        runner = BackgroundRunner(spool=place / "spool")
+        for task_id in ids:
+            assert runner.get_task(task_id).wait_sync(60) == 600_000
+        assert sorted(os.listdir(place)) == ["calls", "spool"]
+        assert (place / "calls/recording").read_text() == "mother"
+
+
+def test_a_call_that_returns_nothing_has_not_completed(world):
+    def by_help():
+        import argparse
+
+        argparse.ArgumentParser().parse_args(["--help"])
+
+    def writes_and_leaves():
+        Path(os.environ["AGENTSPOOL_RESULT_FILE"]).write_text("")
+        os._exit(0)
+
+    runner = BackgroundRunner()
+    ways = [sys.exit, by_help, lambda: sys.exit(0), lambda: os._exit(0), writes_and_leaves]
+    for task in [runner.submit_sync(way) for way in ways]:
+        with pytest.raises(agentspool.TaskFailed, match=r"returned nothing|gave no result"):
+            task.wait_sync(60)
+        assert task.status_sync() == "failed" and task.result is None
+
+
+def test_what_a_value_says_of_itself_decides_nothing(world):
+    class Silent:
+        def __repr__(self):
+            raise RuntimeError("no words")
+
+    class Leaves:
+        def __repr__(self):
+            sys.exit(0)
+
+    class Half:
+        def __repr__(self):
+            return "\ud800"
+
+    runner = BackgroundRunner()
+    kinds = [Silent, Leaves, Half]
+    for kind, task in [(kind, runner.submit_sync(kind)) for kind in kinds]:
+        assert type(task.wait_sync(60)).__name__ == kind.__name__
+        assert "repr" in task.result_json["output"]
+    huge = runner.submit_sync(lambda: 10**5000)
+    assert huge.wait_sync(60) == 10**5000

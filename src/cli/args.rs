@@ -168,6 +168,9 @@ pub(crate) struct SubmitArgs {
     pub recipe: Option<Name>,
     #[command(flatten)]
     pub task: TaskArgs,
+    /// A file of any size for the recipe: its content becomes `attachment` in the task's folder
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    pub attach: Option<PathBuf>,
     /// Wait for the end: the log goes to stderr, the output to stdout
     #[arg(long, conflicts_with = "batch")]
     pub wait: bool,

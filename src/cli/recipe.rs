@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, verb: RecipeVerb) -> Result<ExitCode, CliEr
 /// `recipe run` waits and shows; with `--background` it is `submit`.
 fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError> {
     let spool = context.open_or_make_spool()?;
-    let accepted = submit::submit_one(context, &spool, &args.recipe, &args.task)?;
+    let accepted = submit::submit_one(context, &spool, &args.recipe, &args.task, None)?;
     if args.background {
         submit::tell(context, &accepted, Some("Task submitted to background"))?;
         return Ok(ExitCode::Done);

@@ -1,7 +1,8 @@
 //! `agentspool submit` and what `recipe run` shares with it: from arguments to an accepted task.
 
+use std::fs::File;
 use std::io::{BufRead, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agentspool::recipe::{Recipe, RecipePath, is_variable_name};
 use agentspool::spool::{Spool, Submission, TaskDir};
@@ -28,7 +29,7 @@ pub(super) fn run(context: &Context, args: SubmitArgs) -> Result<ExitCode, CliEr
     let Some(recipe) = &args.recipe else {
         return Err(CliError::usage("--recipe is missing"));
     };
-    let accepted = submit_one(context, &spool, recipe, &args.task)?;
+    let accepted = submit_one(context, &spool, recipe, &args.task, args.attach.as_deref())?;
     if args.wait {
         return wait::wait_and_show(context, &spool, accepted);
     }
@@ -52,6 +53,7 @@ pub(super) fn submit_one(
     spool: &Spool,
     recipe: &Name,
     args: &TaskArgs,
+    attach: Option<&Path>,
 ) -> Result<Accepted, CliError> {
     let recipe = recipe_path(spool).find(recipe)?;
     check_recipe(context, spool, &recipe)?;
@@ -71,12 +73,16 @@ pub(super) fn submit_one(
     request.timeout_sec = args.timeout.map(|timeout| timeout.as_secs_f64());
     request.name = args.name.clone();
     let environment = read_variables(context, spool, &recipe, &args.env)?;
+    let attachment = attach
+        .map(|path| open_attachment(spool, path))
+        .transpose()?;
     let (name, session) = (request.name.clone(), request.session_id.clone());
     let (id, task) = if spool.is_owner() {
         let submission = Submission {
             id: spool.new_id(),
             request,
             environment,
+            attachment,
             origin: None,
         };
         let task = spool.submit(vec![submission])?.pop();
@@ -250,6 +256,7 @@ impl Batch<'_> {
                     id: spool.new_id(),
                     request,
                     environment: Map::new(),
+                    attachment: None,
                     origin: None,
                 })
                 .collect();
@@ -332,6 +339,29 @@ fn open_source(flag: &str, source: &str) -> Result<Box<dyn BufRead>, CliError> {
     let file = std::fs::File::open(source)
         .map_err(|error| CliError::usage(format!("failed to open {flag} {source}: {error}")))?;
     Ok(Box::new(std::io::BufReader::new(file)))
+}
+
+/// `--attach FILE`: only where the task's folder is made here.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a file the person named, not one of the spool"
+)]
+fn open_attachment(spool: &Spool, path: &Path) -> Result<File, CliError> {
+    if !spool.is_owner() {
+        return Err(CliError::new(
+            ExitCode::Refused,
+            "--attach is only for the spool's owner: users of the group submit by a file in the drop box, which cannot carry another one",
+        )
+        .hint("put the data where the recipe can read it, and its path into the input"));
+    }
+    let told =
+        |why: &str| CliError::usage(format!("failed to read --attach {}: {why}", path.display()));
+    let file = File::open(path).map_err(|error| told(&error.to_string()))?;
+    let metadata = file.metadata().map_err(|error| told(&error.to_string()))?;
+    if metadata.is_dir() {
+        return Err(told("it is a folder"));
+    }
+    Ok(file)
 }
 
 /// The text of an argument, or of the file or stdin it names.

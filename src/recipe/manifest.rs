@@ -46,6 +46,8 @@ pub struct Manifest {
     pub on_lost: OnLost,
     /// Attempts in all, with `on_lost = "requeue"`.
     pub max_attempts: u32,
+    /// Whether exit code 0 without a result file is a failure.
+    pub needs_result: bool,
     /// Tasks of this recipe at once.
     pub max_concurrent: Option<u32>,
     /// What the kernel lets one task have, where tasks are units.
@@ -80,6 +82,8 @@ struct Written {
     #[serde(default)]
     on_lost: OnLost,
     max_attempts: Option<u32>,
+    #[serde(default)]
+    needs_result: bool,
     max_concurrent: Option<u32>,
     memory_max: Option<toml::Value>,
     cpu_quota: Option<String>,
@@ -158,6 +162,7 @@ impl Manifest {
             timeout_sec,
             on_lost: written.on_lost,
             max_attempts: written.max_attempts.unwrap_or(DEFAULT_ATTEMPTS),
+            needs_result: written.needs_result,
             max_concurrent: written.max_concurrent,
             limits,
             session: written.session,
@@ -248,6 +253,7 @@ mod tests {
             command = ["./run.sh", "--fast"]
             timeout = "1m 30s"
             on_lost = "requeue"
+            needs_result = true
             max_concurrent = 2
             memory_max = "1.5G"
             cpu_quota = "150%"
@@ -267,6 +273,7 @@ mod tests {
             (manifest.on_lost, manifest.max_attempts),
             (OnLost::Requeue, 3)
         );
+        assert!(manifest.needs_result);
         let expected = Limits {
             memory_max: Some(3 << 29),
             cpu_quota: Some(150),
@@ -287,6 +294,7 @@ mod tests {
             ("command = [\"a\"]\ntimeout = -1", "timeout"),
             ("command = [\"a\"]\non_lost = \"retry\"", "retry"),
             ("command = [\"a\"]\nmax_concurrent = 0", "max_concurrent"),
+            ("command = [\"a\"]\nneeds_result = 1", "needs_result"),
             ("command = [\"a\"]\nmemory_max = \"much\"", "memory_max"),
             ("command = [\"a\"]\ncpu_quota = \"0%\"", "cpu_quota"),
             ("command = [\"a\"]\ntasks_max = 0", "tasks_max"),

@@ -7,7 +7,8 @@ writes what came out as the task's result. What PraisonAI prints is the task's l
 
 Exit: PraisonAI's own code for how the run ended (0, 3 failed, 4 refused, 5 timed out, 6 something is missing).
 Invariant: it ends with 0 only if neither the result nor the run's own events say that it failed. A model that
-cannot be reached makes PraisonAI return `success` with no answer in it; here that is a failure.
+cannot be reached makes PraisonAI return `success` with no answer in it; here that is a failure. The result file is
+written last and whole, and agentspool asks for one (`needs_result`): a run that ends its process early has failed.
 """
 
 import contextlib
@@ -17,6 +18,8 @@ import sys
 
 FAILED = 3
 MISSING = 6
+# Readers of JSON take 128 levels; what lies deeper is told in words.
+DEEPEST = 100
 
 
 def main():
@@ -27,16 +30,23 @@ def main():
             raise
         return fail(MISSING, f"PraisonAI is not installed for this Python: {sys.executable} -m pip install praisonai")
     progress = Progress(os.environ.get("AGENTSPOOL_PROGRESS_FILE"))
-    with events_to(progress):
-        result = recipe.run(
-            os.environ["AGENTSPOOL_RECIPE_DIR"],
-            input=read_input(),
-            config=json.loads(os.environ.get("AGENTSPOOL_CONFIG") or "{}"),
-            session_id=os.environ.get("AGENTSPOOL_SESSION_ID"),
-        )
+    result_file = os.environ["AGENTSPOOL_RESULT_FILE"]
+    try:
+        with events_to(progress):
+            result = recipe.run(
+                os.environ["AGENTSPOOL_RECIPE_DIR"],
+                input=read_input(),
+                config=json.loads(os.environ.get("AGENTSPOOL_CONFIG") or "{}"),
+                session_id=os.environ.get("AGENTSPOOL_SESSION_ID"),
+            )
+    except SystemExit as left:
+        # As in any program, but a run that gave no answer is no success.
+        if left.code not in (None, 0):
+            raise
+        return fail(FAILED, "the recipe ended its process by sys.exit and gave no answer")
     if not result.ok:
         return fail(result.to_exit_code() or FAILED, result.error or f"the recipe ended as {result.status}")
-    write_result(result.output)
+    write_whole(result_file, as_json(result.output))
     if progress.has_failed or (result.output is None and progress.last_error):
         return fail(FAILED, progress.last_error or "PraisonAI says that the run failed")
     return 0
@@ -48,10 +58,43 @@ def read_input():
     return value if isinstance(value, (dict, str)) else {"input": value}
 
 
-def write_result(output):
-    with open(os.environ["AGENTSPOOL_RESULT_FILE"], "w", encoding="utf-8") as file:
-        # What is no JSON in an output is some object of PraisonAI's: its text is all there is to say.
-        json.dump(output, file, ensure_ascii=False, default=str)
+def as_json(output):
+    """The output as JSON. What is no JSON in it is some object of PraisonAI's: its text is all there is to say."""
+    try:
+        text = json.dumps(output, ensure_ascii=False, default=words_for)
+    except Exception:
+        # A key that is no text, or an object that holds itself.
+        text = json.dumps(plain(output), ensure_ascii=False)
+    # Half characters cannot be written: two that belong together become one, and U+FFFD stands for any other.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def plain(value, depth=0):
+    if value is None or isinstance(value, (bool, float, str)):
+        return value
+    if depth < DEEPEST and isinstance(value, dict):
+        return {key if isinstance(key, str) else words_for(key): plain(one, depth + 1) for key, one in value.items()}
+    if depth < DEEPEST and isinstance(value, (list, tuple)):
+        return [plain(one, depth + 1) for one in value]
+    try:
+        json.dumps(value)
+        return value
+    except Exception:
+        return words_for(value)
+
+
+def words_for(value):
+    try:
+        return str(value)
+    except (Exception, SystemExit):
+        return f"<{type(value).__name__}>"
+
+
+def write_whole(path, text):
+    """Half an output is none."""
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.rename(path + ".new", path)
 
 
 def fail(code, message):

@@ -133,6 +133,8 @@ pub(super) fn manifest(folder: &Path, toml: Option<&str>) -> Result<Manifest, Ma
         Some(text) => Manifest::parse_without_command(text)?,
         None => Manifest::default(),
     };
+    // The bridge writes one whenever a run succeeds. Without one, something ended its process early.
+    manifest.needs_result = true;
     if manifest.description.is_empty() {
         manifest.description = describe(folder);
     }

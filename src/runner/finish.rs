@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use super::recover;
 use crate::clock::{self, BootId};
+use crate::recipe::Recipe;
 use crate::spool::{Attempt, IoError, ReadError, ReservedResult, Spool, TaskLock};
-use crate::task::{FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId};
+use crate::task::{
+    ErrorKind, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
+};
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
 /// (SPOOL-SAFETY hazard 23).
@@ -182,4 +185,16 @@ impl super::Runner<'_> {
             tracing::warn!(task = %stands.task_id, "{error}");
         }
     }
+}
+
+/// The outcome, where a recipe says that it has no success without a result file. A file that cannot
+/// be looked for now counts as one: the result then names it.
+pub(super) fn with_result(outcome: Outcome, recipe: Option<&Recipe>, attempt: &Attempt) -> Outcome {
+    let is_needed = recipe.is_some_and(|recipe| recipe.manifest.needs_result);
+    if outcome != Outcome::Completed || !is_needed || attempt.has_result_file().unwrap_or(true) {
+        return outcome;
+    }
+    let why =
+        "the recipe exited with code 0 and gave no result, and its recipe.toml says `needs_result`";
+    Outcome::failed(ErrorKind::Exit, why)
 }

@@ -40,7 +40,7 @@ use crate::task::{
     Answer, Condition, ErrorKind, FORMAT_VERSION, Json, Metrics, Name, Outcome, Request,
     ResultFile, Status, TaskId, Timestamp,
 };
-use finish::{mark_of, unstarted};
+use finish::{mark_of, unstarted, with_result};
 use start::{StartError, Starter};
 use supervise::{Ending, Supervised};
 use turn::Turn;
@@ -542,7 +542,10 @@ impl<'a> Runner<'a> {
             state.let_go();
         }
         let outcome = match ending {
-            Ending::ByItself => memory::outcome(run.task_id, oom_kills, exit),
+            Ending::ByItself => {
+                let outcome = memory::outcome(run.task_id, oom_kills, exit);
+                with_result(outcome, work.recipe.as_ref().ok(), &attempt)
+            }
             Ending::Cancelled => Outcome::Cancelled,
             Ending::TimedOut => Outcome::failed(
                 ErrorKind::Timeout,

@@ -374,9 +374,10 @@ impl TaskLock {
         status.ended_by(result);
         // The result is durable: from here on nothing may fail the task, only leave work for later.
         let written = self.write_status(&status);
-        let cleaned = self.task.dir.remove_anything(name::ENVIRONMENT);
+        let cleaned = [name::ENVIRONMENT, name::ATTACHMENT]
+            .map(|only_until_the_end| self.task.dir.remove_anything(only_until_the_end));
         spool.remove_hints(id, result.session_id.as_ref())?;
-        written.and(cleaned)
+        cleaned.into_iter().fold(written, IoResult::and)
     }
 }
 

@@ -460,6 +460,7 @@ impl Spool {
             id,
             request,
             environment: Map::new(),
+            attachment: None,
             origin: self.origin_of(&claim, file_name)?,
         }]);
         match submitted {

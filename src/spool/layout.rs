@@ -52,6 +52,8 @@ pub(super) mod name {
     /// In a group spool, made and locked by a reader of the owner's who wants the task kept.
     pub const READERS: &str = "readers";
     pub const ENVIRONMENT: &str = "env.json";
+    /// The bytes of `submit --attach`.
+    pub const ATTACHMENT: &str = "attachment";
     pub const ATTEMPTS: &str = "attempts";
 
     // In a session's folder.

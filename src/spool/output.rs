@@ -81,6 +81,11 @@ impl Attempt {
         })
     }
 
+    /// Whether the recipe wrote a result file with something in it.
+    pub fn has_result_file(&self) -> IoResult<bool> {
+        Ok(self.dir.stat(OUTPUT)?.is_some_and(holds_something))
+    }
+
     /// What stands for an output that cannot be read now: its file, so that nobody takes it for
     /// none. Best effort: what cannot be opened cannot be synced either.
     pub fn unread_output(&self) -> Output {

@@ -5,6 +5,7 @@
 //! runs it before it is accepted (I2), because the submitter holds its lock until then.
 
 use std::fs::File;
+use std::io::{Seek, copy};
 use std::path::PathBuf;
 
 use fs2::FileExt;
@@ -25,6 +26,8 @@ pub struct Submission {
     pub request: Request,
     /// Variables for its process, kept in a 0600 file of the task until it ends.
     pub environment: Map<String, Value>,
+    /// A file whose content goes into the task's folder as `attachment`, until the task ends.
+    pub attachment: Option<File>,
     /// Who submitted it, where that was through the drop box of a group spool.
     pub origin: Option<Origin>,
 }
@@ -90,7 +93,8 @@ impl Spool {
     /// When there is no room, a request breaks a rule, or the disk refuses. Then none was
     /// accepted.
     pub fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<TaskDir>, SubmitError> {
-        self.check_room()?;
+        let attached = submissions.iter().filter_map(|it| it.attachment.as_ref());
+        self.check_room_for(attached.filter_map(size).sum())?;
         let tasks = self.folder(name::TASKS)?;
         let staging = self.folder(name::STAGING)?;
         // One sync for all files of a large batch, where that can be trusted; else each has its own.
@@ -131,10 +135,15 @@ impl Spool {
 
     /// Refuses new work below the floor of free room.
     pub fn check_room(&self) -> Result<(), SubmitError> {
+        self.check_room_for(0)
+    }
+
+    /// The same, where these bytes will be written as well.
+    fn check_room_for(&self, attached: u64) -> Result<(), SubmitError> {
         let (bytes, inodes) = self.free_room()?;
         let settings = self.settings();
         let (min_bytes, min_inodes) = (settings.min_free_bytes, settings.min_free_inodes);
-        if bytes < min_bytes || inodes < min_inodes {
+        if bytes < min_bytes.saturating_add(attached) || inodes < min_inodes {
             let path = self.path().to_owned();
             return Err(SubmitError::NoRoom {
                 path,
@@ -208,6 +217,7 @@ impl Spool {
             id,
             mut request,
             environment,
+            attachment,
             origin,
         } = submission;
         request.check()?;
@@ -238,6 +248,9 @@ impl Spool {
         if let Some(variables) = variables {
             dir.write_new(name::ENVIRONMENT, &variables)?;
         }
+        if let Some(attachment) = attachment {
+            attach(&dir, attachment)?;
+        }
         dir.sync()?;
         // Hints are a superset of what is open: made before the task can be seen.
         self.add_hints(id, &dir, given_session.as_ref())?;
@@ -251,6 +264,20 @@ impl Spool {
             let _ = self.discard(&one.task);
         }
     }
+}
+
+/// Copies what was attached into the task's folder. It is the owner's alone, also in a group spool.
+fn attach(dir: &Dir, mut from: File) -> IoResult<()> {
+    let failed = |source| IoError::new("write", dir.path_of(name::ATTACHMENT), source);
+    let mut to = dir.create_lock(name::ATTACHMENT)?;
+    // From its beginning, wherever its reader stood; a pipe has only what is left.
+    let _ = from.rewind();
+    copy(&mut from, &mut to).map_err(failed)?;
+    dir.sync_file(&to, name::ATTACHMENT)
+}
+
+fn size(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.len())
 }
 
 /// The bytes of `env.json`; `None` where there are no variables.

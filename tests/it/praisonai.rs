@@ -12,7 +12,7 @@ use crate::support::{Ran, World, write_executable};
 /// An interpreter that has PraisonAI (it says yes to every question) and shows how it was called.
 const WITH: &str = "#!/bin/sh\ncase $2 in *find_spec*) exit 0;; esac\n\
     printf '{\"flag\": \"%s\", \"input\": %s, \"config\": %s, \"key\": \"%s\"}' \"$1\" \"$(cat)\" \
-    \"$AGENTSPOOL_CONFIG\" \"$OPENAI_API_KEY\"\n";
+    \"$AGENTSPOOL_CONFIG\" \"$OPENAI_API_KEY\" > \"$AGENTSPOOL_RESULT_FILE\"\n";
 /// One that has not.
 const WITHOUT: &str = "#!/bin/sh\nexit 1\n";
 

@@ -204,3 +204,37 @@ fn the_code_says_how_it_ended_and_the_output_is_there_all_the_same() {
     assert_eq!(ran.stderr, "cancelled\n");
     assert_eq!(world.json(&["result", "last"])["status"], "cancelled");
 }
+
+#[test]
+fn a_recipe_that_needs_a_result_has_not_completed_without_one() {
+    let world = World::new();
+    for (name, script, completed) in [
+        ("silent", "#!/bin/sh\nexit 0\n", false),
+        ("printed", "#!/bin/sh\necho 1\n", false),
+        (
+            "empty",
+            "#!/bin/sh\n: > \"$AGENTSPOOL_RESULT_FILE\"\n",
+            false,
+        ),
+        (
+            "null",
+            "#!/bin/sh\necho null > \"$AGENTSPOOL_RESULT_FILE\"\n",
+            true,
+        ),
+    ] {
+        world.recipe_folder(name, "needs_result = true", script);
+        world
+            .run(&["submit", "--recipe", name, "--name", name])
+            .succeeds();
+        let ended = if completed { 0 } else { 3 };
+        world.run(&["wait", name]).ends_with(ended);
+        let result = world.run(&["result", name, "--json"]).stdout;
+        let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+        assert_eq!(result["exit_code"], 0, "{result}");
+        if !completed {
+            assert_eq!(result["error"]["kind"], "exit");
+            let message = result["error"]["message"].as_str().unwrap();
+            assert!(message.contains("gave no result"), "{message}");
+        }
+    }
+}

@@ -254,6 +254,43 @@ fn an_accepted_variable_is_seen_by_the_recipe_and_gone_after_its_end() {
 }
 
 #[test]
+fn an_attachment_goes_with_its_task_and_is_gone_after_its_end() {
+    let world = World::new();
+    let go = world.root().join("go");
+    let script = format!(
+        "#!/bin/sh\nwhile [ ! -e '{}' ]; do sleep 0.02; done\nwc -c < \"$AGENTSPOOL_TASK_DIR/attachment\"\n",
+        go.display()
+    );
+    world.recipe_folder("count", "", &script);
+    let sent = world.root().join("sent");
+    std::fs::write(&sent, vec![b'x'; 3_000_000]).unwrap();
+    let sent = sent.to_str().unwrap();
+    world
+        .run(&["submit", "--recipe", "count", "--attach", sent])
+        .succeeds();
+    // What was sent may go at once: the task has its own.
+    std::fs::remove_file(sent).unwrap();
+    let task = world.only_task();
+    let file = task.path.join("attachment");
+    let metadata = std::fs::metadata(&file).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    std::fs::write(go, "").unwrap();
+    assert_eq!(world.result_of(&task)["output"], 3_000_000);
+    world.wait_until("the attachment is gone", || !file.exists());
+    let ran = world.run(&["submit", "--recipe", "count", "--attach", sent]);
+    ran.ends_with(2);
+    assert!(
+        ran.stderr.contains("failed to read --attach"),
+        "{}",
+        ran.stderr
+    );
+    let ran = world.run(&["submit", "--recipe", "count", "--attach", "/"]);
+    ran.ends_with(2);
+    assert!(ran.stderr.contains("it is a folder"), "{}", ran.stderr);
+    assert_eq!(world.tasks().len(), 1);
+}
+
+#[test]
 fn a_variable_that_nobody_asked_for_is_refused() {
     let world = still_world();
     world.recipe_folder("secret", "env_accept = [\"KEY\"]", ECHO);

@@ -454,6 +454,37 @@ fn no_member_decides_what_is_run() {
     shared.run(OWNER, &["recipe", "info", "echo"]).succeeds();
 }
 
+/// What is attached is read by the owner's recipe alone, and a drop carries nothing.
+#[test]
+fn only_the_owner_attaches_and_nobody_else_reads_it() {
+    let shared = Shared::new();
+    let sent = shared.world.root().join("sent");
+    fs::write(&sent, "hunter2").unwrap();
+    fs::set_permissions(&sent, fs::Permissions::from_mode(0o644)).unwrap();
+    let sent = sent.to_str().unwrap();
+    let submit = ["submit", "--recipe", "echo", "--attach", sent];
+    let refused = shared.run(MEMBER, &submit);
+    refused.ends_with(4);
+    assert!(
+        refused.stderr.contains("only for the spool's owner"),
+        "{}",
+        refused.stderr
+    );
+    assert!(names_in(&shared.spool().join("incoming")).is_empty());
+    shared.run(OWNER, &["pause"]).succeeds();
+    let id = shared.json(OWNER, &submit)["task_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let file = shared.spool().join("tasks").join(&id).join("attachment");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hunter2");
+    assert_eq!(mode(&file), (0o600, OWNER, GROUP));
+    shared.run(OWNER, &["resume"]).succeeds();
+    shared.drain();
+    shared.run(MEMBER, &["wait", &id]).succeeds();
+    assert!(!file.exists());
+}
+
 /// Only the owner removes; what a member may not remove keeps its name.
 #[test]
 fn a_member_clears_nothing_and_breaks_nothing() {

@@ -320,6 +320,7 @@ impl DamagedTask {
             request: Request::new("hello".parse().unwrap()),
             origin: None,
             environment: serde_json::Map::new(),
+            attachment: None,
         };
         drop_box.spool.submit(vec![submission]).unwrap();
         fs::create_dir(Self::folder(&drop_box, id).join("attempts/1")).unwrap();

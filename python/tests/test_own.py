@@ -1,0 +1,153 @@
+"""What is unpickled and what is not: a pickle is code, and a spool holds the tasks of others as well."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import agentspool
+import callables
+import pytest
+from agentspool.background import BackgroundRunner, BackgroundTask, install_recipe, private_spool
+
+
+class Touches:
+    """Unpickled, it leaves a file, wherever its class is not known."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+def handle(task) -> BackgroundTask:
+    """As `get_task` makes one, with nothing read yet."""
+    return BackgroundTask(task.task_id, str(task.dir), task.recipe_name, task.session_id)
+
+
+def test_only_who_asks_for_the_value_unpickles_it(world):
+    touched = world.root / "touched"
+    task = BackgroundRunner().submit_sync(Touches, args=(str(touched),))
+    world.cli("wait", task.task_id, "--spool", private_spool())
+    assert task.done and task.result_json["ok"] and task.status_sync() == "completed" and task.output_path is None
+    assert not touched.exists()
+    assert task.result is None and touched.exists()
+    # Once.
+    assert task.wait_sync(60) is None
+
+
+def test_a_task_of_another_recipe_runs_no_code_here(world):
+    touched = world.root / "touched"
+    evil = pickle.dumps(Touches(str(touched)))
+    for name, code in (("good", 0), ("bad", 1)):
+        # A recipe that writes what it is sent into its current folder, and even beside its logs.
+        world.recipe(
+            name,
+            f"#!/bin/sh\nfor to in . ..; do cp {world.root}/evil $to/returned.pickle; "
+            f"cp {world.root}/evil $to/raised.pickle; done\necho said\nexit {code}\n",
+        )
+    (world.root / "evil").write_bytes(evil)
+    install_recipe(world.spool)
+    runner = BackgroundRunner(spool=world.spool)
+    ended = {}
+    for name in ("good", "bad"):
+        task = agentspool.recipe.run_background(name)
+        world.cli("wait", task.task_id, code=3 if name == "bad" else 0)
+        ended[name] = runner.get_task(task.task_id)
+        assert ended[name].done
+    assert ended["good"].wait_sync(60) == "said" and ended["bad"].partial_output == "said"
+    with pytest.raises(agentspool.TaskFailed):
+        ended["bad"].wait_sync(60)
+    assert not touched.exists()
+
+
+def test_a_function_that_another_user_submitted_is_told_in_json(world):
+    task = BackgroundRunner().submit_sync(callables.where)
+    name, pid = task.wait_sync(60)
+    origin = task.dir / "origin.json"
+    for uid, told in ((os.geteuid(), (name, pid)), (os.geteuid() + 1, [name, pid]), (None, [name, pid])):
+        origin.write_text(json.dumps({"v": 2, "uid": uid}))
+        origin.chmod(0o640)
+        assert handle(task).result == told
+    origin.write_text("[]")
+    assert handle(task).result == [name, pid]
+
+
+def test_a_recipe_of_that_name_with_another_text_is_not_ours(world):
+    task = BackgroundRunner().submit_sync(callables.where)
+    name, pid = task.wait_sync(60)
+    manifest = Path(private_spool()) / "recipes" / task.recipe_name / "recipe.toml"
+    text = manifest.read_text()
+    manifest.write_text(text + "# changed\n")
+    assert handle(task).result == [name, pid]
+    manifest.unlink()
+    assert handle(task).result == [name, pid]
+
+
+def test_what_others_could_have_written_is_not_unpickled(world):
+    def fails():
+        raise LookupError("nothing")
+
+    runner = BackgroundRunner()
+    task, failed = runner.submit_sync(callables.where), runner.submit_sync(fails)
+    given = task.wait_sync(60)
+    pickled = task.dir / "attempts/1/returned.pickle"
+    assert pickled.stat().st_mode & 0o777 == 0o600
+    for path in (pickled, pickled.parent, task.dir, task.dir.parent, task.dir.parents[1]):
+        mode = path.stat().st_mode & 0o777
+        path.chmod(mode | 0o020)
+        loose = handle(task)
+        assert loose.done and loose.result is None
+        with pytest.raises(agentspool.SpoolUnusable, match=f"others may write to {path}"):
+            loose.wait_sync(60)
+        path.chmod(mode)
+        assert handle(task).result == given
+    # A failure is told in words then.
+    with pytest.raises(LookupError):
+        failed.wait_sync(60)
+    (failed.dir / "attempts/1/raised.pickle").chmod(0o620)
+    with pytest.raises(agentspool.TaskFailed, match="LookupError: nothing"):
+        handle(failed).wait_sync(60)
+    # A link or a second name leads nowhere.
+    kept = pickled.with_name("kept")
+    pickled.rename(kept)
+    pickled.symlink_to(kept)
+    assert handle(task).result is None and isinstance(handle(task).error, OSError)
+    pickled.unlink()
+    with pytest.raises(agentspool.TaskFailed, match="what it returned is lost"):
+        handle(task).wait_sync(60)
+    os.link(kept, pickled)
+    assert handle(task).result == list(given)
+    if os.geteuid() == 0:
+        kept.unlink()
+        os.chown(pickled, 12345, -1)
+        assert handle(task).result == list(given)
+
+
+def test_text_of_a_task_moves_no_cursor(world):
+    world.recipe("fails", "#!/bin/sh\nprintf 'a\\033[2Jb\\rc\\302\\233d\\342\\200\\256e' >&2\nexit 1\n")
+    task = agentspool.recipe.run_background("fails")
+    with pytest.raises(agentspool.TaskFailed) as raised:
+        task.wait_sync(60)
+    assert str(raised.value).endswith(r": a\x1b[2Jb\rc\x9bd\u202ee")
+
+
+def test_an_exception_that_is_not_known_here_is_told_with_its_traceback(world):
+    def fails():
+        raise LookupError("nothing")
+
+    task = BackgroundRunner().submit_sync(fails)
+    with pytest.raises(LookupError):
+        task.wait_sync(60)
+    left = task.dir / "attempts/1/raised.pickle"
+    for content, told in (
+        (pickle.dumps((b"no pickle", "line by line")), "line by line"),
+        (b"none", "cannot be unpickled"),
+    ):
+        left.write_bytes(content)
+        with pytest.raises(agentspool.TaskFailed, match="LookupError: nothing") as raised:
+            handle(task).wait_sync(60)
+        assert told in str(raised.value.__cause__)
