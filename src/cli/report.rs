@@ -109,9 +109,9 @@ impl From<OpenError> for CliError {
             | OpenError::Settings { .. }
             | OpenError::NotText { .. }
             | OpenError::Network { .. } => CliError::new(ExitCode::SpoolUnusable, message),
-            OpenError::Foreign { .. } | OpenError::Planted { .. } | OpenError::NotInGroup { .. } => {
-                CliError::new(ExitCode::Refused, message)
-            }
+            OpenError::Foreign { .. }
+            | OpenError::Planted { .. }
+            | OpenError::NotInGroup { .. } => CliError::new(ExitCode::Refused, message),
             OpenError::NoGroup(_) => CliError::usage(message),
         }
     }

@@ -368,7 +368,8 @@ impl Dir {
         }
         file.write_all(bytes)
             .map_err(|source| IoError::new("write", self.path_of(name), source))?;
-        rustix::fs::fchmod(&file, mode).map_err(|errno| self.failed("set the mode of", name, errno))?;
+        rustix::fs::fchmod(&file, mode)
+            .map_err(|errno| self.failed("set the mode of", name, errno))?;
         file.sync_all()
             .map_err(|source| IoError::new("sync", self.path_of(name), source))?;
         rustix::fs::renameat(&self.fd, between.as_str(), &self.fd, name)

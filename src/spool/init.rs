@@ -57,7 +57,9 @@ impl Spool {
         };
         // Of two first commands at once the second must not meet the half-made spool of the first.
         check_entries(&root, is_open)?;
-        let sharing = match read_settings(&root) {
+        let stored = read_settings(&root);
+        let was_older = matches!(stored, Err(OpenError::Older { .. }));
+        let sharing = match stored {
             Ok(None) => make(&root, gid)?,
             Ok(Some(stored)) => {
                 check_kind(&root, stored.sharing, gid)?;
@@ -74,7 +76,7 @@ impl Spool {
             }
             Err(error) => return Err(error),
         };
-        if sharing == Sharing::Group && (gid.is_some() || opened.is_some()) {
+        if sharing == Sharing::Group && (gid.is_some() || opened.is_some() || was_older) {
             mend_modes(&root)?;
         }
         drop((lock, root));

@@ -172,7 +172,9 @@ pub enum OpenError {
         wanted: u32,
     },
     /// Files cannot be given to a group that one is not in.
-    #[error("this user is not in group {gid}, so nothing can be shared with it: put the user into the group, log in again, and run `init` again")]
+    #[error(
+        "this user is not in group {gid}, so nothing can be shared with it: put the user into the group, log in again, and run `init` again"
+    )]
     NotInGroup {
         /// The group.
         gid: u32,

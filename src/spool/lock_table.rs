@@ -1,6 +1,6 @@
 //! Who holds a lock that this user may not open: the kernel's own table, `/proc/locks`.
 //!
-//! For users of the group alone; the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
+//! For users of the group, and for who converts a spool; else the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
 //! is opened and nothing is locked to find out, so asking never stands in anybody's way.
 
 use rustix::fs::{AtFlags, StatxFlags};
@@ -13,19 +13,25 @@ use crate::proc;
 /// Whether somebody holds a lock on a file in this folder. `false` says little: the table leaves out the
 /// processes of other pid namespaces.
 pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<bool> {
+    Ok(!holders(dir, name)?.is_empty())
+}
+
+/// The numbers of the processes that took a lock on a file in this folder. One that has ended may have
+/// left its lock to a child.
+pub(super) fn holders(dir: &Dir, name: &str) -> IoResult<Vec<i32>> {
     let flags = StatxFlags::INO | StatxFlags::MNT_ID;
     let stat = match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, flags) {
         Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(false),
+        Err(Errno::NOENT) => return Ok(Vec::new()),
         Err(errno) => return Err(IoError::new("look at", dir.path_of(name), errno)),
     };
     // The table names the device of the file system, which on btrfs is not the one that stat tells.
     let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
     let Some(device) = device_of(&mounts, stat.stx_mnt_id) else {
-        return Ok(false);
+        return Ok(Vec::new());
     };
     let table = proc::read_text("/proc/locks").unwrap_or_default();
-    Ok(holds(&table, device, stat.stx_ino))
+    Ok(holders_in(&table, device, stat.stx_ino))
 }
 
 /// The device of a mount, from `/proc/<pid>/mountinfo`: `36 35 98:0 / /mnt rw …`.
@@ -37,14 +43,17 @@ fn device_of(mounts: &str, mount: u64) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Whether a line of `/proc/locks` names the file: `1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0 EOF`. A line
-/// with `->` is of somebody who waits.
-fn holds(table: &str, (major, minor): (u32, u32), inode: u64) -> bool {
+/// Who holds the file, from `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0 EOF`. A line with
+/// `->` is of somebody who waits.
+fn holders_in(table: &str, (major, minor): (u32, u32), inode: u64) -> Vec<i32> {
     let wanted = format!("{major:02x}:{minor:02x}:{inode}");
-    table.lines().any(|line| {
+    let holder = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(1);
-        words.next() == Some("FLOCK") && words.nth(3) == Some(&wanted)
-    })
+        let is_flock = words.next() == Some("FLOCK");
+        let pid = words.nth(2)?.parse().ok()?;
+        (is_flock && words.next() == Some(&wanted)).then_some(pid)
+    };
+    table.lines().filter_map(holder).collect()
 }
 
 #[cfg(test)]
@@ -64,9 +73,9 @@ mod tests {
         let table = "1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0 EOF\n\
                      1: -> FLOCK  ADVISORY  WRITE 72 fe:00:4712 0 EOF\n\
                      2: POSIX  ADVISORY  WRITE 73 fe:00:4713 0 EOF\n";
-        assert!(holds(table, (0xfe, 0), 4711));
+        assert_eq!(holders_in(table, (0xfe, 0), 4711), [71]);
         for inode in [471, 4712, 4713] {
-            assert!(!holds(table, (0xfe, 0), inode), "{inode}");
+            assert!(holders_in(table, (0xfe, 0), inode).is_empty(), "{inode}");
         }
     }
 }
