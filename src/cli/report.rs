@@ -174,6 +174,7 @@ impl From<FindError> for CliError {
                 CliError::new(ExitCode::NotFound, message).hint("see `agentspool recipe list`")
             }
             FindError::Broken { .. } => CliError::usage(message),
+            FindError::Open { .. } => CliError::new(ExitCode::Refused, message),
             FindError::Missing { .. } => CliError::new(ExitCode::Missing, message),
         }
     }

@@ -373,6 +373,12 @@ impl Spool {
         Ok(self.root.own_stat()?.st_uid)
     }
 
+    /// The same for who asks whom recipes belong to; of a spool that cannot be looked at, us.
+    pub fn owner_or_us(&self) -> u32 {
+        self.owner()
+            .unwrap_or_else(|_| rustix::process::geteuid().as_raw())
+    }
+
     /// Whether a group shares it.
     pub fn is_group(&self) -> bool {
         self.sharing == Sharing::Group

@@ -77,12 +77,15 @@ impl Tasks<'_> {
                 is_stuck |= self.remove(&dir, &entry)? == Fate::Stuck;
             }
         }
+        let dir = if is_stuck {
+            self.aside.renew(tasks, entry, &key, GROUP_READS.dir)?;
+            tasks.open_dir(entry)?
+        } else {
+            dir
+        };
         let task = TaskDir { id, dir };
         self.attempts(&task)?;
         self.make_anew(&task.dir)?;
-        if is_stuck {
-            self.aside.renew(tasks, entry, &key, GROUP_READS.dir)?;
-        }
         Ok(true)
     }
 
@@ -177,7 +180,8 @@ impl Tasks<'_> {
                 copied => copied?,
             }
         }
-        let shared = dir.open_dir(".")?.with_making(GROUP_READS);
+        let again = dir.open_dir(".")?.moved_to(dir.path().to_owned());
+        let shared = again.with_making(GROUP_READS);
         if dir.has(name::CANCEL)? {
             shared.replace(name::CANCEL, b"")?;
         }
@@ -235,7 +239,8 @@ fn copy(dir: &Dir, file: &str, stat: &Stat) -> IoResult<()> {
         file: GROUP_READS.file & was,
         ..GROUP_READS
     };
-    let dir = dir.open_dir(".")?.with_making(making);
+    let again = dir.open_dir(".")?.moved_to(dir.path().to_owned());
+    let dir = again.with_making(making);
     match dir.read(file, SMALL_FILE)? {
         Some(bytes) if bytes.len() <= SMALL_FILE => dir.replace_durably(file, &bytes),
         // Nothing that is read is as long.
