@@ -45,7 +45,7 @@ impl Spool {
         let is_open = root.own_stat()?.st_mode & WRITABLE != 0;
         check_entries(&root, is_open)?;
         let opened = close_to_others(&root)?;
-        let lock = match check_entries(&root, is_open).and_then(|()| Ok(root_lock(&root)?)) {
+        let lock = match check_entries(&root, is_open).and_then(|()| lock_new(&root, gid)) {
             Ok(lock) => lock,
             Err(error) => {
                 // Refused means: left as it was.
@@ -112,14 +112,20 @@ fn make(root: &Dir, gid: Option<u32>) -> Result<Sharing, OpenError> {
     };
     root.set_mode(".", OURS_ONLY.dir)?;
     if let Some(gid) = gid {
-        // The folder above may give named users a right to all that is made below it.
-        root.remove_access_lists()?;
         root.set_group(".", gid)?;
         set_mode_wholly(root, ".", GROUP_READS.dir)?;
     }
     let stored = stored_settings(sharing, &Map::new());
     root.replace_durably_as(name::SETTINGS, &pretty(&stored), file, gid)?;
     Ok(sharing)
+}
+
+/// Takes the root's lock; of a group spool to be, once the folder above gives nobody a right to it.
+fn lock_new(root: &Dir, gid: Option<u32>) -> Result<std::fs::File, OpenError> {
+    if gid.is_some() && !root.has(name::SETTINGS)? {
+        root.remove_access_lists()?;
+    }
+    Ok(root_lock(root)?)
 }
 
 fn make_shared_folder(root: &Dir, folder: &str) -> Result<(), OpenError> {

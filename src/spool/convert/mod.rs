@@ -87,6 +87,7 @@ fn busy(root: &Dir, by: String) -> OpenError {
 
 fn group_spool(root: &Dir, aside: &Aside<'_>) -> IoResult<()> {
     let us = rustix::process::geteuid().as_raw();
+    let synced_at_once = root.has_whole_sync()?;
     for folder in FOLDERS {
         let (entry, mode) = (OsStr::new(folder), folder_mode(Sharing::Group, folder));
         if [name::TASKS, name::NAMES, name::REJECTED].contains(&folder) {
@@ -101,7 +102,12 @@ fn group_spool(root: &Dir, aside: &Aside<'_>) -> IoResult<()> {
         // First: from here on nobody else puts anything into it.
         close(&dir, mode)?;
         let is_stuck = match folder {
-            name::TASKS => Tasks { aside, us }.all(&dir)?,
+            name::TASKS => Tasks {
+                aside,
+                us,
+                synced_at_once,
+            }
+            .all(&dir)?,
             name::NAMES => keep(aside, &dir, |entry, stat| {
                 stat.st_uid == us && leads_to_task(&dir, entry)
             })?,
@@ -126,7 +132,8 @@ fn group_spool(root: &Dir, aside: &Aside<'_>) -> IoResult<()> {
         }
     }
     // Others could open it, and so may hold it for as long as they like.
-    root.remove_anything(name::SWEEP_LOCK)
+    root.remove_anything(name::SWEEP_LOCK)?;
+    root.sync_whole()
 }
 
 /// Puts away what is not to be kept in a folder. Whether something has to stay behind.

@@ -27,6 +27,8 @@ const GROUP_CAN_READ: u32 = 0o040;
 pub(super) struct Tasks<'a> {
     pub aside: &'a Aside<'a>,
     pub us: u32,
+    /// Whether one sync at the end makes all new files durable.
+    pub synced_at_once: bool,
 }
 
 impl Tasks<'_> {
@@ -172,7 +174,7 @@ impl Tasks<'_> {
             if file == name::RESULT && stat.st_mode & WRITABLE == 0 {
                 continue;
             }
-            match copy(dir, file, &stat) {
+            match self.copy(dir, file, &stat) {
                 // It says nothing that cannot be found out.
                 Err(error) if file == name::STATUS && error.is_denied() => {
                     dir.unlink(file)?;
@@ -190,6 +192,25 @@ impl Tasks<'_> {
         // Some backups keep no empty folders.
         let made = ours.with_making(GROUP_READS).ensure_dir(name::ATTEMPTS)?;
         close(&made, GROUP_READS.dir)
+    }
+
+    /// Writes a file's content into a new one, which is never readable for more users than the old one was.
+    fn copy(&self, dir: &Dir, file: &str, stat: &Stat) -> IoResult<()> {
+        let was = Mode::from_raw_mode(stat.st_mode) | OURS_ONLY.file;
+        let making = Making {
+            file: GROUP_READS.file & was,
+            ..GROUP_READS
+        };
+        let again = dir.open_dir(".")?.moved_to(dir.path().to_owned());
+        let dir = again.with_making(making);
+        match dir.read(file, SMALL_FILE)? {
+            Some(bytes) if bytes.len() <= SMALL_FILE && self.synced_at_once => {
+                dir.replace(file, &bytes)
+            }
+            Some(bytes) if bytes.len() <= SMALL_FILE => dir.replace_durably(file, &bytes),
+            // Nothing that is read is as long.
+            _ => dir.unlink(file).map(|_| ()),
+        }
     }
 
     fn is_our_file(&self, stat: &Stat) -> bool {
@@ -230,20 +251,4 @@ fn open_closed(parent: &Dir, entry: &OsStr) -> IoResult<Dir> {
     let dir = parent.open_dir(entry)?;
     close(&dir, GROUP_READS.dir)?;
     Ok(dir)
-}
-
-/// Writes a file's content into a new one, which is never readable for more users than the old one was.
-fn copy(dir: &Dir, file: &str, stat: &Stat) -> IoResult<()> {
-    let was = Mode::from_raw_mode(stat.st_mode) | OURS_ONLY.file;
-    let making = Making {
-        file: GROUP_READS.file & was,
-        ..GROUP_READS
-    };
-    let again = dir.open_dir(".")?.moved_to(dir.path().to_owned());
-    let dir = again.with_making(making);
-    match dir.read(file, SMALL_FILE)? {
-        Some(bytes) if bytes.len() <= SMALL_FILE => dir.replace_durably(file, &bytes),
-        // Nothing that is read is as long.
-        _ => dir.unlink(file).map(|_| ()),
-    }
 }
