@@ -150,6 +150,15 @@ pub(crate) fn recipe_path(spool: &Spool) -> agentspool::recipe::RecipePath {
         &settings.recipe_path,
         settings.praisonai_python.as_deref(),
     )
+    .trusting(recipe_trust(spool))
+}
+
+/// Who may change the recipes of this spool.
+pub(crate) fn recipe_trust(spool: &Spool) -> agentspool::recipe::Trust {
+    agentspool::recipe::Trust {
+        owner: spool.owner_or_us(),
+        is_shared: spool.is_group(),
+    }
 }
 
 /// For messages: a task that is only a drop so far.

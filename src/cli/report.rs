@@ -106,11 +106,14 @@ impl From<OpenError> for CliError {
             OpenError::Busy { .. } => CliError::new(ExitCode::SpoolUnusable, message)
                 .hint("stop the watcher, wait for running tasks, then run `agentspool init` again"),
             OpenError::Occupied { .. }
+            | OpenError::OtherKind { .. }
             | OpenError::Newer { .. }
             | OpenError::Settings { .. }
             | OpenError::NotText { .. }
             | OpenError::Network { .. } => CliError::new(ExitCode::SpoolUnusable, message),
-            OpenError::Foreign { .. } => CliError::new(ExitCode::Refused, message),
+            OpenError::Foreign { .. }
+            | OpenError::Planted { .. }
+            | OpenError::NotInGroup { .. } => CliError::new(ExitCode::Refused, message),
             OpenError::NoGroup(_) => CliError::usage(message),
         }
     }
@@ -174,6 +177,7 @@ impl From<FindError> for CliError {
                 CliError::new(ExitCode::NotFound, message).hint("see `agentspool recipe list`")
             }
             FindError::Broken { .. } => CliError::usage(message),
+            FindError::Open { .. } => CliError::new(ExitCode::Refused, message),
             FindError::Missing { .. } => CliError::new(ExitCode::Missing, message),
         }
     }

@@ -9,6 +9,7 @@
 mod cgroup;
 mod children;
 mod evidence;
+mod open_files;
 mod signals;
 
 use std::io::{self, Read};
@@ -24,6 +25,7 @@ pub use evidence::{
     Environment, cgroup_of, environment, hides_processes, is_at, name_of, path_of, prints_below,
     real_uid, real_uid_of, writes_to,
 };
+pub use open_files::{open_files, owner_of};
 pub use signals::{ignored_signals, let_large_writes_fail, set_default, unblock_signals};
 
 /// A process that cannot be mistaken for a later one with the same number, within one boot.

@@ -4,7 +4,7 @@
 //! in, because a [`Name`] is one path component and no more.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use walkdir::WalkDir;
 use super::file;
 use super::manifest::{DEFAULT_ATTEMPTS, Manifest, ManifestError, parse_env_file};
 use super::praisonai::{self, Installed};
+use super::trust::Trust;
 use crate::task::Name;
 
 const MANIFEST: &str = "recipe.toml";
@@ -55,6 +56,7 @@ pub struct Recipe {
     /// What it says about itself.
     pub manifest: Manifest,
     praisonai: Arc<Installed>,
+    trust: Option<Trust>,
 }
 
 /// Why a recipe cannot be used.
@@ -81,6 +83,16 @@ pub enum FindError {
         path: PathBuf,
         /// What is wrong.
         problem: String,
+    },
+    /// Others could choose what it runs.
+    #[error("the recipe {name} is not run: {}: {why}, and users of the group could choose what it runs; `chmod go-w` it, and see that it is what it was", path.display())]
+    Open {
+        /// The recipe.
+        name: Name,
+        /// What they could change.
+        path: PathBuf,
+        /// Who could.
+        why: String,
     },
     /// Something it needs is not installed.
     #[error("the recipe {name} cannot run: {problem}")]
@@ -112,6 +124,7 @@ fn list(paths: &[PathBuf]) -> String {
 pub struct RecipePath {
     folders: Vec<PathBuf>,
     praisonai: Arc<Installed>,
+    trust: Option<Trust>,
 }
 
 impl RecipePath {
@@ -123,6 +136,16 @@ impl RecipePath {
         RecipePath {
             folders,
             praisonai: Arc::new(Installed::new(praisonai_python)),
+            trust: None,
+        }
+    }
+
+    /// The same path of a spool with this owner. A recipe that others could change is not run where a
+    /// group shares the spool.
+    pub fn trusting(self, trust: Trust) -> RecipePath {
+        RecipePath {
+            trust: Some(trust),
+            ..self
         }
     }
 
@@ -177,25 +200,17 @@ impl RecipePath {
             .collect()
     }
 
-    /// What stands on this path and could be changed by others than `owner` and root, each with
-    /// why. They could choose what is run.
-    pub fn open_to_others(&self, owner: u32) -> Vec<(PathBuf, String)> {
+    /// What stands on this path and could be changed by others, each with why. They could choose what
+    /// is run.
+    pub fn open_to_others(&self, trust: Trust) -> Vec<(PathBuf, String)> {
         let mut found = Vec::new();
         for folder in &self.folders {
-            let entries = WalkDir::new(folder).max_depth(1).into_iter().flatten();
+            // In a recipe's folder it is the manifest and the program that count.
+            let entries = WalkDir::new(folder).max_depth(2).into_iter().flatten();
             for entry in entries {
-                // Links are followed: what they lead to is what is run.
-                let Ok(metadata) = std::fs::metadata(entry.path()) else {
-                    continue;
-                };
-                let told = if metadata.permissions().mode() & 0o002 != 0 {
-                    "anybody may write there".to_owned()
-                } else if ![0, owner].contains(&metadata.uid()) {
-                    format!("it belongs to user {}", metadata.uid())
-                } else {
-                    continue;
-                };
-                found.push((entry.into_path(), told));
+                if let Some(why) = trust.problem(entry.path()) {
+                    found.push((entry.into_path(), why));
+                }
             }
         }
         found
@@ -220,6 +235,7 @@ impl RecipePath {
                 path: path.into(),
                 manifest,
                 praisonai: self.praisonai.clone(),
+                trust: self.trust,
             })
         };
         let manifest_path = path.join(MANIFEST);
@@ -354,6 +370,12 @@ impl Recipe {
     /// gives a PATH. `None` opens nothing and starts nothing: another user must not run the owner's
     /// programs to find out, and the watcher that will run the recipe may have another PATH.
     pub fn check_runnable(&self, search: Option<&OsStr>) -> Result<(), FindError> {
+        if let Some(trust) = self.trust.filter(|trust| trust.is_shared)
+            && let Some((path, why)) = trust.problem_of(self)
+        {
+            let name = self.name.clone();
+            return Err(FindError::Open { name, path, why });
+        }
         let missing = |problem: String| {
             Err(FindError::Missing {
                 name: self.name.clone(),

@@ -12,7 +12,9 @@ mod find;
 mod limits;
 mod manifest;
 mod praisonai;
+mod trust;
 
 pub use find::{FindError, Kind, Recipe, RecipePath};
 pub use limits::Limits;
 pub use manifest::{Manifest, ManifestError, OnLost, SessionMode, is_variable_name};
+pub use trust::Trust;

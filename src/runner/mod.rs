@@ -31,7 +31,7 @@ pub use finish::finish_cancelled;
 use crate::clock::{self, BootId};
 use crate::config::Launcher;
 use crate::proc::{self, Cgroup, ProcessKey, Usage};
-use crate::recipe::{FindError, OnLost, Recipe, RecipePath};
+use crate::recipe::{FindError, OnLost, Recipe, RecipePath, Trust};
 use crate::spool::{
     Attempt, Claim, Files, IoError, ProgressReader, ReadError, ReservedResult, RunFile,
     SessionState, Spool, TaskDir, TaskLock,
@@ -186,7 +186,11 @@ impl<'a> Runner<'a> {
             &self.spool.settings().recipe_path,
             self.spool.settings().praisonai_python.as_deref(),
         );
-        path.find(name)
+        let trust = Trust {
+            owner: self.spool.owner_or_us(),
+            is_shared: self.spool.is_group(),
+        };
+        path.trusting(trust).find(name)
     }
 
     /// Takes the lock and goes on with what stands there. Without a request only what needs none

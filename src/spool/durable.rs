@@ -182,6 +182,10 @@ impl Dir {
     /// Takes away what gives named users and groups a right in it, or to all that is made in it.
     pub(super) fn remove_access_lists(&self) -> IoResult<()> {
         for list in ACCESS_LISTS {
+            // What has none may be read-only.
+            if rustix::fs::fgetxattr(&self.fd, list, &mut [0u8; 0][..]).is_err() {
+                continue;
+            }
             match rustix::fs::fremovexattr(&self.fd, list) {
                 Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
                 Err(errno) => return Err(self.failed("remove the access list of", "", errno)),
@@ -347,11 +351,27 @@ impl Dir {
 
     /// Replaces a file's content so that it outlives a power cut: for settings.
     pub fn replace_durably(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
+        self.replace_durably_as(name, bytes, self.making.file, None)
+    }
+
+    /// The same with a mode, whatever the umask, and a group: the file has both before it has its name.
+    pub(super) fn replace_durably_as(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        mode: Mode,
+        gid: Option<u32>,
+    ) -> IoResult<()> {
         let between = format!(".{name}.new");
         let _ = self.unlink(&between);
         let mut file = self.create(&between)?;
+        if let Some(gid) = gid {
+            self.set_group(&between, gid)?;
+        }
         file.write_all(bytes)
             .map_err(|source| IoError::new("write", self.path_of(name), source))?;
+        rustix::fs::fchmod(&file, mode)
+            .map_err(|errno| self.failed("set the mode of", name, errno))?;
         file.sync_all()
             .map_err(|source| IoError::new("sync", self.path_of(name), source))?;
         rustix::fs::renameat(&self.fd, between.as_str(), &self.fd, name)

@@ -1,10 +1,9 @@
-//! What lies where in a spool, and how one is made and opened.
+//! What lies where in a spool, and how one is opened.
 //!
 //! Every name of a file or folder in a spool is written down here and nowhere else. Not here: what
-//! is in them. Invariant: a [`Spool`] value is a folder of this layout, of a version this program
+//! is in them, and how a spool is made (`init.rs`). Invariant: a [`Spool`] value is a folder of this layout, of a version this program
 //! knows, on a file system whose locks count, owned by us or shared with us through its group.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -147,7 +146,7 @@ pub enum OpenError {
         problem: String,
     },
     /// It belongs to somebody else.
-    #[error("the spool {} belongs to user {owner}, and this is user {us}: run the command as that user", path.display())]
+    #[error("{} belongs to user {owner}, and this is user {us}: run the command as that user", path.display())]
     Foreign {
         /// The folder.
         path: PathBuf,
@@ -155,6 +154,32 @@ pub enum OpenError {
         owner: u32,
         /// Ours.
         us: u32,
+    },
+    /// Others could write in the folder, and something in it is not ours.
+    #[error("{} belongs to user {owner}, who could write in this folder: see what it is, remove it, and run `init` again", path.display())]
+    Planted {
+        /// What it is.
+        path: PathBuf,
+        /// Its owner's uid.
+        owner: u32,
+    },
+    /// It is a spool already, and not of the kind that was asked for.
+    #[error("{} is {kind}, and cannot become one of group {wanted}: leave out --group to use it as it is, or choose a new folder", path.display())]
+    OtherKind {
+        /// The folder.
+        path: PathBuf,
+        /// What it is.
+        kind: String,
+        /// The group that was asked for.
+        wanted: u32,
+    },
+    /// Files cannot be given to a group that one is not in.
+    #[error(
+        "this user is not in group {gid}, so nothing can be shared with it: put the user into the group, log in again, and run `init` again"
+    )]
+    NotInGroup {
+        /// The group.
+        gid: u32,
     },
     /// Locks on this file system may not be seen by other machines.
     #[error("{} is on a network file system ({kind}), where locks may not hold: move the spool to a local disk, or set \"allow_network_fs\": true in spool.json if only one machine ever uses it", path.display())]
@@ -196,51 +221,6 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Makes a spool in `path`, completes the one that is there, or converts one of version 1. With `gid`
-    /// the users of that group may submit to it.
-    ///
-    /// # Errors
-    /// When the folder holds other things, or cannot be made or written.
-    pub fn init(path: &Path, gid: Option<u32>, overrides: Overrides) -> Result<Spool, OpenError> {
-        let making = if gid.is_some() {
-            GROUP_READS
-        } else {
-            OURS_ONLY
-        };
-        check_path(path)?;
-        if std::fs::symlink_metadata(path).is_err() {
-            make_parents(path)?;
-        }
-        let root = Dir::open(path, making)?;
-        refuse_other_things(&root, path)?;
-        if gid.is_some() && !root.has(name::SETTINGS)? {
-            // First: the folder above may give named users a right to all that is made below it.
-            root.remove_access_lists()?;
-        }
-        // Of two first commands at once the second must not meet the half-made spool of the first.
-        let lock = root_lock(&root)?;
-        refuse_other_things(&root, path)?;
-        if !root.has(name::SETTINGS)? {
-            let sharing = if gid.is_some() {
-                Sharing::Group
-            } else {
-                Sharing::Private
-            };
-            let stored = stored_settings(sharing, &Map::new());
-            root.replace_durably(name::SETTINGS, &pretty(&stored))?;
-            if let Some(gid) = gid {
-                root.set_group(name::SETTINGS, gid)?;
-                root.set_mode(name::SETTINGS, making.file)?;
-                root.set_group(".", gid)?;
-            }
-            root.set_mode(".", making.dir)?;
-        } else if let Err(OpenError::Older { .. }) = read_settings(&root) {
-            super::convert::convert(&root)?;
-        }
-        drop((lock, root));
-        Spool::open(path, overrides)
-    }
-
     /// Opens a spool. Folders that are missing (git and some backups keep no empty ones) are made
     /// when we own it.
     pub fn open(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
@@ -307,23 +287,6 @@ impl Spool {
             spool.uuid.clone_from(&identity.uuid);
         }
         Ok((spool, identity))
-    }
-
-    /// Makes the folders that are missing.
-    fn make_missing_folders(&self) -> Result<(), OpenError> {
-        for folder in FOLDERS {
-            if self.root.has(folder)? {
-                continue;
-            }
-            let making = self.making(folder);
-            let made = self.root()?.with_making(making).ensure_dir(folder)?;
-            if self.sharing == Sharing::Group {
-                made.remove_access_lists()?;
-                self.root.set_group(folder, self.root.own_stat()?.st_gid)?;
-                self.root.set_mode(folder, self.folder_mode(folder))?;
-            }
-        }
-        Ok(())
     }
 
     /// The right to replace a file of the root; one process at a time has it.
@@ -412,6 +375,12 @@ impl Spool {
         Ok(self.root.own_stat()?.st_uid)
     }
 
+    /// The same for who asks whom recipes belong to; of a spool that cannot be looked at, us.
+    pub fn owner_or_us(&self) -> u32 {
+        self.owner()
+            .unwrap_or_else(|_| rustix::process::geteuid().as_raw())
+    }
+
     /// Whether a group shares it.
     pub fn is_group(&self) -> bool {
         self.sharing == Sharing::Group
@@ -450,25 +419,9 @@ impl Spool {
     /// How things in a folder of this spool are made.
     pub(super) fn making(&self, folder: &str) -> Making {
         let sync = self.settings.durability == Durability::Power;
-        let making = match (self.sharing, folder) {
-            (Sharing::Private, _) => OURS_ONLY,
-            // What is locked in them a user of the group must not be able to open.
-            (Sharing::Group, name::SLOTS | name::SESSIONS) => OURS_ONLY,
-            (Sharing::Group, name::WATCHERS) => Making {
-                file: OURS_ONLY.file,
-                ..GROUP_READS
-            },
-            (Sharing::Group, _) => GROUP_READS,
-        };
-        Making { sync, ..making }
-    }
-
-    /// The mode of one of the root's folders.
-    pub(super) fn folder_mode(&self, folder: &str) -> Mode {
-        if self.sharing == Sharing::Group && folder == name::INCOMING {
-            DROP_BOX
-        } else {
-            self.making(folder).dir
+        Making {
+            sync,
+            ..making_in(self.sharing, folder)
         }
     }
 
@@ -491,6 +444,29 @@ impl Spool {
     }
 }
 
+/// How things in a folder of such a spool are made.
+fn making_in(sharing: Sharing, folder: &str) -> Making {
+    match (sharing, folder) {
+        (Sharing::Private, _) => OURS_ONLY,
+        // What is locked in them a user of the group must not be able to open.
+        (Sharing::Group, name::SLOTS | name::SESSIONS) => OURS_ONLY,
+        (Sharing::Group, name::WATCHERS) => Making {
+            file: OURS_ONLY.file,
+            ..GROUP_READS
+        },
+        (Sharing::Group, _) => GROUP_READS,
+    }
+}
+
+/// The mode of one of the root's folders.
+pub(super) fn folder_mode(sharing: Sharing, folder: &str) -> Mode {
+    if sharing == Sharing::Group && folder == name::INCOMING {
+        DROP_BOX
+    } else {
+        making_in(sharing, folder).dir
+    }
+}
+
 /// 128 random bits from the kernel.
 pub(super) fn random_bits() -> u128 {
     let mut bytes = [0u8; 16];
@@ -510,7 +486,7 @@ const ROOT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The right to make or replace a file of the root: one process at a time has it, until the file is
 /// closed.
-fn root_lock(root: &Dir) -> IoResult<std::fs::File> {
+pub(super) fn root_lock(root: &Dir) -> IoResult<std::fs::File> {
     let lock = root.lock_file(name::ROOT_LOCK)?;
     let begun = Instant::now();
     while let Err(error) = fs2::FileExt::try_lock_exclusive(&lock) {
@@ -523,25 +499,8 @@ fn root_lock(root: &Dir) -> IoResult<std::fs::File> {
     Ok(lock)
 }
 
-/// Refuses a folder that holds something else than a spool, or than what another `init` has made of one
-/// so far.
-fn refuse_other_things(root: &Dir, path: &Path) -> Result<(), OpenError> {
-    let unfinished = [name::ROOT_LOCK, ".spool.json.new"];
-    let is_unfinished = |name: &OsString| unfinished.iter().any(|known| name == known);
-    // Asked once more at the end: another `init` may have gone on in between.
-    if root.has(name::SETTINGS)?
-        || root.names()?.iter().all(is_unfinished)
-        || root.has(name::SETTINGS)?
-    {
-        return Ok(());
-    }
-    Err(OpenError::Occupied {
-        path: path.to_owned(),
-    })
-}
-
 /// Refuses a path that is not text, also where only the current folder's part of it is not.
-fn check_path(path: &Path) -> Result<(), OpenError> {
+pub(super) fn check_path(path: &Path) -> Result<(), OpenError> {
     let is_text = std::path::absolute(path).is_ok_and(|path| path.to_str().is_some());
     if is_text {
         return Ok(());
@@ -549,16 +508,6 @@ fn check_path(path: &Path) -> Result<(), OpenError> {
     Err(OpenError::NotText {
         path: path.to_owned(),
     })
-}
-
-/// Makes the folder and what is missing above it.
-fn make_parents(path: &Path) -> IoResult<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| IoError::new("make the folder", path, source))
 }
 
 /// Network file systems by their magic numbers in statfs(2). 9p and virtiofs (FUSE) are not
@@ -592,8 +541,11 @@ pub(super) fn network_kind(magic: u32) -> Option<&'static str> {
 
 /// The number of a group by its name, from `/etc/group`.
 pub fn group_id(name: &str) -> Result<u32, OpenError> {
-    if let Ok(gid) = name.parse() {
-        return Ok(gid);
+    match name.parse() {
+        // To the kernel it means: leave the group as it is.
+        Ok(u32::MAX) => return Err(OpenError::NoGroup(name.to_owned())),
+        Ok(gid) => return Ok(gid),
+        Err(_) => {}
     }
     let table = crate::proc::read_text("/etc/group").unwrap_or_default();
     table

@@ -1,9 +1,9 @@
 //! Who holds a lock that this user may not open: the kernel's own table, `/proc/locks`.
 //!
-//! For users of the group alone; the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
+//! For users of the group, and for who converts a spool; else the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
 //! is opened and nothing is locked to find out, so asking never stands in anybody's way.
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::durable::Dir;
@@ -16,19 +16,11 @@ use crate::proc;
 /// The table names the file system and the inode, and no subvolume: a stranger can make a file of his own
 /// that has the same number in another one, and lock that. So the holder is looked at as well.
 pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<bool> {
-    let flags = StatxFlags::INO | StatxFlags::UID | StatxFlags::MNT_ID;
-    let stat = match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, flags) {
-        Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(false),
-        Err(errno) => return Err(IoError::new("look at", dir.path_of(name), errno)),
-    };
-    // The table names the device of the file system, which on btrfs is not the one that stat tells.
-    let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
-    let Some(device) = device_of(&mounts, stat.stx_mnt_id) else {
+    let Some((stat, device)) = find(dir, name)? else {
         return Ok(false);
     };
     let table = proc::read_text("/proc/locks").unwrap_or_default();
-    for holder in holders(&table, device, stat.stx_ino) {
+    for holder in holders_in(&table, device, stat.stx_ino) {
         let is_owners = match proc::real_uid_of(holder) {
             Some(uid) => uid == stat.stx_uid,
             // It is hidden, or its lock was inherited and it is gone.
@@ -39,6 +31,29 @@ pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<bool> {
         }
     }
     Ok(false)
+}
+
+/// The numbers of the processes that took a lock on a file in this folder. One that has ended may have
+/// left its lock to a child.
+pub(super) fn holders(dir: &Dir, name: &str) -> IoResult<Vec<i32>> {
+    let Some((stat, device)) = find(dir, name)? else {
+        return Ok(Vec::new());
+    };
+    let table = proc::read_text("/proc/locks").unwrap_or_default();
+    Ok(holders_in(&table, device, stat.stx_ino).collect())
+}
+
+/// A file, and the device by which the table names it, which on btrfs is not the one that stat tells.
+fn find(dir: &Dir, name: &str) -> IoResult<Option<(Statx, (u32, u32))>> {
+    let flags = StatxFlags::INO | StatxFlags::UID | StatxFlags::MNT_ID;
+    let stat = match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, flags) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(IoError::new("look at", dir.path_of(name), errno)),
+    };
+    let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
+    let device = device_of(&mounts, stat.stx_mnt_id);
+    Ok(device.map(|device| (stat, device)))
 }
 
 /// The device of a mount, from `/proc/<pid>/mountinfo`: `36 35 98:0 / /mnt rw …`.
@@ -52,7 +67,7 @@ fn device_of(mounts: &str, mount: u64) -> Option<(u32, u32)> {
 
 /// Who holds a lock on a file of this number, by `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0
 /// EOF`. A line with `->` is of somebody who waits.
-fn holders(
+fn holders_in(
     table: &str,
     (major, minor): (u32, u32),
     inode: u64,
@@ -83,7 +98,7 @@ mod tests {
         let table = "1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0 EOF\n\
                      1: -> FLOCK  ADVISORY  WRITE 72 fe:00:4712 0 EOF\n\
                      2: POSIX  ADVISORY  WRITE 73 fe:00:4713 0 EOF\n";
-        let held = |inode| holders(table, (0xfe, 0), inode).collect::<Vec<_>>();
+        let held = |inode| holders_in(table, (0xfe, 0), inode).collect::<Vec<_>>();
         assert_eq!(held(4711), [71]);
         for inode in [471, 4712, 4713] {
             assert!(held(inode).is_empty(), "{inode}");

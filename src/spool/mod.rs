@@ -6,7 +6,7 @@
 //! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `foreign` (what a recipe put in the place of a result) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `incoming`, `drop_read`, `drop_claim` and `rejected` (the drop box) · `submit_drop` and
 //! `control` (what users of a group put there) · `unnamed` (what they left half-way) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
-//! `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
+//! `init` (how one is made) · `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
 //! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` ·
 //! `progress_file` (reports while it runs) · `wake` (being told) · `write_alarm` (waking at a write) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
@@ -27,6 +27,7 @@ mod foreign;
 mod health;
 mod identity;
 mod incoming;
+mod init;
 mod io_error;
 mod layout;
 mod lock_table;

@@ -21,6 +21,9 @@ use crate::task::{FORMAT_VERSION, MAX_REQUEST_BYTES, TaskId, Timestamp, escape_l
 pub(super) const DROP_SUFFIX: &str = ".json";
 const REASON_SUFFIX: &str = ".reason.json";
 
+/// How deep a folder is searched for another user's.
+pub(super) const DEEPEST: usize = 50;
+
 /// `rejected/<id>-NAME.reason.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reason {
@@ -56,7 +59,34 @@ pub(super) fn plain_file_name(bytes: &[u8]) -> String {
     }
 }
 
+/// The first folder of another user's in a tree: only he and root can remove what is in it.
+pub(super) fn strange_below(
+    folder: &Dir,
+    entry: &OsStr,
+    levels: usize,
+) -> Option<(std::path::PathBuf, u32)> {
+    let stat = folder.stat(entry).ok()??;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || levels == 0 {
+        return None;
+    }
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Some((folder.path_of(entry), stat.st_uid));
+    }
+    let dir = folder.find_dir(entry).ok()??;
+    let names = dir.names().ok()?;
+    names
+        .iter()
+        .find_map(|name| strange_below(&dir, name, levels - 1))
+}
+
 impl Spool {
+    /// What other users made in `rejected/` and its owner cannot remove, with the uid.
+    pub fn strange_in_rejected(&self) -> IoResult<Vec<(std::path::PathBuf, u32)>> {
+        let rejected = self.folder(name::REJECTED)?;
+        let strange = |entry: &OsString| strange_below(&rejected, entry, DEEPEST);
+        Ok(rejected.names()?.iter().filter_map(strange).collect())
+    }
+
     /// The newest refusal of a drop of this name, with the id it was refused under.
     pub fn rejected_drop(&self, task_name: &str) -> IoResult<Option<(TaskId, Reason)>> {
         let Some(rejected) = self.folder(name::REJECTED).ok() else {

@@ -17,6 +17,7 @@ use super::durable::{Dir, absent_is_none};
 use super::health::PROBE_PREFIX;
 use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
+use super::rejected::{DEEPEST, strange_below};
 use super::removed::is_kept;
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
@@ -193,11 +194,15 @@ impl Spool {
         Ok(files)
     }
 
-    /// Removes one refused drop or reason. A refused folder goes with all that is in it.
-    pub fn remove_rejected(&self, file: &OsString) -> IoResult<()> {
+    /// Removes one refused drop or reason. A refused folder goes with all that is in it; `false` where
+    /// something in it is another user's, which only root can remove (`doctor` names it).
+    pub fn remove_rejected(&self, file: &OsString) -> IoResult<bool> {
         let rejected = self.folder(name::REJECTED)?;
         let trash = self.folder(name::TRASH)?;
-        rejected.remove_tree_by(file, &trash).map(|_| ())
+        match rejected.remove_tree_by(file, &trash) {
+            Err(_) if strange_below(&rejected, file, DEEPEST).is_some() => Ok(false),
+            removed => removed.map(|_| true),
+        }
     }
 
     /// Removes a name whose task is gone; `false` when it leads somewhere after all.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
-use crate::recipe::RecipePath;
+use crate::recipe::{RecipePath, Trust};
 use crate::spool::{
     Admission, ControlFile, Controlled, DropFile, DropRefusal, Fingerprint, IoError, Pickup, Rules,
     Spool, SubmitError,
@@ -290,7 +290,12 @@ fn check_recipe(spool: &Spool, request: &Request) -> Result<(), DropRefusal> {
         &settings.recipe_path,
         settings.praisonai_python.as_deref(),
     );
-    path.find(&request.recipe)
+    let trust = Trust {
+        owner: spool.owner_or_us(),
+        is_shared: spool.is_group(),
+    };
+    path.trusting(trust)
+        .find(&request.recipe)
         .and_then(|recipe| recipe.check_runnable(None))
         .map_err(|error| DropRefusal {
             reason: error.to_string(),

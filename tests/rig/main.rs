@@ -15,6 +15,7 @@ mod support;
 
 mod chance;
 mod clock;
+mod convert;
 mod cut;
 mod disk;
 mod drop_box;

@@ -45,6 +45,12 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
         let hint = "read the *.reason.json beside each, then drop it again or remove both";
         checks.push(Check::warn("leftovers", told, hint));
     }
+    for (path, uid) in spool.strange_in_rejected()? {
+        let path = path.display();
+        let told = format!("{path} belongs to user {uid}, so no sweep can remove it");
+        let hint = format!("remove it as root: `rm -r {path}`");
+        checks.push(Check::warn("leftovers", told, hint));
+    }
     let mut stray = 0;
     for id in spool.open_ids()?.into_iter().take(LOOK_AT_MOST) {
         stray += usize::from(spool.is_stray_hint(id)?);

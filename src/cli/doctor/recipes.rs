@@ -3,7 +3,7 @@
 use agentspool::spool::{IoError, Spool};
 
 use super::{Check, Context, count};
-use crate::cli::place::recipe_path;
+use crate::cli::place::{recipe_path, recipe_trust};
 
 /// Which recipes cannot run, and why: a line for each.
 pub(super) fn runnable(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
@@ -49,9 +49,9 @@ pub(super) fn path(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
         let hint = "make it, or take it out of the setting recipe_path";
         checks.push(Check::warn(NAME, told, hint));
     }
-    for (entry, why) in path.open_to_others(spool.owner()?) {
+    for (entry, why) in path.open_to_others(recipe_trust(spool)) {
         let told = format!("{}: {why}", entry.display());
-        let hint = "chown it to the spool's user or root, and chmod o-w";
+        let hint = "chown it to the spool's user or root, and `chmod go-w` it";
         checks.push(Check::problem(NAME, told, hint));
     }
     if checks.is_empty() {

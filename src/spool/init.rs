@@ -1,0 +1,283 @@
+//! `init`: how a spool is made, completed, or converted.
+//!
+//! Not what lies where (`layout.rs`) nor what a conversion keeps (`convert/`). Invariants: nothing in
+//! another user's folder is changed; a folder that others can write is closed before its content counts;
+//! `spool.json` comes last, so an `init` that was cut off is continued by the next one.
+
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, Stat};
+use rustix::io::Errno;
+use serde_json::Map;
+
+use super::convert::convert;
+use super::durable::Dir;
+use super::io_error::{IoError, IoResult};
+use super::layout::{
+    FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, Spool, check_path, folder_mode, name,
+    pretty, root_lock,
+};
+use super::settings_file::{read_older_settings, read_settings, stored_settings};
+use crate::config::Overrides;
+
+/// What an `init` that was cut off leaves in the root before there is a `spool.json`.
+const UNFINISHED: [&str; 2] = [name::ROOT_LOCK, ".spool.json.new"];
+/// Mode bits by which others than the owner can write. An access list shows in the group's.
+const WRITABLE: u32 = 0o022;
+
+impl Spool {
+    /// Makes a spool in `path`, completes the one that is there, or converts one of version 1. With `gid`
+    /// the users of that group may submit to it.
+    ///
+    /// # Errors
+    /// When the folder is another user's or holds other things, when the spool is of another kind, when
+    /// this user is not in the group, or when the disk refuses.
+    pub fn init(path: &Path, gid: Option<u32>, overrides: Overrides) -> Result<Spool, OpenError> {
+        check_path(path)?;
+        if let Some(gid) = gid {
+            check_membership(gid)?;
+        }
+        if std::fs::symlink_metadata(path).is_err() {
+            make_parents(path)?;
+        }
+        let root = Dir::open(path, OURS_ONLY)?;
+        check_owner(&root)?;
+        let is_open = root.own_stat()?.st_mode & WRITABLE != 0;
+        check_entries(&root, is_open)?;
+        let opened = close_to_others(&root)?;
+        let lock = match check_entries(&root, is_open).and_then(|()| lock_new(&root, gid)) {
+            Ok(lock) => lock,
+            Err(error) => {
+                // Refused means: left as it was.
+                if let Some(mode) = opened {
+                    root.set_mode(".", mode)?;
+                }
+                return Err(error);
+            }
+        };
+        // Of two first commands at once the second must not meet the half-made spool of the first.
+        check_entries(&root, is_open)?;
+        let stored = read_settings(&root);
+        let was_older = matches!(stored, Err(OpenError::Older { .. }));
+        let sharing = match stored {
+            Ok(None) => make(&root, gid)?,
+            Ok(Some(stored)) => {
+                check_kind(&root, stored.sharing, gid)?;
+                stored.sharing
+            }
+            Err(OpenError::Older { .. }) => {
+                let sharing = read_older_settings(&root)?.sharing;
+                check_kind(&root, sharing, gid)?;
+                if sharing == Sharing::Group {
+                    check_membership(root.own_stat()?.st_gid)?;
+                }
+                convert(&root)?;
+                sharing
+            }
+            Err(error) => return Err(error),
+        };
+        if sharing == Sharing::Group && (gid.is_some() || opened.is_some() || was_older) {
+            mend_modes(&root)?;
+        }
+        drop((lock, root));
+        Spool::open(path, overrides)
+    }
+
+    /// Makes the folders that are missing. Each appears with its mode and its group, so one that is there
+    /// need not be looked at.
+    pub(super) fn make_missing_folders(&self) -> Result<(), OpenError> {
+        for folder in FOLDERS {
+            if self.root_dir().has(folder)? {
+                continue;
+            }
+            let root = self.root()?.with_making(self.making(folder));
+            if !self.is_group() {
+                root.ensure_dir(folder)?;
+            } else if let Err(error) = make_shared_folder(&root, folder)
+                // Another first command has made it meanwhile.
+                && !root.has(folder)?
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a new spool in a folder of ours that holds nothing else.
+fn make(root: &Dir, gid: Option<u32>) -> Result<Sharing, OpenError> {
+    let (sharing, file) = match gid {
+        None => (Sharing::Private, OURS_ONLY.file),
+        Some(_) => (Sharing::Group, GROUP_READS.file),
+    };
+    root.set_mode(".", OURS_ONLY.dir)?;
+    if let Some(gid) = gid {
+        root.set_group(".", gid)?;
+        set_mode_wholly(root, ".", GROUP_READS.dir)?;
+    }
+    let stored = stored_settings(sharing, &Map::new());
+    root.replace_durably_as(name::SETTINGS, &pretty(&stored), file, gid)?;
+    Ok(sharing)
+}
+
+/// Takes the root's lock; of a group spool to be, once the folder above gives nobody a right to it.
+fn lock_new(root: &Dir, gid: Option<u32>) -> Result<std::fs::File, OpenError> {
+    if gid.is_some() && !root.has(name::SETTINGS)? {
+        root.remove_access_lists()?;
+    }
+    Ok(root_lock(root)?)
+}
+
+fn make_shared_folder(root: &Dir, folder: &str) -> Result<(), OpenError> {
+    let between = format!(".{folder}.new");
+    root.ensure_dir(&between)?.remove_access_lists()?;
+    root.set_group(&between, root.own_stat()?.st_gid)?;
+    set_mode_wholly(root, &between, folder_mode(Sharing::Group, folder))?;
+    let placed = root.rename_new(&between, root, folder);
+    if placed.is_err() {
+        let _ = root.remove_empty_dir(&between);
+    }
+    Ok(placed?)
+}
+
+/// Gives the root of a group spool, `spool.json` and the folders the group and the modes of the layout.
+fn mend_modes(root: &Dir) -> Result<(), OpenError> {
+    let us = rustix::process::geteuid().as_raw();
+    let gid = root.own_stat()?.st_gid;
+    root.remove_access_lists()?;
+    mend(root, ".", GROUP_READS.dir, gid)?;
+    mend(root, name::SETTINGS, GROUP_READS.file, gid)?;
+    for folder in FOLDERS {
+        let Some(stat) = root.stat(folder)? else {
+            continue;
+        };
+        let is_ours = stat.st_uid == us && is_type(&stat, FileType::Directory);
+        // What is not ours is for `doctor` to name. Recipes may be mounted read-only from elsewhere.
+        let is_safe = folder == name::RECIPES && stat.st_mode & WRITABLE == 0;
+        if is_ours && !is_safe {
+            root.open_dir(folder)?.remove_access_lists()?;
+            mend(root, folder, folder_mode(Sharing::Group, folder), gid)?;
+        }
+    }
+    Ok(())
+}
+
+fn mend(root: &Dir, entry: &str, mode: Mode, gid: u32) -> Result<(), OpenError> {
+    let Some(stat) = root.stat(entry)? else {
+        return Ok(());
+    };
+    if stat.st_gid != gid {
+        root.set_group(entry, gid)?;
+    }
+    if stat.st_gid != gid || stat.st_mode & 0o7777 != mode.as_raw_mode() {
+        set_mode_wholly(root, entry, mode)?;
+    }
+    Ok(())
+}
+
+/// Sets a mode and sees that it is set: the kernel drops the set-group-id bit in silence where the caller
+/// is not in the file's group.
+fn set_mode_wholly(dir: &Dir, entry: &str, mode: Mode) -> Result<(), OpenError> {
+    dir.set_mode(entry, mode)?;
+    match dir.stat(entry)? {
+        Some(stat) if stat.st_mode & 0o7777 != mode.as_raw_mode() => {
+            Err(OpenError::NotInGroup { gid: stat.st_gid })
+        }
+        Some(_) => Ok(()),
+        None => Err(IoError::new("set the mode of", dir.path_of(entry), Errno::NOENT).into()),
+    }
+}
+
+/// Refuses a group that this user cannot give files to.
+fn check_membership(gid: u32) -> Result<(), OpenError> {
+    let is_ours = rustix::process::geteuid().is_root()
+        || rustix::process::getegid().as_raw() == gid
+        || rustix::process::getgroups()
+            .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid));
+    if is_ours {
+        Ok(())
+    } else {
+        Err(OpenError::NotInGroup { gid })
+    }
+}
+
+/// Refuses to give a spool another kind or group than it has.
+fn check_kind(root: &Dir, sharing: Sharing, gid: Option<u32>) -> Result<(), OpenError> {
+    let Some(wanted) = gid else { return Ok(()) };
+    let has = root.own_stat()?.st_gid;
+    let kind = match sharing {
+        Sharing::Private => "a private spool".to_owned(),
+        Sharing::Group if has != wanted => format!("a group spool of group {has}"),
+        Sharing::Group => return Ok(()),
+    };
+    Err(OpenError::OtherKind {
+        path: root.path().to_owned(),
+        kind,
+        wanted,
+    })
+}
+
+fn check_owner(root: &Dir) -> Result<(), OpenError> {
+    let owner = root.own_stat()?.st_uid;
+    let us = rustix::process::geteuid().as_raw();
+    if owner == us {
+        return Ok(());
+    }
+    Err(OpenError::Foreign {
+        path: root.path().to_owned(),
+        owner,
+        us,
+    })
+}
+
+/// Closes a folder that others can write. The mode that it had, where it was such a one.
+fn close_to_others(root: &Dir) -> IoResult<Option<Mode>> {
+    let mode = root.own_stat()?.st_mode;
+    if mode & WRITABLE == 0 {
+        return Ok(None);
+    }
+    root.set_mode(".", OURS_ONLY.dir)?;
+    Ok(Some(Mode::from_raw_mode(mode)))
+}
+
+/// Refuses a folder that holds something else than a spool, or than what another `init` has made of one
+/// so far; and one in which another user has put something, while it was open to others or in our place.
+fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
+    let us = rustix::process::geteuid().as_raw();
+    let names = root.names()?;
+    let is_spool = names.iter().any(|entry| entry == name::SETTINGS);
+    for entry in &names {
+        let Some(stat) = root.stat(entry)? else {
+            continue;
+        };
+        let is_unfinished = UNFINISHED.iter().any(|known| entry == known);
+        // Another `init` may have gone on since the listing.
+        if !is_spool && !is_unfinished && !root.has(name::SETTINGS)? {
+            return Err(OpenError::Occupied {
+                path: root.path().to_owned(),
+            });
+        }
+        let is_file = is_unfinished || entry == name::SETTINGS;
+        if (is_file || was_open) && stat.st_uid != us {
+            return Err(OpenError::Planted {
+                path: root.path_of(entry),
+                owner: stat.st_uid,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_type(stat: &Stat, wanted: FileType) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == wanted
+}
+
+/// Makes the folder and what is missing above it.
+fn make_parents(path: &Path) -> IoResult<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| IoError::new("make the folder", path, source))
+}

@@ -1,0 +1,311 @@
+//! `init` where others could write: in their folders, in open ones, and in group spools of version 1.
+//!
+//! Needs root and strace. What is held: nothing of another user's is changed; nothing that a group user put,
+//! renamed or wrote is believed; neither he nor one damaged task stops a conversion; what was cut off is
+//! continued.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use crate::group::{GROUP, MEMBER, OWNER, STRANGER, Shared};
+use crate::support::{Ran, names_in};
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+/// Makes the spool as a program of version 1 left it.
+fn age(shared: &Shared) {
+    let spool = shared.spool();
+    for folder in ["staging", "tasks", "names", "open", "sessions"] {
+        mode(&spool.join(folder), 0o2770);
+    }
+    for id in names_in(&spool.join("tasks")) {
+        let task = spool.join("tasks").join(id);
+        mode(&task, 0o2770);
+        mode(&task.join("attempts"), 0o2770);
+        for file in ["request.json", "status.json", "lock"] {
+            mode(&task.join(file), 0o660);
+        }
+    }
+    let text = "{\"v\": 1, \"shared\": true, \"rescan_sec\": 0.3}";
+    fs::write(spool.join("spool.json"), text).unwrap();
+}
+
+fn init(shared: &Shared, uid: u32, more: &[&str]) -> Ran {
+    let spool = shared.spool();
+    let arguments = [&["init", spool.to_str().unwrap()], more].concat();
+    shared.run(uid, &arguments)
+}
+
+/// Somebody who holds a lock until he is killed.
+fn hold(shared: &Shared, uid: u32, file: &Path) -> Child {
+    const HOLD: &str =
+        "open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; print 'h'; sleep 1000";
+    let mut holder = shared
+        .as_user(uid, "perl")
+        .args(["-e", HOLD])
+        .arg(file)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0u8]).unwrap();
+    holder
+}
+
+#[test]
+fn nobody_changes_a_folder_of_another_user() {
+    let shared = Shared::new();
+    age(&shared);
+    let empty = shared.world.root().join("owner/empty");
+    fs::create_dir(&empty).unwrap();
+    chown(&empty, Some(OWNER), Some(GROUP)).unwrap();
+    let before = shared.tree();
+    let own = shared.world.command(&[]).get_program().to_owned();
+    for path in [shared.spool(), empty.clone()] {
+        let as_root = Ran::of(std::process::Command::new(&own).arg("init").arg(&path));
+        as_root.ends_with(4);
+        assert!(
+            as_root.stderr.contains("belongs to user"),
+            "{}",
+            as_root.stderr
+        );
+    }
+    assert_eq!(shared.tree(), before);
+    assert!(names_in(&empty).is_empty());
+}
+
+#[test]
+fn what_others_put_into_an_open_folder_is_in_no_new_spool() {
+    let shared = Shared::new();
+    let above = shared.world.root().join("owner");
+    let place = |name: &str| {
+        let folder = above.join(name);
+        fs::create_dir(&folder).unwrap();
+        chown(&folder, Some(OWNER), Some(GROUP)).unwrap();
+        mode(&folder, 0o2777);
+        folder
+    };
+    // A lock that he holds, and settings that are his.
+    for planted in ["spool.lock", "spool.json"] {
+        let folder = place(&format!("with-{planted}"));
+        let file = folder.join(planted);
+        let plant = format!("umask 0; echo '{{\"v\": 2}}' >{}", file.display());
+        shared.shell(STRANGER, &plant).succeeds();
+        let ran = shared.run(OWNER, &["init", folder.to_str().unwrap()]);
+        ran.ends_with(4);
+        assert!(ran.stderr.contains(planted), "{}", ran.stderr);
+        assert_eq!(
+            (mode_of(&folder), names_in(&folder)),
+            (0o2777, vec![planted.to_owned()])
+        );
+    }
+    // He is as fast as can be: from the first file on, while the owner's first sync takes long.
+    let folder = place("raced");
+    let plant = "while [ ! -e spool.lock ]; do :; done; echo seen; \
+                 mkdir recipes && echo planted; read line";
+    let mut planter = shared
+        .as_user(MEMBER, "sh")
+        .args(["-c", plant])
+        .current_dir(&folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let program = shared.world.command(&[]).get_program().to_owned();
+    Ran::of(
+        shared
+            .as_user(OWNER, "timeout")
+            .args(["10", "strace", "-f", "-qq", "-o", "/dev/null", "-e"])
+            .arg("inject=fsync:delay_enter=500000:when=1")
+            .arg(program)
+            .arg("init")
+            .arg(&folder),
+    )
+    .succeeds();
+    planter.kill().unwrap();
+    planter.wait().unwrap();
+    assert_eq!(fs::metadata(folder.join("recipes")).unwrap().uid(), OWNER);
+    assert_eq!(mode_of(&folder), 0o700);
+}
+
+#[test]
+fn init_of_a_group_spool_says_what_it_cannot_do() {
+    let shared = Shared::new();
+    let spool = shared.spool();
+    let group = GROUP.to_string();
+    let private = shared.world.root().join("owner/private");
+    let path = private.to_str().unwrap();
+    shared.run(OWNER, &["init", path]).succeeds();
+    let ran = shared.run(OWNER, &["init", path, "--group", &group]);
+    ran.ends_with(8);
+    assert!(ran.stderr.contains("a private spool"), "{}", ran.stderr);
+    let own = (OWNER + 1000).to_string();
+    let ran = init(&shared, OWNER, &["--group", &own]);
+    ran.ends_with(8);
+    assert!(
+        ran.stderr.contains(&format!("group {GROUP}")),
+        "{}",
+        ran.stderr
+    );
+    // Each time, and nothing is made.
+    let new = shared.world.root().join("owner/new");
+    for _ in 0..2 {
+        let ran = shared.run(OWNER, &["init", new.to_str().unwrap(), "--group", "9999"]);
+        ran.ends_with(4);
+        assert!(!new.exists());
+    }
+    shared
+        .run(
+            OWNER,
+            &["init", new.to_str().unwrap(), "--group", "4294967295"],
+        )
+        .ends_with(2);
+    // Modes that are not those of the layout are mended.
+    mode(&spool, 0o2770);
+    mode(&spool.join("tasks"), 0o777);
+    init(&shared, OWNER, &["--group", &group]).succeeds();
+    assert_eq!(
+        (mode_of(&spool), mode_of(&spool.join("tasks"))),
+        (0o2750, 0o2750)
+    );
+}
+
+#[test]
+fn an_init_that_was_cut_off_is_continued() {
+    let shared = Shared::new();
+    let program = shared.world.command(&[]).get_program().to_owned();
+    let path = shared.world.root().join("owner/cut");
+    let group = GROUP.to_string();
+    for call in ["fchmodat", "fchownat", "renameat", "mkdirat", "renameat2"] {
+        for when in [1, 2, 3] {
+            let _ = fs::remove_dir_all(&path);
+            let init = |command: &mut std::process::Command| {
+                Ran::of(command.arg("init").arg(&path).args(["--group", &group]))
+            };
+            let inject = format!("inject={call}:signal=KILL:when={when}");
+            init(
+                shared
+                    .as_user(OWNER, "strace")
+                    .args(["-f", "-qq", "-o", "/dev/null", "-e", &inject])
+                    .arg(&program),
+            );
+            init(&mut shared.as_user(OWNER, "agentspool")).succeeds();
+            for (entry, expected) in [("", 0o2750), ("incoming", 0o3730), ("spool.json", 0o640)] {
+                let metadata = fs::metadata(path.join(entry)).unwrap();
+                let is = (metadata.mode() & 0o7777, metadata.gid());
+                assert_eq!(is, (expected, GROUP), "{call} {when} {entry}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_group_user_renamed_is_not_believed() {
+    let shared = Shared::new();
+    let ids: Vec<String> = (0..8).map(|_| shared.submit(OWNER, &[])).collect();
+    let done = shared.submit(OWNER, &["--name", "done"]);
+    shared.drain();
+    let waiting = shared.submit(OWNER, &[]);
+    let other = shared.submit(OWNER, &[]);
+    age(&shared);
+    let spool = shared.spool();
+    // A result, an origin, an attempt, a folder that all can write, under the names that count.
+    let forge = format!(
+        "cd spool/tasks; a={} b={} c={} d={} e={} f={} w={waiting} o={other}; \
+         sed s/$a/$w/ $a/result.json >$a/request.json && mv $a/request.json $w/result.json; \
+         echo '{{\"v\": 2, \"uid\": {MEMBER}}}' >$b/request.json && mv $b/request.json $w/origin.json; \
+         mv $c/request.json $w/attempts/4294967295; mv $d/request.json $w/readers; \
+         mv $e/attempts $f/deep; mv $e $w/attempts/1; mkdir -p $o/cancel/in; chmod 0 $o/cancel; \
+         mv $b ../names/plain; mv $c .rejected.mine",
+        ids[0], ids[1], ids[2], ids[3], ids[4], ids[5]
+    );
+    shared.shell(MEMBER, &forge).succeeds();
+    // He holds a lock that he can open, and the owner made a backup by links.
+    let start = spool.join("watchers/start");
+    fs::write(&start, "").unwrap();
+    chown(&start, Some(OWNER), Some(GROUP)).unwrap();
+    mode(&start, 0o640);
+    let mut holder = hold(&shared, MEMBER, &start);
+    shared.shell(OWNER, "cp -al spool backup");
+    init(&shared, OWNER, &[]).succeeds();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let find = "find spool ! -path 'spool/incoming*' \\( -type d -o -type f \\) -writable";
+    let writable = shared.shell(MEMBER, find);
+    assert_eq!(writable.stdout, "", "{}", shared.tree());
+    let task = spool.join("tasks").join(&waiting);
+    let mut left = names_in(&task);
+    left.sort();
+    assert_eq!(left, ["attempts", "lock", "request.json", "status.json"]);
+    assert!(names_in(&task.join("attempts")).is_empty());
+    assert_eq!(
+        shared.json(OWNER, &["status", "done"])["status"],
+        "completed"
+    );
+    let kept = spool.join("tasks").join(&done).join("attempts/1");
+    assert!(kept.is_dir(), "{}", shared.tree());
+    shared.drain();
+    for id in [&waiting, &other] {
+        assert_eq!(shared.json(OWNER, &["status", id])["status"], "completed");
+    }
+    // What he has closed goes with no sweep, and fails none.
+    shared
+        .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
+        .succeeds();
+    for _ in 0..2 {
+        shared.run(OWNER, &["sweep"]).succeeds();
+    }
+    let doctor = shared.run(OWNER, &["doctor"]);
+    assert!(
+        doctor
+            .stdout
+            .contains(&format!("belongs to user {MEMBER}, so no sweep")),
+        "{}",
+        doctor.stdout
+    );
+}
+
+#[test]
+fn a_recipe_that_the_group_can_write_is_not_run() {
+    let shared = Shared::new();
+    let recipes = shared.spool().join("recipes");
+    let make = "cd spool/recipes; mkdir rdir; echo 'command = [\"true\"]' >rdir/recipe.toml; \
+                cp echo listed; chmod 755 listed rdir";
+    shared.shell(OWNER, make).succeeds();
+    shared
+        .run(OWNER, &["submit", "--recipe", "rdir"])
+        .succeeds();
+    shared
+        .shell(OWNER, "chmod 664 spool/recipes/rdir/recipe.toml")
+        .succeeds();
+    shared
+        .shell(
+            OWNER,
+            &format!("setfacl -m u:{MEMBER}:rwx spool/recipes/listed"),
+        )
+        .succeeds();
+    for (recipe, what) in [("rdir", "rdir/recipe.toml"), ("listed", "listed")] {
+        let what = recipes.join(what).display().to_string();
+        let ran = shared.run(MEMBER, &["submit", "--recipe", recipe]);
+        ran.ends_with(4);
+        assert!(ran.stderr.contains(&what), "{}", ran.stderr);
+        let doctor = shared.run(OWNER, &["doctor"]);
+        assert!(
+            doctor.stdout.contains(&format!("recipe path: {what}")),
+            "{}",
+            doctor.stdout
+        );
+    }
+    // Nor one that was submitted before.
+    shared.drain();
+    let id = shared.json(OWNER, &["list"])["tasks"][0]["task_id"].clone();
+    let status = shared.json(OWNER, &["status", id.as_str().unwrap()]);
+    assert_eq!(status["status"], "failed", "{status}");
+}
