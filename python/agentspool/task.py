@@ -308,28 +308,28 @@ class Task:
 
 
 def _read_parts(path: Path) -> tuple[bytes, int]:
-    """A file's content and the size of its holes. In a log they are what was cut out, and are left out here."""
-    is_log = path.name == "stdout.log"
+    """A file's content without what was cut out of it, and how much that was. Holes in it are zeroes."""
+    begin, end = _cut_of(path)
     with open(path, "rb") as file:
-        if not is_log:
+        if begin >= end:
             return file.read(), 0
         size = file.seek(0, os.SEEK_END)
-        parts, kept, at = [], 0, 0
-        while at < size:
-            try:
-                begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
-            except OSError:
-                break
-            at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
-            part = os.pread(file.fileno(), at - begin, begin)
-            while len(part) < at - begin:
-                more = os.pread(file.fileno(), at - begin - len(part), begin + len(part))
-                if not more:
-                    break
-                part += more
-            parts.append(part)
-            kept += at - begin
-        return b"".join(parts), size - kept
+        begin, end = min(begin, size), min(end, size)
+        file.seek(0)
+        before = file.read(begin)
+        file.seek(end)
+        return before + file.read(), end - begin
+
+
+def _cut_of(path: Path) -> tuple[int, int]:
+    """Which part of a log was cut out of it, as docs/spool-format.md says."""
+    if path.name != "stdout.log":
+        return 0, 0
+    try:
+        cut = json.loads((path.parent / "cut.json").read_bytes())["stdout"]
+        return int(cut["from"]), int(cut["to"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0, 0
 
 
 def _strict_json(text: str) -> Any:

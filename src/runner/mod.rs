@@ -511,6 +511,7 @@ impl<'a> Runner<'a> {
             progress: ProgressReader::default(),
             foreign: false,
             metrics: Metrics::default(),
+            left_out: 0,
         }
         .run()
     }
