@@ -24,7 +24,7 @@ pub use evidence::{
     Environment, cgroup_of, environment, hides_processes, is_at, name_of, path_of, prints_below,
     real_uid, writes_to,
 };
-pub use signals::{ignored_signals, unblock_signals};
+pub use signals::{ignore_terminal_stop, ignored_signals, unblock_signals};
 
 /// A process that cannot be mistaken for a later one with the same number, within one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

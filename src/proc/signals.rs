@@ -20,6 +20,14 @@ pub fn unblock_signals() {
     }
 }
 
+/// Lets this process write to its terminal from the background, also after `stty tostop`: SIGTTOU would stop it
+/// in the middle of a line. A recipe gets the default back (`runner/spawn.rs`).
+#[expect(unsafe_code, reason = "signal, which rustix has no safe form of")]
+pub fn ignore_terminal_stop() {
+    // SAFETY: no handler is installed, and no handler of ours is replaced.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+}
+
 /// The signals that this process ignores, and that its children would ignore as well.
 #[expect(unsafe_code, reason = "sigaction, which rustix has no safe form of")]
 pub fn ignored_signals() -> Vec<c_int> {

@@ -12,7 +12,7 @@ use walkdir::WalkDir;
 
 use super::manifest::{DEFAULT_ATTEMPTS, Manifest, ManifestError, parse_env_file};
 use super::praisonai::{self, Installed};
-use crate::task::Name;
+use crate::task::{Name, escape_path};
 
 const MANIFEST: &str = "recipe.toml";
 /// Endings a single file's recipe name leaves out.
@@ -74,7 +74,7 @@ pub enum FindError {
         searched: Vec<PathBuf>,
     },
     /// It is there and cannot be used.
-    #[error("cannot use the recipe {}: {problem}", path.display())]
+    #[error("cannot use the recipe {}: {problem}", escape_path(path))]
     Broken {
         /// Its folder or file.
         path: PathBuf,

@@ -17,7 +17,7 @@ use super::identity::Identity;
 use super::io_error::{IoError, IoResult};
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use crate::config::{Durability, Overrides, Settings};
-use crate::task::{IdSequence, SPOOL_VERSION, TaskId};
+use crate::task::{IdSequence, SPOOL_VERSION, TaskId, escape_path};
 
 /// The names in a spool's root.
 pub(super) mod name {
@@ -109,19 +109,25 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A folder with other things in it.
-    #[error("{} is not empty and no spool: choose a new folder", path.display())]
+    #[error("{} is not empty and no spool: choose a new folder", escape_path(path))]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
     /// Made by an earlier program.
-    #[error("{} has format version 1, and this program works with version {SPOOL_VERSION}", path.display())]
+    #[error(
+        "{} has format version 1, and this program works with version {SPOOL_VERSION}",
+        escape_path(path)
+    )]
     Older {
         /// The settings file.
         path: PathBuf,
     },
     /// An earlier program is at work while the spool is to be converted.
-    #[error("{} cannot be converted to version {SPOOL_VERSION} while {by} runs", path.display())]
+    #[error(
+        "{} cannot be converted to version {SPOOL_VERSION} while {by} runs",
+        escape_path(path)
+    )]
     Busy {
         /// The folder.
         path: PathBuf,
@@ -129,7 +135,10 @@ pub enum OpenError {
         by: String,
     },
     /// Made by a later program.
-    #[error("{} has format version {version}, and this program knows only {SPOOL_VERSION}: use a newer agentspool", path.display())]
+    #[error(
+        "{} has format version {version}, and this program knows only {SPOOL_VERSION}: use a newer agentspool",
+        escape_path(path)
+    )]
     Newer {
         /// The settings file.
         path: PathBuf,
@@ -137,7 +146,7 @@ pub enum OpenError {
         version: u64,
     },
     /// The settings file cannot be understood.
-    #[error("cannot use {}: {problem}", path.display())]
+    #[error("cannot use {}: {problem}", escape_path(path))]
     Settings {
         /// The settings file.
         path: PathBuf,
@@ -145,7 +154,10 @@ pub enum OpenError {
         problem: String,
     },
     /// It belongs to somebody else.
-    #[error("the spool {} belongs to user {owner}, and this is user {us}: run the command as that user", path.display())]
+    #[error(
+        "the spool {} belongs to user {owner}, and this is user {us}: run the command as that user",
+        escape_path(path)
+    )]
     Foreign {
         /// The folder.
         path: PathBuf,
@@ -155,7 +167,10 @@ pub enum OpenError {
         us: u32,
     },
     /// Locks on this file system may not be seen by other machines.
-    #[error("{} is on a network file system ({kind}), where locks may not hold: move the spool to a local disk, or set \"allow_network_fs\": true in spool.json if only one machine ever uses it", path.display())]
+    #[error(
+        "{} is on a network file system ({kind}), where locks may not hold: move the spool to a local disk, or set \"allow_network_fs\": true in spool.json if only one machine ever uses it",
+        escape_path(path)
+    )]
     Network {
         /// The folder.
         path: PathBuf,
