@@ -286,6 +286,16 @@ fn a_log_that_cannot_be_cut_stays_whole_and_that_is_said_once() {
     }
 }
 
+/// A watcher that is ended whatever happens.
+struct Watching(std::process::Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Frozen for as long as this is held.
 struct Frozen(std::path::PathBuf);
 
@@ -318,11 +328,9 @@ fn a_log_on_a_disk_that_hangs_stops_no_task() {
     world.recipe("ok", "#!/bin/sh\necho fine\n");
     world.recipe("sleeps", "#!/bin/sh\nexec sleep 1000\n");
     let log = mount.path().join("log");
-    let mut watcher = world
-        .command(&["watch"])
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
+    let mut command = world.command(&["watch"]);
+    command.stderr(fs::File::create(&log).unwrap());
+    let _watcher = Watching(command.spawn().unwrap());
     world.wait_until("the watcher is seen", || !world.watcher_pids().is_empty());
     let frozen = Frozen::freeze(&mount);
     let late = world.submit(&["sleeps", "--timeout", "0.3"]);
@@ -339,6 +347,4 @@ fn a_log_on_a_disk_that_hangs_stops_no_task() {
         let ended = format!("completed task={}", fine.id);
         told.contains(&ended)
     });
-    watcher.kill().unwrap();
-    watcher.wait().unwrap();
 }
