@@ -5,14 +5,15 @@
 //! Invariant: what is missing from a log is the recorded range, and nothing else is.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
 use super::durable::Dir;
-use super::io_error::IoResult;
-use super::layout::{SMALL_FILE, pretty};
+use super::io_error::{IoError, IoResult};
+use super::layout::SMALL_FILE;
 use super::logs::Stream;
 use crate::task::FORMAT_VERSION;
 
@@ -22,6 +23,10 @@ pub(super) const CUT: &str = "cut.json";
 const KEPT_AT_EACH_END: u64 = 8 << 20;
 /// Holes are punched in whole blocks.
 const BLOCK: u64 = 4096;
+/// The record is always as long, so that it can be written over.
+const RECORD_BYTES: usize = 256;
+/// A recipe that writes it all the time keeps no reader.
+const MOST_READINGS: usize = 8;
 
 /// The range of a log that was cut out. Empty where nothing was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +74,20 @@ impl CutFile {
     }
 }
 
-/// What was cut out of one log of this attempt. A record that is not one counts as none.
+/// What was cut out of one log of this attempt. A record that is not one counts as none. It is read until it stays
+/// the same, because its runner may be writing it.
 pub(super) fn read_cut(attempt: &Dir, stream: Stream) -> IoResult<Cut> {
-    let bytes = attempt.read(CUT, SMALL_FILE)?.unwrap_or_default();
+    let mut bytes = attempt.read(CUT, SMALL_FILE)?.unwrap_or_default();
+    for _ in 0..MOST_READINGS {
+        if bytes.is_empty() {
+            break;
+        }
+        let again = attempt.read(CUT, SMALL_FILE)?.unwrap_or_default();
+        if again == bytes {
+            break;
+        }
+        bytes = again;
+    }
     let mut file: CutFile = serde_json::from_slice(&bytes).unwrap_or_default();
     Ok(*file.of(stream))
 }
@@ -89,6 +105,8 @@ pub struct LogSize {
 #[derive(Debug, Default)]
 pub struct LogCuts {
     file: CutFile,
+    /// Where it is written: in place, because on ext4 a rename over a file takes longer than the cut.
+    record: Option<File>,
     /// The record on the disk says something else, because there was no room for it.
     is_owed: bool,
 }
@@ -153,11 +171,28 @@ impl LogCuts {
     fn record(&mut self, attempt: &Attempt, stream: Stream, cut: Cut) {
         self.file.v = FORMAT_VERSION;
         *self.file.of(stream) = cut;
-        let written = attempt.dir.replace(CUT, &pretty(&self.file));
+        let written = self.write(attempt);
         self.is_owed = written.is_err();
         if let Err(error) = written {
             tracing::debug!("{error}");
         }
+    }
+
+    fn write(&mut self, attempt: &Attempt) -> IoResult<()> {
+        let record = match self.record.take() {
+            Some(record) => record,
+            None => {
+                // The recipe may have put something there.
+                attempt.dir.remove_anything(CUT)?;
+                attempt.dir.create(CUT)?
+            }
+        };
+        let mut bytes = serde_json::to_vec(&self.file).unwrap_or_default();
+        bytes.resize(RECORD_BYTES - 1, b' ');
+        bytes.push(b'\n');
+        let written = record.write_all_at(&bytes, 0);
+        self.record = Some(record);
+        written.map_err(|source| IoError::new("write", attempt.dir.path_of(CUT), source))
     }
 
     /// The bytes that are missing from both logs.
