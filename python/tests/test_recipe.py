@@ -100,6 +100,15 @@ def test_a_cut_output_says_so(world):
     assert "\0" not in text and len(text) < 2 << 20
 
 
+def test_holes_that_a_recipe_makes_are_zeroes_that_it_wrote(world):
+    with open(world.root / "image", "wb") as image:
+        image.write(b"a" * 100_000)
+        image.truncate(3 << 20)
+    world.recipe("copies", f"#!/bin/sh\ncp --sparse=always {world.root}/image /dev/stdout\n")
+    task = recipe.run_background("copies")
+    assert task.wait_sync() == "a" * 100_000 + "\0" * ((3 << 20) - 100_000)
+
+
 def test_cancel_leaves_nothing_running(world):
     world.recipe("sleeps", SLEEPS)
 

@@ -2,6 +2,8 @@
 //!
 //! Shared by the verbs that show logs. Not the waiting (`wait.rs`, `logs.rs`).
 
+use std::io::IsTerminal as _;
+
 use agentspool::spool::{LogReader, Piece, Stream, TaskDir};
 
 use super::Context;
@@ -61,11 +63,36 @@ pub(super) fn copy_to_end(
                     .out
                     .note(format!("[{bytes} bytes of the log were cut out here]"));
             }
-            Piece::Bytes(bytes) => match stream {
-                Stream::Stdout => context.out.task_bytes(&bytes)?,
-                Stream::Stderr => context.out.task_error_bytes(&bytes)?,
-            },
+            Piece::Zeroes(bytes) => copy_zeroes(context, bytes, stream)?,
+            Piece::Bytes(bytes) => write(context, &bytes, stream)?,
         }
         copied = true;
     }
+}
+
+fn write(context: &Context, bytes: &[u8], stream: Stream) -> Result<(), CliError> {
+    match stream {
+        Stream::Stdout => context.out.task_bytes(bytes),
+        Stream::Stderr => context.out.task_error_bytes(bytes),
+    }
+}
+
+/// A terminal shows no zeroes, and there may be more of them than it takes in a lifetime.
+fn copy_zeroes(context: &Context, count: u64, stream: Stream) -> Result<(), CliError> {
+    let is_seen = match stream {
+        Stream::Stdout => std::io::stdout().is_terminal(),
+        Stream::Stderr => std::io::stderr().is_terminal(),
+    };
+    if is_seen {
+        context.out.note(format!("[{count} zero bytes]"));
+        return Ok(());
+    }
+    let zeroes = [0u8; 64 << 10];
+    let mut left = count;
+    while left > 0 {
+        let length = usize::try_from(left).map_or(zeroes.len(), |left| left.min(zeroes.len()));
+        write(context, &zeroes[..length], stream)?;
+        left -= length as u64;
+    }
+    Ok(())
 }

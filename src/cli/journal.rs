@@ -5,8 +5,11 @@
 //! Here `MESSAGE=` is the line that a terminal shows. Invariant: what the journal does not take
 //! goes to stderr, which is the journal as well.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::os::unix::net::UnixDatagram;
+
+use agentspool::task::escape_text;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -77,11 +80,11 @@ impl Entry {
         }
     }
 
-    /// What a person reads.
+    /// What a person reads: one line, whatever a path or a message in it holds.
     fn line(&self) -> String {
-        let mut line = self.message.clone();
+        let mut line = escape_text(&self.message).into_owned();
         for (name, value) in &self.fields {
-            let _ = write!(line, " {name}={value}");
+            let _ = write!(line, " {name}={}", quoted(value));
         }
         line
     }
@@ -96,6 +99,15 @@ impl Entry {
             put(&mut bytes, &journal_name(name), value);
         }
         bytes
+    }
+}
+
+/// A value as it stands in a line, so that it cannot pass for another field.
+fn quoted(value: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| !c.is_whitespace() && c != '"' && c != '=';
+    match escape_text(value) {
+        escaped if escaped.chars().all(is_plain) => escaped,
+        escaped => format!("\"{}\"", escaped.replace('"', "\\\"")).into(),
     }
 }
 
@@ -154,6 +166,16 @@ mod tests {
              MESSAGE=completed task=task_0 session=chat exit_code=0\n\
              TASK_ID=task_0\nSESSION_ID=chat\nEXIT_CODE=0\n"
         );
+    }
+
+    #[test]
+    fn what_others_named_stays_in_its_place() {
+        let entry = Entry {
+            message: "left\nforged\u{1b}[2J".to_owned(),
+            fields: vec![("drop", "a task=\"x\"\n\u{202e}".to_owned())],
+        };
+        let line = r#"left\nforged\u{1b}[2J drop="a task=\"x\"\n\u{202e}""#;
+        assert_eq!(entry.line(), line);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Apart from the stored form on purpose: the files may change with their version, these keys only
 //! grow.
 
-use agentspool::spool::TaskView;
-use agentspool::task::{Condition, Json, Name, OutputEncoding, Status, TaskError, Timestamp};
+use agentspool::spool::{Spool, TaskView};
+use agentspool::task::{
+    Condition, Json, Name, Origin, OutputEncoding, Status, TaskError, TaskId, Timestamp,
+};
 use serde::Serialize;
 use serde::ser::Error as _;
 use serde_json::value::RawValue;
@@ -38,6 +40,9 @@ pub(crate) struct TaskJson {
     pub signal: Option<i32>,
     pub condition: Option<Condition>,
     pub metadata: Option<Json>,
+    /// Absent where the spool's owner submitted it; null where it is not known who did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submitter: Option<Option<u32>>,
     #[serde(skip_serializing_if = "is_zero")]
     pub log_bytes_dropped: u64,
 }
@@ -46,8 +51,17 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-impl From<&TaskView> for TaskJson {
-    fn from(view: &TaskView) -> TaskJson {
+/// Who submitted a task through the drop box of a group spool. What cannot be read is not known.
+pub(crate) fn origin_of(spool: &Spool, id: TaskId) -> Option<Origin> {
+    if !spool.is_group() {
+        return None;
+    }
+    let origin = spool.task(id).ok()??.origin();
+    origin.unwrap_or_else(|_| Some(Origin::new(None)))
+}
+
+impl TaskJson {
+    pub fn of(spool: &Spool, view: &TaskView) -> TaskJson {
         let status = &view.status;
         let result = view.result.as_ref();
         TaskJson {
@@ -74,12 +88,11 @@ impl From<&TaskView> for TaskJson {
             signal: status.signal,
             condition: status.condition,
             metadata: status.metadata.clone(),
+            submitter: origin_of(spool, status.task_id).map(|origin| origin.uid),
             log_bytes_dropped: status.log_bytes_dropped,
         }
     }
-}
 
-impl TaskJson {
     /// A drop that is not a task yet.
     pub fn of_drop(name: &Name) -> TaskJson {
         TaskJson {
@@ -106,6 +119,7 @@ impl TaskJson {
             signal: None,
             condition: None,
             metadata: None,
+            submitter: None,
             log_bytes_dropped: 0,
         }
     }

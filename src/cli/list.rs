@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agentspool::spool::{Spool, TaskView};
-use agentspool::task::{Status, TaskId, escape_text};
+use agentspool::task::{Status, TaskId};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
@@ -15,6 +15,7 @@ use super::Context;
 use super::args::ListArgs;
 use super::exit_code::ExitCode;
 use super::json::{self, TaskJson};
+use super::label;
 use super::report::CliError;
 
 /// The documented width of the panel; a narrower terminal gets a narrower one.
@@ -57,7 +58,10 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         let ids: Vec<TaskId> = page.rows.iter().map(|view| view.status.task_id).collect();
         let views = spool.views(&ids)?;
         context.out.object(&json::Ok(ListJson {
-            tasks: views.iter().map(TaskJson::from).collect(),
+            tasks: views
+                .iter()
+                .map(|view| TaskJson::of(&spool, view))
+                .collect(),
             total: page.total,
             page: args.page,
             page_size: args.page_size,
@@ -76,7 +80,7 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         }
     } else {
         for view in &page.rows {
-            context.out.line(row(view))?;
+            context.out.line(row(context, view))?;
         }
         if let Some(counts) = counts {
             context.out.note(counts_line(&counts));
@@ -155,25 +159,18 @@ fn counts_line(counts: &BTreeMap<&'static str, usize>) -> String {
 }
 
 /// What a task is called in lists: its name, its label, else its recipe.
-pub(super) fn title(view: &TaskView) -> String {
-    let status = &view.status;
-    let name = status.name.as_ref().map(|name| name.to_string());
-    let recipe = || status.recipe.as_ref().map(|recipe| recipe.to_string());
-    name.or_else(|| {
-        status
-            .label
-            .as_deref()
-            .map(|it| escape_text(it).into_owned())
-    })
-    .or_else(recipe)
-    .unwrap_or_else(|| "?".to_owned())
+pub(super) fn title(view: &TaskView, columns: Option<usize>) -> String {
+    let recipe = || view.status.recipe.as_ref().map(ToString::to_string);
+    let title = label::shown(view, columns).or_else(recipe);
+    title.unwrap_or_else(|| "?".to_owned())
 }
 
-/// One tab-separated line for pipes: id, status, name, recipe, seconds.
-pub(super) fn row(view: &TaskView) -> String {
+/// One tab-separated line: id, status, name, recipe, seconds. On a terminal the name stays in its line.
+pub(super) fn row(context: &Context, view: &TaskView) -> String {
+    /// Where the name begins at most: behind the id, a tab, the status and a tab.
+    const NAME_BEGINS: usize = 48;
     let status = &view.status;
-    let name = status.name.as_ref().map(|name| name.as_str().into());
-    let name = name.or_else(|| status.label.as_deref().map(escape_text));
+    let name = label::shown(view, label::room_behind(context, NAME_BEGINS));
     let recipe = status.recipe.as_ref().map(|recipe| recipe.as_str());
     let seconds = status
         .duration_seconds
@@ -203,7 +200,7 @@ fn panel(page: &Page, terminal: usize, absolute: bool) -> Vec<String> {
     let title = "─ Background Tasks ";
     let mut lines = vec![format!("╭{title}{}╮", "─".repeat(inner - title.width()))];
     for view in &page.rows {
-        lines.push(boxed(&panel_row(view, absolute), inner));
+        lines.push(boxed(&panel_row(view, absolute, inner), inner));
     }
     if page.rows.is_empty() {
         lines.push(boxed("  No tasks", inner));
@@ -220,45 +217,34 @@ fn panel(page: &Page, terminal: usize, absolute: bool) -> Vec<String> {
     lines
 }
 
-fn panel_row(view: &TaskView, absolute: bool) -> String {
+/// A row of so many columns. The name is cut, and never what stands behind it.
+fn panel_row(view: &TaskView, absolute: bool, columns: usize) -> String {
     let status = &view.status;
-    let mut text = format!(
-        "  {} [{}] {} - {}",
-        symbol(status.status),
-        status.task_id.short(),
-        title(view),
-        status.status
-    );
+    let before = format!("  {} [{}] ", symbol(status.status), status.task_id.short());
+    let mut behind = format!(" - {}", status.status);
     if absolute {
         let moment = status
             .completed_at
             .or(status.started_at)
             .unwrap_or(status.created_at);
-        text.push_str(&format!(" ({moment})"));
+        behind.push_str(&format!(" ({moment})"));
     } else if status.status == Status::Running
         && let Some(seconds) = status.duration_seconds
     {
         let whole = Duration::from_secs(seconds as u64);
-        text.push_str(&format!(" ({})", humantime::format_duration(whole)));
+        behind.push_str(&format!(" ({})", humantime::format_duration(whole)));
     }
     if let Some(condition) = status.condition {
-        text.push_str(&format!(" ({})", condition.as_str()));
+        behind.push_str(&format!(" ({})", condition.as_str()));
     }
-    text
+    let room = columns.saturating_sub(before.width() + behind.width());
+    let title = label::cut(&title(view, Some(room)), room);
+    format!("{before}{title}{behind}")
 }
 
 /// A line between the panel's borders; what is too wide is cut.
 fn boxed(text: &str, inner: usize) -> String {
-    let mut shown = String::new();
-    for c in text.chars() {
-        let mut longer = shown.clone();
-        longer.push(c);
-        if longer.width() > inner - 1 {
-            shown.push('…');
-            break;
-        }
-        shown = longer;
-    }
+    let shown = label::cut(text, inner);
     let padding = inner.saturating_sub(shown.width());
     format!("│{shown}{}│", " ".repeat(padding))
 }

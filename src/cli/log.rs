@@ -45,6 +45,8 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
     // What runs unattended never waits for somebody to read its log, nor for the words of a panic.
     let lines_out = match verb {
         Verb::Watch(_) | Verb::Runner(_) | Verb::Sweep(_) => {
+            agentspool::proc::ignore_terminal_stop();
+            super::output::open_log(disk_of_spool(context));
             std::panic::set_hook(Box::new(|panic| {
                 super::output::log().line(panic.to_string().as_bytes());
             }));
@@ -66,6 +68,12 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
         .with(filter)
         .try_init();
     Ok(())
+}
+
+/// The device of the spool: a log there need not be written by a thread of its own.
+pub(super) fn disk_of_spool(context: &Context) -> Option<u64> {
+    let (path, _) = context.spool_path().ok()?;
+    Some(rustix::fs::stat(path).ok()?.st_dev)
 }
 
 fn level(unattended: bool, verbose: u8, quiet: bool) -> LevelFilter {

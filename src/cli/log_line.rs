@@ -9,9 +9,12 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+use agentspool::task::escape_bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::SendFlags;
+
+use super::log_queue::LineQueue;
 
 /// A write of at most so much to a pipe is taken whole or not at all, and `poll` says which.
 const AT_ONCE: usize = 4096;
@@ -19,8 +22,10 @@ const CUT: &[u8] = b" [cut]\n";
 
 /// How one of the standard streams can be written to without waiting.
 enum Way {
-    /// A file on a disk takes what it gets.
+    /// A file on the disk of the spool, or on none: where it hangs, everything does.
     File(BorrowedFd<'static>),
+    /// A file on another disk.
+    Queue(LineQueue),
     /// An open file of our own, to the same pipe or terminal.
     Own(OwnedFd),
     Socket(BorrowedFd<'static>),
@@ -42,12 +47,21 @@ struct State {
 }
 
 impl LineWriter {
-    pub fn new(stream: BorrowedFd<'static>, number: u32) -> LineWriter {
-        let kind = rustix::fs::fstat(stream).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    /// For one of the standard streams. `own_disk` is the device of the spool, which hangs with everything else.
+    pub fn new(stream: BorrowedFd<'static>, number: u32, own_disk: Option<u64>) -> LineWriter {
+        let stat = rustix::fs::fstat(stream);
+        let kind = stat
+            .as_ref()
+            .ok()
+            .map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let device = stat.as_ref().ok().map(|stat| stat.st_dev);
         let way = match kind {
-            Ok(FileType::RegularFile) => Way::File(stream),
-            Ok(FileType::Socket) => Way::Socket(stream),
-            Ok(_) | Err(_) => open_again(number).map_or(Way::Asked(stream), Way::Own),
+            Some(FileType::RegularFile) if device == own_disk || is_in_memory(stream) => {
+                Way::File(stream)
+            }
+            Some(FileType::RegularFile) => Way::Queue(LineQueue::new(stream)),
+            Some(FileType::Socket) => Way::Socket(stream),
+            _ => open_again(number).map_or(Way::Asked(stream), Way::Own),
         };
         LineWriter {
             way,
@@ -55,24 +69,31 @@ impl LineWriter {
         }
     }
 
+    /// Waits a moment for what is not written yet: the process ends.
+    pub fn flush(&self) {
+        if let Way::Queue(queue) = &self.way {
+            queue.flush();
+        }
+    }
+
     /// Writes a line, with its newline or without, or drops it.
     pub fn line(&self, line: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Way::Queue(queue) = &self.way {
+            state.dropped += queue.take_lost();
+        }
         let mut bytes = Vec::with_capacity(line.len() + 64);
         if state.is_torn {
             bytes.push(b'\n');
         }
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        // A path or a message of somebody else's must not make a line of its own.
-        bytes.extend(
-            text.iter()
-                .map(|byte| if *byte == b'\n' { b' ' } else { *byte }),
-        );
+        // A path or a message in it may be somebody else's.
+        bytes.extend(escape_bytes(text).as_bytes());
         if state.dropped > 0 {
             bytes.extend(format!(" dropped_lines={}", state.dropped).as_bytes());
         }
         bytes.push(b'\n');
-        if bytes.len() > AT_ONCE && !matches!(self.way, Way::File(_)) {
+        if bytes.len() > AT_ONCE && !matches!(self.way, Way::File(_) | Way::Queue(_)) {
             bytes.truncate(AT_ONCE - CUT.len());
             bytes.extend(CUT);
         }
@@ -101,6 +122,7 @@ impl LineWriter {
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(match &self.way {
             Way::File(file) => rustix::io::write(file, bytes)?,
+            Way::Queue(queue) => usize::from(queue.push(bytes)) * bytes.len(),
             Way::Own(file) => rustix::io::write(file, bytes)?,
             Way::Socket(socket) => {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -133,6 +155,13 @@ impl io::Write for &LineWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether a file lies in memory, so that no disk of it can hang.
+fn is_in_memory(file: BorrowedFd<'_>) -> bool {
+    const TMPFS: u32 = 0x0102_1994;
+    const RAMFS: u32 = 0x8584_58f6;
+    rustix::fs::fstatfs(file).is_ok_and(|of| [TMPFS, RAMFS].contains(&(of.f_type as u32)))
 }
 
 /// The same pipe or terminal as an open file of this process's own, which never blocks.
@@ -201,14 +230,14 @@ mod tests {
     fn a_line_stays_one_line_and_short_enough_to_be_taken_whole() {
         let (reader, pipe) = rustix::pipe::pipe().unwrap();
         let writer = writer(Way::Asked(leaked(pipe)));
-        writer.line(b"one\nforged\n");
+        writer.line(b"one\nforged\x1b[2J\r\xe2\x80\xae\xff\n");
         writer.line(&[b'y'; 10_000]);
         let mut taken = vec![0u8; 1 << 16];
         let length = std::fs::File::from(reader).read(&mut taken).unwrap();
         let text = String::from_utf8(taken[..length].to_vec()).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0], "one forged");
+        assert_eq!(lines[0], r"one\nforged\u{1b}[2J\r\u{202e}\xff");
         assert!(lines[1].len() == AT_ONCE - 1 && lines[1].ends_with("y [cut]"));
     }
 }

@@ -108,20 +108,20 @@ fn read_text(reader: &mut LogReader) -> Result<(String, bool), CliError> {
     let (mut text, mut is_text, mut bytes) = (String::new(), true, Vec::new());
     let mut is_behind_gap = false;
     loop {
-        let gap = match reader.next_piece()? {
-            Piece::Bytes(piece) => {
-                bytes.extend(piece);
-                None
-            }
-            Piece::Gap(gap) => Some(gap),
+        let (mut zeroes, mut gap) = (0, None);
+        match reader.next_piece()? {
+            Piece::Bytes(piece) => bytes.extend(piece),
+            Piece::Zeroes(count) => zeroes = usize::try_from(count).unwrap_or(MOST_IN_JSON),
+            Piece::Gap(count) => gap = Some(count),
             Piece::End => break,
-        };
-        if text.len() + bytes.len() > MOST_IN_JSON {
+        }
+        if (text.len() + bytes.len()).saturating_add(zeroes) > MOST_IN_JSON {
             return Err(
                 CliError::usage(format!("the log is larger than {MOST_IN_JSON} bytes"))
                     .hint("use --lines N, or logs without --json"),
             );
         }
+        bytes.resize(bytes.len() + zeroes, 0);
         if let Some(gap) = gap {
             is_text &= add_text(&mut text, whole_characters(&bytes, is_behind_gap, true));
             text.push_str(&format!("[{gap} bytes cut out]"));

@@ -21,9 +21,11 @@ mod install;
 mod interrupt;
 mod journal;
 mod json;
+mod label;
 mod list;
 mod log;
 mod log_line;
+mod log_queue;
 mod logs;
 mod output;
 mod pause;
@@ -79,6 +81,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode 
         Ok(code) => code,
         Err(error) => context.out.error(&error),
     };
+    output::flush_log();
     code.into()
 }
 

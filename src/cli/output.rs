@@ -214,10 +214,23 @@ fn escape_in_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+static LOG: OnceLock<LineWriter> = OnceLock::new();
+
 /// The log of a process that runs unattended: stderr, which is never waited for.
 pub(super) fn log() -> &'static LineWriter {
-    static LOG: OnceLock<LineWriter> = OnceLock::new();
-    LOG.get_or_init(|| LineWriter::new(rustix::stdio::stderr(), 2))
+    open_log(None)
+}
+
+/// The same, opened by who knows on which device the spool is.
+pub(super) fn open_log(own_disk: Option<u64>) -> &'static LineWriter {
+    LOG.get_or_init(|| LineWriter::new(rustix::stdio::stderr(), 2, own_disk))
+}
+
+/// The process ends: its last lines are given a moment.
+pub(super) fn flush_log() {
+    if let Some(log) = LOG.get() {
+        log.flush();
+    }
 }
 
 /// A command line that clap refuses, or asks clap about.

@@ -1,12 +1,13 @@
 //! `agentspool status ID`: where a task stands.
 
 use agentspool::spool::{Spool, Target, TaskView};
-use agentspool::task::{Condition, Status};
+use agentspool::task::{Condition, Origin, Status};
 
 use super::Context;
 use super::args::StatusArgs;
 use super::exit_code::ExitCode;
 use super::json::{self, TaskJson};
+use super::label;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
@@ -42,7 +43,7 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
     let out = &context.out;
     let status = &view.status;
     if out.is_json() {
-        out.object(&json::Ok(TaskJson::from(view)))?;
+        out.object(&json::Ok(TaskJson::of(spool, view)))?;
     } else {
         out.line(format!("Task: {}", status.task_id))?;
         out.line(format!("Status: {}", status.status))?;
@@ -55,11 +56,9 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
         if let Some(session) = &status.session_id {
             out.line(format!("Session: {session}"))?;
         }
-        let origin = spool
-            .task(status.task_id)?
-            .and_then(|task| task.origin().ok()?);
-        let submitter = origin.and_then(|origin| origin.uid);
-        for line in more_lines(view, submitter, absolute) {
+        let name = label::shown(view, label::room_behind(context, "Name: ".len()));
+        let origin = json::origin_of(spool, status.task_id);
+        for line in more_lines(view, name, origin, absolute) {
             out.line(line)?;
         }
     }
@@ -71,20 +70,19 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
 }
 
 /// What the page does not show, only where there is something to say.
-fn more_lines(view: &TaskView, submitter: Option<u32>, absolute: bool) -> Vec<String> {
+fn more_lines(
+    view: &TaskView,
+    name: Option<String>,
+    origin: Option<Origin>,
+    absolute: bool,
+) -> Vec<String> {
     let status = &view.status;
     let mut lines = Vec::new();
-    if let Some(name) = status
-        .name
-        .as_ref()
-        .map(|n| n.as_str())
-        .or(status.label.as_deref())
-    {
-        lines.push(format!("Name: {name}"));
-    }
-    if let Some(uid) = submitter {
-        lines.push(format!("Submitted by: user {uid}"));
-    }
+    lines.extend(name.map(|name| format!("Name: {name}")));
+    lines.extend(origin.map(|origin| match origin.uid {
+        Some(uid) => format!("Submitted by: user {uid}"),
+        None => "Submitted by: unknown".to_owned(),
+    }));
     if let Some(message) = &status.message {
         lines.push(format!("Message: {message}"));
     }

@@ -14,6 +14,7 @@ use super::Context;
 use super::args::SweepArgs;
 use super::exit_code::ExitCode;
 use super::interrupt::Interrupt;
+use super::log::disk_of_spool;
 use super::log_line::LineWriter;
 use super::report::CliError;
 use super::schedule::{self, Due, Schedule};
@@ -109,7 +110,7 @@ fn summary(swept: &Swept, verb: &str) -> String {
 
 fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode, CliError> {
     let stop = Interrupt::listen()?;
-    let said = LineWriter::new(rustix::stdio::stdout(), 1);
+    let said = LineWriter::new(rustix::stdio::stdout(), 1, disk_of_spool(context));
     let (mut passes, mut cleared, mut freed_bytes) = (0u64, 0, 0);
     while !stop.came() {
         let due = schedule.ask(Instant::now(), &schedule::wall());
@@ -132,6 +133,7 @@ fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode
             }
         }
     }
+    said.flush();
     if context.out.is_json() {
         context.out.object(&json!({
             "ok": true, "passes": passes, "cleared": cleared, "freed_bytes": freed_bytes,

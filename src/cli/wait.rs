@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(1000);
 /// How often while a log or a bar is shown: what a person sees should move.
 const LOOK_AT_LOG: Duration = Duration::from_millis(100);
 
+/// The columns that a name takes in the bar; its line is cut where the terminal ends.
+const MOST_OF_A_TITLE: usize = 40;
+
 /// One thing that is waited for.
 enum Awaited {
     Drop(Name),
@@ -73,7 +76,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
         wake.take();
     }
     bar.clear();
-    tell(context, &awaited, args.propagate)
+    tell(context, &spool, &awaited, args.propagate)
 }
 
 fn going_on(open: usize, all: usize) -> String {
@@ -167,7 +170,12 @@ struct WaitJson {
     tasks: Vec<TaskJson>,
 }
 
-fn tell(context: &Context, awaited: &[Awaited], propagate: bool) -> Result<ExitCode, CliError> {
+fn tell(
+    context: &Context,
+    spool: &Spool,
+    awaited: &[Awaited],
+    propagate: bool,
+) -> Result<ExitCode, CliError> {
     let views: Vec<&TaskView> = awaited
         .iter()
         .filter_map(|one| match one {
@@ -180,11 +188,11 @@ fn tell(context: &Context, awaited: &[Awaited], propagate: bool) -> Result<ExitC
         context.out.object(&WaitJson {
             ok: code == ExitCode::Done,
             code: code.number(),
-            tasks: views.iter().map(|view| TaskJson::from(*view)).collect(),
+            tasks: views.iter().map(|view| TaskJson::of(spool, view)).collect(),
         })?;
     } else if !context.out.is_quiet() {
         for view in views {
-            context.out.line(list::row(view))?;
+            context.out.line(list::row(context, view))?;
         }
     }
     Ok(code)
@@ -303,7 +311,7 @@ impl Bar {
                     if view.status.status == Status::Running || message.is_empty() {
                         let said = view.status.message.as_deref().unwrap_or_default();
                         let said = escape_text(said);
-                        let title = list::title(&view);
+                        let title = list::title(&view, Some(MOST_OF_A_TITLE));
                         message = format!("{title} {} {said}", view.status.status);
                     }
                 }

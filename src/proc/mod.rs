@@ -26,7 +26,9 @@ pub use evidence::{
     real_uid, real_uid_of, writes_to,
 };
 pub use open_files::{open_files, owner_of};
-pub use signals::{ignored_signals, let_large_writes_fail, set_default, unblock_signals};
+pub use signals::{
+    ignore_terminal_stop, ignored_signals, let_large_writes_fail, set_default, unblock_signals,
+};
 
 /// A process that cannot be mistaken for a later one with the same number, within one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

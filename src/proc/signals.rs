@@ -20,6 +20,14 @@ pub fn unblock_signals() {
     }
 }
 
+/// Lets this process write to its terminal from the background, also after `stty tostop`: SIGTTOU would stop it
+/// in the middle of a line. A recipe gets the default back (`runner/spawn.rs`).
+#[expect(unsafe_code, reason = "signal, which rustix has no safe form of")]
+pub fn ignore_terminal_stop() {
+    // SAFETY: no handler is installed, and no handler of ours is replaced.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+}
+
 /// A write beyond the limit of file sizes (`ulimit -f`) fails and is said, instead of killing this process
 /// in the middle of its work.
 #[expect(unsafe_code, reason = "sigaction, which rustix has no safe form of")]

@@ -14,7 +14,7 @@ use super::file;
 use super::manifest::{DEFAULT_ATTEMPTS, Manifest, ManifestError, parse_env_file};
 use super::praisonai::{self, Installed};
 use super::trust::Trust;
-use crate::task::Name;
+use crate::task::{Name, escape_path};
 
 const MANIFEST: &str = "recipe.toml";
 /// Endings a single file's recipe name leaves out.
@@ -77,7 +77,7 @@ pub enum FindError {
         searched: Vec<PathBuf>,
     },
     /// It is there and cannot be used.
-    #[error("cannot use the recipe {}: {problem}", path.display())]
+    #[error("cannot use the recipe {}: {problem}", escape_path(path))]
     Broken {
         /// Its folder or file.
         path: PathBuf,

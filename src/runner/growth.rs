@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::spool::{Attempt, Files, ProgressReader, WriteAlarm, cap_log, cut_bytes};
+use crate::spool::{Attempt, Files, LogCuts, ProgressReader, Stream, WriteAlarm};
 
 /// How far a log may go beyond its cap between two looks. A look aims at half of it.
 const ROOM: u64 = 64 << 20;
@@ -33,6 +33,7 @@ pub(super) struct Growth {
     alarm: WriteAlarm,
     has_said_whole: bool,
     /// Of the attempt that runs.
+    cuts: LogCuts,
     logs: u64,
     on_disk: u64,
     /// Logs and progress at the last look.
@@ -46,6 +47,7 @@ impl Growth {
     /// A new attempt begins.
     pub fn begin(&mut self) {
         (self.logs, self.on_disk, self.seen) = (0, 0, 0);
+        self.cuts = LogCuts::default();
         self.seen_at = None;
         (self.look_at, self.can_cut) = (Some(Instant::now() + FIRST), true);
     }
@@ -110,24 +112,20 @@ impl Growth {
     }
 
     /// Bytes that are cut out of the logs by now.
-    pub fn cut_out(&self, files: &Files, cap: u64) -> u64 {
-        if self.logs <= cap {
-            return 0;
-        }
-        let cut = |log| -> std::io::Result<u64> {
-            cut_bytes(log, cap, rustix::fs::fstat(log)?.st_size.unsigned_abs())
-        };
-        [&files.stdout, &files.stderr]
-            .into_iter()
-            .map(|log| cut(log).unwrap_or(0))
-            .sum()
+    pub fn cut_out(&self) -> u64 {
+        self.cuts.missing()
     }
 
     /// Cuts the logs where they are too long.
-    pub fn cap_logs(&mut self, files: &Files, cap: u64) {
+    pub fn cap_logs(&mut self, attempt: &Attempt, files: &Files, cap: u64) {
         (self.logs, self.on_disk) = (0, 0);
-        for log in [&files.stdout, &files.stderr] {
-            match cap_log(log, cap) {
+        let logs = [
+            (Stream::Stdout, &files.stdout),
+            (Stream::Stderr, &files.stderr),
+        ];
+        for (stream, log) in logs {
+            let cap = self.can_cut.then_some(cap);
+            match self.cuts.cap(attempt, stream, log, cap) {
                 Ok(size) => {
                     self.logs += size.written;
                     self.on_disk = self.on_disk.max(size.on_disk);

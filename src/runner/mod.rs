@@ -515,6 +515,7 @@ impl<'a> Runner<'a> {
             progress: ProgressReader::default(),
             foreign: false,
             metrics: Metrics::default(),
+            left_out: 0,
         }
         .run()
     }

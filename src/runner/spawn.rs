@@ -35,12 +35,13 @@ const STACK_BYTES: usize = 32 << 10;
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// Handlers that the runner has, or may have from Rust's own start: they must not run in the child,
 /// and what is ignored here must not be in the recipe.
-const HANDLED: [c_int; 5] = [
+const HANDLED: [c_int; 6] = [
     libc::SIGCHLD,
     libc::SIGPIPE,
     libc::SIGSEGV,
     libc::SIGBUS,
     libc::SIGXFSZ,
+    libc::SIGTTOU,
 ];
 /// What a child that could not become the recipe ends with; nobody sees it.
 const NO_PROGRAM: c_int = 127;

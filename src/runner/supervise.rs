@@ -81,6 +81,8 @@ pub(super) struct Supervisor<'a> {
     pub foreign: bool,
     /// What the recipe reported of itself so far.
     pub metrics: Metrics,
+    /// How many of its reports had metrics for which there was no room.
+    pub left_out: u64,
 }
 
 impl Supervisor<'_> {
@@ -98,6 +100,7 @@ impl Supervisor<'_> {
         // Nobody writes any more.
         self.look_at_progress_and_logs();
         self.growth.end();
+        self.report_left_out();
         if ending == Ending::ByItself {
             self.report_leftovers(ended.others);
         }
@@ -159,6 +162,17 @@ impl Supervisor<'_> {
             task = %self.status.task_id,
             "ended {processes} that the recipe left behind"
         );
+    }
+
+    /// Once a task, because a recipe can report as fast as it writes.
+    fn report_left_out(&self) {
+        if self.left_out > 0 {
+            let (most, count) = (Metrics::MAX_REPORTED_BYTES, self.left_out);
+            tracing::warn!(
+                task = %self.status.task_id,
+                "metrics beyond {most} bytes are left out, in {count} of its reports"
+            );
+        }
     }
 
     /// Whether the recipe failed in the moment in which this runner was told to stop: a machine that
@@ -226,7 +240,7 @@ impl Supervisor<'_> {
         let is_due = |at| Instant::now() >= at;
         if self.growth.look_at().is_some_and(is_due) {
             self.growth
-                .cap_logs(self.files, self.settings.log_cap_bytes);
+                .cap_logs(self.attempt, self.files, self.settings.log_cap_bytes);
             self.plan_look();
         }
     }
@@ -293,15 +307,14 @@ impl Supervisor<'_> {
         let mut changed = progress.is_some() || message.is_some() || !metrics.is_empty();
         for reported in metrics {
             if !self.metrics.report(reported) {
-                let most = Metrics::MAX_REPORTED_BYTES;
-                tracing::warn!(task = %self.status.task_id, "metrics beyond {most} bytes are left out");
+                self.left_out += 1;
             }
         }
         self.status.progress = progress.unwrap_or(self.status.progress);
         self.status.message = message.or(self.status.message.take());
         let cap = self.settings.log_cap_bytes;
-        self.growth.cap_logs(self.files, cap);
-        let dropped = self.growth.cut_out(self.files, cap);
+        self.growth.cap_logs(self.attempt, self.files, cap);
+        let dropped = self.growth.cut_out();
         changed |= dropped != self.status.log_bytes_dropped;
         self.status.log_bytes_dropped = dropped;
         if changed {

@@ -17,13 +17,14 @@ use super::claim::{TaskLock, is_same_file};
 use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
+use super::logs::Stream;
 use super::store::TaskDir;
 use crate::clock::BootId;
 use crate::proc::{self, ProcessKey};
 use crate::task::{ResultFile, TaskId, Timestamp};
 
 pub(super) const STDOUT: &str = "stdout.log";
-const STDERR: &str = "stderr.log";
+pub(super) const STDERR: &str = "stderr.log";
 const RUN: &str = "run.json";
 const WORK: &str = "work";
 const INPUT: &str = "input.json";
@@ -315,6 +316,11 @@ impl Attempt {
         })
     }
 
+    /// One of its logs, for reading; `None` when it is not there yet.
+    pub(super) fn log(&self, stream: Stream) -> IoResult<Option<File>> {
+        super::durable::absent_is_none(self.dir.open_file(stream.file_name()))
+    }
+
     /// Device and inode of its folder: no other attempt has them, also not one in a copy or snapshot of
     /// the spool.
     pub fn which(&self) -> IoResult<(u64, u64)> {
@@ -414,15 +420,6 @@ impl TaskDir {
         };
         let dir = attempts.find_dir(number.to_string())?;
         Ok(dir.map(|dir| Attempt { number, dir }))
-    }
-
-    /// An attempt's folder, its files made as the owner's.
-    pub(super) fn stream(&self, number: u32, stdout: bool) -> IoResult<Option<File>> {
-        let Some(attempt) = self.attempt(number)? else {
-            return Ok(None);
-        };
-        let name = if stdout { STDOUT } else { STDERR };
-        super::durable::absent_is_none(attempt.dir.open_file(name))
     }
 
     /// A file of this task that its result names, for reading.

@@ -1,16 +1,18 @@
 //! What is said when the kernel refuses something on a path.
 //!
 //! Not the operations (`durable.rs`). Invariant: whoever reads it knows what was being done, to what,
-//! and why it failed.
+//! and why it failed. A path in it is one line that is safe on a terminal, whoever named the file.
 
 use std::io;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::task::escape_path;
+
 /// An operation on a path that failed: what, where, why.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to {doing} {}: {source}", path.display())]
+#[error("failed to {doing} {}: {source}", escape_path(path))]
 pub struct IoError {
     /// A verb with its object, as in "failed to {doing} {path}".
     pub doing: &'static str,
@@ -70,3 +72,21 @@ impl IoError {
 
 /// Shorthand of this room.
 pub type IoResult<T> = Result<T, IoError>;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_name_of_somebody_elses_stays_in_its_place() {
+        let name = std::ffi::OsStr::from_bytes(b"box/\rforged\n\x1b[2J\xe2\x80\xae\xff \xc3\xa9");
+        let error = IoError::new("move", name, Errno::PERM);
+        let told = error.to_string();
+        assert!(
+            told.starts_with(r"failed to move box/\rforged\n\u{1b}[2J\u{202e}\xff é: "),
+            "{told}"
+        );
+    }
+}

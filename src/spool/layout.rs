@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::io_error::{IoError, IoResult};
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use crate::config::{Durability, Overrides, Settings};
-use crate::task::{IdSequence, SPOOL_VERSION, TaskId};
+use crate::task::{IdSequence, SPOOL_VERSION, TaskId, escape_path};
 
 /// The names in a spool's root.
 pub(super) mod name {
@@ -110,19 +110,25 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A folder with other things in it.
-    #[error("{} is not empty and no spool: choose a new folder", path.display())]
+    #[error("{} is not empty and no spool: choose a new folder", escape_path(path))]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
     /// Made by an earlier program.
-    #[error("{} has format version 1, and this program works with version {SPOOL_VERSION}", path.display())]
+    #[error(
+        "{} has format version 1, and this program works with version {SPOOL_VERSION}",
+        escape_path(path)
+    )]
     Older {
         /// The settings file.
         path: PathBuf,
     },
     /// An earlier program is at work while the spool is to be converted.
-    #[error("{} cannot be converted to version {SPOOL_VERSION} while {by} runs", path.display())]
+    #[error(
+        "{} cannot be converted to version {SPOOL_VERSION} while {by} runs",
+        escape_path(path)
+    )]
     Busy {
         /// The folder.
         path: PathBuf,
@@ -130,7 +136,10 @@ pub enum OpenError {
         by: String,
     },
     /// Made by a later program.
-    #[error("{} has format version {version}, and this program knows only {SPOOL_VERSION}: use a newer agentspool", path.display())]
+    #[error(
+        "{} has format version {version}, and this program knows only {SPOOL_VERSION}: use a newer agentspool",
+        escape_path(path)
+    )]
     Newer {
         /// The settings file.
         path: PathBuf,
@@ -138,7 +147,7 @@ pub enum OpenError {
         version: u64,
     },
     /// The settings file cannot be understood.
-    #[error("cannot use {}: {problem}", path.display())]
+    #[error("cannot use {}: {problem}", escape_path(path))]
     Settings {
         /// The settings file.
         path: PathBuf,
@@ -146,7 +155,10 @@ pub enum OpenError {
         problem: String,
     },
     /// It belongs to somebody else.
-    #[error("{} belongs to user {owner}, and this is user {us}: run the command as that user", path.display())]
+    #[error(
+        "{} belongs to user {owner}, and this is user {us}: run the command as that user",
+        escape_path(path)
+    )]
     Foreign {
         /// The folder.
         path: PathBuf,
@@ -156,7 +168,10 @@ pub enum OpenError {
         us: u32,
     },
     /// Others could write in the folder, and something in it is not ours.
-    #[error("{} belongs to user {owner}, who could write in this folder: see what it is, remove it, and run `init` again", path.display())]
+    #[error(
+        "{} belongs to user {owner}, who could write in this folder: see what it is, remove it, and run `init` again",
+        escape_path(path)
+    )]
     Planted {
         /// What it is.
         path: PathBuf,
@@ -164,7 +179,10 @@ pub enum OpenError {
         owner: u32,
     },
     /// It is a spool already, and not of the kind that was asked for.
-    #[error("{} is {kind}, and cannot become one of group {wanted}: leave out --group to use it as it is, or choose a new folder", path.display())]
+    #[error(
+        "{} is {kind}, and cannot become one of group {wanted}: leave out --group to use it as it is, or choose a new folder",
+        escape_path(path)
+    )]
     OtherKind {
         /// The folder.
         path: PathBuf,
@@ -182,7 +200,10 @@ pub enum OpenError {
         gid: u32,
     },
     /// Locks on this file system may not be seen by other machines.
-    #[error("{} is on a network file system ({kind}), where locks may not hold: move the spool to a local disk, or set \"allow_network_fs\": true in spool.json if only one machine ever uses it", path.display())]
+    #[error(
+        "{} is on a network file system ({kind}), where locks may not hold: move the spool to a local disk, or set \"allow_network_fs\": true in spool.json if only one machine ever uses it",
+        escape_path(path)
+    )]
     Network {
         /// The folder.
         path: PathBuf,

@@ -1,20 +1,20 @@
-//! Logs: written by the recipe itself straight into files, kept under a cap, read in pieces.
+//! Logs: written by the recipe itself straight into files, read in pieces.
 //!
-//! Nobody stands between a recipe and its log, so nobody can block it; the cap is kept by cutting
-//! the middle out of the file while it grows. Invariant: the first and the last part of a log stay.
+//! Nobody stands between a recipe and its log, so nobody can block it. Not how a log is kept under its cap
+//! (`log_cut.rs`). Invariant: a reader gets every byte that was not cut out, and is told where bytes were.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::SeekFrom;
 
-use super::io_error::IoResult;
+use super::attempt::{Attempt, STDERR, STDOUT};
+use super::io_error::{IoError, IoResult};
+use super::log_cut::{Cut, read_cut};
 use super::store::TaskDir;
 
-/// What stays at each end of a log that went over its cap, unless the cap is too small for that.
-const KEPT_AT_EACH_END: u64 = 8 << 20;
-/// Holes are punched in whole blocks.
-const BLOCK: u64 = 4096;
+/// How much is read at once.
+const PIECE: usize = 64 << 10;
 
 /// Which of the two logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,57 +25,13 @@ pub enum Stream {
     Stderr,
 }
 
-/// How large a log is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogSize {
-    /// Bytes that were written, also those that were cut out.
-    pub written: u64,
-    /// Bytes of disk it took when it was looked at, before it was cut.
-    pub on_disk: u64,
-}
-
-/// Cuts the middle out of a log that takes more than `cap` bytes of disk.
-///
-/// # Errors
-/// Also where the file system cannot punch holes: then the log stays whole.
-pub fn cap_log(log: &File, cap: u64) -> std::io::Result<LogSize> {
-    let stat = rustix::fs::fstat(log)?;
-    let size = LogSize {
-        written: stat.st_size.unsigned_abs(),
-        on_disk: stat.st_blocks.unsigned_abs() * 512,
-    };
-    if size.written > cap && size.on_disk > cap {
-        let kept = KEPT_AT_EACH_END.min(cap / 4).next_multiple_of(BLOCK);
-        let end = size.written.saturating_sub(kept) / BLOCK * BLOCK;
-        if end > kept {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            rustix::fs::fallocate(log, flags, kept, end - kept)?;
+impl Stream {
+    pub(super) fn file_name(self) -> &'static str {
+        match self {
+            Stream::Stdout => STDOUT,
+            Stream::Stderr => STDERR,
         }
     }
-    Ok(size)
-}
-
-/// The bytes that are missing from a log of this size, from all its cuts.
-pub fn cut_bytes(log: &File, cap: u64, written: u64) -> std::io::Result<u64> {
-    if written <= cap {
-        return Ok(0);
-    }
-    holes(log, written)
-}
-
-/// The bytes of a file that are holes. Not told by the blocks it takes: a file system may
-/// compress, or not have written yet. The offset this moves is shared with the recipe, which always
-/// appends.
-fn holes(log: &File, size: u64) -> std::io::Result<u64> {
-    let mut missing = 0;
-    let mut at = 0;
-    while at < size {
-        let hole = rustix::fs::seek(log, SeekFrom::Hole(at))?.min(size);
-        // ENXIO: only a hole is left.
-        at = rustix::fs::seek(log, SeekFrom::Data(hole)).map_or(size, |data| data.min(size));
-        missing += at - hole;
-    }
-    Ok(missing)
 }
 
 /// Where a file's data begins and ends, hole by hole.
@@ -100,15 +56,27 @@ fn data_parts(log: &File, size: u64) -> std::io::Result<Vec<(u64, u64)>> {
 pub enum Piece {
     /// These bytes.
     Bytes(Vec<u8>),
+    /// So many zeroes, which take no room in the file: a recipe can make more of them than anybody can hold.
+    Zeroes(u64),
     /// So many bytes were cut out here.
     Gap(u64),
     /// Nothing more for now.
     End,
 }
 
+/// What stands where a reader is.
+struct Look {
+    size: u64,
+    /// Where the next data begins.
+    data: u64,
+    read: usize,
+}
+
 /// Reads one log from its beginning, as it grows.
 #[derive(Debug)]
 pub struct LogReader {
+    attempt: Attempt,
+    stream: Stream,
     file: File,
     offset: u64,
 }
@@ -116,12 +84,24 @@ pub struct LogReader {
 impl LogReader {
     /// Opens a log of an attempt; `None` when it is not there yet.
     pub fn open(task: &TaskDir, attempt: u32, stream: Stream) -> IoResult<Option<LogReader>> {
-        let file = task.stream(attempt, stream == Stream::Stdout)?;
-        Ok(file.map(|file| LogReader { file, offset: 0 }))
+        let Some(attempt) = task.attempt(attempt)? else {
+            return Ok(None);
+        };
+        Ok(attempt.log(stream)?.map(|file| LogReader {
+            attempt,
+            stream,
+            file,
+            offset: 0,
+        }))
     }
 
     /// Goes to where the last `lines` lines begin.
-    pub fn skip_to_last(&mut self, lines: usize) -> std::io::Result<()> {
+    pub fn skip_to_last(&mut self, lines: usize) -> IoResult<()> {
+        self.find_last(lines)
+            .map_err(|source| self.unreadable(source))
+    }
+
+    fn find_last(&mut self, lines: usize) -> std::io::Result<()> {
         let size = self.file.metadata()?.len();
         if lines == 0 {
             self.offset = size;
@@ -153,30 +133,61 @@ impl LogReader {
     }
 
     /// The next piece.
-    pub fn next_piece(&mut self) -> std::io::Result<Piece> {
-        let size = self.file.metadata()?.len();
-        if self.offset >= size {
+    pub fn next_piece(&mut self) -> IoResult<Piece> {
+        let mut bytes = vec![0u8; PIECE];
+        let look = self.look(&mut bytes);
+        let look = look.map_err(|source| self.unreadable(source))?;
+        if self.offset >= look.size {
             return Ok(Piece::End);
         }
-        // Where the next data begins; ENXIO says that only a hole is left.
-        let data = rustix::fs::seek(&self.file, SeekFrom::Data(self.offset)).unwrap_or(size);
-        if data > self.offset {
-            let gap = data - self.offset;
-            self.offset = data;
+        // Asked after the look: bytes that are cut out meanwhile look like zeroes, and the record stands first.
+        let cut = self.cut()?;
+        if cut.contains(self.offset) {
+            let end = cut.to.min(look.size);
+            let gap = end - self.offset;
+            self.offset = end;
             return Ok(Piece::Gap(gap));
         }
-        let mut bytes = vec![0u8; 64 << 10];
-        let read = self.file.read_at(&mut bytes, self.offset)?;
-        bytes.truncate(read);
-        if let Ok(hole) = rustix::fs::seek(&self.file, SeekFrom::Hole(self.offset)) {
-            // A file's end counts as a hole; it cuts nothing that was read.
-            bytes.truncate((hole - self.offset) as usize);
+        let end = cut.part_end(self.offset, look.size);
+        let zeroes = look.data.min(end).saturating_sub(self.offset);
+        if zeroes > PIECE as u64 {
+            self.offset += zeroes;
+            return Ok(Piece::Zeroes(zeroes));
         }
+        let room = usize::try_from(end - self.offset).unwrap_or(look.read);
+        bytes.truncate(look.read.min(room));
         self.offset += bytes.len() as u64;
         Ok(if bytes.is_empty() {
             Piece::End
         } else {
             Piece::Bytes(bytes)
         })
+    }
+
+    fn look(&self, bytes: &mut [u8]) -> std::io::Result<Look> {
+        let size = self.file.metadata()?.len();
+        let mut look = Look {
+            size,
+            data: self.offset,
+            read: 0,
+        };
+        if self.offset < size {
+            look.read = self.file.read_at(bytes, self.offset)?;
+            if bytes[..look.read].iter().all(|byte| *byte == 0) {
+                // ENXIO: only a hole is left.
+                let data = rustix::fs::seek(&self.file, SeekFrom::Data(self.offset));
+                look.data = data.unwrap_or(size);
+            }
+        }
+        Ok(look)
+    }
+
+    fn cut(&self) -> IoResult<Cut> {
+        read_cut(&self.attempt.dir, self.stream)
+    }
+
+    fn unreadable(&self, source: std::io::Error) -> IoError {
+        let path = self.attempt.dir.path_of(self.stream.file_name());
+        IoError::new("read", path, source)
     }
 }

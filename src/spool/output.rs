@@ -12,6 +12,8 @@ use rustix::fs::{FileType, SeekFrom, Stat};
 
 use super::attempt::{Attempt, OUTPUT, STDOUT, path_in_task};
 use super::io_error::{IoError, IoResult};
+use super::log_cut::{CUT, Cut, read_cut};
+use super::logs::Stream;
 use crate::task::{Json, OutputEncoding};
 
 /// An output that takes more bytes as JSON text stays a file that the result names.
@@ -52,8 +54,13 @@ impl Attempt {
         if !metadata.is_file() {
             return Ok(nothing);
         }
+        let mut cut = Cut::default();
+        // A log is not cut before it is longer than that.
         let is_text = if metadata.len() > INLINE_OUTPUT as u64 {
-            is_text(&file, metadata.len(), name == STDOUT).map_err(failed)?
+            if name == STDOUT {
+                cut = read_cut(&self.dir, Stream::Stdout)?;
+            }
+            is_text(&file, metadata.len(), cut).map_err(failed)?
         } else {
             let mut bytes = Vec::new();
             (&mut file)
@@ -73,6 +80,9 @@ impl Attempt {
             }
         };
         self.dir.sync_file(&file, name)?;
+        if cut != Cut::default() {
+            self.dir.sync_file(&self.dir.open_file(CUT)?, CUT)?;
+        }
         self.dir.sync()?;
         Ok(Output {
             file: Some(path_in_task(self.number(), name)),
@@ -148,21 +158,26 @@ fn as_value(bytes: &[u8]) -> Value {
     }
 }
 
-/// Whether a file of this size is UTF-8, as far as it is looked at. Holes are skipped: they are NUL
-/// characters, or in a log what was cut out, which may leave a part of a character at each side.
-fn is_text(file: &File, size: u64, is_log: bool) -> std::io::Result<bool> {
+/// Whether a file of this size is UTF-8, as far as it is looked at. What was cut out of a log may leave a
+/// part of a character at each side. Holes are skipped: they are NUL characters.
+fn is_text(file: &File, size: u64, cut: Cut) -> std::io::Result<bool> {
     let mut bytes = vec![0u8; PIECE];
     let (mut at, mut looked_at, mut held) = (0, 0, 0);
     while at < size && looked_at < LOOKED_AT {
-        let data = rustix::fs::seek(file, SeekFrom::Data(at)).unwrap_or(size);
-        let is_behind_hole = data > at;
-        if is_behind_hole {
-            if held > 0 && !is_log {
+        let is_behind_cut = cut.contains(at);
+        if is_behind_cut {
+            (at, held) = (cut.to.min(size), 0);
+        }
+        let end = cut.part_end(at, size);
+        let data = rustix::fs::seek(file, SeekFrom::Data(at)).map_or(end, |data| data.min(end));
+        if data > at {
+            if held > 0 {
                 return Ok(false);
             }
-            (at, held) = (data, 0);
+            at = data;
+            continue;
         }
-        let hole = rustix::fs::seek(file, SeekFrom::Hole(at)).unwrap_or(size);
+        let hole = rustix::fs::seek(file, SeekFrom::Hole(at)).map_or(end, |hole| hole.min(end));
         let room = (PIECE - held).min(usize::try_from(hole - at).unwrap_or(PIECE));
         let read = file.read_at(&mut bytes[held..held + room], at)?;
         if read == 0 {
@@ -170,7 +185,7 @@ fn is_text(file: &File, size: u64, is_log: bool) -> std::io::Result<bool> {
         }
         (at, looked_at) = (at + read as u64, looked_at + read as u64);
         let mut piece = &bytes[..held + read];
-        while is_log && is_behind_hole && piece.first().is_some_and(|byte| byte & 0xc0 == 0x80) {
+        while is_behind_cut && piece.first().is_some_and(|byte| byte & 0xc0 == 0x80) {
             piece = &piece[1..];
         }
         held = match std::str::from_utf8(piece) {
@@ -237,7 +252,7 @@ mod tests {
         let is_text_of = |bytes: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();
-            is_text(&file, bytes.len() as u64, false).unwrap()
+            is_text(&file, bytes.len() as u64, Cut::default()).unwrap()
         };
         // Characters of three bytes lie across the ends of the pieces.
         let text = "€".repeat(100_000);
@@ -251,7 +266,13 @@ mod tests {
         log.write_all(text.as_bytes()).unwrap();
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&log, flags, 8192, 65_536).unwrap();
-        assert!(is_text(&log, 300_000, true).unwrap());
-        assert!(!is_text(&log, 300_000, false).unwrap());
+        let (from, to) = (8192, 8192 + 65_536);
+        assert!(is_text(&log, 300_000, Cut { from, to }).unwrap());
+        assert!(!is_text(&log, 300_000, Cut::default()).unwrap());
+        // A copy of it has zeroes there, or what was there before.
+        let mut copy = tempfile::tempfile().unwrap();
+        copy.write_all(text.as_bytes()).unwrap();
+        copy.write_all_at(b"\xff", 10_000).unwrap();
+        assert!(is_text(&copy, 300_000, Cut { from, to }).unwrap());
     }
 }

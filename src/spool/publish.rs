@@ -15,7 +15,7 @@ use super::durable::{Dir, Making};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, pretty};
 use super::store::{EnvironmentFile, TaskDir, pending_status};
-use crate::task::{FORMAT_VERSION, Origin, Request, RequestError, TaskId, session_of};
+use crate::task::{FORMAT_VERSION, Origin, Request, RequestError, TaskId, escape_path, session_of};
 
 /// A task to be.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub enum SubmitError {
     /// Below the floor of free room.
     #[error(
         "not accepted: the file system of {} has {bytes} bytes and {inodes} inodes free, and the spool keeps {min_bytes} and {min_inodes} (min_free_bytes, min_free_inodes): make room or lower the floor",
-        path.display()
+        escape_path(path)
     )]
     NoRoom {
         /// The spool.

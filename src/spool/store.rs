@@ -15,7 +15,7 @@ use crate::clock;
 use crate::task::Timestamp;
 use crate::task::{
     FORMAT_VERSION, MAX_REQUEST_BYTES, Origin, Request, RequestError, ResultFile, Status,
-    StatusFile, StoredRequest, TaskId, describe_json_error,
+    StatusFile, StoredRequest, TaskId, describe_json_error, escape_path,
 };
 
 /// `env.json`: variables that came with `submit --env`, readable by the owner alone.
@@ -109,7 +109,7 @@ pub(super) fn pending_status(id: TaskId, request: &Request) -> StatusFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file is not there or not what it should be. It is kept as it is.
-    #[error("cannot use {}: {problem}", path.display())]
+    #[error("cannot use {}: {problem}", escape_path(path))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -117,7 +117,10 @@ pub enum ReadError {
         problem: String,
     },
     /// A newer program wrote it.
-    #[error("{} was written by a newer agentspool: use that one", path.display())]
+    #[error(
+        "{} was written by a newer agentspool: use that one",
+        escape_path(path)
+    )]
     Newer {
         /// The file.
         path: PathBuf,

@@ -5,6 +5,7 @@
 //! the form promised to scripts lives in `cli/json.rs`, because the two change at different speeds.
 
 mod answer;
+mod characters;
 mod control;
 mod id;
 mod json;
@@ -20,8 +21,8 @@ pub use control::{Action, Control};
 pub use id::{IdSequence, InvalidId, TaskId};
 pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error};
 pub use name::{
-    InvalidName, Name, escape_label, escape_lines, escape_row, escape_text, session_of,
-    task_of_session,
+    InvalidName, Name, escape_bytes, escape_label, escape_lines, escape_path, escape_row,
+    escape_text, session_of, task_of_session,
 };
 pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};

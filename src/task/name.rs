@@ -6,11 +6,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::TaskId;
+use super::characters::{Marks, is_unsafe};
 
 const MAX_LEN: usize = 100;
 const SESSION_PREFIX: &str = "session_";
@@ -89,8 +91,9 @@ pub fn task_of_session(session: &Name) -> Option<TaskId> {
 pub fn escape_label(bytes: &[u8]) -> String {
     let mut label = String::new();
     for chunk in bytes.utf8_chunks() {
+        let mut marks = Marks::default();
         for c in chunk.valid().chars() {
-            if is_unsafe(c) || c == '\\' || c == '"' {
+            if marks.are_too_many(c) || is_unsafe(c) || c == '\\' || c == '"' {
                 label.extend(c.escape_default());
             } else {
                 label.push(c);
@@ -104,6 +107,26 @@ pub fn escape_label(bytes: &[u8]) -> String {
         Some((cut, _)) => format!("{}…", &label[..cut]),
         None => label,
     }
+}
+
+/// Any bytes as one line that is safe on a terminal, whole: bytes that are no UTF-8 appear as `\xNN`.
+pub fn escape_bytes(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return escape_text(text);
+    }
+    let mut safe = String::new();
+    for chunk in bytes.utf8_chunks() {
+        safe.push_str(&escape_text(chunk.valid()));
+        for byte in chunk.invalid() {
+            safe.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// The same for a path.
+pub fn escape_path(path: &Path) -> Cow<'_, str> {
+    escape_bytes(path.as_os_str().as_encoded_bytes())
 }
 
 /// A text of somebody else's as one line that is safe on a terminal: what would move the cursor, colour
@@ -123,27 +146,20 @@ pub fn escape_lines(text: &str) -> Cow<'_, str> {
 }
 
 fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.contains(&is_escaped) {
+    let mut marks = Marks::default();
+    if !text.chars().any(|c| is_escaped(c) || marks.are_too_many(c)) {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len());
+    let mut marks = Marks::default();
     for c in text.chars() {
-        if is_escaped(c) {
+        if marks.are_too_many(c) || is_escaped(c) {
             safe.extend(c.escape_default());
         } else {
             safe.push(c);
         }
     }
     Cow::Owned(safe)
-}
-
-fn is_unsafe(c: char) -> bool {
-    c.is_control() || is_invisible(c)
-}
-
-/// Direction marks and separators can make a terminal show another text than the one stored.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{e0000}'..='\u{e007f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -194,6 +210,16 @@ mod tests {
         let id = TaskId::from_parts(1_700_000_000_000, 42);
         assert_eq!(task_of_session(&session_of(id)), Some(id));
         assert_eq!(task_of_session(&"session_123".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn marks_that_are_stacked_are_escaped() {
+        let word = "e\u{301}\u{323}tude";
+        assert_eq!(escape_text(word), word);
+        let tower = format!("e{}", "\u{336}".repeat(6));
+        let safe = format!("e{}{}", "\u{336}".repeat(4), r"\u{336}".repeat(2));
+        assert_eq!(escape_text(&tower), safe);
+        assert_eq!(escape_label(tower.as_bytes()), safe);
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::io::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::support::terminal::On;
 use crate::support::{Task, World};
 
 /// Bytes that are no text, without a newline at the end.
@@ -175,12 +176,19 @@ fn a_line_behind_a_huge_hole_is_found_at_once() {
     let world = World::new();
     world.recipe(
         "r",
-        "#!/bin/sh\nseq 3; truncate -s 4T /proc/self/fd/1; printf last\n",
+        "#!/bin/sh\nseq 3; truncate -s 4T /proc/self/fd/1; printf '\\nlast'\n",
     );
     let (task, _) = ended(&world, "r");
-    let ran = world.run(&["logs", &task.id, "--stdout", "-n", "2"]);
-    ran.succeeds();
-    assert!(ran.stdout.starts_with("3\n") && ran.stdout.ends_with("last"));
+    let last = world.run(&["logs", &task.id, "--stdout", "-n", "1"]);
+    last.succeeds();
+    assert_eq!(last.stdout, "last");
+    // A person is told of zeroes; a pipe gets them, and JSON has no room for so many.
+    let seen = world.run_on_terminal(On::All, 80, &["logs", &task.id, "--stdout"]);
+    let seen = seen.stdout.replace('\0', "");
+    assert_eq!(seen, "1\n2\n3\n[4398046445568 zero bytes]\n\nlast");
+    world
+        .run(&["logs", &task.id, "--json", "--stdout"])
+        .ends_with(2);
 }
 
 /// Every text that we take grows to the sixfold as JSON where it is made of control characters.
@@ -292,4 +300,61 @@ fn an_error_message_is_one_line_that_fits_on_a_full_disk() {
     let message = result["error"]["message"].as_str().unwrap();
     assert!(!message.contains(char::is_control), "{message:?}");
     assert!(task.read("result.json").len() < 4096);
+}
+
+/// `cp disk.img /dev/stdout` makes holes, and they are zeroes of the output as any others.
+#[test]
+fn holes_that_a_recipe_makes_are_zeroes_that_it_wrote() {
+    let world = World::new();
+    world.set("log_cap_bytes", "1048576");
+    let image = world.root().join("image");
+    let mut bytes = vec![b'a'; 100_000];
+    bytes.resize(3 << 20, 0);
+    bytes.extend(b"END\n");
+    {
+        use std::os::unix::fs::FileExt as _;
+        let file = std::fs::File::create(&image).unwrap();
+        file.write_all_at(&bytes[..100_000], 0).unwrap();
+        file.write_all_at(b"END\n", 3 << 20).unwrap();
+    }
+    let image = image.display();
+    world.recipe(
+        "stdout",
+        &format!("#!/bin/sh\ncp --sparse=always '{image}' /dev/stdout\n"),
+    );
+    world.recipe(
+        "file",
+        &format!("#!/bin/sh\ncp '{image}' $AGENTSPOOL_RESULT_FILE\n"),
+    );
+    for recipe in ["stdout", "file"] {
+        let task = world.submit(&[recipe]);
+        assert_eq!(world.result_of(&task)["output_encoding"], Value::Null);
+        let given = stdout_of(&world, &["result", &task.id]);
+        assert!(given == bytes, "{recipe}: {} bytes", given.len());
+        assert_eq!(task.status()["log_bytes_dropped"], Value::Null, "{recipe}");
+    }
+
+    // Holes before what is cut out and behind it.
+    world.recipe(
+        "both",
+        "#!/bin/sh\nprintf begin; truncate -s 200000 /dev/stdout\n\
+         head -c 9000000 /dev/zero | tr '\\0' x\ntouch written\n\
+         while [ ! -e go ]; do sleep 0.01; done\n\
+         truncate -s 20000000 /dev/stdout; printf end\n",
+    );
+    let task = world.submit(&["both"]);
+    world.wait_for_file(&task.work(1, "written"));
+    world.wait_until("the log is cut", || {
+        task.status()["log_bytes_dropped"].as_u64() > Some(8_000_000)
+    });
+    std::fs::write(task.work(1, "go"), "").unwrap();
+    world.result_of(&task);
+    let given = stdout_of(&world, &["result", &task.id]);
+    let dropped = task.status()["log_bytes_dropped"].as_u64().unwrap();
+    assert_eq!(given.len() as u64, 20_000_003 - dropped);
+    assert!(given[5..200_000].iter().all(|byte| *byte == 0));
+    let ours = 9_200_000 - dropped as usize;
+    assert!(given[200_000..ours].iter().all(|byte| *byte == b'x'));
+    let (zeroes, last) = given[ours..].split_at(given.len() - ours - 3);
+    assert!(zeroes.iter().all(|byte| *byte == 0) && last == b"end");
 }

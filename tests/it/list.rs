@@ -1,6 +1,7 @@
 //! `list`: tab-separated lines in a pipe, the documented panel on a terminal, pages and filters.
 
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::support::terminal::On;
 use crate::support::{Task, World};
@@ -152,7 +153,46 @@ fn a_narrow_terminal_gets_a_narrower_panel_and_cut_rows() {
     // The symbol takes two columns.
     let widths: Vec<usize> = lines.iter().map(|line| line.chars().count()).collect();
     assert_eq!(widths, [50, 49, 50], "{}", ran.stdout);
-    assert!(lines[1].ends_with("nnn…│"), "{}", lines[1]);
+    assert!(lines[1].ends_with("nnn… - completed│"), "{}", lines[1]);
+}
+
+/// A label is any text, and on a terminal it neither hides nor forges what stands beside it.
+#[test]
+fn a_label_stays_in_its_place() {
+    let world = world();
+    world.set("autostart", "false");
+    let pushed = format!("nightly backup - completed{}", " ".repeat(74));
+    let wrapped = format!("x{}Submitted by: user 4301", " ".repeat(73));
+    let worded = format!("{} Status: completed", "y".repeat(73));
+    for label in [pushed, wrapped, worded] {
+        world.drop_in(&format!("{label}.json"), r#"{"recipe": "fails"}"#);
+    }
+    world.run(&["watch", "--drain"]).succeeds();
+    let panel = world.run_on_terminal(On::Stdout, 80, &["list"]).stdout;
+    assert_eq!(panel.matches(" - failed").count(), 3, "{panel}");
+    assert!(
+        panel.contains("\"nightly backup - completed\" - failed"),
+        "{panel}"
+    );
+    assert!(panel.lines().all(|line| line.width() == 79), "{panel}");
+    for task in world.tasks() {
+        let page = world
+            .run_on_terminal(On::Stdout, 80, &["status", &task.id])
+            .stdout;
+        let name = page
+            .lines()
+            .find(|line| line.starts_with("Name: "))
+            .unwrap();
+        assert!(name.width() < 80 && name.ends_with('"'), "{page}");
+        let rows = world
+            .run_on_terminal(On::Stdout, 80, &["wait", &task.id])
+            .stdout;
+        let label = rows.split('\t').nth(2).unwrap();
+        assert!(label.width() <= 31 && label.ends_with('"'), "{rows}");
+        // A script gets the text.
+        let stored = task.request()["label"].clone();
+        assert_eq!(world.json(&["status", &task.id])["label"], stored);
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::process::{Child, Stdio};
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
-use crate::support::World;
 use crate::support::terminal::pair;
+use crate::support::{PROGRAM, World};
 
 /// Writes until nothing more fits.
 fn fill(fd: impl AsFd) {
@@ -115,6 +115,35 @@ fn a_stopped_terminal_stops_nobody() {
     rustix::termios::tcflow(&terminal, rustix::termios::Action::OOn).unwrap();
     tells_the_count(&world, File::from(screen));
     end(child);
+}
+
+/// `watch &` in a shell, after `stty tostop`.
+#[test]
+fn a_terminal_that_stops_background_writers_stops_nobody() {
+    let world = world();
+    world.recipe("ignores", "#!/bin/sh\ngrep ^SigIgn /proc/self/status\n");
+    let (_screen, terminal) = pair(80);
+    let script = format!("stty tostop; set -m; '{PROGRAM}' watch & wait");
+    let mut shell = std::process::Command::new("setsid")
+        .args(["--ctty", "sh", "-c", &script])
+        .env("AGENTSPOOL_DIR", world.spool())
+        .stdin(Stdio::from(terminal.try_clone().unwrap()))
+        .stdout(Stdio::from(terminal.try_clone().unwrap()))
+        .stderr(Stdio::from(terminal))
+        .spawn()
+        .unwrap();
+    works(&world);
+    let task = world.submit(&["ignores"]);
+    // The recipe itself is stopped as any program would be.
+    let result = world.result_of(&task);
+    let mask = result["output"].as_str().unwrap().rsplit('\t').next();
+    let mask = u64::from_str_radix(mask.unwrap(), 16).unwrap();
+    let terminal_output = rustix::process::Signal::TTOU.as_raw();
+    assert_eq!(mask & (1 << (terminal_output - 1)), 0, "{mask:x}");
+    let watcher = world.watcher_pids()[0];
+    let watcher = rustix::process::Pid::from_raw(watcher).unwrap();
+    rustix::process::kill_process(watcher, rustix::process::Signal::TERM).unwrap();
+    shell.wait().unwrap();
 }
 
 #[test]

@@ -114,3 +114,22 @@ fn outside_a_task_and_beyond_the_scale_it_is_an_error() {
     }
     assert!(!world.root().join("p").exists());
 }
+
+/// A recipe reports as fast as it writes; the log of the watcher must not grow with it.
+#[test]
+fn metrics_that_are_left_out_are_told_once() {
+    let world = World::new();
+    world.recipe(
+        "floods",
+        "#!/bin/sh\nexec >> \"$AGENTSPOOL_PROGRESS_FILE\"\n\
+         printf '{\"metrics\": {\"a\": \"%990s\"}}\\n' x\n\
+         yes '{\"metrics\": {\"another\": \"value that is as long as this\"}}' | head -n 3000\n",
+    );
+    let task = world.submit(&["floods"]);
+    world.result_of(&task);
+    let log = || std::fs::read_to_string(world.path("watchers/log")).unwrap();
+    world.wait_until("it is told", || log().contains("completed"));
+    let log = log();
+    assert_eq!(log.matches("metrics beyond").count(), 1, "{log}");
+    assert!(log.contains("in 3000 of its reports"), "{log}");
+}

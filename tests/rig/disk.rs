@@ -285,3 +285,66 @@ fn a_log_that_cannot_be_cut_stays_whole_and_that_is_said_once() {
         assert_eq!(task.status()["log_bytes_dropped"], Value::Null);
     }
 }
+
+/// A watcher that is ended whatever happens.
+struct Watching(std::process::Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Frozen for as long as this is held.
+struct Frozen(std::path::PathBuf);
+
+impl Frozen {
+    fn freeze(mount: &Mount) -> Frozen {
+        let done = std::process::Command::new("fsfreeze")
+            .arg("-f")
+            .arg(mount.path())
+            .status();
+        assert!(done.unwrap().success());
+        Frozen(mount.path())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("fsfreeze")
+            .arg("-u")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+/// As where the log of a service is on a network disk that is gone.
+#[test]
+fn a_log_on_a_disk_that_hangs_stops_no_task() {
+    let mount = Mount::ext4(SIZE, 100);
+    let world = World::new();
+    world.set("autostart", "false");
+    world.recipe("ok", "#!/bin/sh\necho fine\n");
+    world.recipe("sleeps", "#!/bin/sh\nexec sleep 1000\n");
+    let log = mount.path().join("log");
+    let mut command = world.command(&["watch"]);
+    command.stderr(fs::File::create(&log).unwrap());
+    let _watcher = Watching(command.spawn().unwrap());
+    world.wait_until("the watcher is seen", || !world.watcher_pids().is_empty());
+    let frozen = Frozen::freeze(&mount);
+    let late = world.submit(&["sleeps", "--timeout", "0.3"]);
+    let doomed = world.submit(&["sleeps"]);
+    let fine = world.submit(&["ok"]);
+    assert_eq!(world.result_of(&fine)["output"], "fine");
+    assert_eq!(world.result_of(&late)["error"]["kind"], "timeout");
+    world.wait_running(&doomed);
+    world.run(&["cancel", &doomed.id]).succeeds();
+    drop(frozen);
+    // What had room to wait is written now.
+    world.wait_until("it is told", || {
+        let told = fs::read_to_string(&log).unwrap();
+        let ended = format!("completed task={}", fine.id);
+        told.contains(&ended)
+    });
+}

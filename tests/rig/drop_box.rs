@@ -344,6 +344,34 @@ fn only_a_whole_control_file_of_the_right_user_counts() {
 }
 
 #[test]
+fn the_submitter_is_told_or_said_to_be_unknown() {
+    let shared = Shared::new();
+    shared.recipe("ok", "#!/bin/sh\n");
+    let (own, writable) = (id_at(0, "a"), id_at(0, "b"));
+    let request = "{\"recipe\": \"ok\"}";
+    put(&shared, MEMBER, &format!("{own}.json"), request, 0o640);
+    // Others could have written it.
+    put(&shared, MEMBER, &format!("{writable}.json"), request, 0o660);
+    shared.drain();
+    let word = format!("Submitted by: user {MEMBER}\n");
+    for (id, word, json) in [
+        (own, word.as_str(), format!("\"submitter\":{MEMBER}")),
+        (
+            writable,
+            "Submitted by: unknown\n",
+            "\"submitter\":null".to_owned(),
+        ),
+    ] {
+        let page = shared.run(OWNER, &["status", &id]).stdout;
+        assert!(page.contains(word), "{page}");
+        for verb in ["status", "wait"] {
+            let object = shared.run(OWNER, &[verb, &id, "--json"]).stdout;
+            assert!(object.contains(&json), "{object}");
+        }
+    }
+}
+
+#[test]
 fn no_text_of_a_member_reaches_a_terminal_as_it_is() {
     let shared = Shared::new();
     shared.recipe(
