@@ -15,6 +15,12 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<ExitCode, CliErr
     };
     let gid = args.group.as_deref().map(group_id).transpose()?;
     let spool = Spool::init(&path, gid, context.overrides()?)?;
+    if spool.is_group()
+        && let Some(exposed) = spool.exposed_above()?
+    {
+        let why = format!("no watcher will run its tasks: {exposed}");
+        return Err(CliError::new(ExitCode::Refused, why));
+    }
     if context.out.is_json() {
         context
             .out

@@ -587,6 +587,8 @@ fn a_folder_above_in_which_others_write_is_refused() {
         "{}",
         watch.stderr
     );
+    let again = shared.run(OWNER, &["init"]);
+    assert_eq!(again.code, 4, "{}", again.stderr);
     let doctor = shared.run(OWNER, &["doctor"]);
     assert!(
         doctor.stdout.contains("problem  folders above"),
