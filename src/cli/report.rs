@@ -171,6 +171,8 @@ impl From<FindError> for CliError {
                 CliError::new(ExitCode::NotFound, message).hint("see `agentspool recipe list`")
             }
             FindError::Broken { .. } => CliError::usage(message),
+            FindError::Unseen { .. } => CliError::new(ExitCode::General, message)
+                .hint("see to it that the recipe path can be read, then try again"),
             FindError::Missing { .. } => CliError::new(ExitCode::Missing, message),
         }
     }

@@ -33,7 +33,7 @@ use crate::config::Launcher;
 use crate::proc::{self, Cgroup, ProcessKey, Usage};
 use crate::recipe::{FindError, OnLost, Recipe, RecipePath};
 use crate::spool::{
-    Attempt, Claim, Files, IoError, ProgressReader, ReadError, ReservedResult, RunFile,
+    Attempt, Claim, Files, IoError, PathLeads, ProgressReader, ReadError, ReservedResult, RunFile,
     SessionState, Spool, TaskDir, TaskLock,
 };
 use crate::task::{
@@ -123,9 +123,13 @@ impl<'a> Runner<'a> {
     /// Serves orders until the pipe closes or somebody asks it to stop.
     pub fn serve(mut self) -> Result<(), ControlError> {
         while let Some(id) = self.control.next_task()? {
-            if !self.spool.is_at_its_path() {
+            let leads = self.spool.path_leads();
+            if leads != PathLeads::Here {
                 self.control.answer(&Answer::Taken { started: false })?;
-                break;
+                if leads == PathLeads::Elsewhere {
+                    break;
+                }
+                continue;
             }
             if let Err(error) = self.spool.reload() {
                 tracing::warn!("the settings stay as they were: {error}");
@@ -261,8 +265,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Whether an attempt may start: not in a paused spool. Where the spool was moved or removed, its
-    /// path leads to no recipe of its own, and no task may fail because of that.
+    /// Whether an attempt may start: not in a paused spool. Where the spool was moved or removed, or its
+    /// path cannot be seen, that leads to no recipe of its own, and no task may fail because of that.
     fn may_start(&self) -> Result<bool, IoError> {
         Ok(!self.spool.is_paused()? && self.spool.is_at_its_path())
     }

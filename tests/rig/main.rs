@@ -37,6 +37,7 @@ mod process;
 mod race;
 mod restart;
 mod scale;
+mod shut;
 mod snapshot;
 mod stages;
 mod submitters;

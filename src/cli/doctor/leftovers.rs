@@ -77,6 +77,18 @@ pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
         let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
         checks.push(Check::warn("tasks", told, hint));
     }
+    let mut unhinted = Vec::new();
+    for id in spool.unhinted_ids()? {
+        if spool.lacks_hint(id)? {
+            unhinted.push(id);
+        }
+    }
+    if !unhinted.is_empty() {
+        let told = format!("{} without an entry in open/", named(&unhinted));
+        let hint =
+            "a watcher finds such tasks when it starts: start one, or restart the one that runs";
+        checks.push(Check::problem("tasks", told, hint));
+    }
     if !damaged.is_empty() {
         let told = format!("{} cannot be read", named(&damaged));
         let hint = "mend the files that `agentspool status` names, or remove the folder";
