@@ -173,6 +173,21 @@ impl<'a> Runner<'a> {
     /// Does what this task needs now, and says what became of it. An error means that the disk
     /// refused before anything was started: the task is untouched.
     fn run_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
+        match self.try_task(id) {
+            // Something else stands in the task than what should, or shut: trying again mends nothing.
+            Err(error)
+                if error.is_unusable() && error.path.starts_with(self.spool.task_path(id)) =>
+            {
+                match self.spool.task(id) {
+                    Ok(Some(task)) => self.set_aside(task, &ReadError::of(error)),
+                    Ok(None) | Err(_) => Ok(Answer::NotYet(None)),
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    fn try_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
         match self.turn_of(id)? {
             Turn::Over(answer) => Ok(answer),
             Turn::Ours {
@@ -289,7 +304,8 @@ impl<'a> Runner<'a> {
             ReadError::Damaged { .. } => Condition::Damaged,
             ReadError::Io(_) => return Ok(Answer::Taken { started: false }),
         };
-        if let Claim::Locked(lock) = task.lock(self.spool)?
+        // Where even that is refused, every reader sees it as it is.
+        if let Ok(Claim::Locked(lock)) = task.lock(self.spool)
             && let Ok(mut view) = lock.task().view()
             && !view.status.status.is_terminal()
             && view.status.condition != Some(condition)

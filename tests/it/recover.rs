@@ -717,3 +717,30 @@ fn what_was_put_back_without_its_identity_is_compared_anew() {
         assert_eq!(task.result()["status"], "completed");
     }
 }
+
+/// Whatever stands there in the place of a file or folder: it is named, and a drain ends.
+#[test]
+fn what_cannot_be_opened_in_a_task_is_damaged_and_named() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let damage: [(&str, fn(&Path)); 3] = [
+        ("request.json", |path| std::fs::create_dir(path).unwrap()),
+        ("request.json", |path| {
+            std::os::unix::fs::symlink("/etc/passwd", path).unwrap()
+        }),
+        ("attempts", |path| std::fs::write(path, "").unwrap()),
+    ];
+    for (name, make) in damage {
+        let task = pending(&world, "notes");
+        let path = task.path.join(name);
+        std::fs::rename(&path, world.root().join(format!("{}.{name}", task.id))).unwrap();
+        make(&path);
+        world.run(&["watch", "--drain"]).succeeds();
+        assert!(!task.has_result());
+        let status = world.json(&["status", &task.id]);
+        assert_eq!(status["condition"], "damaged", "{name}: {status}");
+        let doctor = world.run(&["doctor"]).stdout;
+        assert!(doctor.contains(&task.id), "{name}: {doctor}");
+        std::fs::remove_dir_all(&task.path).unwrap();
+    }
+}
