@@ -178,6 +178,8 @@ impl From<FindError> for CliError {
             }
             FindError::Broken { .. } => CliError::usage(message),
             FindError::Open { .. } => CliError::new(ExitCode::Refused, message),
+            FindError::Unseen { .. } => CliError::new(ExitCode::General, message)
+                .hint("see to it that the recipe path can be read, then try again"),
             FindError::Missing { .. } => CliError::new(ExitCode::Missing, message),
         }
     }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use agentspool::runner::{Control, Runner, Surroundings};
 use agentspool::task::Answer;
+use agentspool::watcher::WatchError;
 
 use super::Context;
 use super::args::RunnerArgs;
@@ -15,6 +16,9 @@ const TRY_AGAIN: u8 = 75;
 
 pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliError> {
     let mut spool = context.open_spool()?;
+    if !spool.is_owner() {
+        return Err(WatchError::NotOwner(spool.path().to_owned()).into());
+    }
     let _ = rustix::thread::set_name(c"agentspool");
     let surroundings = Surroundings {
         environment: context.env.for_recipes(args.once.is_some()),

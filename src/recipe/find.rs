@@ -94,6 +94,14 @@ pub enum FindError {
         /// Who could.
         why: String,
     },
+    /// Whether it is there cannot be seen now, which says nothing of the recipe.
+    #[error("failed to look for a recipe at {}: {source}", escape_path(path))]
+    Unseen {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
     /// Something it needs is not installed.
     #[error("the recipe {name} cannot run: {problem}")]
     Missing {
@@ -156,18 +164,29 @@ impl RecipePath {
 
     /// Finds a recipe by its name.
     pub fn find(&self, name: &Name) -> Result<Recipe, FindError> {
+        let mut unseen = None;
         for folder in &self.folders {
             let endings = SCRIPT_ENDINGS
                 .iter()
                 .map(|ending| format!("{name}.{ending}"));
             for candidate in std::iter::once(name.to_string()).chain(endings) {
                 let path = folder.join(candidate);
+                match is_there(&path) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    // A folder that this user may never look into hides nothing that he could run.
+                    Err(error) if is_shut(&error) => {
+                        unseen = unseen.or(Some(error));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
                 if let Some(recipe) = self.load(name, &path)? {
                     return Ok(recipe);
                 }
             }
         }
-        Err(self.not_found(name.as_str()))
+        Err(unseen.unwrap_or_else(|| self.not_found(name.as_str())))
     }
 
     /// The error for a name nobody has, with what was probably meant.
@@ -244,6 +263,7 @@ impl RecipePath {
             let text = match file::read_text(&manifest_path) {
                 Ok(text) => Some(text),
                 Err(error) if is_praisonai && error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) if is_passing(&error) => return Err(unseen(&manifest_path, error)),
                 Err(error) => return Err(broken(format!("{MANIFEST} cannot be read: {error}"))),
             };
             let wrong = |error: ManifestError| broken(format!("{MANIFEST}: {error}"));
@@ -289,6 +309,43 @@ impl RecipePath {
         names.dedup();
         names
     }
+}
+
+fn unseen(path: &Path, source: std::io::Error) -> FindError {
+    FindError::Unseen {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Whether anything stands at a path.
+fn is_there(path: &Path) -> Result<bool, FindError> {
+    use rustix::io::Errno;
+    match rustix::fs::stat(path) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(false),
+        Err(errno) => Err(unseen(path, errno.into())),
+    }
+}
+
+/// Whether a folder above is shut.
+fn is_shut(error: &FindError) -> bool {
+    let kind = std::io::ErrorKind::PermissionDenied;
+    matches!(error, FindError::Unseen { source, .. } if source.kind() == kind)
+}
+
+/// Whether the kernel refused for a reason that has nothing to do with the file.
+fn is_passing(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [
+        Errno::IO,
+        Errno::NFILE,
+        Errno::MFILE,
+        Errno::NOMEM,
+        Errno::INTR,
+        Errno::STALE,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| short.contains(&errno))
 }
 
 /// The name under which a path is a recipe, if it is one.
@@ -388,6 +445,7 @@ impl Recipe {
         let program = self.program(search);
         if program.components().count() > 1 {
             return match std::fs::metadata(&program) {
+                Err(error) if is_passing(&error) => Err(unseen(&program, error)),
                 Err(error) => missing(format!("{}: {error}", program.display())),
                 Ok(_) if !is_executable(&program) => missing(format!(
                     "{} is not executable (chmod +x)",

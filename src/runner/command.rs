@@ -50,6 +50,9 @@ impl BuildError {
     pub fn passing(self) -> Result<IoError, BuildError> {
         match self {
             BuildError::Environment(crate::spool::ReadError::Io(error)) => Ok(error),
+            BuildError::Recipe(FindError::Unseen { path, source }) => {
+                Ok(IoError::new("look at the recipe", path, source))
+            }
             lasting => Err(lasting),
         }
     }

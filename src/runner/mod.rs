@@ -33,7 +33,7 @@ use crate::config::Launcher;
 use crate::proc::{self, Cgroup, ProcessKey, Usage};
 use crate::recipe::{FindError, OnLost, Recipe, RecipePath, Trust};
 use crate::spool::{
-    Attempt, Claim, Files, IoError, ProgressReader, ReadError, ReservedResult, RunFile,
+    Attempt, Claim, Files, IoError, PathLeads, ProgressReader, ReadError, ReservedResult, RunFile,
     SessionState, Spool, TaskDir, TaskLock,
 };
 use crate::task::{
@@ -123,9 +123,13 @@ impl<'a> Runner<'a> {
     /// Serves orders until the pipe closes or somebody asks it to stop.
     pub fn serve(mut self) -> Result<(), ControlError> {
         while let Some(id) = self.control.next_task()? {
-            if !self.spool.is_at_its_path() {
+            let leads = self.spool.path_leads();
+            if leads != PathLeads::Here {
                 self.control.answer(&Answer::Taken { started: false })?;
-                break;
+                if leads == PathLeads::Elsewhere {
+                    break;
+                }
+                continue;
             }
             if let Err(error) = self.spool.reload() {
                 tracing::warn!("the settings stay as they were: {error}");
@@ -169,6 +173,21 @@ impl<'a> Runner<'a> {
     /// Does what this task needs now, and says what became of it. An error means that the disk
     /// refused before anything was started: the task is untouched.
     fn run_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
+        match self.try_task(id) {
+            // Something else stands in the task than what should, or shut: trying again mends nothing.
+            Err(error)
+                if error.is_unusable() && error.path.starts_with(self.spool.task_path(id)) =>
+            {
+                match self.spool.task(id) {
+                    Ok(Some(task)) => self.set_aside(task, &ReadError::of(error)),
+                    Ok(None) | Err(_) => Ok(Answer::NotYet(None)),
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    fn try_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
         match self.turn_of(id)? {
             Turn::Over(answer) => Ok(answer),
             Turn::Ours {
@@ -265,8 +284,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Whether an attempt may start: not in a paused spool. Where the spool was moved or removed, its
-    /// path leads to no recipe of its own, and no task may fail because of that.
+    /// Whether an attempt may start: not in a paused spool. Where the spool was moved or removed, or its
+    /// path cannot be seen, that leads to no recipe of its own, and no task may fail because of that.
     fn may_start(&self) -> Result<bool, IoError> {
         Ok(!self.spool.is_paused()? && self.spool.is_at_its_path())
     }
@@ -289,7 +308,8 @@ impl<'a> Runner<'a> {
             ReadError::Damaged { .. } => Condition::Damaged,
             ReadError::Io(_) => return Ok(Answer::Taken { started: false }),
         };
-        if let Claim::Locked(lock) = task.lock(self.spool)?
+        // Where even that is refused, every reader sees it as it is.
+        if let Ok(Claim::Locked(lock)) = task.lock(self.spool)
             && let Ok(mut view) = lock.task().view()
             && !view.status.status.is_terminal()
             && view.status.condition != Some(condition)

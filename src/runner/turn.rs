@@ -53,7 +53,12 @@ impl Runner<'_> {
             Ok(request) => request,
             Err(error) => return self.set_aside(task, &error).map(Turn::Over),
         };
-        let recipe = self.recipe(&request.recipe);
+        let recipe = match self.recipe(&request.recipe) {
+            Err(FindError::Unseen { path, source }) => {
+                return Err(IoError::new("look for the recipe", path, source));
+            }
+            recipe => recipe,
+        };
         let mut held = Held {
             _slot: slot,
             _recipe_slot: None,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use fs2::FileExt;
 use rustix::fs::FileType;
 
-use super::durable::{Dir, absent_is_none};
+use super::durable::{Dir, LOCK_MODE, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
 use super::lock_table;
@@ -124,6 +124,11 @@ impl TaskDir {
                         Some(file) => file,
                         None => return Ok(Claim::Gone),
                     }
+                }
+                // Shut, as a backup of other modes leaves it. It stays the file that others hold.
+                Err(error) if error.is_denied() && attempt == 0 && self.has_lock()? => {
+                    self.dir.set_mode(name::LOCK, LOCK_MODE)?;
+                    continue;
                 }
                 Err(error) => return Err(error),
             };

@@ -35,7 +35,7 @@ const BCACHEFS: u32 = 0xca45_1a4e;
 const F2FS: u32 = 0xf2f5_2010;
 
 /// Of lock files, whoever shares the spool.
-const LOCK_MODE: Mode = Mode::from_bits_retain(0o600);
+pub(super) const LOCK_MODE: Mode = Mode::from_bits_retain(0o600);
 
 /// Access lists (acl(5)): of a folder, and of what is made in it.
 const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];

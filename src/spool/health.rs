@@ -111,10 +111,11 @@ impl Spool {
 
     /// What a person should know of a task that is not finished.
     pub fn condition_of(&self, id: TaskId) -> IoResult<Option<Condition>> {
-        match self.task(id)? {
-            Some(task) => Ok(task.view()?.status.condition),
-            None => Ok(None),
-        }
+        let viewed = self
+            .task(id)
+            .and_then(|task| task.map(|task| task.view()).transpose());
+        let view = super::view::shown(id, viewed)?;
+        Ok(view.and_then(|view| view.status.condition))
     }
 }
 

@@ -4,14 +4,16 @@
 //! tasks may be at work in the original. Invariants: a copy gets an identity of its own and is
 //! paused before it has it; a spool that was only moved or mounted anew stays itself.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::durable::Dir;
 use super::io_error::IoResult;
-use super::layout::{OpenError, SMALL_FILE, Spool, name, pretty, random_bits};
+use super::layout::{OURS_ONLY, OpenError, SMALL_FILE, Spool, name, pretty, random_bits};
 use super::pause::Pause;
 use crate::clock::BootId;
 use crate::task::FORMAT_VERSION;
@@ -29,6 +31,9 @@ pub(super) struct Identity {
     boot: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<String>,
+    /// The path where it is not text: each byte as a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<Vec<u8>>,
 }
 
 /// Where a root folder is.
@@ -36,7 +41,7 @@ struct Here {
     inode: u64,
     device: u64,
     boot: String,
-    path: String,
+    path: PathBuf,
 }
 
 /// What an identity is to the folder in which it lies.
@@ -50,80 +55,126 @@ enum Relation {
     Copied,
 }
 
+/// Where a spool's path leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathLeads {
+    /// To this very folder.
+    Here,
+    /// To another one or to nothing.
+    Elsewhere,
+    /// It cannot be seen: a folder above is shut, or the kernel refuses for another reason.
+    Unseen,
+}
+
 impl Here {
     fn of(root: &Dir) -> IoResult<Here> {
         let stat = root.own_stat()?;
-        // Without links, so that two ways to one folder are one path.
-        let path = crate::proc::path_of(root).unwrap_or_else(|| root.path().to_owned());
         Ok(Here {
             inode: stat.st_ino,
             device: stat.st_dev,
             boot: BootId::current().kernel().to_owned(),
-            path: path.to_string_lossy().into_owned(),
+            // Without links, so that two ways to one folder are one path.
+            path: crate::proc::path_of(root).unwrap_or_else(|| root.path().to_owned()),
         })
+    }
+
+    fn which(&self) -> (u64, u64) {
+        (self.device, self.inode)
     }
 }
 
 impl Identity {
     fn new(uuid: String, here: Here) -> Identity {
+        let path = here.path.to_str().map(str::to_owned);
         Identity {
             v: FORMAT_VERSION,
             uuid,
             inode: here.inode,
             device: Some(here.device),
             boot: Some(here.boot),
-            path: Some(here.path),
+            path_bytes: match path {
+                Some(_) => None,
+                None => Some(here.path.as_os_str().as_bytes().to_vec()),
+            },
+            path,
         }
     }
 
+    fn path(&self) -> Option<&Path> {
+        let bytes = self.path_bytes.as_deref();
+        let bytes = bytes.or(self.path.as_ref().map(String::as_bytes));
+        bytes.map(|bytes| Path::new(OsStr::from_bytes(bytes)))
+    }
+
     fn relation_to(&self, here: &Here) -> Relation {
-        let is_same_inode = self.inode == here.inode;
-        let by_inode = if is_same_inode {
-            Relation::Moved
-        } else {
-            Relation::Copied
-        };
-        let (Some(device), Some(boot), Some(path)) = (self.device, &self.boot, &self.path) else {
-            // An earlier program wrote no more than the inode.
-            return by_inode;
-        };
-        if *boot != here.boot {
-            // Device numbers are given anew at each boot.
-            return by_inode;
+        // Nothing that keeps a folder the same folder gives it another inode.
+        if self.inode != here.inode {
+            return Relation::Copied;
         }
-        if is_same_inode && device == here.device {
+        let (Some(device), Some(boot), Some(path)) = (self.device, &self.boot, self.path()) else {
+            // An earlier program wrote no more than the inode.
+            return Relation::Moved;
+        };
+        let is_same_boot = *boot == here.boot;
+        if is_same_boot && device == here.device {
             // Several paths may lead to one folder, as with bind mounts.
-            let is_known = *path == here.path || stands_at(path, device, self.inode);
+            let is_known =
+                *path == here.path || leads_to(path, here.which()) != PathLeads::Elsewhere;
             return if is_known {
                 Relation::Own
             } else {
                 Relation::Moved
             };
         }
-        // overlayfs, btrfs and loop devices have another device number after each mount.
-        if stands_at(path, device, self.inode) {
+        // The root folders of two file systems, and a snapshot and its original, have one inode. The
+        // device does not tell them apart: overlayfs, btrfs and loop devices have another one after
+        // each mount, and everything after a boot. The original itself does.
+        if self.stands_elsewhere(path, here) {
             Relation::Copied
         } else {
             Relation::Moved
         }
     }
+
+    /// Whether a folder with this identity stands at `path` and is not this one; where that cannot
+    /// be seen, it may.
+    fn stands_elsewhere(&self, path: &Path, here: &Here) -> bool {
+        match leads_to(path, here.which()) {
+            PathLeads::Here => return false,
+            PathLeads::Unseen => return true,
+            PathLeads::Elsewhere => {}
+        }
+        let read = Dir::open(path, OURS_ONLY).and_then(|dir| dir.read(name::IDENTITY, SMALL_FILE));
+        match read {
+            Ok(bytes) => {
+                let found = bytes.and_then(|bytes| serde_json::from_slice::<Identity>(&bytes).ok());
+                found.is_some_and(|found| found.uuid == self.uuid)
+            }
+            Err(error) => !is_nothing(error.errno()),
+        }
+    }
 }
 
-/// Whether exactly this folder stands at a path; where that cannot be seen, it may.
-fn stands_at(path: &str, device: u64, inode: u64) -> bool {
-    match rustix::fs::stat(Path::new(path)) {
-        Ok(stat) => (stat.st_dev, stat.st_ino) == (device, inode),
-        Err(Errno::NOENT | Errno::NOTDIR) => false,
-        Err(_) => true,
+/// Whether a path leads to the folder with this device and inode.
+fn leads_to(path: &Path, which: (u64, u64)) -> PathLeads {
+    match rustix::fs::stat(path) {
+        Ok(stat) if (stat.st_dev, stat.st_ino) == which => PathLeads::Here,
+        Ok(_) => PathLeads::Elsewhere,
+        Err(errno) if is_nothing(Some(errno)) => PathLeads::Elsewhere,
+        Err(_) => PathLeads::Unseen,
     }
+}
+
+/// Whether the kernel says by this that no folder stands at a path.
+fn is_nothing(errno: Option<Errno>) -> bool {
+    matches!(errno, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
 impl Spool {
     /// Whether the identity is there and this folder's own, as [`Spool::open`] ensures.
     pub fn has_own_identity(&self) -> Result<bool, OpenError> {
         let here = Here::of(self.root_dir())?;
-        let is_own =
-            |it: Identity| it.inode == here.inode && it.relation_to(&here) != Relation::Copied;
+        let is_own = |it: Identity| it.relation_to(&here) != Relation::Copied;
         Ok(self.identity()?.is_some_and(is_own))
     }
 
@@ -159,6 +210,8 @@ impl Spool {
         };
         let root = self.root()?;
         let Some(found) = self.identity()? else {
+            // A new spool, or one of which only the parts of value were put back.
+            self.forget_index()?;
             return make(&root, new_uuid(), here);
         };
         match found.relation_to(&here) {
@@ -186,16 +239,18 @@ impl Spool {
         Ok(())
     }
 
-    /// Whether the spool's path still leads to this folder. Where that cannot be seen, it does.
-    pub fn is_at_its_path(&self) -> bool {
-        let Ok(ours) = self.root_dir().own_stat() else {
-            return true;
-        };
-        match rustix::fs::stat(self.path()) {
-            Ok(there) => (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => false,
-            Err(_) => true,
+    /// Where the spool's path leads by now.
+    pub fn path_leads(&self) -> PathLeads {
+        match self.root_dir().own_stat() {
+            Ok(ours) => leads_to(self.path(), (ours.st_dev, ours.st_ino)),
+            Err(_) => PathLeads::Unseen,
         }
+    }
+
+    /// Whether the spool's path is seen to lead to this folder. Else nothing is started and nothing
+    /// refused: the spool's own recipes are found by its path.
+    pub fn is_at_its_path(&self) -> bool {
+        self.path_leads() == PathLeads::Here
     }
 
     /// Whether it was emptied where it stands.
@@ -220,7 +275,7 @@ fn new_uuid() -> String {
 mod tests {
     use super::*;
 
-    fn here(inode: u64, device: u64, boot: &str, path: &str) -> Here {
+    fn here(inode: u64, device: u64, boot: &str, path: &Path) -> Here {
         Here {
             inode,
             device,
@@ -232,78 +287,64 @@ mod tests {
     #[test]
     fn a_copy_is_told_from_a_spool_that_was_moved() {
         let place = tempfile::tempdir().unwrap();
-        let original = place.path().to_str().unwrap();
+        let original = place.path();
         let stat = rustix::fs::stat(original).unwrap();
         let (inode, device) = (stat.st_ino, stat.st_dev);
-        let gone = format!("{original}/gone");
+        let gone = original.join("gone");
         // It was made in the original, which stands, or for a path where nothing stands any more.
-        let standing = Identity::new(String::new(), here(inode, device, "b1", original));
-        let moved = Identity::new(String::new(), here(inode, device, "b1", &gone));
+        let standing = Identity::new("one".into(), here(inode, device, "b1", original));
+        let moved = Identity::new("one".into(), here(inode, device, "b1", &gone));
         let bare = Identity {
             device: None,
             boot: None,
             path: None,
             ..standing.clone()
         };
+        let folder = Dir::open(original, OURS_ONLY).unwrap();
+        let written = folder.replace_durably(name::IDENTITY, &pretty(&standing));
+        written.unwrap();
+        let other = Identity {
+            uuid: "two".into(),
+            ..standing.clone()
+        };
         let (other_inode, other_device) = (inode + 1, device + 1);
+        let (new, copy) = (Path::new("/new"), Path::new("/copy"));
+        use Relation::{Copied, Moved, Own};
         for (identity, found, relation) in [
-            (
-                &standing,
-                here(inode, device, "b1", original),
-                Relation::Own,
-            ),
-            (
-                &standing,
-                here(inode, device, "b1", "/bound"),
-                Relation::Own,
-            ),
-            (
-                &standing,
-                here(other_inode, device, "b1", "/copy"),
-                Relation::Copied,
-            ),
-            (
-                &standing,
-                here(inode, other_device, "b1", "/snap"),
-                Relation::Copied,
-            ),
-            (&moved, here(inode, device, "b1", "/new"), Relation::Moved),
-            (
-                &moved,
-                here(inode, other_device, "b1", &gone),
-                Relation::Moved,
-            ),
-            (
-                &moved,
-                here(other_inode, other_device, "b1", &gone),
-                Relation::Moved,
-            ),
-            (
-                &standing,
-                here(inode, other_device, "b2", original),
-                Relation::Moved,
-            ),
-            (
-                &standing,
-                here(other_inode, device, "b2", "/copy"),
-                Relation::Copied,
-            ),
-            (&bare, here(inode, device, "b1", original), Relation::Moved),
-            (
-                &bare,
-                here(other_inode, device, "b1", original),
-                Relation::Copied,
-            ),
+            (&standing, here(inode, device, "b1", original), Own),
+            // By a bind mount.
+            (&standing, here(inode, device, "b1", new), Own),
+            (&moved, here(inode, device, "b1", new), Moved),
+            // Another inode is a copy, whatever stands where.
+            (&standing, here(other_inode, device, "b1", copy), Copied),
+            (&moved, here(other_inode, device, "b1", copy), Copied),
+            (&moved, here(other_inode, device, "b1", &gone), Copied),
+            (&moved, here(other_inode, other_device, "b1", copy), Copied),
+            (&standing, here(other_inode, device, "b2", copy), Copied),
+            (&bare, here(other_inode, device, "b1", original), Copied),
+            // Mounted anew, or a snapshot beside its original.
+            (&moved, here(inode, other_device, "b1", &gone), Moved),
+            (&standing, here(inode, other_device, "b1", copy), Copied),
+            // After a boot.
+            (&standing, here(inode, device, "b2", original), Moved),
+            (&moved, here(inode, other_device, "b2", new), Moved),
+            (&standing, here(inode, other_device, "b2", copy), Copied),
+            // Another spool stands there by now.
+            (&other, here(inode, other_device, "b2", copy), Moved),
+            (&bare, here(inode, device, "b1", original), Moved),
         ] {
-            assert_eq!(
-                identity.relation_to(&found),
-                relation,
-                "{} {} {} {}",
-                found.inode,
-                found.device,
-                found.boot,
-                found.path
-            );
+            let what = (found.inode, found.device, &found.boot, &found.path);
+            assert_eq!(identity.relation_to(&found), relation, "{what:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_text_is_kept_to_the_byte() {
+        for bytes in [&b"/a"[..], b"/a/\xff\xfe", b"/a/\xc3"] {
+            let path = Path::new(OsStr::from_bytes(bytes));
+            let identity = Identity::new("one".into(), here(1, 2, "b1", path));
+            let read: Identity = serde_json::from_slice(&pretty(&identity)).unwrap();
+            assert_eq!(read.path(), Some(path));
         }
     }
 }

@@ -45,8 +45,9 @@ pub struct DropFile {
 /// What a drop must be, besides well formed.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
-    /// Says why a request cannot be run, if so: that its recipe is there.
-    pub check: &'a dyn Fn(&Request) -> Result<(), DropRefusal>,
+    /// Says why a request cannot be run, if so: that its recipe is there. An error where that cannot be
+    /// seen now.
+    pub check: &'a dyn Fn(&Request) -> IoResult<Result<(), DropRefusal>>,
     /// The ids that a user of the group cannot choose any more, from [`Spool::spent_ids`].
     pub spent: &'a HashSet<TaskId>,
 }
@@ -282,7 +283,7 @@ impl Spool {
         request: Request,
         rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
-        match (rules.check)(&request) {
+        match (rules.check)(&request)? {
             Ok(()) => self.finish_admission(claim, file_name, request, rules),
             // Moved or removed, the spool has no recipes where it was: the claim waits for its next watcher.
             Err(_) if !self.is_at_its_path() => Ok(Admission::Gone),

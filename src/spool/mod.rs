@@ -59,6 +59,7 @@ pub use clearing::{Candidate, Cleared, Clearing, FinishedTask, Removal};
 pub use control::{ControlFile, Controlled};
 pub use drop_read::{DropRefusal, Fingerprint, Pickup};
 pub use health::FileSystem;
+pub use identity::PathLeads;
 pub use incoming::{Admission, DropFile, Rules};
 pub use io_error::IoError;
 pub use layout::{OpenError, Spool, group_id};

@@ -119,18 +119,34 @@ impl Spool {
         Ok(ids)
     }
 
-    /// Gives a task without result its hint back; `true` when it was missing.
-    pub fn reconcile_hint(&self, id: TaskId) -> IoResult<bool> {
-        let open = self.folder(name::OPEN)?;
-        if open.has(id.to_string())? {
-            return Ok(false);
+    /// The task, if it has neither result nor hint.
+    fn unhinted_task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
+        // Most that have no hint are finished: such a one costs a single call, and what a link would lead to
+        // is left alone.
+        let result = format!("{}/{id}/{}", name::TASKS, name::RESULT);
+        if self.root_dir().has(result).unwrap_or(false) {
+            return Ok(None);
         }
         let Some(task) = self.task(id)? else {
+            return Ok(None);
+        };
+        if task.has_result()? || self.folder(name::OPEN)?.has(id.to_string())? {
+            return Ok(None);
+        }
+        // Finished in between: the hint went after the result came.
+        Ok(Some(task).filter(|task| !task.has_result().unwrap_or(false)))
+    }
+
+    /// Whether a task has neither result nor hint, so that no watcher that runs will find it.
+    pub fn lacks_hint(&self, id: TaskId) -> IoResult<bool> {
+        Ok(self.unhinted_task(id)?.is_some())
+    }
+
+    /// Gives a task without result its hint back; `true` when it was missing.
+    pub fn reconcile_hint(&self, id: TaskId) -> IoResult<bool> {
+        let Some(task) = self.unhinted_task(id)? else {
             return Ok(false);
         };
-        if task.has_result()? {
-            return Ok(false);
-        }
         // Submitters hint only sessions that were given; a hint too many costs nothing.
         let session = task.request().ok().and_then(|request| request.session_id);
         let given = session.filter(|session| crate::task::session_of(id) != *session);
@@ -145,6 +161,9 @@ impl Spool {
 
     /// Remembers that hints and tasks were compared in this boot.
     pub fn mark_reconciled(&self) -> IoResult<()> {
+        if self.is_reconciled()? {
+            return Ok(());
+        }
         let open = self.folder(name::OPEN)?;
         open.replace(BOOT, BootId::current().kernel().as_bytes())
     }

@@ -130,6 +130,19 @@ pub enum ReadError {
     Io(#[from] IoError),
 }
 
+impl ReadError {
+    /// What an error on a thing of a task's own means.
+    pub fn of(error: IoError) -> ReadError {
+        if error.is_unusable() {
+            return ReadError::Damaged {
+                path: error.path,
+                problem: format!("failed to {} it: {}", error.doing, error.source),
+            };
+        }
+        ReadError::Io(error)
+    }
+}
+
 /// One task's open folder. It stays the same folder when the task is removed under it.
 #[derive(Debug)]
 pub struct TaskDir {
@@ -148,10 +161,16 @@ impl TaskDir {
         self.dir.path()
     }
 
+    /// Reads a file of it. Where something else stands there, or shut, it is damaged: nobody can read it
+    /// before somebody mends it.
+    fn read_own(&self, file: &str, cap: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        self.dir.read(file, cap).map_err(ReadError::of)
+    }
+
     /// Who submitted it through the drop box of a group spool; `None` where the spool's owner did, or
     /// in a private spool.
     pub fn origin(&self) -> Result<Option<Origin>, ReadError> {
-        let Some(bytes) = self.dir.read(name::ORIGIN, SMALL_FILE)? else {
+        let Some(bytes) = self.read_own(name::ORIGIN, SMALL_FILE)? else {
             return Ok(None);
         };
         let origin = serde_json::from_slice(&bytes).map_err(|e| ReadError::Damaged {
@@ -164,7 +183,7 @@ impl TaskDir {
     /// What was asked.
     pub fn request(&self) -> Result<StoredRequest, ReadError> {
         let path = self.dir.path_of(name::REQUEST);
-        let Some(bytes) = self.dir.read(name::REQUEST, MAX_REQUEST_BYTES)? else {
+        let Some(bytes) = self.read_own(name::REQUEST, MAX_REQUEST_BYTES)? else {
             return Err(ReadError::Damaged {
                 path,
                 problem: "it is not there".into(),
@@ -215,7 +234,7 @@ impl TaskDir {
 
     /// The same for the one who has just synced it.
     pub fn result_as_it_stands(&self) -> Result<Option<ResultFile>, ReadError> {
-        let bytes = self.dir.read(name::RESULT, SMALL_FILE)?;
+        let bytes = self.read_own(name::RESULT, SMALL_FILE)?;
         bytes.map(|bytes| self.parse_result(&bytes)).transpose()
     }
 
@@ -309,7 +328,7 @@ impl TaskDir {
 
     /// The variables that came with the request.
     pub fn environment(&self) -> Result<Map<String, Value>, ReadError> {
-        let Some(bytes) = self.dir.read(name::ENVIRONMENT, SMALL_FILE)? else {
+        let Some(bytes) = self.read_own(name::ENVIRONMENT, SMALL_FILE)? else {
             return Ok(Map::new());
         };
         let path = self.dir.path_of(name::ENVIRONMENT);

@@ -165,7 +165,7 @@ impl Spool {
 }
 
 /// What is shown of a task: one that cannot be read must not hide all others.
-fn shown(id: TaskId, viewed: IoResult<Option<TaskView>>) -> IoResult<Option<TaskView>> {
+pub(super) fn shown(id: TaskId, viewed: IoResult<Option<TaskView>>) -> IoResult<Option<TaskView>> {
     match viewed {
         Err(error) if error.is_unusable() => Ok(Some(TaskView {
             status: unreadable_status(id, Condition::Damaged),

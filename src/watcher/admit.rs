@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
-use crate::recipe::{RecipePath, Trust};
+use crate::recipe::{FindError, RecipePath, Trust};
 use crate::spool::{
     Admission, ControlFile, Controlled, DropFile, DropRefusal, Fingerprint, IoError, Pickup, Rules,
     Spool, SubmitError,
@@ -244,7 +244,7 @@ fn take(
     bytes: &[u8],
     rules: Rules<'_>,
 ) -> Result<Decision, SubmitError> {
-    if let Err(why) = (rules.check)(&request) {
+    if let Err(why) = (rules.check)(&request)? {
         // Moved or removed, it has no recipes where it was; no drop is refused because of that.
         if !spool.is_at_its_path() {
             return Ok(Decision::Gone);
@@ -283,7 +283,7 @@ fn told(drop: &DropFile, admission: Admission) -> Decision {
 }
 
 /// A request must name a recipe that is there and can run.
-fn check_recipe(spool: &Spool, request: &Request) -> Result<(), DropRefusal> {
+fn check_recipe(spool: &Spool, request: &Request) -> Result<Result<(), DropRefusal>, IoError> {
     let settings = spool.settings();
     let path = RecipePath::new(
         spool.recipes_path(),
@@ -294,11 +294,17 @@ fn check_recipe(spool: &Spool, request: &Request) -> Result<(), DropRefusal> {
         owner: spool.owner_or_us(),
         is_shared: spool.is_group(),
     };
-    path.trusting(trust)
-        .find(&request.recipe)
-        .and_then(|recipe| recipe.check_runnable(None))
-        .map_err(|error| DropRefusal {
+    let found = path.trusting(trust).find(&request.recipe);
+    match found.and_then(|recipe| recipe.check_runnable(None)) {
+        Ok(()) => Ok(Ok(())),
+        // Without the error's number: the box would take it for a drop that cannot be moved.
+        Err(FindError::Unseen { path, source }) => {
+            let source = std::io::Error::other(source.to_string());
+            Err(IoError::new("look for the recipe", path, source))
+        }
+        Err(error) => Ok(Err(DropRefusal {
             reason: error.to_string(),
             hint: "see `agentspool recipe list`, then drop the file again",
-        })
+        })),
+    }
 }

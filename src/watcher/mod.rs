@@ -25,7 +25,7 @@ use rustix::process::WaitOptions;
 use crate::clock;
 use crate::proc;
 use crate::spool::{
-    Exposed, IoError, Pause, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat,
+    Exposed, IoError, PathLeads, Pause, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat,
 };
 use crate::task::{Answer, FORMAT_VERSION, TaskId};
 use admit::Admitter;
@@ -119,8 +119,11 @@ pub struct Watcher {
     listening: Vec<TaskId>,
     /// Pending tasks whose marker is to be looked for, the last one first.
     unlooked: Vec<TaskId>,
-    /// After a boot: the tasks without a hint that were not looked at yet, newest first.
+    /// The tasks without a hint that were not looked at yet, newest first.
     reconcile: Option<Vec<TaskId>>,
+    /// `tasks/` and `open/` are still to be compared, which no task of this boot has to wait for: what was
+    /// put back by hand, as from a backup, has no hint.
+    compare_later: bool,
     /// They were compared, and the disk refused to note it.
     is_unmarked: bool,
     next_rescan: Instant,
@@ -191,7 +194,8 @@ impl Watcher {
         let wake = Wake::for_watcher(&spool)?;
         warn_if_deaf(&wake, &spool);
         let now = Instant::now();
-        let reconcile = if spool.is_reconciled()? {
+        let compare_later = spool.is_reconciled()?;
+        let reconcile = if compare_later {
             None
         } else {
             Some(spool.unhinted_ids()?)
@@ -204,6 +208,7 @@ impl Watcher {
             listening: Vec::new(),
             unlooked: Vec::new(),
             reconcile,
+            compare_later,
             is_unmarked: false,
             next_rescan: now,
             next_sweep: now + Duration::from_secs_f64(spool.settings().sweep_every_sec),
@@ -257,6 +262,7 @@ impl Watcher {
             self.log_watch.look(&self.spool);
             self.listen_to_running();
             let has_found = self.look_for_markers() | self.reconcile_some();
+            self.compare_if_due();
             if Signals::came(&self.signals.stop) {
                 if self.options.stop_tasks {
                     self.stop_tasks();
@@ -287,7 +293,7 @@ impl Watcher {
         if !is_in_doubt {
             self.root_in_doubt = None;
         }
-        !self.spool.is_at_its_path() || (is_in_doubt && self.spool.is_emptied())
+        self.spool.path_leads() == PathLeads::Elsewhere || (is_in_doubt && self.spool.is_emptied())
     }
 
     /// Says once that the spool is paused, and that it is no more.
@@ -435,7 +441,7 @@ impl Watcher {
         }
     }
 
-    /// After a boot the hints are compared with the tasks, a few at a time; whether one was missing.
+    /// The hints are compared with the tasks, a few at a time; whether one was missing.
     fn reconcile_some(&mut self) -> bool {
         let Some(left) = &mut self.reconcile else {
             return false;
@@ -458,6 +464,18 @@ impl Watcher {
             self.mark_reconciled();
         }
         has_found
+    }
+
+    /// Lists once what has no hint: when nothing runs, or at the second rescan.
+    fn compare_if_due(&mut self) {
+        let is_busy = self.launcher.running().next().is_some() && Instant::now() < self.next_rescan;
+        if is_busy || !std::mem::take(&mut self.compare_later) {
+            return;
+        }
+        match self.spool.unhinted_ids() {
+            Ok(ids) => self.reconcile = Some(ids).filter(|ids| !ids.is_empty()),
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 
     /// Says that hints and tasks were compared. A full disk may refuse that, and as long as it is
@@ -498,7 +516,7 @@ impl Watcher {
             };
             let Some(id) = id else { return };
             if !self.spool.is_at_its_path() {
-                // The next round leaves.
+                // The next round leaves, or it is tried again: no runner could open the spool.
                 self.backlog
                     .answered(id, Answer::Taken { started: false }, now);
                 return;

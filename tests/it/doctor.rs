@@ -211,6 +211,8 @@ fn a_copy_is_noticed() {
     fs::write(&path, identity.to_string()).unwrap();
     told(&world, "identity", "warn", "another folder's");
     world.run(&["list"]).succeeds();
+    told(&world, "paused", "warn", "copy");
+    world.run(&["resume"]).succeeds();
     all_is_well(&world);
 }
 

@@ -599,10 +599,9 @@ fn a_spool_that_was_moved_or_mounted_anew_stays_itself() {
     world.run(&["--spool", spool, "list"]).succeeds();
     assert_eq!(identity(&moved)["uuid"], first["uuid"]);
     assert_eq!(identity(&moved)["path"], spool);
-    // Mounted anew, as an overlay is, which has other numbers then.
+    // Mounted anew, as an overlay is, whose device has another number then.
     let mut other = identity(&moved);
     other["device"] = json!(1);
-    other["inode"] = json!(1);
     write_json(&moved.join("identity.json"), &other);
     world.run(&["--spool", spool, "list"]).succeeds();
     assert_eq!(identity(&moved)["uuid"], first["uuid"]);
@@ -670,4 +669,127 @@ fn what_a_runner_of_version_one_left_is_found_by_its_mark_and_its_place() {
     let left = marked();
     assert_eq!(left.len(), 1, "{}", world.describe());
     world.signal(left[0], Signal::KILL);
+}
+
+/// Whoever reads the copy's identity finds nothing, or the copy itself, at the path that stands there.
+#[test]
+fn a_copy_is_known_wherever_its_original_stands() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let task = pending(&world, "notes");
+    let drain = |spool: &Path| {
+        world.run(&["--spool", spool.to_str().unwrap(), "watch", "--drain"]);
+        spool.join("paused").exists()
+    };
+    // The last command was in a container, where the spool has another path.
+    let path = world.path("identity.json");
+    let mut identity = read_json(&path);
+    identity["path"] = json!("/container/spool");
+    write_json(&path, &identity);
+    assert!(drain(&copy_of(&world, "copy")));
+    // The original was moved away and the copy put in its place.
+    let old = world.root().join("old");
+    std::fs::rename(world.spool(), &old).unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a".as_ref(), old.as_os_str(), world.spool().as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
+    assert!(drain(world.spool()));
+    assert!(!task.has_result());
+    // The folder above has a name that is no text, and a link leads there.
+    let folder = world.root().join(std::ffi::OsStr::from_bytes(b"\xff"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::rename(&old, folder.join("spool")).unwrap();
+    let link = world.root().join("link");
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    let spool = link.join("spool");
+    let list = |spool: &Path| world.run(&["--spool", spool.to_str().unwrap(), "list"]);
+    list(&spool).succeeds();
+    let written = read_json(&spool.join("identity.json"));
+    assert!(written["path_bytes"].is_array(), "{written}");
+    let uuid = |spool: &Path| read_json(&spool.join("identity.json"))["uuid"].clone();
+    let before = uuid(&spool);
+    list(&spool).succeeds();
+    assert_eq!(read_json(&spool.join("identity.json")), written);
+    assert!(!drain(&spool));
+    assert_eq!(uuid(&spool), before);
+    assert!(
+        spool
+            .join("tasks")
+            .join(&task.id)
+            .join("result.json")
+            .exists()
+    );
+}
+
+/// What `docs/operating.md` says of a restore: tasks that are put back have no entry in `open/`.
+#[test]
+fn tasks_that_are_put_back_are_found() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    world.run(&["watch", "--drain"]).succeeds();
+    let task = pending(&world, "notes");
+    let copy = copy_of(&world, "copy");
+    world.run(&["cancel", &task.id]).succeeds();
+    world.run(&["watch", "--drain"]).succeeds();
+    world.run(&["clear", "--all"]).succeeds();
+    assert!(!task.path.exists());
+    std::fs::rename(copy.join("tasks").join(&task.id), &task.path).unwrap();
+    world.run(&["doctor"]).ends_with(1);
+    let doctor = world.run(&["doctor"]).stdout;
+    assert!(doctor.contains("without an entry in open/"), "{doctor}");
+    world.run(&["watch", "--drain"]).succeeds();
+    assert_eq!(task.result()["status"], "completed");
+    // One whose result is lost is not run again, and not pending for ever either.
+    std::fs::remove_file(task.path.join("result.json")).unwrap();
+    world.run(&["watch", "--drain"]).succeeds();
+    assert_eq!(task.result()["error"]["kind"], "lost");
+}
+
+#[test]
+fn what_was_put_back_without_its_identity_is_compared_anew() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    world.run(&["watch", "--drain"]).succeeds();
+    let tasks = [
+        world.submit(&["notes", "--session-id", "chat"]),
+        world.submit(&["notes", "--session-id", "chat"]),
+    ];
+    std::fs::remove_file(world.path("identity.json")).unwrap();
+    std::fs::remove_file(world.path("open").join(&tasks[0].id)).unwrap();
+    std::fs::remove_file(world.path("sessions/chat/queue").join(&tasks[0].id)).unwrap();
+    world.run(&["list"]).succeeds();
+    assert_eq!(names_in(&world.path("open")), [] as [&str; 0]);
+    world.run(&["watch", "--drain"]).succeeds();
+    for task in &tasks {
+        assert_eq!(task.result()["status"], "completed");
+    }
+}
+
+/// Whatever stands there in the place of a file or folder: it is named, and a drain ends.
+#[test]
+fn what_cannot_be_opened_in_a_task_is_damaged_and_named() {
+    let world = quiet_world();
+    world.recipe("notes", NOTES_STARTS);
+    let damage: [(&str, fn(&Path)); 3] = [
+        ("request.json", |path| std::fs::create_dir(path).unwrap()),
+        ("request.json", |path| {
+            std::os::unix::fs::symlink("/etc/passwd", path).unwrap()
+        }),
+        ("attempts", |path| std::fs::write(path, "").unwrap()),
+    ];
+    for (name, make) in damage {
+        let task = pending(&world, "notes");
+        let path = task.path.join(name);
+        std::fs::rename(&path, world.root().join(format!("{}.{name}", task.id))).unwrap();
+        make(&path);
+        world.run(&["watch", "--drain"]).succeeds();
+        assert!(!task.has_result());
+        let status = world.json(&["status", &task.id]);
+        assert_eq!(status["condition"], "damaged", "{name}: {status}");
+        let doctor = world.run(&["doctor"]).stdout;
+        assert!(doctor.contains(&task.id), "{name}: {doctor}");
+        std::fs::remove_dir_all(&task.path).unwrap();
+    }
 }

@@ -599,3 +599,20 @@ fn a_folder_above_in_which_others_write_is_refused() {
     set(0o3775);
     shared.run(OWNER, &["watch", "--drain"]).succeeds();
 }
+
+#[test]
+fn nobody_but_its_owner_runs_a_task_of_a_group_spool() {
+    let shared = Shared::new();
+    let id = shared.submit(OWNER, &[]);
+    let spool = shared.spool();
+    let as_root = ["--spool", spool.to_str().unwrap(), "runner", "--once", &id];
+    let refused = shared.world.run(&as_root);
+    refused.ends_with(4);
+    assert!(
+        refused.stderr.contains("only the owner"),
+        "{}",
+        refused.stderr
+    );
+    shared.run(MEMBER, &["runner", "--once", &id]).ends_with(4);
+    assert!(names_in(&spool.join("slots")).is_empty());
+}

@@ -39,6 +39,7 @@ mod race;
 mod readers;
 mod restart;
 mod scale;
+mod shut;
 mod snapshot;
 mod stages;
 mod submitters;

@@ -111,7 +111,7 @@ fn a_snapshot_beside_its_original_is_a_copy() {
     assert_eq!(world.json(&["status", &task.id])["status"], "running");
 }
 
-/// Mounted in a later boot it has the inode that its identity names, and is taken for the original.
+/// Mounted in a later boot, while nothing stands at the path it names, it is taken for the original.
 #[test]
 fn a_snapshot_with_the_same_identity_ends_nothing_of_its_original() {
     let mut disk = Disk::new();
@@ -121,6 +121,7 @@ fn a_snapshot_with_the_same_identity_ends_nothing_of_its_original() {
     let path = snapshot.join("identity.json");
     let mut identity: Value = read_json(&path);
     identity["boot"] = json!("00000000-0000-4000-8000-000000000000");
+    identity["path"] = json!("/nowhere/spool");
     std::fs::write(&path, identity.to_string()).unwrap();
     on(&world, &snapshot, &["cancel", &task.id]).succeeds();
     let same = read_json(&path)["uuid"].clone();
@@ -158,4 +159,33 @@ fn a_disk_that_is_mounted_anew_holds_the_same_spool() {
     assert_ne!(after["device"], before["device"]);
     assert_eq!(after["uuid"], before["uuid"]);
     assert!(!world.path("paused").exists());
+}
+
+/// The root folders of two disks have the same inode, also after a boot.
+#[test]
+fn a_copy_that_is_a_disk_of_its_own_is_known_after_a_boot() {
+    let disk = Disk::new();
+    let other = Disk::new();
+    let world = World::at(disk.place.path());
+    let (original, copy) = (disk.original(), other.original());
+    for root in [&original, &copy] {
+        std::fs::remove_dir(root.join("lost+found")).unwrap();
+    }
+    on(&world, &original, &["init"]).succeeds();
+    let recipe = original.join("recipes/ok");
+    crate::support::write_executable(&recipe, "#!/bin/sh\necho fine\n");
+    let none = ["--set", "autostart=false", "submit", "--recipe", "ok"];
+    on(&world, &original, &none).succeeds();
+    let from = format!("{}/.", original.display());
+    run("cp", &["-a", &from, copy.to_str().unwrap()]);
+    for root in [&original, &copy] {
+        let path = root.join("identity.json");
+        let mut identity: Value = read_json(&path);
+        identity["boot"] = json!("00000000-0000-4000-8000-000000000000");
+        std::fs::write(&path, identity.to_string()).unwrap();
+    }
+    on(&world, &copy, &["list"]).succeeds();
+    on(&world, &original, &["list"]).succeeds();
+    assert!(copy.join("paused").exists());
+    assert!(!original.join("paused").exists());
 }

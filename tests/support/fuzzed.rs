@@ -187,7 +187,7 @@ impl DropBox {
             asked = Request::parse(later).unwrap();
         }
         let rules = Rules {
-            check: &|request| self.check_recipe(request),
+            check: &|request| Ok(self.check_recipe(request)),
             spent: &self.spool.spent_ids().unwrap(),
         };
         let admitted = self.spool.admit(drop, request.clone(), bytes, rules);
@@ -209,7 +209,7 @@ impl DropBox {
 
     fn reject(&self, case: &Case, drop: &DropFile, why: DropRefusal) {
         let rules = Rules {
-            check: &|request| self.check_recipe(request),
+            check: &|request| Ok(self.check_recipe(request)),
             spent: &self.spool.spent_ids().unwrap(),
         };
         match self.spool.reject(drop, why, rules).unwrap() {

@@ -81,8 +81,9 @@ pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let mut checks = Vec::new();
     let mut lockless = Vec::new();
     for id in open.iter().copied().take(LOOK_AT_MOST) {
-        if let Some(task) = spool.task(id)?
-            && !task.has_lock()?
+        // One that cannot be opened is named below.
+        if let Ok(Some(task)) = spool.task(id)
+            && !task.has_lock().unwrap_or(true)
         {
             lockless.push(id);
         }
@@ -91,6 +92,18 @@ pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
         let told = format!("{} without its file `lock`", named(&lockless));
         let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
         checks.push(Check::warn("tasks", told, hint));
+    }
+    let mut unhinted = Vec::new();
+    for id in spool.unhinted_ids()? {
+        if spool.lacks_hint(id).unwrap_or(false) {
+            unhinted.push(id);
+        }
+    }
+    if !unhinted.is_empty() {
+        let told = format!("{} without an entry in open/", named(&unhinted));
+        let hint =
+            "a watcher finds such tasks when it starts: start one, or restart the one that runs";
+        checks.push(Check::problem("tasks", told, hint));
     }
     if !damaged.is_empty() {
         let told = format!("{} cannot be read", named(&damaged));
