@@ -44,6 +44,7 @@ impl Spool {
     /// taken back as far as that is possible.
     pub fn drop_in(&self, requests: &[Request]) -> Result<Dropped, SubmitError> {
         self.check_room()?;
+        self.check_box()?;
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         let mut ids = Vec::with_capacity(requests.len());
         let mut unnamed = Vec::with_capacity(requests.len());
@@ -77,6 +78,7 @@ impl Spool {
     /// Asks the watcher to do something to a task.
     pub fn ask(&self, id: TaskId, action: Action) -> IoResult<()> {
         let control = Control::new(id, action);
+        self.check_box()?;
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         // The id is known to everybody by now: a name that nobody can have taken.
         let file_name = control.file_name(random_bits() as u64);

@@ -341,7 +341,7 @@ impl Pass<'_> {
         }
         self.swept.litter += litter;
         for file in &leftovers.rejected {
-            self.swept.rejected += self.count(spool.remove_rejected(file).map(|()| true));
+            self.swept.rejected += self.count(spool.remove_rejected(file));
         }
         for (name, id) in &leftovers.names {
             self.swept.names += self.count(spool.remove_dangling_name(name, *id));
