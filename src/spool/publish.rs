@@ -290,7 +290,7 @@ mod tests {
         spool.submit(vec![submission(id, "second")]).unwrap_err();
         let task = spool.task(id).unwrap().unwrap();
         let input = task.request().unwrap().input.unwrap();
-        assert_eq!(input.as_str(), "\"first\"");
+        assert_eq!(input.text(), "\"first\"");
         assert!(there(&format!("open/{id}")) && !there(&format!("staging/{id}")));
         // One that is being made.
         let id = spool.new_id();
