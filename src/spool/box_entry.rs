@@ -67,6 +67,8 @@ impl Dir {
         match rustix::fs::openat(to, new_name, flags, Mode::empty()) {
             Ok(_) => {}
             Err(Errno::NOENT) => return Ok(false),
+            // One that died between the two steps left it.
+            Err(Errno::EXIST) if to.stat(new_name)?.is_some_and(|it| is_placeholder(&it)) => {}
             Err(errno) => return Err(IoError::new("create", to.path_of(new_name), errno)),
         }
         let moved = rustix::fs::renameat(self, name, to, new_name);
