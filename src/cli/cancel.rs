@@ -50,14 +50,37 @@ pub(super) fn run(context: &Context, args: &CancelArgs) -> Result<ExitCode, CliE
         },
     };
     let interrupt = Interrupt::listen()?;
-    // The owner ends a task himself; what is only a drop yet, the watcher ends for everybody.
-    let cancelled = if spool.is_owner() && spool.task(id)?.is_some() {
-        cancel(&spool, id, !args.no_wait, &interrupt)?
+    // The owner ends a task or refuses a drop himself; users of the group ask the watcher.
+    let cancelled = if spool.is_owner() {
+        if refuse_drop(&spool, id, &interrupt)? {
+            Cancelled::Requested
+        } else {
+            cancel(&spool, id, !args.no_wait, &interrupt)?
+        }
     } else {
         ask(context, &spool, id, !args.no_wait, &interrupt)?
     };
     tell(context, &spool, id, &cancelled)?;
     Ok(ExitCode::Done)
+}
+
+/// As the owner: refuses the drop that waits under an id; `false` where there is a task of this id by now.
+fn refuse_drop(spool: &Spool, id: TaskId, interrupt: &Interrupt) -> Result<bool, CliError> {
+    while spool.task(id)?.is_none() {
+        if spool.refuse_waiting(id)? {
+            return Ok(true);
+        }
+        // A watcher is at it, or it was decided on.
+        let Target::Drop(name) = spool.resolve(&id.to_string())? else {
+            return Ok(false);
+        };
+        if !spool.has_watcher()? {
+            return Err(not_admitted(&name).hint("a watcher died at it: run `agentspool watch`"));
+        }
+        interrupt.check(&format!("the cancellation of {id}"))?;
+        std::thread::sleep(SETTLING);
+    }
+    Ok(false)
 }
 
 /// As a user of the group: asks the watcher to cancel a task, by a control file in the drop box. With

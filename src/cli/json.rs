@@ -57,7 +57,7 @@ pub(crate) fn origin_of(spool: &Spool, id: TaskId) -> Option<Origin> {
         return None;
     }
     let origin = spool.task(id).ok()??.origin();
-    origin.unwrap_or_else(|_| Some(Origin::new(None)))
+    origin.unwrap_or_else(|_| Some(Origin::new(None, None)))
 }
 
 impl TaskJson {

@@ -6,7 +6,7 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
@@ -51,7 +51,12 @@ fn mount_of(folder: BorrowedFd<'_>) -> Result<u64, Errno> {
         return Ok(mount);
     }
     // Before Linux 5.8 only this file says it.
-    let info = crate::proc::read_text(format!("/proc/self/fdinfo/{}", folder.as_raw_fd()));
+    mount_by_fdinfo(folder.as_raw_fd())
+}
+
+/// The same of anything open, without asking its file system.
+pub(super) fn mount_by_fdinfo(open: RawFd) -> Result<u64, Errno> {
+    let info = crate::proc::read_text(format!("/proc/self/fdinfo/{open}"));
     let info = info.ok_or(Errno::NOSYS)?;
     let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     line.and_then(|number| number.trim().parse().ok())

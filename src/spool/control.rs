@@ -1,8 +1,9 @@
 //! Control files: what the users of a group spool ask to be done to their tasks, beside the drops.
 //!
 //! Not what such a file says (`task/control.rs`). Invariant: one counts only if it is the whole, private work
-//! of the user who submitted the task, or of the spool's owner. Whose file it is proves nothing alone: a
-//! user can move another user's file here from a folder that they share.
+//! of the user who submitted the task. Whose file it is proves nothing alone: a user can move another user's
+//! file here from a folder that they share. So a file of the spool's owner counts for nothing: the owner acts
+//! without one.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -67,11 +68,16 @@ impl Spool {
         incoming.each_name(|name, _| {
             let control = Control::of_file_name(name);
             named.extend(control.map(|control| (OsString::from_vec(name.to_vec()), control)));
-            named.len() < limit
+            true
         })?;
         for (file_name, control) in named {
-            // What cannot be looked at must not keep the others waiting.
-            if let Ok(Some(stat)) = incoming.stat(&file_name) {
+            if found.len() == limit {
+                break;
+            }
+            // A folder, or what cannot be looked at, must not keep the others waiting.
+            if let Some(stat) = incoming.look(&file_name)?
+                && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
+            {
                 found.push(ControlFile {
                     file_name,
                     control,
@@ -100,8 +106,9 @@ impl Spool {
             return self.without_task(&incoming, file, is_patient, spent);
         };
         if !self.may_control(&task, author)? {
-            let why = "only the user who submitted the task, or the spool's owner, controls it";
-            return self.reject_control(&incoming, file, refusal(why, "ask one of them"));
+            let why = "only the user who submitted the task controls it from the drop box";
+            let hint = "ask that user, or the spool's owner to run `agentspool cancel`";
+            return self.reject_control(&incoming, file, refusal(why, hint));
         }
         if task.has_result()? {
             incoming.unlink(&file.file_name)?;
@@ -115,10 +122,10 @@ impl Spool {
         Ok(Controlled::Done(file.control))
     }
 
-    /// Whether a user may have something done to a task.
+    /// Whether a user may have something done to a task by a control file.
     pub fn may_control(&self, task: &TaskDir, uid: u32) -> IoResult<bool> {
         if uid == self.owner()? {
-            return Ok(true);
+            return Ok(false);
         }
         match task.origin() {
             Ok(origin) => Ok(origin.is_some_and(|origin| origin.uid == Some(uid))),
@@ -153,11 +160,11 @@ impl Spool {
         let is_file = |stat: &rustix::fs::Stat| {
             FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         };
-        let there = incoming.stat(&file.file_name)?;
+        let there = incoming.look(&file.file_name)?;
         if !there.as_ref().is_some_and(is_file) {
             return no("it is not a regular file");
         }
-        let opened = match absent_is_none(incoming.open_file(&file.file_name)) {
+        let opened = match absent_is_none(incoming.open_here(&file.file_name)) {
             Ok(Some(opened)) => opened,
             Ok(None) | Err(_) => return no("it cannot be read by the spool's owner"),
         };
@@ -195,14 +202,14 @@ impl Spool {
         }
         let incoming = self.folder(name::INCOMING)?;
         let file_name = OsString::from(format!("{id}{DROP_SUFFIX}"));
-        if incoming.has(&file_name)? {
+        if incoming.look(&file_name)?.is_some() {
             let why = refusal(
                 "its id is that of another task",
                 "submit it again with `agentspool submit`, which makes a new id",
             );
             match self.reject_file(&incoming, &file_name, self.new_id(), &why, None) {
-                // A folder of another user's, which cannot be moved and never becomes a task.
-                Err(error) if error.is_denied() => {}
+                // A folder, which cannot be moved and never becomes a task.
+                Err(error) if error.is_unusable() => {}
                 refused => refused?,
             }
         }

@@ -1,54 +1,61 @@
 //! Where a drop is while it is admitted: in a folder of its own, named after the task it becomes.
 //!
-//! Not what becomes of it (`incoming.rs`). The folder is flocked by the watcher that is at it; one
-//! that nobody holds is a dead watcher's, and is replayed. Its name is `<id>.claim`; in a group spool, where
-//! the id may be one that a user chose, `<id>.<inode>.<ms>.claim`: it also says which file was claimed and
-//! when that one had last been changed, because the claim is a change itself.
-//! Invariant: a drop comes here by a rename within one mount, so it is never in two places and never in
-//! none.
+//! Not what becomes of it (`incoming.rs`). The folder, `<id>.claim`, is flocked by the watcher that is at it;
+//! one that nobody holds is a dead watcher's, and is replayed. In a group spool an empty file in it,
+//! `.<inode>.<ms>`, says which file was claimed and when that one had last been changed, because the claim is
+//! a change itself. Invariants: a drop comes here by a rename within one mount, so it is never in two places
+//! and never in none; there is one claim of an id at a time, and who holds it alone decides about that id.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 
 use fs2::FileExt;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::durable::{Dir, Making};
-use super::io_error::IoResult;
-use super::layout::{Spool, name};
+use super::box_entry::is_placeholder;
+use super::durable::{Dir, Making, absent_is_none};
+use super::io_error::{IoError, IoResult};
+use super::layout::{Spool, name, random_bits};
 use crate::task::TaskId;
 
 const CLAIM_SUFFIX: &str = ".claim";
+/// A file in a claim of a chosen id, made before its task is built: from then on `staging/<id>` and
+/// `open/<id>` are this claim's.
+const BUILDING: &str = ".building";
 
-/// Where claim folders lie: in `staging/`, or, where the box is a mount of its own, from which
-/// nothing can be renamed to there, under a hidden name in the box itself.
+/// Where claim folders lie: in `staging/`, or, where the box of a private spool is a mount of its own, from
+/// which nothing can be renamed to there, under a hidden name in the box itself.
 pub(super) struct ClaimPlace {
     pub parent: Dir,
     prefix: &'static str,
-    is_group: bool,
 }
 
 /// Of claim folders: a user of the group may ask whether a name is in one, but not open the folder,
 /// because who can open it can lock it.
 const CLOSED: Mode = Mode::from_bits_retain(0o710);
 
-/// Which file a claim is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Claimed {
-    /// The task it becomes.
-    pub id: TaskId,
-    /// In a group spool, the file that was looked at.
-    pub file: Option<LookedAt>,
-}
-
 /// A file before it was claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LookedAt {
     /// When it was last changed, in milliseconds since the epoch.
     pub changed_ms: i64,
     /// Its inode.
     pub inode: u64,
+}
+
+impl LookedAt {
+    fn file_name(self) -> String {
+        format!(".{}.{}", self.inode, self.changed_ms)
+    }
+
+    fn parse(name: &OsStr) -> Option<LookedAt> {
+        let (inode, changed_ms) = name.to_str()?.strip_prefix('.')?.split_once('.')?;
+        Some(LookedAt {
+            changed_ms: changed_ms.parse().ok()?,
+            inode: inode.parse().ok()?,
+        })
+    }
 }
 
 /// A time stamp of the kernel's in milliseconds since the epoch.
@@ -58,100 +65,115 @@ pub(super) fn ms_of(seconds: i64, nanoseconds: u64) -> i64 {
 
 /// A drop's claim folder, flocked while its watcher is at it.
 pub(super) struct HeldClaim {
-    pub claimed: Claimed,
+    /// The task it becomes.
+    pub id: TaskId,
+    /// In a group spool, the file that was looked at.
+    pub file: Option<LookedAt>,
     pub dir: Dir,
     pub place: ClaimPlace,
     _lock: File,
 }
 
 impl HeldClaim {
-    /// Takes the empty folder away.
+    /// Takes the folder away, once no drop is in it.
     pub fn remove(&self) -> IoResult<()> {
-        let folder = self.place.folder(self.claimed);
+        for entry in self.dir.names()? {
+            if is_note(&entry) {
+                self.dir.unlink(&entry)?;
+            }
+        }
+        let folder = self.place.folder(self.id);
         self.place.parent.remove_empty_dir(folder).map(|_| ())
     }
 
-    /// Whether an earlier drop of the same id is being admitted. Who learns of an id by its claim comes
-    /// later.
-    pub fn is_preceded(&self) -> IoResult<bool> {
-        let is_before =
-            |other: &Claimed| other.id == self.claimed.id && other.file < self.claimed.file;
-        Ok(self.place.claims()?.iter().any(is_before))
+    /// The name of the drop in it; `None` where it was not moved here yet, or is done with.
+    pub fn drop_name(&self) -> IoResult<Option<OsString>> {
+        for entry in self.dir.names()? {
+            if is_note(&entry) {
+                continue;
+            }
+            if self
+                .dir
+                .look(&entry)?
+                .is_some_and(|stat| is_placeholder(&stat))
+            {
+                self.dir.unlink(&entry)?;
+                continue;
+            }
+            return Ok(Some(entry));
+        }
+        Ok(None)
+    }
+
+    /// Says that the task is being built now.
+    pub fn begin_building(&self) -> IoResult<()> {
+        self.dir.touch(BUILDING).map(|_| ())
+    }
+
+    /// Whether its task was built before, as far as that went.
+    pub fn is_building(&self) -> IoResult<bool> {
+        self.dir.has(BUILDING)
     }
 }
 
+/// Whether something in a claim is not the drop.
+fn is_note(entry: &OsStr) -> bool {
+    entry.as_encoded_bytes().starts_with(b".")
+}
+
 impl ClaimPlace {
-    pub fn folder(&self, claimed: Claimed) -> String {
-        let file = claimed.file.map_or(String::new(), |file| {
-            format!(".{}.{}", file.inode, file.changed_ms)
-        });
-        format!("{}{}{file}{CLAIM_SUFFIX}", self.prefix, claimed.id)
+    pub fn folder(&self, id: TaskId) -> String {
+        format!("{}{id}{CLAIM_SUFFIX}", self.prefix)
     }
 
-    fn parse(&self, name: &[u8]) -> Option<Claimed> {
+    fn parse(&self, name: &[u8]) -> Option<TaskId> {
         let name = std::str::from_utf8(name).ok()?;
-        let name = name.strip_prefix(self.prefix)?.strip_suffix(CLAIM_SUFFIX)?;
-        let (id, file) = match name.split_once('.') {
-            None => (name, None),
-            Some((id, file)) => {
-                let (inode, changed_ms) = file.split_once('.')?;
-                let file = LookedAt {
-                    changed_ms: changed_ms.parse().ok()?,
-                    inode: inode.parse().ok()?,
-                };
-                (id, Some(file))
-            }
-        };
-        Some(Claimed {
-            id: id.parse().ok()?,
-            file,
-        })
+        let id = name.strip_prefix(self.prefix)?.strip_suffix(CLAIM_SUFFIX)?;
+        id.parse().ok()
     }
 
     /// The claims that are here.
-    pub fn claims(&self) -> IoResult<Vec<Claimed>> {
+    pub fn claims(&self) -> IoResult<Vec<TaskId>> {
         let mut claims = Vec::new();
         self.parent.each_name(|name, _| {
             claims.extend(self.parse(name));
             true
         })?;
-        if !self.prefix.is_empty() {
-            // In the box others may make folders. One of ours that others may not write cannot have been
-            // moved here by them: the kernel asks for the right to write a folder that changes its parent.
-            let us = rustix::process::geteuid().as_raw();
-            let mut ours = Vec::new();
-            for claimed in claims {
-                let stat = self.parent.stat(self.folder(claimed))?;
-                let is_ours = stat.is_some_and(|it| it.st_uid == us && it.st_mode & 0o022 == 0);
-                ours.extend(is_ours.then_some(claimed));
-            }
-            return Ok(ours);
-        }
         Ok(claims)
     }
 
-    /// Removes what is left here of the drop of a task that stands, so that it cannot come back once
-    /// the task is gone. The caller holds the task's lock.
-    pub fn forget(&self, id: TaskId, trash: &Dir) -> IoResult<()> {
-        let plain = self.folder(Claimed { id, file: None });
-        if !self.is_group {
-            if self.parent.has(&plain)? {
-                self.parent.remove_tree_by(plain, trash)?;
-            }
-            return Ok(());
-        }
-        for claimed in self.claims()?.into_iter().filter(|it| it.id == id) {
-            self.parent.remove_tree_by(self.folder(claimed), trash)?;
-        }
-        Ok(())
+    /// Whether a drop is being admitted under this id.
+    pub fn has(&self, id: TaskId) -> IoResult<bool> {
+        self.parent.has(self.folder(id))
     }
 
-    /// Moves a drop into a folder of its own here; `None` when somebody was faster.
+    /// Removes what is left here of the drop of a task that stands, so that it cannot come back once
+    /// the task is gone. The caller holds the task's lock. Whatever is in the claim, it goes in one step.
+    pub fn forget(&self, id: TaskId, trash: &Dir) -> IoResult<()> {
+        let folder = self.folder(id);
+        let grave = format!("claim.{:016x}", random_bits() as u64);
+        match self.parent.rename_new(&folder, trash, &grave) {
+            Ok(()) => {
+                // What cannot be removed now is left to the sweeper.
+                let _ = trash.remove_tree(&grave);
+                Ok(())
+            }
+            Err(error) if error.is_absent() => Ok(()),
+            Err(error) if error.is_immovable() => {
+                self.parent.remove_tree_by(&folder, trash).map(|_| ())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves a drop into a folder of its own here; `None` when somebody was faster, or has another drop
+    /// of this id.
     pub fn claim(
         &self,
         incoming: &Dir,
         file_name: &OsStr,
-        claimed: Claimed,
+        id: TaskId,
+        seen: Option<LookedAt>,
     ) -> IoResult<Option<HeldClaim>> {
         let making = self.parent.making();
         let closed = Making {
@@ -159,42 +181,46 @@ impl ClaimPlace {
             ..making
         };
         let parent = self.parent.open_dir(".")?.with_making(closed);
-        let dir = match parent.make_dir(self.folder(claimed)) {
-            // Another watcher has just claimed the same file. In the box itself it may be another user's
-            // folder: an error, which sets the drop aside.
-            Err(error) if error.errno() == Some(Errno::EXIST) && self.prefix.is_empty() => {
+        let dir = match parent.make_dir(self.folder(id)) {
+            Err(error) if error.errno() == Some(Errno::EXIST) || error.is_absent() => {
                 return Ok(None);
             }
-            made => made?,
+            made => made?.with_making(making),
         };
-        let Some(claim) = self.hold(dir, claimed)? else {
+        let Some(mut claim) = self.hold(dir, id)? else {
             return Ok(None);
         };
-        match incoming.rename_new(file_name, &claim.dir, file_name) {
-            Ok(()) => Ok(Some(claim)),
+        // Who replays claims may have taken the folder away before it was held: then nothing can be made
+        // in it.
+        if let Some(seen) = seen
+            && absent_is_none(claim.dir.touch(seen.file_name()))?.is_none()
+        {
+            return Ok(None);
+        }
+        claim.file = seen;
+        match incoming.take_file(file_name, &claim.dir, file_name) {
+            Ok(true) => Ok(Some(claim)),
+            Ok(false) => claim.remove().map(|()| None),
             Err(error) => {
                 claim.remove()?;
-                if error.is_absent() {
-                    Ok(None)
-                } else {
-                    Err(error)
-                }
+                Err(error)
             }
         }
     }
 
-    pub fn hold(&self, dir: Dir, claimed: Claimed) -> IoResult<Option<HeldClaim>> {
+    pub fn hold(&self, dir: Dir, id: TaskId) -> IoResult<Option<HeldClaim>> {
         let lock = super::claim::lockable(&dir)?;
         if FileExt::try_lock_exclusive(&lock).is_err() {
             return Ok(None);
         }
+        let file = dir.names()?.iter().find_map(|it| LookedAt::parse(it));
         Ok(Some(HeldClaim {
-            claimed,
+            id,
+            file,
             dir,
             place: ClaimPlace {
                 parent: self.parent.open_dir(".")?,
                 prefix: self.prefix,
-                is_group: self.is_group,
             },
             _lock: lock,
         }))
@@ -202,30 +228,35 @@ impl ClaimPlace {
 }
 
 impl Spool {
-    /// Where drops are claimed, the usual place first. In the box of a group spool only where nothing
-    /// can be renamed from it to the usual place: others put things there, and only its owner lists it.
+    /// Where drops are claimed, the usual place first.
     pub(super) fn claim_places(&self) -> IoResult<Vec<ClaimPlace>> {
-        let is_group = self.is_group();
-        let staging = self.folder(name::STAGING)?;
-        let mut places = Vec::with_capacity(2);
-        if self.is_owner() {
-            let incoming = self.folder(name::INCOMING)?;
-            if !is_group || incoming.mount()? != staging.mount()? {
-                places.push(ClaimPlace {
-                    parent: incoming,
-                    prefix: ".",
-                    is_group,
-                });
-            }
+        let mut places = vec![ClaimPlace {
+            parent: self.folder(name::STAGING)?,
+            prefix: "",
+        }];
+        // Never in the box of a group spool: others put things there.
+        if !self.is_group() {
+            places.push(ClaimPlace {
+                parent: self.folder(name::INCOMING)?,
+                prefix: ".",
+            });
         }
-        places.insert(
-            0,
-            ClaimPlace {
-                parent: staging,
-                prefix: "",
-                is_group,
-            },
-        );
         Ok(places)
+    }
+
+    /// Refuses a group spool whose box is a mount of its own. Nothing can be renamed from there to where
+    /// only the owner writes, so no drop could be taken safely.
+    pub(super) fn check_box(&self) -> IoResult<()> {
+        if !self.is_group() {
+            return Ok(());
+        }
+        let root = self.root_dir();
+        let incoming = root.open_dir_to_ask(name::INCOMING)?;
+        if incoming.mount()? == root.mount()? {
+            return Ok(());
+        }
+        let why = "it is a mount of its own, which a group spool cannot have: unmount it, or move the whole spool to that file system";
+        let why = std::io::Error::other(why);
+        Err(IoError::new("use the drop box", incoming.path(), why))
     }
 }

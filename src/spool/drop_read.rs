@@ -4,6 +4,7 @@
 //! never opens a device, and no byte of the file gets into a reason.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
 
 use rustix::fs::{FileType, Stat};
@@ -68,18 +69,21 @@ pub(super) fn refusal(reason: impl Into<String>, hint: &'static str) -> DropRefu
 }
 
 impl Spool {
-    /// Whether the group that shares the spool may read a file by its mode.
-    fn may_group_read(&self, stat: &Stat) -> IoResult<bool> {
-        const OTHERS_READ: u32 = 0o004;
+    /// Whether the group that shares the spool may read a file, without doubt. An access list may shut some
+    /// of its users out whatever the mode says, so a file with one is taken for private; and of a file of
+    /// another group, which some of the users may be in, all must have the right to read.
+    fn may_group_read(&self, file: &File, stat: &Stat) -> IoResult<bool> {
         const GROUP_READS: u32 = 0o040;
+        const OTHERS_READ: u32 = 0o004;
         let is_of_group = stat.st_gid == self.root()?.own_stat()?.st_gid;
-        Ok(stat.st_mode & OTHERS_READ != 0 || (is_of_group && stat.st_mode & GROUP_READS != 0))
+        let needed = GROUP_READS | if is_of_group { 0 } else { OTHERS_READ };
+        Ok(stat.st_mode & needed == needed && !has_access_list(file))
     }
 
     /// Opens, checks and parses a drop; never blocks, never follows, never waits.
     pub(super) fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
         // Looked at before it is opened: opening a device can have effects of its own.
-        let Some(stat) = folder.stat(file_name)? else {
+        let Some(stat) = folder.look(file_name)? else {
             return Ok(Pickup::Gone);
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -89,7 +93,7 @@ impl Spool {
                 "copy the file itself into incoming/",
             )));
         }
-        let file = match absent_is_none(folder.open_file(file_name)) {
+        let file = match absent_is_none(folder.open_here(file_name)) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(Pickup::Gone),
             Err(error) if error.errno() == Some(Errno::LOOP) => return Ok(Pickup::Gone),
@@ -118,11 +122,11 @@ impl Spool {
         // Maildir-style producers link; but a second name may be how another user's file got here, or
         // one of ours. In a group spool what it holds would be shown to the group.
         let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
-        if self.is_group() && !self.may_group_read(&opened)? {
+        if self.is_group() && !self.may_group_read(&file, &opened)? {
             // A private file that another user may have moved here; as a request the group could read it.
             return Ok(Pickup::NotYet(refusal(
                 "the group may not read it",
-                "give the file a mode that lets the spool's group read it (0640)",
+                "give the file the mode 0640, the spool's group, and no access list (`setfacl -b`)",
             )));
         }
         let may_be_linked = is_ours != self.is_group();
@@ -141,6 +145,14 @@ impl Spool {
             Err(error) => refuse_request(&error),
         })
     }
+}
+
+/// Whether an access list (acl(5)) says more of a file than its mode does. What cannot be found out counts
+/// as one.
+fn has_access_list(file: &File) -> bool {
+    let mut nothing: [u8; 0] = [];
+    let list = rustix::fs::fgetxattr(file, "system.posix_acl_access", &mut nothing);
+    !matches!(list, Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
 fn refuse_request(error: &RequestError) -> Pickup {

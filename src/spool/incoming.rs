@@ -9,16 +9,17 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use serde_json::Map;
 
-use super::drop_claim::{ClaimPlace, Claimed, HeldClaim, LookedAt, ms_of};
+use super::drop_claim::{ClaimPlace, HeldClaim, LookedAt, ms_of};
 use super::drop_read::{DropRefusal, Fingerprint, Pickup, refusal};
 use super::io_error::IoResult;
 use super::layout::{Spool, name};
 use super::publish::{Submission, SubmitError};
 use super::rejected::DROP_SUFFIX;
+use super::store::ReadError;
 use crate::task::{Control, MAX_REQUEST_BYTES, Name, Origin, Request, TaskId, escape_label};
 
 /// An id that a user of the group chose must have been made so near to the last change of his file.
@@ -38,8 +39,8 @@ pub struct DropFile {
     /// When the file came here or was last changed: seconds and nanoseconds of its ctime, which nobody
     /// can set.
     arrived: (i64, u64),
-    /// Whether nobody but its maker can move it: a folder of another user's, or what cannot be looked at.
-    is_immovable: bool,
+    /// Whether it is a folder, which is left where it is.
+    is_folder: bool,
 }
 
 /// What a drop must be, besides well formed.
@@ -66,13 +67,12 @@ pub enum Admission {
 }
 
 impl DropFile {
-    /// One that cannot be looked at.
-    fn unseen(file_name: OsString) -> DropFile {
+    fn of(file_name: OsString, stat: &Stat) -> DropFile {
         DropFile {
             file_name,
-            seen: Fingerprint::default(),
-            arrived: (0, 0),
-            is_immovable: true,
+            seen: Fingerprint::of(stat),
+            arrived: (stat.st_ctime, stat.st_ctime_nsec),
+            is_folder: is_folder(stat),
         }
     }
 
@@ -96,18 +96,26 @@ impl DropFile {
         escape_label(stem(&self.file_name))
     }
 
-    /// Whether nobody but its maker can move or remove it.
-    pub fn is_immovable(&self) -> bool {
-        self.is_immovable
+    /// Whether it is a folder, which is left where it is.
+    pub fn is_folder(&self) -> bool {
+        self.is_folder
     }
 
     fn looked_at(&self) -> LookedAt {
-        let (seconds, nanoseconds) = self.arrived;
         LookedAt {
-            changed_ms: ms_of(seconds, nanoseconds),
+            changed_ms: changed_ms(self.arrived),
             inode: self.seen.inode(),
         }
     }
+}
+
+/// A ctime in milliseconds since the epoch.
+fn changed_ms((seconds, nanoseconds): (i64, u64)) -> i64 {
+    ms_of(seconds, nanoseconds)
+}
+
+fn is_folder(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 pub(super) fn stem(file_name: &OsStr) -> &[u8] {
@@ -127,8 +135,8 @@ fn is_drop_name(name: &[u8]) -> bool {
 impl Spool {
     /// The drops that are there, in the order in which they came, at most `limit` of them.
     pub fn drops(&self, limit: usize) -> IoResult<Vec<DropFile>> {
+        self.check_box()?;
         let incoming = self.folder(name::INCOMING)?;
-        let us = rustix::process::geteuid().as_raw();
         let mut found = Vec::new();
         let mut names = Vec::new();
         incoming.each_name(|name, _| {
@@ -138,26 +146,12 @@ impl Spool {
             true
         })?;
         for file_name in names {
-            let stat = match incoming.stat(&file_name) {
-                Ok(stat) => stat,
-                // As of a mount that somebody made there: it must not keep the others waiting.
-                Err(_) => {
-                    found.push(DropFile::unseen(file_name));
-                    continue;
-                }
-            };
-            if let Some(stat) = stat {
-                let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-                found.push(DropFile {
-                    seen: Fingerprint::of(&stat),
-                    arrived: (stat.st_ctime, stat.st_ctime_nsec),
-                    is_immovable: is_folder && self.is_group() && stat.st_uid != us,
-                    file_name,
-                });
+            if let Some(stat) = incoming.look(&file_name)? {
+                found.push(DropFile::of(file_name, &stat));
             }
         }
         // What cannot be taken comes last, so that however much of it stands there, the others have their turn.
-        let order = |it: &DropFile| (it.is_immovable, it.arrived);
+        let order = |it: &DropFile| (it.is_folder, it.arrived);
         found.sort_by(|a, b| (order(a), &a.file_name).cmp(&(order(b), &b.file_name)));
         found.truncate(limit);
         Ok(found)
@@ -167,24 +161,40 @@ impl Spool {
     /// list the box but may ask for a name.
     pub fn drop_waits(&self, task_name: &str) -> IoResult<bool> {
         let file_name = format!("{task_name}{DROP_SUFFIX}");
+        let chosen = self.chosen_id(OsStr::new(&file_name));
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
-        let may_become_one = |stat: rustix::fs::Stat| {
-            !self.is_group() || FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-        };
-        if incoming.stat(&file_name)?.is_some_and(may_become_one) {
+        if let Some(stat) = incoming.look(&file_name)?
+            && self.may_become_one(&stat, chosen)
+        {
             return Ok(true);
         }
         for place in self.claim_places()? {
+            if let Some(id) = chosen {
+                if place.has(id)? {
+                    return Ok(true);
+                }
+                continue;
+            }
             for claimed in place.claims()? {
                 let folder = place.parent.open_dir_to_ask(place.folder(claimed));
                 if let Ok(folder) = folder
-                    && folder.has(&file_name)?
+                    && folder.look(&file_name)?.is_some()
                 {
                     return Ok(true);
                 }
             }
         }
         Ok(false)
+    }
+
+    /// Whether what stands in the box may become a task, as far as that is seen without reading it.
+    fn may_become_one(&self, stat: &Stat, chosen: Option<TaskId>) -> bool {
+        if !self.is_group() {
+            return !is_folder(stat);
+        }
+        let changed_ms = changed_ms((stat.st_ctime, stat.st_ctime_nsec));
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && chosen.is_none_or(|id| id.unix_ms().abs_diff(changed_ms) <= ID_TOLERANCE_MS)
     }
 
     /// The ids that stand in `rejected/` and `trash/`. Asked for after the drops were listed: who puts in
@@ -256,6 +266,33 @@ impl Spool {
         self.judge(claim, &drop.file_name, rules)
     }
 
+    /// As the owner, refuses the drop that waits under an id which a user of the group chose; `false` where
+    /// none does, or a watcher is at it.
+    pub fn refuse_waiting(&self, id: TaskId) -> IoResult<bool> {
+        let file_name = OsString::from(format!("{id}{DROP_SUFFIX}"));
+        let Some(stat) = self.folder(name::INCOMING)?.look(&file_name)? else {
+            return Ok(false);
+        };
+        let drop = DropFile::of(file_name, &stat);
+        if drop.is_folder {
+            return Ok(false);
+        }
+        let Some(claim) = self.claim_drop(&drop)? else {
+            return Ok(false);
+        };
+        let why = refusal(
+            "the spool's owner cancelled it before it was admitted",
+            "ask the owner, or submit it again",
+        );
+        let nothing = HashSet::new();
+        let rules = Rules {
+            check: &|_| Ok(Ok(())),
+            spent: &nothing,
+        };
+        self.reject_claim(claim, &drop.file_name, why, rules)?;
+        Ok(true)
+    }
+
     /// Decides on what was claimed, which is another file than the one that was looked at. It has
     /// left the box, and its producer may count on that: the same name may be in use again.
     fn judge(
@@ -264,9 +301,6 @@ impl Spool {
         file_name: &OsStr,
         rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
-        if self.is_strange_folder(&claim.dir, file_name)? {
-            return self.put_back(claim, file_name, rules);
-        }
         match self.read_drop(&claim.dir, file_name)? {
             Pickup::Ready(request, _) => self.admit_checked(claim, file_name, *request, rules),
             // Its writer is still at it.
@@ -296,8 +330,8 @@ impl Spool {
         let mut replayed = Vec::new();
         let mut failed = None;
         for place in self.claim_places()? {
-            for claimed in place.claims()? {
-                match self.replay_claim(&place, claimed, rules) {
+            for id in place.claims()? {
+                match self.replay_claim(&place, id, rules) {
                     Ok(admission) => replayed.extend(admission),
                     // One that cannot be finished must not keep the others.
                     Err(error) => failed = Some(error),
@@ -310,34 +344,28 @@ impl Spool {
     fn replay_claim(
         &self,
         place: &ClaimPlace,
-        claimed: Claimed,
+        id: TaskId,
         rules: Rules<'_>,
     ) -> Result<Option<Admission>, SubmitError> {
-        let Some(dir) = place.parent.find_dir(place.folder(claimed))? else {
+        let Some(dir) = place.parent.find_dir(place.folder(id))? else {
             return Ok(None);
         };
-        let Some(claim) = place.hold(dir, claimed)? else {
+        let Some(claim) = place.hold(dir, id)? else {
             return Ok(None);
         };
-        let Some(file_name) = claim.dir.names()?.into_iter().next() else {
+        let Some(file_name) = claim.drop_name()? else {
             // Claimed but not moved yet, or already done: nothing is in it either way.
             claim.remove()?;
             return Ok(None);
         };
-        let id = claimed.id;
-        let task = self.task(id)?;
-        if task.is_some() || self.is_in_trash(id)? {
-            let request = task.and_then(|task| task.request().ok());
-            self.finish_claim(&claim, &file_name, request.and_then(|it| it.name))?;
+        if let Some(task_name) = self.name_of_done(&claim)? {
+            self.finish_claim(&claim, &file_name, task_name)?;
             return Ok(None);
         }
-        if self.is_another(&claim, &file_name)? || self.is_strange_folder(&claim.dir, &file_name)? {
+        if self.is_another(&claim, &file_name)? {
             return self.put_back(claim, &file_name, rules).map(Some);
         }
-        // A submitter that died half way left its build under the same id.
-        let trash = self.folder(name::TRASH)?;
-        self.folder(name::STAGING)?
-            .remove_tree_by(id.to_string(), &trash)?;
+        self.clear_half_built(&claim, &file_name)?;
         Ok(Some(match self.read_drop(&claim.dir, &file_name)? {
             Pickup::Ready(request, _) => self.admit_checked(claim, &file_name, *request, rules)?,
             Pickup::NotYet(why) | Pickup::Refused(why) => {
@@ -347,17 +375,49 @@ impl Spool {
         }))
     }
 
-    fn claim_drop(&self, drop: &DropFile) -> IoResult<Option<HeldClaim>> {
-        let claimed = Claimed {
-            id: self
-                .chosen_id(&drop.file_name)
-                .unwrap_or_else(|| self.new_id()),
-            file: self.is_group().then(|| drop.looked_at()),
+    /// The name of the task that was made of a claimed drop; `None` where there is none yet. A task of the
+    /// same id may be another drop's, which its origin tells.
+    fn name_of_done(&self, claim: &HeldClaim) -> IoResult<Option<Option<Name>>> {
+        let Some(task) = self.task(claim.id)? else {
+            // Nobody chooses an id in a private spool: a task in the trash was this one.
+            let is_removed = !self.is_group() && self.is_in_trash(claim.id)?;
+            return Ok(is_removed.then_some(None));
         };
+        if self.is_group() {
+            let origin = match task.origin() {
+                Ok(origin) => origin,
+                Err(ReadError::Io(error)) => return Err(error),
+                Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => None,
+            };
+            let file = origin.and_then(|origin| origin.file);
+            if file.is_none() || file != claim.file.map(|it| (it.inode, it.changed_ms)) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(task.request().ok().and_then(|it| it.name)))
+    }
+
+    /// Removes what a watcher that died half way built under the id of its claim. Of a chosen id only where
+    /// the claim says that it was built: else it may be what somebody builds who had that id first.
+    fn clear_half_built(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<()> {
+        if self.chosen_id(file_name).is_some() && !claim.is_building()? {
+            return Ok(());
+        }
+        let trash = self.folder(name::TRASH)?;
+        self.folder(name::STAGING)?
+            .remove_tree_by(claim.id.to_string(), &trash)
+            .map(|_| ())
+    }
+
+    fn claim_drop(&self, drop: &DropFile) -> IoResult<Option<HeldClaim>> {
+        let id = self
+            .chosen_id(&drop.file_name)
+            .unwrap_or_else(|| self.new_id());
+        let seen = self.is_group().then(|| drop.looked_at());
         let incoming = self.folder(name::INCOMING)?;
         let mut refused = None;
         for place in self.claim_places()? {
-            match place.claim(&incoming, &drop.file_name, claimed) {
+            match place.claim(&incoming, &drop.file_name, id, seen) {
                 Err(error) if error.errno() == Some(Errno::XDEV) => refused = Some(error),
                 claimed => return claimed,
             }
@@ -378,38 +438,36 @@ impl Spool {
             return Ok(false);
         }
         let inode = claim.dir.stat(file_name)?.map(|stat| stat.st_ino);
-        Ok(inode != claim.claimed.file.map(|file| file.inode))
+        Ok(inode != claim.file.map(|file| file.inode))
     }
 
-    /// Why a chosen id cannot be had, if so. Asked once the drop is claimed: from then on nobody else
-    /// takes the id.
+    /// Why a chosen id cannot be had, if so. Asked once the drop is claimed: there is one claim of an id, so
+    /// from then on nobody else takes it.
     fn problem_of_id(
         &self,
         claim: &HeldClaim,
         file_name: &OsStr,
         rules: Rules<'_>,
-    ) -> IoResult<Option<DropRefusal>> {
+    ) -> IoResult<Option<ProblemOfId>> {
         let Some(id) = self.chosen_id(file_name) else {
             return Ok(None);
         };
-        let hint = "submit it again with `agentspool submit`, which makes a new id";
-        let changed_ms = claim.claimed.file.map_or(i64::MAX, |file| file.changed_ms);
-        if !is_near(id, changed_ms) {
-            let apart = id.unix_ms().abs_diff(changed_ms);
-            let reason = format!(
-                "the moment in its id and the last change of the file are {} s apart, and may be {} s apart at most",
-                apart / 1000,
-                ID_TOLERANCE_MS / 1000
-            );
-            return Ok(Some(refusal(reason, hint)));
-        }
-        // `spent` may be as old as the pass: an id that was removed or refused since is looked for by name.
-        let is_taken = rules.spent.contains(&id)
-            || self.task(id)?.is_some()
+        let text = id.to_string();
+        // In the order in which a task goes: it is made in staging/, then stands in tasks/, then is removed.
+        // `spent` may be as old as the pass: what was removed or refused since is looked for by name.
+        let is_in_the_making = !claim.is_building()?
+            && (self.folder(name::STAGING)?.has(&text)? || self.folder(name::OPEN)?.has(&text)?);
+        if is_in_the_making
+            || self.folder(name::TASKS)?.has(&text)?
+            || rules.spent.contains(&id)
             || self.is_removed(id)?
             || self.is_refused(id)?
-            || claim.is_preceded()?;
-        Ok(is_taken.then(|| refusal("its id is that of another task", hint)))
+        {
+            return Ok(Some(ProblemOfId::Taken));
+        }
+        let changed_ms = claim.file.map_or(i64::MAX, |file| file.changed_ms);
+        let apart = id.unix_ms().abs_diff(changed_ms);
+        Ok((!is_near(id, changed_ms)).then_some(ProblemOfId::OfAnotherMoment(apart)))
     }
 
     fn put_back(
@@ -445,9 +503,12 @@ impl Spool {
         rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
         if let Some(why) = self.problem_of_id(&claim, file_name, rules)? {
-            return Ok(self.reject_claim(claim, file_name, why, rules)?);
+            return Ok(self.reject_claim(claim, file_name, why.refusal(), rules)?);
         }
-        let id = claim.claimed.id;
+        let id = claim.id;
+        if self.chosen_id(file_name).is_some() {
+            claim.begin_building()?;
+        }
         // What is to be shown is made safe to be shown, also by `cat`.
         request.label = request.label.map(|label| escape_label(label.as_bytes()));
         // The file's name is what people look it up by; a name inside counts only without one.
@@ -479,6 +540,11 @@ impl Spool {
                 ),
                 rules,
             )?),
+            // Somebody was faster who had the id before this drop came.
+            Err(SubmitError::Io(error)) if error.errno() == Some(Errno::EXIST) => {
+                let why = ProblemOfId::Taken.refusal();
+                Ok(self.reject_as(self.new_id(), claim, file_name, why)?)
+            }
             // The claim stays and is taken up again: nothing is lost.
             Err(error) => Err(error),
         }
@@ -494,6 +560,7 @@ impl Spool {
         let is_proof = |stat: &rustix::fs::Stat| stat.st_nlink == 1 && stat.st_mode & 0o022 == 0;
         Ok(Some(Origin::new(
             stat.filter(is_proof).map(|stat| stat.st_uid),
+            claim.file.map(|file| (file.inode, file.changed_ms)),
         )))
     }
 
@@ -505,7 +572,7 @@ impl Spool {
         task_name: Option<Name>,
     ) -> IoResult<()> {
         if let Some(task_name) = task_name.or_else(|| name_of_drop(file_name)) {
-            self.link_name(&task_name, claim.claimed.id)?;
+            self.link_name(&task_name, claim.id)?;
         }
         claim.dir.unlink(file_name)?;
         claim.remove()
@@ -518,14 +585,49 @@ impl Spool {
         why: DropRefusal,
         rules: Rules<'_>,
     ) -> IoResult<Admission> {
-        // An id that cannot be had names something else.
+        // An id that is taken names something else.
         let id = match self.problem_of_id(&claim, file_name, rules)? {
-            Some(_) => self.new_id(),
-            None => claim.claimed.id,
+            Some(ProblemOfId::Taken) => self.new_id(),
+            Some(ProblemOfId::OfAnotherMoment(_)) | None => claim.id,
         };
+        self.reject_as(id, claim, file_name, why)
+    }
+
+    fn reject_as(
+        &self,
+        id: TaskId,
+        claim: HeldClaim,
+        file_name: &OsStr,
+        why: DropRefusal,
+    ) -> IoResult<Admission> {
         self.reject_file(&claim.dir, file_name, id, &why, Some(&claim.place.parent))?;
         claim.remove()?;
         Ok(Admission::Rejected(why))
+    }
+}
+
+/// Why an id that a user of the group chose cannot be had.
+enum ProblemOfId {
+    /// It is, or was, another task's, or that of a drop that was refused.
+    Taken,
+    /// Its moment is so many milliseconds from the last change of the file.
+    OfAnotherMoment(u64),
+}
+
+impl ProblemOfId {
+    fn refusal(&self) -> DropRefusal {
+        let reason = match self {
+            ProblemOfId::Taken => "its id is that of another task".to_owned(),
+            ProblemOfId::OfAnotherMoment(apart) => format!(
+                "the moment in its id and the last change of the file are {} s apart, and may be {} s apart at most",
+                apart / 1000,
+                ID_TOLERANCE_MS / 1000
+            ),
+        };
+        refusal(
+            reason,
+            "submit it again with `agentspool submit`, which makes a new id",
+        )
     }
 }
 

@@ -248,6 +248,7 @@ impl Spool {
         let (mut spool, known) = Spool::open_and_read(path, overrides)?;
         if spool.is_owner {
             spool.make_missing_folders()?;
+            spool.check_box()?;
             spool.uuid = spool.ensure_identity(known)?.uuid;
         } else if spool.uuid.is_empty() {
             let identity = spool.identity()?.ok_or_else(|| OpenError::Absent {

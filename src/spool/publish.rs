@@ -164,13 +164,15 @@ impl Spool {
         sync: bool,
     ) -> Result<Unaccepted, SubmitError> {
         let id = submission.id;
-        match self.build(staging, submission, sync) {
-            Ok((lock, dir)) => Ok(Unaccepted {
+        // A folder that is there is somebody else's, and stays.
+        let dir = staging.make_dir(id.to_string())?;
+        match self.build(&dir, submission, sync) {
+            Ok(lock) => Ok(Unaccepted {
                 task: TaskDir { id, dir },
                 _lock: lock,
             }),
             Err(error) => {
-                self.clear_one_away(staging, id);
+                self.clear_one_away(staging, id, &dir);
                 Err(error)
             }
         }
@@ -181,7 +183,7 @@ impl Spool {
         let TaskDir { id, dir } = task;
         let folder = id.to_string();
         if let Err(error) = staging.rename_new(&folder, tasks, &folder) {
-            self.clear_one_away(staging, id);
+            self.clear_one_away(staging, id, &dir);
             return Err(error);
         }
         // The same folder, but known by its final path from here on. Not opened anew: that could
@@ -196,23 +198,22 @@ impl Spool {
     /// Undoes what was built and not published.
     fn clear_away(&self, staging: &Dir, staged: impl IntoIterator<Item = Unaccepted>) {
         for one in staged {
-            self.clear_one_away(staging, one.task.id);
+            self.clear_one_away(staging, one.task.id, &one.task.dir);
         }
     }
 
-    /// What cannot be removed now is litter that the sweeper knows.
-    fn clear_one_away(&self, staging: &Dir, id: TaskId) {
-        let _ = self.remove_hints(id, None);
-        let _ = staging.remove_tree(id.to_string());
+    /// Removes what this call built, and nothing that stands under its name by now. What cannot be removed
+    /// now is litter that the sweeper knows.
+    fn clear_one_away(&self, staging: &Dir, id: TaskId, dir: &Dir) {
+        let _ = staging
+            .remove_in_place(id.to_string(), dir, &[], staging)
+            .whole();
+        // The hint goes too, unless there is a task of this id.
+        let _ = self.check_open_hint(id);
     }
 
-    /// Builds the folder in staging/, complete and with its lock held; durable too, with `sync`.
-    fn build(
-        &self,
-        staging: &Dir,
-        submission: Submission,
-        sync: bool,
-    ) -> Result<(File, Dir), SubmitError> {
+    /// Builds a task in its folder, complete and with its lock held; durable too, with `sync`.
+    fn build(&self, folder: &Dir, submission: Submission, sync: bool) -> Result<File, SubmitError> {
         let Submission {
             id,
             mut request,
@@ -228,10 +229,9 @@ impl Spool {
         Request::parse(&bytes)?;
         let variables = environment_file(environment)?;
 
-        let making = staging.making();
+        let making = folder.making();
         let sync = sync && making.sync;
-        let dir = staging.make_dir(id.to_string())?;
-        let dir = dir.with_making(Making { sync, ..making });
+        let dir = folder.open_dir(".")?.with_making(Making { sync, ..making });
         // It appears held: a lock that is seen free in staging/ is a dead submitter's.
         let between = format!(".{}.new", name::LOCK);
         let lock = dir.create_lock(&between)?;
@@ -254,7 +254,7 @@ impl Spool {
         dir.sync()?;
         // Hints are a superset of what is open: made before the task can be seen.
         self.add_hints(id, &dir, given_session.as_ref())?;
-        Ok((lock, dir.with_making(making)))
+        Ok(lock)
     }
 
     /// Undoes what was published but not acknowledged; the locks are still held.
@@ -293,4 +293,47 @@ fn environment_file(variables: Map<String, Value>) -> Result<Option<Vec<u8>>, Su
         return Err(SubmitError::Environment { bytes: file.len() });
     }
     Ok(Some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    fn submission(id: TaskId, input: &str) -> Submission {
+        let request = format!("{{\"recipe\": \"echo\", \"input\": \"{input}\"}}");
+        Submission {
+            id,
+            request: Request::parse(request.as_bytes()).unwrap(),
+            environment: Map::new(),
+            origin: None,
+            attachment: None,
+        }
+    }
+
+    /// In a group spool a user may bring an id that he saw in staging/ or open/.
+    #[test]
+    fn what_somebody_else_made_under_the_same_id_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::init(&place.path().join("spool"), None, Overrides::default()).unwrap();
+        let there = |path: &str| spool.path().join(path).exists();
+        // A task that stands.
+        let id = spool.new_id();
+        spool.submit(vec![submission(id, "first")]).unwrap();
+        spool.submit(vec![submission(id, "second")]).unwrap_err();
+        let task = spool.task(id).unwrap().unwrap();
+        let input = task.request().unwrap().input.unwrap();
+        assert_eq!(input.text(), "\"first\"");
+        assert!(there(&format!("open/{id}")) && !there(&format!("staging/{id}")));
+        // One that is being made.
+        let id = spool.new_id();
+        let staging = spool.folder(name::STAGING).unwrap();
+        let making = spool
+            .stage(&staging, submission(id, "first"), false)
+            .unwrap();
+        spool.submit(vec![submission(id, "second")]).unwrap_err();
+        assert!(there(&format!("open/{id}")) && there(&format!("staging/{id}/request.json")));
+        spool.clear_away(&staging, [making]);
+        assert!(!there(&format!("open/{id}")) && !there(&format!("staging/{id}")));
+    }
 }

@@ -6,20 +6,33 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::drop_read::DropRefusal;
 use super::durable::Dir;
 use super::incoming::stem;
-use super::io_error::{IoError, IoResult};
+use super::io_error::IoResult;
 use super::layout::{Spool, name, pretty};
 use crate::clock;
 use crate::task::{FORMAT_VERSION, MAX_REQUEST_BYTES, TaskId, Timestamp, escape_label};
 
 pub(super) const DROP_SUFFIX: &str = ".json";
 const REASON_SUFFIX: &str = ".reason.json";
+
+/// What the name of a folder ends in into which a conversion put what it did not keep, behind an id.
+pub(super) const OF_CONVERSION: &str = "version-1";
+
+/// Whether a conversion made this: it was closed from the beginning, so what is in it is nobody else's to
+/// change.
+pub(super) fn is_of_conversion(file: &OsStr) -> bool {
+    let name = file
+        .to_str()
+        .and_then(|name| name.strip_suffix(OF_CONVERSION));
+    name.and_then(|name| name.strip_suffix('-'))
+        .is_some_and(|id| id.parse::<TaskId>().is_ok())
+}
 
 /// How deep a folder is searched for another user's.
 pub(super) const DEEPEST: usize = 50;
@@ -94,33 +107,24 @@ impl Spool {
         };
         let kept = plain_file_name(task_name.as_bytes());
         let ending = format!("-{kept}{REASON_SUFFIX}");
-        let mut newest: Option<(TaskId, OsString)> = None;
+        let mut fitting: Vec<(TaskId, OsString)> = Vec::new();
         rejected.each_name(|name, _| {
-            if let Some(id) = std::str::from_utf8(name)
-                .ok()
-                .and_then(|name| name.strip_suffix(&ending)?.parse::<TaskId>().ok())
-                && newest.as_ref().is_none_or(|(there, _)| *there < id)
-            {
-                newest = Some((id, OsString::from_vec(name.to_vec())));
-            }
+            let id = std::str::from_utf8(name).ok();
+            let id = id.and_then(|name| name.strip_suffix(&ending)?.parse().ok());
+            fitting.extend(id.map(|id| (id, OsString::from_vec(name.to_vec()))));
             true
         })?;
-        let Some((id, file)) = newest else {
-            return Ok(None);
-        };
-        let bytes = rejected.read(&file, MAX_REQUEST_BYTES)?.unwrap_or_default();
-        Ok(serde_json::from_slice(&bytes)
-            .ok()
-            .map(|reason| (id, reason)))
-    }
-
-    /// Whether something is a folder of another user's in a group spool.
-    pub(super) fn is_strange_folder(&self, folder: &Dir, file_name: &OsStr) -> IoResult<bool> {
-        let us = rustix::process::geteuid().as_raw();
-        let is_strange = |stat: Stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_uid != us
-        };
-        Ok(self.is_group() && folder.stat(file_name)?.is_some_and(is_strange))
+        fitting.sort_unstable_by(|a, b| b.cmp(a));
+        // Other names become the same plain one.
+        let asked = escape_label(task_name.as_bytes());
+        for (id, file) in fitting {
+            let bytes = rejected.read(&file, MAX_REQUEST_BYTES)?.unwrap_or_default();
+            match serde_json::from_slice::<Reason>(&bytes) {
+                Ok(reason) if reason.name == asked => return Ok(Some((id, reason))),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a drop of this id was refused under this id.
@@ -136,7 +140,7 @@ impl Spool {
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Moves a file to `rejected/`, its reason first. Where the box is a mount of its own, from which
+    /// Moves a file to `rejected/`, its reason first; a folder stays where it is, which is an error. Where the box is a mount of its own, from which
     /// nothing can be renamed to there, it goes into `hidden_in` under a hidden name.
     pub(super) fn reject_file(
         &self,
@@ -147,15 +151,6 @@ impl Spool {
         hidden_in: Option<&Dir>,
     ) -> IoResult<()> {
         let rejected = self.folder(name::REJECTED)?;
-        if self.is_strange_folder(folder, file_name)? {
-            // Its maker could put into it there what the owner cannot remove.
-            let path = folder.path_of(file_name);
-            return Err(IoError::new(
-                "move the folder of another user",
-                path,
-                Errno::PERM,
-            ));
-        }
         let kept = format!("{id}-{}", plain_file_name(stem(file_name)));
         let mut reason = Reason {
             v: FORMAT_VERSION,
@@ -167,23 +162,18 @@ impl Spool {
         let reason_file = reason_file(&kept);
         rejected.replace(&reason_file, &pretty(&reason))?;
         let file = format!("{kept}{DROP_SUFFIX}");
-        match folder.rename_new(file_name, &rejected, &file) {
+        match folder.take_file(file_name, &rejected, &file) {
             Err(error) if error.errno() == Some(Errno::XDEV) => {
                 let hidden = format!(".{file}");
                 reason.hint = format!("{}; it is kept as incoming/{hidden}", reason.hint);
                 rejected.replace(&reason_file, &pretty(&reason))?;
                 folder.rename_new(file_name, hidden_in.unwrap_or(folder), &hidden)
             }
-            Ok(()) => Ok(()),
-            Err(error) => {
+            Ok(true) => Ok(()),
+            taken => {
                 // A reason without its file would be one more at each look.
                 rejected.unlink(&reason_file)?;
-                // Its maker took it away.
-                if error.is_absent() {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
+                taken.map(|_| ())
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Ids of removed tasks that must not come again: empty files `trash/<id>.removed` in a group spool.
+//! Ids of removed tasks and of removed refusals that must not come again: empty files `trash/<id>.removed` in a group spool.
 //!
 //! There the users of the group choose the ids of their tasks, and everybody sees them. Not the removal
-//! (`clearing.rs`, `trash.rs`). Invariant: as long as a new drop could bring the id of a removed task, that id
+//! (`clearing.rs`, `trash.rs`). Invariant: as long as a new drop could bring the id of a removed task or refusal, that id
 //! stands in `trash/`.
 
 use std::ffi::OsStr;

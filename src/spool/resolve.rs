@@ -5,6 +5,7 @@
 
 use super::io_error::IoError;
 use super::layout::Spool;
+use super::rejected::Reason;
 use crate::task::{Name, TaskId};
 
 /// The fewest characters of an id that are taken for it.
@@ -30,12 +31,14 @@ pub enum ResolveError {
     #[error("there is no task in this spool")]
     Empty,
     /// Several tasks fit.
-    #[error("{text:?} fits several tasks: {}", candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{text:?} fits several tasks: {}", listed(candidates, drop.as_ref()))]
     Ambiguous {
         /// What was asked.
         text: String,
-        /// Some of the tasks that fit, newest first.
+        /// Some of the tasks that fit: one of this name, then the newest first.
         candidates: Vec<TaskId>,
+        /// A drop of this name, waiting or refused.
+        drop: Option<Name>,
     },
     /// A drop of this name was refused.
     #[error("the drop {name}.json was refused: {reason} ({hint})")]
@@ -52,6 +55,13 @@ pub enum ResolveError {
     Io(#[from] IoError),
 }
 
+/// What a text fits, as a list.
+fn listed(candidates: &[TaskId], drop: Option<&Name>) -> String {
+    let mut all: Vec<String> = candidates.iter().map(ToString::to_string).collect();
+    all.extend(drop.map(|name| format!("the drop {name}.json")));
+    all.join(", ")
+}
+
 impl Spool {
     /// Finds what a person means.
     pub fn resolve(&self, text: &str) -> Result<Target, ResolveError> {
@@ -62,12 +72,36 @@ impl Spool {
         if let Ok(id) = text.parse::<TaskId>() {
             return self.resolve_id(id);
         }
-        if let Ok(task_name) = text.parse::<Name>()
-            && let Some(target) = self.resolve_name(&task_name)?
-        {
-            return Ok(target);
+        let named = match text.parse::<Name>() {
+            Ok(task_name) => self
+                .resolve_name(&task_name)?
+                .map(|found| (task_name, found)),
+            Err(_) => None,
+        };
+        let Some((task_name, named)) = named else {
+            return self.resolve_part(text);
+        };
+        // Others choose names: one that is also a part of an id must not stand for that task.
+        let mut candidates = self.ids_with_part(text)?;
+        let task = match &named {
+            Named::Task(id) => Some(*id),
+            Named::Drop | Named::Refused(_) => None,
+        };
+        candidates.retain(|id| Some(*id) != task);
+        if candidates.is_empty() {
+            return match named {
+                Named::Task(id) => Ok(Target::Task(id)),
+                Named::Drop => Ok(Target::Drop(task_name)),
+                Named::Refused(reason) => Err(rejected(task_name, reason)),
+            };
         }
-        self.resolve_part(text)
+        candidates.splice(..0, task);
+        candidates.truncate(MOST_CANDIDATES);
+        Err(ResolveError::Ambiguous {
+            text: text.to_owned(),
+            candidates,
+            drop: task.is_none().then_some(task_name),
+        })
     }
 
     /// An id may also be that of a task to be: a user of the group has put it into the drop box.
@@ -81,72 +115,86 @@ impl Spool {
         {
             // First what was decided on it: others can put a file of this name into the box afterwards.
             if let Some(reason) = self.refusal_of(id)? {
-                return Err(ResolveError::Rejected {
-                    name,
-                    reason: reason.reason,
-                    hint: reason.hint,
-                });
+                return Err(rejected(name, reason));
+            }
+            // What was removed does not come again, whatever somebody puts into the box.
+            if self.is_removed(id)? {
+                return Err(ResolveError::NotFound(text));
             }
             if self.drop_waits(&text)? {
                 return Ok(Target::Drop(name));
             }
-            // It may have become a task since the first look.
+            // It may have been decided on since the first look.
             if self.task(id)?.is_some() {
                 return Ok(Target::Task(id));
             }
-            if let Some((_, reason)) = self.rejected_drop(&text)? {
-                return Err(ResolveError::Rejected {
-                    name,
-                    reason: reason.reason,
-                    hint: reason.hint,
-                });
+            if let Some(reason) = self.refusal_of(id)? {
+                return Err(rejected(name, reason));
             }
         }
         Err(ResolveError::NotFound(text))
     }
 
-    fn resolve_name(&self, task_name: &Name) -> Result<Option<Target>, ResolveError> {
+    fn resolve_name(&self, task_name: &Name) -> Result<Option<Named>, ResolveError> {
         if self.drop_waits(task_name.as_str())? {
-            return Ok(Some(Target::Drop(task_name.clone())));
+            return Ok(Some(Named::Drop));
         }
         let named = match self.named_task(task_name)? {
             Some(id) if self.task(id)?.is_some() => Some(id),
             _ => None,
         };
-        let rejected = self.rejected_drop(task_name.as_str())?;
-        match (named, rejected) {
-            (Some(id), Some((refused, _))) if id > refused => Ok(Some(Target::Task(id))),
-            (_, Some((_, reason))) => Err(ResolveError::Rejected {
-                name: task_name.clone(),
-                reason: reason.reason,
-                hint: reason.hint,
-            }),
-            (Some(id), None) => Ok(Some(Target::Task(id))),
-            (None, None) => Ok(None),
-        }
+        let refused = self.rejected_drop(task_name.as_str())?;
+        Ok(match (named, refused) {
+            (Some(id), Some((refused, reason))) if id <= refused => Some(Named::Refused(reason)),
+            (Some(id), _) => Some(Named::Task(id)),
+            (None, refused) => refused.map(|(_, reason)| Named::Refused(reason)),
+        })
     }
 
     fn resolve_part(&self, text: &str) -> Result<Target, ResolveError> {
-        let not_found = || ResolveError::NotFound(text.to_owned());
+        let mut candidates = self.ids_with_part(text)?;
+        match candidates.as_slice() {
+            [] => Err(ResolveError::NotFound(text.to_owned())),
+            [id] => Ok(Target::Task(*id)),
+            _ => {
+                candidates.truncate(MOST_CANDIDATES);
+                Err(ResolveError::Ambiguous {
+                    text: text.to_owned(),
+                    candidates,
+                    drop: None,
+                })
+            }
+        }
+    }
+
+    /// The tasks whose ids begin or end so, newest first.
+    fn ids_with_part(&self, text: &str) -> Result<Vec<TaskId>, ResolveError> {
         let part = text.strip_prefix(TaskId::PREFIX).unwrap_or(text);
-        if part.len() < LEAST_PART || !part.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(not_found());
+        if part.len() < LEAST_PART || !TaskId::has_its_characters(part) {
+            return Ok(Vec::new());
         }
         let mut fitting = self.task_ids()?;
         fitting.retain(|id| {
             let digits = id.digits();
             digits.starts_with(part) || (part == text && digits.ends_with(part))
         });
-        match fitting.as_slice() {
-            [] => Err(not_found()),
-            [id] => Ok(Target::Task(*id)),
-            _ => {
-                fitting.truncate(MOST_CANDIDATES);
-                Err(ResolveError::Ambiguous {
-                    text: text.to_owned(),
-                    candidates: fitting,
-                })
-            }
-        }
+        Ok(fitting)
+    }
+}
+
+/// What a name leads to.
+enum Named {
+    Task(TaskId),
+    /// A drop that waits.
+    Drop,
+    /// A drop that was refused.
+    Refused(Reason),
+}
+
+fn rejected(name: Name, reason: Reason) -> ResolveError {
+    ResolveError::Rejected {
+        name,
+        reason: reason.reason,
+        hint: reason.hint,
     }
 }

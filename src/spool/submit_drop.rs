@@ -58,6 +58,7 @@ impl Spool {
     /// then nothing is there. What fails later is in the answer, beside what was put there before.
     pub fn drop_in(&self, requests: &[Request]) -> Result<Dropped, SubmitError> {
         self.check_room()?;
+        self.check_box()?;
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         let is_kept = self.settings().durability == Durability::Process
             || incoming.keeps_renames_of_synced_files()?;
@@ -133,6 +134,7 @@ impl Spool {
     /// Asks the watcher to do something to a task.
     pub fn ask(&self, id: TaskId, action: Action) -> IoResult<()> {
         let control = Control::new(id, action);
+        self.check_box()?;
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         // The id is known to everybody by now: a name that nobody can have taken.
         let file_name = control.file_name(random_bits() as u64);

@@ -4,11 +4,11 @@
 //! Not what is old enough (`sweeper/plan.rs`). Invariant: what somebody may still be building or
 //! using is left.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::unix::ffi::OsStringExt;
 
 use fs2::FileExt;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::claim::unused_state;
@@ -17,7 +17,7 @@ use super::durable::{Dir, absent_is_none};
 use super::health::PROBE_PREFIX;
 use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
-use super::rejected::{DEEPEST, strange_below};
+use super::rejected::{DEEPEST, is_of_conversion, reason_file, strange_below};
 use super::removed::is_kept;
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
@@ -40,12 +40,12 @@ pub struct SweepClock {
 }
 
 impl Spool {
-    /// Takes a task's folder out of `tasks/` in one step, then removes it.
+    /// Takes a task's folder that was not accepted out of `tasks/` in one step, then removes it. Its id is not
+    /// kept: the drop that it was made of may be taken up again.
     pub(super) fn discard(&self, task: &TaskDir) -> IoResult<()> {
         let trash = self.folder(name::TRASH)?;
         let grave = bury(&self.folder(name::TASKS)?, &trash, task)?;
         self.remove_hints(task.id, None)?;
-        self.remember_removed(&trash, task.id)?;
         grave.empty(&trash, task).whole().map(|_| ())
     }
 
@@ -178,30 +178,52 @@ impl Spool {
         Ok(true)
     }
 
-    /// Refused drops and their reasons, with the moment they were refused.
+    /// Refused drops and their reasons, with the moment they were refused. That of an id which a user chose
+    /// says its reason: the id may be of another moment.
     pub fn rejected_files(&self) -> IoResult<Vec<(OsString, Timestamp)>> {
+        let rejected = self.folder(name::REJECTED)?;
         let mut files = Vec::new();
-        self.folder(name::REJECTED)?.each_name(|name, _| {
-            let id = name
-                .get(..TaskId::LEN)
-                .and_then(|id| std::str::from_utf8(id).ok());
-            if let Some(id) = id.and_then(|id| id.parse::<TaskId>().ok()) {
-                let at = Timestamp::from_unix_ms(id.unix_ms());
-                files.push((OsString::from_vec(name.to_vec()), at));
+        for name in rejected.names()? {
+            let Some(id) = refused_id(&name) else {
+                continue;
+            };
+            let mut at = Timestamp::from_unix_ms(id.unix_ms());
+            if is_under_its_own_id(&name, id)
+                && let Some(stat) = rejected.stat(reason_file(&format!("{id}-{id}")))?
+            {
+                at = Timestamp::from_unix_ms(stat.st_mtime.saturating_mul(1000));
             }
-            true
-        })?;
+            files.push((name, at));
+        }
         Ok(files)
     }
 
-    /// Removes one refused drop or reason. A refused folder goes with all that is in it; `false` where
-    /// something in it is another user's, which only root can remove (`doctor` names it).
+    /// Removes one refused drop or reason; `false` where it stays. Of folders only what a conversion put there
+    /// goes with all that is in it; another one only if it is empty, because what an earlier program or a
+    /// person put here may be all that somebody has of it. What only root can remove is named by `doctor`.
     pub fn remove_rejected(&self, file: &OsString) -> IoResult<bool> {
         let rejected = self.folder(name::REJECTED)?;
         let trash = self.folder(name::TRASH)?;
-        match rejected.remove_tree_by(file, &trash) {
+        if let Some(id) = refused_id(file)
+            && is_under_its_own_id(file, id)
+        {
+            // The id was printed; no other drop may bring it.
+            self.remember_removed(&trash, id)?;
+        }
+        let removed = if is_of_conversion(file) {
+            rejected.remove_tree_by(file, &trash).map(|_| true)
+        } else {
+            match rejected.unlink(file) {
+                Err(error) if matches!(error.errno(), Some(Errno::ISDIR | Errno::PERM)) => {
+                    rejected.remove_empty_dir(file)
+                }
+                removed => removed,
+            }
+        };
+        match removed {
+            Err(error) if error.errno() == Some(Errno::NOTEMPTY) => Ok(false),
             Err(_) if strange_below(&rejected, file, DEEPEST).is_some() => Ok(false),
-            removed => removed.map(|_| true),
+            removed => removed,
         }
     }
 
@@ -372,6 +394,19 @@ impl Spool {
         }
         Ok(false)
     }
+}
+
+/// The id that a refused drop was refused under.
+fn refused_id(file: &OsStr) -> Option<TaskId> {
+    let id = file.as_encoded_bytes().get(..TaskId::LEN)?;
+    std::str::from_utf8(id).ok()?.parse().ok()
+}
+
+/// Whether a refused drop was refused under the id that it brought.
+fn is_under_its_own_id(file: &OsStr, id: TaskId) -> bool {
+    let own = format!("-{id}.");
+    let rest = file.as_encoded_bytes().get(TaskId::LEN..);
+    rest.is_some_and(|rest| rest.starts_with(own.as_bytes()))
 }
 
 /// Whether an empty folder went; one that is in use again by now stays.

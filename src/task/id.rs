@@ -60,6 +60,12 @@ impl TaskId {
         String::from_utf8_lossy(&text).into_owned()
     }
 
+    /// Whether a text has only characters that stand in ids, so that it may be a part of one.
+    pub fn has_its_characters(text: &str) -> bool {
+        text.bytes()
+            .all(|byte| VALUES[usize::from(byte)] != NO_DIGIT)
+    }
+
     /// The last eight characters: what people's lists show.
     pub fn short(self) -> String {
         self.digits()[DIGITS - 8..].to_owned()

@@ -33,9 +33,22 @@ impl Name {
         &self.0
     }
 
-    /// Whether a *task* may carry this name: `last` and ids mean something else already.
+    /// Whether a *task* may carry this name: `last`, ids and what looks like a part of one mean something
+    /// else already.
     pub fn is_allowed_for_a_task(&self) -> bool {
-        self.0 != "last" && !self.0.starts_with(TaskId::PREFIX)
+        self.0 != "last" && !self.0.starts_with(TaskId::PREFIX) && !self.is_like_part_of_id()
+    }
+
+    /// 8 to 26 characters of ids (lists show eight), with a digit before a letter. Words, words with a number
+    /// at the end, and dates are not: people call their tasks so, and a part of an id rarely looks so.
+    fn is_like_part_of_id(&self) -> bool {
+        let first_digit = self.0.find(|c: char| c.is_ascii_digit());
+        let last_letter = self.0.rfind(|c: char| c.is_ascii_alphabetic());
+        (8..=26).contains(&self.0.len())
+            && TaskId::has_its_characters(&self.0)
+            && first_digit
+                .zip(last_letter)
+                .is_some_and(|(digit, letter)| digit < letter)
     }
 }
 
@@ -196,6 +209,17 @@ mod tests {
             ("task_1", false),
             ("lasts", true),
             ("tasks", true),
+            ("ada", true),
+            ("cafe", true),
+            ("test1234", true),
+            ("20261127", true),
+            ("2026-11-27", true),
+            ("1abcdef", true),
+            ("1abcdefg", false),
+            ("1abcdefu", true),
+            ("1ABCDEFG", true),
+            ("01m85x90", false),
+            ("01m85x906pb06zhxqqsktssv9k", false),
         ] {
             assert_eq!(
                 text.parse::<Name>().unwrap().is_allowed_for_a_task(),

@@ -15,14 +15,19 @@ pub struct Origin {
     /// The user whose file the drop was. `None` where others could have written or placed the file:
     /// then only the spool's owner controls the task.
     pub uid: Option<u32>,
+    /// Which file the drop was: its inode, and when it was last changed before it was claimed, in
+    /// milliseconds since the epoch. A watcher that finishes another one's work knows the drop by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<(u64, i64)>,
 }
 
 impl Origin {
     /// The origin of a drop.
-    pub fn new(uid: Option<u32>) -> Origin {
+    pub fn new(uid: Option<u32>, file: Option<(u64, i64)>) -> Origin {
         Origin {
             v: SPOOL_VERSION,
             uid,
+            file,
         }
     }
 }

@@ -190,7 +190,7 @@ impl Request {
             .is_some_and(|name| !name.is_allowed_for_a_task())
         {
             return Err(RequestError::Shape(
-                "`name` may not be `last` nor begin with `task_`".into(),
+                "`name` may not be `last`, begin with `task_`, or look like a part of a task id (8 to 26 of 0-9 a-z without i l o u, a digit before a letter)".into(),
             ));
         }
         Ok(())

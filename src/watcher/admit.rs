@@ -141,7 +141,7 @@ impl Admitter {
                     look.waiting.insert(name, (drop.seen(), since));
                 }
                 // Somebody's folder or an immutable file: it must not keep the others waiting.
-                Err(SubmitError::Io(error)) if error.is_denied() || error.is_immovable() => {
+                Err(SubmitError::Io(error)) if error.is_unusable() || error.is_immovable() => {
                     if !self.has_given_up(drop) {
                         tracing::warn!(drop = drop.label(), "left in the box: {error}");
                     }
@@ -172,9 +172,9 @@ impl Admitter {
         drop: &DropFile,
         rules: Rules<'_>,
     ) -> Result<Decision, SubmitError> {
-        if drop.is_immovable() {
+        if drop.is_folder() {
             let path = spool.path().join("incoming").join(drop.file_name());
-            return Err(IoError::new("move", path, rustix::io::Errno::PERM).into());
+            return Err(IoError::new("take", path, rustix::io::Errno::ISDIR).into());
         }
         // Looked at before and nothing new: a box full of such drops costs a look at each, not a reading.
         if let Some((seen, since)) = self.waiting.get(drop.file_name())
@@ -213,7 +213,7 @@ impl Admitter {
                 let label = escape_label(name.as_encoded_bytes());
                 tracing::warn!(control = label, "refused: {why}");
             }
-            Err(error) if error.is_denied() || error.is_immovable() => {
+            Err(error) if error.is_unusable() || error.is_immovable() => {
                 if self.immovable.get(name) != Some(&file.seen()) {
                     let label = escape_label(name.as_encoded_bytes());
                     tracing::warn!(control = label, "left in the box: {error}");

@@ -246,7 +246,7 @@ fn refused_drops_go_by_age() {
     let folder = world
         .path("rejected")
         .join(format!("{}-dir.json", old_id(31 * DAY)));
-    fs::create_dir_all(folder.join("in")).unwrap();
+    fs::create_dir_all(&folder).unwrap();
     first_of_many(&world);
     assert_eq!(sweep(&world)["rejected"], 3);
     assert_eq!(names_in(&world.path("rejected")).len(), 2);

@@ -18,7 +18,7 @@ use crate::support::names_in;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// An id whose moment is so many seconds from now, and that ends in these characters.
-fn id_at(seconds: i64, ending: &str) -> String {
+pub(crate) fn id_at(seconds: i64, ending: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let mut rest = i64::try_from(now.unwrap().as_millis()).unwrap() + seconds * 1000;
     let mut digits = [b'0'; 10];
@@ -33,7 +33,7 @@ fn id_at(seconds: i64, ending: &str) -> String {
 }
 
 /// Puts a file into the box as somebody, whole and with this mode.
-fn put(shared: &Shared, uid: u32, name: &str, content: &str, mode: u32) -> PathBuf {
+pub(crate) fn put(shared: &Shared, uid: u32, name: &str, content: &str, mode: u32) -> PathBuf {
     let between = shared.spool().join("incoming").join(format!(".{name}.tmp"));
     fs::write(&between, content).unwrap();
     chown(&between, Some(uid), Some(GROUP)).unwrap();
@@ -43,16 +43,16 @@ fn put(shared: &Shared, uid: u32, name: &str, content: &str, mode: u32) -> PathB
     path
 }
 
-fn drop_request(shared: &Shared, uid: u32, id: &str, input: &str) {
+pub(crate) fn drop_request(shared: &Shared, uid: u32, id: &str, input: &str) {
     let request = format!("{{\"recipe\": \"echo\", \"input\": \"{input}\"}}");
     put(shared, uid, &format!("{id}.json"), &request, 0o640);
 }
 
-fn origin(shared: &Shared, id: &str) -> Value {
+pub(crate) fn origin(shared: &Shared, id: &str) -> Value {
     crate::support::read_json(&shared.spool().join("tasks").join(id).join("origin.json"))
 }
 
-fn is_refused(shared: &Shared, id: &str, words: &str) {
+pub(crate) fn is_refused(shared: &Shared, id: &str, words: &str) {
     let told = shared.run(MEMBER, &["status", id]);
     told.ends_with(7);
     assert!(told.stderr.contains(words), "{}", told.stderr);
@@ -165,7 +165,7 @@ fn an_id_stands_for_one_task_for_ever() {
 
 /// A watcher that died between the claim and the task: the moment counts that the file had before.
 #[test]
-fn a_claim_is_finished_with_the_moment_that_its_name_tells() {
+fn a_claim_is_finished_with_the_moment_that_it_tells() {
     let shared = Shared::new();
     let claims = [
         ("a", 0, true),
@@ -180,10 +180,13 @@ fn a_claim_is_finished_with_the_moment_that_its_name_tells() {
         let file = shared.spool().join(format!("incoming/{id}.json"));
         let metadata = fs::metadata(&file).unwrap();
         let changed = metadata.ctime() * 1000 + metadata.ctime_nsec() / 1_000_000 + later;
-        let folder = format!("staging/{id}.{}.{changed}.claim", metadata.ino());
-        let folder = shared.spool().join(folder);
+        let folder = shared.spool().join(format!("staging/{id}.claim"));
         fs::create_dir(&folder).unwrap();
-        chown(&folder, Some(OWNER), Some(GROUP)).unwrap();
+        let note = folder.join(format!(".{}.{changed}", metadata.ino()));
+        fs::write(&note, "").unwrap();
+        for made in [&folder, &note] {
+            chown(made, Some(OWNER), Some(GROUP)).unwrap();
+        }
         fs::rename(&file, folder.join(format!("{id}.json"))).unwrap();
     }
     shared.drain();

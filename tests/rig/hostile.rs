@@ -358,7 +358,7 @@ fn things(kinds: &mut Kinds, secret: &Path) {
         let made = Command::new("mknod").arg(at).args(["c", "1", "5"]).status();
         assert!(made.unwrap().success());
     });
-    kinds.thing("a folder", Rejected, |at| {
+    kinds.thing("a folder", Stays, |at| {
         let between = at.with_file_name(".folder");
         fs::create_dir(&between).unwrap();
         chown(&between, Some(OWNER), None).unwrap();

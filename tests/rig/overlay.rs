@@ -218,7 +218,7 @@ fn sessions_and_litter_of_an_image_go() {
         let litter = image.path("staging/task_01hzzzzzzzzzzzzzzzzzzzzzzz");
         std::fs::create_dir_all(litter.join("attempts")).unwrap();
         std::fs::copy(task.path.join("lock"), litter.join("lock")).unwrap();
-        let refused = image.path("rejected/task_01hzzzzzzzzzzzzzzzzzzzzzzz-x.json/in");
+        let refused = image.path("rejected/task_01hzzzzzzzzzzzzzzzzzzzzzzz-x.json");
         std::fs::create_dir_all(refused).unwrap();
     });
     let world = container.world();

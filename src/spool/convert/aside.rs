@@ -15,15 +15,13 @@ use crate::clock;
 use crate::spool::durable::Dir;
 use crate::spool::io_error::{IoError, IoResult};
 use crate::spool::layout::{GROUP_READS, OURS_ONLY, name, pretty, random_bits};
-use crate::spool::rejected::{Reason, plain_file_name, reason_file};
+use crate::spool::rejected::{OF_CONVERSION, Reason, plain_file_name, reason_file};
 use crate::task::{FORMAT_VERSION, TaskId};
 
 /// In the root, until the conversion is done.
 const PLACE: &str = ".converting";
 const OLD: &str = "old";
 const NEW: &str = "new";
-/// In `rejected/`, behind an id.
-const KEPT_AS: &str = "version-1";
 
 /// What came of putting something away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,10 +167,10 @@ impl<'a> Aside<'a> {
             let rejected = root.ensure_dir(name::REJECTED)?.with_making(GROUP_READS);
             let now = clock::wall();
             let id = TaskId::from_parts(now.unix_ms().unsigned_abs(), random_bits());
-            let kept = format!("{id}-{KEPT_AS}");
+            let kept = format!("{id}-{OF_CONVERSION}");
             let reason = Reason {
                 v: FORMAT_VERSION,
-                name: KEPT_AS.to_owned(),
+                name: OF_CONVERSION.to_owned(),
                 reason: "in a spool of version 1 others could write or lock it".to_owned(),
                 hint: "submit again what was a task or a drop".to_owned(),
                 rejected_at: now,

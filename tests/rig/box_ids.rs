@@ -1,0 +1,368 @@
+//! An id that a user of the group brings stands for one task for ever, also where he has seen it too early;
+//! and what is not judged by its owner, its mode or its place alone.
+//!
+//! The other half of `drop_box.rs`. What lies on the disk in the middle of an admission or a submission is
+//! built by hand, so that no race has to be won.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::PathBuf;
+
+use fs2::FileExt;
+use serde_json::json;
+
+use crate::drop_box::{drop_request, id_at, is_refused, origin, put};
+use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::support::names_in;
+
+/// A folder of the owner's.
+fn own_folder(shared: &Shared, path: &str) -> PathBuf {
+    let folder = shared.spool().join(path);
+    fs::create_dir_all(&folder).unwrap();
+    chown(&folder, Some(OWNER), Some(GROUP)).unwrap();
+    folder
+}
+
+/// Puts a drop of somebody's into the claim of its id, as a watcher does.
+fn claim(shared: &Shared, uid: u32, id: &str, input: &str) -> PathBuf {
+    drop_request(shared, uid, id, input);
+    let file = shared.spool().join(format!("incoming/{id}.json"));
+    let metadata = fs::metadata(&file).unwrap();
+    let changed = metadata.ctime() * 1000 + metadata.ctime_nsec() / 1_000_000;
+    let folder = own_folder(shared, &format!("staging/{id}.claim"));
+    let note = folder.join(format!(".{}.{changed}", metadata.ino()));
+    fs::write(&note, "").unwrap();
+    chown(&note, Some(OWNER), Some(GROUP)).unwrap();
+    fs::rename(file, folder.join(format!("{id}.json"))).unwrap();
+    folder
+}
+
+fn refused_under_another_id(shared: &Shared, id: &str) -> bool {
+    let rejected = names_in(&shared.spool().join("rejected"));
+    let is_it = |name: &String| name.ends_with(&format!("-{id}.json")) && !name.starts_with(id);
+    rejected.iter().any(is_it)
+}
+
+#[test]
+fn an_id_that_the_owner_is_making_a_task_of_is_taken() {
+    let shared = Shared::new();
+    let id = id_at(0, "mak1ng");
+    let folder = own_folder(&shared, &format!("staging/{id}"));
+    let inode = fs::metadata(&folder).unwrap().ino();
+    drop_request(&shared, OTHER_MEMBER, &id, "forged");
+    shared.drain();
+    assert_eq!(fs::metadata(&folder).unwrap().ino(), inode);
+    assert!(!shared.spool().join("tasks").join(&id).exists());
+    assert!(refused_under_another_id(&shared, &id), "{}", shared.tree());
+    // The same with the claim of a watcher that died at it.
+    let again = id_at(0, "dead");
+    let folder = own_folder(&shared, &format!("staging/{again}"));
+    claim(&shared, OTHER_MEMBER, &again, "forged");
+    shared.drain();
+    assert!(folder.exists() && !shared.spool().join("tasks").join(&again).exists());
+    assert!(refused_under_another_id(&shared, &again));
+    // And with an entry in open/, while its task is still to be seen.
+    let open = id_at(0, "0pen");
+    let folder = own_folder(&shared, &format!("staging/{open}"));
+    let lock = fs::File::create(folder.join("lock")).unwrap();
+    lock.try_lock_exclusive().unwrap();
+    fs::write(shared.spool().join("open").join(&open), "").unwrap();
+    drop_request(&shared, OTHER_MEMBER, &open, "forged");
+    let _watching = shared.watcher();
+    shared
+        .world
+        .wait_until("it is refused", || refused_under_another_id(&shared, &open));
+    assert!(shared.spool().join("open").join(&open).exists());
+}
+
+/// A second drop of an id waits until the first one is decided on, whichever watcher is at it.
+#[test]
+fn the_first_drop_of_an_id_has_it() {
+    let shared = Shared::new();
+    let id = id_at(0, "f1rst");
+    let folder = claim(&shared, MEMBER, &id, "first");
+    let held = fs::File::open(&folder).unwrap();
+    held.try_lock_exclusive().unwrap();
+    drop_request(&shared, OTHER_MEMBER, &id, "forged");
+    let watching = shared.watcher();
+    let other = shared.submit(MEMBER, &["--input", "1"]);
+    watching.answers(&other, "1\n");
+    assert!(!shared.spool().join("tasks").join(&id).exists());
+    drop(held);
+    watching.answers(&id, "first\n");
+    assert_eq!(origin(&shared, &id)["uid"], json!(MEMBER));
+    shared.world.wait_until("the other one is refused", || {
+        refused_under_another_id(&shared, &id)
+    });
+}
+
+/// A claim whose id has a task by now is done with only if that task was made of it.
+#[test]
+fn a_task_of_another_drop_does_not_finish_a_claim() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &["--input", "1"]);
+    shared.drain();
+    claim(&shared, OTHER_MEMBER, &id, "forged");
+    shared.drain();
+    assert!(refused_under_another_id(&shared, &id), "{}", shared.tree());
+    assert_eq!(shared.run(MEMBER, &["result", &id]).stdout, "1\n");
+    // Its own one is.
+    let id = id_at(0, "0wn");
+    let folder = claim(&shared, MEMBER, &id, "1");
+    let keep = fs::read(folder.join(format!("{id}.json"))).unwrap();
+    shared.drain();
+    let file = origin(&shared, &id)["file"].clone();
+    let folder = own_folder(&shared, &format!("staging/{id}.claim"));
+    fs::write(folder.join(format!("{id}.json")), keep).unwrap();
+    fs::write(folder.join(format!(".{}.{}", file[0], file[1])), "").unwrap();
+    for name in names_in(&folder) {
+        chown(folder.join(name), Some(OWNER), Some(GROUP)).unwrap();
+    }
+    shared.drain();
+    assert!(!folder.exists() && !refused_under_another_id(&shared, &id));
+}
+
+#[test]
+fn a_name_that_is_a_part_of_an_id_stands_for_no_task_alone() {
+    let shared = Shared::new();
+    let id = id_at(0, "abcdefgh");
+    drop_request(&shared, MEMBER, &id, "mine");
+    shared.drain();
+    assert_eq!(shared.run(MEMBER, &["result", "abcdefgh"]).stdout, "mine\n");
+    let other = shared.submit(OTHER_MEMBER, &["--name", "abcdefgh"]);
+    shared.drain();
+    for verb in ["status", "result", "cancel"] {
+        let told = shared.run(MEMBER, &[verb, "abcdefgh"]);
+        assert_ne!(told.code, 0, "{verb}: {}", told.stdout);
+        assert!(told.stderr.contains(&id) && told.stderr.contains(&other));
+    }
+    // A drop of that name, refused or waiting, neither.
+    let lonely = id_at(0, "hgfedcba");
+    drop_request(&shared, MEMBER, &lonely, "mine");
+    put(&shared, OTHER_MEMBER, "hgfedcba.json", "[]", 0o640);
+    shared.drain();
+    let told = shared.run(MEMBER, &["status", "hgfedcba"]);
+    assert!(told.stderr.contains(&lonely), "{}", told.stderr);
+    // What lists show of an id mostly has a digit before a letter, and no name does that is so short.
+    let told = shared.run(
+        MEMBER,
+        &["submit", "--recipe", "echo", "--name", "01m85x90"],
+    );
+    assert_ne!(told.code, 0);
+}
+
+/// The mode and the group of a file do not say everything.
+#[test]
+fn a_drop_with_an_access_list_or_shut_to_the_group_is_private() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
+        .succeeds();
+    let request = "{\"recipe\": \"echo\", \"input\": \"hunter2\"}";
+    for (ending, group, mode, list) in [
+        ("a", GROUP, 0o600, Some("u:4999:r")),
+        ("b", GROUP, 0o640, Some("u:4999:---")),
+        ("c", GROUP, 0o604, None),
+        ("d", 4998, 0o604, None),
+        ("e", 4998, 0o640, None),
+    ] {
+        let id = id_at(0, ending);
+        let file = shared.world.root().join(format!("owner/{ending}"));
+        fs::write(&file, request).unwrap();
+        chown(&file, Some(OWNER), Some(group)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        if let Some(list) = list {
+            crate::mount::run("setfacl", &["-m", list, file.to_str().unwrap()]);
+        }
+        fs::rename(file, shared.spool().join(format!("incoming/{id}.json"))).unwrap();
+        shared.drain();
+        is_refused(&shared, &id, "the group may not read it");
+    }
+    let seen = shared.shell(MEMBER, "grep -rs hunter2 spool/tasks");
+    assert!(!seen.stdout.contains("hunter2"), "{}", seen.stdout);
+}
+
+/// A user may move a file of the owner's into the box, with content that he chose.
+#[test]
+fn a_control_file_of_the_owners_counts_for_nothing() {
+    let shared = Shared::new();
+    shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
+    let object = shared.json(MEMBER, &["submit", "--recipe", "forever"]);
+    let id = object["task_id"].as_str().unwrap().to_owned();
+    let _watching = shared.watcher();
+    shared.world.wait_until("it runs", || {
+        shared.json(MEMBER, &["status", &id])["status"] == "running"
+    });
+    let whole = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
+    let file = put(&shared, OWNER, &format!("{id}.cancel"), &whole, 0o640);
+    shared.world.wait_until("it is judged", || !file.exists());
+    assert_eq!(shared.json(MEMBER, &["status", &id])["status"], "running");
+    shared.run(OWNER, &["cancel", &id]).succeeds();
+}
+
+/// What waits in the box the owner refuses himself.
+#[test]
+fn the_owner_cancels_what_waits_in_the_box() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.run(OWNER, &["cancel", &id]).succeeds();
+    is_refused(&shared, &id, "owner cancelled it");
+    shared.drain();
+    assert!(!shared.spool().join("tasks").join(&id).exists());
+}
+
+/// Whoever owns it: what lies in it may be all that somebody has of it.
+#[test]
+fn a_folder_stays_in_the_box_and_in_the_rejected() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
+        .succeeds();
+    let mut kept = Vec::new();
+    for folder in [
+        "incoming/project.json",
+        &format!("incoming/{}.cancel", id_at(0, "x")),
+    ] {
+        let folder = own_folder(&shared, folder);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o2775)).unwrap();
+        fs::write(folder.join("thesis"), "precious").unwrap();
+        kept.push(folder.join("thesis"));
+    }
+    let folder = own_folder(
+        &shared,
+        &format!("rejected/{}-of-before.json", id_at(-60, "b")),
+    );
+    fs::write(folder.join("thesis"), "precious").unwrap();
+    kept.push(folder.join("thesis"));
+    let empty = own_folder(&shared, &format!("rejected/{}-empty.json", id_at(-60, "e")));
+    put(&shared, MEMBER, "bad.json", "[]", 0o640);
+    shared.drain();
+    shared.world.wait_until("what was refused is swept", || {
+        shared.run(OWNER, &["sweep"]).succeeds();
+        names_in(&shared.spool().join("rejected")).len() == 1
+    });
+    assert!(kept.iter().all(|file| file.exists()), "{}", shared.tree());
+    assert!(!empty.exists());
+}
+
+/// What somebody brings under the id of a task that is gone, or under a name like it, says nothing of it.
+#[test]
+fn a_removed_id_neither_waits_nor_was_refused() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.drain();
+    shared.run(OWNER, &["clear"]).succeeds();
+    let is_gone = || {
+        let told = shared.run(MEMBER, &["status", &id]);
+        told.ends_with(7);
+        assert!(told.stderr.contains("no task is called"), "{}", told.stderr);
+    };
+    is_gone();
+    put(
+        &shared,
+        OTHER_MEMBER,
+        &format!("{id}.json"),
+        "{\"recipe\":",
+        0o640,
+    );
+    is_gone();
+    put(&shared, OTHER_MEMBER, &format!("{id}.json"), "[]", 0o640);
+    put(
+        &shared,
+        OTHER_MEMBER,
+        &format!("{}.json", id.replace('_', " ")),
+        "[]",
+        0o640,
+    );
+    shared.drain();
+    assert!(refused_under_another_id(&shared, &id), "{}", shared.tree());
+    is_gone();
+    // The reason of a refused id is its own.
+    let refused = id_at(0, "refsd");
+    put(&shared, MEMBER, &format!("{refused}.json"), "[]", 0o640);
+    shared.drain();
+    let before = shared.run(MEMBER, &["status", &refused]).stderr;
+    let like = format!("{}.json", refused.replace('_', " "));
+    put(
+        &shared,
+        OTHER_MEMBER,
+        &like,
+        "{\"recipe\": \"nosuch\"}",
+        0o640,
+    );
+    shared.drain();
+    assert_eq!(shared.run(MEMBER, &["status", &refused]).stderr, before);
+}
+
+#[test]
+fn a_refused_id_stays_taken_when_its_reason_is_gone() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
+        .succeeds();
+    let id = id_at(0, "swept");
+    put(&shared, MEMBER, &format!("{id}.json"), "[]", 0o640);
+    shared.drain();
+    shared.world.wait_until("its reason is swept", || {
+        shared.run(OWNER, &["sweep"]).succeeds();
+        names_in(&shared.spool().join("rejected")).is_empty()
+    });
+    drop_request(&shared, OTHER_MEMBER, &id, "forged");
+    shared.drain();
+    assert!(!shared.spool().join("tasks").join(&id).exists());
+    let told = shared.run(MEMBER, &["status", &id]);
+    told.ends_with(7);
+    assert!(told.stderr.contains("no task is called"), "{}", told.stderr);
+}
+
+/// Mounts in the box are not there: they neither count against a limit nor stop a removal.
+#[test]
+fn a_mount_in_the_box_is_not_there() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.drain();
+    let incoming = shared.spool().join("incoming");
+    let mut mounted = vec![put(&shared, OTHER_MEMBER, &format!("{id}.json"), "", 0o640)];
+    for n in 0..3 {
+        let name = format!("{}.cancel", id_at(0, &n.to_string()));
+        mounted.push(put(&shared, OTHER_MEMBER, &name, "", 0o640));
+    }
+    for file in &mounted {
+        crate::mount::run(
+            "mount",
+            &["--bind", "/etc/hostname", file.to_str().unwrap()],
+        );
+    }
+    shared.run(OWNER, &["clear"]).succeeds();
+    let left = names_in(&shared.spool().join("tasks"));
+    let watching = shared.watcher();
+    let next = shared.submit(MEMBER, &["--input", "1"]);
+    watching.answers(&next, "1\n");
+    let log = watching.log();
+    drop(watching);
+    for file in &mounted {
+        crate::mount::run("umount", &[file.to_str().unwrap()]);
+    }
+    assert!(left.is_empty() && incoming.exists(), "{left:?}");
+    assert!(!log.contains("cannot"), "{log}");
+}
+
+#[test]
+fn a_group_spool_whose_box_is_a_mount_of_its_own_is_refused() {
+    let shared = Shared::new();
+    let incoming = shared.spool().join("incoming");
+    let path = incoming.to_str().unwrap();
+    crate::mount::run("mount", &["--bind", path, path]);
+    let told = [(OWNER, "list"), (MEMBER, "submit"), (OWNER, "watch")].map(|(uid, verb)| {
+        let arguments: &[&str] = match verb {
+            "submit" => &["submit", "--recipe", "echo"],
+            verb => &[verb],
+        };
+        shared.run(uid, arguments)
+    });
+    crate::mount::run("umount", &[path]);
+    for ran in told {
+        assert_ne!(ran.code, 0, "{}", ran.stdout);
+        assert!(ran.stderr.contains("mount of its own"), "{}", ran.stderr);
+    }
+}
