@@ -46,6 +46,7 @@ mod tree;
 mod view;
 mod wake;
 mod watchers;
+mod way_up;
 mod write_alarm;
 
 pub use attempt::{Attempt, Files, ReservedResult, RunFile, StartRecord};
