@@ -110,7 +110,7 @@ impl TaskDir {
     /// file `if_there` stands.
     pub(super) fn lock_in(self, tasks: &Dir, if_there: &str) -> IoResult<Claim> {
         for attempt in 0..TRIES {
-            let file = match self.dir.open_writable(name::LOCK) {
+            let file = match self.open_lock() {
                 Ok(file) => file,
                 Err(error) if error.is_absent() || (error.is_unusable() && !error.is_denied()) => {
                     if !is_same_file(tasks, &self.id.to_string(), &self.dir)?
@@ -141,6 +141,14 @@ impl TaskDir {
             }
         }
         Ok(Claim::Busy(self))
+    }
+
+    /// One that its owner may not write, as in an archived task, can be locked all the same.
+    fn open_lock(&self) -> IoResult<File> {
+        match self.dir.open_writable(name::LOCK) {
+            Err(error) if error.is_denied() => self.dir.open_file(name::LOCK),
+            opened => opened,
+        }
     }
 
     /// The lock is held; but is this still the task's folder? A removed folder's lock file keeps
