@@ -77,7 +77,9 @@ pub fn finish_cancelled(
     };
     result.attempt = past.last;
     result.started_at = past.started_at();
-    let is_ours = lock.commit(&mut None, past.attempt.as_ref(), &result)?;
+    let is_ours = lock.commit(&mut None, past.attempt.as_ref(), &result, &mut || {
+        report_aside(id)
+    })?;
     let Some(stands) = standing(lock, is_ours, result) else {
         return Ok(None);
     };
@@ -86,6 +88,10 @@ pub fn finish_cancelled(
         spool.remove_empty_session(session);
     }
     Ok(Some(stands))
+}
+
+fn report_aside(id: TaskId) {
+    tracing::warn!(task = %id, "{FOREIGN_RESULT}");
 }
 
 /// The result that stands: the first one won. `None` where somebody else works on the task.
@@ -134,7 +140,9 @@ impl super::Runner<'_> {
     ) {
         let mut pause = COMMIT_BACKOFF.0;
         let is_ours = loop {
-            let error = match lock.commit(&mut reserve, attempt, &result) {
+            let error = match lock.commit(&mut reserve, attempt, &result, &mut || {
+                report_aside(result.task_id)
+            }) {
                 Ok(is_ours) => break is_ours,
                 Err(error) => error,
             };

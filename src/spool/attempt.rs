@@ -196,8 +196,8 @@ impl TaskLock {
     /// Makes the result, durably: the one step that finishes a task. `false` when somebody else has
     /// finished it or works on it; the first one wins.
     ///
-    /// What stands there and is not the file that we wrote is moved away: nobody else writes a result
-    /// while the lock is ours.
+    /// What stands there and is not the file that we wrote is moved away, which `set_aside` hears of:
+    /// nobody else writes a result while the lock is ours.
     ///
     /// # Errors
     /// The disk refused. The task is not finished and the lock must be kept: call again.
@@ -206,6 +206,7 @@ impl TaskLock {
         reserved: &mut Option<ReservedResult>,
         attempt: Option<&Attempt>,
         result: &ResultFile,
+        set_aside: &mut dyn FnMut(),
     ) -> IoResult<bool> {
         let Some(hold) = self.hold_anew()? else {
             return Ok(false);
@@ -220,7 +221,9 @@ impl TaskLock {
                 self.task.dir.sync()?;
                 return Ok(stands_by_us);
             }
-            self.set_foreign_result_aside(attempt)?;
+            if self.set_foreign_result_aside(attempt)? {
+                set_aside();
+            }
         }
         let place = match reserved.take() {
             Some(place) if place.is_in_place()? => place,

@@ -129,7 +129,7 @@ impl TaskDir {
                 Err(error) => return Err(error),
             };
             match FileExt::try_lock_exclusive(&file) {
-                Ok(()) => return self.locked(tasks, file),
+                Ok(()) => return self.locked(tasks, file, if_there),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     return Err(IoError::new("lock", self.dir.path_of(name::LOCK), error));
@@ -153,11 +153,12 @@ impl TaskDir {
 
     /// The lock is held; but is this still the task's folder? A removed folder's lock file keeps
     /// its link count, so inode and device are compared with what stands under the path now.
-    fn locked(self, tasks: &Dir, file: File) -> IoResult<Claim> {
+    fn locked(self, tasks: &Dir, file: File, if_there: &str) -> IoResult<Claim> {
         let stands = is_same_file(tasks, &self.id.to_string(), &self.dir)?
             && is_same_file(&self.dir, name::LOCK, &file)?;
-        // A lock that was put in the place of the one that a living runner holds is nobody's claim.
-        if stands && self.is_run_by_another()? {
+        // A lock that was put in the place of the one that a living runner holds is nobody's claim. Who
+        // only removes a finished task asks for its result, which says the same.
+        if stands && if_there != name::RESULT && self.is_run_by_another()? {
             return Ok(Claim::Busy(self));
         }
         Ok(if stands {

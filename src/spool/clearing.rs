@@ -143,8 +143,7 @@ impl Clearing<'_> {
             Claim::Busy(_) => return Ok(Cleared::Held),
             Claim::Gone => return Ok(Cleared::Gone),
         };
-        // What it says was read and is due.
-        if !lock.task().has_result_file()? {
+        if !lock.task().has_result()? {
             return Ok(Cleared::Kept);
         }
         // Kept until the task is in the trash, so that no reader comes in between.

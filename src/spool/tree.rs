@@ -524,7 +524,6 @@ impl<'a> Walk<'a> {
             return;
         };
         let depth = levels.len();
-        self.is_seen_below = false;
         let removed = match levels.last_mut() {
             Some(level) => match reopen(level, &done) {
                 Ok(()) if done.is_empty => {
@@ -573,8 +572,8 @@ impl<'a> Walk<'a> {
             return Ok(false);
         }
         // In trash/ a folder that moves to another tree beside this one is to be removed there as well, so
-        // the last answer is good enough.
-        if self.is_in_trash && self.is_seen_below {
+        // the last answer is good enough. The tree's own folder needs none.
+        if depth == 1 || (self.is_in_trash && self.is_seen_below) {
             return Ok(true);
         }
         self.is_seen_below = above(folder, depth - 1)? == self.root;
