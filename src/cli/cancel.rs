@@ -151,6 +151,8 @@ pub(super) fn cancel(
     loop {
         let again = spool.task(id)?.ok_or_else(gone)?;
         match again.lock(spool)? {
+            // Its recipe emptied its folder: the runner has not ended it yet.
+            Claim::Gone if spool.task(id)?.is_some() => {}
             Claim::Gone => return Err(gone()),
             Claim::Locked(lock) if lock.task().has_result()? => {
                 return Ok(Cancelled::Ended(readable(&task)));

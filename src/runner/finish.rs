@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::recover;
+use super::lost;
 use crate::clock::{self, BootId};
 use crate::recipe::Recipe;
 use crate::spool::{Attempt, IoError, ReadError, ReservedResult, Spool, TaskLock};
@@ -68,7 +68,6 @@ pub fn finish_cancelled(
 ) -> Result<Option<ResultFile>, IoError> {
     let task = lock.task();
     let id = task.id();
-    let last = task.last_attempt()?;
     let request = match task.request() {
         Ok(request) => Some(request),
         // Not known for the moment: a result without it would leave the session's hint behind.
@@ -76,17 +75,17 @@ pub fn finish_cancelled(
         Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => None,
     };
     let mut result = unstarted(id, request.as_ref(), Outcome::Cancelled);
-    if let Some(attempt) = task.attempt(last)? {
-        let mark = mark_of(spool, id, &attempt)?;
-        let lost = recover::recover(lock, &attempt, &mark, &BootId::current(), go_on)?;
-        if lost == recover::Lost::GivenUp {
-            return Ok(None);
-        }
-        result.attempt = last;
-        result.started_at = attempt.run().map(|run| run.started_at);
-    }
-    let is_ours = lock.commit(&mut None, &result)?;
-    let stands = standing(lock, is_ours, result);
+    let Some(past) = lost::recover_all(spool, lock, &BootId::current(), go_on)? else {
+        return Ok(None);
+    };
+    result.attempt = past.last;
+    result.started_at = past.started_at();
+    let is_ours = lock.commit(&mut None, past.attempt.as_ref(), &result, &mut || {
+        report_aside(id)
+    })?;
+    let Some(stands) = standing(lock, is_ours, result) else {
+        return Ok(None);
+    };
     settle(spool, lock, &stands, None)?;
     if let Some(session) = &stands.session_id {
         spool.remove_empty_session(session);
@@ -94,35 +93,16 @@ pub fn finish_cancelled(
     Ok(Some(stands))
 }
 
-/// The result that stands: the first one won.
-fn standing(lock: &TaskLock, is_ours: bool, written: ResultFile) -> ResultFile {
-    if is_ours {
-        return written;
-    }
-    let stands = lock.task().result_as_it_stands();
-    stands.ok().flatten().unwrap_or(written)
+fn report_aside(id: TaskId) {
+    tracing::warn!(task = %id, "{FOREIGN_RESULT}");
 }
 
-/// Whether a result that is not ours was in the way and is not any more.
-fn set_aside(lock: &TaskLock, number: u32) -> bool {
-    let id = lock.task().id();
-    let attempt = lock.task().attempt(number);
-    let moved = match attempt {
-        Ok(Some(attempt)) => lock.set_foreign_result_aside(&attempt),
-        Ok(None) => return false,
-        Err(error) => Err(error),
-    };
-    match moved {
-        Ok(true) => {
-            tracing::warn!(task = %id, "{FOREIGN_RESULT}");
-            true
-        }
-        Ok(false) => false,
-        Err(error) => {
-            tracing::error!(task = %id, "a foreign result stands in the way: {error}");
-            false
-        }
+/// The result that stands: the first one won. `None` where somebody else works on the task.
+fn standing(lock: &TaskLock, is_ours: bool, written: ResultFile) -> Option<ResultFile> {
+    if is_ours {
+        return Some(written);
     }
+    lock.task().result_as_it_stands().ok().flatten()
 }
 
 /// Brings everything in line with the result that stands.
@@ -157,20 +137,18 @@ impl super::Runner<'_> {
         &self,
         lock: &TaskLock,
         mut reserve: Option<ReservedResult>,
+        attempt: Option<&Attempt>,
         result: ResultFile,
         before: Option<StatusFile>,
     ) {
         let mut pause = COMMIT_BACKOFF.0;
-        let mut has_failed = false;
         let is_ours = loop {
-            let error = match lock.commit(&mut reserve, &result) {
-                // Nobody else writes one under our lock. After an error it may be our own, whose
-                // sync failed.
-                Ok(false) if !has_failed && set_aside(lock, result.attempt) => continue,
+            let error = match lock.commit(&mut reserve, attempt, &result, &mut || {
+                report_aside(result.task_id)
+            }) {
                 Ok(is_ours) => break is_ours,
                 Err(error) => error,
             };
-            has_failed = true;
             if error.is_absent() && is_gone(self.spool, lock) {
                 // Somebody removed the folder from under us: there is no place for a result.
                 tracing::error!(task = %result.task_id, "the task is gone: {error}");
@@ -180,7 +158,11 @@ impl super::Runner<'_> {
             std::thread::sleep(pause);
             pause = (pause * 2).min(COMMIT_BACKOFF.1);
         };
-        let stands = standing(lock, is_ours, result);
+        let id = result.task_id;
+        let Some(stands) = standing(lock, is_ours, result) else {
+            tracing::error!(task = %id, "its lock was removed, and another runner works on it by now");
+            return;
+        };
         if let Err(error) = settle(self.spool, lock, &stands, before) {
             tracing::warn!(task = %stands.task_id, "{error}");
         }

@@ -10,6 +10,7 @@ mod control;
 mod finish;
 mod group;
 mod growth;
+mod lost;
 mod memory;
 mod nimble;
 mod progress;
@@ -252,7 +253,7 @@ impl<'a> Runner<'a> {
             request,
             recipe,
         };
-        let number = match self.recover_last(&work, last)? {
+        let number = match self.recover_lost(&work)? {
             Some(number) => number,
             None => return Ok(Answer::Finished(work.request.session_id)),
         };
@@ -267,6 +268,7 @@ impl<'a> Runner<'a> {
                 let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
                 self.finish(
                     &work.lock,
+                    None,
                     None,
                     unstarted(id, Some(&work.request), outcome),
                     None,
@@ -322,40 +324,32 @@ impl<'a> Runner<'a> {
         Ok(Answer::NotYet(None))
     }
 
-    /// Deals with an attempt that a dead runner left. `None` when the task is finished by that,
+    /// Deals with the attempts that dead runners left. `None` when the task is finished by that,
     /// else the number of the attempt to make.
-    fn recover_last(&mut self, work: &Work, last: u32) -> Result<Option<u32>, IoError> {
-        if last == 0 {
-            return Ok(Some(1));
+    fn recover_lost(&mut self, work: &Work) -> Result<Option<u32>, IoError> {
+        let past = lost::recover_all(self.spool, &work.lock, &self.boot, &|| true)?;
+        let past = past.unwrap_or_default();
+        if past.last == 0 || past.is_dealt_with {
+            return Ok(Some(past.last + 1));
         }
-        let Some(attempt) = work.lock.task().attempt(last)? else {
-            return Ok(Some(last));
+        let why = match &past.attempt {
+            Some(_) => "its runner died, so how the recipe ended is not known",
+            None => "its folder was moved or removed, so how the recipe ended is not known",
         };
-        let mark = mark_of(self.spool, work.lock.task().id(), &attempt)?;
-        let lost = recover::recover(&work.lock, &attempt, &mark, &self.boot, &|| true)?;
-        if lost == recover::Lost::NothingRan {
-            work.lock.drop_attempt(last)?;
-            return Ok(Some(last));
-        }
-        self.after_loss(
-            work,
-            &attempt,
-            None,
-            "its runner died, so how the recipe ended is not known",
-        )
+        self.after_loss(work, past.last, past.attempt.as_ref(), None, why)
     }
 
     /// Applies the recipe's `on_lost`. `None` when the task failed by it, else the next number.
     fn after_loss(
         &mut self,
         work: &Work,
-        attempt: &Attempt,
+        number: u32,
+        attempt: Option<&Attempt>,
         reserve: Option<ReservedResult>,
         why: &str,
     ) -> Result<Option<u32>, IoError> {
-        let number = attempt.number();
-        let run = attempt.run();
-        if let Some(mut run) = run.clone() {
+        let run = attempt.and_then(Attempt::run);
+        if let (Some(attempt), Some(mut run)) = (attempt, run.clone()) {
             run.lost_at.get_or_insert_with(clock::wall);
             attempt.write_run(&run)?;
         }
@@ -377,6 +371,9 @@ impl<'a> Runner<'a> {
             status.condition = Some(Condition::Retrying);
             status.attempt = number;
             work.lock.write_status(&status)?;
+            if let Some(attempt) = attempt {
+                work.lock.end_part(attempt)?;
+            }
             tell("requeued");
             return Ok(Some(number + 1));
         }
@@ -384,7 +381,7 @@ impl<'a> Runner<'a> {
         let mut result = unstarted(id, Some(&work.request), outcome);
         result.attempt = number;
         result.started_at = run.map(|run| run.started_at);
-        self.finish(&work.lock, reserve, result, None);
+        self.finish(&work.lock, reserve, attempt, result, None);
         if let Some(session) = &work.request.session_id {
             // Whoever held its state is gone.
             self.spool.remove_empty_session(session);
@@ -581,7 +578,8 @@ impl<'a> Runner<'a> {
             ),
             Ending::RunnerStopped => {
                 let why = "its runner was told to stop";
-                return match self.after_loss(work, &attempt, Some(reserve), why) {
+                let number = attempt.number();
+                return match self.after_loss(work, number, Some(&attempt), Some(reserve), why) {
                     Ok(Some(_)) => Answer::Taken { started: true },
                     Ok(None) => Answer::Finished(work.request.session_id.clone()),
                     Err(error) => {
@@ -617,12 +615,14 @@ impl<'a> Runner<'a> {
             metrics,
             ..unstarted(id, Some(&work.request), outcome)
         };
-        self.finish(&work.lock, Some(reserve), result, Some(status));
+        let (reserve, attempt) = (Some(reserve), Some(&attempt));
+        self.finish(&work.lock, reserve, attempt, result, Some(status));
         Answer::Finished(work.request.session_id.clone())
     }
 
     fn finish_unspawned(&mut self, work: &Work, prepared: Prepared, outcome: Outcome) -> Answer {
         let Prepared {
+            attempt,
             reserve,
             run,
             state,
@@ -634,7 +634,7 @@ impl<'a> Runner<'a> {
         let mut result = unstarted(run.task_id, Some(&work.request), outcome);
         result.attempt = run.attempt;
         result.started_at = Some(run.started_at);
-        self.finish(&work.lock, Some(reserve), result, None);
+        self.finish(&work.lock, Some(reserve), Some(&attempt), result, None);
         Answer::Finished(work.request.session_id.clone())
     }
 }

@@ -5,6 +5,7 @@
 //! never signalled. Invariant: unless it is given up, no process of the attempt is alive when this
 //! returns, and what cannot be looked at is waited for.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -68,14 +69,18 @@ pub(super) fn recover(
         },
         None => false,
     };
-    let mut search = Search::new(attempt, mark, run.as_ref(), is_emptied);
+    let mut search = Search::new(attempt.as_fd(), mark, run.as_ref(), is_emptied);
     if run.as_ref().is_some_and(|run| run.mark != mark) {
         search.ask_for_place(mark);
     }
-    if kill_all(&mut search, is_emptied, &mut wait) {
-        Ok(Lost::MayHaveRun)
+    Ok(ended(kill_all(&mut search, is_emptied, &mut wait)))
+}
+
+fn ended(is_ended: bool) -> Lost {
+    if is_ended {
+        Lost::MayHaveRun
     } else {
-        Ok(Lost::GivenUp)
+        Lost::GivenUp
     }
 }
 
@@ -84,6 +89,12 @@ pub(super) fn recover(
 fn is_without_place(recorded: &str, mark: &str) -> bool {
     mark.rsplit_once('/')
         .is_some_and(|(before, _)| recorded == before)
+}
+
+/// The same for an attempt whose folder somebody moved or removed.
+pub(super) fn recover_gone(lock: &TaskLock, mark: &str, go_on: &dyn Fn() -> bool) -> Lost {
+    let mut search = Search::new(lock.task().as_fd(), mark, None, false);
+    ended(kill_all(&mut search, false, &mut Wait::new(lock, go_on)))
 }
 
 /// The cgroup of a runner that is known to be dead: all that is in it is the attempt's.

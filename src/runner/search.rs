@@ -11,12 +11,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use rustix::process::Pid;
 
 use super::recover::MARK;
 use crate::proc::{self, Entry, Environment, ProcessKey};
-use crate::spool::{Attempt, RunFile};
+use crate::spool::RunFile;
 
 /// The names of programs that orphans come to, besides the first process: systemd of a user, and a
 /// runner that runs this one's watcher in a task.
@@ -56,7 +57,8 @@ enum Whose {
 
 /// What is known of the attempt.
 pub(super) struct Search<'a> {
-    attempt: &'a Attempt,
+    /// The attempt's folder, or the task's where that is gone.
+    folder: BorrowedFd<'a>,
     mark: Vec<u8>,
     child: Option<ProcessKey>,
     /// Nothing of the attempt started before.
@@ -75,13 +77,18 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     /// A search for what an attempt of this mark left. What its record says counts only if it is of this
     /// boot and this mark, which the caller has seen.
-    pub fn new(attempt: &'a Attempt, mark: &str, run: Option<&RunFile>, is_emptied: bool) -> Self {
+    pub fn new(
+        folder: BorrowedFd<'a>,
+        mark: &str,
+        run: Option<&RunFile>,
+        is_emptied: bool,
+    ) -> Self {
         let child = run.and_then(|run| run.child);
         let begin = child
             .or(run.map(|run| run.runner))
             .map_or(0, |key| key.start);
         Search {
-            attempt,
+            folder,
             mark: format!("{MARK}={mark}").into_bytes(),
             child,
             begin,
@@ -186,8 +193,8 @@ impl<'a> Search<'a> {
         let mut entries = environment.split(|byte| *byte == 0);
         let name = format!("{MARK}=");
         let mark = entries.find(|item| item.starts_with(name.as_bytes()));
-        if mark == Some(&self.mark) {
-            if in_session || proc::is_at(entry, self.attempt) {
+        if mark.is_some_and(|mark| self.is_of_attempt(mark)) {
+            if in_session || proc::is_at(entry, &self.folder) {
                 return Ok(Whose::Ours);
             }
             // A person may have copied a task's environment, or another user have read it.
@@ -281,10 +288,16 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Whether a mark is the attempt's. The inode of a folder that is gone is not known; then the mark ends
+    /// where it would stand.
+    fn is_of_attempt(&self, mark: &[u8]) -> bool {
+        mark == self.mark || (self.mark.ends_with(b":") && mark.starts_with(&self.mark))
+    }
+
     /// Whether its output is one of the attempt's logs, which nobody else writes.
     fn prints_here(&self, entry: &Entry) -> bool {
         let is_own = proc::real_uid(entry).is_none_or(|uid| uid == self.us);
-        is_own && proc::prints_below(entry, self.attempt)
+        is_own && proc::prints_below(entry, &self.folder)
     }
 
     /// One that `/proc` does not show: its session can be asked for all the same.

@@ -111,7 +111,7 @@ impl Supervisor<'_> {
         self.metrics.usage(cpu_seconds, peak_rss_bytes);
         if self.foreign {
             self.set_foreign_result_aside();
-            self.lock.bound_foreign_result(self.attempt);
+            self.lock.bound_foreign_result(Some(self.attempt));
         }
         let is_cut_off = ending == Ending::ByItself && self.was_stopped_with(exit);
         Supervised {
@@ -253,7 +253,7 @@ impl Supervisor<'_> {
 
     /// A result that the recipe wrote would end the task for all readers.
     fn set_foreign_result_aside(&mut self) {
-        match self.lock.set_foreign_result_aside(self.attempt) {
+        match self.lock.set_foreign_result_aside(Some(self.attempt)) {
             Ok(false) => {}
             Ok(true) => {
                 if !self.foreign {

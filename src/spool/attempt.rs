@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, FileType, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +121,8 @@ impl TaskLock {
     /// Beside the folder lies an empty file that names the boot: whoever finds the folder
     /// without an intent must know whether this kernel made it (then nothing ran, because the intent
     /// comes before the process) or an earlier one (then a power cut may have taken it). One
-    /// fsync makes both names durable.
+    /// fsync makes both names durable. The folder comes first: a file without its folder says that
+    /// somebody removed the folder of an attempt that may have run.
     pub fn start_attempt(
         &self,
         spool: &Spool,
@@ -134,48 +135,105 @@ impl TaskLock {
             // Some backups keep no empty folders.
             .ensure_dir(name::ATTEMPTS)?
             .with_making(spool.attempt_making());
-        attempts.mark(boot_mark(number, boot), &self.task.dir, name::LOCK)?;
         let dir = attempts.make_dir(number.to_string())?;
+        attempts.mark(boot_mark(number, boot), &self.task.dir, name::LOCK)?;
         Ok((Attempt { number, dir }, StartRecord { attempts }))
     }
 
-    /// Takes back an attempt of which nothing ran.
+    /// Takes back an attempt of which nothing ran. At each step of this what is left says so.
     pub fn drop_attempt(&self, number: u32) -> IoResult<()> {
-        let attempts = self.task.dir.open_dir(name::ATTEMPTS)?;
-        attempts.remove_tree(number.to_string())?;
+        let Some(attempts) = self.task.dir.find_dir(name::ATTEMPTS)? else {
+            return Ok(());
+        };
+        let folder = attempts.find_dir(number.to_string())?;
+        if let Some(folder) = &folder
+            && folder.stat(RESERVE)?.is_some_and(is_file)
+        {
+            // The intent no longer holds.
+            let failed = |source| IoError::new("empty", folder.path_of(RESERVE), source);
+            folder.open_writable(RESERVE)?.set_len(0).map_err(failed)?;
+        }
+        for mark in marks_of(&attempts, number)? {
+            attempts.unlink(mark)?;
+        }
+        match &folder {
+            Some(folder) => attempts
+                .remove_in_place(
+                    number.to_string(),
+                    folder,
+                    &[RESERVE],
+                    &attempts,
+                    &mut || Ok(()),
+                )
+                .whole()?,
+            None => attempts.remove_tree(number.to_string())?,
+        };
         attempts.sync()
     }
 
-    /// Whether this boot made attempt `number`, or may have: without `/proc` a runner does not know its boot.
+    /// Whether this boot made attempt `number`, or may have: without `/proc` a runner does not know its
+    /// boot, and a recipe may have removed the file that names it.
     pub fn started_in(&self, number: u32, boot: &BootId) -> IoResult<bool> {
-        let attempts = self.task.dir.open_dir(name::ATTEMPTS)?;
-        Ok(boot.kernel().is_empty()
-            || attempts.has(boot_mark(number, boot))?
-            || attempts.has(format!(".{number}."))?)
+        let Some(attempts) = self.task.dir.find_dir(name::ATTEMPTS)? else {
+            return Ok(true);
+        };
+        if boot.kernel().is_empty() {
+            return Ok(true);
+        }
+        let marks = marks_of(&attempts, number)?;
+        let (ours, unknown) = (boot_mark(number, boot), format!(".{number}."));
+        Ok(marks.is_empty() || marks.iter().any(|mark| *mark == ours || *mark == unknown))
     }
 
-    /// Makes the result, durably: the one step that finishes a task. `false` when a result stood
-    /// already; the first one wins.
+    /// The attempt is over without a result of the task: its part no longer says that it runs.
+    pub fn end_part(&self, attempt: &Attempt) -> IoResult<()> {
+        if attempt.dir.stat(RESERVE)?.is_some_and(is_file) {
+            attempt.dir.give_rights();
+            attempt.dir.unlink(RESERVE)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the result, durably: the one step that finishes a task. `false` when somebody else has
+    /// finished it or works on it; the first one wins.
+    ///
+    /// What stands there and is not the file that we wrote is moved away, which `set_aside` hears of:
+    /// nobody else writes a result while the lock is ours.
     ///
     /// # Errors
     /// The disk refused. The task is not finished and the lock must be kept: call again.
     pub fn commit(
         &self,
         reserved: &mut Option<ReservedResult>,
+        attempt: Option<&Attempt>,
         result: &ResultFile,
+        set_aside: &mut dyn FnMut(),
     ) -> IoResult<bool> {
-        if self.task.has_result()? {
-            // Perhaps ours, of a call whose last sync failed: only now it counts.
-            self.task.dir.sync()?;
+        let Some(hold) = self.hold_anew()? else {
             return Ok(false);
+        };
+        if self.task.dir.has(name::RESULT)? {
+            let stands_by_us = match reserved {
+                Some(place) => is_same_file(&self.task.dir, name::RESULT, &place.file)?,
+                None => false,
+            };
+            // Ours, of a call whose last sync failed; or that of somebody who had the lock after us.
+            if stands_by_us || (hold.is_some() && self.task.has_result()?) {
+                self.task.dir.sync()?;
+                return Ok(stands_by_us);
+            }
+            if self.set_foreign_result_aside(attempt)? {
+                set_aside();
+            }
         }
         let place = match reserved.take() {
             Some(place) if place.is_in_place()? => place,
             // What stands there now is not ours, as a folder that the recipe made.
-            _ => self.unreserved()?,
+            _ => self.unreserved(attempt)?,
         };
-        let written = place.write(result);
-        let placed = written.and_then(|()| {
+        let placed = place.write(result).and_then(|()| {
+            place.dir.give_rights();
+            self.task.dir.give_rights();
             place
                 .dir
                 .rename_new(RESERVE, &self.task.dir, name::RESULT)?;
@@ -183,11 +241,6 @@ impl TaskLock {
         });
         match placed {
             Ok(()) => Ok(true),
-            // renameat2 succeeded and the sync failed: the next call finds the result and says so.
-            Err(error) if error.errno() == Some(Errno::EXIST) => Ok(false),
-            // The recipe removed the reserve, which lies beside its own folder: the next call
-            // makes a place of its own.
-            Err(error) if error.is_absent() => Err(error),
             Err(error) => {
                 *reserved = Some(place);
                 Err(error)
@@ -196,12 +249,13 @@ impl TaskLock {
     }
 
     /// A place for a result of which no room was reserved: no attempt was made, or it is lost.
-    fn unreserved(&self) -> IoResult<ReservedResult> {
+    fn unreserved(&self, attempt: Option<&Attempt>) -> IoResult<ReservedResult> {
         let dir = self
             .task
             .dir
             .open_dir(".")?
             .with_making(self.task.dir.making());
+        dir.give_rights();
         match dir.unlink(RESERVE) {
             // A folder is somebody's: it is moved out of the way and goes with the task.
             Err(error) if error.is_unusable() => {
@@ -211,6 +265,9 @@ impl TaskLock {
             removed => drop(removed?),
         }
         let file = dir.create(RESERVE)?;
+        if let Some(attempt) = attempt {
+            self.end_part(attempt)?;
+        }
         Ok(ReservedResult { file, dir })
     }
 }
@@ -261,7 +318,8 @@ impl ReservedResult {
                 let mut short = result.clone();
                 short.output = None;
                 short.output_truncated = true;
-                let wrote_file = self.dir.stat(OUTPUT)?.is_some_and(|stat| stat.st_size > 0);
+                let is_output = |stat: Stat| is_file(stat) && stat.st_size > 0;
+                let wrote_file = self.dir.stat(OUTPUT)?.is_some_and(is_output);
                 let file = if wrote_file { OUTPUT } else { STDOUT };
                 short
                     .output_file
@@ -282,6 +340,32 @@ impl ReservedResult {
         }
         self.dir.sync_file(&self.file, RESERVE)
     }
+}
+
+fn is_file(stat: Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+/// The number that a name stands for, where it is the one way to write that number.
+fn canonical(text: &str) -> Option<u32> {
+    let number = text.parse().ok()?;
+    (number > 0 && text.bytes().next() != Some(b'+') && text.bytes().next() != Some(b'0'))
+        .then_some(number)
+}
+
+/// The files beside an attempt's folder that name its boot.
+fn marks_of(attempts: &Dir, number: u32) -> IoResult<Vec<String>> {
+    let prefix = format!(".{number}.");
+    let mut marks = Vec::new();
+    attempts.each_name(|name, _| {
+        let mark = std::str::from_utf8(name).ok();
+        marks.extend(
+            mark.filter(|mark| mark.starts_with(&prefix))
+                .map(str::to_owned),
+        );
+        true
+    })?;
+    Ok(marks)
 }
 
 fn boot_mark(number: u32, boot: &BootId) -> String {
@@ -387,6 +471,10 @@ impl Attempt {
         if let Some(bytes) = self.dir.read(RUN, SMALL_FILE).ok()? {
             return serde_json::from_slice(&bytes).ok();
         }
+        self.intent()
+    }
+
+    fn intent(&self) -> Option<RunFile> {
         let reserve = self.dir.read(RESERVE, SMALL_FILE).ok()??;
         let mut intent = serde_json::Deserializer::from_slice(&reserve).into_iter();
         let run: RunFile = intent.next()?.ok()?;
@@ -396,13 +484,26 @@ impl Attempt {
     }
 
     /// Whether a process may have been started: the intent comes before it, and `run.json` right
-    /// after it.
+    /// after it. The part is the first thing in the folder and the last that is taken back, so one
+    /// without it, but not empty, has lost its records.
     pub fn may_have_run(&self) -> IoResult<bool> {
         if self.dir.has(RUN)? {
             return Ok(true);
         }
-        let reserve = self.dir.read(RESERVE, SMALL_FILE)?;
-        Ok(reserve.is_some_and(|reserve| !reserve.trim_ascii().is_empty()))
+        match self.dir.stat(RESERVE)? {
+            None => Ok(!self.dir.is_empty()?),
+            Some(stat) if is_file(stat) => {
+                let reserve = self.dir.read(RESERVE, SMALL_FILE)?;
+                Ok(reserve.is_some_and(|reserve| !reserve.trim_ascii().is_empty()))
+            }
+            Some(_) => Ok(true),
+        }
+    }
+
+    /// Whether it has not ended: room for its result is kept, and says whose it is.
+    fn is_unended(&self, id: TaskId) -> bool {
+        self.intent()
+            .is_some_and(|run| run.task_id == id && run.attempt == self.number)
     }
 }
 
@@ -413,6 +514,49 @@ impl AsFd for Attempt {
 }
 
 impl TaskDir {
+    /// The numbers of all attempts that may have begun, rising: those with a folder (or anything else) of
+    /// that name, and those that only a file beside it tells of.
+    pub fn attempt_numbers(&self) -> IoResult<Vec<u32>> {
+        let mut numbers = Vec::new();
+        let Some(attempts) = self.dir.find_dir(name::ATTEMPTS)? else {
+            return Ok(numbers);
+        };
+        attempts.each_name(|name, _| {
+            let name = std::str::from_utf8(name).unwrap_or_default();
+            numbers.extend(match name.strip_prefix('.') {
+                None => canonical(name),
+                Some(mark) => mark
+                    .split_once('.')
+                    .and_then(|(number, _)| canonical(number)),
+            });
+            true
+        })?;
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ok(numbers)
+    }
+
+    /// Whether an attempt was recorded that has no folder, so that what it did is not known.
+    pub fn is_attempt_gone(&self, number: u32) -> IoResult<bool> {
+        let Some(attempts) = self.dir.find_dir(name::ATTEMPTS)? else {
+            return Ok(true);
+        };
+        Ok(!marks_of(&attempts, number)?.is_empty() || !attempts.has(number.to_string())?)
+    }
+
+    /// Whether an attempt has not ended. Then a result is not one: a runner makes it of the room that it
+    /// kept, so that both never stand.
+    pub(super) fn has_unended_attempt(&self) -> IoResult<bool> {
+        for number in self.attempt_numbers()? {
+            if let Some(attempt) = self.attempt(number)?
+                && attempt.is_unended(self.id)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// An attempt's folder, if it is there.
     pub fn attempt(&self, number: u32) -> IoResult<Option<Attempt>> {
         let Some(attempts) = self.dir.find_dir(name::ATTEMPTS)? else {

@@ -4,7 +4,8 @@
 //! (`tree.rs`). Invariant: nothing here leads through a link or into another mount, also not into a
 //! bind mount of the same file system, which has the same device number.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -12,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, S
 use rustix::io::Errno;
 
 use super::durable::Dir;
+use super::io_error::{IoError, IoResult};
 
 pub(super) const LISTING_BYTES: usize = 4096;
 /// A walk holds one open folder a level. Deeper than this nothing is counted: no tool that uses
@@ -25,6 +27,16 @@ pub(super) fn open_below(
     access: OFlags,
 ) -> Result<OwnedFd, Errno> {
     let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_in(parent, name, flags)
+}
+
+/// Opens a file in a folder, under the same rules.
+fn open_file_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open_in(parent, name, OFlags::RDWR | safe)
+}
+
+fn open_in(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
         // An old kernel, or a container whose filter does not know the call.
@@ -70,6 +82,15 @@ fn mount_in(about: &Statx) -> Option<u64> {
 }
 
 impl Dir {
+    /// Opens a file of which something is to be cut off: never one that is mounted there.
+    pub(super) fn open_to_cut(&self, name: &str) -> IoResult<File> {
+        let entry = CString::new(name).map_err(|_| Errno::INVAL);
+        entry
+            .and_then(|entry| open_file_below(self.as_fd(), &entry))
+            .map(File::from)
+            .map_err(|errno| IoError::new("open", self.path_of(name), errno))
+    }
+
     /// The disk that this folder takes, with all below it.
     pub fn disk_bytes(&self) -> u64 {
         let mut bytes = 0;

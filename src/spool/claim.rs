@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use fs2::FileExt;
 use rustix::fs::FileType;
 
+use super::attempt::{Attempt, RunFile};
 use super::durable::{Dir, LOCK_MODE, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
@@ -109,7 +110,7 @@ impl TaskDir {
     /// file `if_there` stands.
     pub(super) fn lock_in(self, tasks: &Dir, if_there: &str) -> IoResult<Claim> {
         for attempt in 0..TRIES {
-            let file = match self.dir.open_writable(name::LOCK) {
+            let file = match self.open_lock() {
                 Ok(file) => file,
                 Err(error) if error.is_absent() || (error.is_unusable() && !error.is_denied()) => {
                     if !is_same_file(tasks, &self.id.to_string(), &self.dir)?
@@ -133,7 +134,7 @@ impl TaskDir {
                 Err(error) => return Err(error),
             };
             match FileExt::try_lock_exclusive(&file) {
-                Ok(()) => return self.locked(tasks, file),
+                Ok(()) => return self.locked(tasks, file, if_there),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     return Err(IoError::new("lock", self.dir.path_of(name::LOCK), error));
@@ -147,13 +148,22 @@ impl TaskDir {
         Ok(Claim::Busy(self))
     }
 
+    /// One that its owner may not write, as in an archived task, can be locked all the same.
+    fn open_lock(&self) -> IoResult<File> {
+        match self.dir.open_writable(name::LOCK) {
+            Err(error) if error.is_denied() => self.dir.open_file(name::LOCK),
+            opened => opened,
+        }
+    }
+
     /// The lock is held; but is this still the task's folder? A removed folder's lock file keeps
     /// its link count, so inode and device are compared with what stands under the path now.
-    fn locked(self, tasks: &Dir, file: File) -> IoResult<Claim> {
+    fn locked(self, tasks: &Dir, file: File, if_there: &str) -> IoResult<Claim> {
         let stands = is_same_file(tasks, &self.id.to_string(), &self.dir)?
             && is_same_file(&self.dir, name::LOCK, &file)?;
-        // A lock that was put in the place of the one that a living runner holds is nobody's claim.
-        if stands && self.is_run_by_another()? {
+        // A lock that was put in the place of the one that a living runner holds is nobody's claim. Who
+        // only removes a finished task asks for its result, which says the same.
+        if stands && if_there != name::RESULT && self.is_run_by_another()? {
             return Ok(Claim::Busy(self));
         }
         Ok(if stands {
@@ -185,42 +195,51 @@ impl TaskDir {
         if self.has_result()? {
             return Ok(false);
         }
-        let attempt = self.attempt(self.last_attempt()?)?;
-        let Some(run) = attempt.and_then(|attempt| attempt.run()) else {
-            return Ok(false);
-        };
         let here = clock::BootId::current();
-        Ok(if run.boot == here {
-            // What cannot be told is taken for alive.
-            crate::proc::is_alive(run.runner).unwrap_or(true)
-        } else {
-            // In another pid namespace its number says nothing.
-            run.boot.kernel() == here.kernel()
+        self.any_attempt(|_, run| {
+            Ok(if run.boot == here {
+                // What cannot be told is taken for alive.
+                crate::proc::is_alive(run.runner).unwrap_or(true)
+            } else {
+                // In another pid namespace its number says nothing.
+                run.boot.kernel() == here.kernel()
+            })
         })
     }
 
-    /// Whether the runner that made the last attempt lives and has not ended it: then it works on the task,
+    /// Whether something is true of any attempt. The last one need not be the one
+    /// that runs: a recipe can make a folder of a higher number.
+    fn any_attempt(&self, is_so: impl Fn(&Attempt, &RunFile) -> IoResult<bool>) -> IoResult<bool> {
+        for number in self.attempt_numbers()? {
+            if let Some(attempt) = self.attempt(number)?
+                && let Some(run) = attempt.run()
+                && is_so(&attempt, &run)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the runner that made an attempt lives and has not ended it: then it works on the task,
     /// whatever the lock in the folder says.
     pub(super) fn is_run_by_another(&self) -> IoResult<bool> {
         if !self.may_have_begun()? || self.has_result()? {
             return Ok(false);
         }
-        let Some(attempt) = self.attempt(self.last_attempt()?)? else {
-            return Ok(false);
-        };
-        let Some(run) = attempt.run() else {
-            return Ok(false);
-        };
         // Where it cannot be told, the lock that we hold says no, and whoever ends what is left of the attempt
         // waits for what cannot be looked at. In a copy it is the original's runner, which knows nothing of
         // this folder.
-        let (device, inode) = attempt.which()?;
-        let is_of_this_folder = run.mark.ends_with(&format!("/{device}:{inode}"));
-        Ok(is_of_this_folder
-            && run.boot == clock::BootId::current()
-            && run.lost_at.is_none()
-            && run.runner != crate::proc::own_key()
-            && crate::proc::is_alive(run.runner).unwrap_or(false))
+        let here = clock::BootId::current();
+        self.any_attempt(|attempt, run| {
+            let (device, inode) = attempt.which()?;
+            let is_of_this_folder = run.mark.ends_with(&format!("/{device}:{inode}"));
+            Ok(is_of_this_folder
+                && run.boot == here
+                && run.lost_at.is_none()
+                && run.runner != crate::proc::own_key()
+                && crate::proc::is_alive(run.runner).unwrap_or(false))
+        })
     }
 
     /// Whether the task has its lock; one without it is given a new one by the next process that
@@ -289,6 +308,22 @@ impl TaskLock {
     /// The task.
     pub fn task(&self) -> &TaskDir {
         &self.task
+    }
+
+    /// The lock that stands in the folder now, where it is no longer the one that we hold, as after a
+    /// recipe has removed it. `None` when somebody else holds that one, who then works on the task.
+    pub(super) fn hold_anew(&self) -> IoResult<Option<Option<File>>> {
+        let dir = &self.task.dir;
+        if is_same_file(dir, name::LOCK, &self._lock)? {
+            return Ok(Some(None));
+        }
+        dir.give_rights();
+        let lock = self.task.make_lock_anew()?;
+        match FileExt::try_lock_exclusive(&lock) {
+            Ok(()) => Ok(Some(Some(lock))),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(IoError::new("lock", dir.path_of(name::LOCK), error)),
+        }
     }
 
     /// Keeps new readers away, where no reader holds the task: then it may be removed as long as the

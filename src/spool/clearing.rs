@@ -10,7 +10,7 @@ use super::drop_claim::ClaimPlace;
 use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, random_bits};
-use super::store::{ReadError, TaskDir, is_husk};
+use super::store::{ReadError, TaskDir};
 use super::tree::{Removed, mounted};
 use crate::task::{Name, ResultFile, Status, TaskId, Timestamp, task_of_session};
 
@@ -94,7 +94,7 @@ impl Spool {
     pub fn clearing(&self) -> IoResult<Clearing<'_>> {
         Ok(Clearing {
             spool: self,
-            tasks: self.folder(name::TASKS)?,
+            tasks: self.own_folder(name::TASKS)?,
             trash: self.folder(name::TRASH)?,
             claims: self.claim_places()?,
         })
@@ -200,10 +200,10 @@ impl Clearing<'_> {
     /// Removes what a removal that was cut off may leave: a folder with nothing in it but perhaps its
     /// lock. Whether it did.
     pub fn remove_husk(&self, id: TaskId) -> IoResult<bool> {
-        let Some(dir) = self.tasks.find_dir(id.to_string())? else {
+        let Some(task) = self.task(id)? else {
             return Ok(false);
         };
-        if !is_husk(&dir)? || (dir.has(name::LOCK)? && (TaskDir { id, dir }).is_held()?) {
+        if !self.spool.is_husk(&task)? {
             return Ok(false);
         }
         let folder = self.tasks.open_dir(id.to_string())?;
@@ -229,8 +229,16 @@ impl Clearing<'_> {
             place.forget(id, &self.trash)?;
         }
         self.spool.refuse_drop_of(id)?;
-        self.spool.remember_removed(&self.trash, id)?;
-        bury(&self.tasks, &self.trash, lock.task())
+        let remember = || self.spool.remember_removed(&self.trash, id);
+        let may_move = match remember() {
+            // The folder itself keeps the id until there is room.
+            Err(error) if error.is_no_space() => false,
+            remembered => remembered.map(|()| true)?,
+        };
+        bury(&self.tasks, &self.trash, lock.task(), may_move, &mut || {
+            remember()?;
+            self.spool.remove_hints(id, None)
+        })
     }
 
     /// Removes what is left of a task that lies in the trash.
@@ -268,7 +276,7 @@ impl Grave {
     /// Removes what is left of it.
     pub fn empty(self, trash: &Dir, task: &TaskDir) -> Removed {
         match self {
-            Grave::InTrash(grave) => trash.remove_open_tree(grave, &task.dir),
+            Grave::InTrash(grave) => trash.remove_open_from_trash(grave, &task.dir),
             Grave::Gone(removed) => removed,
         }
     }
@@ -276,23 +284,49 @@ impl Grave {
 
 /// The one step: from here on the task is gone, and what follows may be done by anybody.
 ///
-/// overlayfs moves no folder of a lower layer, as of a spool that is a part of an image. There the
-/// folder is removed where it stands, the lock and then the result last: as long as the request or
-/// the lock is there, the result says that the recipe has run, also after a kill in the middle.
-pub(super) fn bury(tasks: &Dir, trash: &Dir, task: &TaskDir) -> IoResult<Grave> {
+/// overlayfs moves no folder of a lower layer, as of a spool that is a part of an image, and on a full
+/// disk there may be no room for another name. There the folder is removed where it stands, the lock
+/// and then the result last: as long as the request or the lock is there, the result says that the
+/// recipe has run, also after a kill in the middle. `before_last` comes before these two.
+pub(super) fn bury(
+    tasks: &Dir,
+    trash: &Dir,
+    task: &TaskDir,
+    may_move: bool,
+    before_last: &mut dyn FnMut() -> IoResult<()>,
+) -> IoResult<Grave> {
     let folder = task.id.to_string();
     let grave = format!("{folder}.{:08x}", random_bits() as u32);
-    match tasks.rename_new(&folder, trash, &grave) {
-        Ok(()) => Ok(Grave::InTrash(grave)),
-        Err(error) if error.is_immovable() => {
-            let last = [name::LOCK, name::RESULT];
-            let removed = tasks.remove_in_place(&folder, &task.dir, &last, trash);
-            match removed.left {
-                Some(error) => Err(error),
-                None => Ok(Grave::Gone(removed)),
-            }
+    if may_move && move_to_trash(tasks, &folder, &task.dir, trash, &grave)? {
+        return Ok(Grave::InTrash(grave));
+    }
+    let last = [name::LOCK, name::RESULT];
+    let removed = tasks.remove_in_place(&folder, &task.dir, &last, trash, before_last);
+    match removed.left {
+        Some(error) => Err(error),
+        None => Ok(Grave::Gone(removed)),
+    }
+}
+
+/// Moves an open folder to the trash; `false` where it can only be removed where it stands.
+pub(super) fn move_to_trash(
+    from: &Dir,
+    name: &str,
+    folder: &Dir,
+    trash: &Dir,
+    grave: &str,
+) -> IoResult<bool> {
+    let moved = match from.rename_new(name, trash, grave) {
+        // A folder that forbids its owner to write cannot be moved to another one.
+        Err(error) if error.is_denied() => {
+            folder.give_rights();
+            from.rename_new(name, trash, grave)
         }
-        Err(error) => Err(error),
+        moved => moved,
+    };
+    match moved {
+        Err(error) if error.is_immovable() || error.is_no_space() => Ok(false),
+        moved => moved.map(|()| true),
     }
 }
 

@@ -171,6 +171,16 @@ impl Dir {
             .map_err(|errno| self.failed("set the mode of", name, errno))
     }
 
+    /// Gives its owner all rights in it, where they were taken away: best effort, what then follows
+    /// tells.
+    pub(super) fn give_rights(&self) {
+        if let Ok(stat) = rustix::fs::fstat(&self.fd)
+            && stat.st_mode & 0o700 != 0o700
+        {
+            let _ = rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(stat.st_mode) | Mode::RWXU);
+        }
+    }
+
     /// Gives a thing in this directory to a group.
     pub fn set_group(&self, name: impl AsRef<OsStr>, gid: u32) -> IoResult<()> {
         let name = name.as_ref();

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use super::attempt::Attempt;
 use super::claim::TaskLock;
 use super::durable::Dir;
-use super::io_error::IoResult;
-use super::layout::name;
+use super::io_error::{IoError, IoResult};
+use super::layout::{name, random_bits};
 
 /// What a foreign result is called in the attempt's folder.
 const FOREIGN: &str = "foreign-result";
@@ -19,26 +19,37 @@ const FOREIGN: &str = "foreign-result";
 const KEPT: u64 = 1 << 20;
 
 impl TaskLock {
-    /// Moves a `result.json` that was not written by us into the attempt's folder, whatever it is;
-    /// `false` when there is none. An earlier one is replaced.
-    pub fn set_foreign_result_aside(&self, attempt: &Attempt) -> IoResult<bool> {
+    /// Moves a `result.json` that was not written by us into the attempt's folder, whatever it is, or
+    /// where that folder is gone, to another name beside it; `false` when there is none. An earlier one
+    /// is replaced.
+    pub fn set_foreign_result_aside(&self, attempt: Option<&Attempt>) -> IoResult<bool> {
         let task = &self.task.dir;
-        let Some(stat) = task.stat(name::RESULT)? else {
+        if !task.has(name::RESULT)? {
             return Ok(false);
-        };
-        move_over(task, &attempt.dir, stat)?;
-        // Best effort: what matters is that it is out of the way.
-        let _ = cut_foreign(&attempt.dir);
-        Ok(true)
+        }
+        task.give_rights();
+        let moved = attempt.map(|attempt| move_over(task, &attempt.dir));
+        if matches!(moved, Some(Ok(()))) {
+            self.bound_foreign_result(attempt);
+            return Ok(true);
+        }
+        // Also a folder that forbids its owner to write moves within the folder in which it stands.
+        let aside = format!(".{FOREIGN}.{:016x}", random_bits() as u64);
+        match task.rename_new(name::RESULT, task, aside) {
+            Err(error) if error.is_absent() => Ok(false),
+            moved => moved.map(|()| true),
+        }
     }
 
     /// Cuts a foreign result that grew after it was set aside: its writer may have had it open.
-    pub fn bound_foreign_result(&self, attempt: &Attempt) {
-        let _ = cut_foreign(&attempt.dir);
+    pub fn bound_foreign_result(&self, attempt: Option<&Attempt>) {
+        // Best effort: what matters is that it is out of the way.
+        let _ = attempt.map(|attempt| cut_foreign(&attempt.dir));
     }
 }
 
-fn move_over(task: &Dir, attempt: &Dir, stat: Stat) -> IoResult<()> {
+fn move_over(task: &Dir, attempt: &Dir) -> IoResult<()> {
+    attempt.give_rights();
     match task.rename_into(name::RESULT, attempt, FOREIGN) {
         // A folder cannot replace a file nor the other way round, nor a folder that is not empty.
         Err(error)
@@ -50,10 +61,7 @@ fn move_over(task: &Dir, attempt: &Dir, stat: Stat) -> IoResult<()> {
             attempt.remove_tree(FOREIGN)?;
             task.rename_into(name::RESULT, attempt, FOREIGN)
         }
-        // Its own folder is gone or full: a file can still be removed.
-        Err(error) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Err(error),
-        Err(_) => task.unlink(name::RESULT).map(|_| ()),
-        Ok(()) => Ok(()),
+        moved => moved,
     }
 }
 
@@ -65,10 +73,9 @@ fn cut_foreign(attempt: &Dir) -> IoResult<()> {
             && stat.st_size.unsigned_abs() > KEPT
     };
     if attempt.stat(FOREIGN)?.is_some_and(is_long) {
-        let file = attempt.open_writable(FOREIGN)?;
-        file.set_len(KEPT).map_err(|source| {
-            super::io_error::IoError::new("cut", attempt.path_of(FOREIGN), source)
-        })?;
+        let file = attempt.open_to_cut(FOREIGN)?;
+        file.set_len(KEPT)
+            .map_err(|source| IoError::new("cut", attempt.path_of(FOREIGN), source))?;
     }
     Ok(())
 }

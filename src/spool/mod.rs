@@ -51,6 +51,7 @@ mod unnamed;
 mod view;
 mod wake;
 mod watchers;
+mod way_up;
 mod write_alarm;
 
 pub use above::Exposed;

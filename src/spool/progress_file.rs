@@ -39,7 +39,7 @@ impl ProgressReader {
             return String::new();
         };
         let lines = self.read(&file, size).unwrap_or_default();
-        self.free(&file);
+        self.free(attempt, &file);
         lines
     }
 
@@ -52,7 +52,7 @@ impl ProgressReader {
             && let Some(file) = open(attempt)
         {
             self.skip_to(size - AT_ONCE);
-            self.free(&file);
+            self.free(attempt, &file);
         }
         size
     }
@@ -105,20 +105,29 @@ impl ProgressReader {
         Ok(String::from_utf8_lossy(whole).into_owned())
     }
 
-    /// Gives back the disk of what was read. Not that of a file with another name: it is somebody's.
-    fn free(&self, file: &File) {
-        let is_large = |stat: Stat| stat.st_nlink == 1 && stat.st_blocks as u64 * 512 > KEPT;
+    /// Gives back the disk of what was read. Not that of a file with another name, and not through a
+    /// mount: it is somebody's.
+    fn free(&self, attempt: &Attempt, file: &File) {
+        let is_large = |stat: &Stat| stat.st_nlink == 1 && stat.st_blocks as u64 * 512 > KEPT;
         let end = self.offset / BLOCK * BLOCK;
-        if end > 0 && rustix::fs::fstat(file).is_ok_and(is_large) {
+        if end > 0
+            && let Ok(read) = rustix::fs::fstat(file)
+            && is_large(&read)
+            && let Ok(file) = attempt.dir.open_to_cut(PROGRESS)
+            && rustix::fs::fstat(&file).is_ok_and(|stat| is_same(&stat, &read))
+        {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             // A file system that cannot punch holes keeps it whole.
-            let _ = rustix::fs::fallocate(file, flags, 0, end);
+            let _ = rustix::fs::fallocate(&file, flags, 0, end);
         }
     }
 }
 
+fn is_same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
 fn open(attempt: &Attempt) -> Option<File> {
-    let writable = attempt.dir.open_writable(PROGRESS);
-    let file = writable.or_else(|_| attempt.dir.open_file(PROGRESS)).ok()?;
+    let file = attempt.dir.open_file(PROGRESS).ok()?;
     file.metadata().ok()?.is_file().then_some(file)
 }

@@ -206,7 +206,7 @@ impl Spool {
     /// now is litter that the sweeper knows.
     fn clear_one_away(&self, staging: &Dir, id: TaskId, dir: &Dir) {
         let _ = staging
-            .remove_in_place(id.to_string(), dir, &[], staging)
+            .remove_in_place(id.to_string(), dir, &[], staging, &mut || Ok(()))
             .whole();
         // The hint goes too, unless there is a task of this id.
         let _ = self.check_open_hint(id);

@@ -217,7 +217,7 @@ impl Spool {
 
     /// Links that somebody began to make and did not get to put in place.
     pub fn unplaced_links(&self) -> IoResult<Vec<OsString>> {
-        let mut links = self.folder(name::NAMES)?.names()?;
+        let mut links = self.own_folder(name::NAMES)?.names()?;
         links.retain(|entry| {
             let text = entry.to_str().unwrap_or_default();
             text.starts_with('.') && text.ends_with(LINK_SUFFIX)

@@ -38,7 +38,7 @@ pub(super) fn is_kept(entry: &OsStr) -> bool {
 }
 
 /// The id that an entry of the trash keeps.
-fn of_entry(entry: &OsStr) -> Option<TaskId> {
+pub(super) fn of_entry(entry: &OsStr) -> Option<TaskId> {
     let name = std::str::from_utf8(entry.as_bytes()).ok()?;
     name.strip_suffix(SUFFIX)?.parse().ok()
 }

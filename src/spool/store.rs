@@ -3,11 +3,13 @@
 //! Not how it comes to be (`publish.rs`), not who runs it (`claim.rs`) and not what its files together
 //! mean (`view.rs`). Invariant: a file that cannot be read is kept, and said to be so.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::claim::Holder;
 use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name};
@@ -28,10 +30,19 @@ pub(super) struct EnvironmentFile {
 impl Spool {
     /// A task's folder; `None` when there is none.
     pub fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        match self.folder(name::TASKS)?.find_dir(id.to_string())? {
-            Some(dir) if is_husk(&dir)? => Ok(None),
-            dir => Ok(dir.map(|dir| TaskDir { id, dir })),
-        }
+        let Some(dir) = self.folder(name::TASKS)?.find_dir(id.to_string())? else {
+            return Ok(None);
+        };
+        let task = TaskDir { id, dir };
+        Ok((!self.is_husk(&task)?).then_some(task))
+    }
+
+    /// Whether a task's folder is what a removal in place leaves when it is cut off in the end: empty
+    /// but perhaps for its lock, and a task for nobody. A recipe may empty its own task's folder.
+    pub(super) fn is_husk(&self, task: &TaskDir) -> IoResult<bool> {
+        Ok(is_empty_but_for_its_lock(&task.dir)?
+            && !self.folder(name::OPEN)?.has(task.id.to_string())?
+            && task.holder()? != Holder::Somebody)
     }
 
     /// Where a task's folder is, or will be.
@@ -47,19 +58,17 @@ impl Spool {
     }
 }
 
-/// Whether a task's folder is empty but perhaps for its lock: what a removal in place leaves when it
-/// is cut off in the end. A task that was published has more in it.
-pub(super) fn is_husk(dir: &Dir) -> IoResult<bool> {
+fn is_empty_but_for_its_lock(dir: &Dir) -> IoResult<bool> {
     // Nearly every task has the folder of its attempts, and most file systems count that here.
     if dir.own_stat()?.st_nlink > 2 {
         return Ok(false);
     }
-    let mut is_husk = true;
+    let mut is_empty = true;
     dir.each_name(|entry, _| {
-        is_husk = entry == name::LOCK.as_bytes();
-        is_husk
+        is_empty = entry == name::LOCK.as_bytes();
+        is_empty
     })?;
-    Ok(is_husk)
+    Ok(is_empty)
 }
 
 /// The ids among a folder's names, oldest first.
@@ -150,7 +159,18 @@ pub struct TaskDir {
     pub(super) dir: Dir,
 }
 
+impl AsFd for TaskDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
 impl TaskDir {
+    /// Device of its folder.
+    pub fn device(&self) -> IoResult<u64> {
+        Ok(self.dir.own_stat()?.st_dev)
+    }
+
     /// The task's id.
     pub fn id(&self) -> TaskId {
         self.id
@@ -214,22 +234,25 @@ impl TaskDir {
     /// The terminal truth; `None` while there is none. It is on the disk when this returns, so it
     /// may be told.
     pub fn result(&self) -> Result<Option<ResultFile>, ReadError> {
-        let result = self.result_as_it_stands()?;
-        if result.is_some() {
-            self.confirm_result()?;
+        let result = self.result_as_it_stands();
+        if matches!(result, Ok(None)) || self.says_that_it_is_over() {
+            return result;
         }
-        Ok(result)
+        if self.has_unended_attempt()? {
+            return Ok(None);
+        }
+        // A result can be seen a moment before it is durable, and for longer where its writer died or
+        // the disk refuses. Its terminal status is written only after the sync; without that, whoever
+        // wants to tell others of the result makes it durable.
+        if result.is_ok() {
+            self.dir.sync()?;
+        }
+        result
     }
 
-    /// A result can be seen a moment before it is durable, and for longer where its writer died or
-    /// the disk refuses. Its terminal status is written only after the sync; without that, whoever
-    /// wants to tell others of the result makes it durable.
-    fn confirm_result(&self) -> IoResult<()> {
+    fn says_that_it_is_over(&self) -> bool {
         let status = self.status_file();
-        if status.is_some_and(|status| status.status.is_terminal()) {
-            return Ok(());
-        }
-        self.dir.sync()
+        status.is_some_and(|status| status.status.is_terminal())
     }
 
     /// The same for the one who has just synced it.
@@ -253,11 +276,22 @@ impl TaskDir {
         if v > u64::from(FORMAT_VERSION) {
             return Err(ReadError::Newer { path });
         }
-        serde_json::from_slice(bytes).map_err(damaged)
+        let result: ResultFile = serde_json::from_slice(bytes).map_err(damaged)?;
+        if result.task_id != self.id {
+            let problem = format!("it is the result of the task {}", result.task_id);
+            return Err(ReadError::Damaged { path, problem });
+        }
+        Ok(result)
     }
 
-    /// Whether it is finished: a result stands, readable or not.
+    /// Whether it is finished: a result stands, readable or not, and no runner has still to make it.
     pub fn has_result(&self) -> IoResult<bool> {
+        Ok(self.has_result_file()?
+            && (self.says_that_it_is_over() || !self.has_unended_attempt()?))
+    }
+
+    /// The same where the status is known to say that it is over.
+    pub(super) fn has_result_file(&self) -> IoResult<bool> {
         self.dir.has(name::RESULT)
     }
 
@@ -307,23 +341,7 @@ impl TaskDir {
 
     /// The number of the last attempt; 0 before the first.
     pub fn last_attempt(&self) -> IoResult<u32> {
-        let mut last = 0;
-        let Some(attempts) = self.dir.find_dir(name::ATTEMPTS)? else {
-            return Ok(0);
-        };
-        // Numbers begin with 1, and no folder with two links has another folder in it. Where links
-        // are counted in another way, the listing tells.
-        if attempts.own_stat()?.st_nlink == 2 && !attempts.has("1")? {
-            return Ok(0);
-        }
-        attempts.each_name(|name, _| {
-            let number = std::str::from_utf8(name)
-                .ok()
-                .and_then(|name| name.parse().ok());
-            last = last.max(number.unwrap_or(0));
-            true
-        })?;
-        Ok(last)
+        Ok(self.attempt_numbers()?.last().copied().unwrap_or(0))
     }
 
     /// The variables that came with the request.

@@ -12,14 +12,15 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::claim::unused_state;
-use super::clearing::bury;
+use super::clearing::{bury, move_to_trash};
 use super::durable::{Dir, absent_is_none};
 use super::health::PROBE_PREFIX;
 use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
 use super::rejected::{DEEPEST, is_of_conversion, reason_file, strange_below};
-use super::removed::is_kept;
+use super::removed::{is_kept, of_entry};
 use super::store::{TaskDir, ids_in};
+use super::tree::mounted;
 use crate::clock::BootId;
 use crate::task::{Name, TaskId, Timestamp};
 
@@ -44,7 +45,10 @@ impl Spool {
     /// kept: the drop that it was made of may be taken up again.
     pub(super) fn discard(&self, task: &TaskDir) -> IoResult<()> {
         let trash = self.folder(name::TRASH)?;
-        let grave = bury(&self.folder(name::TASKS)?, &trash, task)?;
+        let tasks = self.folder(name::TASKS)?;
+        let grave = bury(&tasks, &trash, task, true, &mut || {
+            self.remove_hints(task.id, None)
+        })?;
         self.remove_hints(task.id, None)?;
         grave.empty(&trash, task).whole().map(|_| ())
     }
@@ -62,9 +66,20 @@ impl Spool {
 
     /// What removals that were cut off left behind.
     pub fn trash(&self) -> IoResult<Vec<OsString>> {
-        let mut left = self.folder(name::TRASH)?.names()?;
-        left.retain(|entry| !is_kept(entry));
+        let mut left = self.own_folder(name::TRASH)?.names()?;
+        left.retain(|entry| is_ours(entry) && !is_kept(entry));
         Ok(left)
+    }
+
+    /// A folder of the spool from which something is to be removed: not one that somebody mounted there.
+    pub(super) fn own_folder(&self, folder: &'static str) -> IoResult<Dir> {
+        let root = self.root()?;
+        let there = self.folder(folder)?;
+        if there.mount()? == root.mount()? {
+            Ok(there)
+        } else {
+            Err(mounted("remove anything from", root.path_of(folder)))
+        }
     }
 
     /// Removes one of them.
@@ -77,7 +92,7 @@ impl Spool {
         if let Some(id) = id {
             self.remember_removed(&trash, id)?;
         }
-        trash.remove_tree(entry).map(|_| ())
+        trash.remove_from_trash(entry).map(|_| ())
     }
 
     /// Names of half-built submissions whose submitter is dead. One without a lock file must be
@@ -85,7 +100,7 @@ impl Spool {
     /// believed (`now` is `None`) it is left.
     pub fn staging_litter(&self, now: Option<Timestamp>) -> IoResult<Vec<OsString>> {
         const LOCKLESS_PATIENCE_SEC: i64 = 3600;
-        let staging = self.folder(name::STAGING)?;
+        let staging = self.own_folder(name::STAGING)?;
         let mut litter = Vec::new();
         for entry in staging.names()? {
             let Some(stat) = staging.stat(&entry)? else {
@@ -134,7 +149,7 @@ impl Spool {
         match staging.rename_new(entry, &trash, &grave) {
             Ok(()) => {}
             Err(error) if error.is_absent() => return Ok(false),
-            Err(error) if error.is_immovable() => {
+            Err(error) if error.is_immovable() || error.is_no_space() => {
                 return self.remove_staged_in_place(&staging, &trash, entry);
             }
             Err(error) => return Err(error),
@@ -146,7 +161,7 @@ impl Spool {
             trash.rename_new(&grave, &staging, entry)?;
             return Ok(false);
         }
-        trash.remove_tree(&grave)?;
+        trash.remove_from_trash(&grave)?;
         if let Some(id) = id {
             self.check_open_hint(id)?;
         }
@@ -171,7 +186,9 @@ impl Spool {
             return Ok(false);
         }
         let last = [name::LOCK];
-        staging.remove_in_place(entry, &dir, &last, trash).whole()?;
+        staging
+            .remove_in_place(entry, &dir, &last, trash, &mut || Ok(()))
+            .whole()?;
         if let Some(id) = entry.to_str().and_then(|text| text.parse::<TaskId>().ok()) {
             self.check_open_hint(id)?;
         }
@@ -181,7 +198,7 @@ impl Spool {
     /// Refused drops and their reasons, with the moment they were refused. That of an id which a user chose
     /// says its reason: the id may be of another moment.
     pub fn rejected_files(&self) -> IoResult<Vec<(OsString, Timestamp)>> {
-        let rejected = self.folder(name::REJECTED)?;
+        let rejected = self.own_folder(name::REJECTED)?;
         let mut files = Vec::new();
         for name in rejected.names()? {
             let Some(id) = refused_id(&name) else {
@@ -237,7 +254,7 @@ impl Spool {
 
     /// Sessions with no task waiting, and when their folder or state last changed.
     pub fn idle_sessions(&self) -> IoResult<Vec<(Name, Timestamp)>> {
-        let sessions = self.folder(name::SESSIONS)?;
+        let sessions = self.own_folder(name::SESSIONS)?;
         let mut idle = Vec::new();
         for entry in sessions.names()? {
             let Some(session) = entry.to_str().and_then(|text| text.parse::<Name>().ok()) else {
@@ -290,6 +307,7 @@ impl Spool {
         let Some(dir) = sessions.find_dir(session.as_str())? else {
             return Ok(false);
         };
+        dir.give_rights();
         let lock = dir.lock_file(name::LOCK)?;
         if FileExt::try_lock_exclusive(&lock).is_err() {
             return Ok(false);
@@ -304,12 +322,10 @@ impl Spool {
         };
         let trash = self.folder(name::TRASH)?;
         let grave = format!("session.{:016x}", random_bits() as u64);
-        match sessions.rename_new(session.as_str(), &trash, &grave) {
-            Err(error) if error.is_immovable() => {
-                self.remove_session_in_place(&sessions, session, &dir, &trash)
-            }
-            Err(error) => Err(error),
-            Ok(()) => trash.remove_tree(&grave).map(|_| true),
+        if move_to_trash(&sessions, session.as_str(), &dir, &trash, &grave)? {
+            trash.remove_from_trash(&grave).map(|_| true)
+        } else {
+            self.remove_session_in_place(&sessions, session, &dir, &trash)
         }
     }
 
@@ -407,6 +423,20 @@ fn is_under_its_own_id(file: &OsStr, id: TaskId) -> bool {
     let own = format!("-{id}.");
     let rest = file.as_encoded_bytes().get(TaskId::LEN..);
     rest.is_some_and(|rest| rest.starts_with(own.as_bytes()))
+}
+
+/// Whether an entry of the trash is one that a removal made. What else lies there is somebody's.
+fn is_ours(entry: &OsStr) -> bool {
+    const KINDS: [&str; 4] = ["session", "deep", "staged", "claim"];
+    let Some((kind, rest)) = entry.to_str().and_then(|entry| entry.split_once('.')) else {
+        return false;
+    };
+    let is_hex =
+        |digits: usize| rest.len() == digits && rest.bytes().all(|it| it.is_ascii_hexdigit());
+    match kind.parse::<TaskId>() {
+        Ok(_) => is_hex(8) || of_entry(entry).is_some(),
+        Err(_) => KINDS.contains(&kind) && is_hex(16),
+    }
 }
 
 /// Whether an empty folder went; one that is in use again by now stays.

@@ -32,13 +32,14 @@ impl TaskDir {
         let mut status = file.unwrap_or_else(|| self.status_of_request());
         let said = status.status;
         status.status = Status::Pending;
-        if !self.may_have_begun()? {
+        // A recipe may have removed the folder of its attempt.
+        if status.attempt == 0 && !self.may_have_begun()? {
             return Ok(TaskView {
                 status,
                 result: None,
             });
         }
-        let attempt = self.last_attempt()?;
+        let attempt = self.last_attempt()?.max(status.attempt);
         let holder = self.holder()?;
         let is_held = match holder {
             Holder::Somebody => true,
@@ -141,7 +142,7 @@ impl Spool {
         // A terminal status is written only after its result stands.
         if let Some(status) = task.status_file()
             && status.status.is_terminal()
-            && task.has_result()?
+            && task.has_result_file()?
         {
             return Ok(Some(TaskView {
                 status,

@@ -90,8 +90,8 @@ pub fn sweep(spool: &Spool, dry_run: bool, go_on: &dyn Fn() -> bool) -> Result<S
     match trust {
         ClockTrust::Agrees => pass.all()?,
         ClockTrust::FirstPass | ClockTrust::Restarted | ClockTrust::Jumped => {
-            let litter = spool.staging_litter(None)?;
-            let trash = spool.trash()?;
+            let litter = pass.noted(spool.staging_litter(None));
+            let trash = pass.noted(spool.trash());
             pass.remove_leftovers(Leftovers {
                 litter,
                 trash,
@@ -142,7 +142,7 @@ impl Names {
 
 impl Pass<'_> {
     fn all(&mut self) -> Result<(), IoError> {
-        let trash = self.spool.trash()?;
+        let trash = self.noted(self.spool.trash());
         self.remove_leftovers(Leftovers {
             trash,
             ..Leftovers::default()
@@ -150,8 +150,10 @@ impl Pass<'_> {
         let names = Names::of(self.spool.names()?);
         let mut ids = self.spool.task_ids()?;
         ids.reverse();
-        self.tasks(&ids, &names)?;
-        let leftovers = self.leftovers(&ids, names)?;
+        if let Err(error) = self.tasks(&ids, &names) {
+            self.swept.errors.push(error.to_string());
+        }
+        let leftovers = self.leftovers(&ids, names);
         self.remove_leftovers(leftovers);
         Ok(())
     }
@@ -290,35 +292,50 @@ impl Pass<'_> {
     }
 
     /// What there is besides tasks; `ids` is every task that was there a moment ago, oldest first.
-    fn leftovers(&self, ids: &[TaskId], names: Names) -> Result<Leftovers, IoError> {
-        let (spool, policy, ages) = (self.spool, &self.policy, self.ages);
+    fn leftovers(&mut self, ids: &[TaskId], names: Names) -> Leftovers {
+        let (spool, ages) = (self.spool, self.ages);
+        let (rejected_keep, session_keep) = (self.policy.rejected_keep, self.policy.session_keep);
         let mut leftovers = Leftovers {
-            litter: spool.staging_litter(Some(ages.now))?,
-            links: spool.unplaced_links()?,
+            litter: self.noted(spool.staging_litter(Some(ages.now))),
             ..Leftovers::default()
         };
-        for (file, at) in spool.rejected_files()? {
-            if ages.is_over(at, policy.rejected_keep) {
+        for (file, at) in self.noted(spool.rejected_files()) {
+            if ages.is_over(at, rejected_keep) {
                 leftovers.rejected.push(file);
             }
         }
         // A writer may be stopped for long, so these are kept for as long as a refused drop.
-        for (file, at) in spool.unnamed_drops()? {
-            if ages.is_over(at, policy.rejected_keep) {
+        for (file, at) in self.noted(spool.unnamed_drops()) {
+            if ages.is_over(at, rejected_keep) {
                 leftovers.unnamed.push(file);
             }
         }
-        for (id, name) in names.all() {
-            if ids.binary_search(&id).is_err() && spool.task(id)?.is_none() {
-                leftovers.names.push((name, id));
+        // Both lie in the same folder.
+        match spool.unplaced_links() {
+            Ok(links) => {
+                leftovers.links = links;
+                let is_gone = |id| matches!(spool.task(id), Ok(None));
+                let dangling = names
+                    .all()
+                    .filter(|(id, _)| ids.binary_search(id).is_err() && is_gone(*id));
+                leftovers.names = dangling.map(|(id, name)| (name, id)).collect();
             }
+            Err(error) => self.swept.errors.push(error.to_string()),
         }
-        for (session, at) in spool.idle_sessions()? {
-            if ages.is_over(at, policy.session_keep) {
+        for (session, at) in self.noted(spool.idle_sessions()) {
+            if ages.is_over(at, session_keep) {
                 leftovers.sessions.push(session);
             }
         }
-        Ok(leftovers)
+        leftovers
+    }
+
+    /// What was found; where the looking failed, nothing, and that is said.
+    fn noted<T: Default>(&mut self, found: Result<T, IoError>) -> T {
+        found.unwrap_or_else(|error| {
+            self.swept.errors.push(error.to_string());
+            T::default()
+        })
     }
 
     /// Removes them, piece by piece; what cannot be removed is noted and left.

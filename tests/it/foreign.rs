@@ -16,8 +16,15 @@ const THINGS: [(&str, &str); 6] = [
 
 /// A result of another task: whole and readable.
 fn make_fake(world: &World) {
+    make_fake_with(world, &[]);
+}
+
+fn make_fake_with(world: &World, drain: &[&str]) {
     world.recipe("honest", "#!/bin/sh\necho honest\n");
     let task = world.submit(&["honest"]);
+    if !drain.is_empty() {
+        world.run(drain).succeeds();
+    }
     world.result_of(&task);
     let fake = task.read("result.json").replace("\"honest\"", "\"faked\"");
     std::fs::write(world.path("fake"), fake).unwrap();
@@ -127,4 +134,106 @@ fn other_files_of_ours_that_a_recipe_makes_fake_nothing() {
         let task = world.submit(&[&name]);
         assert_eq!(world.result_of(&task)["status"], "cancelled", "{kind}");
     }
+}
+
+/// What keeps a foreign result from being moved into the attempt's folder, in the recipe's last moment.
+#[test]
+fn no_result_of_a_recipe_is_believed_where_it_is_hard_to_move() {
+    const WAYS: [(&str, &str); 8] = [
+        ("moved", "mv attempts/1 attempts/gone"),
+        ("all-moved", "mv attempts a2"),
+        ("removed", "rm -rf attempts"),
+        ("linked", "mv attempts/1 attempts/g; ln -s g attempts/1"),
+        ("shut-attempt", "chmod 555 attempts/1"),
+        ("shut-task", "forge; chmod 555 ."),
+        (
+            "shut-place",
+            "mkdir -p attempts/1/foreign-result/x; chmod 0 attempts/1/foreign-result",
+        ),
+        (
+            "shut-folder",
+            "mkdir -p result.json/x; chmod 555 result.json; forge() { :; }",
+        ),
+    ];
+    let world = World::new();
+    make_fake(&world);
+    for (kind, way) in WAYS {
+        let script = format!(
+            "#!/bin/sh\nforge() {{ sed \"s/task_[0-9a-z]*/$AGENTSPOOL_TASK_ID/\" ../../fake >result.json; }}\n\
+             cd \"$AGENTSPOOL_TASK_DIR\"\necho real\n{way}\nforge\nexit 7\n"
+        );
+        world.recipe(kind, &script);
+        let task = world.submit(&[kind]);
+        world.wait_until("its own result stands", || {
+            !world.path("open").join(&task.id).exists() && task.path.join("result.json").is_file()
+        });
+        let result = task.result();
+        assert_eq!(result["status"], "failed", "{kind}: {result}");
+        assert_eq!(result["exit_code"], 7, "{kind}: {result}");
+        world.run(&["clear", "--all"]).succeeds();
+    }
+}
+
+/// Its runner and the watcher are dead, and what they left writes a result.
+#[test]
+fn a_result_of_an_orphan_is_not_believed() {
+    let world = World::new();
+    world.set("autostart", "false");
+    make_fake_with(&world, &["watch", "--drain"]);
+    world.recipe(
+        "orphan",
+        "#!/bin/sh\ncd \"$AGENTSPOOL_TASK_DIR\"\n\
+         setsid sh -c 'touch ready; while [ ! -e go ]; do sleep 0.02; done\n\
+         sed \"s/task_[0-9a-z]*/$AGENTSPOOL_TASK_ID/\" ../../fake >result.json\n\
+         touch written; sleep 1000' &\nsleep 1000\n",
+    );
+    let task = world.submit(&["orphan"]);
+    let watcher = world.start_watcher();
+    world.wait_for_file(&task.path.join("ready"));
+    let runners = world.processes();
+    world.kill_watcher(watcher);
+    for (runner, line) in runners {
+        if line.contains(" runner") {
+            world.signal(runner, rustix::process::Signal::KILL);
+        }
+    }
+    std::fs::write(task.path.join("go"), "").unwrap();
+    world.wait_for_file(&task.path.join("written"));
+    assert_eq!(world.json(&["status", &task.id])["status"], "pending");
+    world.start_watcher();
+    world.wait_until("it is over", || {
+        world.json(&["status", &task.id])["status"] == "failed"
+    });
+    let result = task.result();
+    assert_eq!(result["error"]["kind"], "lost", "{result}");
+    assert!(task.processes().is_empty(), "{}", world.describe());
+    assert!(is_aside(&task));
+}
+
+/// A recipe that empties its own task's folder is not taken for a task that was removed.
+#[test]
+fn a_task_whose_recipe_emptied_its_folder_keeps_its_place() {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.set("cleanup_delay_sec", "0");
+    world.recipe(
+        "husk",
+        "#!/bin/sh\ncd \"$AGENTSPOOL_TASK_DIR\"\ntouch ../../ready\n\
+         while [ ! -e ../../go ]; do sleep 0.02; done\nrm -rf ./* .status* ; touch ../../emptied\n\
+         while [ ! -e ../../end ]; do sleep 0.02; done\n",
+    );
+    world.run(&["sweep"]).succeeds();
+    let task = world.submit(&["husk"]);
+    world.start_watcher();
+    world.wait_for_file(&world.path("ready"));
+    world.wait_running(&task);
+    std::fs::write(world.path("go"), "").unwrap();
+    world.wait_for_file(&world.path("emptied"));
+    for verb in ["sweep", "clear"] {
+        world.run(&[verb]).succeeds();
+        assert!(task.path.exists(), "{verb}");
+        assert_eq!(world.json(&["list"])["tasks"][0]["task_id"], *task.id);
+    }
+    std::fs::write(world.path("end"), "").unwrap();
+    assert_eq!(world.result_of(&task)["task_id"], *task.id);
 }

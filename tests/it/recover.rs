@@ -793,3 +793,60 @@ fn what_cannot_be_opened_in_a_task_is_damaged_and_named() {
         std::fs::remove_dir_all(&task.path).unwrap();
     }
 }
+
+/// A recipe writes in its own task's folder: whatever it does to the records of its attempt, a killed
+/// runner makes the task lost. It neither runs once more nor keeps what it left.
+#[test]
+fn a_task_that_has_begun_is_lost_whatever_its_recipe_did_to_the_records() {
+    const HARMS: [&str; 11] = [
+        "mkdir attempts/02 attempts/+7 attempts/00",
+        "mkdir attempts/2",
+        "mkdir attempts/4294967295",
+        "touch attempts/9",
+        "rm -rf attempts/1",
+        "mv attempts/1 attempts/old",
+        "rm -rf attempts",
+        "mv attempts away",
+        "rm -f attempts/1/run.json attempts/1/result.part",
+        "rm -f attempts/1/run.json attempts/1/result.part attempts/.1.*",
+        "rm -f attempts/.1.*",
+    ];
+    let world = quiet_world();
+    world.set("max_concurrent", "11");
+    for (number, harm) in HARMS.iter().enumerate() {
+        // The status says that it runs before the records go, as it does after 20 ms.
+        world.recipe(
+            &format!("harm-{number}"),
+            &format!(
+                "#!/bin/sh\ncd \"$AGENTSPOOL_TASK_DIR\"\necho start >>starts\n\
+                 while ! grep -q running status.json; do sleep 0.02; done\n{harm}\n\
+                 setsid sleep 1000 &\ntouch harmed\nsleep 1000\n"
+            ),
+        );
+    }
+    let tasks: Vec<Task> = (0..HARMS.len())
+        .map(|number| pending(&world, &format!("harm-{number}")))
+        .collect();
+    let watcher = world.start_watcher();
+    for task in &tasks {
+        world.wait_for_file(&task.path.join("harmed"));
+    }
+    let runners: Vec<i32> = world
+        .processes()
+        .into_iter()
+        .filter(|(_, line)| line.contains(" runner"))
+        .map(|(pid, _)| pid)
+        .collect();
+    assert!(runners.len() >= HARMS.len(), "{}", world.describe());
+    world.kill_watcher(watcher);
+    for runner in runners {
+        world.signal(runner, Signal::KILL);
+    }
+    world.start_watcher();
+    for (task, harm) in tasks.iter().zip(HARMS) {
+        let result = world.result_of(task);
+        assert_eq!(result["error"]["kind"], "lost", "{harm}: {result}");
+        assert_eq!(task.read("starts"), "start\n", "{harm}");
+        assert!(task.processes().is_empty(), "{harm}: {}", world.describe());
+    }
+}

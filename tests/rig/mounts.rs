@@ -246,7 +246,7 @@ fn sessions_drops_and_litter_lead_into_no_mount() {
     let rejected = world.path("rejected/task_01hzzzzzzzzzzzzzzzzzzzzzzz-x.json");
     let places = [
         world.path("sessions/old/state/cache"),
-        world.path("trash/whatever"),
+        world.path("trash/deep.0000000000000000"),
         rejected.join("inner"),
         world.path("trash/session.0000000000000000/x"),
     ];
@@ -272,7 +272,8 @@ fn sessions_drops_and_litter_lead_into_no_mount() {
     unmount_below(world.spool());
     mounted.0.clear();
     world.run(&["sweep"]).succeeds();
-    assert_eq!(names_in(&world.path("trash")), Vec::<String>::new());
+    // Nothing of ours has this name.
+    assert_eq!(names_in(&world.path("trash")), ["link"]);
     is_whole(&outside);
 }
 
@@ -365,4 +366,120 @@ fn what_is_mounted_counts_for_no_cap() {
     let kept = ["sweep", "--set", "max_finished_bytes=4000000"];
     world.run(&kept).succeeds();
     assert!(task.path.exists(), "{}", world.describe());
+}
+
+/// Somebody mounts a disk of his over a folder of the spool.
+#[test]
+fn what_is_mounted_over_a_folder_of_the_spool_is_left() {
+    for folder in ["trash", "staging", "sessions", "rejected", "tasks", "names"] {
+        let (world, _task) = finished();
+        for key in ["cleanup_delay_sec", "session_keep_sec", "rejected_keep_sec"] {
+            world.set(key, "0");
+        }
+        world.run(&["sweep"]).succeeds();
+        let disk = precious(&world);
+        for file in [
+            "task_01m8e1crc33a1ketcm09rcsjdx-letter",
+            "mail/state/x",
+            "empty",
+        ] {
+            std::fs::create_dir_all(disk.join(file)).unwrap();
+        }
+        symlink("nowhere", disk.join(".link.new")).unwrap();
+        let old = ["-h", "-d", "2020-01-01", disk.to_str().unwrap()];
+        run("touch", &old);
+        let before = below(&disk);
+        let mut mounted = Mounted(Vec::new());
+        mounted.bind(&disk, &world.path(folder));
+        let swept = world.run(&["sweep"]);
+        // Of tasks it says so once there is one to remove.
+        assert!(
+            folder == "tasks" || swept.stderr.contains("is a mount point"),
+            "{folder}: {}",
+            swept.stderr
+        );
+        world.run(&["clear"]);
+        assert_eq!(below(&disk), before, "{folder}");
+    }
+}
+
+/// What stands in the trash and was not put there by a removal is somebody's.
+#[test]
+fn of_the_trash_only_our_own_goes() {
+    let (world, _task) = finished();
+    for name in ["letters", "session.x", "deep.0123456789abcdef"] {
+        std::fs::create_dir(world.path("trash").join(name)).unwrap();
+    }
+    world.run(&["sweep"]).succeeds();
+    assert_eq!(names_in(&world.path("trash")), ["letters", "session.x"]);
+}
+
+/// A file that is mounted over one of ours is neither cut nor has a hole punched into it.
+#[test]
+fn a_file_that_is_mounted_in_an_attempt_stays_whole() {
+    let world = World::new();
+    let file = world.root().join("precious");
+    let at = file.to_str().unwrap();
+    world.recipe(
+        "foreign",
+        &format!(
+            "#!/bin/sh\ncd \"$AGENTSPOOL_TASK_DIR\"; touch attempts/1/foreign-result\n\
+             mount --bind {at} attempts/1/foreign-result; echo '{{}}' >result.json\n"
+        ),
+    );
+    world.recipe(
+        "progress",
+        &format!(
+            "#!/bin/sh\ntouch $AGENTSPOOL_PROGRESS_FILE\nmount --bind {at} $AGENTSPOOL_PROGRESS_FILE\n"
+        ),
+    );
+    let text = "a line\n".repeat(1_500_000);
+    for recipe in ["foreign", "progress"] {
+        std::fs::write(&file, &text).unwrap();
+        let task = world.submit(&[recipe]);
+        assert_eq!(world.result_of(&task)["status"], "completed", "{recipe}");
+        unmount_below(&task.path);
+        assert!(std::fs::read_to_string(&file).unwrap() == text, "{recipe}");
+    }
+}
+
+/// Where a task is removed in place, what stands beside it is not: a folder that is moved from it to
+/// another task, as deep as it was, keeps its files.
+#[test]
+fn a_folder_that_is_moved_beside_a_removal_in_place_keeps_its_files() {
+    let (world, task) = finished();
+    world.recipe(
+        "gate",
+        "#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.02; done\n",
+    );
+    let other = world.submit(&["gate"]);
+    world.start_watcher();
+    world.wait_for_file(&other.path.join("attempts/1/run.json"));
+    let folder = task.path.join("attempts/1/work/moving");
+    std::fs::create_dir_all(&folder).unwrap();
+    for n in 0..200 {
+        std::fs::write(folder.join(n.to_string()), "").unwrap();
+    }
+    let disk = world.root().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mut mounted = Mounted(Vec::new());
+    mounted.bind(&disk, &world.path("trash"));
+    let options = ["-o", "/dev/null", "-e", "trace=unlinkat", "-e"].map(str::to_owned);
+    let slowly = "inject=unlinkat:delay_enter=20000".to_owned();
+    let mut clear = under_strace(&world, &["clear"], &[&options[..], &[slowly]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    world.wait_until("its files go", || {
+        (1..195).contains(&names_in(&folder).len())
+    });
+    let moved = other.work(1, "moving");
+    std::fs::rename(&folder, &moved).unwrap();
+    let kept = names_in(&moved).len();
+    clear.wait().unwrap();
+    let at_last = names_in(&moved).len();
+    assert!(at_last + 1 >= kept, "{at_last} of {kept} files are left");
+    std::fs::write(other.work(1, "go"), "").unwrap();
+    world.result_of(&other);
 }

@@ -257,3 +257,22 @@ fn a_dropped_folder_of_an_image_keeps_no_other_drop_waiting() {
     world.run(&["watch", "--drain"]).succeeds();
     assert_eq!(starts(world), 1, "{}", world.describe());
 }
+
+/// No folder of a lower layer can be moved up, and no path is so long.
+#[test]
+fn a_deep_tree_of_an_image_goes() {
+    let container = Container::new(|world| {
+        let task = finished(world);
+        let script =
+            "import os\nfor i in range(2500):\n os.mkdir('d'); os.chdir('d')\nopen('f', 'w')\n";
+        let made = std::process::Command::new("python3")
+            .args(["-c", script])
+            .current_dir(task.path.join("attempts/1/work"))
+            .status();
+        assert!(made.unwrap().success());
+    });
+    let world = container.world();
+    world.run(&["clear"]).succeeds();
+    assert!(names_in(&world.path("tasks")).is_empty());
+    assert!(names_in(&world.path("trash")).is_empty());
+}

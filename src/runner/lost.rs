@@ -1,0 +1,87 @@
+//! What earlier attempts of a task mean for the next one: all that may have begun are ended here.
+//!
+//! Not how the processes of one are found and ended (`recover.rs`), and not what follows from a loss
+//! (`mod.rs: after_loss`). A recipe can write into its task's folder, so the last number need not be the
+//! attempt that ran, and its folder may be gone. Invariant: an attempt counts as not begun only if what
+//! stands there says so.
+
+use super::finish::{FOREIGN_RESULT, mark_of};
+use super::recover::{self, Lost};
+use crate::clock::BootId;
+use crate::spool::{Attempt, IoError, Spool, TaskLock};
+use crate::task::Timestamp;
+
+/// The attempts of a task, after all of them were ended.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// The last one that may have run; 0 where none may.
+    pub last: u32,
+    /// Its folder, where it stands.
+    pub attempt: Option<Attempt>,
+    /// Whether it was known to be lost before, and a later one was begun of which nothing ran.
+    pub is_dealt_with: bool,
+}
+
+impl Past {
+    /// When the last one began, where that is known.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        let run = self.attempt.as_ref()?.run()?;
+        Some(run.started_at)
+    }
+}
+
+/// Ends what is left of every attempt. `None` when `go_on` said no before that.
+pub(super) fn recover_all(
+    spool: &Spool,
+    lock: &TaskLock,
+    boot: &BootId,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Past>, IoError> {
+    let task = lock.task();
+    let mut numbers = task.attempt_numbers()?;
+    // Written once something ran: this one may have been removed with all that tells of it.
+    let told = task.status_file().map_or(0, |status| status.attempt);
+    if told > numbers.last().copied().unwrap_or(0) {
+        numbers.push(told);
+    }
+    let (mut past, mut was_lost) = (Past::default(), false);
+    for (place, number) in numbers.iter().copied().enumerate() {
+        let attempt = task.attempt(number)?;
+        let run = attempt.as_ref().and_then(Attempt::run);
+        let is_lost = run.is_some_and(|run| run.lost_at.is_some());
+        let is_last = place + 1 == numbers.len();
+        let lost = match &attempt {
+            Some(_) if is_lost && !is_last => Lost::MayHaveRun,
+            Some(attempt) => {
+                let mark = mark_of(spool, task.id(), attempt)?;
+                recover::recover(lock, attempt, &mark, boot, go_on)?
+            }
+            None if task.is_attempt_gone(number)? => {
+                let (uuid, id, device) = (spool.uuid(), task.id(), task.device()?);
+                recover::recover_gone(lock, &format!("{uuid}/{id}/{number}/{device}:"), go_on)
+            }
+            // No folder of ours.
+            None => Lost::NothingRan,
+        };
+        match lost {
+            Lost::GivenUp => return Ok(None),
+            Lost::NothingRan => {
+                lock.drop_attempt(number)?;
+                past.is_dealt_with = was_lost;
+            }
+            Lost::MayHaveRun => {
+                was_lost = is_lost;
+                past = Past {
+                    last: number,
+                    attempt,
+                    is_dealt_with: false,
+                };
+            }
+        }
+    }
+    // Before the part goes that says that it is not ours.
+    if lock.set_foreign_result_aside(past.attempt.as_ref())? {
+        tracing::warn!(task = %task.id(), "{FOREIGN_RESULT}");
+    }
+    Ok(Some(past))
+}

@@ -1,0 +1,60 @@
+//! The way up from an open folder: which folder stands so many levels above it.
+//!
+//! Not the removal that asks (`tree.rs`). Invariant: it takes one call of the kernel for a thousand levels, and
+//! no depth is too deep, although no path may be longer than 4096 bytes.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+/// Device and inode: a folder whatever its name.
+pub(super) type Which = (u64, u64);
+
+pub(super) fn which(stat: &Stat) -> Which {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Levels in one call.
+const HOP: usize = 1000;
+/// `../../..` and so on, and the end of a C string.
+const WAY: [u8; 3 * HOP] = {
+    let mut way = [b'.'; 3 * HOP];
+    let mut at = 2;
+    while at < way.len() {
+        way[at] = b'/';
+        at += 3;
+    }
+    way[3 * HOP - 1] = 0;
+    way
+};
+
+/// The folder so many levels above this one.
+pub(super) fn above(folder: BorrowedFd<'_>, levels: usize) -> Result<Which, Errno> {
+    if levels <= HOP {
+        return look(folder, levels);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut folder = rustix::fs::openat(folder, way(HOP)?, flags, Mode::empty())?;
+    let mut levels = levels - HOP;
+    while levels > HOP {
+        folder = rustix::fs::openat(&folder, way(HOP)?, flags, Mode::empty())?;
+        levels -= HOP;
+    }
+    look(folder.as_fd(), levels)
+}
+
+fn look(folder: BorrowedFd<'_>, levels: usize) -> Result<Which, Errno> {
+    let stat = match levels {
+        0 => rustix::fs::fstat(folder)?,
+        levels => rustix::fs::statat(folder, way(levels)?, AtFlags::empty())?,
+    };
+    Ok(which(&stat))
+}
+
+fn way(levels: usize) -> Result<&'static CStr, Errno> {
+    static LONGEST: [u8; 3 * HOP] = WAY;
+    let from = LONGEST.len() - 3 * levels.min(HOP);
+    CStr::from_bytes_with_nul(&LONGEST[from..]).map_err(|_| Errno::INVAL)
+}
