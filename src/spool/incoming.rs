@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -28,13 +28,13 @@ const ID_TOLERANCE_MS: u64 = 120_000;
 /// A drop that is there and was looked at.
 #[derive(Debug)]
 pub struct DropFile {
-    file_name: OsString,
-    seen: Fingerprint,
+    pub(super) file_name: OsString,
+    pub(super) seen: Fingerprint,
     /// When the file came here or was last changed: seconds and nanoseconds of its ctime, which nobody
     /// can set.
-    arrived: (i64, u64),
+    pub(super) arrived: (i64, u64),
     /// Whether nobody but its maker can move it: a folder of another user's, or what cannot be looked at.
-    is_immovable: bool,
+    pub(super) is_immovable: bool,
 }
 
 /// What a drop must be, besides well formed.
@@ -60,16 +60,6 @@ pub enum Admission {
 }
 
 impl DropFile {
-    /// One that cannot be looked at.
-    fn unseen(file_name: OsString) -> DropFile {
-        DropFile {
-            file_name,
-            seen: Fingerprint::default(),
-            arrived: (0, 0),
-            is_immovable: true,
-        }
-    }
-
     /// The file's name.
     pub fn file_name(&self) -> &OsStr {
         &self.file_name
@@ -111,7 +101,7 @@ pub(super) fn stem(file_name: &OsStr) -> &[u8] {
 
 /// `*.json` without a leading dot: everything else belongs to somebody's editor or copy program, or
 /// asks for something to be done to a task.
-fn is_drop_name(name: &[u8]) -> bool {
+pub(super) fn is_drop_name(name: &[u8]) -> bool {
     name.ends_with(DROP_SUFFIX.as_bytes())
         && !name.starts_with(b".")
         && name.len() > 5
@@ -119,44 +109,6 @@ fn is_drop_name(name: &[u8]) -> bool {
 }
 
 impl Spool {
-    /// The drops that are there, in the order in which they came, at most `limit` of them.
-    pub fn drops(&self, limit: usize) -> IoResult<Vec<DropFile>> {
-        let incoming = self.folder(name::INCOMING)?;
-        let us = rustix::process::geteuid().as_raw();
-        let mut found = Vec::new();
-        let mut names = Vec::new();
-        incoming.each_name(|name, _| {
-            if is_drop_name(name) {
-                names.push(OsString::from_vec(name.to_vec()));
-            }
-            true
-        })?;
-        for file_name in names {
-            let stat = match incoming.stat(&file_name) {
-                Ok(stat) => stat,
-                // As of a mount that somebody made there: it must not keep the others waiting.
-                Err(_) => {
-                    found.push(DropFile::unseen(file_name));
-                    continue;
-                }
-            };
-            if let Some(stat) = stat {
-                let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-                found.push(DropFile {
-                    seen: Fingerprint::of(&stat),
-                    arrived: (stat.st_ctime, stat.st_ctime_nsec),
-                    is_immovable: is_folder && self.is_group() && stat.st_uid != us,
-                    file_name,
-                });
-            }
-        }
-        // What cannot be taken comes last, so that however much of it stands there, the others have their turn.
-        let order = |it: &DropFile| (it.is_immovable, it.arrived);
-        found.sort_by(|a, b| (order(a), &a.file_name).cmp(&(order(b), &b.file_name)));
-        found.truncate(limit);
-        Ok(found)
-    }
-
     /// Whether a drop of this name waits in the box, or is being admitted. A user of the group may not
     /// list the box but may ask for a name.
     pub fn drop_waits(&self, task_name: &str) -> IoResult<bool> {

@@ -7,6 +7,7 @@
 
 mod admit;
 mod backlog;
+mod box_memory;
 mod launcher;
 mod log_watch;
 mod service;
@@ -23,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 
 use crate::clock;
+use crate::log_limit::LogLimit;
 use crate::proc;
 use crate::spool::{IoError, Pause, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat};
 use crate::task::{Answer, FORMAT_VERSION, TaskId};
@@ -116,6 +118,7 @@ pub struct Watcher {
     next_rescan: Instant,
     next_sweep: Instant,
     log_watch: LogWatch,
+    log: LogLimit,
     busy_at: Instant,
     paused: Option<Pause>,
     /// Until when it is looked often whether the root is still there.
@@ -192,6 +195,7 @@ impl Watcher {
             next_rescan: now,
             next_sweep: now + Duration::from_secs_f64(spool.settings().sweep_every_sec),
             log_watch: LogWatch::new(options.autostarted),
+            log: LogLimit::default(),
             busy_at: now,
             paused: None,
             root_in_doubt: None,
@@ -277,7 +281,9 @@ impl Watcher {
     /// Says once that the spool is paused, and that it is no more.
     fn look_at_pause(&mut self) {
         let paused = self.spool.paused().unwrap_or_else(|error| {
-            tracing::warn!("{error}");
+            if self.log.allows("looks for a pause that failed") {
+                tracing::warn!("{error}");
+            }
             self.paused
         });
         if paused == self.paused {
@@ -295,7 +301,8 @@ impl Watcher {
         self.paused = paused;
     }
 
-    fn leave(&self, left: Left) -> Left {
+    fn leave(&mut self, left: Left) -> Left {
+        self.log.close();
         if let Some(service) = &self.service {
             service.stopping();
         }
@@ -339,6 +346,7 @@ impl Watcher {
         if self.is_unmarked {
             self.mark_reconciled();
         }
+        self.log.flush();
         self.launcher.dismiss_idle();
         reap_strangers();
         proc::remove_left_cgroups();
@@ -379,6 +387,7 @@ impl Watcher {
         if let Err(error) = self.admitter.replay(&self.spool) {
             tracing::warn!("what another watcher had begun to admit waits: {error}");
         }
+        self.admitter.try_all();
         self.admit();
         Ok(())
     }
@@ -401,7 +410,7 @@ impl Watcher {
     }
 
     fn admit(&mut self) {
-        match self.admitter.admit_some(&self.spool) {
+        match self.admitter.admit_some(&self.spool, &mut self.log) {
             Ok(admitted) => {
                 self.backlog.add(admitted.tasks);
                 for id in admitted.cancelled {
@@ -410,12 +419,17 @@ impl Watcher {
                     self.backlog.hurry(id);
                 }
                 if let Some(error) = admitted.failed {
-                    // Nothing is lost: the drops stay where they are.
-                    tracing::warn!("drops wait: {error}");
+                    self.drops_wait(&error);
                 }
             }
-            // Nothing is lost: the drops stay where they are.
-            Err(error) => tracing::warn!("drops wait: {error}"),
+            Err(error) => self.drops_wait(&error),
+        }
+    }
+
+    /// Nothing is lost: the drops stay where they are.
+    fn drops_wait(&mut self, error: &SubmitError) {
+        if self.log.allows("drops wait") {
+            tracing::warn!("drops wait: {error}");
         }
     }
 
@@ -434,7 +448,10 @@ impl Watcher {
                     has_found = true;
                 }
                 Ok(false) => {}
-                Err(error) => tracing::warn!("{error}"),
+                Err(error) if self.log.allows("tasks that cannot be compared") => {
+                    tracing::warn!("{error}");
+                }
+                Err(_) => {}
             }
         }
         if left.is_empty() {
@@ -495,7 +512,9 @@ impl Watcher {
                 continue;
             }
             if let Err(error) = self.launcher.start(id) {
-                tracing::error!("no runner could be started: {error}");
+                if self.log.allows("runners that could not be started") {
+                    tracing::error!("no runner could be started: {error}");
+                }
                 self.backlog
                     .answered(id, Answer::Taken { started: false }, now);
                 return;
@@ -627,7 +646,7 @@ impl Watcher {
     }
 
     fn has_new_drops(&self) -> Result<bool, IoError> {
-        let drops = self.spool.drops(usize::MAX)?;
+        let drops = self.spool.in_box()?.drops;
         let is_new = |drop| !self.admitter.has_given_up(drop);
         Ok(drops.iter().any(is_new))
     }
