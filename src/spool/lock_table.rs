@@ -3,6 +3,11 @@
 //! For users of the group alone; the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
 //! is opened and nothing is locked to find out, so asking never stands in anybody's way.
 
+use std::fs::File;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
@@ -10,22 +15,80 @@ use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use crate::proc;
 
-/// Whether somebody holds a lock on a file in this folder. `false` says little: the table leaves out the
-/// processes of other pid namespaces.
-pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<bool> {
+/// How much of the table is read, and for how long: each user can make it as long as he likes, and the
+/// kernel walks through the whole list for each page of it.
+const MOST_BYTES: usize = 256 * 1024;
+const LONGEST: Duration = Duration::from_millis(50);
+/// What took long to read is used again for so many times as long.
+const KEPT_FOR: u32 = 20;
+/// What took less is read anew each time: whether a watcher lives is asked to find out what just changed.
+const CHEAP: Duration = Duration::from_millis(1);
+
+/// A part of the table from its beginning, or all of it.
+#[derive(Debug)]
+struct Table {
+    text: String,
+    is_whole: bool,
+    took: Duration,
+    read_at: Instant,
+}
+
+static LAST: Mutex<Option<Arc<Table>>> = Mutex::new(None);
+
+/// Whether somebody holds a lock on a file in this folder; `None` where the table is too long to say it.
+/// `false` says little: the table leaves out the processes of other pid namespaces.
+pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<Option<bool>> {
     let flags = StatxFlags::INO | StatxFlags::MNT_ID;
     let stat = match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, flags) {
         Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(false),
+        Err(Errno::NOENT) => return Ok(Some(false)),
         Err(errno) => return Err(IoError::new("look at", dir.path_of(name), errno)),
     };
     // The table names the device of the file system, which on btrfs is not the one that stat tells.
     let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
     let Some(device) = device_of(&mounts, stat.stx_mnt_id) else {
-        return Ok(false);
+        return Ok(Some(false));
     };
-    let table = proc::read_text("/proc/locks").unwrap_or_default();
-    Ok(holds(&table, device, stat.stx_ino))
+    let table = table();
+    let is_held = holds(&table.text, device, stat.stx_ino);
+    Ok((is_held || table.is_whole).then_some(is_held))
+}
+
+fn table() -> Arc<Table> {
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(table) = &*last
+        && table.took > CHEAP
+        && table.read_at.elapsed() < table.took * KEPT_FOR
+    {
+        return Arc::clone(table);
+    }
+    let table = Arc::new(match File::open("/proc/locks") {
+        Ok(file) => read(file, MOST_BYTES, LONGEST),
+        Err(_) => read(std::io::empty(), 0, LONGEST),
+    });
+    *last = Some(Arc::clone(&table));
+    table
+}
+
+fn read(mut from: impl Read, most: usize, longest: Duration) -> Table {
+    let begun = Instant::now();
+    let mut bytes = Vec::new();
+    let mut page = [0; 4096];
+    let is_whole = loop {
+        match from.read(&mut page) {
+            Ok(0) | Err(_) => break true,
+            Ok(read) => bytes.extend_from_slice(page.get(..read).unwrap_or_default()),
+        }
+        if bytes.len() > most || begun.elapsed() > longest {
+            break false;
+        }
+    };
+    Table {
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+        is_whole,
+        took: begun.elapsed(),
+        read_at: Instant::now(),
+    }
 }
 
 /// The device of a mount, from `/proc/<pid>/mountinfo`: `36 35 98:0 / /mnt rw …`.
@@ -57,6 +120,22 @@ mod tests {
         assert_eq!(device_of(mounts, 360), Some((0, 41)));
         assert_eq!(device_of(mounts, 36), Some((98, 0)));
         assert_eq!(device_of(mounts, 3), None);
+    }
+
+    /// Each user can make the table as long as he likes.
+    #[test]
+    fn a_long_table_is_read_in_part() {
+        let line = "1: POSIX  ADVISORY  WRITE 73 fe:00:4713 0 0\n".repeat(100_000);
+        let table = read(line.as_bytes(), MOST_BYTES, Duration::from_secs(60));
+        assert!(!table.is_whole && table.text.len() <= MOST_BYTES + 4096);
+        let table = read(line.as_bytes(), MOST_BYTES, Duration::ZERO);
+        assert!(!table.is_whole && table.text.len() <= 4096);
+        let table = read(
+            &line.as_bytes()[..9000],
+            MOST_BYTES,
+            Duration::from_secs(60),
+        );
+        assert!(table.is_whole && table.text == line[..9000]);
     }
 
     #[test]

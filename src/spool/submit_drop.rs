@@ -13,7 +13,7 @@ use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, random_bits};
 use super::publish::SubmitError;
-use super::rejected::DROP_SUFFIX;
+use super::rejected::{DROP_SUFFIX, Reason};
 use crate::config::Durability;
 use crate::task::{Action, Control, Request, TaskId};
 
@@ -74,19 +74,29 @@ impl Spool {
         Ok(Dropped { ids, is_accepted })
     }
 
-    /// Asks the watcher to do something to a task.
-    pub fn ask(&self, id: TaskId, action: Action) -> IoResult<()> {
+    /// Asks the watcher to do something to a task. Returns the name of the control file, for
+    /// [`Spool::refusal_of_control`].
+    pub fn ask(&self, id: TaskId, action: Action) -> IoResult<String> {
         let control = Control::new(id, action);
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         // The id is known to everybody by now: a name that nobody can have taken.
         let file_name = control.file_name(random_bits() as u64);
         let hidden = format!(".{file_name}.new");
         let one = self.write_hidden(&incoming, hidden, file_name, &control.to_bytes())?;
-        let named = self.name(&incoming, &one);
-        if named.is_err() {
+        if let Err(error) = self.name(&incoming, &one) {
             take_back(&incoming, &[one]);
+            return Err(error);
         }
-        named
+        Ok(one.file_name)
+    }
+
+    /// Why the watcher refused what was asked for by the control file of this name, if it did.
+    pub fn refusal_of_control(&self, file_name: &str) -> IoResult<Option<Reason>> {
+        let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
+        if incoming.has(file_name)? {
+            return Ok(None);
+        }
+        Ok(self.rejected_drop(file_name)?.map(|(_, reason)| reason))
     }
 
     fn write_hidden(

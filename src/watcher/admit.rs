@@ -266,26 +266,30 @@ impl Admitter {
         }
     }
 
-    /// A file that cannot be taken is left to a person, who is told once, or waits for the disk.
+    /// A file that cannot be taken waits for the disk, or is left to a person, who is told once.
     fn leave(&mut self, file: Face<'_>, error: SubmitError, look: &mut Look<'_>) {
-        let is_its_own = |error: &IoError| {
-            let is_named = error.path.file_name() == Some(file.name) && !error.is_no_space();
-            is_named || error.is_denied() || error.is_immovable()
-        };
-        match error {
-            SubmitError::Io(error) if is_its_own(&error) => {
-                if !self.memory.is_aside(file) && look.log.allows("files left in the box") {
-                    let label = escape_label(file.name.as_encoded_bytes());
-                    tracing::warn!(file = label, "left in the box: {error}");
-                }
-                self.memory.remember(file, Why::Aside);
+        let why = match error {
+            SubmitError::Io(error) if error.is_denied() || error.is_immovable() => Some(error),
+            SubmitError::Io(error)
+                if error.path.file_name() == Some(file.name) && !error.is_no_space() =>
+            {
+                // An error may come and go; one that comes again is the file's.
+                self.memory.has_failed(file).then_some(error)
             }
-            // What can be refused or cancelled goes on.
             error => {
+                // What can be refused or cancelled goes on.
                 look.found.failed = Some(error);
-                self.memory.remember(file, Why::Blocked);
+                None
             }
+        };
+        let Some(error) = why else {
+            return self.memory.remember(file, Why::Blocked);
+        };
+        if !self.memory.is_aside(file) && look.log.allows("files left in the box") {
+            let label = escape_label(file.name.as_encoded_bytes());
+            tracing::warn!(file = label, "left in the box: {error}");
         }
+        self.memory.remember(file, Why::Aside);
     }
 
     /// What becomes of one drop.

@@ -46,7 +46,7 @@ pub(super) enum Why {
     /// It is not complete, or its task is not there: unchanged `since` then. What had arrived before
     /// `read` was read as it is now.
     Waits { since: Instant, read: (i64, u64) },
-    /// The disk refused: no room, as a rule.
+    /// The disk refused: no room, as a rule. It is tried again.
     Blocked,
     /// The file itself cannot be read, moved or removed. A person must see to it.
     Aside,
@@ -127,6 +127,12 @@ impl Memory {
     pub fn is_aside(&self, file: Face<'_>) -> bool {
         self.as_it_is(file)
             .is_some_and(|known| known.why == Why::Aside)
+    }
+
+    /// Whether this very file could not be taken before.
+    pub fn has_failed(&self, file: Face<'_>) -> bool {
+        self.as_it_is(file)
+            .is_some_and(|known| matches!(known.why, Why::Blocked | Why::Aside))
     }
 
     /// Whether some file waits for its writer or its task.
