@@ -3,7 +3,6 @@
 //! For users of the group alone; the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
 //! is opened and nothing is locked to find out, so asking never stands in anybody's way.
 
-use std::fs::File;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -62,7 +61,7 @@ fn table() -> Arc<Table> {
     {
         return Arc::clone(table);
     }
-    let table = Arc::new(match File::open("/proc/locks") {
+    let table = Arc::new(match proc::open_locks() {
         Ok(file) => read(file, MOST_BYTES, LONGEST),
         Err(_) => read(std::io::empty(), 0, LONGEST),
     });
