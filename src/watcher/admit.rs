@@ -79,6 +79,16 @@ enum Decision {
     Gone,
 }
 
+impl Look<'_> {
+    /// For how long files of a class are taken. The clock brings back those that wait.
+    fn longest(&self, class: Class) -> Duration {
+        match class {
+            Class::New | Class::Blocked | Class::Aside => self.most,
+            Class::Waiting => WORK_AT_ONCE,
+        }
+    }
+}
+
 impl Admitter {
     /// Something changed in the box.
     pub fn notice(&mut self) {
@@ -186,8 +196,8 @@ impl Admitter {
         let begun = Instant::now();
         let mut taken = 0;
         for (at, (class, drop)) in queue.into_iter().enumerate() {
-            if taken == AT_ONCE || (at > 0 && begun.elapsed() > look.most) {
-                look.is_cut = true;
+            if taken == AT_ONCE || (at > 0 && begun.elapsed() > look.longest(class)) {
+                look.is_cut |= class != Class::Waiting;
                 return;
             }
             look.is_progress |= class == Class::New;
@@ -234,8 +244,8 @@ impl Admitter {
         queue.sort_by_key(|(class, _)| *class);
         let begun = Instant::now();
         for (at, (class, file)) in queue.into_iter().enumerate() {
-            if at > 0 && begun.elapsed() > look.most {
-                look.is_cut = true;
+            if at > 0 && begun.elapsed() > look.longest(class) {
+                look.is_cut |= class != Class::Waiting;
                 return;
             }
             look.is_progress |= class == Class::New;

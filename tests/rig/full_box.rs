@@ -176,6 +176,9 @@ fn the_log_counts_what_is_refused_again_and_again() {
 
 /// A `cancel` of MEMBER's that has put its control file into the box while the watcher was held.
 fn cancel_of_a_drop(shared: &Shared, watching: &Watching<'_>, mode: u32) -> (String, Child) {
+    // It is at work, and so counts as a living watcher, before it is held.
+    echo(shared, MEMBER, "first");
+    watching.answers("first", "first\n");
     crate::mount::run("kill", &["-STOP", &watching.pid().to_string()]);
     let id = new_id();
     let request = "{\"recipe\": \"forever\"}";
