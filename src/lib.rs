@@ -73,11 +73,12 @@
 //! # The rooms, in reading order
 //!
 //! [`task`] (nouns) → [`spool`] (the disk) → [`watcher`], [`runner`], [`sweeper`] (the processes) → `cli` (people). Each
-//! uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`] and [`proc`] are small tools of all of them, and [`recipe`]
+//! uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], [`log_limit`] and [`proc`] are small tools of all of them, and [`recipe`]
 //! says what can be run. `docs/architecture.md` follows a request and a cancellation through the rooms.
 
 pub mod clock;
 pub mod config;
+pub mod log_limit;
 pub mod proc;
 pub mod recipe;
 pub mod runner;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use agentspool::runner::finish_cancelled;
 use agentspool::spool::{Claim, IoError, Spool, Target, TaskDir, Wake};
-use agentspool::task::{Action, ResultFile, Status, TaskId};
+use agentspool::task::{Action, Origin, ResultFile, Status, TaskId};
 use serde_json::json;
 
 use super::Context;
@@ -93,23 +93,26 @@ fn ask(
     interrupt: &Interrupt,
 ) -> Result<Cancelled, CliError> {
     let wake = Wake::for_waiting(spool)?;
-    let us = rustix::process::geteuid().as_raw();
     if let Some(task) = spool.task(id)? {
         if task.has_result()? {
             return Ok(Cancelled::AlreadyTerminal(readable(&task)));
         }
-        if !spool.may_control(&task, us)? {
-            let message = format!("the task {id} is another user's");
-            return Err(CliError::new(ExitCode::Refused, message)
-                .hint("the user who submitted it or the spool's owner may cancel it"));
-        }
+        check_may_control(spool, &task)?;
     }
-    spool.ask(id, Action::Cancel)?;
+    let asked = spool.ask(id, Action::Cancel)?;
     loop {
-        if let Some(task) = spool.task(id)?
-            && task.has_result()?
-        {
-            return Ok(Cancelled::Ended(readable(&task)));
+        let mut is_noted = false;
+        if let Some(task) = spool.task(id)? {
+            if task.has_result()? {
+                return Ok(Cancelled::Ended(readable(&task)));
+            }
+            // It was a drop when we began: whose task it is stands only now.
+            check_may_control(spool, &task)?;
+            is_noted = task.cancel_requested()?;
+        }
+        if !is_noted && let Some(reason) = spool.refusal_of_control(&asked)? {
+            let message = format!("the cancellation of {id} was refused: {}", reason.reason);
+            return Err(CliError::new(ExitCode::Refused, message).hint(reason.hint));
         }
         if !spool.has_watcher()? {
             context.out.note(
@@ -126,6 +129,24 @@ fn ask(
         wake.wait(Some(interrupt.as_fd()), LOOK);
         wake.take();
     }
+}
+
+fn check_may_control(spool: &Spool, task: &TaskDir) -> Result<(), CliError> {
+    if spool.may_control(task, rustix::process::geteuid().as_raw())? {
+        return Ok(());
+    }
+    let id = task.id();
+    let is_known = |origin: Option<Origin>| origin.is_none_or(|origin| origin.uid.is_some());
+    if task.origin().is_ok_and(is_known) {
+        let message = format!("the task {id} is another user's");
+        return Err(CliError::new(ExitCode::Refused, message)
+            .hint("the user who submitted it or the spool's owner may cancel it"));
+    }
+    let message = format!(
+        "nobody knows who submitted the task {id}: others could have written or moved the file that was dropped"
+    );
+    Err(CliError::new(ExitCode::Refused, message)
+        .hint("ask the spool's owner to cancel it; drop files that only you can write"))
 }
 
 /// Cancels a task; with `wait` it is over when this returns.

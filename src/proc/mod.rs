@@ -61,6 +61,11 @@ pub fn read_text(path: impl AsRef<Path>) -> Option<String> {
     String::from_utf8(read(path).ok()?).ok()
 }
 
+/// The kernel's table of file locks.
+pub fn open_locks() -> io::Result<std::fs::File> {
+    std::fs::File::open("/proc/locks")
+}
+
 /// Reads a small file.
 fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     // Files of /proc have no size to go by; with a page at hand nearly all take one read.

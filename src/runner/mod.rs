@@ -31,6 +31,7 @@ pub use finish::finish_cancelled;
 
 use crate::clock::{self, BootId};
 use crate::config::Launcher;
+use crate::log_limit::LogLimit;
 use crate::proc::{self, Cgroup, ProcessKey, Usage};
 use crate::recipe::{FindError, OnLost, Recipe, RecipePath, Trust};
 use crate::spool::{
@@ -74,6 +75,7 @@ pub struct Runner<'a> {
     starter: Option<Starter>,
     /// Where recipes are born; looked for at the first of them.
     cgroup: Option<Option<Cgroup>>,
+    log: LogLimit,
 }
 
 /// The claim on a task, with what was read of it.
@@ -118,6 +120,7 @@ impl<'a> Runner<'a> {
             ignored: proc::ignored_signals(),
             starter: None,
             cgroup: None,
+            log: LogLimit::default(),
         }
     }
 
@@ -144,12 +147,16 @@ impl<'a> Runner<'a> {
             let answer = match ran {
                 Ok(answer) => answer,
                 Err(error) => {
-                    tracing::warn!(task = %id, "{error}");
+                    // A full disk refuses every task that waits, again and again.
+                    if self.log.allows("tasks that the disk refused") {
+                        tracing::warn!(task = %id, "{error}");
+                    }
                     Answer::Taken { started: false }
                 }
             };
             self.control.answer(&answer)?;
         }
+        self.log.close();
         Ok(())
     }
 

@@ -275,11 +275,9 @@ impl TaskDir {
     fn test_lock(&self) -> IoResult<Holder> {
         let file = match self.dir.open_file(name::LOCK) {
             Err(error) if error.is_denied() => {
-                let is_locked = lock_table::is_locked(&self.dir, name::LOCK)?;
-                return Ok(if is_locked {
-                    Holder::Somebody
-                } else {
-                    Holder::Unknown
+                return Ok(match lock_table::is_locked(&self.dir, name::LOCK)? {
+                    Some(true) => Holder::Somebody,
+                    Some(false) | None => Holder::Unknown,
                 });
             }
             opened => opened?,

@@ -8,7 +8,6 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::FileType;
 
@@ -26,9 +25,11 @@ const MOST_BYTES: u64 = 4096;
 /// A control file that is there.
 #[derive(Debug)]
 pub struct ControlFile {
-    file_name: OsString,
-    control: Control,
-    seen: Fingerprint,
+    pub(super) file_name: OsString,
+    pub(super) control: Control,
+    pub(super) seen: Fingerprint,
+    /// As a drop's.
+    pub(super) arrived: (i64, u64),
 }
 
 /// What became of a control file.
@@ -54,40 +55,19 @@ impl ControlFile {
     pub fn seen(&self) -> Fingerprint {
         self.seen
     }
+
+    /// When it came here or was last changed, in seconds and nanoseconds.
+    pub fn arrived(&self) -> (i64, u64) {
+        self.arrived
+    }
+
+    /// The task that it is about.
+    pub fn task(&self) -> TaskId {
+        self.control.task
+    }
 }
 
 impl Spool {
-    /// The control files in the box of a group spool, at most `limit` of them; a private spool has none.
-    pub fn controls(&self, limit: usize) -> IoResult<Vec<ControlFile>> {
-        let mut found = Vec::new();
-        if !self.is_group() {
-            return Ok(found);
-        }
-        let incoming = self.folder(name::INCOMING)?;
-        let mut named = Vec::new();
-        incoming.each_name(|name, _| {
-            let control = Control::of_file_name(name);
-            named.extend(control.map(|control| (OsString::from_vec(name.to_vec()), control)));
-            true
-        })?;
-        for (file_name, control) in named {
-            if found.len() == limit {
-                break;
-            }
-            // A folder, or what cannot be looked at, must not keep the others waiting.
-            if let Some(stat) = incoming.look(&file_name)?
-                && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
-            {
-                found.push(ControlFile {
-                    file_name,
-                    control,
-                    seen: Fingerprint::of(&stat),
-                });
-            }
-        }
-        Ok(found)
-    }
-
     /// Does what a control file asks for, if it counts. `is_patient` says whether one whose task is not
     /// there may wait for it; `spent` is as for a drop.
     pub fn obey(

@@ -136,6 +136,9 @@ impl Spool {
                 "copy the file instead of linking it",
             )));
         }
+        if opened.st_size.unsigned_abs() > MAX_REQUEST_BYTES as u64 {
+            return Ok(refuse_request(&RequestError::TooLarge));
+        }
         let mut bytes = Vec::new();
         file.take(MAX_REQUEST_BYTES as u64 + 1)
             .read_to_end(&mut bytes)

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -34,11 +34,11 @@ pub(super) fn is_near(id: TaskId, changed_ms: i64) -> bool {
 /// A drop that is there and was looked at.
 #[derive(Debug)]
 pub struct DropFile {
-    file_name: OsString,
+    pub(super) file_name: OsString,
     seen: Fingerprint,
     /// When the file came here or was last changed: seconds and nanoseconds of its ctime, which nobody
     /// can set.
-    arrived: (i64, u64),
+    pub(super) arrived: (i64, u64),
     /// Whether it is a folder, which is left where it is.
     is_folder: bool,
 }
@@ -67,7 +67,7 @@ pub enum Admission {
 }
 
 impl DropFile {
-    fn of(file_name: OsString, stat: &Stat) -> DropFile {
+    pub(super) fn of(file_name: OsString, stat: &Stat) -> DropFile {
         DropFile {
             file_name,
             seen: Fingerprint::of(stat),
@@ -114,7 +114,7 @@ fn changed_ms((seconds, nanoseconds): (i64, u64)) -> i64 {
     ms_of(seconds, nanoseconds)
 }
 
-fn is_folder(stat: &Stat) -> bool {
+pub(super) fn is_folder(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
@@ -125,7 +125,7 @@ pub(super) fn stem(file_name: &OsStr) -> &[u8] {
 
 /// `*.json` without a leading dot: everything else belongs to somebody's editor or copy program, or
 /// asks for something to be done to a task.
-fn is_drop_name(name: &[u8]) -> bool {
+pub(super) fn is_drop_name(name: &[u8]) -> bool {
     name.ends_with(DROP_SUFFIX.as_bytes())
         && !name.starts_with(b".")
         && name.len() > 5
@@ -133,30 +133,6 @@ fn is_drop_name(name: &[u8]) -> bool {
 }
 
 impl Spool {
-    /// The drops that are there, in the order in which they came, at most `limit` of them.
-    pub fn drops(&self, limit: usize) -> IoResult<Vec<DropFile>> {
-        self.check_box()?;
-        let incoming = self.folder(name::INCOMING)?;
-        let mut found = Vec::new();
-        let mut names = Vec::new();
-        incoming.each_name(|name, _| {
-            if is_drop_name(name) {
-                names.push(OsString::from_vec(name.to_vec()));
-            }
-            true
-        })?;
-        for file_name in names {
-            if let Some(stat) = incoming.look(&file_name)? {
-                found.push(DropFile::of(file_name, &stat));
-            }
-        }
-        // What cannot be taken comes last, so that however much of it stands there, the others have their turn.
-        let order = |it: &DropFile| (it.is_folder, it.arrived);
-        found.sort_by(|a, b| (order(a), &a.file_name).cmp(&(order(b), &b.file_name)));
-        found.truncate(limit);
-        Ok(found)
-    }
-
     /// Whether a drop of this name waits in the box, or is being admitted. A user of the group may not
     /// list the box but may ask for a name.
     pub fn drop_waits(&self, task_name: &str) -> IoResult<bool> {

@@ -3,6 +3,10 @@
 //! For users of the group, and for who converts a spool; else the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
 //! is opened and nothing is locked to find out, so asking never stands in anybody's way.
 
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use rustix::fs::{AtFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
@@ -10,27 +14,47 @@ use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use crate::proc;
 
-/// Whether a process of the spool's owner holds a lock on a file in this folder. `false` says little: the
-/// table leaves out the processes of other pid namespaces.
+/// How much of the table is read, and for how long: each user can make it as long as he likes, and the
+/// kernel walks through the whole list for each page of it.
+const MOST_BYTES: usize = 256 * 1024;
+const LONGEST: Duration = Duration::from_millis(50);
+/// What took long to read is used again for so many times as long.
+const KEPT_FOR: u32 = 20;
+/// What took less is read anew each time: whether a watcher lives is asked to find out what just changed.
+const CHEAP: Duration = Duration::from_millis(1);
+
+/// A part of the table from its beginning, or all of it.
+#[derive(Debug)]
+struct Table {
+    text: String,
+    is_whole: bool,
+    took: Duration,
+    read_at: Instant,
+}
+
+static LAST: Mutex<Option<Arc<Table>>> = Mutex::new(None);
+
+/// Whether a process of the spool's owner holds a lock on a file in this folder; `None` where the table is too
+/// long to say it. `false` says little: the table leaves out the processes of other pid namespaces.
 ///
 /// The table names the file system and the inode, and no subvolume: a stranger can make a file of his own
 /// that has the same number in another one, and lock that. So the holder is looked at as well.
-pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<bool> {
+pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<Option<bool>> {
     let Some((stat, device)) = find(dir, name)? else {
-        return Ok(false);
+        return Ok(Some(false));
     };
-    let table = proc::read_text("/proc/locks").unwrap_or_default();
-    for holder in holders_in(&table, device, stat.stx_ino) {
+    let table = table();
+    for holder in holders_in(&table.text, device, stat.stx_ino) {
         let is_owners = match proc::real_uid_of(holder) {
             Some(uid) => uid == stat.stx_uid,
             // It is hidden, or its lock was inherited and it is gone.
             None => !dir.repeats_inodes()?,
         };
         if is_owners {
-            return Ok(true);
+            return Ok(Some(true));
         }
     }
-    Ok(false)
+    Ok(table.is_whole.then_some(false))
 }
 
 /// The numbers of the processes that took a lock on a file in this folder. One that has ended may have
@@ -54,6 +78,43 @@ fn find(dir: &Dir, name: &str) -> IoResult<Option<(Statx, (u32, u32))>> {
     let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
     let device = device_of(&mounts, stat.stx_mnt_id);
     Ok(device.map(|device| (stat, device)))
+}
+
+fn table() -> Arc<Table> {
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(table) = &*last
+        && table.took > CHEAP
+        && table.read_at.elapsed() < table.took * KEPT_FOR
+    {
+        return Arc::clone(table);
+    }
+    let table = Arc::new(match proc::open_locks() {
+        Ok(file) => read(file, MOST_BYTES, LONGEST),
+        Err(_) => read(std::io::empty(), 0, LONGEST),
+    });
+    *last = Some(Arc::clone(&table));
+    table
+}
+
+fn read(mut from: impl Read, most: usize, longest: Duration) -> Table {
+    let begun = Instant::now();
+    let mut bytes = Vec::new();
+    let mut page = [0; 4096];
+    let is_whole = loop {
+        match from.read(&mut page) {
+            Ok(0) | Err(_) => break true,
+            Ok(read) => bytes.extend_from_slice(page.get(..read).unwrap_or_default()),
+        }
+        if bytes.len() > most || begun.elapsed() > longest {
+            break false;
+        }
+    };
+    Table {
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+        is_whole,
+        took: begun.elapsed(),
+        read_at: Instant::now(),
+    }
 }
 
 /// The device of a mount, from `/proc/<pid>/mountinfo`: `36 35 98:0 / /mnt rw …`.
@@ -91,6 +152,22 @@ mod tests {
         assert_eq!(device_of(mounts, 360), Some((0, 41)));
         assert_eq!(device_of(mounts, 36), Some((98, 0)));
         assert_eq!(device_of(mounts, 3), None);
+    }
+
+    /// Each user can make the table as long as he likes.
+    #[test]
+    fn a_long_table_is_read_in_part() {
+        let line = "1: POSIX  ADVISORY  WRITE 73 fe:00:4713 0 0\n".repeat(100_000);
+        let table = read(line.as_bytes(), MOST_BYTES, Duration::from_secs(60));
+        assert!(!table.is_whole && table.text.len() <= MOST_BYTES + 4096);
+        let table = read(line.as_bytes(), MOST_BYTES, Duration::ZERO);
+        assert!(!table.is_whole && table.text.len() <= 4096);
+        let table = read(
+            &line.as_bytes()[..9000],
+            MOST_BYTES,
+            Duration::from_secs(60),
+        );
+        assert!(table.is_whole && table.text == line[..9000]);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! A person may make it with `touch`; what it says is only for people, but for the word of a copy.
 //! Invariant: the file is on the disk, or gone from it, when `pause` or `resume` has said so.
 
+use std::fs::File;
 use std::io::Write;
 
 use rustix::io::Errno;
 
+use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
 
@@ -68,10 +70,12 @@ impl Spool {
     pub fn pause(&self) -> IoResult<bool> {
         let root = self.root()?;
         let is_new = match root.create(name::PAUSED) {
-            Ok(mut file) => {
-                file.write_all(Pause::Asked.text().as_bytes())
-                    .and_then(|()| file.sync_all())
-                    .map_err(|error| IoError::new("write", root.path_of(name::PAUSED), error))?;
+            Ok(file) => {
+                if let Err(error) = fill(&root, file) {
+                    // Where it failed, it is not to pause all the same.
+                    root.unlink(name::PAUSED)?;
+                    return Err(error);
+                }
                 true
             }
             Err(error) if error.errno() == Some(Errno::EXIST) => false,
@@ -99,4 +103,17 @@ impl Spool {
         root.sync_now()?;
         Ok(was_there)
     }
+}
+
+/// A disk without a free block has room for an empty file, and that one pauses as well.
+fn fill(root: &Dir, mut file: File) -> IoResult<()> {
+    let failed = |error| IoError::new("write", root.path_of(name::PAUSED), error);
+    match file
+        .write_all(Pause::Asked.text().as_bytes())
+        .map_err(failed)
+    {
+        Err(error) if !error.is_no_space() => return Err(error),
+        _ => {}
+    }
+    file.sync_all().map_err(failed)
 }

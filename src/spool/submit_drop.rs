@@ -15,7 +15,7 @@ use super::incoming::is_near;
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, random_bits};
 use super::publish::SubmitError;
-use super::rejected::DROP_SUFFIX;
+use super::rejected::{DROP_SUFFIX, Reason};
 use super::unnamed::hidden_name;
 use crate::config::Durability;
 use crate::task::{Action, Control, Request, TaskId};
@@ -131,8 +131,9 @@ impl Spool {
         Err(SubmitError::Late)
     }
 
-    /// Asks the watcher to do something to a task.
-    pub fn ask(&self, id: TaskId, action: Action) -> IoResult<()> {
+    /// Asks the watcher to do something to a task. Returns the name of the control file, for
+    /// [`Spool::refusal_of_control`].
+    pub fn ask(&self, id: TaskId, action: Action) -> IoResult<String> {
         let control = Control::new(id, action);
         self.check_box()?;
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
@@ -140,12 +141,21 @@ impl Spool {
         let file_name = control.file_name(random_bits() as u64);
         let hidden = hidden_name(&file_name);
         let one = self.write_hidden(&incoming, hidden, &control.to_bytes())?;
-        let named = self.name(&incoming, &one, &file_name);
-        if named.is_err() {
+        if let Err(error) = self.name(&incoming, &one, &file_name) {
             take_back(&incoming, &[one]);
             let _ = incoming.unlink(&file_name);
+            return Err(error);
         }
-        named
+        Ok(file_name)
+    }
+
+    /// Why the watcher refused what was asked for by the control file of this name, if it did.
+    pub fn refusal_of_control(&self, file_name: &str) -> IoResult<Option<Reason>> {
+        let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
+        if incoming.has(file_name)? {
+            return Ok(None);
+        }
+        Ok(self.rejected_drop(file_name)?.map(|(_, reason)| reason))
     }
 
     fn write_hidden(&self, incoming: &Dir, hidden: String, bytes: &[u8]) -> IoResult<Unnamed> {

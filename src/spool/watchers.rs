@@ -184,11 +184,12 @@ impl Drop for WatcherSeat {
 }
 
 /// Whether the watcher of a file lives: a shared lock, gone at once, fails exactly then. A user of the
-/// group may not open the file, and asks the kernel's table.
+/// group may not open the file, and asks the kernel's table. Where that one is too long, the file is believed:
+/// a watcher that ends removes it.
 pub(super) fn is_living(dir: &Dir, seat: &str) -> IoResult<bool> {
     match absent_is_none(dir.open_file(seat)) {
         Ok(file) => Ok(file.is_some_and(|file| FileExt::try_lock_shared(&file).is_err())),
-        Err(error) if error.is_denied() => lock_table::is_locked(dir, seat),
+        Err(error) if error.is_denied() => Ok(lock_table::is_locked(dir, seat)?.unwrap_or(true)),
         Err(error) => Err(error),
     }
 }

@@ -1,48 +1,60 @@
-//! How patient the watcher is with the drop box.
+//! How patient the watcher is with the drop box, and how much of it it takes at once.
 //!
-//! Not what a drop is (`spool/incoming.rs`). Invariant: a file that is still being written is left
+//! Not what a drop is (`spool/incoming.rs`), nor the order of arrival (`spool/box_listing.rs`). Invariant: a file that is still being written is left
 //! alone, one that will never be right is refused, and neither makes the watcher busy.
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
+use crate::log_limit::LogLimit;
 use crate::recipe::{FindError, RecipePath, Trust};
 use crate::spool::{
-    Admission, ControlFile, Controlled, DropFile, DropRefusal, Fingerprint, IoError, Pickup, Rules,
-    Spool, SubmitError,
+    Admission, ControlFile, Controlled, DropFile, DropRefusal, IoError, Pickup, Rules, Spool,
+    SubmitError,
 };
 use crate::task::{Request, TaskId, escape_label, session_of};
 
-/// How many drops are looked at before everything else gets its turn.
+use super::box_memory::{Class, Face, Memory, Why};
+
+/// How many drops are taken before everything else gets its turn.
 const AT_ONCE: usize = 256;
+/// For so long drops are read before everything else gets its turn, and then control files; longer only
+/// where the listing took longer, so that a full box is not listed again for every few files.
+const WORK_AT_ONCE: Duration = Duration::from_millis(50);
 /// An incomplete drop is looked at again after this, even when nothing is heard of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// A box full of what cannot be taken must not take the watcher's time: a look by the clock comes no
-/// sooner than so many times what the last one took.
+/// A box full of what cannot be taken must not take the watcher's time: after a look that brought nothing
+/// new, the clock brings the next one no sooner than so many times what that one took.
 const LOOK_SHARE: u32 = 20;
 
-/// What is remembered of drops that could not be taken yet.
+/// What is remembered of files that could not be taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Admitter {
-    waiting: HashMap<OsString, (Fingerprint, Instant)>,
-    /// What we may not move, told once; a person must mend it.
-    immovable: HashMap<OsString, Fingerprint>,
+    memory: Memory,
     next_look: Option<Instant>,
-    /// The wall clock a second before the last look, in seconds and nanoseconds, as file systems tell it:
-    /// what is older was looked at as it is.
-    last_look: Option<(i64, u64)>,
     /// No sooner than this: others have the watcher as long as the last look had it.
     rest_until: Option<Instant>,
     more: bool,
+    /// The next look also tries what was set aside.
+    tries_all: bool,
 }
 
 /// One look into the box.
-#[derive(Default)]
-struct Look {
+struct Look<'a> {
+    spool: &'a Spool,
+    rules: Rules<'a>,
+    log: &'a mut LogLimit,
+    /// The wall clock a second before it began, as file systems tell it.
+    began_at: (i64, u64),
+    patience: Duration,
+    /// How long drops, and how long control files are taken.
+    most: Duration,
+    /// Whether what was set aside is tried as well.
+    tries_all: bool,
     found: Admitted,
-    waiting: HashMap<OsString, (Fingerprint, Instant)>,
-    immovable: HashMap<OsString, Fingerprint>,
+    /// Whether anything was learned or done that the last look did not know.
+    is_progress: bool,
+    /// Whether some files were left for the next look.
+    is_cut: bool,
 }
 
 /// What came out of a look into the box.
@@ -59,11 +71,22 @@ pub(super) struct Admitted {
 /// What became of a drop.
 enum Decision {
     Admitted(TaskId),
-    Refused,
+    /// With this reason.
+    Refused(String),
     /// Unchanged since then, and not complete.
     Wait(Instant),
     /// Somebody else has it, or it is another file now.
     Gone,
+}
+
+impl Look<'_> {
+    /// For how long files of a class are taken. The clock brings back those that wait.
+    fn longest(&self, class: Class) -> Duration {
+        match class {
+            Class::New | Class::Blocked | Class::Aside => self.most,
+            Class::Waiting => WORK_AT_ONCE,
+        }
+    }
 }
 
 impl Admitter {
@@ -73,19 +96,24 @@ impl Admitter {
         self.next_look = Some(self.next_look.map_or(soonest, |at| at.min(soonest)));
     }
 
+    /// The next look also tries what no look could take.
+    pub fn try_all(&mut self) {
+        self.tries_all = true;
+    }
+
     /// Whether the last look left some for the next one.
     pub fn has_more(&self) -> bool {
         self.more || self.next_look.is_some_and(|at| at <= Instant::now())
     }
 
-    /// Whether there are drops that are not decided on.
+    /// Whether there are files that are not decided on.
     pub fn is_waiting(&self) -> bool {
-        self.more || !self.waiting.is_empty()
+        self.more || self.memory.has_undecided()
     }
 
     /// Whether a drop is one that only a person can do anything about.
     pub fn has_given_up(&self, drop: &DropFile) -> bool {
-        self.immovable.get(drop.file_name()) == Some(&drop.seen())
+        self.memory.is_aside(drop.into())
     }
 
     /// When to look again at what is not complete.
@@ -108,88 +136,185 @@ impl Admitter {
     }
 
     /// Admits what is complete, then does what the control files ask for.
-    pub fn admit_some(&mut self, spool: &Spool) -> Result<Admitted, SubmitError> {
+    pub fn admit_some(
+        &mut self,
+        spool: &Spool,
+        log: &mut LogLimit,
+    ) -> Result<Admitted, SubmitError> {
         let (begun, began_at) = (Instant::now(), crate::clock::wall());
         // First: where the disk refuses even a listing, the next rescan tries again and nothing sooner.
         (self.more, self.next_look) = (false, None);
-        // One more than is taken: whether there are more is known without listing again.
-        let aside = self.waiting.len() + self.immovable.len();
-        let most = AT_ONCE + aside + 1;
-        let drops = spool.drops(most)?;
-        let controls = spool.controls(most)?;
-        let rules = Rules {
-            check: &|request| check_recipe(spool, request),
-            spent: &spool.spent_ids()?,
+        let tries_all = std::mem::take(&mut self.tries_all);
+        let files = spool.in_box()?;
+        let spent = spool.spent_ids()?;
+        self.memory.forget_all_but(&files);
+        let mut look = Look {
+            spool,
+            rules: Rules {
+                check: &|request| check_recipe(spool, request),
+                spent: &spent,
+            },
+            log,
+            began_at: (began_at.unix_ms() / 1000 - 1, 0),
+            patience: patience(spool),
+            most: begun.elapsed().max(WORK_AT_ONCE),
+            tries_all,
+            found: Admitted::default(),
+            is_progress: false,
+            is_cut: false,
         };
-        self.more = controls.len() == most;
-        let mut look = Look::default();
-        let mut taken = 0;
-        for drop in &drops {
-            if taken == AT_ONCE {
-                self.more = true;
-                break;
+        self.take_drops(&files.drops, &mut look);
+        self.take_controls(&files.controls, &mut look);
+        // At once only after progress: what a full disk refused, it refuses again.
+        self.more = look.is_cut && look.is_progress;
+        if self.memory.has_waiting() {
+            let pause = match look.is_progress {
+                true => LOOK_AGAIN,
+                false => LOOK_AGAIN.max(begun.elapsed() * LOOK_SHARE),
+            };
+            self.next_look = Some(Instant::now() + pause);
+        }
+        self.rest_until = Some(Instant::now() + begun.elapsed());
+        Ok(look.found)
+    }
+
+    fn take_drops(&mut self, drops: &[DropFile], look: &mut Look<'_>) {
+        let mut queue = Vec::with_capacity(drops.len());
+        for drop in drops {
+            let class = self.memory.class(drop.into(), look.patience);
+            let is_left = match class {
+                Class::New | Class::Blocked => false,
+                // A box full of incomplete drops costs a look at each, not a reading.
+                Class::Waiting => self.memory.was_read(drop.into()),
+                Class::Aside => !look.tries_all,
+            };
+            if !is_left {
+                queue.push((class, drop));
             }
-            match self.decide(spool, drop, rules) {
+        }
+        queue.sort_by_key(|(class, _)| *class);
+        let begun = Instant::now();
+        let mut taken = 0;
+        for (at, (class, drop)) in queue.into_iter().enumerate() {
+            if taken == AT_ONCE || (at > 0 && begun.elapsed() > look.longest(class)) {
+                look.is_cut |= class != Class::Waiting;
+                return;
+            }
+            look.is_progress |= class == Class::New;
+            match self.decide(drop, look) {
+                Ok(Decision::Wait(since)) => {
+                    let read = look.began_at;
+                    self.memory
+                        .remember(drop.into(), Why::Waits { since, read });
+                    continue;
+                }
+                Err(error) => {
+                    self.leave(drop.into(), error, look);
+                    continue;
+                }
                 Ok(Decision::Gone) => {}
-                Ok(Decision::Refused) => taken += 1,
+                Ok(Decision::Refused(why)) => {
+                    taken += 1;
+                    if look.log.allows("drops refused") {
+                        tracing::warn!(drop = drop.label(), "refused: {why}");
+                    }
+                }
                 Ok(Decision::Admitted(id)) => {
                     taken += 1;
                     look.found.tasks.push(id);
                 }
-                Ok(Decision::Wait(since)) => {
-                    let name = drop.file_name().to_owned();
-                    look.waiting.insert(name, (drop.seen(), since));
+            }
+            look.is_progress = true;
+            self.memory.forget(drop.into());
+        }
+    }
+
+    fn take_controls(&mut self, controls: &[ControlFile], look: &mut Look<'_>) {
+        let mut queue = Vec::with_capacity(controls.len());
+        for file in controls {
+            match self.memory.class(file.into(), look.patience) {
+                // What it waited for has come.
+                Class::Waiting if look.found.tasks.contains(&file.task()) => {
+                    queue.push((Class::New, file));
                 }
-                // Somebody's folder or an immutable file: it must not keep the others waiting.
-                Err(SubmitError::Io(error)) if error.is_unusable() || error.is_immovable() => {
-                    if !self.has_given_up(drop) {
-                        tracing::warn!(drop = drop.label(), "left in the box: {error}");
-                    }
-                    look.immovable
-                        .insert(drop.file_name().to_owned(), drop.seen());
-                }
-                // No room, or a disk that refuses: what can be refused or cancelled goes on.
-                Err(error) => look.found.failed = Some(error),
+                Class::Aside if !look.tries_all => {}
+                class => queue.push((class, file)),
             }
         }
-        for control in &controls {
-            self.obey(spool, control, rules, &mut look);
+        queue.sort_by_key(|(class, _)| *class);
+        let begun = Instant::now();
+        for (at, (class, file)) in queue.into_iter().enumerate() {
+            if at > 0 && begun.elapsed() > look.longest(class) {
+                look.is_cut |= class != Class::Waiting;
+                return;
+            }
+            look.is_progress |= class == Class::New;
+            let since = self.memory.unchanged_since(file.into());
+            let is_patient = since.elapsed() < look.patience;
+            match look.spool.obey(file, is_patient, look.rules.spent) {
+                Ok(Controlled::Early) => {
+                    let read = look.began_at;
+                    self.memory
+                        .remember(file.into(), Why::Waits { since, read });
+                    continue;
+                }
+                Err(error) => {
+                    self.leave(file.into(), error.into(), look);
+                    continue;
+                }
+                Ok(Controlled::Done(control)) => look.found.cancelled.push(control.task),
+                Ok(Controlled::Pointless) => {}
+                Ok(Controlled::Rejected(why)) => {
+                    if look.log.allows("control files refused") {
+                        let label = escape_label(file.file_name().as_encoded_bytes());
+                        tracing::warn!(control = label, "refused: {why}");
+                    }
+                }
+            }
+            look.is_progress = true;
+            self.memory.forget(file.into());
         }
-        if !look.waiting.is_empty() {
-            let pause = LOOK_AGAIN.max(begun.elapsed() * LOOK_SHARE);
-            self.next_look = Some(Instant::now() + pause);
+    }
+
+    /// A file that cannot be taken waits for the disk, or is left to a person, who is told once.
+    fn leave(&mut self, file: Face<'_>, error: SubmitError, look: &mut Look<'_>) {
+        let why = match error {
+            SubmitError::Io(error) if error.is_unusable() || error.is_immovable() => Some(error),
+            SubmitError::Io(error)
+                if error.path.file_name() == Some(file.name) && !error.is_no_space() =>
+            {
+                // An error may come and go; one that comes again is the file's.
+                self.memory.has_failed(file).then_some(error)
+            }
+            error => {
+                // What can be refused or cancelled goes on.
+                look.found.failed = Some(error);
+                None
+            }
+        };
+        let Some(error) = why else {
+            return self.memory.remember(file, Why::Blocked);
+        };
+        if !self.memory.is_aside(file) && look.log.allows("files left in the box") {
+            let label = escape_label(file.name.as_encoded_bytes());
+            tracing::warn!(file = label, "left in the box: {error}");
         }
-        self.last_look = Some((began_at.unix_ms() / 1000 - 1, 0));
-        self.rest_until = Some(Instant::now() + begun.elapsed());
-        (self.waiting, self.immovable) = (look.waiting, look.immovable);
-        Ok(look.found)
+        self.memory.remember(file, Why::Aside);
     }
 
     /// What becomes of one drop.
-    fn decide(
-        &self,
-        spool: &Spool,
-        drop: &DropFile,
-        rules: Rules<'_>,
-    ) -> Result<Decision, SubmitError> {
+    fn decide(&self, drop: &DropFile, look: &Look<'_>) -> Result<Decision, SubmitError> {
+        let (spool, rules) = (look.spool, look.rules);
         if drop.is_folder() {
             let path = spool.path().join("incoming").join(drop.file_name());
             return Err(IoError::new("take", path, rustix::io::Errno::ISDIR).into());
-        }
-        // Looked at before and nothing new: a box full of such drops costs a look at each, not a reading.
-        if let Some((seen, since)) = self.waiting.get(drop.file_name())
-            && *seen == drop.seen()
-            && self.last_look.is_some_and(|last| drop.arrived() < last)
-            && since.elapsed() < patience(spool)
-        {
-            return Ok(Decision::Wait(*since));
         }
         let why = match spool.look_at(drop)? {
             Pickup::Gone => return Ok(Decision::Gone),
             Pickup::Ready(request, bytes) => return take(spool, drop, *request, &bytes, rules),
             Pickup::NotYet(why) => {
-                let since = self.unchanged_since(drop.file_name(), drop.seen());
-                if since.elapsed() < patience(spool) {
+                let since = self.memory.unchanged_since(drop.into());
+                if since.elapsed() < look.patience {
                     return Ok(Decision::Wait(since));
                 }
                 why
@@ -197,39 +322,6 @@ impl Admitter {
             Pickup::Refused(why) => why,
         };
         refuse(spool, drop, why, rules)
-    }
-
-    /// Does what one control file asks for.
-    fn obey(&self, spool: &Spool, file: &ControlFile, rules: Rules<'_>, look: &mut Look) {
-        let name = file.file_name();
-        let since = self.unchanged_since(name, file.seen());
-        match spool.obey(file, since.elapsed() < patience(spool), rules.spent) {
-            Ok(Controlled::Done(control)) => look.found.cancelled.push(control.task),
-            Ok(Controlled::Pointless) => {}
-            Ok(Controlled::Early) => {
-                look.waiting.insert(name.to_owned(), (file.seen(), since));
-            }
-            Ok(Controlled::Rejected(why)) => {
-                let label = escape_label(name.as_encoded_bytes());
-                tracing::warn!(control = label, "refused: {why}");
-            }
-            Err(error) if error.is_unusable() || error.is_immovable() => {
-                if self.immovable.get(name) != Some(&file.seen()) {
-                    let label = escape_label(name.as_encoded_bytes());
-                    tracing::warn!(control = label, "left in the box: {error}");
-                }
-                look.immovable.insert(name.to_owned(), file.seen());
-            }
-            Err(error) => look.found.failed = Some(error.into()),
-        }
-    }
-
-    /// Since when this very file has stood as it is, as far as this watcher saw.
-    fn unchanged_since(&self, name: &OsStr, now: Fingerprint) -> Instant {
-        match self.waiting.get(name) {
-            Some((seen, since)) if *seen == now => *since,
-            _ => Instant::now(),
-        }
     }
 }
 
@@ -259,7 +351,7 @@ fn take(
             task = %id, recipe = %recipe, session = %session, drop = drop.label(), "admitted"
         );
     }
-    Ok(told(drop, admission))
+    Ok(told(admission))
 }
 
 fn refuse(
@@ -268,16 +360,13 @@ fn refuse(
     why: DropRefusal,
     rules: Rules<'_>,
 ) -> Result<Decision, SubmitError> {
-    Ok(told(drop, spool.reject(drop, why, rules)?))
+    Ok(told(spool.reject(drop, why, rules)?))
 }
 
-fn told(drop: &DropFile, admission: Admission) -> Decision {
+fn told(admission: Admission) -> Decision {
     match admission {
         Admission::Task(id) => Decision::Admitted(id),
-        Admission::Rejected(why) => {
-            tracing::warn!(drop = drop.label(), "refused: {}", why.reason);
-            Decision::Refused
-        }
+        Admission::Rejected(why) => Decision::Refused(why.reason),
         Admission::Gone | Admission::Changed => Decision::Gone,
     }
 }

@@ -7,6 +7,7 @@
 
 mod admit;
 mod backlog;
+mod box_memory;
 mod launcher;
 mod log_watch;
 mod service;
@@ -23,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::WaitOptions;
 
 use crate::clock;
+use crate::log_limit::LogLimit;
 use crate::proc;
 use crate::spool::{
     Exposed, IoError, PathLeads, Pause, Seen, Spool, SubmitError, Wake, WatcherFile, WatcherSeat,
@@ -129,6 +131,7 @@ pub struct Watcher {
     next_rescan: Instant,
     next_sweep: Instant,
     log_watch: LogWatch,
+    log: LogLimit,
     busy_at: Instant,
     paused: Option<Pause>,
     /// Until when it is looked often whether the root is still there.
@@ -213,6 +216,7 @@ impl Watcher {
             next_rescan: now,
             next_sweep: now + Duration::from_secs_f64(spool.settings().sweep_every_sec),
             log_watch: LogWatch::new(options.autostarted),
+            log: LogLimit::default(),
             busy_at: now,
             paused: None,
             root_in_doubt: None,
@@ -299,7 +303,9 @@ impl Watcher {
     /// Says once that the spool is paused, and that it is no more.
     fn look_at_pause(&mut self) {
         let paused = self.spool.paused().unwrap_or_else(|error| {
-            tracing::warn!("{error}");
+            if self.log.allows("looks for a pause that failed") {
+                tracing::warn!("{error}");
+            }
             self.paused
         });
         if paused == self.paused {
@@ -317,7 +323,8 @@ impl Watcher {
         self.paused = paused;
     }
 
-    fn leave(&self, left: Left) -> Left {
+    fn leave(&mut self, left: Left) -> Left {
+        self.log.close();
         if let Some(service) = &self.service {
             service.stopping();
         }
@@ -361,6 +368,7 @@ impl Watcher {
         if self.is_unmarked {
             self.mark_reconciled();
         }
+        self.log.flush();
         self.launcher.dismiss_idle();
         reap_strangers();
         proc::remove_left_cgroups();
@@ -401,6 +409,7 @@ impl Watcher {
         if let Err(error) = self.admitter.replay(&self.spool) {
             tracing::warn!("what another watcher had begun to admit waits: {error}");
         }
+        self.admitter.try_all();
         self.admit();
         Ok(())
     }
@@ -423,7 +432,7 @@ impl Watcher {
     }
 
     fn admit(&mut self) {
-        match self.admitter.admit_some(&self.spool) {
+        match self.admitter.admit_some(&self.spool, &mut self.log) {
             Ok(admitted) => {
                 self.backlog.add(admitted.tasks);
                 for id in admitted.cancelled {
@@ -432,12 +441,17 @@ impl Watcher {
                     self.backlog.hurry(id);
                 }
                 if let Some(error) = admitted.failed {
-                    // Nothing is lost: the drops stay where they are.
-                    tracing::warn!("drops wait: {error}");
+                    self.drops_wait(&error);
                 }
             }
-            // Nothing is lost: the drops stay where they are.
-            Err(error) => tracing::warn!("drops wait: {error}"),
+            Err(error) => self.drops_wait(&error),
+        }
+    }
+
+    /// Nothing is lost: the drops stay where they are.
+    fn drops_wait(&mut self, error: &SubmitError) {
+        if self.log.allows("drops wait") {
+            tracing::warn!("drops wait: {error}");
         }
     }
 
@@ -456,7 +470,10 @@ impl Watcher {
                     has_found = true;
                 }
                 Ok(false) => {}
-                Err(error) => tracing::warn!("{error}"),
+                Err(error) if self.log.allows("tasks that cannot be compared") => {
+                    tracing::warn!("{error}");
+                }
+                Err(_) => {}
             }
         }
         if left.is_empty() {
@@ -529,7 +546,9 @@ impl Watcher {
                 continue;
             }
             if let Err(error) = self.launcher.start(id) {
-                tracing::error!("no runner could be started: {error}");
+                if self.log.allows("runners that could not be started") {
+                    tracing::error!("no runner could be started: {error}");
+                }
                 self.backlog
                     .answered(id, Answer::Taken { started: false }, now);
                 return;
@@ -661,7 +680,7 @@ impl Watcher {
     }
 
     fn has_new_drops(&self) -> Result<bool, IoError> {
-        let drops = self.spool.drops(usize::MAX)?;
+        let drops = self.spool.in_box()?.drops;
         let is_new = |drop| !self.admitter.has_given_up(drop);
         Ok(drops.iter().any(is_new))
     }

@@ -77,6 +77,25 @@ fn below_the_floor_nothing_is_accepted_and_the_floor_is_named() {
     nothing_half_made(&world, 1);
 }
 
+/// A disk without a free block has room for an empty file. Whatever `pause` says is true.
+#[test]
+fn a_full_disk_can_be_paused() {
+    on_each_disk(1000, |_, world| {
+        let ballast = fill_bytes(world.root());
+        let ran = world.run(&["pause"]);
+        assert_eq!(
+            ran.code == 0,
+            world.path("paused").exists(),
+            "{}",
+            ran.stderr
+        );
+        ran.succeeds();
+        world.run(&["resume"]).succeeds();
+        assert!(!world.path("paused").exists());
+        fs::remove_file(&ballast).unwrap();
+    });
+}
+
 #[test]
 fn a_full_disk_accepts_nothing_until_there_is_room() {
     on_each_disk(1000, |_, world| {

@@ -142,6 +142,10 @@ pub struct Watching<'a> {
 }
 
 impl Watching<'_> {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -22,6 +22,7 @@ mod disk;
 mod drop_box;
 mod errno;
 mod events;
+mod full_box;
 mod group;
 mod group_power;
 mod herd;

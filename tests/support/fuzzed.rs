@@ -128,7 +128,7 @@ impl DropBox {
         if !self.plant(&case) {
             return;
         }
-        let drops = self.spool.drops(9).unwrap();
+        let drops = self.spool.in_box().unwrap().drops;
         match drops.as_slice() {
             [] => assert_eq!(
                 self.names("incoming"),
