@@ -188,7 +188,7 @@ fn requests_that_cannot_be() {
         (
             submit(&["--name", "task_1"]),
             2,
-            "`name` may not be `last` nor begin with `task_`",
+            "`name` may not be `last`, begin with `task_`",
         ),
         (
             submit(&["--session-id", "a/b"]),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::support::processes::is_alive;
 use crate::support::{Task, World};
 
 /// What a recipe can make of a name, and how it is known afterwards.
@@ -190,13 +191,10 @@ fn a_result_of_an_orphan_is_not_believed() {
     let task = world.submit(&["orphan"]);
     let watcher = world.start_watcher();
     world.wait_for_file(&task.path.join("ready"));
-    let runners = world.processes();
+    let (runner, _) = world.processes_of(&task, 1);
     world.kill_watcher(watcher);
-    for (runner, line) in runners {
-        if line.contains(" runner") {
-            world.signal(runner, rustix::process::Signal::KILL);
-        }
-    }
+    world.signal(runner, rustix::process::Signal::KILL);
+    world.wait_until("the runner is dead", || !is_alive(runner));
     std::fs::write(task.path.join("go"), "").unwrap();
     world.wait_for_file(&task.path.join("written"));
     assert_eq!(world.json(&["status", &task.id])["status"], "pending");

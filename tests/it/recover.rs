@@ -772,7 +772,8 @@ fn what_was_put_back_without_its_identity_is_compared_anew() {
 fn what_cannot_be_opened_in_a_task_is_damaged_and_named() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
-    let damage: [(&str, fn(&Path)); 3] = [
+    type Damage = (&'static str, fn(&Path));
+    let damage: [Damage; 3] = [
         ("request.json", |path| std::fs::create_dir(path).unwrap()),
         ("request.json", |path| {
             std::os::unix::fs::symlink("/etc/passwd", path).unwrap()

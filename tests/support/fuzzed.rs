@@ -212,6 +212,15 @@ impl DropBox {
             check: &|request| Ok(self.check_recipe(request)),
             spent: &self.spool.spent_ids().unwrap(),
         };
+        if drop.is_folder() {
+            // A folder stays where its maker put it.
+            self.spool.reject(drop, why, rules).unwrap_err();
+            assert_eq!(
+                self.names("incoming"),
+                std::slice::from_ref(&case.file_name)
+            );
+            return;
+        }
         match self.spool.reject(drop, why, rules).unwrap() {
             Admission::Rejected(why) => self.see_the_refusal(case, &why),
             other => panic!("{other:?}"),
