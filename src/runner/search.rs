@@ -260,22 +260,33 @@ impl<'a> Search<'a> {
     /// one of its own, and its parent is the one who made it or one who takes orphans.
     fn is_from_outside(&self, entry: &Entry, depth: u32) -> io::Result<bool> {
         const DEEPEST: u32 = 64;
-        if entry.session != entry.key.pid
-            && let Ok(Some(leader)) = proc::entry(entry.session)
-            && leader.key.start < self.begin
-        {
-            return Ok(true);
+        if entry.session != entry.key.pid {
+            match proc::entry(entry.session) {
+                Ok(Some(leader)) if leader.key.start < self.begin => return Ok(true),
+                Err(_) if self.is_another_users(entry.session) => return Ok(true),
+                Ok(_) | Err(_) => {}
+            }
         }
         if entry.parent <= 1 || depth == DEEPEST {
             return Ok(false);
         }
-        let Ok(Some(parent)) = proc::entry(entry.parent) else {
-            return Ok(false);
-        };
-        if parent.key.start < self.begin {
-            return Ok(!ADOPTERS.contains(&proc::name_of(&parent).as_slice()));
+        match proc::entry(entry.parent) {
+            Ok(Some(parent)) if parent.key.start < self.begin => {
+                Ok(!ADOPTERS.contains(&proc::name_of(&parent).as_slice()))
+            }
+            Ok(Some(parent)) => Ok(self.whose(&parent, depth + 1)? == Whose::Others),
+            // It has left, and its child has come to somebody else by now.
+            Ok(None) => Ok(false),
+            Err(_) => Ok(self.is_another_users(entry.parent)),
         }
-        Ok(self.whose(&parent, depth + 1)? == Whose::Others)
+    }
+
+    /// Whether a process that `/proc` does not show runs as another user.
+    fn is_another_users(&self, pid: i32) -> bool {
+        let refused = Err(rustix::io::Errno::PERM);
+        self.us != 0
+            && Pid::from_raw(pid)
+                .is_some_and(|pid| rustix::process::test_kill_process(pid) == refused)
     }
 
     fn is_in_another_cgroup(&self, entry: &Entry) -> bool {

@@ -229,8 +229,8 @@ fn replaced_while_it_is_taken(first: &str, accepted: &[usize]) {
     let world = world();
     let drop = world.path("incoming/same.json");
     world.drop_in("same.json", first);
-    let options = ["-o", "/dev/null", "-e", "trace=renameat2", "-e"].map(str::to_owned);
-    let slow = "inject=renameat2:delay_enter=500000".to_owned();
+    let options = ["-o", "/dev/null", "-e", "trace=renameat,renameat2", "-e"].map(str::to_owned);
+    let slow = "inject=renameat,renameat2:delay_enter=500000".to_owned();
     let options: Vec<String> = options.into_iter().chain([slow]).collect();
     let mut watcher = under_strace(&world, &["watch", "--drain"], &options)
         .spawn()

@@ -485,9 +485,9 @@ fn chosen() -> Vec<Cell> {
         cells.retain(|cell| match expected(*cell) {
             Expected::Waits => {
                 waits += 1;
-                waits % 24 == 1
+                waits % 32 == 1
             }
-            _ => chance.below(8) == 0,
+            _ => chance.below(16) == 0,
         });
     }
     cells

@@ -333,7 +333,7 @@ const SWEEP_LITTER: Scenario = Scenario {
         };
         submit.kill_at(world, &place).ends_with(128 + 9);
         assert!(!names_in(&world.path("staging")).is_empty());
-        std::fs::create_dir_all(world.path("trash/session.0/state")).unwrap();
+        std::fs::create_dir_all(world.path("trash/session.0000000000000000/state")).unwrap();
         Victim::of(&["sweep"])
     },
     ..PLAIN
