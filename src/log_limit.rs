@@ -1,8 +1,8 @@
 //! Warnings that somebody else can cause as often as he likes: of each kind a few are logged, and the rest is
 //! counted.
 //!
-//! Not what is logged, nor where to. Invariant: whatever others do, a kind makes at most [`MOST`] lines and
-//! one with the count in [`SPELL`].
+//! Not what is logged, nor where to. Invariant: whatever others do, a kind makes at most `MOST` lines and
+//! one with the count in `SPELL`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
