@@ -170,6 +170,10 @@ class Task:
                 return None
             if not isinstance(end, dict):
                 raise AgentspoolError(f"the result of {self.task_id} is damaged: it is not an object")
+            if self._is_foreign():
+                return None
+            if end.get("status") not in _ENDS:
+                raise AgentspoolError(f"the result of {self.task_id} is damaged: it says no end")
             # The values first: whoever sees the end finds them.
             if end["status"] == "completed":
                 try:
@@ -182,6 +186,17 @@ class Task:
             self._end = end
             self._let_go()
         return self._end
+
+    def _is_foreign(self) -> bool:
+        """Whether a recipe wrote what stands as the result: its attempt still has the room for the true one, and
+        the status tells of no end."""
+        try:
+            status = json.loads(_files.read(self.dir, "status.json", most=_files.MAX_RESULT_BYTES))
+            attempt = int(status["attempt"])
+            is_over = status["status"] in _ENDS
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return not is_over and os.path.lexists(self.dir / "attempts" / str(attempt) / "result.part")
 
     def _output(self, end: dict[str, Any]) -> Any:
         """The output, also of more than stands in result.json; bytes where it is not UTF-8 text."""
@@ -404,3 +419,6 @@ def open_task(task_id: str, spool: str | os.PathLike[str] | None = None) -> Task
     root = _program.run(["config"], place)["spool"]
     found = str(answer["task_id"])
     return Task(found, os.path.join(root, "tasks", found), answer.get("recipe"), answer.get("session_id"))
+
+# The words of a status that has no successor.
+_ENDS = frozenset({"completed", "failed", "cancelled"})

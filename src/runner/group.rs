@@ -73,11 +73,15 @@ impl Leader {
         )
     }
 
-    /// Whether all its threads have ended, although somebody who traces it keeps it from being reaped.
+    /// Whether all its threads have ended, although somebody who traces it keeps it from being reaped. Asked
+    /// once its handle is readable, which counts where `/proc` does not tell.
     pub fn is_dead(&self) -> bool {
         let number = self.pid.as_raw_nonzero().get();
         self.has_ended()
-            || proc::entry(number).is_ok_and(|entry| entry.is_some_and(|e| e.is_zombie))
+            || match proc::entry(number) {
+                Ok(entry) => entry.is_none_or(|entry| entry.is_zombie),
+                Err(_) => true,
+            }
     }
 
     /// Reaps it, once it has ended.

@@ -209,6 +209,11 @@ impl TaskLock {
         result: &ResultFile,
         set_aside: &mut dyn FnMut(),
     ) -> IoResult<bool> {
+        // A recipe may have shut the folders of its task: then nothing could be seen or placed here.
+        self.task.dir.give_rights();
+        if let Some(place) = reserved {
+            place.dir.give_rights();
+        }
         let Some(hold) = self.hold_anew()? else {
             return Ok(false);
         };
@@ -232,8 +237,6 @@ impl TaskLock {
             _ => self.unreserved(attempt)?,
         };
         let placed = place.write(result).and_then(|()| {
-            place.dir.give_rights();
-            self.task.dir.give_rights();
             place
                 .dir
                 .rename_new(RESERVE, &self.task.dir, name::RESULT)?;

@@ -39,6 +39,7 @@ impl Attempt {
     /// What the recipe gave: its result file if it wrote one, else what it printed. What a result
     /// will name as a file is made durable here.
     pub fn output(&self) -> IoResult<Output> {
+        self.dir.give_rights();
         let (name, is_not_a_file) = self.output_name()?;
         // Most tasks say nothing, and then there is nothing to open.
         let nothing = Output {

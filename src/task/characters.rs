@@ -12,7 +12,7 @@ const MOST_MARKS: usize = 4;
 
 /// Format characters (Cf), separators of lines and paragraphs (Zl, Zp), and what is shown as nothing or as a blank.
 /// Variation selectors are not here: emoji need them, and they count as combining marks.
-const HIDDEN: [(char, char); 29] = [
+const HIDDEN: [(char, char); 28] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
     ('\u{600}', '\u{605}'),
@@ -34,7 +34,6 @@ const HIDDEN: [(char, char); 29] = [
     ('\u{feff}', '\u{feff}'),
     ('\u{ffa0}', '\u{ffa0}'),
     ('\u{fff0}', '\u{fffb}'),
-    ('\u{fffe}', '\u{ffff}'),
     ('\u{110bd}', '\u{110bd}'),
     ('\u{110cd}', '\u{110cd}'),
     ('\u{13430}', '\u{1343f}'),
@@ -47,7 +46,12 @@ const HIDDEN: [(char, char); 29] = [
 
 /// Whether a character moves the cursor, hides something or is not seen.
 pub(super) fn is_unsafe(c: char) -> bool {
-    c.is_control() || (!c.is_ascii() && is_hidden(c))
+    c.is_control() || (!c.is_ascii() && (is_hidden(c) || is_no_character(c)))
+}
+
+/// The last two of each plane stand for nothing.
+fn is_no_character(c: char) -> bool {
+    u32::from(c) & 0xfffe == 0xfffe
 }
 
 fn is_hidden(c: char) -> bool {
@@ -80,7 +84,7 @@ mod tests {
 
     #[test]
     fn whatever_is_not_seen_is_unsafe_or_a_mark() {
-        for c in "\u{1b}\r\u{9b}\u{ad}\u{202e}\u{2028}\u{2066}\u{2800}\u{3164}\u{115f}\u{e0041}\u{e0100}\u{f0000}\u{180e}"
+        for c in "\u{1b}\r\u{9b}\u{ad}\u{202e}\u{2028}\u{2066}\u{2800}\u{3164}\u{115f}\u{e0041}\u{e0100}\u{f0000}\u{180e}\u{1fffe}"
             .chars()
         {
             assert!(is_unsafe(c), "{c:?}");

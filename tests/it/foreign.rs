@@ -140,13 +140,15 @@ fn other_files_of_ours_that_a_recipe_makes_fake_nothing() {
 /// What keeps a foreign result from being moved into the attempt's folder, in the recipe's last moment.
 #[test]
 fn no_result_of_a_recipe_is_believed_where_it_is_hard_to_move() {
-    const WAYS: [(&str, &str); 8] = [
+    const WAYS: [(&str, &str); 10] = [
         ("moved", "mv attempts/1 attempts/gone"),
         ("all-moved", "mv attempts a2"),
         ("removed", "rm -rf attempts"),
         ("linked", "mv attempts/1 attempts/g; ln -s g attempts/1"),
         ("shut-attempt", "chmod 555 attempts/1"),
         ("shut-task", "forge; chmod 555 ."),
+        ("not-entered", "chmod 644 attempts/1"),
+        ("nothing-entered", "chmod 0 attempts/1 ."),
         (
             "shut-place",
             "mkdir -p attempts/1/foreign-result/x; chmod 0 attempts/1/foreign-result",

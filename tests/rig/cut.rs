@@ -90,7 +90,18 @@ impl Disk {
             Kind::Ext4 => "ext4",
             Kind::Xfs => "xfs",
         };
-        run("mount", &["-t", kind, "-o", &self.options, image, path]);
+        // Another test's mount namespace may still hold the file system of before, and XFS is mounted once.
+        let is_mounted = || {
+            let mount = Command::new("mount")
+                .args(["-t", kind, "-o", &self.options, image, path])
+                .output();
+            mount.unwrap().status.success()
+        };
+        let begun = std::time::Instant::now();
+        while !is_mounted() {
+            assert!(begun.elapsed().as_secs() < 60, "{image} cannot be mounted");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
     }
 
     /// A world on it whose settings and recipes have been there for long.
