@@ -420,5 +420,6 @@ def open_task(task_id: str, spool: str | os.PathLike[str] | None = None) -> Task
     found = str(answer["task_id"])
     return Task(found, os.path.join(root, "tasks", found), answer.get("recipe"), answer.get("session_id"))
 
+
 # The words of a status that has no successor.
 _ENDS = frozenset({"completed", "failed", "cancelled"})

@@ -43,10 +43,9 @@ impl Cgroup {
             return None;
         }
         let path = own_folder()?.join(name_of(runner));
-        match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => open(path).ok(),
-            Err(_) => None,
-        }
+        // One that is there already is that of a runner in another pid namespace.
+        rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).ok()?;
+        open(path).ok()
     }
 
     /// Opens the one of a runner that may be dead. `None` when it is not there: nothing is in it then, or

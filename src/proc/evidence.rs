@@ -126,11 +126,24 @@ pub fn is_at(entry: &Entry, folder: &impl AsFd) -> bool {
 }
 
 /// Whether the stdout or stderr of a process is a file in this folder or below it.
-pub fn prints_below(entry: &Entry, folder: &impl AsFd) -> bool {
+fn prints_below(entry: &Entry, folder: &impl AsFd) -> bool {
     path_of(folder).is_some_and(|folder| {
         ["fd/1", "fd/2"]
             .iter()
             .any(|output| writes_below(&path(entry, output), &folder))
+    })
+}
+
+/// Whether the stdout or stderr of a process is one of these files of a folder.
+pub fn prints_into(entry: &Entry, folder: &impl AsFd, names: &[&str]) -> bool {
+    let Some(folder) = path_of(folder) else {
+        return false;
+    };
+    ["fd/1", "fd/2"].iter().any(|output| {
+        let open = path(entry, output);
+        names
+            .iter()
+            .any(|name| writes_below(&open, &folder.join(name)))
     })
 }
 

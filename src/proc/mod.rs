@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use cgroup::{Cgroup, own_cgroup, remove_left_cgroups};
 pub use children::{Usage, children, descendants, has_living_children, reap_any, reap_others};
 pub use evidence::{
-    Environment, cgroup_of, environment, hides_processes, is_at, name_of, path_of, prints_below,
+    Environment, cgroup_of, environment, hides_processes, is_at, name_of, path_of, prints_into,
     real_uid, real_uid_of, writes_to,
 };
 pub use open_files::{open_files, owner_of};

@@ -85,7 +85,7 @@ pub enum FindError {
         problem: String,
     },
     /// Others could choose what it runs.
-    #[error("the recipe {name} is not run: {}: {why}, and users of the group could choose what it runs; `chmod go-w` it, and see that it is what it was", path.display())]
+    #[error("the recipe {name} is not run: {}: {why}, so somebody besides the owner and root could choose what it runs: see that it is what it was, then `chown` it to the owner or `chmod go-w` it", path.display())]
     Open {
         /// The recipe.
         name: Name,

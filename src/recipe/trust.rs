@@ -30,11 +30,15 @@ impl Trust {
         self.writable(path).or_else(strange)
     }
 
-    /// The same by mode bits alone: whom the owner lets have recipes of their own is his to say.
+    /// The same by mode bits alone.
     fn writable(self, path: &Path) -> Option<String> {
         let metadata = std::fs::metadata(path).ok()?;
         let mode = metadata.permissions().mode();
-        if mode & 0o002 != 0 {
+        let is_sticky = metadata.is_dir() && mode & 0o1000 != 0;
+        if is_sticky || !(metadata.is_dir() || metadata.is_file()) {
+            // Nobody renames what is not his own there; and a link to /dev/null is no program.
+            None
+        } else if mode & 0o002 != 0 {
             Some("anybody may write there".to_owned())
         } else if self.is_shared && mode & 0o020 != 0 {
             Some(format!("group {} may write there", metadata.gid()))
@@ -45,10 +49,19 @@ impl Trust {
 
     /// What of a recipe others could change, and why; the first one.
     pub(super) fn problem_of(self, recipe: &Recipe) -> Option<(PathBuf, String)> {
-        parts(recipe).into_iter().find_map(|part| {
-            let why = self.writable(&part)?;
-            Some((part, why))
-        })
+        parts(recipe)
+            .into_iter()
+            .find_map(|part| self.problem_up(&part))
+    }
+
+    /// The same of what a path leads to and of every folder above that, in which it could be exchanged.
+    fn problem_up(self, path: &Path) -> Option<(PathBuf, String)> {
+        if let Some(why) = self.problem(path) {
+            return Some((path.to_owned(), why));
+        }
+        let real = std::fs::canonicalize(path).ok()?;
+        let mut above = real.ancestors().skip(1);
+        above.find_map(|folder| Some((folder.to_owned(), self.problem(folder)?)))
     }
 }
 
@@ -61,7 +74,8 @@ fn parts(recipe: &Recipe) -> BTreeSet<PathBuf> {
         .map(Path::to_owned)
         .into_iter()
         .collect();
-    let entries = WalkDir::new(&recipe.path)
+    // Of a recipe that is one file, what lies beside it is in its folder as well.
+    let entries = WalkDir::new(recipe.folder())
         .max_depth(1)
         .into_iter()
         .flatten();

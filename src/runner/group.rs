@@ -151,7 +151,7 @@ pub(super) fn end_tree(
 ) -> Ended {
     let mut others = 0;
     if !is_alone(leader) {
-        others = end_others(leader, cgroup, grace, &mut on_stuck);
+        others = end_others(leader, cgroup, grace, &mut usage, &mut on_stuck);
     }
     let exit = leader.reap(&mut usage);
     end_unlisted(cgroup, &mut usage, &mut on_stuck);
@@ -167,6 +167,7 @@ fn end_others(
     leader: &Leader,
     cgroup: Option<&Cgroup>,
     grace: Duration,
+    usage: &mut Usage,
     on_stuck: &mut impl FnMut(),
 ) -> usize {
     let others = signal_all(leader, Signal::TERM);
@@ -175,7 +176,11 @@ fn end_others(
     let deadline = Instant::now() + grace;
     let mut pause = PAUSE.0;
     while !is_alone(leader) && Instant::now() < deadline {
-        wait_for(leader, pause.min(deadline - Instant::now()));
+        wait_for(
+            leader,
+            pause.min(deadline.saturating_duration_since(Instant::now())),
+        );
+        proc::reap_others(leader.pid, usage);
         pause = (pause * 2).min(PAUSE.1);
     }
     let mut chase = Chase::new(cgroup);
@@ -183,6 +188,7 @@ fn end_others(
         // The leader is not reaped, so the group is its own.
         let _ = rustix::process::kill_process_group(leader.pid, Signal::KILL);
         chase.kill_all(on_stuck);
+        proc::reap_others(leader.pid, usage);
     }
     others
 }

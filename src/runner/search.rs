@@ -23,6 +23,9 @@ use crate::spool::RunFile;
 /// runner that runs this one's watcher in a task.
 const ADOPTERS: [&[u8]; 2] = [b"systemd", b"agentspool"];
 
+/// The logs of an attempt.
+const LOGS: [&str; 2] = ["stdout.log", "stderr.log"];
+
 /// What one look found.
 #[derive(Debug, Default)]
 pub(super) struct Look {
@@ -183,7 +186,9 @@ impl<'a> Search<'a> {
         if session == Session::Surely {
             return Ok(Whose::Ours);
         }
-        let in_session = session == Session::Perhaps;
+        // The number could have been given to somebody else's session, whose leader is gone as well.
+        let in_session =
+            session == Session::Perhaps && !self.is_emptied && !self.is_in_another_cgroup(entry);
         let environment = match proc::environment(entry)? {
             Environment::Is(environment) => environment,
             Environment::Kernel => return Ok(Whose::Others),
@@ -194,13 +199,15 @@ impl<'a> Search<'a> {
         let name = format!("{MARK}=");
         let mark = entries.find(|item| item.starts_with(name.as_bytes()));
         if mark.is_some_and(|mark| self.is_of_attempt(mark)) {
+            // A person may have copied a task's environment, or another user have read it.
+            if self.is_another_uids(entry) || self.is_of_older_session(entry) {
+                return Ok(Whose::Others);
+            }
             if in_session || proc::is_at(entry, &self.folder) {
                 return Ok(Whose::Ours);
             }
-            // A person may have copied a task's environment, or another user have read it.
-            let is_others = proc::real_uid(entry).is_some_and(|uid| uid != self.us);
             let has_moved_out = self.is_emptied || self.asks_for_place;
-            return if has_moved_out || is_others || self.is_from_outside(entry, depth)? {
+            return if has_moved_out || self.is_from_outside(entry, depth)? {
                 Ok(Whose::Others)
             } else {
                 Ok(Whose::Ours)
@@ -210,8 +217,12 @@ impl<'a> Search<'a> {
             // Another task's.
             return Ok(Whose::Others);
         }
-        let is_ours = in_session || self.prints_here(entry);
-        Ok(if is_ours { Whose::Ours } else { Whose::Others })
+        Ok(match (in_session, self.is_another_uids(entry)) {
+            (true, false) => Whose::Ours,
+            (true, true) => Whose::Unknown("it runs as another user in the task's session"),
+            (false, false) if self.prints_here(entry) => Whose::Ours,
+            (false, _) => Whose::Others,
+        })
     }
 
     /// Of a process whose environment is not shown.
@@ -260,12 +271,8 @@ impl<'a> Search<'a> {
     /// one of its own, and its parent is the one who made it or one who takes orphans.
     fn is_from_outside(&self, entry: &Entry, depth: u32) -> io::Result<bool> {
         const DEEPEST: u32 = 64;
-        if entry.session != entry.key.pid {
-            match proc::entry(entry.session) {
-                Ok(Some(leader)) if leader.key.start < self.begin => return Ok(true),
-                Err(_) if self.is_another_users(entry.session) => return Ok(true),
-                Ok(_) | Err(_) => {}
-            }
+        if self.is_of_older_session(entry) {
+            return Ok(true);
         }
         if entry.parent <= 1 || depth == DEEPEST {
             return Ok(false);
@@ -307,8 +314,23 @@ impl<'a> Search<'a> {
 
     /// Whether its output is one of the attempt's logs, which nobody else writes.
     fn prints_here(&self, entry: &Entry) -> bool {
-        let is_own = proc::real_uid(entry).is_none_or(|uid| uid == self.us);
-        is_own && proc::prints_below(entry, &self.folder)
+        !self.is_of_older_session(entry) && proc::prints_into(entry, &self.folder, &LOGS)
+    }
+
+    fn is_another_uids(&self, entry: &Entry) -> bool {
+        proc::real_uid(entry).is_some_and(|uid| uid != self.us)
+    }
+
+    /// Whether it is in a session that is older than the attempt: a process stays in the one it was born in or
+    /// makes one of its own.
+    fn is_of_older_session(&self, entry: &Entry) -> bool {
+        if entry.session == entry.key.pid {
+            return false;
+        }
+        match proc::entry(entry.session) {
+            Ok(leader) => leader.is_some_and(|leader| leader.key.start < self.begin),
+            Err(_) => self.is_another_users(entry.session),
+        }
     }
 
     /// One that `/proc` does not show: its session can be asked for all the same.

@@ -134,6 +134,7 @@ impl Supervisor<'_> {
         let mut pause = LEFTOVER_LOOKS.0;
         while !group::is_alone(self.leader) && self.is_output_held() && Instant::now() < until {
             self.wait_for_signal(pause.min(until.saturating_duration_since(Instant::now())));
+            proc::reap_others(self.leader.pid(), &mut self.usage);
             pause = (pause * 2).min(LEFTOVER_LOOKS.1);
             if self.control.should_stop() || self.lock.task().cancel_requested().unwrap_or(false) {
                 return;

@@ -2,7 +2,7 @@
 //!
 //! Not what lies in the spool (`layout.rs`). Who may write in a folder above may rename the spool and put
 //! another one there, which the owner's recipes would then write into and take their programs from.
-//! Invariant: the way up is taken from the open spool itself, so no link on its path counts.
+//! Invariant: the way up is taken from the open spool itself, and by the path that recipes are told.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -26,6 +26,15 @@ impl Spool {
     /// # Errors
     /// A folder above cannot be looked at.
     pub fn exposed_above(&self) -> IoResult<Option<Exposed>> {
+        let owner = self.root()?.own_stat()?.st_uid;
+        // A recipe is told the path by which the spool was found, and a link on it may be turned.
+        for folder in self.path().ancestors().skip(1) {
+            let stat = rustix::fs::stat(folder);
+            if stat.is_ok_and(|stat| may_others_rename(&stat, owner)) {
+                let path = folder.to_owned();
+                return Ok(Some(Exposed { path }));
+            }
+        }
         const HIGHEST: usize = 4096;
         let root = self.root()?;
         let failed = |errno| IoError::new("look at the folders above", root.path(), errno);

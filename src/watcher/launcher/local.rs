@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use super::Launcher;
 use crate::task::{Answer, Order, TaskId};
@@ -29,8 +29,9 @@ pub(in crate::watcher) struct LocalPool {
 
 #[derive(Debug)]
 struct PooledRunner {
-    /// Its number is given away once it is reaped, and a handle is not.
-    process: OwnedFd,
+    number: Pid,
+    /// Its number is given away once it is reaped, and a handle is not. Absent where the kernel refuses one.
+    process: Option<OwnedFd>,
     orders: std::fs::File,
     answers: OwnedFd,
     unread: Vec<u8>,
@@ -61,9 +62,11 @@ impl LocalPool {
             return Err(io::Error::other("the runner has no pipes"));
         };
         let answers = OwnedFd::from(stdout);
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let number = Pid::from_child(&child);
+        let process = pidfd_open(number, PidfdFlags::empty()).ok();
         rustix::fs::fcntl_setfl(&answers, rustix::fs::OFlags::NONBLOCK)?;
         Ok(PooledRunner {
+            number,
             process,
             orders: std::fs::File::from(OwnedFd::from(stdin)),
             answers,
@@ -185,7 +188,13 @@ impl Launcher for LocalPool {
     fn stop(&mut self) {
         for runner in &self.runners {
             // One that is gone is noticed by its answers.
-            let _ = pidfd_send_signal(&runner.process, Signal::TERM);
+            let is_sent = runner
+                .process
+                .as_ref()
+                .is_some_and(|process| pidfd_send_signal(process, Signal::TERM).is_ok());
+            if !is_sent && !runner.is_gone {
+                let _ = kill_process(runner.number, Signal::TERM);
+            }
         }
     }
 
