@@ -152,7 +152,7 @@ impl Spool {
     /// Why the watcher refused what was asked for by the control file of this name, if it did.
     pub fn refusal_of_control(&self, file_name: &str) -> IoResult<Option<Reason>> {
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
-        if incoming.has(file_name)? {
+        if incoming.look(file_name)?.is_some() {
             return Ok(None);
         }
         Ok(self.rejected_drop(file_name)?.map(|(_, reason)| reason))

@@ -49,7 +49,7 @@ impl Spool {
         let mut found = Vec::new();
         for name in names {
             // The ctime, which nobody can set.
-            if let Some(stat) = incoming.stat(&name)?
+            if let Some(stat) = incoming.look(&name)?
                 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
             {
                 let at = Timestamp::from_unix_ms(ms_of(stat.st_ctime, stat.st_ctime_nsec));

@@ -303,8 +303,17 @@ impl Place {
 
     fn start_runner(&self, cell: Cell, task: &Task) -> Child {
         let mut command = self.command(cell, &["runner", "--once", &task.id]);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log(&task.id));
+        command.stdout(Stdio::null()).stderr(log.unwrap());
         command.spawn().unwrap()
+    }
+
+    /// What the runners of a task said.
+    fn log(&self, id: &str) -> PathBuf {
+        self.world.root().join(format!("log-{id}"))
     }
 
     fn try_cell(&self, cell: Cell) -> Result<(), String> {
@@ -382,7 +391,13 @@ impl Place {
     }
 
     fn watch(&self, cell: Cell, task: &Task, runner: &mut Child) -> Result<(), String> {
-        let told = |what: &str| Err(format!("{cell:?}: {what}: {}", task.read("result.json")));
+        let told = |what: &str| {
+            let said = std::fs::read_to_string(self.log(&task.id)).unwrap_or_default();
+            Err(format!(
+                "{cell:?}: {what}: {} {said}",
+                task.read("result.json")
+            ))
+        };
         match expected(cell) {
             Expected::Waits => {
                 wait_for(cell, "it says stuck", || {
