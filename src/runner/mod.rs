@@ -117,7 +117,7 @@ impl<'a> Runner<'a> {
             is_for_one: false,
             growth: growth::Growth::default(),
             unit_failure: None,
-            ignored: proc::ignored_signals(),
+            ignored: spawn::not_reset_anyway(proc::ignored_signals()),
             starter: None,
             cgroup: None,
             log: LogLimit::default(),

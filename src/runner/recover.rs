@@ -91,7 +91,7 @@ fn is_without_place(recorded: &str, mark: &str) -> bool {
         .is_some_and(|(before, _)| recorded == before)
 }
 
-/// The same for an attempt whose folder somebody moved or removed.
+/// Like [`recover`], for an attempt whose folder somebody moved or removed.
 pub(super) fn recover_gone(lock: &TaskLock, mark: &str, go_on: &dyn Fn() -> bool) -> Lost {
     let mut search = Search::new(lock.task().as_fd(), mark, None, false);
     ended(kill_all(&mut search, false, &mut Wait::new(lock, go_on)))

@@ -1,13 +1,13 @@
-//! Whose is a process? What is left of an attempt whose runner is dead, by what its processes show.
+//! Which processes belong to an attempt whose runner is dead.
 //!
-//! Not the killing (`recover.rs`). With a living runner this is not needed: its children come back to it.
-//! Nothing here signals anybody. Invariants: a process that can be told to be another's is never called the attempt's; and one that
-//! might be the attempt's, but cannot be looked at, is never called nobody.
+//! Not the killing (`recover.rs`): nothing here sends a signal. A living runner does not need this, because all
+//! its orphans become its children. Invariants: a process that is shown to be somebody else's is never counted
+//! as the attempt's; one that may be the attempt's and cannot be read is never ignored.
 //!
-//! What counts, for a process that started no earlier than the attempt:
-//! - it is in the recorded session or group, and nothing shows that the number was given to another one; or
-//! - it carries the attempt's mark, and could have been born in it; or
-//! - its output is one of the attempt's files.
+//! A process that started no earlier than the attempt belongs to it if
+//! - it is in the recorded session or group, and nothing shows that the number was reused; or
+//! - it carries the attempt's mark, runs as this user, and could have been born in the attempt; or
+//! - it prints into one of the attempt's logs.
 
 use std::collections::HashMap;
 use std::io;

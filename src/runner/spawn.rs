@@ -62,6 +62,12 @@ pub(super) struct Setting<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
+/// Those of these signals that a start does not set back to their defaults anyway.
+pub(super) fn not_reset_anyway(mut signals: Vec<c_int>) -> Vec<c_int> {
+    signals.retain(|signal| !STOPPING.contains(signal) && !HANDLED.contains(signal));
+    signals
+}
+
 /// Why there is no process.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SpawnError {
