@@ -43,7 +43,7 @@ use crate::task::{
     ResultFile, Status, TaskId, Timestamp,
 };
 use finish::{mark_of, unstarted, with_result};
-use start::{StartError, Starter};
+use start::StartError;
 use supervise::{Ending, Supervised};
 use turn::Turn;
 
@@ -71,8 +71,6 @@ pub struct Runner<'a> {
     unit_failure: Option<String>,
     /// Signals that this process was started with ignored, and that no recipe should ignore for that.
     ignored: Vec<i32>,
-    /// The thread that starts recipes, once there was one to start.
-    starter: Option<Starter>,
     /// Where recipes are born; looked for at the first of them.
     cgroup: Option<Option<Cgroup>>,
     log: LogLimit,
@@ -118,7 +116,6 @@ impl<'a> Runner<'a> {
             growth: growth::Growth::default(),
             unit_failure: None,
             ignored: spawn::not_reset_anyway(proc::ignored_signals()),
-            starter: None,
             cgroup: None,
             log: LogLimit::default(),
         }

@@ -1,14 +1,15 @@
 //! Starting the recipe's process, without copying this one first.
 //!
-//! Not its command (`command.rs`), not the thread that calls this (`start.rs`) and not its end
+//! Not its command (`command.rs`), not how long a start may take (`start.rs`) and not its end
 //! (`group.rs`). `fork` copies the page tables of
 //! the runner, and both sides then fault for every page they touch, which cost a short task more than a
 //! tenth of all its time (docs/design/0021-starting-without-a-copy.md); here the child borrows the runner's
 //! memory until it is the recipe, as `posix_spawn` does, which has no room for our settings.
 //! Where the runner has a cgroup, the child is born in it: to enter it later would stop all forks of the
 //! machine for some milliseconds.
-//! Invariant: until it executes the program the child makes system calls and nothing else, and no
-//! signal handler of the runner's ever runs in it.
+//! Invariants: until it executes the program the child makes system calls and nothing else, and no
+//! signal handler of the runner's ever runs in it; and what it borrows stays until the kernel says that
+//! the child has left it.
 
 use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_void};
 use std::fs::File;
@@ -17,12 +18,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
+use rustix::thread::futex;
 
 use super::command::Command;
 use super::control::STOPPING;
@@ -128,8 +131,8 @@ impl Texts {
 }
 
 /// All that the child reads. It is made before, because the child may not allocate. The descriptors stay
-/// open until the start is over: whoever made the plan waits for that.
-pub(super) struct Plan {
+/// open until the start is over.
+struct Plan {
     /// Tried one after the other: one path, or one for each folder of PATH.
     programs: List,
     /// `/bin/sh`, the program and its arguments, for each program: what execvp(3) does with a
@@ -148,48 +151,93 @@ pub(super) struct Plan {
     runner: Pid,
     umask: Mode,
     none: libc::sigset_t,
-    /// The handle of the child from the moment in which there is one, -1 before.
-    handle: Arc<AtomicI32>,
+    /// 1 as long as the child is in this process's memory. The kernel writes the 0 and wakes who waits for it.
+    borrows: AtomicU32,
     /// Whether the child came to run at all.
-    has_begun: bool,
-    /// Why the child could not become the recipe: written by it, read once it is gone.
-    failed: Option<Errno>,
+    has_begun: AtomicBool,
+    /// Why the child could not become the recipe, 0 while it can: written by it, read once it is gone.
+    failed: AtomicI32,
 }
 
-// SAFETY: the pointers in its lists lead into memory that the lists own, and nobody writes there.
-#[expect(unsafe_code, reason = "the lists hold pointers into themselves")]
-unsafe impl Send for Plan {}
+/// A process that is on its way to the recipe: the kernel reads the program, which takes as long as its disk.
+pub(super) struct Start {
+    pid: Pid,
+    /// `None` once it was handed on.
+    handle: Option<OwnedFd>,
+    plan: Rc<Plan>,
+    /// Nothing is ever pushed: its room is the child's.
+    _stack: Vec<u128>,
+}
 
-/// Starts the command as the leader of a session of its own, which the kernel kills should the calling
-/// thread end. Returns its number and a handle of it, once it is the recipe: as long as executing the
-/// program takes, as on a disk that does not answer, so long takes this.
-///
-/// # Errors
-/// The kernel's reason why there is no such process: nothing of it runs then.
-pub(super) fn spawn(mut plan: Plan) -> Result<(Pid, OwnedFd), SpawnError> {
-    let (pid, handle) = clone_into(&mut plan)?;
-    // Otherwise it has ended, and is reaped here: nobody else knows of it.
-    let reap = || {
-        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-    };
-    match plan.failed {
-        // Killed as it was born: its cgroup is being killed, or was before (Linux 6.6 and newer).
-        None if plan.cgroup.is_some() && !plan.has_begun => {
-            reap();
-            Err(SpawnError::Cgroup(Errno::CANCELED.into()))
+impl Start {
+    /// Begins to start the command as the leader of a session of its own, which the kernel kills should the
+    /// calling thread end.
+    ///
+    /// # Errors
+    /// A text that no program can be given, or the kernel's reason why there is no such process: nothing runs
+    /// then.
+    pub fn begin(command: &Command<'_>, setting: &Setting<'_>) -> Result<Start, SpawnError> {
+        clone_with(Rc::new(Plan::new(command, setting)?))
+    }
+
+    /// Waits so long until the child is the recipe or gone; whether it is.
+    pub fn is_over(&self, time: Duration) -> bool {
+        let begun = Instant::now();
+        while self.plan.borrows.load(Ordering::Acquire) != 0 {
+            let left = time.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            let left = left.try_into().ok();
+            // Shared, as the kernel wakes it. Woken, over already or disturbed: it is looked at again.
+            let _ = futex::wait(&self.plan.borrows, futex::Flags::empty(), 1, left.as_ref());
         }
-        None => Ok((pid, handle)),
-        Some(errno) => {
-            reap();
-            Err(errno.into())
-        }
+        true
+    }
+
+    /// Kills the child, also where a filter of system calls refuses handles: nobody has reaped it yet.
+    pub fn kill(&self) {
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+    }
+
+    /// The recipe's number and a handle of it. Waits until the start is over.
+    ///
+    /// # Errors
+    /// The kernel's reason why it did not become the recipe: nothing of it runs then.
+    pub fn finish(mut self) -> Result<(Pid, OwnedFd), SpawnError> {
+        self.wait();
+        let failed = self.plan.failed.load(Ordering::Acquire);
+        let error = if failed != 0 {
+            SpawnError::from(Errno::from_raw_os_error(failed))
+        } else if self.plan.cgroup.is_some() && !self.plan.has_begun.load(Ordering::Acquire) {
+            // Killed as it was born: its cgroup is being killed, or was before (Linux 6.6 and newer).
+            SpawnError::Cgroup(Errno::CANCELED.into())
+        } else if let Some(handle) = self.handle.take() {
+            return Ok((self.pid, handle));
+        } else {
+            SpawnError::from(Errno::BADF)
+        };
+        // It has ended, and is reaped here: nobody else knows of it.
+        let _ = rustix::process::waitpid(Some(self.pid), rustix::process::WaitOptions::empty());
+        Err(error)
+    }
+
+    fn wait(&self) {
+        while !self.is_over(Duration::from_secs(60)) {}
+    }
+}
+
+impl Drop for Start {
+    /// What the child borrows is given back only once it has left it.
+    fn drop(&mut self) {
+        self.wait();
     }
 }
 
 impl Plan {
     /// # Errors
     /// A text that no program can be given.
-    pub(super) fn new(command: &Command<'_>, setting: &Setting<'_>) -> io::Result<Plan> {
+    fn new(command: &Command<'_>, setting: &Setting<'_>) -> io::Result<Plan> {
         let arguments: Vec<&OsStr> = command.arguments.iter().map(OsString::as_os_str).collect();
         let mut programs = Texts::default();
         let mut scripts = Vec::new();
@@ -223,15 +271,10 @@ impl Plan {
             runner: rustix::process::getpid(),
             umask: Mode::from_raw_mode(setting.umask),
             none: no_signals(),
-            handle: Arc::new(AtomicI32::new(-1)),
-            has_begun: false,
-            failed: None,
+            borrows: AtomicU32::new(1),
+            has_begun: AtomicBool::new(false),
+            failed: AtomicI32::new(0),
         })
-    }
-
-    /// Holds the handle of the child while it is not the recipe yet.
-    pub(super) fn handle(&self) -> Arc<AtomicI32> {
-        Arc::clone(&self.handle)
     }
 
     /// In the child: makes the settings and becomes the recipe. Returns only why it could not.
@@ -300,41 +343,54 @@ impl Plan {
     }
 }
 
-/// Makes the child and waits until it is the recipe or gone.
+/// The child leaves our memory by exec or exit and is never stopped for it: the kernel then clears
+/// [`Plan::borrows`] (`CLONE_CHILD_CLEARTID`, as for a thread that is joined).
+const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
+
+/// Makes the child.
 #[expect(unsafe_code, reason = "clone, which rustix has no form of")]
-fn clone_into(plan: &mut Plan) -> Result<(Pid, OwnedFd), SpawnError> {
+fn clone_with(plan: Rc<Plan>) -> Result<Start, SpawnError> {
     let mut stack = Vec::<u128>::with_capacity(STACK_BYTES / size_of::<u128>());
-    let stack = stack.spare_capacity_mut().as_mut_ptr_range();
-    let told = Arc::clone(&plan.handle);
+    let room = stack.spare_capacity_mut().as_mut_ptr_range();
+    let mut handle: c_int = -1;
     let mut mask = no_signals();
     block_all(&mut mask);
-    // SAFETY: with CLONE_VFORK this thread sleeps until the child has left this memory by exec or
-    // exit, so stack and plan outlive what it does with them, and nobody else touches them
-    // meanwhile. The stack grows down from its end, which is aligned for any machine. The child
-    // makes system calls, through rustix and libc, which may write this thread's errno and nothing else.
-    // The kernel writes the handle where it is told, as one store of four bytes.
-    let pid =
-        match plan.cgroup {
-            None => unsafe {
-                let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-                let plan = ptr::from_mut(plan).cast();
-                let pid = libc::clone(child, stack.end.cast(), flags, plan, told.as_ptr());
-                check(pid).map(|()| pid).map_err(SpawnError::from)
-            },
-            Some(cgroup) => unsafe { clone3(plan, cgroup, stack.start.cast(), told.as_ptr()) }
-                .map_err(|errno| match errno {
-                    Errno::AGAIN | Errno::NOMEM | Errno::INTR => SpawnError::from(errno),
-                    errno => SpawnError::Cgroup(errno.into()),
-                }),
-        };
+    let shared: *mut c_void = Rc::as_ptr(&plan).cast_mut().cast();
+    // SAFETY: `Start` keeps plan and stack until the kernel has said that the child has left this memory, and
+    // neither moves. Meanwhile both sides only read the plan, but for its atomics, and the stack is the child's
+    // alone; it grows down from its end, which is aligned for any machine. The child makes system calls, through rustix and libc, which may write
+    // this thread's errno and nothing else. The kernel writes the handle before either side goes on.
+    let pid = match plan.cgroup {
+        None => unsafe {
+            let flags = FLAGS | libc::SIGCHLD;
+            let none = ptr::null_mut::<c_void>();
+            let borrows = plan.borrows.as_ptr();
+            let pid = libc::clone(
+                child,
+                room.end.cast(),
+                flags,
+                shared,
+                &raw mut handle,
+                none,
+                borrows,
+            );
+            check(pid).map(|()| pid).map_err(SpawnError::from)
+        },
+        Some(cgroup) => unsafe { clone3(&plan, cgroup, room.start.cast(), &raw mut handle) }
+            .map_err(|errno| match errno {
+                Errno::AGAIN | Errno::NOMEM | Errno::INTR => SpawnError::from(errno),
+                errno => SpawnError::Cgroup(errno.into()),
+            }),
+    };
     unblock(&mask);
     let pid = pid?;
     // SAFETY: the kernel made the handle for this call, and gave the number of a process.
-    Ok(unsafe {
-        (
-            Pid::from_raw_unchecked(pid),
-            OwnedFd::from_raw_fd(told.load(Ordering::Acquire)),
-        )
+    let (pid, handle) = unsafe { (Pid::from_raw_unchecked(pid), OwnedFd::from_raw_fd(handle)) };
+    Ok(Start {
+        pid,
+        handle: Some(handle),
+        plan,
+        _stack: stack,
     })
 }
 
@@ -346,23 +402,23 @@ fn clone_into(plan: &mut Plan) -> Result<(Pid, OwnedFd), SpawnError> {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[expect(unsafe_code, reason = "a system call that returns twice")]
 unsafe fn clone3(
-    plan: &mut Plan,
+    plan: &Plan,
     cgroup: RawFd,
     stack: *mut u8,
     handle: *mut c_int,
 ) -> rustix::io::Result<c_int> {
     /// `CLONE_INTO_CGROUP` of `linux/sched.h`.
     const INTO_CGROUP: u64 = 0x2_0000_0000;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
     // SAFETY: all of its fields are numbers.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = flags as u64 | INTO_CGROUP;
+    arguments.flags = FLAGS as u64 | INTO_CGROUP;
     arguments.pidfd = handle as u64;
+    arguments.child_tid = plan.borrows.as_ptr() as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.stack = stack as u64;
     arguments.stack_size = STACK_BYTES as u64;
     arguments.cgroup = cgroup as u64;
-    let plan: *mut c_void = ptr::from_mut(plan).cast();
+    let plan: *mut c_void = ptr::from_ref(plan).cast_mut().cast();
     let answer: isize;
     // SAFETY: in the parent the call changes what is named here and no more. The child has the same
     // registers, a stack of its own and nothing to return to.
@@ -417,7 +473,7 @@ unsafe fn clone3(
 /// None is needed.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[expect(unsafe_code, reason = "the same signature everywhere")]
-unsafe fn clone3(_: &mut Plan, _: RawFd, _: *mut u8, _: *mut c_int) -> rustix::io::Result<c_int> {
+unsafe fn clone3(_: &Plan, _: RawFd, _: *mut u8, _: *mut c_int) -> rustix::io::Result<c_int> {
     Err(Errno::NOSYS)
 }
 
@@ -427,10 +483,11 @@ unsafe fn clone3(_: &mut Plan, _: RawFd, _: *mut u8, _: *mut c_int) -> rustix::i
     reason = "the end of a process that must not run anything of its parent's"
 )]
 extern "C" fn child(plan: *mut c_void) -> c_int {
-    // SAFETY: it is the plan that `clone_into` handed over and does not touch while this runs.
-    let plan = unsafe { &mut *plan.cast::<Plan>() };
-    plan.has_begun = true;
-    plan.failed = Some(plan.become_recipe());
+    // SAFETY: it is the plan that `clone_with` handed over, which stays as long as this runs.
+    let plan = unsafe { &*plan.cast::<Plan>() };
+    plan.has_begun.store(true, Ordering::Release);
+    let errno = plan.become_recipe();
+    plan.failed.store(errno.raw_os_error(), Ordering::Release);
     // SAFETY: it ends this process and nothing else.
     unsafe { libc::_exit(NO_PROGRAM) }
 }

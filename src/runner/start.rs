@@ -1,31 +1,22 @@
-//! The thread that starts recipes, so that the runner goes on while a start hangs.
+//! How long the start of a recipe may take.
 //!
-//! Executing a program waits for its disk, and a network disk that is gone answers never. Whoever makes
-//! the child waits with it, so that is not the runner's main thread, which keeps the deadline and looks
-//! for a cancellation. Not the start itself (`spawn.rs`). Invariants: the thread lives as long as the
-//! runner, because the kernel ends a recipe's process with the thread that made it; and a start that was
-//! begun is waited for before anything that its plan names is closed.
+//! Executing a program waits for its disk, and a network disk that is gone answers never. The runner keeps
+//! the deadline and looks for a cancellation meanwhile. Not the start itself (`spawn.rs`). Invariant: a start
+//! that was begun is waited for to its end, so nothing of it runs when it is said to have failed.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 
 use super::group::{self, Leader};
 use super::recover::report_stuck;
-use super::spawn::{self, Plan, Setting, SpawnError};
+use super::spawn::{Setting, SpawnError, Start};
 use super::supervise::Ending;
 use super::{Prepared, Runner, Work, command};
 use crate::proc::{self, Cgroup};
 use crate::recipe::Recipe;
 use crate::spool::IoError;
-
-/// The stack of the thread: it makes system calls.
-const STACK_BYTES: usize = 128 << 10;
 
 /// How often it is looked whether a start that hangs is still wanted.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -33,81 +24,6 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 type Started = Result<(Pid, OwnedFd), SpawnError>;
-
-/// The thread, and the way to it.
-#[derive(Debug)]
-pub(super) struct Starter {
-    plans: Sender<Plan>,
-    started: Receiver<Started>,
-    /// The handle of the child that is not a recipe yet.
-    handle: Arc<AtomicI32>,
-}
-
-impl Starter {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// There can be no more threads.
-    pub fn new() -> io::Result<Starter> {
-        let (plans, orders) = channel::<Plan>();
-        let (answers, started) = channel();
-        std::thread::Builder::new()
-            .name("starter".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                while let Ok(plan) = orders.recv() {
-                    if answers.send(spawn::spawn(plan)).is_err() {
-                        return;
-                    }
-                }
-            })?;
-        Ok(Starter {
-            plans,
-            started,
-            handle: Arc::new(AtomicI32::new(-1)),
-        })
-    }
-
-    /// Begins a start. It must be waited for.
-    pub fn begin(&mut self, plan: Plan) {
-        self.handle = plan.handle();
-        // It lives as long as this does: it catches nothing and panics nowhere.
-        let _ = self.plans.send(plan);
-    }
-
-    /// What came of it; `None` when it takes longer.
-    pub fn wait(&self, time: Duration) -> Option<Started> {
-        match self.started.recv_timeout(time) {
-            Ok(started) => Some(started),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                let gone = io::Error::other("the thread that starts recipes is gone");
-                Some(Err(gone.into()))
-            }
-        }
-    }
-
-    /// Kills the child that hangs on its way to the recipe.
-    #[expect(
-        unsafe_code,
-        reason = "a handle that the kernel wrote for another thread"
-    )]
-    pub fn kill(&self) {
-        let handle = self.handle.load(Ordering::Acquire);
-        if handle < 0 {
-            return;
-        }
-        // SAFETY: the thread closes it only after it has answered, which nobody has heard yet.
-        let handle = unsafe { BorrowedFd::borrow_raw(handle) };
-        if rustix::process::pidfd_send_signal(handle, Signal::KILL).is_ok() {
-            return;
-        }
-        // Refused by a filter of system calls. There is no other child at this time.
-        for pid in proc::children().into_iter().filter_map(Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
-    }
-}
 
 /// Why a recipe was not started. Nothing of it ran.
 #[derive(Debug)]
@@ -144,18 +60,15 @@ impl Runner<'_> {
         deadline: Instant,
     ) -> Result<(Leader, Option<Ending>), StartError> {
         loop {
-            let (plan, program) = self.plan(work, recipe, prepared)?;
             let failed =
                 |doing, error| StartError::Passing(IoError::new(doing, &recipe.path, error));
             let begins = rustix::fs::tell(prepared.reserve.record())
                 .map_err(|errno| failed("start the recipe", errno.into()))?;
-            let mut starter = match self.starter.take() {
-                Some(starter) => starter,
-                None => Starter::new().map_err(|error| failed("start a thread for", error))?,
+            let (begun, program) = self.begin(work, recipe, prepared)?;
+            let (started, early) = match begun {
+                Ok(start) => self.wait_for_start(start, work, deadline),
+                Err(error) => (Err(error), None),
             };
-            starter.begin(plan);
-            let (started, early) = self.wait_for_start(&starter, work, deadline);
-            self.starter = Some(starter);
             match started {
                 Ok((pid, handle)) => {
                     let leader = Leader::new(pid, handle, prepared.reserve.record(), begins);
@@ -181,13 +94,13 @@ impl Runner<'_> {
         }
     }
 
-    /// Everything that the start needs, and the program as it is called in messages.
-    fn plan(
+    /// The start, and the program as it is called in messages.
+    fn begin(
         &self,
         work: &Work,
         recipe: &Recipe,
         prepared: &Prepared,
-    ) -> Result<(Plan, String), StartError> {
+    ) -> Result<(Result<Start, SpawnError>, String), StartError> {
         let command = command::build(self, work, recipe, prepared).map_err(|error| match error
             .passing()
         {
@@ -206,12 +119,7 @@ impl Runner<'_> {
             },
         };
         let program = command.program.display().to_string();
-        match Plan::new(&command, &setting) {
-            Ok(plan) => Ok((plan, program)),
-            Err(error) => Err(StartError::Spawn(format!(
-                "failed to start {program}: {error}"
-            ))),
-        }
+        Ok((Start::begin(&command, &setting), program))
     }
 
     /// In a group spool no file of a recipe may be written by those who submit.
@@ -226,7 +134,7 @@ impl Runner<'_> {
 
     fn wait_for_start(
         &mut self,
-        starter: &Starter,
+        start: Start,
         work: &Work,
         deadline: Instant,
     ) -> (Started, Option<Ending>) {
@@ -240,8 +148,8 @@ impl Runner<'_> {
             } else {
                 pause.min(left)
             };
-            if let Some(started) = starter.wait(time) {
-                return (started, early.map(|(ending, _)| ending));
+            if start.is_over(time) {
+                return (start.finish(), early.map(|(ending, _)| ending));
             }
             self.control.take_in();
             let why = if self.control.should_stop() {
@@ -253,7 +161,7 @@ impl Runner<'_> {
             };
             if let Some(why) = why {
                 let (_, since) = *early.get_or_insert((why, Instant::now()));
-                starter.kill();
+                start.kill();
                 if !told && since.elapsed() > STUCK_AFTER {
                     report_stuck(
                         &work.lock,

@@ -131,9 +131,13 @@ pub fn signal_process(pid: i32, signal: Signal) -> bool {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).is_ok()
 }
 
+/// Whether any of its threads has one.
 fn has_child(pid: i32) -> bool {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    children.is_ok_and(|children| !children.is_empty())
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    threads.into_iter().flatten().flatten().any(|thread| {
+        let children = std::fs::read_to_string(thread.path().join("children"));
+        children.is_ok_and(|children| !children.is_empty())
+    })
 }
 
 fn spawn(world: &World, environment: &[(&'static str, PathBuf)]) -> Child {

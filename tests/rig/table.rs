@@ -370,6 +370,9 @@ impl Place {
     /// Two processes of the same user that carry the task's mark and are not the task's: a person has copied
     /// its environment. One is in a session of its own.
     fn bystanders(&self, task: &Task) -> Vec<Child> {
+        // The runner writes it while the recipe runs already.
+        let run = task.path.join("attempts/1/run.json");
+        self.world.wait_until("run.json is there", || run.exists());
         let mark = task.run_file(1)["mark"].as_str().unwrap().to_owned();
         let start = |before: &[&str]| {
             let mut command = Command::new(before[0]);

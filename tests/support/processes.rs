@@ -50,13 +50,18 @@ impl World {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Runners of this world, by their arguments.
+    /// Runners of this world, by their arguments. A recipe that is not executed yet has its runner's arguments:
+    /// it is told by its parent.
     pub fn runners(&self) -> Vec<i32> {
-        self.processes()
+        let mut alike: Vec<i32> = self
+            .processes()
             .into_iter()
             .filter(|(_, command)| command.trim_end().ends_with(" runner"))
             .map(|(pid, _)| pid)
-            .collect()
+            .collect();
+        let all = alike.clone();
+        alike.retain(|pid| parent_of(*pid).is_some_and(|parent| !all.contains(&parent)));
+        alike
     }
 }
 
@@ -74,6 +79,11 @@ pub fn is_alive(pid: i32) -> bool {
 pub fn ticks(pid: i32) -> u64 {
     let fields = stat_fields(pid).unwrap();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// The parent of a process; `None` when it is gone.
+fn parent_of(pid: i32) -> Option<i32> {
+    stat_fields(pid)?.get(1)?.parse().ok()
 }
 
 /// The session a process belongs to.
