@@ -7,6 +7,7 @@
 //! [`expected`], and the test fails when it holds after all.
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -132,6 +133,8 @@ struct Place {
     kinds: PathBuf,
     cgroup: Option<PathBuf>,
     cgroups: PathBuf,
+    /// A shell of the same user that is older than every attempt, and starts what it is told.
+    shell: std::cell::RefCell<Child>,
 }
 
 impl Place {
@@ -162,8 +165,15 @@ impl Place {
                 std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
             }
         }
+        let mut shell = Command::new("setsid");
+        shell.args(["--wait", "sh"]).stdin(Stdio::piped());
+        shell.stdout(Stdio::piped());
+        if !is_root {
+            shell.uid(USER).gid(USER);
+        }
         let place = Place {
             spool: home.join("spool"),
+            shell: shell.spawn().unwrap().into(),
             world,
             is_root,
             kinds,
@@ -324,16 +334,21 @@ impl Place {
         let _ = runner.kill();
         let _ = runner.wait();
         self.end_survivors(&task.id);
-        for bystander in &mut bystanders {
-            let is_there = bystander.try_wait().unwrap().is_none();
-            let is_running = state(i32::try_from(bystander.id()).unwrap()) == Some('S');
-            bystander.kill().unwrap();
-            bystander.wait().unwrap();
-            if !is_there || !is_running {
-                return Err(format!(
-                    "{cell:?}: a bystander with a copied mark was signalled"
-                ));
+        let mut signalled = Vec::new();
+        for bystander in &bystanders {
+            if state(bystander.pid) != Some('S') {
+                signalled.push(bystander.what);
             }
+            let pid = rustix::process::Pid::from_raw(bystander.pid).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        for bystander in &mut bystanders {
+            if let Some(child) = &mut bystander.child {
+                child.wait().unwrap();
+            }
+        }
+        if !signalled.is_empty() {
+            return Err(format!("{cell:?}: signalled: {signalled:?}"));
         }
         outcome
     }
@@ -343,7 +358,7 @@ impl Place {
         cell: Cell,
         task: &Task,
         runner: &mut Child,
-        bystanders: &mut Vec<Child>,
+        bystanders: &mut Vec<Bystander>,
     ) -> Result<(), String> {
         let ready = PathBuf::from(format!("{}.ready", self.held(&task.id).display()));
         match cell.end {
@@ -367,30 +382,74 @@ impl Place {
         self.watch(cell, task, runner)
     }
 
-    /// Two processes of the same user that carry the task's mark and are not the task's: a person has copied
-    /// its environment. One is in a session of its own.
-    fn bystanders(&self, task: &Task) -> Vec<Child> {
+    /// Processes that carry the task's mark, or stand or print in its folder, and are not the task's: a person
+    /// has copied its environment, or looks at what it does from a shell that was there before.
+    fn bystanders(&self, task: &Task) -> Vec<Bystander> {
         // The runner writes it while the recipe runs already.
         let run = task.path.join("attempts/1/run.json");
         self.world.wait_until("run.json is there", || run.exists());
         let mark = task.run_file(1)["mark"].as_str().unwrap().to_owned();
-        let start = |before: &[&str]| {
+        let attempt = task.path.join("attempts/1").display().to_string();
+        let own = if self.is_root { 0 } else { USER };
+        let start = |what, user: u32, before: &[&str]| {
             let mut command = Command::new(before[0]);
             command.args(&before[1..]).args(["sleep", "300"]);
             command.env("AGENTSPOOL_MARK", &mark).current_dir("/");
             command.stdout(Stdio::null()).stderr(Stdio::null());
-            if !self.is_root {
-                command.uid(USER).gid(USER);
+            if user != 0 {
+                command.uid(user).gid(user);
             }
-            command.spawn().unwrap()
+            let child = command.spawn().unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+            Bystander {
+                what,
+                pid,
+                child: Some(child),
+            }
         };
-        let started = vec![start(&["env"]), start(&["env", "setsid"])];
+        let mut started = vec![
+            start("a copied mark", own, &["env"]),
+            start("a copied mark in its own session", own, &["env", "setsid"]),
+            start("another user's copied mark", USER + 1, &["env", "setsid"]),
+        ];
+        let quiet = "</dev/null >/dev/null 2>&1";
+        for (what, line) in [
+            (
+                "an older shell's program with the mark, in the attempt's folder",
+                format!("cd {attempt}; AGENTSPOOL_MARK={mark} exec sleep 300 {quiet}"),
+            ),
+            (
+                "an older shell's program that prints into the attempt's folder",
+                format!("exec sleep 300 </dev/null >{attempt}/notes 2>/dev/null"),
+            ),
+        ] {
+            started.push(Bystander {
+                what,
+                pid: self.ask_shell(&line),
+                child: None,
+            });
+        }
         for bystander in &started {
-            let comm = format!("/proc/{}/comm", bystander.id());
+            let comm = format!("/proc/{}/comm", bystander.pid);
             let is_sleep = || std::fs::read_to_string(&comm).unwrap().trim() == "sleep";
             self.world.wait_until("the bystander is there", is_sleep);
         }
         started
+    }
+
+    /// Has the older shell start something; its number.
+    fn ask_shell(&self, line: &str) -> i32 {
+        let shell = &mut *self.shell.borrow_mut();
+        let input = shell.stdin.as_mut().unwrap();
+        writeln!(input, "({line}) & echo $!").unwrap();
+        let output = shell.stdout.as_mut().unwrap();
+        let mut told = Vec::new();
+        while told.last() != Some(&b'\n') {
+            let mut byte = [0];
+            output.read_exact(&mut byte).unwrap();
+            told.push(byte[0]);
+        }
+        String::from_utf8(told).unwrap().trim().parse().unwrap()
     }
 
     fn watch(&self, cell: Cell, task: &Task, runner: &mut Child) -> Result<(), String> {
@@ -451,8 +510,19 @@ impl Place {
     }
 }
 
+/// A process that no recovery may signal.
+struct Bystander {
+    what: &'static str,
+    pid: i32,
+    /// Where it is the test's own.
+    child: Option<Child>,
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
+        let shell = self.shell.get_mut();
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
         if let Some(cgroup) = &self.cgroup {
             let begun = Instant::now();
             for entry in std::fs::read_dir(cgroup).unwrap().flatten() {
@@ -639,4 +709,26 @@ fn a_start_that_hangs_is_ended_like_a_run() {
     }
     holder.kill().unwrap();
     holder.wait().unwrap();
+}
+
+/// A filter of system calls may refuse handles of processes to the watcher and so to all that it starts.
+#[test]
+fn a_watcher_without_handles_runs_its_tasks() {
+    for is_root in [true, false] {
+        let place = Place::new(is_root);
+        let cell = Cell {
+            kind: "double-fork",
+            end: End::Normal,
+            is_root,
+            sight: Sight::NoHandles,
+            has_cgroup: false,
+        };
+        let task = place.submit(cell);
+        let drained = place.command(cell, &["watch", "--drain"]).output().unwrap();
+        let said = String::from_utf8_lossy(&drained.stderr).into_owned();
+        assert!(drained.status.success(), "{said}");
+        wait_for(cell, "it is over", || task.has_result()).unwrap();
+        place.check_result(cell, &task).unwrap();
+        assert!(!place.is_anybody_alive(&task.id), "{said}");
+    }
 }
