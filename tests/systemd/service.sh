@@ -111,7 +111,7 @@ check 'cgroup: a task runs' until_true is_ready "$task"
 child=$(child_of "$task")
 runner=$(sed -n '/"runner"/,/}/s/.*"pid": *\([0-9]*\).*/\1/p' "$spool/tasks/$task/attempts/1/run.json")
 check 'cgroup: it is the runner'"'"'s own, below the service' \
-    holds "agentspool.service/agentspool\.$runner\." cat "/proc/$child/cgroup"
+    holds "agentspool.service/agentspool.$runner." cat "/proc/$child/cgroup"
 strays() { pgrep -fx 'sleep 4711'; }
 check 'cgroup: both are there' until_true equals 2 sh -c 'pgrep -fxc "sleep 4711"'
 kill -KILL "$runner"
