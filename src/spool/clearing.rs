@@ -216,7 +216,7 @@ impl Clearing<'_> {
     }
 
     fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        let dir = self.tasks.find_dir(id.to_string())?;
+        let dir = self.tasks.find_own(id.to_string())?;
         Ok(dir.map(|dir| TaskDir { id, dir }))
     }
 
