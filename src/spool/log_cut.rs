@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
@@ -129,7 +129,7 @@ impl LogCuts {
             on_disk: stat.st_blocks.unsigned_abs() * 512,
         };
         let before = *self.file.of(stream);
-        if size.written < before.to {
+        if size.written < before.to || is_filled(log, before)? {
             // The recipe has begun the log anew.
             self.record(attempt, stream, Cut::default());
         } else if self.is_owed {
@@ -199,6 +199,23 @@ impl LogCuts {
     pub fn missing(&self) -> u64 {
         self.file.stdout.length() + self.file.stderr.length()
     }
+}
+
+/// Whether something stands where a log was cut. Nothing is ever written there but by a recipe that has begun
+/// its log anew. A hole may look like data, where the file system does not know holes: zeroes say nothing.
+fn is_filled(log: &File, cut: Cut) -> std::io::Result<bool> {
+    if cut == Cut::default() {
+        return Ok(false);
+    }
+    // ENXIO: only a hole is left.
+    let Ok(data) = rustix::fs::seek(log, SeekFrom::Data(cut.from)) else {
+        return Ok(false);
+    };
+    let mut bytes = [0u8; BLOCK as usize];
+    let room = usize::try_from(cut.to.saturating_sub(data)).unwrap_or(bytes.len());
+    let room = room.min(bytes.len());
+    let read = log.read_at(&mut bytes[..room], data)?;
+    Ok(bytes[..read].iter().any(|byte| *byte != 0))
 }
 
 #[cfg(test)]
