@@ -77,6 +77,24 @@ fn below_the_floor_nothing_is_accepted_and_the_floor_is_named() {
     nothing_half_made(&world, 1);
 }
 
+/// How much comes out of a pipe is not known before.
+#[test]
+fn what_is_attached_from_a_pipe_keeps_the_floor() {
+    let mount = Mount::tmpfs(SIZE, 500);
+    let world = world_on(&mount);
+    world.set("min_free_inodes", "0");
+    world.set("min_free_bytes", "4194304");
+    let attach = ["submit", "--recipe", "ok", "--attach", "/dev/stdin"];
+    let ran = world.run_with_stdin(&attach, &vec![b'x'; 6 << 20]);
+    ran.ends_with(8);
+    assert!(ran.stderr.contains("min_free_bytes"), "{}", ran.stderr);
+    nothing_half_made(&world, 0);
+    world
+        .run_with_stdin(&attach, &vec![b'x'; 2 << 20])
+        .succeeds();
+    nothing_half_made(&world, 1);
+}
+
 /// A disk without a free block has room for an empty file. Whatever `pause` says is true.
 #[test]
 fn a_full_disk_can_be_paused() {
