@@ -90,7 +90,7 @@ impl Spool {
             .to_str()
             .and_then(|text| text.split('.').next()?.parse().ok());
         if let Some(id) = id {
-            self.remember_removed(&trash, id)?;
+            self.remember_removed(&trash, id, None)?;
         }
         trash.remove_from_trash(entry).map(|_| ())
     }
@@ -225,7 +225,7 @@ impl Spool {
             && is_under_its_own_id(file, id)
         {
             // The id was printed; no other drop may bring it.
-            self.remember_removed(&trash, id)?;
+            self.remember_removed(&trash, id, None)?;
         }
         let removed = if is_of_conversion(file) {
             rejected.remove_tree_by(file, &trash).map(|_| true)
