@@ -88,8 +88,14 @@ def read_call(request: dict[str, Any], task: str) -> bytes:
 
 
 def call(function: Any, args: Any, kwargs: Any) -> Any:
-    value = function(*args, **kwargs)
-    return asyncio.run(outcome(value)) if inspect.isawaitable(value) else value
+    umask = os.umask(0o077)
+    os.umask(umask)
+    try:
+        value = function(*args, **kwargs)
+        return asyncio.run(outcome(value)) if inspect.isawaitable(value) else value
+    finally:
+        # With that of the function its result might be readable by nobody, or by others.
+        os.umask(umask)
 
 
 async def outcome(awaitable: Awaitable[Any]) -> Any:

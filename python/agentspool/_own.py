@@ -114,7 +114,8 @@ def _check(fd: int) -> None:
 
 def _content(fd: int) -> bytes:
     found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+    # A second name of it, as in a backup made of hard links, changes nothing: the file and its folder are this user's.
+    if not stat.S_ISREG(found.st_mode):
         raise _Foreign
     with open(fd, "rb", closefd=False) as file:
         return file.read()

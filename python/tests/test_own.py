@@ -111,7 +111,7 @@ def test_what_others_could_have_written_is_not_unpickled(world):
     (failed.dir / "attempts/1/raised.pickle").chmod(0o620)
     with pytest.raises(agentspool.TaskFailed, match="LookupError: nothing"):
         handle(failed).wait_sync(60)
-    # A link or a second name leads nowhere.
+    # A link leads nowhere. A second name is still this user's file, as in a backup made by `cp -al`.
     kept = pickled.with_name("kept")
     pickled.rename(kept)
     pickled.symlink_to(kept)
@@ -120,9 +120,8 @@ def test_what_others_could_have_written_is_not_unpickled(world):
     with pytest.raises(agentspool.TaskFailed, match="what it returned is lost"):
         handle(task).wait_sync(60)
     os.link(kept, pickled)
-    assert handle(task).result == list(given)
+    assert handle(task).result == given
     if os.geteuid() == 0:
-        kept.unlink()
         os.chown(pickled, 12345, -1)
         assert handle(task).result == list(given)
 
@@ -151,3 +150,15 @@ def test_an_exception_that_is_not_known_here_is_told_with_its_traceback(world):
         with pytest.raises(agentspool.TaskFailed, match="LookupError: nothing") as raised:
             handle(task).wait_sync(60)
         assert told in str(raised.value.__cause__)
+
+
+def test_a_function_that_changes_the_umask_keeps_its_result(world):
+    def shuts(umask):
+        os.umask(umask)
+        return (1, 2)
+
+    for umask in (0o777, 0):
+        task = BackgroundRunner().submit_sync(shuts, args=(umask,))
+        assert task.wait_sync(60) == (1, 2)
+        left = {name: (task.dir / "attempts/1" / name).stat().st_mode & 0o777 for name in ("returned.pickle", "output")}
+        assert left["returned.pickle"] == 0o600 and left["output"] & 0o602 == 0o600

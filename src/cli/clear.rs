@@ -43,26 +43,14 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
         return tell_plan(context, &plan);
     }
     let interrupt = Interrupt::listen()?;
-    // All markers first, then the waiting: the graces run side by side.
-    for id in &plan.cancel {
-        if let Some(task) = spool.task(*id)? {
-            task.request_cancel()?;
-        }
-    }
-    for id in &plan.cancel {
-        match cancel(&spool, *id, true, &interrupt) {
-            // Somebody else removed it: that was to be done as well.
-            Err(error) if error.code == ExitCode::NotFound => {}
-            done => drop(done?),
-        }
-    }
-    let (mut cleared, mut skipped, mut freed_bytes) = (Vec::new(), Vec::new(), 0);
-    // What stays in the trash of tasks that are gone; and why tasks could not be removed.
+    // What stays in the trash of tasks that are gone; and why tasks could not be cancelled or removed.
     let (mut left, mut failed) = (Vec::new(), Vec::new());
-    let mut denied = 0;
+    let (cancelled, mut skipped) = cancel_all(&spool, &plan.cancel, &interrupt, &mut failed)?;
+    let (mut cleared, mut freed_bytes) = (Vec::new(), 0);
+    let mut held = 0;
     let patience = Instant::now() + SETTLING;
     let clearing = spool.clearing()?;
-    for id in plan.cancel.into_iter().chain(plan.remove) {
+    for id in cancelled.into_iter().chain(plan.remove) {
         match remove(&clearing, id, patience) {
             Ok(Cleared::Removed(removal)) => {
                 tracing::info!(
@@ -73,12 +61,14 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
                 freed_bytes += removal.freed_bytes;
                 left.extend(removal.left.map(|error| error.to_string()));
             }
-            Ok(Cleared::Held | Cleared::Kept) => skipped.push(id),
+            Ok(Cleared::Held | Cleared::Kept) => {
+                skipped.push(id);
+                held += 1;
+            }
             Ok(Cleared::Gone) => {}
             Err(error) if error.is_denied() => {
                 context.out.note(format!("note: {error}"));
                 skipped.push(id);
-                denied += 1;
             }
             // One that cannot be removed keeps nobody from the rest.
             Err(error) => {
@@ -121,12 +111,42 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
     } else {
         let tasks = if cleared.len() == 1 { "task" } else { "tasks" };
         out.line(format!("Cleared {} {tasks}", cleared.len()))?;
-        let held = skipped.len() - failed.len() - denied;
         if held > 0 {
             out.note(format!("{held} tasks are held by somebody and were left"));
         }
     }
     Ok(code)
+}
+
+/// Cancels all of these; those that are over, and those that could not be cancelled. One of the latter keeps
+/// nobody from the rest.
+fn cancel_all(
+    spool: &Spool,
+    ids: &[TaskId],
+    interrupt: &Interrupt,
+    failed: &mut Vec<String>,
+) -> Result<(Vec<TaskId>, Vec<TaskId>), CliError> {
+    let (mut over, mut stay) = (Vec::new(), Vec::new());
+    // All markers first, then the waiting: the graces run side by side.
+    for id in ids {
+        if let Ok(Some(task)) = spool.task(*id) {
+            // What is refused here is refused below as well, and said there.
+            let _ = task.request_cancel();
+        }
+    }
+    for id in ids {
+        match cancel(spool, *id, true, interrupt) {
+            Ok(_) => over.push(*id),
+            // Somebody else removed it: that was to be done as well.
+            Err(error) if error.code == ExitCode::NotFound => over.push(*id),
+            Err(error) if error.code == ExitCode::Interrupted => return Err(error),
+            Err(error) => {
+                failed.push(error.message);
+                stay.push(*id);
+            }
+        }
+    }
+    Ok((over, stay))
 }
 
 fn remove(clearing: &Clearing<'_>, id: TaskId, patience: Instant) -> Result<Cleared, IoError> {

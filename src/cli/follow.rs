@@ -63,6 +63,7 @@ pub(super) fn copy_to_end(
                     .out
                     .note(format!("[{bytes} bytes of the log were cut out here]"));
             }
+            Piece::Anew => context.out.note("[the log begins anew here]"),
             Piece::Zeroes(bytes) => copy_zeroes(context, bytes, stream)?,
             Piece::Bytes(bytes) => write(context, &bytes, stream)?,
         }

@@ -113,6 +113,11 @@ fn read_text(reader: &mut LogReader) -> Result<(String, bool), CliError> {
             Piece::Bytes(piece) => bytes.extend(piece),
             Piece::Zeroes(count) => zeroes = usize::try_from(count).unwrap_or(MOST_IN_JSON),
             Piece::Gap(count) => gap = Some(count),
+            Piece::Anew => {
+                (is_text, is_behind_gap) = (true, false);
+                text.clear();
+                bytes.clear();
+            }
             Piece::End => break,
         }
         if (text.len() + bytes.len()).saturating_add(zeroes) > MOST_IN_JSON {

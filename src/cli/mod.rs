@@ -81,6 +81,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode 
         Ok(code) => code,
         Err(error) => context.out.error(&error),
     };
+    context.out.end_pieces();
     output::flush_log();
     code.into()
 }

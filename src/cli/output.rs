@@ -6,7 +6,7 @@
 //! printed goes out as it is (`task_bytes`), and texts of our own (`bytes`).
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
@@ -28,6 +28,9 @@ pub(crate) struct Output {
     is_dumb: bool,
     /// Whether what tasks print may be another user's text, and is escaped on a terminal.
     is_guarded: Cell<bool>,
+    /// The begun character at the end of what a task printed, which its next piece may complete: of
+    /// stdout and of stderr.
+    begun: [RefCell<Vec<u8>>; 2],
 }
 
 impl Output {
@@ -45,6 +48,7 @@ impl Output {
             color: global.color,
             is_dumb,
             is_guarded: Cell::new(false),
+            begun: Default::default(),
         }
     }
 
@@ -89,27 +93,52 @@ impl Output {
 
     /// The same behind a mark of ours, which may be coloured.
     pub fn line_after(&self, mark: &str, text: impl AsRef<str>) -> Result<(), CliError> {
+        self.end_pieces();
         let text = escape_row(text.as_ref());
         Ok(writeln!(anstream::stdout(), "{mark}{text}")?)
     }
 
-    /// Bytes of a task, on stdout: as they are, but on a terminal that is guarded.
+    /// A piece of what a task printed, on stdout: as it is, but on a terminal that is guarded. A piece
+    /// may end within a character.
     pub fn task_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         let is_guarded = self.is_guarded.get() && io::stdout().is_terminal();
-        self.bytes(&escaped(bytes, is_guarded))
+        self.piece(0, bytes, is_guarded)
+    }
+
+    /// The same on stderr.
+    pub fn task_error_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let is_guarded = self.is_guarded.get() && io::stderr().is_terminal();
+        self.piece(1, bytes, is_guarded)
+    }
+
+    fn piece(&self, stream: usize, bytes: &[u8], is_guarded: bool) -> Result<(), CliError> {
+        if !is_guarded {
+            return Ok(write_to(stream, bytes)?);
+        }
+        let begun = self.begun.get(stream).map(RefCell::take);
+        let mut whole = begun.unwrap_or_default();
+        whole.extend(bytes);
+        let begun = whole.split_off(whole.len() - begun_at_the_end(&whole));
+        if let Some(place) = self.begun.get(stream) {
+            place.replace(begun);
+        }
+        Ok(write_to(stream, &escaped(&whole))?)
+    }
+
+    /// No more of what a task printed follows for now: what waits to be completed is printed as it is.
+    pub fn end_pieces(&self) {
+        for (stream, begun) in self.begun.iter().enumerate() {
+            let begun = begun.take();
+            if !begun.is_empty() {
+                let _ = write_to(stream, &escaped(&begun));
+            }
+        }
     }
 
     /// Bytes on stdout, as they are.
     pub fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes)?;
-        Ok(stdout.flush()?)
-    }
-
-    /// Bytes of a task, on stderr: as they are, but on a terminal that is guarded.
-    pub fn task_error_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
-        let is_guarded = self.is_guarded.get() && io::stderr().is_terminal();
-        Ok(io::stderr().write_all(&escaped(bytes, is_guarded))?)
+        self.end_pieces();
+        Ok(write_to(0, bytes)?)
     }
 
     /// A task's output: text as text, anything else as JSON. Escape codes in it are a part of it,
@@ -140,6 +169,7 @@ impl Output {
 
     /// A remark on stderr that is needed also with `--quiet`.
     pub fn warn(&self, text: impl AsRef<str>) {
+        self.end_pieces();
         let _ = writeln!(anstream::stderr(), "{}", remark(text.as_ref()));
     }
 
@@ -148,6 +178,7 @@ impl Output {
         if error.is_silent {
             return error.code;
         }
+        self.end_pieces();
         if self.json {
             let mut object = json!({
                 "ok": false, "error": error.message, "code": error.code.number(),
@@ -176,11 +207,31 @@ fn remark(text: &str) -> String {
     lines.join("\n  ")
 }
 
-/// What a task printed, as it is safe on a terminal where that is asked for.
-fn escaped(bytes: &[u8], is_guarded: bool) -> Cow<'_, [u8]> {
-    if !is_guarded {
-        return Cow::Borrowed(bytes);
+/// stdout is 0, stderr 1.
+fn write_to(stream: usize, bytes: &[u8]) -> io::Result<()> {
+    if stream == 1 {
+        return io::stderr().write_all(bytes);
     }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// How many bytes at the end are the beginning of a character.
+fn begun_at_the_end(bytes: &[u8]) -> usize {
+    const LONGEST: usize = 4;
+    // Not before the last byte that begins one: what is before it is no matter here.
+    let end = &bytes[bytes.len().saturating_sub(LONGEST)..];
+    let first = end.iter().rposition(|byte| byte & 0xc0 != 0x80);
+    let last = first.map_or(&[][..], |first| &end[first..]);
+    match std::str::from_utf8(last) {
+        Err(error) if error.error_len().is_none() => last.len(),
+        _ => 0,
+    }
+}
+
+/// What a task printed, as it is safe on a terminal.
+fn escaped(bytes: &[u8]) -> Vec<u8> {
     let mut safe = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         safe.push_str(&escape_lines(chunk.valid()));
@@ -188,7 +239,7 @@ fn escaped(bytes: &[u8], is_guarded: bool) -> Cow<'_, [u8]> {
             safe.push_str(&format!("\\x{byte:02x}"));
         }
     }
-    Cow::Owned(safe.into_bytes())
+    safe.into_bytes()
 }
 
 /// A JSON text in which no character can move a terminal's cursor or hide something. Such characters
@@ -244,12 +295,17 @@ pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
         let _ = error.print();
         return ExitCode::Done;
     }
+    // It repeats what was typed, which may be a name that somebody else chose.
     if as_json {
         let line = one_line(&error.to_string());
         let object = json!({ "ok": false, "error": line, "code": ExitCode::Usage.number() });
-        let _ = writeln!(io::stdout(), "{object}");
+        let _ = writeln!(io::stdout(), "{}", escape_in_json(&object.to_string()));
     } else {
-        let _ = error.print();
+        // Without clap's own colours, which could not be told from what was typed.
+        let text = error.to_string();
+        let text = escape_lines(text.trim_start_matches("error: "));
+        use owo_colors::OwoColorize;
+        let _ = write!(anstream::stderr(), "{} {text}", "error:".red().bold());
     }
     ExitCode::Usage
 }
@@ -285,9 +341,28 @@ mod tests {
     #[test]
     fn what_a_task_printed_is_safe_where_it_is_guarded() {
         let bytes = b"one\tline\n\x1b[31mred\xff\r";
-        assert_eq!(&*escaped(bytes, false), bytes);
-        let safe = escaped(bytes, true);
+        let safe = escaped(bytes);
         assert_eq!(&*safe, b"one\tline\n\\u{1b}[31mred\\xff\\r");
+    }
+
+    #[test]
+    fn a_begun_character_waits_for_its_rest() {
+        for (bytes, begun) in [
+            (&b""[..], 0),
+            (b"abc", 0),
+            (b"abc\xc3", 1),
+            (b"\xe8\xa1", 2),
+            (b"ab\xf0\x9f\x91", 3),
+            ("ü".as_bytes(), 0),
+            ("👩".as_bytes(), 0),
+            // No beginning of a character.
+            (b"a\x80\x80", 0),
+            (b"\xff", 0),
+            (b"\xe0\x80", 0),
+            (b"\x80\x80\x80\x80\x80", 0),
+        ] {
+            assert_eq!(begun_at_the_end(bytes), begun, "{bytes:?}");
+        }
     }
 
     #[test]

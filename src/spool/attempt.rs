@@ -132,8 +132,9 @@ impl TaskLock {
         let attempts = self
             .task
             .dir
-            // Some backups keep no empty folders.
-            .ensure_dir(name::ATTEMPTS)?
+            // Some backups keep no empty folders, and a recipe may have shut this one.
+            .find_own_to_write(name::ATTEMPTS)
+            .and_then(|found| found.map_or_else(|| self.task.dir.ensure_dir(name::ATTEMPTS), Ok))?
             .with_making(spool.attempt_making());
         let dir = attempts.make_dir(number.to_string())?;
         attempts.mark(boot_mark(number, boot), &self.task.dir, name::LOCK)?;
@@ -142,10 +143,10 @@ impl TaskLock {
 
     /// Takes back an attempt of which nothing ran. At each step of this what is left says so.
     pub fn drop_attempt(&self, number: u32) -> IoResult<()> {
-        let Some(attempts) = self.task.dir.find_dir(name::ATTEMPTS)? else {
+        let Some(attempts) = self.task.dir.find_own_to_write(name::ATTEMPTS)? else {
             return Ok(());
         };
-        let folder = attempts.find_dir(number.to_string())?;
+        let folder = attempts.find_own_to_write(number.to_string())?;
         if let Some(folder) = &folder
             && folder.stat(RESERVE)?.is_some_and(is_file)
         {
@@ -174,7 +175,7 @@ impl TaskLock {
     /// Whether this boot made attempt `number`, or may have: without `/proc` a runner does not know its
     /// boot, and a recipe may have removed the file that names it.
     pub fn started_in(&self, number: u32, boot: &BootId) -> IoResult<bool> {
-        let Some(attempts) = self.task.dir.find_dir(name::ATTEMPTS)? else {
+        let Some(attempts) = self.task.dir.find_own_to_write(name::ATTEMPTS)? else {
             return Ok(true);
         };
         if boot.kernel().is_empty() {
@@ -521,7 +522,7 @@ impl TaskDir {
     /// that name, and those that only a file beside it tells of.
     pub fn attempt_numbers(&self) -> IoResult<Vec<u32>> {
         let mut numbers = Vec::new();
-        let Some(attempts) = self.dir.find_dir(name::ATTEMPTS)? else {
+        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
             return Ok(numbers);
         };
         attempts.each_name(|name, _| {
@@ -541,7 +542,7 @@ impl TaskDir {
 
     /// Whether an attempt was recorded that has no folder, so that what it did is not known.
     pub fn is_attempt_gone(&self, number: u32) -> IoResult<bool> {
-        let Some(attempts) = self.dir.find_dir(name::ATTEMPTS)? else {
+        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
             return Ok(true);
         };
         Ok(!marks_of(&attempts, number)?.is_empty() || !attempts.has(number.to_string())?)
@@ -562,10 +563,10 @@ impl TaskDir {
 
     /// An attempt's folder, if it is there.
     pub fn attempt(&self, number: u32) -> IoResult<Option<Attempt>> {
-        let Some(attempts) = self.dir.find_dir(name::ATTEMPTS)? else {
+        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
             return Ok(None);
         };
-        let dir = attempts.find_dir(number.to_string())?;
+        let dir = attempts.find_own(number.to_string())?;
         Ok(dir.map(|dir| Attempt { number, dir }))
     }
 

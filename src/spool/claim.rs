@@ -167,6 +167,8 @@ impl TaskDir {
             return Ok(Claim::Busy(self));
         }
         Ok(if stands {
+            // Whoever works on it writes in it.
+            self.dir.give_rights();
             Claim::Locked(TaskLock {
                 task: self,
                 _lock: file,
@@ -351,7 +353,7 @@ impl TaskLock {
         let sessions = spool.folder(name::SESSIONS)?;
         let begun = Instant::now();
         loop {
-            let held = sessions.ensure_dir(session.as_str()).and_then(hold_state);
+            let held = sessions.ensure_own(session.as_str()).and_then(hold_state);
             match held {
                 Ok(Some((folder, hold))) => {
                     return Ok(SessionState {
@@ -421,7 +423,7 @@ impl TaskLock {
 
 /// Holds a session's state folder; `None` when somebody takes it away in this moment.
 fn hold_state(folder: Dir) -> IoResult<Option<(Dir, File)>> {
-    let hold = folder.ensure_dir(name::STATE)?.into_file();
+    let hold = folder.ensure_own(name::STATE)?.into_file();
     if FileExt::try_lock_shared(&hold).is_err() || !is_same_file(&folder, name::STATE, &hold)? {
         return Ok(None);
     }
@@ -442,7 +444,7 @@ pub(super) fn lockable(dir: &Dir) -> IoResult<File> {
 
 /// Whether no task of a session is at its state folder; as long as the guard lives none gets at it.
 pub(super) fn unused_state(folder: &Dir) -> IoResult<Option<Option<File>>> {
-    let Some(state) = folder.find_dir(name::STATE)? else {
+    let Some(state) = folder.find_own(name::STATE)? else {
         return Ok(Some(None));
     };
     let lock = lockable(&state)?;
@@ -528,13 +530,14 @@ impl Spool {
         if !self.is_reconciled()? {
             return Ok(SessionTurn::NotYet);
         }
-        let Some(folder) = self.folder(name::SESSIONS)?.find_dir(session.as_str())? else {
+        let sessions = self.folder(name::SESSIONS)?;
+        let Some(folder) = sessions.find_own_to_write(session.as_str())? else {
             return Ok(SessionTurn::Ours(None));
         };
-        let Some(queue) = folder.find_dir(name::QUEUE)? else {
+        let Some(queue) = folder.find_own_to_write(name::QUEUE)? else {
             return Ok(SessionTurn::Ours(None));
         };
-        let lock = folder.lock_file(name::LOCK)?;
+        let lock = folder.own_lock_file(name::LOCK)?;
         match FileExt::try_lock_exclusive(&lock) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -543,7 +546,7 @@ impl Spool {
             Err(error) => return Err(IoError::new("lock", folder.path_of(name::LOCK), error)),
         }
         // The sweeper may have moved an unused session's folder away in between.
-        let now = self.folder(name::SESSIONS)?.find_dir(session.as_str())?;
+        let now = sessions.find_own(session.as_str())?;
         let stands = now.map_or(Ok(false), |now| is_same_file(&now, name::LOCK, &lock))?;
         if !stands {
             return Ok(SessionTurn::NotYet);
@@ -556,7 +559,7 @@ impl Spool {
                 return Ok(SessionTurn::NotYet);
             }
             // A hint whose task is finished or gone: whoever left it did not get to this.
-            queue.unlink(earlier.to_string())?;
+            queue.remove_anything(&earlier.to_string())?;
         }
         Ok(SessionTurn::Ours(Some(lock)))
     }

@@ -216,7 +216,7 @@ impl Clearing<'_> {
     }
 
     fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        let dir = self.tasks.find_dir(id.to_string())?;
+        let dir = self.tasks.find_own(id.to_string())?;
         Ok(dir.map(|dir| TaskDir { id, dir }))
     }
 
@@ -229,7 +229,10 @@ impl Clearing<'_> {
             place.forget(id, &self.trash)?;
         }
         self.spool.refuse_drop_of(id)?;
-        let remember = || self.spool.remember_removed(&self.trash, id);
+        let remember = || {
+            let folder = &lock.task().dir;
+            self.spool.remember_removed(&self.trash, id, Some(folder))
+        };
         let may_move = match remember() {
             // The folder itself keeps the id until there is room.
             Err(error) if error.is_no_space() => false,

@@ -11,10 +11,12 @@ use super::attempt::Attempt;
 use super::claim::TaskLock;
 use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
-use super::layout::{name, random_bits};
+use super::layout::name;
 
 /// What a foreign result is called in the attempt's folder.
 const FOREIGN: &str = "foreign-result";
+/// The same in the task's own folder, where that of the attempt is gone.
+const BESIDE: &str = ".foreign-result";
 /// A foreign result keeps so many bytes.
 const KEPT: u64 = 1 << 20;
 
@@ -28,29 +30,33 @@ impl TaskLock {
             return Ok(false);
         }
         task.give_rights();
-        let moved = attempt.map(|attempt| move_over(task, &attempt.dir));
-        if matches!(moved, Some(Ok(()))) {
-            self.bound_foreign_result(attempt);
-            return Ok(true);
-        }
+        let moved = attempt.map(|attempt| move_over(task, &attempt.dir, FOREIGN));
         // Also a folder that forbids its owner to write moves within the folder in which it stands.
-        let aside = format!(".{FOREIGN}.{:016x}", random_bits() as u64);
-        match task.rename_new(name::RESULT, task, aside) {
+        let moved = match moved {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => move_over(task, task, BESIDE),
+        };
+        match moved {
             Err(error) if error.is_absent() => Ok(false),
-            moved => moved.map(|()| true),
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.bound_foreign_result(attempt);
+                Ok(true)
+            }
         }
     }
 
     /// Cuts a foreign result that grew after it was set aside: its writer may have had it open.
     pub fn bound_foreign_result(&self, attempt: Option<&Attempt>) {
         // Best effort: what matters is that it is out of the way.
-        let _ = attempt.map(|attempt| cut_foreign(&attempt.dir));
+        let _ = attempt.map(|attempt| cut_foreign(&attempt.dir, FOREIGN));
+        let _ = cut_foreign(&self.task.dir, BESIDE);
     }
 }
 
-fn move_over(task: &Dir, attempt: &Dir) -> IoResult<()> {
-    attempt.give_rights();
-    match task.rename_into(name::RESULT, attempt, FOREIGN) {
+fn move_over(task: &Dir, to: &Dir, aside: &str) -> IoResult<()> {
+    to.give_rights();
+    match task.rename_into(name::RESULT, to, aside) {
         // A folder cannot replace a file nor the other way round, nor a folder that is not empty.
         Err(error)
             if matches!(
@@ -58,24 +64,24 @@ fn move_over(task: &Dir, attempt: &Dir) -> IoResult<()> {
                 Some(Errno::EXIST | Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY)
             ) =>
         {
-            attempt.remove_tree(FOREIGN)?;
-            task.rename_into(name::RESULT, attempt, FOREIGN)
+            to.remove_tree(aside)?;
+            task.rename_into(name::RESULT, to, aside)
         }
         moved => moved,
     }
 }
 
-fn cut_foreign(attempt: &Dir) -> IoResult<()> {
+fn cut_foreign(folder: &Dir, aside: &str) -> IoResult<()> {
     let is_long = |stat: Stat| {
         // With a second link it is somebody's file, which is not ours to cut.
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && stat.st_nlink == 1
             && stat.st_size.unsigned_abs() > KEPT
     };
-    if attempt.stat(FOREIGN)?.is_some_and(is_long) {
-        let file = attempt.open_to_cut(FOREIGN)?;
+    if folder.stat(aside)?.is_some_and(is_long) {
+        let file = folder.open_to_cut(aside)?;
         file.set_len(KEPT)
-            .map_err(|source| IoError::new("cut", attempt.path_of(FOREIGN), source))?;
+            .map_err(|source| IoError::new("cut", folder.path_of(aside), source))?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
+use super::claim::is_same_file;
 use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::SMALL_FILE;
@@ -23,6 +24,8 @@ pub(super) const CUT: &str = "cut.json";
 const KEPT_AT_EACH_END: u64 = 8 << 20;
 /// Holes are punched in whole blocks.
 const BLOCK: u64 = 4096;
+/// By so many bytes before a cut it is seen that the log is still the same.
+const EDGE: usize = 64;
 /// The record is always as long, so that it can be written over.
 const RECORD_BYTES: usize = 256;
 /// A recipe that writes it all the time keeps no reader.
@@ -105,6 +108,8 @@ pub struct LogSize {
 #[derive(Debug, Default)]
 pub struct LogCuts {
     file: CutFile,
+    /// What stands right before the cut of each log: of stdout, of stderr.
+    edges: [Vec<u8>; 2],
     /// Where it is written: in place, because on ext4 a rename over a file takes longer than the cut.
     record: Option<File>,
     /// The record on the disk says something else, because there was no room for it.
@@ -129,7 +134,7 @@ impl LogCuts {
             on_disk: stat.st_blocks.unsigned_abs() * 512,
         };
         let before = *self.file.of(stream);
-        if size.written < before.to {
+        if size.written < before.to || self.is_begun_anew(attempt, stream, log, before) {
             // The recipe has begun the log anew.
             self.record(attempt, stream, Cut::default());
         } else if self.is_owed {
@@ -144,6 +149,19 @@ impl LogCuts {
             }
         }
         Ok(size)
+    }
+
+    /// Whether a log that was cut is another one by now, and again as long. A recipe that only writes into the
+    /// hole has not begun it anew.
+    fn is_begun_anew(&self, attempt: &Attempt, stream: Stream, log: &File, cut: Cut) -> bool {
+        if cut == Cut::default() {
+            return false;
+        }
+        let there = edge(attempt, stream, log, cut.from);
+        there.is_some_and(|(before, hole)| {
+            let known = &self.edges[stream as usize];
+            (!known.is_empty() && before != *known) || hole.iter().any(|byte| *byte != 0)
+        })
     }
 
     /// The record comes first: whoever reads the log meanwhile must not take the hole for zeroes.
@@ -161,6 +179,8 @@ impl LogCuts {
             self.record(attempt, stream, before);
             return Err(errno.into());
         }
+        let edge = edge(attempt, stream, log, cut.from);
+        self.edges[stream as usize] = edge.map(|(before, _)| before).unwrap_or_default();
         if self.is_owed {
             // The hole has made room for it.
             self.record(attempt, stream, cut);
@@ -199,6 +219,21 @@ impl LogCuts {
     pub fn missing(&self) -> u64 {
         self.file.stdout.length() + self.file.stderr.length()
     }
+}
+
+/// What stands at the beginning of a cut: the end of what was kept before it, and what should be a hole.
+/// `None` where that cannot be read. The log that is cut is open for writing alone.
+fn edge(attempt: &Attempt, stream: Stream, log: &File, from: u64) -> Option<(Vec<u8>, Vec<u8>)> {
+    let readable = attempt.log(stream).ok()??;
+    is_same_file(&attempt.dir, stream.file_name(), log)
+        .ok()
+        .filter(|is_same| *is_same)?;
+    let mut bytes = vec![0u8; EDGE + BLOCK as usize];
+    let begin = from.checked_sub(EDGE as u64)?;
+    let read = readable.read_at(&mut bytes, begin).ok()?;
+    bytes.truncate(read);
+    let hole = bytes.split_off(EDGE.min(read));
+    Some((bytes, hole))
 }
 
 #[cfg(test)]

@@ -9,12 +9,15 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::SeekFrom;
 
 use super::attempt::{Attempt, STDERR, STDOUT};
+use super::claim::is_same_file;
 use super::io_error::{IoError, IoResult};
 use super::log_cut::{Cut, read_cut};
 use super::store::TaskDir;
 
 /// How much is read at once.
 const PIECE: usize = 64 << 10;
+/// By so many bytes it is seen that a log is still the same.
+const REMEMBERED: usize = 64;
 
 /// Which of the two logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub enum Piece {
     Zeroes(u64),
     /// So many bytes were cut out here.
     Gap(u64),
+    /// The recipe has begun the log anew: what follows is all of it.
+    Anew,
     /// Nothing more for now.
     End,
 }
@@ -70,6 +75,8 @@ struct Look {
     /// Where the next data begins.
     data: u64,
     read: usize,
+    /// Whether all that was read is zeroes.
+    is_zero: bool,
 }
 
 /// Reads one log from its beginning, as it grows.
@@ -79,6 +86,8 @@ pub struct LogReader {
     stream: Stream,
     file: File,
     offset: u64,
+    /// What stood right before the offset when it was read.
+    seen: Vec<u8>,
 }
 
 impl LogReader {
@@ -92,6 +101,7 @@ impl LogReader {
             stream,
             file,
             offset: 0,
+            seen: Vec::new(),
         }))
     }
 
@@ -137,12 +147,19 @@ impl LogReader {
         let mut bytes = vec![0u8; PIECE];
         let look = self.look(&mut bytes);
         let look = look.map_err(|source| self.unreadable(source))?;
+        if self.is_begun_anew(look.size)? {
+            self.offset = 0;
+            self.seen.clear();
+            return Ok(Piece::Anew);
+        }
         if self.offset >= look.size {
-            return Ok(Piece::End);
+            return self.follow_to_another_file();
         }
         // Asked after the look: bytes that are cut out meanwhile look like zeroes, and the record stands first.
         let cut = self.cut()?;
-        if cut.contains(self.offset) {
+        // What is there was not cut out: the record is of the log before it was begun anew.
+        if cut.contains(self.offset) && look.is_zero {
+            self.seen.clear();
             let end = cut.to.min(look.size);
             let gap = end - self.offset;
             self.offset = end;
@@ -152,16 +169,53 @@ impl LogReader {
         let zeroes = look.data.min(end).saturating_sub(self.offset);
         if zeroes > PIECE as u64 {
             self.offset += zeroes;
+            self.seen.clear();
             return Ok(Piece::Zeroes(zeroes));
         }
         let room = usize::try_from(end - self.offset).unwrap_or(look.read);
         bytes.truncate(look.read.min(room));
         self.offset += bytes.len() as u64;
+        let end = &bytes[bytes.len().saturating_sub(REMEMBERED)..];
+        self.seen.clear();
+        self.seen.extend(end);
         Ok(if bytes.is_empty() {
             Piece::End
         } else {
             Piece::Bytes(bytes)
         })
+    }
+
+    /// Whether the log no longer has what was read of it: a recipe can cut its log off and go on.
+    fn is_begun_anew(&self, size: u64) -> IoResult<bool> {
+        if size < self.offset {
+            return Ok(true);
+        }
+        let mut there = vec![0u8; self.seen.len()];
+        let from = self.offset - there.len() as u64;
+        let read = self.file.read_exact_at(&mut there, from);
+        if read.is_ok() && there == self.seen {
+            return Ok(false);
+        }
+        let cut = self.cut()?;
+        let is_cut_out = (from..self.offset).any(|at| cut.contains(at));
+        Ok(!is_cut_out)
+    }
+
+    /// At the end of this file: the recipe may have put another one in its place.
+    fn follow_to_another_file(&mut self) -> IoResult<Piece> {
+        let (dir, name) = (&self.attempt.dir, self.stream.file_name());
+        if is_same_file(dir, name, &self.file)? {
+            return Ok(Piece::End);
+        }
+        let Ok(Some(file)) = self.attempt.log(self.stream) else {
+            return Ok(Piece::End);
+        };
+        if !file.metadata().is_ok_and(|there| there.is_file()) {
+            return Ok(Piece::End);
+        }
+        (self.file, self.offset) = (file, 0);
+        self.seen.clear();
+        Ok(Piece::Anew)
     }
 
     fn look(&self, bytes: &mut [u8]) -> std::io::Result<Look> {
@@ -170,10 +224,12 @@ impl LogReader {
             size,
             data: self.offset,
             read: 0,
+            is_zero: false,
         };
         if self.offset < size {
             look.read = self.file.read_at(bytes, self.offset)?;
-            if bytes[..look.read].iter().all(|byte| *byte == 0) {
+            look.is_zero = bytes[..look.read].iter().all(|byte| *byte == 0);
+            if look.is_zero {
                 // ENXIO: only a hole is left.
                 let data = rustix::fs::seek(&self.file, SeekFrom::Data(self.offset));
                 look.data = data.unwrap_or(size);

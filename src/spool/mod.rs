@@ -7,7 +7,7 @@
 //! `queue` (hints and names) · `box_listing`, `incoming`, `box_entry`, `drop_read`, `drop_claim` and `rejected` (the drop box) · `submit_drop` and
 //! `control` (what users of a group put there) · `unnamed` (what they left half-way) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
 //! `init` (how one is made) · `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
-//! `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` and `log_cut` (what it printed, kept under a cap) ·
+//! `own_folder` (what a recipe shut) · `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` and `log_cut` (what it printed, kept under a cap) ·
 //! `progress_file` (reports while it runs) · `wake` (being told) · `write_alarm` (waking at a write) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
@@ -36,6 +36,7 @@ mod lock_table;
 mod log_cut;
 mod logs;
 mod output;
+mod own_folder;
 mod pause;
 mod progress_file;
 mod publish;

@@ -94,6 +94,7 @@ impl Attempt {
 
     /// Whether the recipe wrote a result file with something in it.
     pub fn has_result_file(&self) -> IoResult<bool> {
+        self.dir.give_rights();
         Ok(self.dir.stat(OUTPUT)?.is_some_and(holds_something))
     }
 

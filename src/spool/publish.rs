@@ -5,7 +5,7 @@
 //! runs it before it is accepted (I2), because the submitter holds its lock until then.
 
 use std::fs::File;
-use std::io::{Seek, copy};
+use std::io::{Read as _, Seek, copy};
 use std::path::PathBuf;
 
 use fs2::FileExt;
@@ -78,6 +78,8 @@ const MANY: usize = 16;
 
 /// The largest `env.json`. Readers take more, and the kernel about as much for one process.
 const MAX_ENVIRONMENT_BYTES: usize = 1 << 20;
+/// So much of an attachment is written before the room is looked at again.
+const PIECE: u64 = 1 << 20;
 
 /// Built or published, not yet acknowledged; the lock is held.
 struct Unaccepted {
@@ -249,12 +251,26 @@ impl Spool {
             dir.write_new(name::ENVIRONMENT, &variables)?;
         }
         if let Some(attachment) = attachment {
-            attach(&dir, attachment)?;
+            self.attach(&dir, attachment)?;
         }
         dir.sync()?;
         // Hints are a superset of what is open: made before the task can be seen.
         self.add_hints(id, &dir, given_session.as_ref())?;
         Ok(lock)
+    }
+
+    /// Copies what was attached into the task's folder. It is the owner's alone, also in a group spool.
+    /// How much comes out of a pipe shows only here, so the room is checked piece by piece.
+    fn attach(&self, dir: &Dir, mut from: File) -> Result<(), SubmitError> {
+        let failed = |source| IoError::new("write", dir.path_of(name::ATTACHMENT), source);
+        let mut to = dir.create_lock(name::ATTACHMENT)?;
+        // From its beginning, wherever its reader stood; a pipe has only what is left.
+        let _ = from.rewind();
+        while copy(&mut (&from).take(PIECE), &mut to).map_err(failed)? > 0 {
+            self.check_room()?;
+        }
+        dir.sync_file(&to, name::ATTACHMENT)?;
+        Ok(())
     }
 
     /// Undoes what was published but not acknowledged; the locks are still held.
@@ -264,16 +280,6 @@ impl Spool {
             let _ = self.discard(&one.task);
         }
     }
-}
-
-/// Copies what was attached into the task's folder. It is the owner's alone, also in a group spool.
-fn attach(dir: &Dir, mut from: File) -> IoResult<()> {
-    let failed = |source| IoError::new("write", dir.path_of(name::ATTACHMENT), source);
-    let mut to = dir.create_lock(name::ATTACHMENT)?;
-    // From its beginning, wherever its reader stood; a pipe has only what is left.
-    let _ = from.rewind();
-    copy(&mut from, &mut to).map_err(failed)?;
-    dir.sync_file(&to, name::ATTACHMENT)
 }
 
 fn size(file: &File) -> Option<u64> {

@@ -55,16 +55,16 @@ impl Spool {
     /// before it was used again.
     fn queue_in_session(&self, id: TaskId, task: &Dir, session: &Name) -> IoResult<bool> {
         let sessions = self.folder(name::SESSIONS)?;
-        let Some(folder) = absent_is_none(sessions.ensure_dir(session.as_str()))? else {
+        let Some(folder) = absent_is_none(sessions.ensure_own(session.as_str()))? else {
             return Ok(false);
         };
-        let queue = absent_is_none(folder.ensure_dir(name::QUEUE))?;
+        let queue = absent_is_none(folder.ensure_own(name::QUEUE))?;
         let Some(queue) = queue else {
             return Ok(false);
         };
         let marked = queue.mark(id.to_string(), task, name::LOCK);
         if absent_is_none(marked)?.is_none()
-            || absent_is_none(folder.lock_file(name::LOCK))?.is_none()
+            || absent_is_none(folder.own_lock_file(name::LOCK))?.is_none()
         {
             return Ok(false);
         }
@@ -77,10 +77,10 @@ impl Spool {
         // A task stands in no queue of the session that was made for it.
         if let Some(session) = session
             && task_of_session(session) != Some(id)
-            && let Some(folder) = self.folder(name::SESSIONS)?.find_dir(session.as_str())?
-            && let Some(queue) = folder.find_dir(name::QUEUE)?
+            && let Some(folder) = self.folder(name::SESSIONS)?.find_own(session.as_str())?
+            && let Some(queue) = folder.find_own_to_write(name::QUEUE)?
         {
-            queue.unlink(id.to_string())?;
+            queue.remove_anything(&id.to_string())?;
         }
         // The session's queue first: whoever is woken by open/ finds the session free.
         self.folder(name::OPEN)?.unlink(id.to_string())?;

@@ -18,12 +18,22 @@ const KEPT_MS: i64 = 300_000;
 const SUFFIX: &str = ".removed";
 
 impl Spool {
-    /// Keeps the id of a task that is about to leave the trash, if it could come again.
-    pub(super) fn remember_removed(&self, trash: &Dir, id: TaskId) -> IoResult<()> {
-        if self.is_group() && is_young(id) {
-            trash.touch(format!("{id}{SUFFIX}"))?;
+    /// Keeps the id of a task that is about to leave the trash, if it could come again. Where the task's
+    /// folder is at hand, that takes no inode: a full disk must be able to be cleared.
+    pub(super) fn remember_removed(
+        &self,
+        trash: &Dir,
+        id: TaskId,
+        task: Option<&Dir>,
+    ) -> IoResult<()> {
+        if !self.is_group() || !is_young(id) {
+            return Ok(());
         }
-        Ok(())
+        let kept = format!("{id}{SUFFIX}");
+        match task {
+            Some(task) => trash.mark(kept, task, name::LOCK),
+            None => trash.touch(kept).map(|_| ()),
+        }
     }
 
     /// Whether a task of this id was removed a short while ago.

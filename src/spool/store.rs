@@ -30,7 +30,7 @@ pub(super) struct EnvironmentFile {
 impl Spool {
     /// A task's folder; `None` when there is none.
     pub fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        let Some(dir) = self.folder(name::TASKS)?.find_dir(id.to_string())? else {
+        let Some(dir) = self.folder(name::TASKS)?.find_own(id.to_string())? else {
             return Ok(None);
         };
         let task = TaskDir { id, dir };
@@ -302,6 +302,7 @@ impl TaskDir {
 
     /// Leaves the cancellation marker, durably; `false` when it was there.
     pub fn request_cancel(&self) -> IoResult<bool> {
+        self.dir.give_rights();
         match self.dir.create(name::CANCEL) {
             Ok(file) => {
                 self.dir.sync_file(&file, name::CANCEL)?;

@@ -90,7 +90,7 @@ impl Spool {
             .to_str()
             .and_then(|text| text.split('.').next()?.parse().ok());
         if let Some(id) = id {
-            self.remember_removed(&trash, id)?;
+            self.remember_removed(&trash, id, None)?;
         }
         trash.remove_from_trash(entry).map(|_| ())
     }
@@ -225,7 +225,7 @@ impl Spool {
             && is_under_its_own_id(file, id)
         {
             // The id was printed; no other drop may bring it.
-            self.remember_removed(&trash, id)?;
+            self.remember_removed(&trash, id, None)?;
         }
         let removed = if is_of_conversion(file) {
             rejected.remove_tree_by(file, &trash).map(|_| true)
@@ -274,17 +274,19 @@ impl Spool {
     /// When a session's folder or state last changed, in seconds of the epoch; `None` while a task
     /// of it waits or there is no such folder.
     fn idle_since(&self, sessions: &Dir, session: &Name) -> IoResult<Option<i64>> {
-        let Some(dir) = sessions.find_dir(session.as_str())? else {
-            return Ok(None);
+        let Some(dir) = sessions.find_own(session.as_str())? else {
+            // Only a recipe puts something else there.
+            let stat = sessions.stat(session.as_str())?;
+            return Ok(stat.map(|stat| stat.st_mtime));
         };
         let mut last = dir.own_stat()?.st_mtime;
-        if let Some(queue) = dir.find_dir(name::QUEUE)? {
+        if let Some(queue) = dir.find_own(name::QUEUE)? {
             if self.has_open_task(&queue)? {
                 return Ok(None);
             }
             last = last.max(queue.own_stat()?.st_mtime);
         }
-        if let Some(state) = dir.find_dir(name::STATE)? {
+        if let Some(state) = dir.find_own(name::STATE)? {
             last = last.max(state.newest_change());
         }
         Ok(Some(last))
@@ -304,15 +306,14 @@ impl Spool {
     /// Removes the folder of a session nobody uses; `false` when somebody does.
     pub fn remove_session(&self, session: &Name) -> IoResult<bool> {
         let sessions = self.folder(name::SESSIONS)?;
-        let Some(dir) = sessions.find_dir(session.as_str())? else {
-            return Ok(false);
+        let Some(dir) = sessions.find_own_to_write(session.as_str())? else {
+            return sessions.unlink(session.as_str());
         };
-        dir.give_rights();
-        let lock = dir.lock_file(name::LOCK)?;
+        let lock = dir.own_lock_file(name::LOCK)?;
         if FileExt::try_lock_exclusive(&lock).is_err() {
             return Ok(false);
         }
-        if let Some(queue) = dir.find_dir(name::QUEUE)?
+        if let Some(queue) = dir.find_own(name::QUEUE)?
             && self.has_open_task(&queue)?
         {
             return Ok(false);
@@ -344,7 +345,7 @@ impl Spool {
                 dir.remove_tree_by(&entry, trash)?;
             }
         }
-        if let Some(queue) = dir.find_dir(name::QUEUE)? {
+        if let Some(queue) = dir.find_own_to_write(name::QUEUE)? {
             for id in ids_in(&queue)? {
                 if self.is_open_task(id)? {
                     return Ok(false);
@@ -364,7 +365,7 @@ impl Spool {
         let Ok(sessions) = self.folder(name::SESSIONS) else {
             return;
         };
-        if let Ok(Some(dir)) = sessions.find_dir(session.as_str())
+        if let Ok(Some(dir)) = sessions.find_own_to_write(session.as_str())
             && let Ok(Some(_state)) = unused_state(&dir)
         {
             // rmdir removes only what is empty, so nothing can be lost here.

@@ -582,7 +582,8 @@ impl<'a> Walk<'a> {
 
     /// Moves a folder that lies too deep to where it is the next tree to remove, or, where nothing can be
     /// moved out of the part of the tree in which it stands (a btrfs subvolume), to the highest folder of
-    /// that part. `false` where it cannot be moved at all, as out of a lower layer of overlayfs.
+    /// that part. `false` where it cannot be moved at all, as out of a lower layer of overlayfs, or on a disk so
+    /// full that there is no room for another name.
     fn bring_up(
         &mut self,
         levels: &[Level<'a>],
@@ -597,7 +598,7 @@ impl<'a> Walk<'a> {
                     .push(OsString::from(up.to_string_lossy().as_ref()));
                 return Ok(true);
             }
-            Err(Errno::XDEV) => {}
+            Err(errno) if is_immovable(errno) => {}
             Err(errno) => return Err(errno),
         }
         let here = levels.last().map(|level| level.which.0);
@@ -614,7 +615,7 @@ impl<'a> Walk<'a> {
                 self.raised.push((highest, up));
                 Ok(true)
             }
-            Err(Errno::XDEV) => Ok(false),
+            Err(errno) if is_immovable(errno) => Ok(false),
             Err(errno) => Err(errno),
         }
     }
@@ -715,6 +716,11 @@ fn reopen(level: &mut Level<'_>, below: &Level<'_>) -> Result<(), Errno> {
         level.folder = Held::Ours(folder);
     }
     Ok(())
+}
+
+/// Whether a refused move says that this folder cannot be moved there now.
+fn is_immovable(errno: Errno) -> bool {
+    matches!(errno, Errno::XDEV | Errno::NOSPC | Errno::DQUOT)
 }
 
 fn is_folder(stat: &Stat) -> bool {

@@ -358,3 +358,52 @@ fn holes_that_a_recipe_makes_are_zeroes_that_it_wrote() {
     let (zeroes, last) = given[ours..].split_at(given.len() - ours - 3);
     assert!(zeroes.iter().all(|byte| *byte == 0) && last == b"end");
 }
+
+/// Each is longer than the end of the cut by the time somebody looks.
+#[test]
+fn what_was_cut_out_of_a_log_is_forgotten_once_it_is_begun_anew() {
+    let world = World::new();
+    world.set("log_cap_bytes", "1048576");
+    let wait = "while [ ! -e go ]; do sleep 0.01; done";
+    let many = "head -c 9000000 /dev/zero | tr '\\0' x; touch written";
+    for (name, again, bytes) in [
+        ("shorter", "echo short >/dev/stdout", b"short\n".to_vec()),
+        (
+            "sparse",
+            "cp --sparse=always ../../../../../image /dev/stdout",
+            {
+                let mut bytes = vec![0; 20_000_000];
+                bytes[5_000_000..5_000_003].copy_from_slice(b"mid");
+                bytes
+            },
+        ),
+    ] {
+        let script = format!("#!/bin/sh\n{many}\n{wait}\n{again}\n");
+        if bytes.len() > 100 {
+            std::fs::write(world.path("image"), &bytes).unwrap();
+        }
+        world.recipe(name, &script);
+        let task = world.submit(&[name]);
+        world.wait_for_file(&task.work(1, "written"));
+        world.wait_until("the log is cut", || {
+            task.status()["log_bytes_dropped"].as_u64() > Some(8_000_000)
+        });
+        std::fs::write(task.work(1, "go"), "").unwrap();
+        world.result_of(&task);
+        let given = stdout_of(&world, &["logs", &task.id]);
+        assert!(given == bytes, "{name}: {} bytes", given.len());
+        assert_eq!(task.status()["log_bytes_dropped"], Value::Null, "{name}");
+    }
+    // Who only writes into the hole leaves the rest of it a hole.
+    let inside = format!(
+        "#!/bin/sh\n{many}\n{wait}\nprintf x | dd of=/dev/stdout bs=1 seek=5000000 conv=notrunc 2>/dev/null\n"
+    );
+    world.recipe("inside", &inside);
+    let task = world.submit(&["inside"]);
+    world.wait_until("the log is cut", || {
+        task.status()["log_bytes_dropped"].as_u64() > Some(8_000_000)
+    });
+    std::fs::write(task.work(1, "go"), "").unwrap();
+    world.result_of(&task);
+    assert!(task.status()["log_bytes_dropped"].as_u64() > Some(8_000_000));
+}

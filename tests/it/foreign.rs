@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::processes::is_alive;
-use crate::support::{Task, World};
+use crate::support::{Task, World, names_in};
 
 /// What a recipe can make of a name, and how it is known afterwards.
 const THINGS: [(&str, &str); 6] = [
@@ -236,4 +236,26 @@ fn a_task_whose_recipe_emptied_its_folder_keeps_its_place() {
     }
     std::fs::write(world.path("end"), "").unwrap();
     assert_eq!(world.result_of(&task)["task_id"], *task.id);
+}
+
+/// Its attempt's folder is gone, so that each result that it makes has to go somewhere else.
+#[test]
+fn results_of_a_recipe_do_not_pile_up() {
+    let world = World::new();
+    world.recipe(
+        "piles",
+        "#!/bin/sh\ncd \"$AGENTSPOOL_TASK_DIR\"\nrm -r attempts/1\n\
+         for n in 1 2 3; do\nhead -c 2000000 /dev/zero >result.json\n\
+         while [ -e result.json ]; do sleep 0.01; done\ndone\n",
+    );
+    let task = world.submit(&["piles"]);
+    world.wait_until("its own result stands", || {
+        !world.path("open").join(&task.id).exists() && task.path.join("result.json").is_file()
+    });
+    assert_eq!(task.result()["status"], "completed");
+    let aside = |name: &String| name.starts_with(".foreign");
+    let names: Vec<String> = names_in(&task.path).into_iter().filter(aside).collect();
+    assert_eq!(names, [".foreign-result"]);
+    let kept = std::fs::metadata(task.path.join(".foreign-result")).unwrap();
+    assert!(kept.len() <= 1 << 20, "{} bytes", kept.len());
 }

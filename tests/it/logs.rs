@@ -200,3 +200,40 @@ fn bytes_that_are_no_text_come_as_they_are() {
         "a\u{fffd}\0\u{1b}[1mb"
     );
 }
+
+/// Each begins its log anew, by cutting it off or by putting another file in its place.
+#[test]
+fn a_followed_log_that_is_begun_anew_is_shown_from_its_beginning() {
+    let again = [
+        // Shorter than what was read.
+        "echo again >/dev/stdout",
+        // Longer.
+        "seq 1001 2000 >/dev/stdout; echo again >>/dev/stdout",
+        // Another file.
+        "seq 2000 3000 >new; echo again >>new; mv new ../stdout.log",
+    ];
+    let world = World::new();
+    for (number, again) in again.iter().enumerate() {
+        let recipe = format!("again{number}");
+        world.recipe(
+            &recipe,
+            &format!("#!/bin/sh\nseq 100\necho first\nwhile [ ! -e go ]; do sleep 0.01; done\n{again}\nwhile [ ! -e end ]; do sleep 0.01; done\n"),
+        );
+        let task = world.submit(&[&recipe]);
+        let seen = world.path(&format!("seen{number}"));
+        let mut command = world.command(&["logs", "-f", &task.id]);
+        command.stdout(std::fs::File::create(&seen).unwrap());
+        command.stderr(std::process::Stdio::piped());
+        let following = command.spawn().unwrap();
+        let shows = |line: &str| {
+            std::fs::read_to_string(&seen).is_ok_and(|text| text.lines().any(|it| it == line))
+        };
+        world.wait_until("the first part is shown", || shows("first"));
+        std::fs::write(task.work(1, "go"), "").unwrap();
+        world.wait_until("the second part is shown", || shows("again"));
+        std::fs::write(task.work(1, "end"), "").unwrap();
+        let ended = following.wait_with_output().unwrap();
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert!(told.contains("begins anew"), "{again}: {told}");
+    }
+}

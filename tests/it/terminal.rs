@@ -22,3 +22,33 @@ fn the_panel_and_not_a_word_besides() {
     ran.succeeds();
     assert_eq!(ran.stdout, expected);
 }
+
+/// A name with such characters may come from somebody else, as one that the shell completes.
+#[test]
+fn what_was_typed_wrong_is_shown_without_its_controls() {
+    let world = World::new();
+    let typed = "x\u{1b}[31m\u{9b}2J\u{202e}\u{feff}";
+    for arguments in [
+        &[typed][..],
+        &["submit", "--recipe", "r", "--timeout", typed],
+        &["list", typed],
+        &["--json", typed],
+    ] {
+        for ran in [
+            world.run(arguments),
+            world.run_on_terminal(On::All, 80, arguments),
+        ] {
+            ran.ends_with(2);
+            let shown = format!("{}{}", ran.stdout, ran.stderr);
+            // Our own colours stand before the first word alone.
+            let shown = shown
+                .split_once("error")
+                .unwrap()
+                .1
+                .replacen("\u{1b}[39m", "", 1);
+            let shown = shown.replacen("\u{1b}[0m", "", 1);
+            let odd = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{feff}".contains(c);
+            assert!(!shown.contains(odd), "{arguments:?}: {shown:?}");
+        }
+    }
+}

@@ -77,6 +77,24 @@ fn below_the_floor_nothing_is_accepted_and_the_floor_is_named() {
     nothing_half_made(&world, 1);
 }
 
+/// How much comes out of a pipe is not known before.
+#[test]
+fn what_is_attached_from_a_pipe_keeps_the_floor() {
+    let mount = Mount::tmpfs(SIZE, 500);
+    let world = world_on(&mount);
+    world.set("min_free_inodes", "0");
+    world.set("min_free_bytes", "4194304");
+    let attach = ["submit", "--recipe", "ok", "--attach", "/dev/stdin"];
+    let ran = world.run_with_stdin(&attach, &vec![b'x'; 6 << 20]);
+    ran.ends_with(8);
+    assert!(ran.stderr.contains("min_free_bytes"), "{}", ran.stderr);
+    nothing_half_made(&world, 0);
+    world
+        .run_with_stdin(&attach, &vec![b'x'; 2 << 20])
+        .succeeds();
+    nothing_half_made(&world, 1);
+}
+
 /// A disk without a free block has room for an empty file. Whatever `pause` says is true.
 #[test]
 fn a_full_disk_can_be_paused() {
@@ -366,4 +384,48 @@ fn a_log_on_a_disk_that_hangs_stops_no_task() {
         let ended = format!("completed task={}", fine.id);
         told.contains(&ended)
     });
+}
+
+/// On btrfs a rename needs room; then neither the task nor what lies deep in it can be moved first. (The first
+/// two renames look for the claim of a dead watcher, which is not there.)
+#[test]
+fn a_deep_task_is_cleared_where_no_room_is_left_for_a_rename() {
+    let world = World::new();
+    world.recipe(
+        "deep",
+        "#!/bin/sh\ni=0; while [ $i -lt 250 ]; do mkdir d; cd d; : >f; i=$((i+1)); done\n",
+    );
+    let task = world.submit(&["deep"]);
+    world.result_of(&task);
+    world.wait_until("it is settled", || {
+        !world.path("open").join(&task.id).exists()
+    });
+    let clear = world.command(&["clear"]);
+    let mut traced = std::process::Command::new("strace");
+    traced
+        .args(["-f", "-qq", "-o", "/dev/null"])
+        .args(["-e", "inject=renameat2:error=ENOSPC:when=3+"])
+        .arg(clear.get_program())
+        .args(clear.get_args())
+        .env_clear();
+    for (name, value) in clear.get_envs() {
+        traced.env(name, value.unwrap_or_default());
+    }
+    crate::support::Ran::of(&mut traced).succeeds();
+    assert!(world.tasks().is_empty(), "{}", world.describe());
+}
+
+/// XFS gives inodes back late, so that what is removed first makes no room for what keeps the id.
+#[test]
+fn keeping_the_id_of_a_cleared_task_takes_no_inode() {
+    let shared = crate::group::Shared::new();
+    let id = shared.submit(crate::group::OWNER, &[]);
+    shared.drain();
+    let lock = shared.spool().join("tasks").join(&id).join("lock");
+    let inode =
+        |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+    let lock = inode(&lock);
+    shared.run(crate::group::OWNER, &["clear"]).succeeds();
+    let kept = shared.spool().join(format!("trash/{id}.removed"));
+    assert_eq!(inode(&kept), lock);
 }

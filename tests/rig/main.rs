@@ -34,6 +34,7 @@ mod mount;
 mod mounts;
 mod namespace;
 mod overlay;
+mod own_folders;
 mod page;
 mod power;
 mod process;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::support::terminal::{On, Terminal};
 use crate::support::{names_in, write_executable};
 
 const ROOT: u32 = 0;
@@ -223,4 +224,47 @@ fn only_a_lock_of_the_owners_is_believed() {
         let is_missed = ran.stderr.contains("no watcher is running");
         assert_eq!(!is_missed, is_believed, "{holder}: {}", ran.stderr);
     }
+}
+
+/// A terminal gets text in pieces: a character that stands on the border of two is still a character.
+#[test]
+fn a_character_is_shown_whole_where_two_pieces_meet() {
+    let shared = Shared::new();
+    let recipe =
+        "#!/bin/sh\ni=0; printf a; while [ $i -lt 40000 ]; do printf 'é表'; i=$((i+1)); done\n";
+    shared.recipe("long", recipe);
+    shared.recipe(
+        "slow",
+        "#!/bin/sh\nprintf 'first \\360\\237'\nwhile [ ! -e go ]; do sleep 0.01; done\nprintf '\\221\\251 last\\303'\n",
+    );
+    let long = shared.json(OWNER, &["submit", "--recipe", "long"]);
+    let slow = shared.json(OWNER, &["submit", "--recipe", "slow"]);
+    let watching = shared.watcher();
+    let id = |task: &Value| task["task_id"].as_str().unwrap().to_owned();
+    let on_terminal = |arguments: &[&str]| {
+        let mut command = shared.as_user(MEMBER, "agentspool");
+        Terminal::start(command.args(arguments), On::Stdout, 80)
+    };
+    let following = on_terminal(&["logs", "-f", &id(&slow)]);
+    let world = &shared.world;
+    world.wait_until("the first part is shown", || {
+        following.seen().contains("first ")
+    });
+    let folder = shared.spool().join("tasks").join(id(&slow));
+    fs::write(folder.join("attempts/1/work/go"), "").unwrap();
+    // What nothing completes is shown in the end.
+    assert_eq!(following.end().stdout, "first 👩 last\\xc3");
+    world.wait_for_file(
+        &shared
+            .spool()
+            .join("tasks")
+            .join(id(&long))
+            .join("result.json"),
+    );
+    let whole = format!("a{}", "é表".repeat(40_000));
+    for verb in [["logs", &id(&long)], ["result", &id(&long)]] {
+        let shown = on_terminal(&verb).end().stdout;
+        assert_eq!(shown.trim_end(), whole, "{verb:?}");
+    }
+    drop(watching);
 }
