@@ -680,9 +680,9 @@ impl Watcher {
     }
 
     fn has_new_drops(&self) -> Result<bool, IoError> {
-        let drops = self.spool.in_box()?.drops;
+        let files = self.spool.in_box()?;
         let is_new = |drop| !self.admitter.has_given_up(drop);
-        Ok(drops.iter().any(is_new))
+        Ok(files.drops.iter().any(is_new) || self.admitter.may_see(files.unseen.len()))
     }
 
     /// Work came in the moment of leaving: stay, unless another watcher was started for it.
