@@ -1,6 +1,6 @@
 //! A call on one file of the drop box fails, or the watcher dies at it; and the others go on.
 //!
-//! Not a disk that refuses everything (`disk.rs`, `errno.rs`). What is held: no file of a user's keeps a task from
+//! And what is not asked for, because it would fail. Not a disk that refuses everything (`disk.rs`, `errno.rs`). What is held: no file of a user's keeps a task from
 //! being cleared or other files from being taken; a refusal that is cut off or cannot be done leaves one reason or
 //! none; what another watcher has done is not refused.
 
@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use crate::box_ids::claim;
 use crate::drop_box::{drop_request, id_at, put};
 use crate::group::{MEMBER, OTHER_MEMBER, OWNER, Shared};
 use crate::support::{PROGRAM, Ran, names_in};
@@ -187,4 +188,38 @@ fn what_another_watcher_has_done_is_not_refused() {
         assert!(!ran.stderr.contains("refused"), "{}", ran.stderr);
         assert_eq!(rejected(&shared), [""; 0]);
     }
+}
+
+/// Nobody would do what it asks for.
+#[test]
+fn another_users_drop_is_not_asked_to_be_cancelled() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &["--input", "1"]);
+    let told = shared.run(OTHER_MEMBER, &["cancel", &id]);
+    told.ends_with(4);
+    assert!(told.stderr.contains("is another user's"), "{}", told.stderr);
+    assert_eq!(in_the_box(&shared), [format!("{id}.json")]);
+    shared.run(MEMBER, &["cancel", &id]).succeeds();
+    assert_eq!(in_the_box(&shared).len(), 2);
+}
+
+#[test]
+fn what_a_watcher_had_claimed_when_it_died_is_taken_up_soon() {
+    let shared = Shared::new();
+    // Nobody waits for the clock.
+    shared
+        .run(OWNER, &["config", "set", "rescan_sec", "3600"])
+        .succeeds();
+    let living = shared.watcher();
+    drop_request(&shared, MEMBER, "first", "1");
+    living.answers("first", "1\n");
+    let dying = shared.watcher();
+    shared.world.wait_until("both are there", || {
+        names_in(&shared.spool().join("watchers")).len() == 2
+    });
+    crate::mount::run("kill", &["-STOP", &dying.pid().to_string()]);
+    let id = id_at(0, "1eft");
+    claim(&shared, MEMBER, &id, "2");
+    drop(dying);
+    living.answers(&id, "2\n");
 }
