@@ -57,7 +57,7 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         None
     };
     let drops = match args.counts && spool.is_owner() {
-        true => Some(spool.in_box()?.len()),
+        true => Some(spool.in_box()?.waiting()),
         false => None,
     };
     if context.out.is_json() {

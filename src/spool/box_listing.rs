@@ -29,14 +29,10 @@ pub struct InBox {
 }
 
 impl InBox {
-    /// How many files wait in it.
-    pub fn len(&self) -> usize {
-        self.drops.len() + self.controls.len() + self.unseen.len()
-    }
-
-    /// Whether none does.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How many files wait in it: folders are left where they are.
+    pub fn waiting(&self) -> usize {
+        let files = self.drops.iter().filter(|drop| !drop.is_folder());
+        files.count() + self.controls.len() + self.unseen.len()
     }
 }
 

@@ -44,14 +44,20 @@ impl Spool {
     /// none does, or a watcher is at it.
     pub fn refuse_waiting(&self, id: TaskId) -> IoResult<bool> {
         let file_name = OsString::from(format!("{id}{DROP_SUFFIX}"));
-        let Some(stat) = self.folder(name::INCOMING)?.look(&file_name)? else {
+        let incoming = self.folder(name::INCOMING)?;
+        let Some(stat) = incoming.look(&file_name)? else {
             return Ok(false);
         };
         let drop = DropFile::of(file_name, &stat);
         if drop.is_folder {
             return Ok(false);
         }
-        let Some(claim) = self.claim_drop(&drop)? else {
+        let claimed = match self.claim_drop(&drop) {
+            // It can neither become a task nor be kept.
+            Err(error) if error.is_immovable() => return incoming.unlink(&drop.file_name),
+            claimed => claimed?,
+        };
+        let Some(claim) = claimed else {
             return Ok(false);
         };
         let why = refusal(

@@ -84,6 +84,16 @@ fn what_cannot_be_moved_gets_no_reason() {
     assert_eq!(shared.run(MEMBER, &["result", &id]).stdout, "1\n");
 }
 
+#[test]
+fn the_owner_cancels_a_drop_that_cannot_be_moved() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &["--input", "1"]);
+    let file = format!("{id}.json");
+    injected(&shared, &["cancel", &id], &file, "renameat", "error=EXDEV").succeeds();
+    assert_eq!(in_the_box(&shared), [""; 0]);
+    assert_eq!(rejected(&shared), [""; 0]);
+}
+
 /// Its owner keeps it open, and gives it to another project once it is claimed.
 #[test]
 fn what_cannot_leave_its_claim_is_refused_all_the_same() {
