@@ -39,7 +39,7 @@ pub enum Controlled {
     Done(Control),
     /// Its task is over or gone, or another watcher was faster: there was nothing left to do.
     Pointless,
-    /// Its task is not there yet.
+    /// Its task is not there yet, or it cannot be read yet.
     Early,
     /// It does not count, and lies in `rejected/` now.
     Rejected(String),
@@ -78,7 +78,18 @@ impl Spool {
     ) -> IoResult<Controlled> {
         let incoming = self.folder(name::INCOMING)?;
         let id = file.control.task;
-        let author = match self.author(&incoming, file)? {
+        let author = match self.author(&incoming, file) {
+            // A lease on it that its maker holds: the kernel asks for it back.
+            Err(error) if error.errno() == Some(Errno::AGAIN) => {
+                if is_patient {
+                    return Ok(Controlled::Early);
+                }
+                let why = "another program holds a lease on it";
+                return self.reject_control(file, refusal(why, "use `agentspool cancel`"));
+            }
+            seen => seen?,
+        };
+        let author = match author {
             Some(Ok(author)) => author,
             Some(Err(why)) => return self.reject_control(file, why),
             None => return Ok(Controlled::Pointless),
@@ -155,8 +166,8 @@ impl Spool {
         let opened = match absent_is_none(incoming.open_here(&file.file_name)) {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ok(None),
-            // Shut, exchanged for something else, or held by a lease.
-            Err(error) if error.is_unusable() || error.errno() == Some(Errno::AGAIN) => {
+            // Shut, or exchanged for something else.
+            Err(error) if error.is_unusable() => {
                 return no("it cannot be read by the spool's owner");
             }
             Err(error) => return Err(error),

@@ -233,3 +233,20 @@ fn what_a_watcher_had_claimed_when_it_died_is_taken_up_soon() {
     drop(dying);
     living.answers(&id, "2\n");
 }
+
+/// A call that the kernel asks to make again says nothing of the file.
+#[test]
+fn a_control_file_that_cannot_be_read_for_a_moment_is_not_refused() {
+    for errno in ["EAGAIN", "EMFILE", "EINTR"] {
+        let shared = Shared::new();
+        let id = shared.submit(MEMBER, &["--input", "1"]);
+        shared.run(MEMBER, &["cancel", &id]).succeeds();
+        let names = in_the_box(&shared);
+        let control = names.iter().find(|name| name.ends_with(".cancel")).unwrap();
+        let what = format!("error={errno}:when=3");
+        let ran = injected(&shared, &["watch", "--drain"], control, "openat2", &what);
+        ran.succeeds();
+        assert_eq!(rejected(&shared), [""; 0], "{errno}: {}", ran.stderr);
+        assert_eq!(in_the_box(&shared), [""; 0], "{errno}");
+    }
+}
