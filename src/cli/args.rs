@@ -190,7 +190,7 @@ pub(crate) struct ListArgs {
     /// Tasks on a page
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub page_size: u64,
-    /// Count the tasks of each status as well
+    /// Count the tasks of each status, and what waits in the drop box, as well
     #[arg(long)]
     pub counts: bool,
     /// Show moments instead of durations

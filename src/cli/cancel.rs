@@ -98,6 +98,10 @@ fn ask(
             return Ok(Cancelled::AlreadyTerminal(readable(&task)));
         }
         check_may_control(spool, &task)?;
+    } else if let Some(uid) = spool.owner_of_waiting(id)?
+        && uid != rustix::process::geteuid().as_raw()
+    {
+        return Err(of_another_user(&format!("the drop {id}")));
     }
     let asked = spool.ask(id, Action::Cancel)?;
     loop {
@@ -138,15 +142,18 @@ fn check_may_control(spool: &Spool, task: &TaskDir) -> Result<(), CliError> {
     let id = task.id();
     let is_known = |origin: Option<Origin>| origin.is_none_or(|origin| origin.uid.is_some());
     if task.origin().is_ok_and(is_known) {
-        let message = format!("the task {id} is another user's");
-        return Err(CliError::new(ExitCode::Refused, message)
-            .hint("the user who submitted it or the spool's owner may cancel it"));
+        return Err(of_another_user(&format!("the task {id}")));
     }
     let message = format!(
         "nobody knows who submitted the task {id}: others could have written or moved the file that was dropped"
     );
     Err(CliError::new(ExitCode::Refused, message)
         .hint("ask the spool's owner to cancel it; drop files that only you can write"))
+}
+
+fn of_another_user(what: &str) -> CliError {
+    CliError::new(ExitCode::Refused, format!("{what} is another user's"))
+        .hint("the user who submitted it or the spool's owner may cancel it")
 }
 
 /// Cancels a task; with `wait` it is over when this returns.

@@ -36,6 +36,9 @@ struct ListJson {
     page_size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<BTreeMap<&'static str, usize>>,
+    /// Files in the drop box; only its owner may list it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drops: Option<usize>,
 }
 
 pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliError> {
@@ -53,6 +56,10 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
     } else {
         None
     };
+    let drops = match args.counts && spool.is_owner() {
+        true => Some(spool.in_box()?.waiting()),
+        false => None,
+    };
     if context.out.is_json() {
         // Only here the results themselves are shown, so only here they are read.
         let ids: Vec<TaskId> = page.rows.iter().map(|view| view.status.task_id).collect();
@@ -66,6 +73,7 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
             page: args.page,
             page_size: args.page_size,
             counts,
+            drops,
         }))?;
     } else if context.out.is_quiet() {
         for view in &page.rows {
@@ -76,14 +84,14 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
             context.out.line(line)?;
         }
         if let Some(counts) = counts {
-            context.out.line(counts_line(&counts))?;
+            context.out.line(counts_line(&counts, drops))?;
         }
     } else {
         for view in &page.rows {
             context.out.line(row(context, view))?;
         }
         if let Some(counts) = counts {
-            context.out.note(counts_line(&counts));
+            context.out.note(counts_line(&counts, drops));
         }
     }
     Ok(ExitCode::Done)
@@ -148,14 +156,17 @@ fn count(spool: &Spool) -> Result<BTreeMap<&'static str, usize>, CliError> {
     Ok(counts)
 }
 
-fn counts_line(counts: &BTreeMap<&'static str, usize>) -> String {
+/// What waits in the drop box is named only where there is something.
+fn counts_line(counts: &BTreeMap<&'static str, usize>, drops: Option<usize>) -> String {
+    let waiting = drops.filter(|drops| *drops > 0);
+    let waiting = waiting.map(|drops| format!("{drops} in the drop box"));
     let words = Status::ALL.iter().map(|status| {
         format!(
             "{} {status}",
             counts.get(status.as_str()).copied().unwrap_or(0)
         )
     });
-    words.collect::<Vec<_>>().join(", ")
+    words.chain(waiting).collect::<Vec<_>>().join(", ")
 }
 
 /// What a task is called in lists: its name, its label, else its recipe.

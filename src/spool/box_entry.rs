@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::below::mount_by_fdinfo;
 use super::durable::Dir;
@@ -30,7 +30,8 @@ impl Dir {
     /// looked at.
     pub(super) fn look(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Stat>> {
         let name = name.as_ref();
-        let seen = open_entry(self.as_fd(), name, OFlags::PATH).and_then(rustix::fs::fstat);
+        let opened = retry_on_intr(|| open_entry(self.as_fd(), name, OFlags::PATH));
+        let seen = opened.and_then(rustix::fs::fstat);
         match seen {
             Ok(stat) => Ok(Some(stat)),
             Err(errno) if NOT_THERE.contains(&errno) => Ok(None),
@@ -43,7 +44,7 @@ impl Dir {
     pub(super) fn open_here(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        match open_entry(self.as_fd(), name, flags) {
+        match retry_on_intr(|| open_entry(self.as_fd(), name, flags)) {
             Ok(opened) => Ok(File::from(opened)),
             Err(Errno::XDEV) => Err(IoError::new("open", self.path_of(name), Errno::NOENT)),
             Err(errno) => Err(IoError::new("open", self.path_of(name), errno)),
@@ -72,7 +73,8 @@ impl Dir {
             Err(errno) => return Err(IoError::new("create", to.path_of(new_name), errno)),
         }
         let moved = rustix::fs::renameat(self, name, to, new_name);
-        if moved.is_err() {
+        // Another watcher that does the same may have put the entry there.
+        if moved.is_err() && to.stat(new_name)?.is_some_and(|it| is_placeholder(&it)) {
             let _ = rustix::fs::unlinkat(to, new_name, AtFlags::empty());
         }
         match moved {

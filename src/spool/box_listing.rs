@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use super::control::ControlFile;
 use super::drop_read::Fingerprint;
 use super::incoming::{DropFile, is_drop_name, is_folder};
-use super::io_error::IoResult;
+use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
 use crate::task::Control;
 
@@ -20,8 +20,20 @@ use crate::task::Control;
 pub struct InBox {
     /// What may become a task.
     pub drops: Vec<DropFile>,
-    /// What asks for something to be done to a task; a private spool has none.
+    /// What asks for something to be done to a task; in a private spool such a file is a drop that is refused.
     pub controls: Vec<ControlFile>,
+    /// What could not be looked at this time.
+    pub unseen: Vec<OsString>,
+    /// Why the first of them could not.
+    pub failed: Option<IoError>,
+}
+
+impl InBox {
+    /// How many files wait in it: folders are left where they are.
+    pub fn waiting(&self) -> usize {
+        let files = self.drops.iter().filter(|drop| !drop.is_folder());
+        files.count() + self.controls.len() + self.unseen.len()
+    }
 }
 
 impl Spool {
@@ -33,20 +45,28 @@ impl Spool {
         let (is_group, us) = (self.is_group(), rustix::process::geteuid().as_raw());
         let mut names = Vec::new();
         incoming.each_name(|name, _| {
-            let control = Control::of_file_name(name).filter(|_| is_group);
+            let control = Control::of_file_name(name);
             if control.is_some() || is_drop_name(name) {
                 names.push((OsString::from_vec(name.to_vec()), control));
             }
             true
         })?;
         let (mut drops, mut controls) = (Vec::new(), Vec::new());
+        let (mut unseen, mut failed) = (Vec::new(), None);
         for (file_name, control) in names {
-            // What is mounted there, or cannot be looked at, is not there.
-            let Some(stat) = incoming.look(&file_name)? else {
-                continue;
+            let stat = match incoming.look(&file_name) {
+                Ok(Some(stat)) => stat,
+                // What is mounted there, or shut, is not there.
+                Ok(None) => continue,
+                // No room for one more open file, or a damaged entry: the others go on.
+                Err(error) => {
+                    unseen.push(file_name);
+                    failed.get_or_insert(error);
+                    continue;
+                }
             };
             let user = if is_group { stat.st_uid } else { us };
-            match control {
+            match control.filter(|_| is_group) {
                 // Somebody's folder asks for nothing.
                 Some(_) if is_folder(&stat) => {}
                 Some(control) => controls.push((
@@ -67,6 +87,8 @@ impl Spool {
         Ok(InBox {
             drops: in_turns(drops),
             controls: in_turns(controls),
+            unseen,
+            failed,
         })
     }
 }

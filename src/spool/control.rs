@@ -10,12 +10,12 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use super::drop_read::{DropRefusal, Fingerprint, refusal};
 use super::durable::{Dir, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
-use super::rejected::DROP_SUFFIX;
 use super::store::{ReadError, TaskDir};
 use crate::task::{Action, Control, TaskId};
 
@@ -37,9 +37,9 @@ pub struct ControlFile {
 pub enum Controlled {
     /// What it asks for was done.
     Done(Control),
-    /// Its task is over or gone: there was nothing left to do.
+    /// Its task is over or gone, or another watcher was faster: there was nothing left to do.
     Pointless,
-    /// Its task is not there yet.
+    /// Its task is not there yet, or it cannot be read yet.
     Early,
     /// It does not count, and lies in `rejected/` now.
     Rejected(String),
@@ -78,9 +78,21 @@ impl Spool {
     ) -> IoResult<Controlled> {
         let incoming = self.folder(name::INCOMING)?;
         let id = file.control.task;
-        let author = match self.author(&incoming, file)? {
-            Ok(author) => author,
-            Err(why) => return self.reject_control(&incoming, file, why),
+        let author = match self.author(&incoming, file) {
+            // A lease on it that its maker holds: the kernel asks for it back.
+            Err(error) if error.errno() == Some(Errno::AGAIN) => {
+                if is_patient {
+                    return Ok(Controlled::Early);
+                }
+                let why = "another program holds a lease on it";
+                return self.reject_control(file, refusal(why, "use `agentspool cancel`"));
+            }
+            seen => seen?,
+        };
+        let author = match author {
+            Some(Ok(author)) => author,
+            Some(Err(why)) => return self.reject_control(file, why),
+            None => return Ok(Controlled::Pointless),
         };
         let Some(task) = self.task(id)? else {
             return self.without_task(&incoming, file, is_patient, spent);
@@ -88,7 +100,7 @@ impl Spool {
         if !self.may_control(&task, author)? {
             let why = "only the user who submitted the task controls it from the drop box";
             let hint = "ask that user, or the spool's owner to run `agentspool cancel`";
-            return self.reject_control(&incoming, file, refusal(why, hint));
+            return self.reject_control(file, refusal(why, hint));
         }
         if task.has_result()? {
             incoming.unlink(&file.file_name)?;
@@ -130,23 +142,35 @@ impl Spool {
             return Ok(Controlled::Early);
         }
         let why = refusal("its task is not there", "see `agentspool list`");
-        self.reject_control(incoming, file, why)
+        self.reject_control(file, why)
     }
 
-    /// Whose work a control file is; an error where it is not one user's alone, or not what it must be.
-    fn author(&self, incoming: &Dir, file: &ControlFile) -> IoResult<Result<u32, DropRefusal>> {
+    /// Whose work a control file is; a refusal where it is not one user's alone, or not what it must be; `None`
+    /// where it is not there any more.
+    fn author(
+        &self,
+        incoming: &Dir,
+        file: &ControlFile,
+    ) -> IoResult<Option<Result<u32, DropRefusal>>> {
         let hint = "use `agentspool cancel`, or write the file as docs/spool-format.md says";
-        let no = |why: &str| Ok(Err(refusal(why, hint)));
+        let no = |why: &str| Ok(Some(Err(refusal(why, hint))));
         let is_file = |stat: &rustix::fs::Stat| {
             FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         };
-        let there = incoming.look(&file.file_name)?;
-        if !there.as_ref().is_some_and(is_file) {
+        let Some(there) = incoming.look(&file.file_name)? else {
+            return Ok(None);
+        };
+        if !is_file(&there) {
             return no("it is not a regular file");
         }
         let opened = match absent_is_none(incoming.open_here(&file.file_name)) {
             Ok(Some(opened)) => opened,
-            Ok(None) | Err(_) => return no("it cannot be read by the spool's owner"),
+            Ok(None) => return Ok(None),
+            // Shut, or exchanged for something else.
+            Err(error) if error.is_unusable() => {
+                return no("it cannot be read by the spool's owner");
+            }
+            Err(error) => return Err(error),
         };
         let failed = |source| IoError::new("read", incoming.path_of(&file.file_name), source);
         let stat = rustix::fs::fstat(&opened).map_err(|errno| failed(errno.into()))?;
@@ -161,38 +185,13 @@ impl Spool {
         if !file.control.is_content(&bytes) {
             return no("it does not say exactly what its name says");
         }
-        Ok(Ok(stat.st_uid))
+        Ok(Some(Ok(stat.st_uid)))
     }
 
-    fn reject_control(
-        &self,
-        incoming: &Dir,
-        file: &ControlFile,
-        why: DropRefusal,
-    ) -> IoResult<Controlled> {
-        self.reject_file(incoming, &file.file_name, self.new_id(), &why, None)?;
-        Ok(Controlled::Rejected(why.reason))
-    }
-
-    /// Refuses a drop that brings the id of a task which is about to be removed: nobody can have chosen
-    /// it but by having seen that task.
-    pub(super) fn refuse_drop_of(&self, id: TaskId) -> IoResult<()> {
-        if !self.is_group() {
-            return Ok(());
-        }
-        let incoming = self.folder(name::INCOMING)?;
-        let file_name = OsString::from(format!("{id}{DROP_SUFFIX}"));
-        if incoming.look(&file_name)?.is_some() {
-            let why = refusal(
-                "its id is that of another task",
-                "submit it again with `agentspool submit`, which makes a new id",
-            );
-            match self.reject_file(&incoming, &file_name, self.new_id(), &why, None) {
-                // A folder, which cannot be moved and never becomes a task.
-                Err(error) if error.is_unusable() => {}
-                refused => refused?,
-            }
-        }
-        Ok(())
+    fn reject_control(&self, file: &ControlFile, why: DropRefusal) -> IoResult<Controlled> {
+        Ok(match self.refuse_control(file, &why)? {
+            true => Controlled::Rejected(why.reason),
+            false => Controlled::Pointless,
+        })
     }
 }

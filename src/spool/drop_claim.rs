@@ -14,6 +14,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::box_entry::is_placeholder;
+use super::drop_read::Fingerprint;
 use super::durable::{Dir, Making, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name, random_bits};
@@ -23,6 +24,9 @@ const CLAIM_SUFFIX: &str = ".claim";
 /// A file in a claim of a chosen id, made before its task is built: from then on `staging/<id>` and
 /// `open/<id>` are this claim's.
 const BUILDING: &str = ".building";
+/// The same before the refusal of a drop under the id that it brought: from then on `rejected/<id>-<id>` is this
+/// claim's.
+const REFUSING: &str = ".refusing";
 
 /// Where claim folders lie: in `staging/`, or, where the box of a private spool is a mount of its own, from
 /// which nothing can be renamed to there, under a hidden name in the box itself.
@@ -45,8 +49,22 @@ pub(super) struct LookedAt {
 }
 
 impl LookedAt {
+    pub fn of(seen: Fingerprint, (seconds, nanoseconds): (i64, u64)) -> LookedAt {
+        LookedAt {
+            changed_ms: ms_of(seconds, nanoseconds),
+            inode: seen.inode(),
+        }
+    }
+
     fn file_name(self) -> String {
         format!(".{}.{}", self.inode, self.changed_ms)
+    }
+
+    /// An id of ours under which the file is refused. It is the same for whoever refuses the file, so a refusal
+    /// that was cut off goes on under the same id.
+    pub fn id_of_refusal(self) -> TaskId {
+        let changed_ms = self.changed_ms.max(0).unsigned_abs();
+        TaskId::from_parts(changed_ms, u128::from(self.inode))
     }
 
     fn parse(name: &OsStr) -> Option<LookedAt> {
@@ -108,6 +126,16 @@ impl HeldClaim {
     /// Says that the task is being built now.
     pub fn begin_building(&self) -> IoResult<()> {
         self.dir.touch(BUILDING).map(|_| ())
+    }
+
+    /// Says that the drop is refused under the id that it brought.
+    pub fn begin_refusing(&self) -> IoResult<()> {
+        self.dir.touch(REFUSING).map(|_| ())
+    }
+
+    /// Whether a refusal under the id that it brought was begun.
+    pub fn is_refusing(&self) -> IoResult<bool> {
+        self.dir.has(REFUSING)
     }
 
     /// Whether its task was built before, as far as that went.

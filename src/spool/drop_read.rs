@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 use super::durable::{Dir, absent_is_none};
 use super::io_error::{IoError, IoResult};
 use super::layout::Spool;
-use crate::task::{MAX_REQUEST_BYTES, Request, RequestError};
+use crate::task::{Control, MAX_REQUEST_BYTES, Request, RequestError};
 
 /// What a file was when it was looked at: whether it is still the same, without reading it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +83,12 @@ impl Spool {
 
     /// Opens, checks and parses a drop; never blocks, never follows, never waits.
     pub(super) fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
+        if !self.is_group() && Control::of_file_name(file_name.as_bytes()).is_some() {
+            return Ok(Pickup::Refused(refusal(
+                "it asks for something to be done to a task, which only the drop box of a group spool takes",
+                "use `agentspool cancel`",
+            )));
+        }
         // Looked at before it is opened: opening a device can have effects of its own.
         let Some(stat) = folder.look(file_name)? else {
             return Ok(Pickup::Gone);

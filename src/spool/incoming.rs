@@ -20,7 +20,7 @@ use super::layout::{Spool, name};
 use super::publish::{Submission, SubmitError};
 use super::rejected::DROP_SUFFIX;
 use super::store::ReadError;
-use crate::task::{Control, MAX_REQUEST_BYTES, Name, Origin, Request, TaskId, escape_label};
+use crate::task::{MAX_REQUEST_BYTES, Name, Origin, Request, TaskId, escape_label};
 
 /// An id that a user of the group chose must have been made so near to the last change of his file.
 /// One of the future would be `last` for everybody, and one of the past come before all others.
@@ -35,12 +35,12 @@ pub(super) fn is_near(id: TaskId, changed_ms: i64) -> bool {
 #[derive(Debug)]
 pub struct DropFile {
     pub(super) file_name: OsString,
-    seen: Fingerprint,
+    pub(super) seen: Fingerprint,
     /// When the file came here or was last changed: seconds and nanoseconds of its ctime, which nobody
     /// can set.
     pub(super) arrived: (i64, u64),
     /// Whether it is a folder, which is left where it is.
-    is_folder: bool,
+    pub(super) is_folder: bool,
 }
 
 /// What a drop must be, besides well formed.
@@ -101,11 +101,8 @@ impl DropFile {
         self.is_folder
     }
 
-    fn looked_at(&self) -> LookedAt {
-        LookedAt {
-            changed_ms: changed_ms(self.arrived),
-            inode: self.seen.inode(),
-        }
+    pub(super) fn looked_at(&self) -> LookedAt {
+        LookedAt::of(self.seen, self.arrived)
     }
 }
 
@@ -123,13 +120,10 @@ pub(super) fn stem(file_name: &OsStr) -> &[u8] {
     bytes.strip_suffix(DROP_SUFFIX.as_bytes()).unwrap_or(bytes)
 }
 
-/// `*.json` without a leading dot: everything else belongs to somebody's editor or copy program, or
-/// asks for something to be done to a task.
+/// `*.json` without a leading dot: everything else belongs to somebody's editor or copy program, or asks for
+/// something to be done to a task, which is looked for first.
 pub(super) fn is_drop_name(name: &[u8]) -> bool {
-    name.ends_with(DROP_SUFFIX.as_bytes())
-        && !name.starts_with(b".")
-        && name.len() > 5
-        && Control::of_file_name(name).is_none()
+    name.ends_with(DROP_SUFFIX.as_bytes()) && !name.starts_with(b".") && name.len() > 5
 }
 
 impl Spool {
@@ -221,57 +215,9 @@ impl Spool {
         self.judge(claim, &drop.file_name, rules)
     }
 
-    /// Moves a drop that can never become a task to `rejected/`, with its reason. Where another
-    /// file has taken the name since, that one is judged instead.
-    pub fn reject(
-        &self,
-        drop: &DropFile,
-        why: DropRefusal,
-        rules: Rules<'_>,
-    ) -> Result<Admission, SubmitError> {
-        let Some(claim) = self.claim_drop(drop)? else {
-            return Ok(Admission::Gone);
-        };
-        if self.is_another(&claim, &drop.file_name)? {
-            return self.put_back(claim, &drop.file_name, rules);
-        }
-        let claimed = claim.dir.stat(&drop.file_name)?;
-        if claimed.is_some_and(|stat| Fingerprint::of(&stat) == drop.seen) {
-            return Ok(self.reject_claim(claim, &drop.file_name, why, rules)?);
-        }
-        self.judge(claim, &drop.file_name, rules)
-    }
-
-    /// As the owner, refuses the drop that waits under an id which a user of the group chose; `false` where
-    /// none does, or a watcher is at it.
-    pub fn refuse_waiting(&self, id: TaskId) -> IoResult<bool> {
-        let file_name = OsString::from(format!("{id}{DROP_SUFFIX}"));
-        let Some(stat) = self.folder(name::INCOMING)?.look(&file_name)? else {
-            return Ok(false);
-        };
-        let drop = DropFile::of(file_name, &stat);
-        if drop.is_folder {
-            return Ok(false);
-        }
-        let Some(claim) = self.claim_drop(&drop)? else {
-            return Ok(false);
-        };
-        let why = refusal(
-            "the spool's owner cancelled it before it was admitted",
-            "ask the owner, or submit it again",
-        );
-        let nothing = HashSet::new();
-        let rules = Rules {
-            check: &|_| Ok(Ok(())),
-            spent: &nothing,
-        };
-        self.reject_claim(claim, &drop.file_name, why, rules)?;
-        Ok(true)
-    }
-
     /// Decides on what was claimed, which is another file than the one that was looked at. It has
     /// left the box, and its producer may count on that: the same name may be in use again.
-    fn judge(
+    pub(super) fn judge(
         &self,
         claim: HeldClaim,
         file_name: &OsStr,
@@ -338,6 +284,9 @@ impl Spool {
             self.finish_claim(&claim, &file_name, task_name)?;
             return Ok(None);
         }
+        if self.finish_refusal(&claim, &file_name)? {
+            return Ok(None);
+        }
         if self.is_another(&claim, &file_name)? {
             return self.put_back(claim, &file_name, rules).map(Some);
         }
@@ -385,7 +334,7 @@ impl Spool {
             .map(|_| ())
     }
 
-    fn claim_drop(&self, drop: &DropFile) -> IoResult<Option<HeldClaim>> {
+    pub(super) fn claim_drop(&self, drop: &DropFile) -> IoResult<Option<HeldClaim>> {
         let id = self
             .chosen_id(&drop.file_name)
             .unwrap_or_else(|| self.new_id());
@@ -402,14 +351,14 @@ impl Spool {
     }
 
     /// The id that a user of the group chose for his task, by the name of his drop.
-    fn chosen_id(&self, file_name: &OsStr) -> Option<TaskId> {
+    pub(super) fn chosen_id(&self, file_name: &OsStr) -> Option<TaskId> {
         let text = std::str::from_utf8(stem(file_name)).ok()?;
         self.is_group().then(|| text.parse().ok()).flatten()
     }
 
     /// Whether a claim of a chosen id holds another file than the one that was listed: then its moment is
     /// not known, and the id hangs on that.
-    fn is_another(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
+    pub(super) fn is_another(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
         if self.chosen_id(file_name).is_none() {
             return Ok(false);
         }
@@ -419,7 +368,7 @@ impl Spool {
 
     /// Why a chosen id cannot be had, if so. Asked once the drop is claimed: there is one claim of an id, so
     /// from then on nobody else takes it.
-    fn problem_of_id(
+    pub(super) fn problem_of_id(
         &self,
         claim: &HeldClaim,
         file_name: &OsStr,
@@ -446,7 +395,7 @@ impl Spool {
         Ok((!is_near(id, changed_ms)).then_some(ProblemOfId::OfAnotherMoment(apart)))
     }
 
-    fn put_back(
+    pub(super) fn put_back(
         &self,
         claim: HeldClaim,
         file_name: &OsStr,
@@ -458,9 +407,9 @@ impl Spool {
                 claim.remove()?;
                 Ok(Admission::Changed)
             }
-            // Its place was taken, so nobody can finish it under its name: it is kept where a person
-            // finds it.
-            Err(error) if error.errno() == Some(Errno::EXIST) => {
+            // Its place was taken, or it cannot go back, so nobody can finish it under its name: it is kept where
+            // a person finds it.
+            Err(error) if error.errno() == Some(Errno::EXIST) || error.is_immovable() => {
                 let why = refusal(
                     "another file of the same name replaced it while it was being taken",
                     "drop it again under a name of its own",
@@ -519,7 +468,7 @@ impl Spool {
             // Somebody was faster who had the id before this drop came.
             Err(SubmitError::Io(error)) if error.errno() == Some(Errno::EXIST) => {
                 let why = ProblemOfId::Taken.refusal();
-                Ok(self.reject_as(self.new_id(), claim, file_name, why)?)
+                Ok(self.reject_as(self.id_of_ours(&claim), claim, file_name, why)?)
             }
             // The claim stays and is taken up again: nothing is lost.
             Err(error) => Err(error),
@@ -553,37 +502,10 @@ impl Spool {
         claim.dir.unlink(file_name)?;
         claim.remove()
     }
-
-    fn reject_claim(
-        &self,
-        claim: HeldClaim,
-        file_name: &OsStr,
-        why: DropRefusal,
-        rules: Rules<'_>,
-    ) -> IoResult<Admission> {
-        // An id that is taken names something else.
-        let id = match self.problem_of_id(&claim, file_name, rules)? {
-            Some(ProblemOfId::Taken) => self.new_id(),
-            Some(ProblemOfId::OfAnotherMoment(_)) | None => claim.id,
-        };
-        self.reject_as(id, claim, file_name, why)
-    }
-
-    fn reject_as(
-        &self,
-        id: TaskId,
-        claim: HeldClaim,
-        file_name: &OsStr,
-        why: DropRefusal,
-    ) -> IoResult<Admission> {
-        self.reject_file(&claim.dir, file_name, id, &why, Some(&claim.place.parent))?;
-        claim.remove()?;
-        Ok(Admission::Rejected(why))
-    }
 }
 
 /// Why an id that a user of the group chose cannot be had.
-enum ProblemOfId {
+pub(super) enum ProblemOfId {
     /// It is, or was, another task's, or that of a drop that was refused.
     Taken,
     /// Its moment is so many milliseconds from the last change of the file.
@@ -591,7 +513,7 @@ enum ProblemOfId {
 }
 
 impl ProblemOfId {
-    fn refusal(&self) -> DropRefusal {
+    pub fn refusal(&self) -> DropRefusal {
         let reason = match self {
             ProblemOfId::Taken => "its id is that of another task".to_owned(),
             ProblemOfId::OfAnotherMoment(apart) => format!(
@@ -633,7 +555,6 @@ mod tests {
             ("a b.json", true),
             ("task_01m85x906pb06zhxqqsktssv9k.json", true),
             ("task_01m85x906pb06zhxqqsktssv9k.cancel", false),
-            ("task_01m85x906pb06zhxqqsktssv9k.cancel.json", false),
         ] {
             assert_eq!(is_drop_name(name.as_bytes()), is_drop, "{name}");
         }

@@ -59,7 +59,8 @@ impl IoError {
         self.is_denied() || self.errno().is_some_and(|errno| odd.contains(&errno))
     }
 
-    /// Whether it can be moved neither away nor anywhere: a folder of a lower layer of overlayfs.
+    /// Whether it can be moved neither away nor anywhere: a folder of a lower layer of overlayfs, or a file that
+    /// its owner gave to another project of a project quota.
     pub fn is_immovable(&self) -> bool {
         matches!(self.errno(), Some(Errno::XDEV))
     }

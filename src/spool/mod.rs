@@ -4,7 +4,7 @@
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
 //! `layout` and `settings_file` (what lies where, and how it is set) · `identity` and `pause` (which spool it is, and whether it starts anything) · `durable` and `io_error` (how a file comes to be, and why not) · `publish` (submit) · `store` (read) ·
 //! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `foreign` (what a recipe put in the place of a result) · `view` (what is true of a task) ·
-//! `queue` (hints and names) · `box_listing`, `incoming`, `box_entry`, `drop_read`, `drop_claim` and `rejected` (the drop box) · `submit_drop` and
+//! `queue` (hints and names) · `box_listing`, `incoming`, `box_entry`, `drop_read`, `drop_claim`, `refusing` and `rejected` (the drop box) · `submit_drop` and
 //! `control` (what users of a group put there) · `unnamed` (what they left half-way) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
 //! `init` (how one is made) · `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
 //! `own_folder` (what a recipe shut) · `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` and `log_cut` (what it printed, kept under a cap) ·
@@ -41,6 +41,7 @@ mod pause;
 mod progress_file;
 mod publish;
 mod queue;
+mod refusing;
 mod rejected;
 mod removed;
 mod resolve;

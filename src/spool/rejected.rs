@@ -7,9 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::FileType;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::drop_claim::HeldClaim;
 use super::drop_read::DropRefusal;
 use super::durable::Dir;
 use super::incoming::stem;
@@ -55,6 +55,15 @@ pub struct Reason {
 /// The name of the reason of what is kept under this name.
 pub(super) fn reason_file(kept: &str) -> String {
     format!("{kept}{REASON_SUFFIX}")
+}
+
+/// The name of the reason that belongs to a file in `rejected/`, which may be the reason itself.
+pub(super) fn reason_beside(file: &OsStr) -> Option<OsString> {
+    let name = file.to_str()?;
+    let kept = name
+        .strip_suffix(REASON_SUFFIX)
+        .or_else(|| name.strip_suffix(DROP_SUFFIX))?;
+    Some(reason_file(kept).into())
 }
 
 /// A stranger's file name in letters that are safe in ours, and short enough for a suffix. Never
@@ -140,42 +149,97 @@ impl Spool {
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Moves a file to `rejected/`, its reason first; a folder stays where it is, which is an error. Where the box is a mount of its own, from which
-    /// nothing can be renamed to there, it goes into `hidden_in` under a hidden name.
+    /// Moves a file to `rejected/`, its reason first; `false` where it was not there any more. What cannot be
+    /// moved stays where it is, which is an error, and has no reason.
     pub(super) fn reject_file(
         &self,
         folder: &Dir,
         file_name: &OsStr,
         id: TaskId,
         why: &DropRefusal,
-        hidden_in: Option<&Dir>,
+    ) -> IoResult<bool> {
+        let rejected = self.folder(name::REJECTED)?;
+        let kept = kept_name(file_name, id);
+        let reason_file = reason_file(&kept);
+        rejected.replace(&reason_file, &pretty(&reason(file_name, why)))?;
+        let file = format!("{kept}{DROP_SUFFIX}");
+        let taken = folder.take_file(file_name, &rejected, &file);
+        // A reason without its file would be one more at each look. Who was faster has put both there.
+        if !matches!(taken, Ok(true)) && !rejected.has(&file)? {
+            rejected.unlink(&reason_file)?;
+        }
+        taken
+    }
+
+    /// The same of a file that was claimed. It always leaves the claim, because a claim that stays would be taken
+    /// up again and again.
+    pub(super) fn reject_claimed(
+        &self,
+        claim: &HeldClaim,
+        file_name: &OsStr,
+        id: TaskId,
+        why: &DropRefusal,
     ) -> IoResult<()> {
         let rejected = self.folder(name::REJECTED)?;
-        let kept = format!("{id}-{}", plain_file_name(stem(file_name)));
-        let mut reason = Reason {
-            v: FORMAT_VERSION,
-            name: escape_label(stem(file_name)),
-            reason: why.reason.clone(),
-            hint: why.hint.to_owned(),
-            rejected_at: clock::wall(),
-        };
-        let reason_file = reason_file(&kept);
+        let reason = reason(file_name, why);
+        let reason_file = reason_file(&kept_name(file_name, id));
         rejected.replace(&reason_file, &pretty(&reason))?;
+        self.keep_refused(claim, file_name, id, reason)
+    }
+
+    /// The second half of it: the reason stands.
+    pub(super) fn keep_refused(
+        &self,
+        claim: &HeldClaim,
+        file_name: &OsStr,
+        id: TaskId,
+        mut reason: Reason,
+    ) -> IoResult<()> {
+        let rejected = self.folder(name::REJECTED)?;
+        let kept = kept_name(file_name, id);
         let file = format!("{kept}{DROP_SUFFIX}");
-        match folder.take_file(file_name, &rejected, &file) {
-            Err(error) if error.errno() == Some(Errno::XDEV) => {
-                let hidden = format!(".{file}");
-                reason.hint = format!("{}; it is kept as incoming/{hidden}", reason.hint);
-                rejected.replace(&reason_file, &pretty(&reason))?;
-                folder.rename_new(file_name, hidden_in.unwrap_or(folder), &hidden)
-            }
-            Ok(true) => Ok(()),
-            taken => {
-                // A reason without its file would be one more at each look.
-                rejected.unlink(&reason_file)?;
-                taken.map(|_| ())
-            }
+        match claim.dir.take_file(file_name, &rejected, &file) {
+            Err(error) if error.is_immovable() => {}
+            taken => return taken.map(|_| ()),
         }
+        // The box of a private spool may be a mount of its own, from which nothing can be renamed to there.
+        let hidden = format!(".{file}");
+        let is_beside = match self.is_group() {
+            true => false,
+            false => match claim
+                .dir
+                .rename_new(file_name, &claim.place.parent, &hidden)
+            {
+                Err(error) if error.is_immovable() => false,
+                moved => moved.map(|()| true)?,
+            },
+        };
+        let told = match is_beside {
+            true => format!("it is kept as incoming/{hidden}"),
+            // Its owner gave it to another project (a quota of XFS or ext4) behind the claim's back.
+            false => "it could not be moved and was removed".to_owned(),
+        };
+        reason.hint = format!("{}; {told}", reason.hint);
+        rejected.replace(&reason_file(&kept), &pretty(&reason))?;
+        if !is_beside {
+            claim.dir.unlink(file_name)?;
+        }
+        Ok(())
+    }
+}
+
+/// The name that a refused file is kept under, without its ending.
+fn kept_name(file_name: &OsStr, id: TaskId) -> String {
+    format!("{id}-{}", plain_file_name(stem(file_name)))
+}
+
+fn reason(file_name: &OsStr, why: &DropRefusal) -> Reason {
+    Reason {
+        v: FORMAT_VERSION,
+        name: escape_label(stem(file_name)),
+        reason: why.reason.clone(),
+        hint: why.hint.to_owned(),
+        rejected_at: clock::wall(),
     }
 }
 

@@ -55,6 +55,6 @@ pub(super) fn of_entry(entry: &OsStr) -> Option<TaskId> {
 
 /// By the clock that the ids are made by: one that jumped shows more ids as young, never fewer that a
 /// drop of now could bring.
-fn is_young(id: TaskId) -> bool {
+pub(super) fn is_young(id: TaskId) -> bool {
     clock::wall().unix_ms() - id.unix_ms() < KEPT_MS
 }

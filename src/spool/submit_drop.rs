@@ -149,6 +149,13 @@ impl Spool {
         Ok(file_name)
     }
 
+    /// Whose the drop is that waits in the box under this id; `None` where none does.
+    pub fn owner_of_waiting(&self, id: TaskId) -> IoResult<Option<u32>> {
+        let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
+        let stat = incoming.look(format!("{id}{DROP_SUFFIX}"))?;
+        Ok(stat.map(|stat| stat.st_uid))
+    }
+
     /// Why the watcher refused what was asked for by the control file of this name, if it did.
     pub fn refusal_of_control(&self, file_name: &str) -> IoResult<Option<Reason>> {
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;

@@ -17,7 +17,7 @@ use super::durable::{Dir, absent_is_none};
 use super::health::PROBE_PREFIX;
 use super::io_error::{IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
-use super::rejected::{DEEPEST, is_of_conversion, reason_file, strange_below};
+use super::rejected::{DEEPEST, is_of_conversion, reason_beside, strange_below};
 use super::removed::{is_kept, of_entry};
 use super::store::{TaskDir, ids_in};
 use super::tree::mounted;
@@ -195,8 +195,8 @@ impl Spool {
         Ok(true)
     }
 
-    /// Refused drops and their reasons, with the moment they were refused. That of an id which a user chose
-    /// says its reason: the id may be of another moment.
+    /// Refused drops and their reasons, with the moment they were refused. In a group spool that is the moment of
+    /// the reason: the id may be of another one.
     pub fn rejected_files(&self) -> IoResult<Vec<(OsString, Timestamp)>> {
         let rejected = self.own_folder(name::REJECTED)?;
         let mut files = Vec::new();
@@ -205,8 +205,9 @@ impl Spool {
                 continue;
             };
             let mut at = Timestamp::from_unix_ms(id.unix_ms());
-            if is_under_its_own_id(&name, id)
-                && let Some(stat) = rejected.stat(reason_file(&format!("{id}-{id}")))?
+            if self.is_group()
+                && let Some(reason) = reason_beside(&name)
+                && let Some(stat) = rejected.stat(reason)?
             {
                 at = Timestamp::from_unix_ms(stat.st_mtime.saturating_mul(1000));
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::event::{EventKind, ModifyKind, RenameMode};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -35,6 +35,8 @@ pub struct Seen {
     pub finished: bool,
     /// The root was moved, or something left it.
     pub root: bool,
+    /// Some watcher left or died.
+    pub watcher_left: bool,
 }
 
 /// The ears. Without inotify they are deaf, and [`Wake::is_deaf`] says why.
@@ -71,7 +73,7 @@ impl Wake {
     /// after this is noticed, what happened before is scanned.
     pub fn for_watcher(spool: &Spool) -> IoResult<Wake> {
         let root = spool.path();
-        let folders = [root.join(name::INCOMING), root.join(name::TASKS)];
+        let folders = [name::INCOMING, name::TASKS, name::WATCHERS].map(|it| root.join(it));
         Wake::new(spool, &[&folders[..], &[root.to_owned()]].concat())
     }
 
@@ -103,6 +105,7 @@ impl Wake {
             incoming: spool.path().join(name::INCOMING),
             open: spool.path().join(name::OPEN),
             names: spool.path().join(name::NAMES),
+            watchers: spool.path().join(name::WATCHERS),
             root: spool.path().to_owned(),
             tasks,
         };
@@ -207,6 +210,7 @@ struct Places {
     tasks: PathBuf,
     open: PathBuf,
     names: PathBuf,
+    watchers: PathBuf,
 }
 
 /// Notes an event; `true` when somebody should look.
@@ -217,6 +221,7 @@ fn note(seen: &mut Seen, event: notify::Result<Event>, places: &Places) -> bool 
         tasks,
         open,
         names,
+        watchers,
     } = places;
     let event = match event {
         Ok(event) if !event.need_rescan() => event,
@@ -266,6 +271,12 @@ fn note(seen: &mut Seen, event: notify::Result<Event>, places: &Places) -> bool 
                 wake = true;
             } else if appeared {
                 seen.rescan = true;
+            }
+        } else if path.parent() == Some(watchers.as_path()) {
+            // The kernel closes the file of a watcher that dies.
+            if event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write)) {
+                seen.watcher_left = true;
+                wake = true;
             }
         } else if path.parent() == Some(open.as_path()) {
             if matches!(event.kind, EventKind::Remove(_)) {

@@ -25,6 +25,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A box full of what cannot be taken must not take the watcher's time: after a look that brought nothing
 /// new, the clock brings the next one no sooner than so many times what that one took.
 const LOOK_SHARE: u32 = 20;
+/// After a failure (no room for one more open file, a disk that refuses) the next look comes so soon. Of several
+/// looks with failures each waits twice as long as the one before it, and from some number on for the rescan.
+const RETRY: Duration = Duration::from_millis(50);
+const MOST_RETRIES: u32 = 5;
 
 /// What is remembered of files that could not be taken yet.
 #[derive(Debug, Default)]
@@ -36,6 +40,10 @@ pub(super) struct Admitter {
     more: bool,
     /// The next look also tries what was set aside.
     tries_all: bool,
+    /// How many looks in a row had failures.
+    failures: u32,
+    /// How many files the last look could not see.
+    unseen: usize,
 }
 
 /// One look into the box.
@@ -55,6 +63,8 @@ struct Look<'a> {
     is_progress: bool,
     /// Whether some files were left for the next look.
     is_cut: bool,
+    /// Whether something failed that may work the next time.
+    has_failed: bool,
 }
 
 /// What came out of a look into the box.
@@ -108,7 +118,12 @@ impl Admitter {
 
     /// Whether there are files that are not decided on.
     pub fn is_waiting(&self) -> bool {
-        self.more || self.memory.has_undecided()
+        self.more || self.memory.has_undecided() || self.may_see(self.unseen)
+    }
+
+    /// Whether so many files that could not be seen are worth another look before the next rescan.
+    pub fn may_see(&self, unseen: usize) -> bool {
+        unseen > 0 && self.failures <= MOST_RETRIES
     }
 
     /// Whether a drop is one that only a person can do anything about.
@@ -141,11 +156,27 @@ impl Admitter {
         spool: &Spool,
         log: &mut LogLimit,
     ) -> Result<Admitted, SubmitError> {
-        let (begun, began_at) = (Instant::now(), crate::clock::wall());
-        // First: where the disk refuses even a listing, the next rescan tries again and nothing sooner.
+        let begun = Instant::now();
         (self.more, self.next_look) = (false, None);
+        let (found, has_failed) = match self.look(spool, log) {
+            Ok((found, has_failed)) => (Ok(found), has_failed),
+            Err(error) => (Err(error), true),
+        };
+        self.failures = if has_failed { self.failures + 1 } else { 0 };
+        if has_failed && self.failures <= MOST_RETRIES {
+            let soon = Instant::now() + RETRY * (1 << (self.failures - 1));
+            self.next_look = Some(self.next_look.map_or(soon, |at| at.min(soon)));
+        }
+        self.rest_until = Some(Instant::now() + begun.elapsed());
+        found
+    }
+
+    /// One look; also whether something failed in it that may work the next time.
+    fn look(&mut self, spool: &Spool, log: &mut LogLimit) -> Result<(Admitted, bool), SubmitError> {
+        let (begun, began_at) = (Instant::now(), crate::clock::wall());
         let tries_all = std::mem::take(&mut self.tries_all);
-        let files = spool.in_box()?;
+        let mut files = spool.in_box()?;
+        self.unseen = files.unseen.len();
         let spent = spool.spent_ids()?;
         self.memory.forget_all_but(&files);
         let mut look = Look {
@@ -162,7 +193,9 @@ impl Admitter {
             found: Admitted::default(),
             is_progress: false,
             is_cut: false,
+            has_failed: files.failed.is_some(),
         };
+        look.found.failed = files.failed.take().map(SubmitError::from);
         self.take_drops(&files.drops, &mut look);
         self.take_controls(&files.controls, &mut look);
         // At once only after progress: what a full disk refused, it refuses again.
@@ -174,8 +207,7 @@ impl Admitter {
             };
             self.next_look = Some(Instant::now() + pause);
         }
-        self.rest_until = Some(Instant::now() + begun.elapsed());
-        Ok(look.found)
+        Ok((look.found, look.has_failed))
     }
 
     fn take_drops(&mut self, drops: &[DropFile], look: &mut Look<'_>) {
@@ -293,6 +325,7 @@ impl Admitter {
             }
         };
         let Some(error) = why else {
+            look.has_failed = true;
             return self.memory.remember(file, Why::Blocked);
         };
         if !self.memory.is_aside(file) && look.log.allows("files left in the box") {

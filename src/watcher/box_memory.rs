@@ -90,7 +90,9 @@ impl Memory {
     pub fn forget_all_but(&mut self, files: &InBox) {
         let mut before = std::mem::take(&mut self.known);
         let drops = files.drops.iter().map(DropFile::file_name);
-        for name in drops.chain(files.controls.iter().map(ControlFile::file_name)) {
+        let controls = files.controls.iter().map(ControlFile::file_name);
+        let unseen = files.unseen.iter().map(OsString::as_os_str);
+        for name in drops.chain(controls).chain(unseen) {
             self.known.extend(before.remove_entry(name));
         }
     }

@@ -50,6 +50,9 @@ const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 /// folder that is held open is removed without a word.
 const ROOT_LOOKS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(50));
 
+/// Another watcher left: so soon it is looked at what it was at. The kernel needs a moment to let go of its locks.
+const AFTER_ANOTHER: Duration = Duration::from_millis(50);
+
 /// How a watcher is run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -343,6 +346,9 @@ impl Watcher {
 
     /// Takes in what happened; at the slow rescan everything, whatever was heard.
     fn look(&mut self, seen: &Seen) {
+        if seen.watcher_left {
+            self.next_rescan = self.next_rescan.min(Instant::now() + AFTER_ANOTHER);
+        }
         let due = Instant::now() >= self.next_rescan;
         if seen.incoming {
             self.admitter.notice();
@@ -680,9 +686,9 @@ impl Watcher {
     }
 
     fn has_new_drops(&self) -> Result<bool, IoError> {
-        let drops = self.spool.in_box()?.drops;
+        let files = self.spool.in_box()?;
         let is_new = |drop| !self.admitter.has_given_up(drop);
-        Ok(drops.iter().any(is_new))
+        Ok(files.drops.iter().any(is_new) || self.admitter.may_see(files.unseen.len()))
     }
 
     /// Work came in the moment of leaving: stay, unless another watcher was started for it.

@@ -639,3 +639,23 @@ fn two_watchers_and_forty_drops_are_forty_tasks() {
     assert!(names_in(&world.path("rejected")).is_empty());
     assert!(Path::new(&world.path("names/n39")).exists());
 }
+
+/// Only users of a group ask for something in the drop box; here nobody must wait for what never comes.
+#[test]
+fn a_control_file_in_a_private_spool_is_refused() {
+    let world = world();
+    let task = world.submit(&["echo"]);
+    for ending in ["cancel", "cancel.json", "000000000000002a.cancel"] {
+        let name = format!("{}.{ending}", task.id);
+        let content = json!({"v": 2, "task": task.id, "do": "cancel"}).to_string();
+        world.drop_in(&name, &content);
+        world.run(&["watch", "--drain"]).succeeds();
+        let (kept, reason) = refused(&world, name.strip_suffix(".json").unwrap_or(&name));
+        assert_eq!(fs::read_to_string(kept).unwrap(), content);
+        assert_eq!(reason["hint"], "use `agentspool cancel`", "{reason}");
+        assert!(names_in(&world.path("incoming")).is_empty());
+        for name in names_in(&world.path("rejected")) {
+            fs::remove_file(world.path("rejected").join(name)).unwrap();
+        }
+    }
+}

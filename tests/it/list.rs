@@ -58,6 +58,7 @@ fn an_empty_spool_is_an_empty_list() {
         json!({
             "ok": true, "tasks": [], "total": 0, "page": 1, "page_size": 20,
             "counts": {"pending": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0},
+            "drops": 0,
         })
     );
     let panel = world.run_on_terminal(On::Stdout, 100, &["list"]);
@@ -288,6 +289,7 @@ fn counts_are_there_when_asked_for() {
     let one = json!({"pending": 1, "running": 1, "completed": 1, "failed": 1, "cancelled": 1});
     assert_eq!(*counts, one);
     assert_eq!(world.json(&["list"]).get("counts"), None);
+    assert_eq!(world.json(&["list"]).get("drops"), None);
     let ran = world.run(&["list", "--counts"]);
     let told = "1 pending, 1 running, 1 completed, 1 failed, 1 cancelled\n";
     assert_eq!(
@@ -295,6 +297,22 @@ fn counts_are_there_when_asked_for() {
         "a script that reads lines gets only tasks"
     );
     assert_eq!(ran.stdout.lines().count(), 5);
+}
+
+/// What no watcher has taken yet is no task, and not to be overlooked either.
+#[test]
+fn what_waits_in_the_drop_box_is_counted_and_reported() {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.drop_in("one.json", "{\"recipe\": \"ok\"}");
+    world.drop_in("two.json", "{");
+    assert_eq!(world.json(&["list", "--counts"])["drops"], 2);
+    let told = world.run(&["list", "--counts"]).stderr;
+    assert!(told.ends_with("0 cancelled, 2 in the drop box\n"), "{told}");
+    let doctor = world.run(&["doctor"]);
+    doctor.ends_with(1);
+    let told = "none, and 2 files in the drop box";
+    assert!(doctor.stdout.contains(told), "{}", doctor.stdout);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn own_folder(shared: &Shared, path: &str) -> PathBuf {
 }
 
 /// Puts a drop of somebody's into the claim of its id, as a watcher does.
-fn claim(shared: &Shared, uid: u32, id: &str, input: &str) -> PathBuf {
+pub(crate) fn claim(shared: &Shared, uid: u32, id: &str, input: &str) -> PathBuf {
     drop_request(shared, uid, id, input);
     let file = shared.spool().join(format!("incoming/{id}.json"));
     let metadata = fs::metadata(&file).unwrap();

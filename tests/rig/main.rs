@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod box_errors;
 mod box_ids;
 mod chance;
 mod clock;

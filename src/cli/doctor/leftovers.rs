@@ -1,8 +1,8 @@
 //! What lies about: litter, refused drops, hints, and tasks that wait for a person.
 
 use agentspool::clock;
-use agentspool::spool::{IoError, Spool};
-use agentspool::task::{Condition, TaskId};
+use agentspool::spool::{ControlFile, DropFile, IoError, Spool};
+use agentspool::task::{Condition, TaskId, Timestamp};
 
 use super::{Check, Context, count};
 
@@ -10,6 +10,8 @@ use super::{Check, Context, count};
 const LOOK_AT_MOST: usize = 10_000;
 /// How many ids are named in a line.
 const NAME_AT_MOST: usize = 3;
+/// A watcher takes or refuses a file of the drop box within its patience and so many seconds.
+const TAKEN_WITHIN_SEC: f64 = 10.0;
 
 /// What a sweep would take, and what waits for a person to read it.
 pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
@@ -32,6 +34,22 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
     if unnamed > 0 {
         let told = format!("{} in incoming/", count(unnamed, "half-written drop"));
         let hint = "`agentspool sweep` removes it once it is older than rejected_keep_sec";
+        checks.push(Check::warn("leftovers", told, hint));
+    }
+    let waiting = spool.in_box()?;
+    let arrivals = waiting.drops.iter().map(DropFile::arrived);
+    let arrivals = arrivals.chain(waiting.controls.iter().map(ControlFile::arrived));
+    let is_late = |(seconds, _): &(i64, u64)| {
+        clock::wall().seconds_since(Timestamp::from_unix_ms(seconds.saturating_mul(1000)))
+            >= patience + TAKEN_WITHIN_SEC
+    };
+    let late = arrivals.filter(is_late).count() + waiting.unseen.len();
+    if late > 0 {
+        let told = format!(
+            "{} in incoming/ that no watcher has taken",
+            count(late, "file")
+        );
+        let hint = "the watcher's log says why; a folder, and a file that cannot be moved, stay until somebody removes them";
         checks.push(Check::warn("leftovers", told, hint));
     }
     let rejected = spool.rejected_files()?;

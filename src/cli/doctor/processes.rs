@@ -63,6 +63,11 @@ fn nobody_watches(spool: &Spool) -> Result<Check, IoError> {
         let told = format!("none, and {} open", count(waiting, "task"));
         return Ok(Check::problem(NAME, told, hint));
     }
+    let dropped = spool.in_box()?.waiting();
+    if dropped > 0 {
+        let told = format!("none, and {} in the drop box", count(dropped, "file"));
+        return Ok(Check::problem(NAME, told, hint));
+    }
     if spool.settings().autostart && !spool.is_group() {
         return Ok(Check::ok(NAME, "none, the next submit starts one"));
     }
