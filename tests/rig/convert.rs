@@ -309,3 +309,103 @@ fn a_recipe_that_the_group_can_write_is_not_run() {
     let status = shared.json(OWNER, &["status", id.as_str().unwrap()]);
     assert_eq!(status["status"], "failed", "{status}");
 }
+
+/// Opens and locks a file, says so, and becomes another program that goes on for long.
+fn hold_as(shared: &Shared, uid: u32, file: &Path, program: &Path) -> Child {
+    const HOLD: &str = "$^F = 9; open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; \
+                        print 'h'; exec($ARGV[1], 1000) or die";
+    let mut holder = shared
+        .as_user(uid, "perl")
+        .args(["-e", HOLD])
+        .args([file, program])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0u8]).unwrap();
+    let pid = holder.id();
+    shared.world.wait_until("it is the program", || {
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
+    });
+    holder
+}
+
+/// Of a set-user-id program that a group user started, `/proc` says that it is root's.
+#[test]
+fn a_set_user_id_program_with_a_lock_keeps_no_conversion_off() {
+    let shared = Shared::new();
+    let id = shared.submit(OWNER, &[]);
+    age(&shared);
+    let program = shared.world.root().join("as-root");
+    fs::copy("/bin/sleep", &program).unwrap();
+    mode(&program, 0o4755);
+    let lock = shared.spool().join("tasks").join(&id).join("lock");
+    let mut holder = hold_as(&shared, MEMBER, &lock, &program);
+    let owner = fs::metadata(format!("/proc/{}", holder.id()))
+        .unwrap()
+        .uid();
+    assert_eq!(owner, 0, "the file system allows no set-user-id programs");
+    let ran = init(&shared, OWNER, &[]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    ran.succeeds();
+    shared.run(OWNER, &["status", &id]).succeeds();
+}
+
+/// `init` in a container, which sees neither the holder in `/proc` nor its lock in the kernel's table.
+fn init_in_container(shared: &Shared) -> Ran {
+    let command = shared.as_user(OWNER, "agentspool");
+    let mut within = std::process::Command::new("unshare");
+    within.args(["--pid", "--fork", "--mount-proc"]);
+    within.arg(command.get_program()).args(command.get_args());
+    within.arg("init").arg(shared.spool()).current_dir("/");
+    within.env_clear().envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    Ran::of(&mut within)
+}
+
+#[test]
+fn a_lock_of_an_unseen_process_counts_only_with_a_record_of_the_owners() {
+    let shared = Shared::new();
+    let id = shared.submit(OWNER, &[]);
+    age(&shared);
+    let lock = shared.spool().join("tasks").join(&id).join("lock");
+    let mut holder = hold(&shared, MEMBER, &lock);
+    let ran = init_in_container(&shared);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    ran.succeeds();
+
+    // A task that does run.
+    let shared = Shared::new();
+    shared.recipe("long", "#!/bin/sh\n: >ready\nexec sleep 1000\n");
+    let id = shared.json(OWNER, &["submit", "--recipe", "long"])["task_id"].clone();
+    let task = shared.spool().join("tasks").join(id.as_str().unwrap());
+    let mut watching = shared.watcher();
+    shared
+        .world
+        .wait_for_file(&task.join("attempts/1/work/ready"));
+    age(&shared);
+    let ran = init_in_container(&shared);
+    ran.ends_with(8);
+    assert!(ran.stderr.contains("a watcher"), "{}", ran.stderr);
+    watching.kill();
+    let ran = init_in_container(&shared);
+    ran.ends_with(8);
+    let message = format!("if there is none, remove {}", task.join("lock").display());
+    assert!(ran.stderr.contains(&message), "{}", ran.stderr);
+    // Where it is seen, it is named.
+    let ran = init(&shared, OWNER, &[]);
+    ran.ends_with(8);
+    assert!(ran.stderr.contains("(pid "), "{}", ran.stderr);
+    fs::write(
+        shared.spool().join("spool.json"),
+        "{\"v\": 2, \"shared\": true}",
+    )
+    .unwrap();
+    shared
+        .run(OWNER, &["cancel", id.as_str().unwrap()])
+        .succeeds();
+}

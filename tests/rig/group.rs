@@ -150,6 +150,12 @@ impl Watching<'_> {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Ends it at once; its runners go on.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
