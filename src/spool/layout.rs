@@ -93,6 +93,9 @@ pub(super) const GROUP_READS: Making = Making {
 /// those of others.
 pub(super) const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
 
+/// Mode bits by which others than the owner can write. An access list shows in the group's.
+pub(super) const WRITABLE: u32 = 0o022;
+
 /// Who may use a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
@@ -167,9 +170,9 @@ pub enum OpenError {
         /// Ours.
         us: u32,
     },
-    /// Others could write in the folder, and something in it is not ours.
+    /// Something that counts in the folder is another user's.
     #[error(
-        "{} belongs to user {owner}, who could write in this folder: see what it is, remove it, and run `init` again",
+        "{} belongs to user {owner}, and only what is this user's is used: see what it is, remove it or `chown` it, and run `init` again",
         escape_path(path)
     )]
     Planted {

@@ -177,6 +177,95 @@ fn init_of_a_group_spool_says_what_it_cannot_do() {
     );
 }
 
+/// Whatever a restore or a person has set, `doctor` names it, and one `init` lets the group in again.
+#[test]
+fn lost_modes_are_named_and_set_again() {
+    let group = GROUP.to_string();
+    let own = (OWNER + 1000).to_string();
+    let shared = Shared::new();
+    let held = shared.submit(OWNER, &[]);
+    let changes = [
+        "chmod 700 spool",
+        "chmod 2770 spool",
+        "chmod 700 spool/incoming",
+        "chmod 2730 spool/incoming",
+        "chmod 3770 spool/incoming",
+        "chmod 600 spool/identity.json",
+        "chmod 600 spool/spool.json",
+        "chmod 660 spool/spool.json",
+        "chmod 2775 spool/tasks",
+        "chmod 2777 spool/names",
+        "chmod 777 spool/sessions",
+        "chmod 2777 spool/staging",
+        "chmod 644 spool/spool.lock",
+        "chmod 700 spool/recipes",
+        "setfacl -m u:64004:rwx spool/tasks",
+        "setfacl -d -m u:64004:rwx spool/open",
+        "chgrp OWN spool/incoming",
+        "chgrp OWN spool/identity.json",
+        "chgrp OWN spool",
+    ];
+    for change in changes {
+        let change = change.replace("OWN", &own);
+        shared.shell(OWNER, &change).succeeds();
+        let path = change.rsplit(' ').next().unwrap();
+        let path = shared.spool().parent().unwrap().join(path);
+        let doctor = shared.run(OWNER, &["doctor"]).stdout;
+        let is_root_group = change == format!("chgrp {own} spool");
+        // Where the root has another group, all the others stand out.
+        let named = if is_root_group {
+            path.join("tasks")
+        } else {
+            path
+        };
+        let named = format!("problem  spool: {} ", named.display());
+        assert!(doctor.contains(&named), "{change}: {doctor}");
+        let more: &[&str] = if is_root_group {
+            &["--group", &group]
+        } else {
+            &[]
+        };
+        init(&shared, OWNER, more).succeeds();
+        let doctor = shared.run(OWNER, &["doctor"]).stdout;
+        assert!(doctor.contains("ok       spool: "), "{change}: {doctor}");
+        shared.submit(MEMBER, &[]);
+        shared.run(STRANGER, &["list"]).ends_with(8);
+    }
+    // What nobody can open is not taken for whole, nor a lock that others can.
+    let tasks = shared.spool().join("tasks");
+    mode(&tasks.join(&held).join("lock"), 0o644);
+    let doctor = shared.run(OWNER, &["doctor"]).stdout;
+    assert!(doctor.contains("`lock` that others can open"), "{doctor}");
+    mode(&tasks, 0);
+    let doctor = shared.run(OWNER, &["doctor"]).stdout;
+    assert!(doctor.contains(&tasks.display().to_string()), "{doctor}");
+}
+
+/// An `init` closes the folder before it looks into it. One that is refused opens it again, and one that is
+/// killed leaves that to the next, with or without `--group`.
+#[test]
+fn no_init_leaves_a_group_spool_shut() {
+    let shared = Shared::new();
+    let spool = shared.spool();
+    mode(&spool, 0o2770);
+    let own = (OWNER + 1000).to_string();
+    init(&shared, OWNER, &["--group", &own]).ends_with(8);
+    assert_eq!(mode_of(&spool), 0o2770);
+    let program = shared.world.command(&[]).get_program().to_owned();
+    let mut killed = shared.as_user(OWNER, "strace");
+    killed.args(["-f", "-qq", "-o", "/dev/null"]);
+    killed.args(["-e", "inject=flock:signal=KILL:when=1"]);
+    let ran = Ran::of(killed.arg(program).arg("init").arg(&spool));
+    assert_ne!(ran.code, 0);
+    assert_eq!(mode_of(&spool), 0o700);
+    let doctor = shared.run(OWNER, &["doctor"]).stdout;
+    let named = format!("{} has mode 0700 instead of 2750", spool.display());
+    assert!(doctor.contains(&named), "{doctor}");
+    init(&shared, OWNER, &[]).succeeds();
+    assert_eq!(mode_of(&spool), 0o2750);
+    shared.submit(MEMBER, &[]);
+}
+
 #[test]
 fn an_init_that_was_cut_off_is_continued() {
     let shared = Shared::new();
@@ -308,6 +397,47 @@ fn a_recipe_that_the_group_can_write_is_not_run() {
     let id = shared.json(OWNER, &["list"])["tasks"][0]["task_id"].clone();
     let status = shared.json(OWNER, &["status", id.as_str().unwrap()]);
     assert_eq!(status["status"], "failed", "{status}");
+}
+
+/// What a manifest names, and what a link leads through, is the owner's or root's to change as the recipe is.
+#[test]
+fn what_a_recipe_names_is_trusted_only_as_the_recipe_is() {
+    let shared = Shared::new();
+    let owner = shared.world.root().join("owner");
+    let make = format!(
+        "umask 022; mkdir team real real/lib; chgrp {GROUP} team; chmod 2775 team; cp /bin/true team/prog; \
+         echo A=b >team/job.env; echo PATH={0}/team >real/path.env; chmod 600 team/job.env real/path.env; \
+         ln -s ../real team/turn; cd spool/recipes; mkdir envfile envpath path helper turned; \
+         printf 'command = [\"true\"]\nenv_file = \"{0}/team/job.env\"\n' >envfile/recipe.toml; \
+         printf 'command = [\"prog\"]\nenv_file = \"{0}/real/path.env\"\n' >envpath/recipe.toml; \
+         printf 'command = [\"prog\"]\n[env]\nPATH = \"/bin:{0}/team/absent\"\n' >path/recipe.toml; \
+         for r in helper turned; do echo 'command = [\"true\"]' >$r/recipe.toml; done; \
+         ln -s {0}/team/turn/lib helper/lib; mv turned {0}/real; ln -s {0}/team/turn/turned turned",
+        owner.display()
+    );
+    shared.shell(OWNER, &make).succeeds();
+    let team = owner.join("team").display().to_string();
+    for recipe in ["envfile", "envpath", "path", "helper", "turned"] {
+        let ran = shared.run(OWNER, &["submit", "--recipe", recipe]);
+        ran.ends_with(4);
+        assert!(
+            ran.stderr
+                .contains(&format!("{team}: group {GROUP} may write")),
+            "{}",
+            ran.stderr
+        );
+        let doctor = shared.run(OWNER, &["doctor"]).stdout;
+        assert!(
+            doctor.contains(&format!("the recipe {recipe} is not run: {team}")),
+            "{doctor}"
+        );
+    }
+    mode(&owner.join("team"), 0o755);
+    for recipe in ["envfile", "helper", "turned"] {
+        shared
+            .run(OWNER, &["submit", "--recipe", recipe])
+            .succeeds();
+    }
 }
 
 /// Opens and locks a file, says so, and becomes another program that goes on for long.

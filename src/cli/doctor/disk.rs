@@ -13,15 +13,35 @@ const AHEAD_SEC: f64 = 60.0;
 
 /// Where it is, whose, and whether it is whole.
 pub(super) fn spool(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "spool";
     let missing = spool.missing_folders()?;
     let path = spool.path().display();
+    let mut checks = Vec::new();
     if !missing.is_empty() {
         let told = format!("{path} has no {}", missing.join(", no "));
         let hint = format!("`agentspool init {path}` makes what is missing");
-        return Ok(vec![Check::problem("spool", told, hint)]);
+        checks.push(Check::problem(NAME, told, hint));
     }
-    let kind = if spool.is_group() { "group" } else { "private" };
-    Ok(vec![Check::ok("spool", format!("{path}, {kind}"))])
+    let strayed = if spool.is_owner() {
+        spool.strayed()?
+    } else {
+        Vec::new()
+    };
+    for entry in strayed {
+        let hint = if entry.can_be_set {
+            format!("`agentspool init {path}` sets it, and with --group the group of all")
+        } else {
+            "see whose it is, and give it back to the spool's user (`chown`, `chmod u+rwx`)"
+                .to_owned()
+        };
+        let told = format!("{} {}", entry.path.display(), entry.problem);
+        checks.push(Check::problem(NAME, told, hint));
+    }
+    if checks.is_empty() {
+        let kind = if spool.is_group() { "group" } else { "private" };
+        checks.push(Check::ok(NAME, format!("{path}, {kind}")));
+    }
+    Ok(checks)
 }
 
 /// Whether files can be made, locked, synced and renamed as the protocol needs it.

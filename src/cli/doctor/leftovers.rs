@@ -78,21 +78,7 @@ pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
             Some(Condition::Retrying | Condition::Interrupted) | None => {}
         }
     }
-    let mut checks = Vec::new();
-    let mut lockless = Vec::new();
-    for id in open.iter().copied().take(LOOK_AT_MOST) {
-        // One that cannot be opened is named below.
-        if let Ok(Some(task)) = spool.task(id)
-            && !task.has_lock().unwrap_or(true)
-        {
-            lockless.push(id);
-        }
-    }
-    if !lockless.is_empty() {
-        let told = format!("{} without its file `lock`", named(&lockless));
-        let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
-        checks.push(Check::warn("tasks", told, hint));
-    }
+    let mut checks = locks(spool, &open);
     let mut unhinted = Vec::new();
     for id in spool.unhinted_ids()? {
         if spool.lacks_hint(id).unwrap_or(false) {
@@ -123,6 +109,40 @@ pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
         checks.push(Check::ok("tasks", format!("{} open", open.len())));
     }
     Ok(checks)
+}
+
+/// Open tasks without a lock, or with one that others can hold.
+fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let (mut lockless, mut open_locks) = (Vec::new(), Vec::new());
+    for id in open.iter().copied().take(LOOK_AT_MOST) {
+        // One that cannot be opened is named below.
+        let found = spool.task(id);
+        if let Ok(Some(task)) = &found
+            && !task.has_lock().unwrap_or(true)
+        {
+            lockless.push(id);
+        } else if let Ok(Some(task)) = &found
+            && spool.is_group()
+            && task.is_lock_open().unwrap_or(false)
+        {
+            open_locks.push(id);
+        }
+    }
+    if !open_locks.is_empty() {
+        let told = format!(
+            "{} with a file `lock` that others can open, and so hold",
+            named(&open_locks)
+        );
+        let hint = format!("`chmod 600 {}/tasks/*/lock`", spool.path().display());
+        checks.push(Check::problem("tasks", told, hint));
+    }
+    if !lockless.is_empty() {
+        let told = format!("{} without its file `lock`", named(&lockless));
+        let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
+        checks.push(Check::warn("tasks", told, hint));
+    }
+    checks
 }
 
 fn named(ids: &[TaskId]) -> String {
