@@ -39,7 +39,7 @@ pub enum Exposure {
     #[error("is a folder above in which anybody may write")]
     Anybody,
     /// Its owner.
-    #[error("is above it or leads to it and belongs to user {0}")]
+    #[error("leads to the spool and belongs to user {0}")]
     Owner(u32),
 }
 

@@ -15,9 +15,9 @@ use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::{
     FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, Spool, WRITABLE, check_path, folder_mode,
-    name, pretty, root_lock,
+    lost_settings, name, pretty, root_lock,
 };
-use super::modes::{mend_modes, set_mode_wholly};
+use super::modes::{group_of, mend_modes, set_mode_wholly};
 use super::settings_file::{read_older_settings, read_settings, stored_settings};
 use crate::config::Overrides;
 
@@ -103,7 +103,6 @@ fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<File, Open
     };
     if sharing == Sharing::Group {
         // Each time: an earlier `init` may have been cut off when it had closed the folder.
-        let gid = gid.map_or_else(|| Ok(root.own_stat()?.st_gid), Ok::<u32, IoError>)?;
         mend_modes(root, gid)?;
     }
     Ok(lock)
@@ -158,15 +157,14 @@ fn check_membership(gid: u32) -> Result<(), OpenError> {
     }
 }
 
-/// Refuses to give a spool another kind or group than it has. Where the root alone has another group, as after
-/// a restore, the drop box says which one it was.
+/// Refuses to give a spool another kind or group than it has. One whose root and `spool.json` have
+/// different groups, as after a restore, may become one of either.
 fn check_kind(root: &Dir, sharing: Sharing, gid: Option<u32>) -> Result<(), OpenError> {
     let Some(wanted) = gid else { return Ok(()) };
     let has = root.own_stat()?.st_gid;
-    let box_has = root.stat(name::INCOMING)?.map(|stat| stat.st_gid);
     let kind = match sharing {
         Sharing::Private => "a private spool".to_owned(),
-        Sharing::Group if has != wanted && box_has != gid => {
+        Sharing::Group if has != wanted && group_of(root)? != wanted => {
             format!("a group spool of group {has}")
         }
         Sharing::Group => return Ok(()),
@@ -214,9 +212,10 @@ fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
         let is_unfinished = UNFINISHED.iter().any(|known| entry == known);
         // Another `init` may have gone on since the listing.
         if !is_spool && !is_unfinished && !root.has(name::SETTINGS)? {
-            return Err(OpenError::Occupied {
+            let occupied = || OpenError::Occupied {
                 path: root.path().to_owned(),
-            });
+            };
+            return Err(lost_settings(root)?.unwrap_or_else(occupied));
         }
         let is_file = is_unfinished || entry == name::SETTINGS;
         if (is_file || was_open) && stat.st_uid != us {

@@ -112,6 +112,16 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
     },
+    /// It was one, and its settings file is gone.
+    #[error(
+        "{} is a spool without its {}: restore that file, or make it anew with {{\"v\": {SPOOL_VERSION}}} in it, or with {{\"v\": {SPOOL_VERSION}, \"shared\": true}} where a group shares the spool",
+        escape_path(path),
+        name::SETTINGS
+    )]
+    SettingsLost {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A folder with other things in it.
     #[error("{} is not empty and no spool: choose a new folder", escape_path(path))]
     Occupied {
@@ -281,7 +291,10 @@ impl Spool {
         let StoredSettings {
             sharing,
             settings: file,
-        } = read_settings(&root)?.ok_or_else(absent)?;
+        } = match read_settings(&root)? {
+            Some(stored) => stored,
+            None => return Err(lost_settings(&root)?.unwrap_or_else(absent)),
+        };
         let settings = settings_of(&root, &file, &overrides)?;
         if !settings.allow_network_fs {
             refuse_network(&root)?;
@@ -467,6 +480,14 @@ impl Spool {
         };
         Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
     }
+}
+
+/// The error for a folder without settings that was a spool.
+pub(super) fn lost_settings(root: &Dir) -> IoResult<Option<OpenError>> {
+    let was_spool = root.has(name::IDENTITY)? && root.has(name::TASKS)?;
+    Ok(was_spool.then(|| OpenError::SettingsLost {
+        path: root.path().to_owned(),
+    }))
 }
 
 /// How things in a folder of such a spool are made.

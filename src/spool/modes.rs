@@ -59,22 +59,21 @@ fn entries() -> impl Iterator<Item = Entry> {
 }
 
 impl Entry {
-    fn has_right_mode(&self, stat: &Stat, gid: u32) -> bool {
+    fn has_right_mode(&self, stat: &Stat) -> bool {
+        let mode = stat.st_mode & ALL;
         if self.name == name::RECIPES {
             // The owner may keep them tighter, and they may be mounted read-only from elsewhere.
-            let open = if stat.st_gid == gid {
-                OPEN_FOR_GROUP
-            } else {
-                OPEN_FOR_OTHERS
-            };
-            return stat.st_mode & WRITABLE == 0 && stat.st_mode & open == open;
+            let opens = [OPEN_FOR_GROUP, OPEN_FOR_OTHERS];
+            return mode & WRITABLE == 0 && opens.iter().any(|open| mode & open == *open);
         }
-        stat.st_mode & ALL == self.mode.as_raw_mode()
+        mode == self.mode.as_raw_mode()
     }
 
     fn has_right_group(&self, stat: &Stat, gid: u32) -> bool {
-        let counts = self.mode != OURS_ONLY.file && self.name != name::RECIPES;
-        !counts || stat.st_gid == gid
+        let is_for_all =
+            self.name == name::RECIPES && stat.st_mode & OPEN_FOR_OTHERS == OPEN_FOR_OTHERS;
+        let is_lock = self.mode == OURS_ONLY.file;
+        stat.st_gid == gid || is_for_all || is_lock
     }
 
     /// Of recipes it shows in their modes what a list allows.
@@ -90,10 +89,10 @@ impl Entry {
             ))
         } else if !self.has_right_group(stat, gid) {
             Some(format!(
-                "belongs to group {}, and the spool to group {gid}",
+                "belongs to group {}, and spool.json to group {gid}",
                 stat.st_gid
             ))
-        } else if !self.has_right_mode(stat, gid) {
+        } else if !self.has_right_mode(stat) {
             let (has, wanted) = (stat.st_mode & ALL, self.mode.as_raw_mode());
             Some(format!("has mode {has:04o} instead of {wanted:04o}"))
         } else {
@@ -110,7 +109,7 @@ impl Spool {
     /// The root cannot be looked at.
     pub fn strayed(&self) -> IoResult<Vec<Strayed>> {
         let root = self.root_dir();
-        let own = root.own_stat()?;
+        let (own, gid) = (root.own_stat()?, group_of(root)?);
         let mut strayed = Vec::new();
         for entry in entries() {
             let Some(stat) = root.stat(entry.name)? else {
@@ -134,7 +133,7 @@ impl Spool {
             let is_ours = stat.st_uid == own.st_uid;
             let problem = self
                 .is_group()
-                .then(|| entry.problem(&stat, own.st_uid, own.st_gid));
+                .then(|| entry.problem(&stat, own.st_uid, gid));
             if let Some(problem) = problem.flatten() {
                 add(problem, is_ours);
             } else if entry.kind == FileType::Directory {
@@ -151,8 +150,18 @@ impl Spool {
     }
 }
 
-/// Gives the root of a group spool, and its folders and files, the group and the modes of the layout.
-pub(super) fn mend_modes(root: &Dir, gid: u32) -> Result<(), OpenError> {
+/// The group of a group spool: the one that `init --group` gave to `spool.json`.
+pub(super) fn group_of(root: &Dir) -> IoResult<u32> {
+    let settings = root.stat(name::SETTINGS)?;
+    settings.map_or_else(|| Ok(root.own_stat()?.st_gid), |stat| Ok(stat.st_gid))
+}
+
+/// Gives the root of a group spool, and its folders and files, the modes of the layout and this group. Without
+/// one, that of `spool.json` if the root has it too: else nobody but a person knows which of the two is right.
+pub(super) fn mend_modes(root: &Dir, gid: Option<u32>) -> Result<(), OpenError> {
+    let known = group_of(root)?;
+    let is_sure = root.own_stat()?.st_gid == known;
+    let gid = gid.or_else(|| is_sure.then_some(known));
     let us = rustix::process::geteuid().as_raw();
     for entry in entries() {
         let Some(stat) = root.stat(entry.name)? else {
@@ -163,7 +172,8 @@ pub(super) fn mend_modes(root: &Dir, gid: u32) -> Result<(), OpenError> {
         if stat.st_uid != us || !is_of_kind {
             continue;
         }
-        let is_right = entry.has_right_group(&stat, gid) && entry.has_right_mode(&stat, gid);
+        let has_group = gid.is_none_or(|gid| entry.has_right_group(&stat, gid));
+        let is_right = has_group && entry.has_right_mode(&stat);
         if is_right && entry.kind != FileType::Directory {
             continue;
         }
@@ -172,7 +182,7 @@ pub(super) fn mend_modes(root: &Dir, gid: u32) -> Result<(), OpenError> {
         if is_right && !has_list {
             continue;
         }
-        match mend(root, &entry, &stat, gid) {
+        match mend(root, &entry, gid.filter(|_| !has_group)) {
             // Recipes may be mounted read-only. Others could not write them.
             Err(OpenError::Io(error))
                 if entry.name == name::RECIPES
@@ -184,11 +194,11 @@ pub(super) fn mend_modes(root: &Dir, gid: u32) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn mend(root: &Dir, entry: &Entry, stat: &Stat, gid: u32) -> Result<(), OpenError> {
+fn mend(root: &Dir, entry: &Entry, gid: Option<u32>) -> Result<(), OpenError> {
     if entry.kind == FileType::Directory {
         root.open_dir(entry.name)?.remove_access_lists()?;
     }
-    if stat.st_gid != gid {
+    if let Some(gid) = gid {
         root.set_group(entry.name, gid)?;
     }
     set_mode_wholly(root, entry.name, entry.mode)

@@ -1,5 +1,7 @@
 //! What lies about: litter, refused drops, hints, and tasks that wait for a person.
 
+use std::collections::BTreeSet;
+
 use agentspool::clock;
 use agentspool::spool::{IoError, Spool};
 use agentspool::task::{Condition, TaskId};
@@ -8,6 +10,8 @@ use super::{Check, Context, count};
 
 /// With more open tasks than this the oldest are looked at.
 const LOOK_AT_MOST: usize = 10_000;
+/// So many of the newest tasks are looked at as well, finished or not: a result may be damaged.
+const NEWEST: usize = 1000;
 /// How many ids are named in a line.
 const NAME_AT_MOST: usize = 3;
 
@@ -70,7 +74,13 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
 pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let (mut damaged, mut newer, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
     let open = spool.open_ids()?;
-    for id in open.iter().copied().take(LOOK_AT_MOST) {
+    let known: BTreeSet<TaskId> = open.iter().copied().take(LOOK_AT_MOST).collect();
+    let newest = spool.task_ids()?.into_iter().take(NEWEST);
+    for id in known
+        .iter()
+        .copied()
+        .chain(newest.filter(|id| !known.contains(id)))
+    {
         match spool.condition_of(id)? {
             Some(Condition::Damaged) => damaged.push(id),
             Some(Condition::Newer) => newer.push(id),
