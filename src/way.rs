@@ -1,7 +1,7 @@
 //! What a path leads through: each folder in which the kernel looks up a name, and each link that it follows.
 //!
 //! Not a judgement of them (`recipe/trust.rs`, `spool/above.rs`). Whoever can rename in one of these folders, or
-//! turn one of these links, chooses what stands at the path. Invariant: the places come in the kernel's
+//! replace one of these links, chooses what stands at the path. Invariant: the places come in the kernel's
 //! order, each under a path without links above it; a link is itself a place, and what it leads to another one.
 #![expect(
     clippy::disallowed_methods,

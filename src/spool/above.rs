@@ -29,7 +29,7 @@ pub struct Exposed {
     pub why: Exposure,
 }
 
-/// Who can rename what stands in a folder above, or turn a link on the way.
+/// Who can rename what stands in a folder above, or replace a link on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exposure {
     /// A group, or who is named in an access list.
@@ -81,7 +81,7 @@ impl Spool {
     /// A folder above cannot be looked at.
     pub fn exposed_above(&self) -> IoResult<Option<Exposed>> {
         let owner = self.root()?.own_stat()?.st_uid;
-        // A recipe is told the path by which the spool was found, and a link on it may be turned.
+        // A recipe is told the path by which the spool was found, and a link on it may be replaced.
         let mut way = places(self.path());
         // The spool itself.
         way.pop();

@@ -16,7 +16,7 @@ use super::layout::{
 
 /// All bits of a mode.
 const ALL: u32 = 0o7777;
-/// What a folder needs for a group to look into it.
+/// What a folder needs for a group to read it.
 const OPEN_FOR_GROUP: u32 = 0o050;
 /// The same for everybody who is neither its owner nor in its group.
 const OPEN_FOR_OTHERS: u32 = 0o005;
