@@ -73,7 +73,7 @@
 //! # The rooms, in reading order
 //!
 //! [`task`] (nouns) → [`spool`] (the disk) → [`watcher`], [`runner`], [`sweeper`] (the processes) → `cli` (people). Each
-//! uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], [`log_limit`] and [`proc`] are small tools of all of them, and [`recipe`]
+//! uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], [`log_limit`], [`way`] and [`proc`] are small tools of all of them, and [`recipe`]
 //! says what can be run. `docs/architecture.md` follows a request and a cancellation through the rooms.
 
 pub mod clock;
@@ -86,3 +86,4 @@ pub mod spool;
 pub mod sweeper;
 pub mod task;
 pub mod watcher;
+pub mod way;

@@ -106,6 +106,7 @@ impl From<OpenError> for CliError {
             OpenError::Busy { .. } => CliError::new(ExitCode::SpoolUnusable, message)
                 .hint("stop the watcher, wait for running tasks, then run `agentspool init` again"),
             OpenError::Occupied { .. }
+            | OpenError::SettingsLost { .. }
             | OpenError::OtherKind { .. }
             | OpenError::Newer { .. }
             | OpenError::Settings { .. }

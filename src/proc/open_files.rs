@@ -6,7 +6,10 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::{numbers, numbers_in};
+use super::{numbers, numbers_in, real_uid_of};
+
+/// The mode bit of a set-user-id program.
+const SET_USER_ID: u32 = 0o4000;
 
 /// Device and inode of each open file and folder, and the number of a process that has it open. This
 /// process is left out.
@@ -17,7 +20,7 @@ pub fn open_files(uid: u32) -> io::Result<HashMap<(u64, u64), i32>> {
     let us = std::process::id().cast_signed();
     let mut open = HashMap::new();
     for pid in numbers()? {
-        if pid == us || owner_of(pid) != Some(uid) {
+        if pid == us || !acts_for(pid, uid) {
             continue;
         }
         let folder = format!("/proc/{pid}/fd");
@@ -30,8 +33,11 @@ pub fn open_files(uid: u32) -> io::Result<HashMap<(u64, u64), i32>> {
     Ok(open)
 }
 
-/// Whose process it is; `None` where it is gone.
-pub fn owner_of(pid: i32) -> Option<u32> {
-    let stat = rustix::fs::stat(format!("/proc/{pid}")).ok()?;
-    Some(stat.st_uid)
+/// Whether a user started a process. The owner of `/proc/<pid>` does not say it: of a set-user-id program, and
+/// of whoever asks for that, it is root. Nor does the real user of such a program alone: some take root's, and
+/// who started them may have opened and locked files first.
+pub fn acts_for(pid: i32, uid: u32) -> bool {
+    let program = rustix::fs::stat(format!("/proc/{pid}/exe"));
+    let has_others_rights = program.is_ok_and(|stat| stat.st_mode & SET_USER_ID != 0);
+    !has_others_rights && real_uid_of(pid) == Some(uid)
 }

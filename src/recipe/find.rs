@@ -85,7 +85,7 @@ pub enum FindError {
         problem: String,
     },
     /// Others could choose what it runs.
-    #[error("the recipe {name} is not run: {}: {why}, so somebody besides the owner and root could choose what it runs: see that it is what it was, then `chown` it to the owner or `chmod go-w` it", path.display())]
+    #[error("the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: see that it is what it was, then `chown` it to the owner or `chmod go-w` it", path.display())]
     Open {
         /// The recipe.
         name: Name,
@@ -427,12 +427,7 @@ impl Recipe {
     /// gives a PATH. `None` opens nothing and starts nothing: another user must not run the owner's
     /// programs to find out, and the watcher that will run the recipe may have another PATH.
     pub fn check_runnable(&self, search: Option<&OsStr>) -> Result<(), FindError> {
-        if let Some(trust) = self.trust.filter(|trust| trust.is_shared)
-            && let Some((path, why)) = trust.problem_of(self)
-        {
-            let name = self.name.clone();
-            return Err(FindError::Open { name, path, why });
-        }
+        self.check_trust()?;
         let missing = |problem: String| {
             Err(FindError::Missing {
                 name: self.name.clone(),
@@ -467,6 +462,26 @@ impl Recipe {
         missing(format!(
             "the program {program} is not on {whose}: install it"
         ))
+    }
+
+    /// Refuses, in a group spool, a recipe of which others could change what it runs.
+    fn check_trust(&self) -> Result<(), FindError> {
+        let Some(trust) = self.trust.filter(|trust| trust.is_shared) else {
+            return Ok(());
+        };
+        // Only the owner opens what the owner's manifest names.
+        let own_path = if rustix::process::geteuid().as_raw() == trust.owner {
+            self.own_path()
+        } else {
+            self.manifest.env.get("PATH").cloned()
+        };
+        match trust.problem_of(self, own_path.as_deref()) {
+            None => Ok(()),
+            Some((path, why)) => {
+                let name = self.name.clone();
+                Err(FindError::Open { name, path, why })
+            }
+        }
     }
 
     /// The PATH that the recipe sets for itself.

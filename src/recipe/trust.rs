@@ -5,12 +5,14 @@
 //! an access list counts, because what it allows shows in the mode bits of the group.
 
 use std::collections::BTreeSet;
+use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
 use super::find::Recipe;
+use crate::way::places;
 
 /// Who may change recipes besides root, and whose right to write counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,50 +26,50 @@ pub struct Trust {
 impl Trust {
     /// Why others could change what stands at a path; `None` where they could not, or where nothing is.
     pub(super) fn problem(self, path: &Path) -> Option<String> {
-        let uid = std::fs::metadata(path).ok()?.uid();
-        let is_strange = ![0, self.owner].contains(&uid);
-        let strange = || is_strange.then(|| format!("it belongs to user {uid}"));
-        self.writable(path).or_else(strange)
+        self.problem_with(&std::fs::metadata(path).ok()?)
     }
 
-    /// The same by mode bits alone.
-    fn writable(self, path: &Path) -> Option<String> {
-        let metadata = std::fs::metadata(path).ok()?;
+    fn problem_with(self, metadata: &Metadata) -> Option<String> {
         let mode = metadata.permissions().mode();
+        let uid = metadata.uid();
+        // Nobody renames what is not his own in a sticky folder; a link to /dev/null is no program; and the
+        // mode of a link means nothing.
         let is_sticky = metadata.is_dir() && mode & 0o1000 != 0;
-        if is_sticky || !(metadata.is_dir() || metadata.is_file()) {
-            // Nobody renames what is not his own there; and a link to /dev/null is no program.
-            None
-        } else if mode & 0o002 != 0 {
+        let counts = (metadata.is_dir() || metadata.is_file()) && !is_sticky;
+        if counts && mode & 0o002 != 0 {
             Some("anybody may write there".to_owned())
-        } else if self.is_shared && mode & 0o020 != 0 {
+        } else if counts && self.is_shared && mode & 0o020 != 0 {
             Some(format!("group {} may write there", metadata.gid()))
+        } else if ![0, self.owner].contains(&uid) {
+            Some(format!("it belongs to user {uid}"))
         } else {
             None
         }
     }
 
-    /// What of a recipe others could change, and why; the first one.
-    pub(super) fn problem_of(self, recipe: &Recipe) -> Option<(PathBuf, String)> {
-        parts(recipe)
-            .into_iter()
-            .find_map(|part| self.problem_up(&part))
+    /// What of a recipe others could change, and why; the first one. With the PATH that it sets for itself.
+    pub(super) fn problem_of(
+        self,
+        recipe: &Recipe,
+        own_path: Option<&str>,
+    ) -> Option<(PathBuf, String)> {
+        let mut parts = parts(recipe, own_path).into_iter();
+        parts.find_map(|part| self.problem_on_way(&part))
     }
 
-    /// The same of what a path leads to and of every folder above that, in which it could be exchanged.
-    fn problem_up(self, path: &Path) -> Option<(PathBuf, String)> {
-        if let Some(why) = self.problem(path) {
-            return Some((path.to_owned(), why));
-        }
-        let real = std::fs::canonicalize(path).ok()?;
-        let mut above = real.ancestors().skip(1);
-        above.find_map(|folder| Some((folder.to_owned(), self.problem(folder)?)))
+    /// The same of each folder and link on the way to a path, where it could be exchanged, and of what it
+    /// leads to.
+    fn problem_on_way(self, path: &Path) -> Option<(PathBuf, String)> {
+        let path = std::path::absolute(path).ok()?;
+        let mut places = places(&path).into_iter();
+        places.find_map(|place| Some((place.path, self.problem_with(&place.metadata)?)))
     }
 }
 
-/// What decides what a recipe runs: the folder it was found in, the recipe, what lies in its folder, and the
-/// program with the folders above it.
-fn parts(recipe: &Recipe) -> BTreeSet<PathBuf> {
+/// What decides what a recipe runs: the folder it was found in, the recipe, what lies in its folder, the
+/// program with the folders above it, and what the manifest names besides: its `env_file`, which may set
+/// any variable, and the folders of its PATH, in each of which the program may stand first.
+fn parts(recipe: &Recipe, own_path: Option<&str>) -> BTreeSet<PathBuf> {
     let mut parts: BTreeSet<PathBuf> = recipe
         .path
         .parent()
@@ -87,5 +89,10 @@ fn parts(recipe: &Recipe) -> BTreeSet<PathBuf> {
     } else if program.is_absolute() {
         parts.insert(program);
     }
+    let env_file = recipe.manifest.env_file.iter();
+    parts.extend(env_file.map(|file| recipe.folder().join(file)));
+    let search = own_path.into_iter().flat_map(std::env::split_paths);
+    // A relative one is below the current folder of the task, which is the owner's alone.
+    parts.extend(search.filter(|folder| folder.is_absolute()));
     parts
 }

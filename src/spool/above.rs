@@ -5,34 +5,90 @@
 //! Invariant: the way up is taken from the open spool itself, and by the path that recipes are told.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::io_error::{IoError, IoResult};
 use super::layout::Spool;
+use crate::task::escape_path;
+use crate::way::{Place, places};
 
-/// A folder above the spool in which others may write.
+/// A folder above the spool in which others could put another one in its place.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("others may write in {}, a folder above, and so put another folder in its place: take the right from them (`chmod go-w`) or make it sticky (`chmod +t`)", path.display())]
+#[error(
+    "{} {why}, so another folder can be put in the spool's place: {}",
+    escape_path(path),
+    why.what_to_do()
+)]
 pub struct Exposed {
-    /// The folder.
+    /// The folder, or a link on the way.
     pub path: PathBuf,
+    /// Who could.
+    pub why: Exposure,
+}
+
+/// Who can rename what stands in a folder above, or replace a link on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Exposure {
+    /// A group, or who is named in an access list.
+    #[error("is a folder above in which group {0} may write")]
+    Group(u32),
+    /// Everybody.
+    #[error("is a folder above in which anybody may write")]
+    Anybody,
+    /// Its owner.
+    #[error("leads to the spool and belongs to user {0}")]
+    Owner(u32),
+}
+
+impl Exposure {
+    fn what_to_do(self) -> &'static str {
+        match self {
+            Exposure::Group(_) | Exposure::Anybody => {
+                "take the right from them (`chmod go-w`) or make the folder sticky (`chmod +t`)"
+            }
+            Exposure::Owner(_) => {
+                "give it to this user or to root (`chown`), or move the spool elsewhere"
+            }
+        }
+    }
+
+    fn of(mode: u32, uid: u32, gid: u32, owner: u32) -> Option<Exposure> {
+        let is_link = FileType::from_raw_mode(mode) == FileType::Symlink;
+        let mode = Mode::from_raw_mode(mode);
+        // In a sticky folder nobody renames what is not his own. The mode of a link means nothing.
+        let is_guarded = mode.contains(Mode::SVTX) || is_link;
+        if !is_guarded && mode.contains(Mode::WOTH) {
+            Some(Exposure::Anybody)
+        } else if !is_guarded && mode.contains(Mode::WGRP) {
+            // An access list shows in the group's bits.
+            Some(Exposure::Group(gid))
+        } else if uid != 0 && uid != owner {
+            Some(Exposure::Owner(uid))
+        } else {
+            None
+        }
+    }
 }
 
 impl Spool {
-    /// The nearest folder above in which somebody besides root and the owner may rename what is not his own.
+    /// The first folder above, or link on the way, by which somebody besides root and the owner could put
+    /// another folder in the spool's place.
     ///
     /// # Errors
     /// A folder above cannot be looked at.
     pub fn exposed_above(&self) -> IoResult<Option<Exposed>> {
         let owner = self.root()?.own_stat()?.st_uid;
-        // A recipe is told the path by which the spool was found, and a link on it may be turned.
-        for folder in self.path().ancestors().skip(1) {
-            let stat = rustix::fs::stat(folder);
-            if stat.is_ok_and(|stat| may_others_rename(&stat, owner)) {
-                let path = folder.to_owned();
-                return Ok(Some(Exposed { path }));
+        // A recipe is told the path by which the spool was found, and a link on it may be replaced.
+        let mut way = places(self.path());
+        // The spool itself.
+        way.pop();
+        for Place { path, metadata } in way {
+            let (uid, gid) = (metadata.uid(), metadata.gid());
+            if let Some(why) = Exposure::of(metadata.mode(), uid, gid, owner) {
+                return Ok(Some(Exposed { path, why }));
             }
         }
         const HIGHEST: usize = 4096;
@@ -50,20 +106,14 @@ impl Spool {
                 // The top is its own parent.
                 break;
             }
-            if may_others_rename(&stat, own.st_uid) {
+            let exposure = Exposure::of(stat.st_mode, stat.st_uid, stat.st_gid, own.st_uid);
+            if let Some(why) = exposure {
                 let path = crate::proc::path_of(&above).unwrap_or_else(|| root.path_of(".."));
-                return Ok(Some(Exposed { path }));
+                return Ok(Some(Exposed { path, why }));
             }
             below = (stat.st_dev, stat.st_ino);
             folder = Some(above);
         }
         Ok(None)
     }
-}
-
-fn may_others_rename(stat: &Stat, owner: u32) -> bool {
-    let mode = Mode::from_raw_mode(stat.st_mode);
-    // An access list shows in the group's bits.
-    let is_open = mode.intersects(Mode::WGRP | Mode::WOTH) && !mode.contains(Mode::SVTX);
-    is_open || (stat.st_uid != 0 && stat.st_uid != owner)
 }

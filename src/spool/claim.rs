@@ -251,6 +251,12 @@ impl TaskDir {
         Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile))
     }
 
+    /// Whether users besides the owner can open the lock, and so hold it.
+    pub fn is_lock_open(&self) -> IoResult<bool> {
+        let stat = self.dir.stat(name::LOCK)?;
+        Ok(stat.is_some_and(|stat| stat.st_mode & 0o077 != 0))
+    }
+
     /// Whether a living process is known to work on the task. Without its lock nobody can be seen to.
     pub fn is_worked_on(&self) -> IoResult<bool> {
         Ok(self.holder()? == Holder::Somebody)

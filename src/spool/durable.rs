@@ -189,6 +189,12 @@ impl Dir {
             .map_err(|errno| self.failed("set the group of", name, errno))
     }
 
+    /// Whether named users or groups have a right in it, or to all that is made in it.
+    pub(super) fn has_access_list(&self) -> bool {
+        let mut lists = ACCESS_LISTS.iter();
+        lists.any(|list| rustix::fs::fgetxattr(&self.fd, *list, &mut [0u8; 0][..]).is_ok())
+    }
+
     /// Takes away what gives named users and groups a right in it, or to all that is made in it.
     pub(super) fn remove_access_lists(&self) -> IoResult<()> {
         for list in ACCESS_LISTS {

@@ -4,26 +4,27 @@
 //! another user's folder is changed; a folder that others can write is closed before its content counts;
 //! `spool.json` comes last, so an `init` that was cut off is continued by the next one.
 
+use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, Stat};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 use serde_json::Map;
 
 use super::convert::convert;
 use super::durable::Dir;
 use super::io_error::{IoError, IoResult};
 use super::layout::{
-    FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, Spool, check_path, folder_mode, name,
-    pretty, root_lock,
+    FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, Spool, WRITABLE, check_path, folder_mode,
+    lost_settings, name, pretty, root_lock,
 };
+use super::modes::{group_of, mend_modes, set_mode_wholly};
 use super::settings_file::{read_older_settings, read_settings, stored_settings};
 use crate::config::Overrides;
 
 /// What an `init` that was cut off leaves in the root before there is a `spool.json`.
 const UNFINISHED: [&str; 2] = [name::ROOT_LOCK, ".spool.json.new"];
-/// Mode bits by which others than the owner can write. An access list shows in the group's.
-const WRITABLE: u32 = 0o022;
+/// All bits of a mode.
+const ALL: u32 = 0o7777;
 
 impl Spool {
     /// Makes a spool in `path`, completes the one that is there, or converts one of version 1. With `gid`
@@ -45,41 +46,14 @@ impl Spool {
         let is_open = root.own_stat()?.st_mode & WRITABLE != 0;
         check_entries(&root, is_open)?;
         let opened = close_to_others(&root)?;
-        let lock = match check_entries(&root, is_open).and_then(|()| lock_new(&root, gid)) {
-            Ok(lock) => lock,
-            Err(error) => {
-                // Refused means: left as it was.
-                if let Some(mode) = opened {
-                    root.set_mode(".", mode)?;
-                }
-                return Err(error);
-            }
-        };
-        // Of two first commands at once the second must not meet the half-made spool of the first.
-        check_entries(&root, is_open)?;
-        let stored = read_settings(&root);
-        let was_older = matches!(stored, Err(OpenError::Older { .. }));
-        let sharing = match stored {
-            Ok(None) => make(&root, gid)?,
-            Ok(Some(stored)) => {
-                check_kind(&root, stored.sharing, gid)?;
-                stored.sharing
-            }
-            Err(OpenError::Older { .. }) => {
-                let sharing = read_older_settings(&root)?.sharing;
-                check_kind(&root, sharing, gid)?;
-                if sharing == Sharing::Group {
-                    check_membership(root.own_stat()?.st_gid)?;
-                }
-                convert(&root)?;
-                sharing
-            }
-            Err(error) => return Err(error),
-        };
-        if sharing == Sharing::Group && (gid.is_some() || opened.is_some() || was_older) {
-            mend_modes(&root)?;
+        let ready = make_ready(&root, gid, is_open);
+        if let (Err(_), Some(mode)) = (&ready, opened)
+            && root.own_stat()?.st_mode & ALL == OURS_ONLY.dir.as_raw_mode()
+        {
+            // Refused means: left as it was. A conversion that was begun has set another mode.
+            root.set_mode(".", mode)?;
         }
-        drop((lock, root));
+        drop((ready?, root));
         Spool::open(path, overrides)
     }
 
@@ -104,6 +78,36 @@ impl Spool {
     }
 }
 
+/// Makes, completes or converts the spool in a folder of ours that is closed to others. Gives the root's lock.
+fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<File, OpenError> {
+    check_entries(root, was_open)?;
+    let lock = lock_new(root, gid)?;
+    // Of two first commands at once the second must not meet the half-made spool of the first.
+    check_entries(root, was_open)?;
+    let sharing = match read_settings(root) {
+        Ok(None) => make(root, gid)?,
+        Ok(Some(stored)) => {
+            check_kind(root, stored.sharing, gid)?;
+            stored.sharing
+        }
+        Err(OpenError::Older { .. }) => {
+            let sharing = read_older_settings(root)?.sharing;
+            check_kind(root, sharing, gid)?;
+            if sharing == Sharing::Group {
+                check_membership(root.own_stat()?.st_gid)?;
+            }
+            convert(root)?;
+            sharing
+        }
+        Err(error) => return Err(error),
+    };
+    if sharing == Sharing::Group {
+        // Each time: an earlier `init` may have been cut off when it had closed the folder.
+        mend_modes(root, gid)?;
+    }
+    Ok(lock)
+}
+
 /// Makes a new spool in a folder of ours that holds nothing else.
 fn make(root: &Dir, gid: Option<u32>) -> Result<Sharing, OpenError> {
     let (sharing, file) = match gid {
@@ -121,7 +125,7 @@ fn make(root: &Dir, gid: Option<u32>) -> Result<Sharing, OpenError> {
 }
 
 /// Takes the root's lock; of a group spool to be, once the folder above gives nobody a right to it.
-fn lock_new(root: &Dir, gid: Option<u32>) -> Result<std::fs::File, OpenError> {
+fn lock_new(root: &Dir, gid: Option<u32>) -> Result<File, OpenError> {
     if gid.is_some() && !root.has(name::SETTINGS)? {
         root.remove_access_lists()?;
     }
@@ -140,54 +144,6 @@ fn make_shared_folder(root: &Dir, folder: &str) -> Result<(), OpenError> {
     Ok(placed?)
 }
 
-/// Gives the root of a group spool, `spool.json` and the folders the group and the modes of the layout.
-fn mend_modes(root: &Dir) -> Result<(), OpenError> {
-    let us = rustix::process::geteuid().as_raw();
-    let gid = root.own_stat()?.st_gid;
-    root.remove_access_lists()?;
-    mend(root, ".", GROUP_READS.dir, gid)?;
-    mend(root, name::SETTINGS, GROUP_READS.file, gid)?;
-    for folder in FOLDERS {
-        let Some(stat) = root.stat(folder)? else {
-            continue;
-        };
-        let is_ours = stat.st_uid == us && is_type(&stat, FileType::Directory);
-        // What is not ours is for `doctor` to name. Recipes may be mounted read-only from elsewhere.
-        let is_safe = folder == name::RECIPES && stat.st_mode & WRITABLE == 0;
-        if is_ours && !is_safe {
-            root.open_dir(folder)?.remove_access_lists()?;
-            mend(root, folder, folder_mode(Sharing::Group, folder), gid)?;
-        }
-    }
-    Ok(())
-}
-
-fn mend(root: &Dir, entry: &str, mode: Mode, gid: u32) -> Result<(), OpenError> {
-    let Some(stat) = root.stat(entry)? else {
-        return Ok(());
-    };
-    if stat.st_gid != gid {
-        root.set_group(entry, gid)?;
-    }
-    if stat.st_gid != gid || stat.st_mode & 0o7777 != mode.as_raw_mode() {
-        set_mode_wholly(root, entry, mode)?;
-    }
-    Ok(())
-}
-
-/// Sets a mode and sees that it is set: the kernel drops the set-group-id bit in silence where the caller
-/// is not in the file's group.
-fn set_mode_wholly(dir: &Dir, entry: &str, mode: Mode) -> Result<(), OpenError> {
-    dir.set_mode(entry, mode)?;
-    match dir.stat(entry)? {
-        Some(stat) if stat.st_mode & 0o7777 != mode.as_raw_mode() => {
-            Err(OpenError::NotInGroup { gid: stat.st_gid })
-        }
-        Some(_) => Ok(()),
-        None => Err(IoError::new("set the mode of", dir.path_of(entry), Errno::NOENT).into()),
-    }
-}
-
 /// Refuses a group that this user cannot give files to.
 fn check_membership(gid: u32) -> Result<(), OpenError> {
     let is_ours = rustix::process::geteuid().is_root()
@@ -201,13 +157,16 @@ fn check_membership(gid: u32) -> Result<(), OpenError> {
     }
 }
 
-/// Refuses to give a spool another kind or group than it has.
+/// Refuses to give a spool another kind or group than it has. One whose root and `spool.json` have
+/// different groups, as after a restore, may become one of either.
 fn check_kind(root: &Dir, sharing: Sharing, gid: Option<u32>) -> Result<(), OpenError> {
     let Some(wanted) = gid else { return Ok(()) };
     let has = root.own_stat()?.st_gid;
     let kind = match sharing {
         Sharing::Private => "a private spool".to_owned(),
-        Sharing::Group if has != wanted => format!("a group spool of group {has}"),
+        Sharing::Group if has != wanted && group_of(root)? != wanted => {
+            format!("a group spool of group {has}")
+        }
         Sharing::Group => return Ok(()),
     };
     Err(OpenError::OtherKind {
@@ -253,9 +212,10 @@ fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
         let is_unfinished = UNFINISHED.iter().any(|known| entry == known);
         // Another `init` may have gone on since the listing.
         if !is_spool && !is_unfinished && !root.has(name::SETTINGS)? {
-            return Err(OpenError::Occupied {
+            let occupied = || OpenError::Occupied {
                 path: root.path().to_owned(),
-            });
+            };
+            return Err(lost_settings(root)?.unwrap_or_else(occupied));
         }
         let is_file = is_unfinished || entry == name::SETTINGS;
         if (is_file || was_open) && stat.st_uid != us {
@@ -266,10 +226,6 @@ fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
         }
     }
     Ok(())
-}
-
-fn is_type(stat: &Stat, wanted: FileType) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == wanted
 }
 
 /// Makes the folder and what is missing above it.

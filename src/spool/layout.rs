@@ -93,6 +93,9 @@ pub(super) const GROUP_READS: Making = Making {
 /// those of others.
 pub(super) const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
 
+/// Mode bits by which others than the owner can write. An access list shows in the group's.
+pub(super) const WRITABLE: u32 = 0o022;
+
 /// Who may use a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
@@ -106,6 +109,16 @@ pub enum OpenError {
     /// There is no such folder, or no `spool.json` in it.
     #[error("{} is no spool (there is no {} in it)", path.display(), name::SETTINGS)]
     Absent {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It was one, and its settings file is gone.
+    #[error(
+        "{} is a spool without its {}: restore that file, or make it anew with {{\"v\": {SPOOL_VERSION}}} in it, or with {{\"v\": {SPOOL_VERSION}, \"shared\": true}} where a group shares the spool",
+        escape_path(path),
+        name::SETTINGS
+    )]
+    SettingsLost {
         /// The folder.
         path: PathBuf,
     },
@@ -167,9 +180,9 @@ pub enum OpenError {
         /// Ours.
         us: u32,
     },
-    /// Others could write in the folder, and something in it is not ours.
+    /// Something that counts in the folder is another user's.
     #[error(
-        "{} belongs to user {owner}, who could write in this folder: see what it is, remove it, and run `init` again",
+        "{} belongs to user {owner}, and only what is this user's is used: see what it is, remove it or `chown` it, and run `init` again",
         escape_path(path)
     )]
     Planted {
@@ -278,7 +291,10 @@ impl Spool {
         let StoredSettings {
             sharing,
             settings: file,
-        } = read_settings(&root)?.ok_or_else(absent)?;
+        } = match read_settings(&root)? {
+            Some(stored) => stored,
+            None => return Err(lost_settings(&root)?.unwrap_or_else(absent)),
+        };
         let settings = settings_of(&root, &file, &overrides)?;
         if !settings.allow_network_fs {
             refuse_network(&root)?;
@@ -464,6 +480,14 @@ impl Spool {
         };
         Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
     }
+}
+
+/// The error for a folder without settings that was a spool.
+pub(super) fn lost_settings(root: &Dir) -> IoResult<Option<OpenError>> {
+    let was_spool = root.has(name::IDENTITY)? && root.has(name::TASKS)?;
+    Ok(was_spool.then(|| OpenError::SettingsLost {
+        path: root.path().to_owned(),
+    }))
 }
 
 /// How things in a folder of such a spool are made.

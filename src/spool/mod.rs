@@ -6,7 +6,7 @@
 //! `claim` (locks) · `attempt` and `output` (one execution's files, and what it gave) · `foreign` (what a recipe put in the place of a result) · `view` (what is true of a task) ·
 //! `queue` (hints and names) · `box_listing`, `incoming`, `box_entry`, `drop_read`, `drop_claim`, `refusing` and `rejected` (the drop box) · `submit_drop` and
 //! `control` (what users of a group put there) · `unnamed` (what they left half-way) · `watchers` (who lives) · `lock_table` (the same, for who may not look) ·
-//! `init` (how one is made) · `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
+//! `init` and `modes` (how one is made, and who may do what in it) · `convert` (from an earlier version) · `removed` (ids that are not to come again) ·
 //! `own_folder` (what a recipe shut) · `clearing` (finished tasks go) · `trash` (the rest goes) · `tree` (how a folder goes) · `below` (what lies in it) · `logs` and `log_cut` (what it printed, kept under a cap) ·
 //! `progress_file` (reports while it runs) · `wake` (being told) · `write_alarm` (waking at a write) · `resolve` (what a person may call a task) · `health` (can it work at all).
 //!
@@ -35,6 +35,7 @@ mod layout;
 mod lock_table;
 mod log_cut;
 mod logs;
+mod modes;
 mod output;
 mod own_folder;
 mod pause;
@@ -71,6 +72,7 @@ pub use io_error::IoError;
 pub use layout::{OpenError, Spool, group_id};
 pub use log_cut::LogCuts;
 pub use logs::{LogReader, Piece, Stream};
+pub use modes::Strayed;
 pub use output::Output;
 pub use pause::Pause;
 pub use progress_file::ProgressReader;

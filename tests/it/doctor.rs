@@ -173,6 +173,38 @@ fn a_spool_that_cannot_be_used_is_code_8() {
     );
 }
 
+/// `init` is no remedy: it would refuse the folder.
+#[test]
+fn a_spool_that_lost_its_settings_is_named_as_one() {
+    let world = world();
+    fs::remove_file(world.path("spool.json")).unwrap();
+    for arguments in [&["doctor"][..], &["init"], &["list"]] {
+        let ran = world.run(arguments);
+        ran.ends_with(8);
+        let told = ran.stdout + &ran.stderr;
+        assert!(told.contains("is a spool without its spool.json"), "{told}");
+        assert!(!told.contains("make one with"), "{told}");
+    }
+    fs::write(world.path("spool.json"), "{\"v\": 2}").unwrap();
+    world.run(&["list"]).succeeds();
+}
+
+#[test]
+fn a_damaged_result_of_a_finished_task_is_named() {
+    let world = world();
+    let task = world.submit(&["ok"]);
+    world.result_of(&task);
+    world.run(&["watch", "--drain"]).succeeds();
+    fs::write(world.path("tasks").join(&task.id).join("result.json"), "{").unwrap();
+    let ran = world.run(&["doctor"]);
+    assert!(
+        ran.stdout
+            .contains(&format!("tasks: 1 task ({}) cannot be read", task.id)),
+        "{}",
+        ran.stdout
+    );
+}
+
 #[test]
 fn what_is_missing_is_named() {
     let world = world();

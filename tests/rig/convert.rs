@@ -177,6 +177,106 @@ fn init_of_a_group_spool_says_what_it_cannot_do() {
     );
 }
 
+/// Whatever a restore or a person has set, `doctor` names it, and one `init` lets the group in again.
+#[test]
+fn lost_modes_are_named_and_set_again() {
+    let group = GROUP.to_string();
+    let own = (OWNER + 1000).to_string();
+    let shared = Shared::new();
+    let held = shared.submit(OWNER, &[]);
+    let changes = [
+        "chmod 700 spool",
+        "chmod 2770 spool",
+        "chmod 700 spool/incoming",
+        "chmod 2730 spool/incoming",
+        "chmod 3770 spool/incoming",
+        "chmod 600 spool/identity.json",
+        "chmod 600 spool/spool.json",
+        "chmod 660 spool/spool.json",
+        "chmod 2775 spool/tasks",
+        "chmod 2777 spool/names",
+        "chmod 777 spool/sessions",
+        "chmod 2777 spool/staging",
+        "chmod 644 spool/spool.lock",
+        "chmod 700 spool/recipes",
+        "setfacl -m u:64004:rwx spool/tasks",
+        "setfacl -d -m u:64004:rwx spool/open",
+        "chgrp OWN spool/incoming",
+        "chgrp OWN spool/identity.json",
+        "chgrp OWN spool",
+    ];
+    for change in changes {
+        let change = change.replace("OWN", &own);
+        shared.shell(OWNER, &change).succeeds();
+        let path = change.rsplit(' ').next().unwrap();
+        let path = shared.spool().parent().unwrap().join(path);
+        let doctor = shared.run(OWNER, &["doctor"]).stdout;
+        let named = format!("problem  spool: {} ", path.display());
+        assert!(doctor.contains(&named), "{change}: {doctor}");
+        let lines = doctor.matches("problem  spool: ").count();
+        assert_eq!(lines, 1, "{change}: {doctor}");
+        // A person has to say which of two groups is right.
+        let is_root_group = change == format!("chgrp {own} spool");
+        if is_root_group {
+            init(&shared, OWNER, &[]).succeeds();
+            assert!(shared.run(OWNER, &["doctor"]).stdout.contains(&named));
+        }
+        let more: &[&str] = if is_root_group {
+            &["--group", &group]
+        } else {
+            &[]
+        };
+        init(&shared, OWNER, more).succeeds();
+        let doctor = shared.run(OWNER, &["doctor"]).stdout;
+        assert!(doctor.contains("ok       spool: "), "{change}: {doctor}");
+        shared.submit(MEMBER, &[]);
+        shared.run(STRANGER, &["list"]).ends_with(8);
+    }
+    // Many are one line more, not one each.
+    shared
+        .shell(
+            OWNER,
+            "chmod 700 spool spool/incoming spool/tasks spool/names spool/open",
+        )
+        .succeeds();
+    let doctor = shared.run(OWNER, &["doctor"]).stdout;
+    assert!(doctor.contains(", and 2 more like it"), "{doctor}");
+    init(&shared, OWNER, &[]).succeeds();
+    // What nobody can open is not taken for whole, nor a lock that others can.
+    let tasks = shared.spool().join("tasks");
+    mode(&tasks.join(&held).join("lock"), 0o644);
+    let doctor = shared.run(OWNER, &["doctor"]).stdout;
+    assert!(doctor.contains("`lock` that others can open"), "{doctor}");
+    mode(&tasks, 0);
+    let doctor = shared.run(OWNER, &["doctor"]).stdout;
+    assert!(doctor.contains(&tasks.display().to_string()), "{doctor}");
+}
+
+/// An `init` closes the folder before it looks into it. One that is refused opens it again, and one that is
+/// killed leaves that to the next, with or without `--group`.
+#[test]
+fn no_init_leaves_a_group_spool_shut() {
+    let shared = Shared::new();
+    let spool = shared.spool();
+    mode(&spool, 0o2770);
+    let own = (OWNER + 1000).to_string();
+    init(&shared, OWNER, &["--group", &own]).ends_with(8);
+    assert_eq!(mode_of(&spool), 0o2770);
+    let program = shared.world.command(&[]).get_program().to_owned();
+    let mut killed = shared.as_user(OWNER, "strace");
+    killed.args(["-f", "-qq", "-o", "/dev/null"]);
+    killed.args(["-e", "inject=flock:signal=KILL:when=1"]);
+    let ran = Ran::of(killed.arg(program).arg("init").arg(&spool));
+    assert_ne!(ran.code, 0);
+    assert_eq!(mode_of(&spool), 0o700);
+    let doctor = shared.run(OWNER, &["doctor"]).stdout;
+    let named = format!("{} has mode 0700 instead of 2750", spool.display());
+    assert!(doctor.contains(&named), "{doctor}");
+    init(&shared, OWNER, &[]).succeeds();
+    assert_eq!(mode_of(&spool), 0o2750);
+    shared.submit(MEMBER, &[]);
+}
+
 #[test]
 fn an_init_that_was_cut_off_is_continued() {
     let shared = Shared::new();
@@ -308,4 +408,145 @@ fn a_recipe_that_the_group_can_write_is_not_run() {
     let id = shared.json(OWNER, &["list"])["tasks"][0]["task_id"].clone();
     let status = shared.json(OWNER, &["status", id.as_str().unwrap()]);
     assert_eq!(status["status"], "failed", "{status}");
+}
+
+/// What a manifest names, and what a link leads through, is the owner's or root's to change as the recipe is.
+#[test]
+fn what_a_recipe_names_is_trusted_only_as_the_recipe_is() {
+    let shared = Shared::new();
+    let owner = shared.world.root().join("owner");
+    let make = format!(
+        "umask 022; mkdir team real real/lib; chgrp {GROUP} team; chmod 2775 team; cp /bin/true team/prog; \
+         echo A=b >team/job.env; echo PATH={0}/team >real/path.env; chmod 600 team/job.env real/path.env; \
+         ln -s ../real team/turn; cd spool/recipes; mkdir envfile envpath path helper turned; \
+         printf 'command = [\"true\"]\nenv_file = \"{0}/team/job.env\"\n' >envfile/recipe.toml; \
+         printf 'command = [\"prog\"]\nenv_file = \"{0}/real/path.env\"\n' >envpath/recipe.toml; \
+         printf 'command = [\"prog\"]\n[env]\nPATH = \"/bin:{0}/team/absent\"\n' >path/recipe.toml; \
+         for r in helper turned; do echo 'command = [\"true\"]' >$r/recipe.toml; done; \
+         ln -s {0}/team/turn/lib helper/lib; mv turned {0}/real; ln -s {0}/team/turn/turned turned",
+        owner.display()
+    );
+    shared.shell(OWNER, &make).succeeds();
+    let team = owner.join("team").display().to_string();
+    for recipe in ["envfile", "envpath", "path", "helper", "turned"] {
+        let ran = shared.run(OWNER, &["submit", "--recipe", recipe]);
+        ran.ends_with(4);
+        assert!(
+            ran.stderr
+                .contains(&format!("{team}: group {GROUP} may write")),
+            "{}",
+            ran.stderr
+        );
+        let doctor = shared.run(OWNER, &["doctor"]).stdout;
+        assert!(
+            doctor.contains(&format!("the recipe {recipe} is not run: {team}")),
+            "{doctor}"
+        );
+    }
+    mode(&owner.join("team"), 0o755);
+    for recipe in ["envfile", "helper", "turned"] {
+        shared
+            .run(OWNER, &["submit", "--recipe", recipe])
+            .succeeds();
+    }
+}
+
+/// Opens and locks a file, says so, and becomes another program that goes on for long.
+fn hold_as(shared: &Shared, uid: u32, file: &Path, program: &Path) -> Child {
+    const HOLD: &str = "$^F = 9; open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; \
+                        print 'h'; exec($ARGV[1], 1000) or die";
+    let mut holder = shared
+        .as_user(uid, "perl")
+        .args(["-e", HOLD])
+        .args([file, program])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0u8]).unwrap();
+    let pid = holder.id();
+    shared.world.wait_until("it is the program", || {
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
+    });
+    holder
+}
+
+/// Of a set-user-id program that a group user started, `/proc` says that it is root's.
+#[test]
+fn a_set_user_id_program_with_a_lock_keeps_no_conversion_off() {
+    let shared = Shared::new();
+    let id = shared.submit(OWNER, &[]);
+    age(&shared);
+    let program = shared.world.root().join("as-root");
+    fs::copy("/bin/sleep", &program).unwrap();
+    mode(&program, 0o4755);
+    let lock = shared.spool().join("tasks").join(&id).join("lock");
+    let mut holder = hold_as(&shared, MEMBER, &lock, &program);
+    let owner = fs::metadata(format!("/proc/{}", holder.id()))
+        .unwrap()
+        .uid();
+    assert_eq!(owner, 0, "the file system allows no set-user-id programs");
+    let ran = init(&shared, OWNER, &[]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    ran.succeeds();
+    shared.run(OWNER, &["status", &id]).succeeds();
+}
+
+/// `init` in a container, which sees neither the holder in `/proc` nor its lock in the kernel's table.
+fn init_in_container(shared: &Shared) -> Ran {
+    let command = shared.as_user(OWNER, "agentspool");
+    let mut within = std::process::Command::new("unshare");
+    within.args(["--pid", "--fork", "--mount-proc"]);
+    within.arg(command.get_program()).args(command.get_args());
+    within.arg("init").arg(shared.spool()).current_dir("/");
+    within.env_clear().envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    Ran::of(&mut within)
+}
+
+#[test]
+fn a_lock_of_an_unseen_process_counts_only_with_a_record_of_the_owners() {
+    let shared = Shared::new();
+    let id = shared.submit(OWNER, &[]);
+    age(&shared);
+    let lock = shared.spool().join("tasks").join(&id).join("lock");
+    let mut holder = hold(&shared, MEMBER, &lock);
+    let ran = init_in_container(&shared);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    ran.succeeds();
+
+    // A task that does run.
+    let shared = Shared::new();
+    shared.recipe("long", "#!/bin/sh\n: >ready\nexec sleep 1000\n");
+    let id = shared.json(OWNER, &["submit", "--recipe", "long"])["task_id"].clone();
+    let task = shared.spool().join("tasks").join(id.as_str().unwrap());
+    let mut watching = shared.watcher();
+    shared
+        .world
+        .wait_for_file(&task.join("attempts/1/work/ready"));
+    age(&shared);
+    let ran = init_in_container(&shared);
+    ran.ends_with(8);
+    assert!(ran.stderr.contains("a watcher"), "{}", ran.stderr);
+    watching.kill();
+    let ran = init_in_container(&shared);
+    ran.ends_with(8);
+    let message = format!("if there is none, remove {}", task.join("lock").display());
+    assert!(ran.stderr.contains(&message), "{}", ran.stderr);
+    // Where it is seen, it is named.
+    let ran = init(&shared, OWNER, &[]);
+    ran.ends_with(8);
+    assert!(ran.stderr.contains("(pid "), "{}", ran.stderr);
+    fs::write(
+        shared.spool().join("spool.json"),
+        "{\"v\": 2, \"shared\": true}",
+    )
+    .unwrap();
+    shared
+        .run(OWNER, &["cancel", id.as_str().unwrap()])
+        .succeeds();
 }

@@ -782,7 +782,8 @@ fn a_group_spool_of_version_one_is_converted() {
     chown(&seat, Some(OWNER), Some(GROUP)).unwrap();
     const HOLD: &str =
         "open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; print \"held\\n\"; sleep 1000";
-    let mut watcher = std::process::Command::new("perl")
+    let mut watcher = shared
+        .as_user(OWNER, "perl")
         .args(["-e", HOLD, seat.to_str().unwrap()])
         .stdout(std::process::Stdio::piped())
         .spawn()

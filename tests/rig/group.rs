@@ -150,6 +150,12 @@ impl Watching<'_> {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Ends it at once; its runners go on.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -599,9 +605,62 @@ fn a_folder_above_in_which_others_write_is_refused() {
         "{}",
         doctor.stdout
     );
+    assert!(
+        watch.stderr.contains(&format!("group {GROUP} may write")),
+        "{}",
+        watch.stderr
+    );
     // Sticky: nobody renames what is not his own.
     set(0o3775);
     shared.run(OWNER, &["watch", "--drain"]).succeeds();
+}
+
+/// Also where a link leads through such a folder, and where a folder is another user's.
+#[test]
+fn whoever_could_turn_the_way_to_a_spool_is_named() {
+    let shared = Shared::new();
+    let above = shared.spool().parent().unwrap().to_owned();
+    let make = "mkdir team && chgrp 64100 team && chmod 2775 team && ln -s ../spool team/turn && ln -s team/turn way";
+    shared.shell(OWNER, make).succeeds();
+    let way = above.join("way");
+    let watch = |path: &Path| {
+        shared.run(
+            OWNER,
+            &["--spool", path.to_str().unwrap(), "watch", "--drain"],
+        )
+    };
+    let refused = watch(&way);
+    refused.ends_with(4);
+    let team = format!(
+        "{} is a folder above in which group {GROUP} may write",
+        above.join("team").display()
+    );
+    assert!(refused.stderr.contains(&team), "{}", refused.stderr);
+    watch(&shared.spool()).succeeds();
+    // A link of another user's in a sticky folder is his to turn, a folder of his as well.
+    fs::set_permissions(above.join("team"), fs::Permissions::from_mode(0o3775)).unwrap();
+    watch(&way).succeeds();
+    shared.shell(MEMBER, "ln -s ../spool team/his").succeeds();
+    let refused = watch(&above.join("team/his"));
+    refused.ends_with(4);
+    assert!(
+        refused
+            .stderr
+            .contains(&format!("belongs to user {MEMBER}")),
+        "{}",
+        refused.stderr
+    );
+    std::os::unix::fs::chown(&above, Some(MEMBER), None).unwrap();
+    let refused = watch(&shared.spool());
+    refused.ends_with(4);
+    assert!(
+        refused
+            .stderr
+            .contains(&format!("belongs to user {MEMBER}"))
+            && refused.stderr.contains("chown"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn a_reader_opens_no_env_file_and_looks_on_no_path() {
     let shared = Shared::new();
     let private = shared.world.root().join("private");
     fs::write(&private, "PATH=/nowhere\n").unwrap();
-    chown(&private, Some(MEMBER), None).unwrap();
+    chown(&private, Some(OWNER), None).unwrap();
     fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
     let toml = format!(
         "command = [\"sh\"]\nenv_file = {:?}\n",
@@ -87,10 +87,15 @@ fn a_reader_opens_no_env_file_and_looks_on_no_path() {
         "recipe.toml",
         "command = [\"only-there\"]\n",
     );
-    let listed = shared.json(MEMBER, &["recipe", "list"]);
-    for recipe in listed["recipes"].as_array().unwrap() {
-        assert_eq!(recipe["problem"], Value::Null, "{recipe}");
+    // Root could open it.
+    for reader in [MEMBER, ROOT] {
+        let listed = shared.json(reader, &["recipe", "list"]);
+        for recipe in listed["recipes"].as_array().unwrap() {
+            assert_eq!(recipe["problem"], Value::Null, "{recipe}");
+        }
     }
+    let owners = shared.json(OWNER, &["recipe", "info", "curious"]);
+    assert!(owners["problem"].is_string(), "{owners}");
     let owners = shared.json(OWNER, &["recipe", "info", "elsewhere"]);
     assert!(owners["problem"].is_string(), "{owners}");
 }

@@ -1,5 +1,7 @@
 //! The spool, the disk below it, and the clock its ages are told by.
 
+use std::fmt::Write;
+
 use agentspool::config::Durability;
 use agentspool::spool::{IoError, Spool};
 use agentspool::sweeper::{self, ClockTrust};
@@ -8,20 +10,52 @@ use rustix::io::Errno;
 
 use super::{Check, Context};
 
+/// So many of the root's entries are named, each in a line.
+const NAME_AT_MOST: usize = 3;
 /// Somebody's clock was ahead by more than this when the newest task was made.
 const AHEAD_SEC: f64 = 60.0;
 
 /// Where it is, whose, and whether it is whole.
 pub(super) fn spool(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+    const NAME: &str = "spool";
     let missing = spool.missing_folders()?;
     let path = spool.path().display();
+    let mut checks = Vec::new();
     if !missing.is_empty() {
         let told = format!("{path} has no {}", missing.join(", no "));
         let hint = format!("`agentspool init {path}` makes what is missing");
-        return Ok(vec![Check::problem("spool", told, hint)]);
+        checks.push(Check::problem(NAME, told, hint));
     }
-    let kind = if spool.is_group() { "group" } else { "private" };
-    Ok(vec![Check::ok("spool", format!("{path}, {kind}"))])
+    if spool.is_owner() {
+        checks.extend(strayed(spool)?);
+    }
+    if checks.is_empty() {
+        let kind = if spool.is_group() { "group" } else { "private" };
+        checks.push(Check::ok(NAME, format!("{path}, {kind}")));
+    }
+    Ok(checks)
+}
+
+/// What in the root is shut, or not as `init` makes it.
+fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let path = spool.path().display();
+    let strayed = spool.strayed()?;
+    let more = strayed.len().saturating_sub(NAME_AT_MOST);
+    let mut checks = Vec::new();
+    for (n, entry) in strayed.into_iter().take(NAME_AT_MOST).enumerate() {
+        let hint = if entry.can_be_set {
+            format!("`agentspool init {path}` sets the modes, and with --group the group of all")
+        } else {
+            "see whose it is, and give it back to the spool's user (`chown`, `chmod u+rwx`)"
+                .to_owned()
+        };
+        let mut told = format!("{} {}", entry.path.display(), entry.problem);
+        if n + 1 == NAME_AT_MOST && more > 0 {
+            let _ = write!(told, ", and {more} more like it");
+        }
+        checks.push(Check::problem("spool", told, hint));
+    }
+    Ok(checks)
 }
 
 /// Whether files can be made, locked, synced and renamed as the protocol needs it.
@@ -167,6 +201,6 @@ pub(super) fn above(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
             exposed.to_string(),
             "no watcher runs its tasks before that",
         ),
-        Some(exposed) => Check::warn(NAME, exposed.to_string(), "or move the spool"),
+        Some(exposed) => Check::warn(NAME, exposed.to_string(), "its tasks run all the same"),
     }])
 }

@@ -1,5 +1,7 @@
 //! What lies about: litter, refused drops, hints, and tasks that wait for a person.
 
+use std::collections::BTreeSet;
+
 use agentspool::clock;
 use agentspool::spool::{ControlFile, DropFile, IoError, Spool};
 use agentspool::task::{Condition, TaskId, Timestamp};
@@ -8,6 +10,8 @@ use super::{Check, Context, count};
 
 /// With more open tasks than this the oldest are looked at.
 const LOOK_AT_MOST: usize = 10_000;
+/// So many of the newest tasks are looked at as well, finished or not: a result may be damaged.
+const NEWEST: usize = 1000;
 /// How many ids are named in a line.
 const NAME_AT_MOST: usize = 3;
 /// A watcher takes or refuses a file of the drop box within its patience and so many seconds.
@@ -88,7 +92,13 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
 pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let (mut damaged, mut newer, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
     let open = spool.open_ids()?;
-    for id in open.iter().copied().take(LOOK_AT_MOST) {
+    let known: BTreeSet<TaskId> = open.iter().copied().take(LOOK_AT_MOST).collect();
+    let newest = spool.task_ids()?.into_iter().take(NEWEST);
+    for id in known
+        .iter()
+        .copied()
+        .chain(newest.filter(|id| !known.contains(id)))
+    {
         match spool.condition_of(id)? {
             Some(Condition::Damaged) => damaged.push(id),
             Some(Condition::Newer) => newer.push(id),
@@ -96,21 +106,7 @@ pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
             Some(Condition::Retrying | Condition::Interrupted) | None => {}
         }
     }
-    let mut checks = Vec::new();
-    let mut lockless = Vec::new();
-    for id in open.iter().copied().take(LOOK_AT_MOST) {
-        // One that cannot be opened is named below.
-        if let Ok(Some(task)) = spool.task(id)
-            && !task.has_lock().unwrap_or(true)
-        {
-            lockless.push(id);
-        }
-    }
-    if !lockless.is_empty() {
-        let told = format!("{} without its file `lock`", named(&lockless));
-        let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
-        checks.push(Check::warn("tasks", told, hint));
-    }
+    let mut checks = locks(spool, &open);
     let mut unhinted = Vec::new();
     for id in spool.unhinted_ids()? {
         if spool.lacks_hint(id).unwrap_or(false) {
@@ -141,6 +137,40 @@ pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
         checks.push(Check::ok("tasks", format!("{} open", open.len())));
     }
     Ok(checks)
+}
+
+/// Open tasks without a lock, or with one that others can hold.
+fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let (mut lockless, mut open_locks) = (Vec::new(), Vec::new());
+    for id in open.iter().copied().take(LOOK_AT_MOST) {
+        // One that cannot be opened is named below.
+        let found = spool.task(id);
+        if let Ok(Some(task)) = &found
+            && !task.has_lock().unwrap_or(true)
+        {
+            lockless.push(id);
+        } else if let Ok(Some(task)) = &found
+            && spool.is_group()
+            && task.is_lock_open().unwrap_or(false)
+        {
+            open_locks.push(id);
+        }
+    }
+    if !open_locks.is_empty() {
+        let told = format!(
+            "{} with a file `lock` that others can open, and so hold",
+            named(&open_locks)
+        );
+        let hint = format!("`chmod 600 {}/tasks/*/lock`", spool.path().display());
+        checks.push(Check::problem("tasks", told, hint));
+    }
+    if !lockless.is_empty() {
+        let told = format!("{} without its file `lock`", named(&lockless));
+        let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
+        checks.push(Check::warn("tasks", told, hint));
+    }
+    checks
 }
 
 fn named(ids: &[TaskId]) -> String {

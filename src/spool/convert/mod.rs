@@ -23,14 +23,11 @@ use self::task::Tasks;
 use super::durable::Dir;
 use super::io_error::IoResult;
 use super::layout::{
-    FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, folder_mode, name, pretty,
+    FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, WRITABLE, folder_mode, name, pretty,
 };
 use super::settings_file::{StoredSettings, read_older_settings, stored_settings};
 use super::watchers::{START, seats_in};
 use crate::task::TaskId;
-
-/// Mode bits by which others than the owner can write. An access list shows in the group's.
-const WRITABLE: u32 = 0o022;
 
 /// Converts a spool of version 1. The caller holds the root's lock.
 ///

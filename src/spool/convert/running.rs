@@ -2,7 +2,8 @@
 //!
 //! Not what is converted (`mod.rs`). Invariant: in version 1 a group user could lock most files and write
 //! most files, so neither a lock nor a file says that a watcher or a runner lives: an open file of a process
-//! of the owner's does.
+//! of the owner's does. Where the holder of a lock is not seen (another container), a record says it that
+//! only the owner could make.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -10,7 +11,8 @@ use std::ffi::OsStr;
 use fs2::FileExt;
 use rustix::fs::Stat;
 
-use super::is_file;
+use super::{WRITABLE, is_file};
+use crate::clock::BootId;
 use crate::proc;
 use crate::spool::durable::{Dir, absent_is_none};
 use crate::spool::io_error::{IoError, IoResult};
@@ -18,9 +20,8 @@ use crate::spool::layout::name;
 use crate::spool::lock_table;
 use crate::spool::store::{TaskDir, ids_in};
 use crate::spool::watchers::seats_in;
+use crate::task::escape_path;
 
-/// Root may act for the owner.
-const ROOT: u32 = 0;
 /// What a runner, and the recipe that it started, keep open.
 const KEPT_OPEN: [&str; 3] = [".", "stdout.log", "stderr.log"];
 
@@ -41,9 +42,13 @@ impl Workers {
     /// The watcher that lives, or the command that starts one.
     pub fn watcher(&self, watchers: &Dir, start: &str) -> IoResult<Option<String>> {
         for file in seats_in(watchers)?.into_iter().chain([start.to_owned()]) {
-            if let Some(who) = self.holder(watchers, &file)? {
-                return Ok(Some(format!("a watcher ({who})")));
-            }
+            let who = match self.holder(watchers, &file)? {
+                Holder::Ours(who) => who,
+                // A watcher made the file, and no group user could.
+                Holder::Unseen if file != start => unseen(watchers, &file),
+                Holder::Unseen | Holder::Nobody => continue,
+            };
+            return Ok(Some(format!("a watcher ({who})")));
         }
         Ok(None)
     }
@@ -57,8 +62,12 @@ impl Workers {
             };
             let task = TaskDir { id, dir };
             let who = match self.holder(&task.dir, name::LOCK)? {
-                None if !task.has_result().unwrap_or(true) => self.runner(&task),
-                held => held,
+                Holder::Ours(who) => Some(who),
+                _ if task.has_result().unwrap_or(true) => None,
+                Holder::Unseen if self.may_run_elsewhere(&task) => {
+                    Some(unseen(&task.dir, name::LOCK))
+                }
+                Holder::Unseen | Holder::Nobody => self.runner(&task),
             };
             if let Some(who) = who {
                 return Ok(Some(format!("{id} ({who})")));
@@ -77,30 +86,44 @@ impl Workers {
         })
     }
 
-    /// Who holds a lock, if that is somebody who counts.
-    fn holder(&self, dir: &Dir, file: &str) -> IoResult<Option<String>> {
+    /// Whether a runner of another pid namespace recorded in this boot that it runs this task.
+    fn may_run_elsewhere(&self, task: &TaskDir) -> bool {
+        let last = task.last_attempt().unwrap_or(0);
+        let Ok(Some(attempt)) = task.attempt(last) else {
+            return false;
+        };
+        let is_ours = attempt
+            .dir
+            .own_stat()
+            .is_ok_and(|stat| stat.st_uid == self.us && stat.st_mode & WRITABLE == 0);
+        let here = BootId::current();
+        attempt.run().filter(|_| is_ours).is_some_and(|run| {
+            let is_elsewhere = run.boot != here && run.boot.kernel() == here.kernel();
+            is_elsewhere && run.task_id == task.id && run.lost_at.is_none()
+        })
+    }
+
+    fn holder(&self, dir: &Dir, file: &str) -> IoResult<Holder> {
         let is_lock = dir.stat(file)?.is_some_and(|stat| is_file(&stat));
         // One that we may not open is none of ours.
         let opened = absent_is_none(dir.open_file(file)).ok().flatten();
         let Some(lock) = opened.filter(|_| is_lock) else {
-            return Ok(None);
+            return Ok(Holder::Nobody);
         };
         if FileExt::try_lock_shared(&lock).is_ok() {
-            return Ok(None);
+            return Ok(Holder::Nobody);
         }
         let stat = rustix::fs::fstat(&lock)
             .map_err(|errno| IoError::new("look at", dir.path_of(OsStr::new(file)), errno))?;
         if let Some(who) = self.pid_of(&stat) {
-            return Ok(Some(who));
+            return Ok(Holder::Ours(who));
         }
         let holders = lock_table::holders(dir, file)?;
-        let counts = |pid: &&i32| {
-            proc::owner_of(**pid).is_some_and(|owner| owner == self.us || owner == ROOT)
-        };
-        Ok(match holders.iter().find(counts) {
-            Some(pid) => Some(format!("pid {pid}")),
-            None if holders.is_empty() => Some("a process that is not seen from here".to_owned()),
-            None => None,
+        let is_ours = |pid: &&i32| proc::acts_for(**pid, self.us);
+        Ok(match holders.iter().find(is_ours) {
+            Some(pid) => Holder::Ours(format!("pid {pid}")),
+            None if holders.is_empty() => Holder::Unseen,
+            None => Holder::Nobody,
         })
     }
 
@@ -108,4 +131,22 @@ impl Workers {
         let pid = self.open.get(&(stat.st_dev, stat.st_ino))?;
         Some(format!("pid {pid}"))
     }
+}
+
+/// Who holds a lock.
+enum Holder {
+    /// A process of the owner's.
+    Ours(String),
+    /// Nobody, or somebody who counts for nothing.
+    Nobody,
+    /// A process that `/proc` does not show: of another pid namespace, or one that only inherited the lock.
+    Unseen,
+}
+
+fn unseen(dir: &Dir, file: &str) -> String {
+    let path = dir.path_of(file);
+    format!(
+        "a process that is not seen from here; if there is none, remove {}",
+        escape_path(&path)
+    )
 }

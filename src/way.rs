@@ -1,0 +1,114 @@
+//! What a path leads through: each folder in which the kernel looks up a name, and each link that it follows.
+//!
+//! Not a judgement of them (`recipe/trust.rs`, `spool/above.rs`). Whoever can rename in one of these folders, or
+//! replace one of these links, chooses what stands at the path. Invariant: the places come in the kernel's
+//! order, each under a path without links above it; a link is itself a place, and what it leads to another one.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it looks at places above a spool and outside of one"
+)]
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::path::{Component, Path, PathBuf};
+
+/// As many links as the kernel follows.
+const MOST_LINKS: usize = 40;
+
+/// A folder, link or file that a path leads through or to.
+#[derive(Debug)]
+pub struct Place {
+    /// Its path, without links above it.
+    pub path: PathBuf,
+    /// What it is; of a link, the link.
+    pub metadata: Metadata,
+}
+
+/// The places of an absolute path, from the root to what it leads to. They end where nothing stands or nothing
+/// can be seen.
+pub fn places(path: &Path) -> Vec<Place> {
+    let mut places = Vec::new();
+    let mut here = PathBuf::from("/");
+    add(&mut places, &here);
+    let mut left = names(path);
+    let mut links = 0;
+    while let Some(name) = left.pop() {
+        if name == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(&name);
+        let Some(place) = add(&mut places, &next) else {
+            break;
+        };
+        if !place.metadata.is_symlink() {
+            here = next;
+            continue;
+        }
+        links += 1;
+        let Some(target) = std::fs::read_link(&next)
+            .ok()
+            .filter(|_| links <= MOST_LINKS)
+        else {
+            break;
+        };
+        if target.is_absolute() {
+            here = PathBuf::from("/");
+        }
+        left.extend(names(&target));
+    }
+    places
+}
+
+fn add<'a>(places: &'a mut Vec<Place>, path: &Path) -> Option<&'a Place> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    let path = path.to_owned();
+    places.push(Place { path, metadata });
+    places.last()
+}
+
+/// The names in a path, the last one first.
+fn names(path: &Path) -> Vec<OsString> {
+    let mut names: Vec<OsString> = path
+        .components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        })
+        .collect();
+    names.reverse();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_what_they_lead_through_are_places() {
+        use std::os::unix::fs::symlink;
+        let base = tempfile::tempdir().unwrap();
+        let base = std::fs::canonicalize(base.path()).unwrap();
+        for folder in ["team", "real/in"] {
+            std::fs::create_dir_all(base.join(folder)).unwrap();
+        }
+        symlink("../real", base.join("team/turn")).unwrap();
+        symlink(base.join("team/turn/in"), base.join("way")).unwrap();
+        symlink("loop", base.join("loop")).unwrap();
+        let of = |path: &str| -> Vec<String> {
+            places(&base.join(path))
+                .iter()
+                .filter_map(|place| place.path.strip_prefix(&base).ok())
+                .map(|place| place.display().to_string())
+                .collect()
+        };
+        let expected = ["", "way", "", "team", "team/turn", "real", "real/in"];
+        let mut found = of("way");
+        // The base comes again, as the link is absolute.
+        found.dedup();
+        assert_eq!(found, expected);
+        assert_eq!(of("real/in/../../gone/x"), ["", "real", "real/in"]);
+        assert_eq!(of("loop").len(), 2 + MOST_LINKS);
+    }
+}
