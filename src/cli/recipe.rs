@@ -53,7 +53,7 @@ fn list(context: &Context) -> Result<ExitCode, CliError> {
     for (name, found) in &recipes {
         let text = match (found, problem(search, found)) {
             (_, Some(problem)) => format!("cannot run: {problem}"),
-            (Ok(recipe), None) => recipe.manifest.description.clone(),
+            (Ok(recipe), None) => recipe.description(),
             (Err(error), None) => error.to_string(),
         };
         if out.is_quiet() {
@@ -88,7 +88,7 @@ fn row(search: Option<&OsStr>, name: &Name, found: &Result<Recipe, FindError>) -
     json!({
         "name": name,
         "kind": recipe.map(|recipe| recipe.kind.as_str()),
-        "description": recipe.map(|recipe| recipe.manifest.description.as_str()),
+        "description": recipe.map(Recipe::description),
         "path": recipe.map(|recipe| recipe.path.as_path()),
         "problem": problem(search, found),
     })
@@ -118,7 +118,7 @@ fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
         // Values of [env] may be secrets; their names are not.
         out.object(&json!({
             "ok": true, "name": recipe.name, "kind": recipe.kind.as_str(), "path": recipe.path,
-            "description": manifest.description, "command": manifest.command,
+            "description": recipe.description(), "command": manifest.command,
             "timeout_sec": timeout, "on_lost": on_lost, "max_attempts": manifest.max_attempts,
             "max_concurrent": manifest.max_concurrent, "session": session,
             "memory_max": manifest.limits.memory_max, "cpu_quota": manifest.limits.cpu_quota,
@@ -130,8 +130,9 @@ fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::Done);
     }
     out.line(format!("Recipe: {}", recipe.name))?;
-    if !manifest.description.is_empty() {
-        out.line(format!("Description: {}", manifest.description))?;
+    let description = recipe.description();
+    if !description.is_empty() {
+        out.line(format!("Description: {description}"))?;
     }
     out.line(format!("Kind: {}", recipe.kind.as_str()))?;
     out.line(format!("Path: {}", recipe.path.display()))?;

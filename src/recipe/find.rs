@@ -257,9 +257,15 @@ impl RecipePath {
                 trust: self.trust,
             })
         };
-        let manifest_path = path.join(MANIFEST);
-        let is_praisonai = praisonai::is_recipe(path);
-        if manifest_path.is_file() || is_praisonai {
+        let Ok(metadata) = std::fs::metadata(path) else {
+            return Ok(None);
+        };
+        if metadata.is_dir() {
+            let manifest_path = path.join(MANIFEST);
+            let is_praisonai = praisonai::is_recipe(path);
+            if !is_praisonai && !manifest_path.is_file() {
+                return Ok(None);
+            }
             let text = match file::read_text(&manifest_path) {
                 Ok(text) => Some(text),
                 Err(error) if is_praisonai && error.kind() == std::io::ErrorKind::NotFound => None,
@@ -278,14 +284,13 @@ impl RecipePath {
                 }
             });
         }
-        if path.is_file() && !is_executable(path) {
-            return Err(broken("the file is not executable (chmod +x)".into()));
-        }
-        if !is_executable(path) {
+        if !metadata.is_file() {
             return Ok(None);
         }
+        if !may_be_executed(&metadata) {
+            return Err(broken("the file is not executable (chmod +x)".into()));
+        }
         let manifest = Manifest {
-            description: describe_script(path),
             command: vec![path.to_string_lossy().into_owned()],
             max_attempts: DEFAULT_ATTEMPTS,
             ..Manifest::default()
@@ -371,7 +376,11 @@ fn recipe_name(path: &Path) -> Option<Name> {
 }
 
 pub(super) fn is_executable(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    std::fs::metadata(path).is_ok_and(|metadata| may_be_executed(&metadata))
+}
+
+fn may_be_executed(metadata: &std::fs::Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
 }
 
 /// The `# description: …` line near the top of a script; empty for anything else.
@@ -389,6 +398,15 @@ fn describe_script(path: &Path) -> String {
 }
 
 impl Recipe {
+    /// What it says about itself in a line; empty where it says nothing. A script is read for it, so it is
+    /// asked for only where somebody wants to see it.
+    pub fn description(&self) -> String {
+        match self.kind {
+            Kind::Executable => describe_script(&self.path),
+            Kind::Folder | Kind::PraisonAi => self.manifest.description.clone(),
+        }
+    }
+
     /// The folder the recipe's own files are in.
     pub fn folder(&self) -> &Path {
         match self.kind {

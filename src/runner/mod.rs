@@ -239,18 +239,16 @@ impl<'a> Runner<'a> {
         if lock.task().has_result()? {
             return self.settle_finished(&lock);
         }
-        let last = lock.task().last_attempt()?;
         if lock.task().cancel_requested()? {
             let result = finish_cancelled(self.spool, &lock, &|| true)?;
             let session = result.and_then(|result| result.session_id);
             return Ok(Answer::Finished(session));
         }
-        if !self.may_start()? {
-            return Ok(Answer::Taken { started: last > 0 });
-        }
-        let Some((request, recipe)) = read else {
-            // The marker or result that brought us here is gone again: look anew.
-            return Ok(Answer::Taken { started: last > 0 });
+        let may_start = self.may_start()?;
+        // Nothing was read where a marker or a result brought us here that is gone again: look anew.
+        let Some((request, recipe)) = read.filter(|_| may_start) else {
+            let started = lock.task().last_attempt()? > 0;
+            return Ok(Answer::Taken { started });
         };
         let work = Work {
             lock,

@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -596,9 +597,15 @@ impl Dir {
 
     /// Calls `visit` with each name's bytes and type until it answers `false`.
     pub fn each_name(&self, mut visit: impl FnMut(&[u8], FileType) -> bool) -> IoResult<()> {
+        /// As much as the C library reads at once.
+        const AT_ONCE: usize = 32 << 10;
         let failed = |errno| self.failed("list the folder", "", errno);
-        let mut listing = rustix::fs::Dir::read_from(&self.fd).map_err(failed)?;
-        while let Some(entry) = listing.read() {
+        // Anew, because where a listing stands belongs to the open folder.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(failed)?;
+        let mut room = [const { MaybeUninit::uninit() }; AT_ONCE];
+        let mut listing = rustix::fs::RawDir::new(folder, &mut room);
+        while let Some(entry) = listing.next() {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." && !visit(name, entry.file_type()) {
