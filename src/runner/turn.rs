@@ -5,7 +5,7 @@
 
 use super::Runner;
 use crate::recipe::{FindError, Recipe, SessionMode};
-use crate::spool::{IoError, OpenHint, SessionTurn, Slot, TaskDir};
+use crate::spool::{Guard, IoError, OpenHint, SessionTurn, Slot, TaskDir};
 use crate::task::{Answer, Request, TaskId};
 
 /// Whether a task may run now.
@@ -29,7 +29,7 @@ pub(super) enum Turn {
 pub(super) struct Held {
     _slot: Slot,
     _recipe_slot: Option<Slot>,
-    _turn: Option<std::fs::File>,
+    _turn: Option<Guard>,
 }
 
 impl Runner<'_> {
@@ -75,7 +75,7 @@ impl Runner<'_> {
                 && recipe.manifest.session == SessionMode::Serial
             {
                 match self.spool.session_turn(session, id)? {
-                    SessionTurn::Ours(lock) => held._turn = lock,
+                    SessionTurn::Ours(lock) => held._turn = Some(lock),
                     SessionTurn::NotYet => {
                         return Ok(Turn::Over(Answer::NotYet(Some(session.clone()))));
                     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::io_error::{IoError, IoResult};
+use super::disk::{IoError, IoResult};
 use super::layout::Spool;
 use crate::task::escape_path;
 use crate::way::{Place, places};

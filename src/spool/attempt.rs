@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::claim::{TaskLock, is_same_file};
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
-use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
+use super::disk::random_bits;
+use super::disk::{Dir, IoError, IoResult};
+use super::layout::{SMALL_FILE, Spool, name, pretty};
 use super::logs::Stream;
 use super::store::TaskDir;
 use crate::clock::BootId;
@@ -224,7 +224,7 @@ impl TaskLock {
                 None => false,
             };
             // Ours, of a call whose last sync failed; or that of somebody who had the lock after us.
-            if stands_by_us || (hold.is_some() && self.task.has_result()?) {
+            if stands_by_us || (hold.is_lock() && self.task.has_result()?) {
                 self.task.dir.sync()?;
                 return Ok(stands_by_us);
             }
@@ -406,7 +406,7 @@ impl Attempt {
 
     /// One of its logs, for reading; `None` when it is not there yet.
     pub(super) fn log(&self, stream: Stream) -> IoResult<Option<File>> {
-        super::durable::absent_is_none(self.dir.open_file(stream.file_name()))
+        super::disk::absent_is_none(self.dir.open_file(stream.file_name()))
     }
 
     /// Device and inode of its folder: no other attempt has them, also not one in a copy or snapshot of
@@ -584,6 +584,6 @@ impl TaskDir {
         let Some(attempt) = self.attempt(number)? else {
             return Ok(None);
         };
-        super::durable::absent_is_none(attempt.dir.open_file(file))
+        super::disk::absent_is_none(attempt.dir.open_file(file))
     }
 }

@@ -11,9 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::below::mount_by_fdinfo;
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, IoError, IoResult, mount_by_fdinfo};
 
 /// What says that there is nothing to take under a name.
 const NOT_THERE: [Errno; 6] = [

@@ -9,9 +9,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::control::ControlFile;
+use super::disk::{IoError, IoResult};
 use super::drop_read::Fingerprint;
 use super::incoming::{DropFile, is_drop_name, is_folder};
-use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
 use crate::task::Control;
 

@@ -10,14 +10,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
 use rustix::fs::FileType;
 
 use super::attempt::{Attempt, RunFile};
-use super::durable::{Dir, LOCK_MODE, absent_is_none};
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, Flock, Guard, IoError, IoResult, LOCK_MODE, absent_is_none, lock_table};
 use super::layout::{Spool, name};
-use super::lock_table;
 use super::store::{TaskDir, pending_status};
 use crate::clock;
 use crate::task::{Name, Request, ResultFile, StatusFile, TaskId, task_of_session};
@@ -55,13 +52,13 @@ pub(super) enum Holder {
 #[derive(Debug)]
 pub struct TaskLock {
     pub(super) task: TaskDir,
-    pub(super) _lock: File,
+    pub(super) _lock: Flock,
 }
 
 /// One of the places that count the concurrency limit; held while a task runs.
 #[derive(Debug)]
 pub struct Slot {
-    _lock: File,
+    _lock: Flock,
 }
 
 /// The folder of the state a session's tasks share; nobody takes it away while this is held.
@@ -70,7 +67,7 @@ pub struct SessionState {
     path: PathBuf,
     sessions: Dir,
     folder: Dir,
-    hold: File,
+    hold: Flock,
 }
 
 impl SessionState {
@@ -82,7 +79,7 @@ impl SessionState {
     /// Lets it go; nothing of the task uses it any more. A folder that was left empty, as most are
     /// that were made for one task, is taken away here, where it stands open.
     pub fn let_go(self) {
-        if FileExt::try_lock_exclusive(&self.hold).is_ok() {
+        if self.hold.upgrade().unwrap_or(false) {
             // rmdir removes only what is empty, so nothing can be lost here.
             let _ = self.folder.remove_empty_dir(name::STATE);
             let _ = self.sessions.remove_empty_dir(self.folder.name());
@@ -94,7 +91,7 @@ impl SessionState {
 #[derive(Debug)]
 pub enum SessionTurn {
     /// This task's; the guard, where there is one, keeps others out.
-    Ours(Option<File>),
+    Ours(Guard),
     /// An earlier task of the session is not finished.
     NotYet,
 }
@@ -133,15 +130,11 @@ impl TaskDir {
                 }
                 Err(error) => return Err(error),
             };
-            match FileExt::try_lock_exclusive(&file) {
-                Ok(()) => return self.locked(tasks, file, if_there),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    return Err(IoError::new("lock", self.dir.path_of(name::LOCK), error));
-                }
+            if let Some(lock) = self.dir.lock_exclusively(file, name::LOCK)? {
+                return self.locked(tasks, lock, if_there);
             }
             if attempt + 1 < TRIES {
-                let jitter = super::layout::random_bits() as u64 % 8;
+                let jitter = super::disk::random_bits() as u64 % 8;
                 std::thread::sleep(Duration::from_millis(2 + jitter));
             }
         }
@@ -158,9 +151,9 @@ impl TaskDir {
 
     /// The lock is held; but is this still the task's folder? A removed folder's lock file keeps
     /// its link count, so inode and device are compared with what stands under the path now.
-    fn locked(self, tasks: &Dir, file: File, if_there: &str) -> IoResult<Claim> {
+    fn locked(self, tasks: &Dir, lock: Flock, if_there: &str) -> IoResult<Claim> {
         let stands = is_same_file(tasks, &self.id.to_string(), &self.dir)?
-            && is_same_file(&self.dir, name::LOCK, &file)?;
+            && is_same_file(&self.dir, name::LOCK, &lock)?;
         // A lock that was put in the place of the one that a living runner holds is nobody's claim. Who
         // only removes a finished task asks for its result, which says the same.
         if stands && if_there != name::RESULT && self.is_run_by_another()? {
@@ -171,7 +164,7 @@ impl TaskDir {
             self.dir.give_rights();
             Claim::Locked(TaskLock {
                 task: self,
-                _lock: file,
+                _lock: lock,
             })
         } else {
             Claim::Gone
@@ -182,11 +175,7 @@ impl TaskDir {
     /// moved out of the way.
     fn make_lock_anew(&self) -> IoResult<File> {
         if !self.has_lock()? && self.dir.has(name::LOCK)? {
-            let aside = format!(
-                ".{}.{:016x}",
-                name::LOCK,
-                super::layout::random_bits() as u64
-            );
+            let aside = format!(".{}.{:016x}", name::LOCK, super::disk::random_bits() as u64);
             self.dir.rename_new(name::LOCK, &self.dir, aside)?;
         }
         self.dir.lock_file(name::LOCK)
@@ -290,15 +279,10 @@ impl TaskDir {
             }
             opened => opened?,
         };
-        match FileExt::try_lock_shared(&file) {
-            Ok(()) => Ok(Holder::Nobody),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Holder::Somebody),
-            Err(error) => Err(IoError::new(
-                "test the lock",
-                self.dir.path_of(name::LOCK),
-                error,
-            )),
-        }
+        Ok(match self.dir.is_locked(file, name::LOCK)? {
+            true => Holder::Somebody,
+            false => Holder::Nobody,
+        })
     }
 }
 
@@ -318,18 +302,14 @@ impl TaskLock {
 
     /// The lock that stands in the folder now, where it is no longer the one that we hold, as after a
     /// recipe has removed it. `None` when somebody else holds that one, who then works on the task.
-    pub(super) fn hold_anew(&self) -> IoResult<Option<Option<File>>> {
+    pub(super) fn hold_anew(&self) -> IoResult<Option<Guard>> {
         let dir = &self.task.dir;
         if is_same_file(dir, name::LOCK, &self._lock)? {
-            return Ok(Some(None));
+            return Ok(Some(Guard::not_needed()));
         }
         dir.give_rights();
-        let lock = self.task.make_lock_anew()?;
-        match FileExt::try_lock_exclusive(&lock) {
-            Ok(()) => Ok(Some(Some(lock))),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(IoError::new("lock", dir.path_of(name::LOCK), error)),
-        }
+        let lock = dir.lock_exclusively(self.task.make_lock_anew()?, name::LOCK)?;
+        Ok(lock.map(Guard::from))
     }
 
     /// Keeps new readers away, where no reader holds the task: then it may be removed as long as the
@@ -337,20 +317,17 @@ impl TaskLock {
     ///
     /// A reader locks the task's folder. In a group spool the group may open that one, and a reader of
     /// the owner's locks the file `readers` in it instead.
-    pub fn without_readers(&self, spool: &Spool) -> IoResult<Option<Option<File>>> {
+    pub fn without_readers(&self, spool: &Spool) -> IoResult<Option<Guard>> {
         let held = if spool.is_group() {
             match absent_is_none(self.task.dir.open_file(name::READERS))? {
                 Some(file) if is_private(&file) => file,
-                Some(_) | None => return Ok(Some(None)),
+                Some(_) | None => return Ok(Some(Guard::not_needed())),
             }
         } else {
-            lockable(&self.task.dir)?
+            self.task.dir.to_lock()?
         };
-        match FileExt::try_lock_exclusive(&held) {
-            Ok(()) => Ok(Some(Some(held))),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(IoError::new("lock", self.task.path(), error)),
-        }
+        let lock = self.task.dir.lock_exclusively(held, "")?;
+        Ok(lock.map(Guard::from))
     }
 
     /// The folder of the state a session's tasks share, made when it is not there, and held: an
@@ -428,12 +405,13 @@ impl TaskLock {
 }
 
 /// Holds a session's state folder; `None` when somebody takes it away in this moment.
-fn hold_state(folder: Dir) -> IoResult<Option<(Dir, File)>> {
-    let hold = folder.ensure_own(name::STATE)?.into_file();
-    if FileExt::try_lock_shared(&hold).is_err() || !is_same_file(&folder, name::STATE, &hold)? {
+fn hold_state(folder: Dir) -> IoResult<Option<(Dir, Flock)>> {
+    let state = folder.ensure_own(name::STATE)?.into_file();
+    let Some(hold) = folder.lock_shared(state, name::STATE)? else {
         return Ok(None);
-    }
-    Ok(Some((folder, hold)))
+    };
+    let stands = is_same_file(&folder, name::STATE, &hold)?;
+    Ok(stands.then_some((folder, hold)))
 }
 
 /// Whether only its owner can open a file, and so lock it.
@@ -441,22 +419,13 @@ fn is_private(file: &File) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| stat.st_mode & 0o077 == 0)
 }
 
-/// A folder as a file that can be locked.
-pub(super) fn lockable(dir: &Dir) -> IoResult<File> {
-    let fd = rustix::io::fcntl_dupfd_cloexec(dir, 0)
-        .map_err(|errno| IoError::new("open the folder", dir.path(), errno))?;
-    Ok(File::from(fd))
-}
-
 /// Whether no task of a session is at its state folder; as long as the guard lives none gets at it.
-pub(super) fn unused_state(folder: &Dir) -> IoResult<Option<Option<File>>> {
+pub(super) fn unused_state(folder: &Dir) -> IoResult<Option<Guard>> {
     let Some(state) = folder.find_own(name::STATE)? else {
-        return Ok(Some(None));
+        return Ok(Some(Guard::not_needed()));
     };
-    let lock = lockable(&state)?;
-    Ok(FileExt::try_lock_exclusive(&lock)
-        .is_ok()
-        .then_some(Some(lock)))
+    let lock = folder.lock_exclusively(state.into_file(), name::STATE)?;
+    Ok(lock.map(Guard::from))
 }
 
 /// How many places behind the limit are held: by tasks that began before it was lowered.
@@ -474,8 +443,7 @@ fn held_beyond(slots: &Dir, prefix: &str, limit: u32) -> IoResult<u32> {
     })?;
     let mut held = 0;
     for file in beyond {
-        let lock = slots.lock_file(&file)?;
-        held += u32::from(FileExt::try_lock_shared(&lock).is_err());
+        held += u32::from(slots.is_locked(slots.lock_file(&file)?, &file)?);
     }
     Ok(held)
 }
@@ -506,12 +474,10 @@ impl Spool {
             // Runners begin at different places, so that they rarely meet.
             let k = (k + own) % limit;
             let file = format!("{prefix}{k}");
-            let lock = slots.lock_file(&file)?;
-            match FileExt::try_lock_exclusive(&lock) {
-                Ok(()) if beyond == 0 => return Ok(Some(Slot { _lock: lock })),
-                Ok(()) => taken = taken.or(Some(Slot { _lock: lock })),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => held += 1,
-                Err(error) => return Err(IoError::new("lock", slots.path_of(&file), error)),
+            match slots.try_lock(&file)? {
+                Some(lock) if beyond == 0 => return Ok(Some(Slot { _lock: lock })),
+                Some(lock) => taken = taken.or(Some(Slot { _lock: lock })),
+                None => held += 1,
             }
         }
         // Two that come here at once may both go away; none of them ever is one too many.
@@ -530,7 +496,7 @@ impl Spool {
         }
         // The first task of a made session comes before all others of it, whatever its queue says.
         if task_of_session(session) == Some(id) {
-            return Ok(SessionTurn::Ours(None));
+            return Ok(SessionTurn::Ours(Guard::not_needed()));
         }
         // After a power cut an earlier task's place in the queue may be missing.
         if !self.is_reconciled()? {
@@ -538,19 +504,15 @@ impl Spool {
         }
         let sessions = self.folder(name::SESSIONS)?;
         let Some(folder) = sessions.find_own_to_write(session.as_str())? else {
-            return Ok(SessionTurn::Ours(None));
+            return Ok(SessionTurn::Ours(Guard::not_needed()));
         };
         let Some(queue) = folder.find_own_to_write(name::QUEUE)? else {
-            return Ok(SessionTurn::Ours(None));
+            return Ok(SessionTurn::Ours(Guard::not_needed()));
         };
         let lock = folder.own_lock_file(name::LOCK)?;
-        match FileExt::try_lock_exclusive(&lock) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                return Ok(SessionTurn::NotYet);
-            }
-            Err(error) => return Err(IoError::new("lock", folder.path_of(name::LOCK), error)),
-        }
+        let Some(lock) = folder.lock_exclusively(lock, name::LOCK)? else {
+            return Ok(SessionTurn::NotYet);
+        };
         // The sweeper may have moved an unused session's folder away in between.
         let now = sessions.find_own(session.as_str())?;
         let stands = now.map_or(Ok(false), |now| is_same_file(&now, name::LOCK, &lock))?;
@@ -567,7 +529,7 @@ impl Spool {
             // A hint whose task is finished or gone: whoever left it did not get to this.
             queue.remove_anything(&earlier.to_string())?;
         }
-        Ok(SessionTurn::Ours(Some(lock)))
+        Ok(SessionTurn::Ours(lock.into()))
     }
 
     /// Whether a task is published or about to be, and has no result.

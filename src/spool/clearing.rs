@@ -6,12 +6,11 @@
 //! hold can disappear, and it does so in one rename.
 
 use super::claim::{Claim, TaskLock};
+use super::disk::random_bits;
+use super::disk::{Dir, IoError, IoResult, Removed, mounted};
 use super::drop_claim::ClaimPlace;
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
-use super::layout::{Spool, name, random_bits};
+use super::layout::{Spool, name};
 use super::store::{ReadError, TaskDir};
-use super::tree::{Removed, mounted};
 use crate::task::{Name, ResultFile, Status, TaskId, Timestamp, task_of_session};
 
 /// A result of at most this size is read at once; before a larger one the status is asked whether
@@ -152,7 +151,7 @@ impl Clearing<'_> {
         };
         let grave = self.bury(&lock)?;
         // Where no file of readers was there yet, one may have come in between.
-        if guard.is_none()
+        if !guard.is_lock()
             && let Grave::InTrash(grave) = &grave
             && lock.without_readers(self.spool)?.is_none()
         {

@@ -12,9 +12,8 @@ use std::io::Read;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::disk::{Dir, IoError, IoResult, absent_is_none};
 use super::drop_read::{DropRefusal, Fingerprint, refusal};
-use super::durable::{Dir, absent_is_none};
-use super::io_error::{IoError, IoResult};
 use super::layout::{Spool, name};
 use super::store::{ReadError, TaskDir};
 use crate::task::{Action, Control, TaskId};

@@ -7,17 +7,15 @@
 //! and never in none; there is one claim of an id at a time, and who holds it alone decides about that id.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 
-use fs2::FileExt;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::box_entry::is_placeholder;
+use super::disk::random_bits;
+use super::disk::{Dir, Flock, IoError, IoResult, Making, absent_is_none};
 use super::drop_read::Fingerprint;
-use super::durable::{Dir, Making, absent_is_none};
-use super::io_error::{IoError, IoResult};
-use super::layout::{Spool, name, random_bits};
+use super::layout::{Spool, name};
 use crate::task::TaskId;
 
 const CLAIM_SUFFIX: &str = ".claim";
@@ -89,7 +87,7 @@ pub(super) struct HeldClaim {
     pub file: Option<LookedAt>,
     pub dir: Dir,
     pub place: ClaimPlace,
-    _lock: File,
+    _lock: Flock,
 }
 
 impl HeldClaim {
@@ -237,10 +235,9 @@ impl ClaimPlace {
     }
 
     pub fn hold(&self, dir: Dir, id: TaskId) -> IoResult<Option<HeldClaim>> {
-        let lock = super::claim::lockable(&dir)?;
-        if FileExt::try_lock_exclusive(&lock).is_err() {
+        let Some(lock) = dir.lock_exclusively(dir.to_lock()?, "")? else {
             return Ok(None);
-        }
+        };
         let file = dir.names()?.iter().find_map(|it| LookedAt::parse(it));
         Ok(Some(HeldClaim {
             id,

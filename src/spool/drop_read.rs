@@ -11,8 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use super::durable::{Dir, absent_is_none};
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, IoError, IoResult, absent_is_none};
 use super::layout::Spool;
 use crate::task::{Control, MAX_REQUEST_BYTES, Request, RequestError};
 

@@ -9,8 +9,7 @@ use rustix::io::Errno;
 
 use super::attempt::Attempt;
 use super::claim::TaskLock;
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, IoError, IoResult};
 use super::layout::name;
 
 /// What a foreign result is called in the attempt's folder.

@@ -5,13 +5,12 @@
 
 use std::io::Write;
 
-use fs2::FileExt;
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
-use super::layout::{Spool, name, random_bits};
+use super::disk::random_bits;
+use super::disk::{Dir, IoError, IoResult};
+use super::layout::{Spool, name};
 use super::store::TaskDir;
 use crate::task::{Condition, TaskId};
 
@@ -76,7 +75,7 @@ impl Spool {
         let stat = rustix::fs::fstatfs(&root).map_err(failed)?;
         let flags = rustix::fs::fstatvfs(&root).map_err(failed)?.f_flag;
         let magic = stat.f_type as u32;
-        let network = super::layout::network_kind(magic);
+        let network = super::disk::network_kind(magic);
         let known = KINDS.iter().find(|(number, _)| *number == magic);
         let kind = network.or(known.map(|(_, kind)| *kind));
         Ok(FileSystem {
@@ -126,9 +125,8 @@ fn try_out(folder: &Dir) -> IoResult<()> {
         .map_err(|error| IoError::new("write", folder.path_of(first), error))?;
     folder.sync_file(&file, first)?;
     let lied = |doing| IoError::new(doing, folder.path(), Errno::NOTSUP);
-    FileExt::try_lock_exclusive(&file)
-        .map_err(|error| IoError::new("lock", folder.path_of(first), error))?;
-    if FileExt::try_lock_shared(&folder.open_file(first)?).is_ok() {
+    let lock = folder.lock_exclusively(file, first)?;
+    if lock.is_none() || !folder.is_locked(folder.open_file(first)?, first)? {
         return Err(lied("rely on the locks of"));
     }
     folder.rename_new(first, folder, second)?;

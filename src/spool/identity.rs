@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::durable::Dir;
-use super::io_error::IoResult;
-use super::layout::{OURS_ONLY, OpenError, SMALL_FILE, Spool, name, pretty, random_bits};
+use super::disk::random_bits;
+use super::disk::{Dir, IoResult};
+use super::layout::{OURS_ONLY, OpenError, SMALL_FILE, Spool, name, pretty};
 use super::pause::Pause;
 use crate::clock::BootId;
 use crate::task::FORMAT_VERSION;

@@ -13,9 +13,9 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use serde_json::Map;
 
+use super::disk::IoResult;
 use super::drop_claim::{ClaimPlace, HeldClaim, LookedAt, ms_of};
 use super::drop_read::{DropRefusal, Fingerprint, Pickup, refusal};
-use super::io_error::IoResult;
 use super::layout::{Spool, name};
 use super::publish::{Submission, SubmitError};
 use super::rejected::DROP_SUFFIX;

@@ -4,15 +4,13 @@
 //! another user's folder is changed; a folder that others can write is closed before its content counts;
 //! `spool.json` comes last, so an `init` that was cut off is continued by the next one.
 
-use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::Mode;
 use serde_json::Map;
 
 use super::convert::convert;
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, Flock, IoError, IoResult};
 use super::layout::{
     FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, Spool, WRITABLE, check_path, folder_mode,
     lost_settings, name, pretty, root_lock,
@@ -79,7 +77,7 @@ impl Spool {
 }
 
 /// Makes, completes or converts the spool in a folder of ours that is closed to others. Gives the root's lock.
-fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<File, OpenError> {
+fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Flock, OpenError> {
     check_entries(root, was_open)?;
     let lock = lock_new(root, gid)?;
     // Of two first commands at once the second must not meet the half-made spool of the first.
@@ -125,7 +123,7 @@ fn make(root: &Dir, gid: Option<u32>) -> Result<Sharing, OpenError> {
 }
 
 /// Takes the root's lock; of a group spool to be, once the folder above gives nobody a right to it.
-fn lock_new(root: &Dir, gid: Option<u32>) -> Result<File, OpenError> {
+fn lock_new(root: &Dir, gid: Option<u32>) -> Result<Flock, OpenError> {
     if gid.is_some() && !root.has(name::SETTINGS)? {
         root.remove_access_lists()?;
     }

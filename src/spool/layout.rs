@@ -5,15 +5,16 @@
 //! knows, on a file system whose locks count, owned by us or shared with us through its group.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::durable::{Dir, Making, absent_is_none};
+use super::disk::{
+    Dir, Flock, IoError, IoResult, Making, absent_is_none, network_kind, random_bits,
+};
 use super::identity::Identity;
-use super::io_error::{IoError, IoResult};
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use crate::config::{Durability, Overrides, Settings};
 use crate::task::{IdSequence, SPOOL_VERSION, TaskId, escape_path};
@@ -328,7 +329,7 @@ impl Spool {
     }
 
     /// The right to replace a file of the root; one process at a time has it.
-    pub(super) fn lock_root(&self) -> IoResult<std::fs::File> {
+    pub(super) fn lock_root(&self) -> IoResult<Flock> {
         root_lock(&self.root)
     }
 
@@ -513,14 +514,6 @@ pub(super) fn folder_mode(sharing: Sharing, folder: &str) -> Mode {
     }
 }
 
-/// 128 random bits from the kernel.
-pub(super) fn random_bits() -> u128 {
-    let mut bytes = [0u8; 16];
-    // getrandom(2) without flags cannot fail or come short for 16 bytes on Linux >= 5.6.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    u128::from_le_bytes(bytes)
-}
-
 pub(super) fn pretty<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
     bytes.push(b'\n');
@@ -532,17 +525,11 @@ const ROOT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The right to make or replace a file of the root: one process at a time has it, until the file is
 /// closed.
-pub(super) fn root_lock(root: &Dir) -> IoResult<std::fs::File> {
-    let lock = root.lock_file(name::ROOT_LOCK)?;
-    let begun = Instant::now();
-    while let Err(error) = fs2::FileExt::try_lock_exclusive(&lock) {
-        let is_busy = error.kind() == std::io::ErrorKind::WouldBlock;
-        if !is_busy || begun.elapsed() > ROOT_PATIENCE {
-            return Err(IoError::new("lock", root.path_of(name::ROOT_LOCK), error));
-        }
-        std::thread::sleep(Duration::from_millis(3));
-    }
-    Ok(lock)
+pub(super) fn root_lock(root: &Dir) -> IoResult<Flock> {
+    let path = || root.path_of(name::ROOT_LOCK);
+    let busy = || IoError::new("lock", path(), std::io::ErrorKind::WouldBlock);
+    root.lock_within(name::ROOT_LOCK, ROOT_PATIENCE)?
+        .ok_or_else(busy)
 }
 
 /// Refuses a path that is not text, also where only the current folder's part of it is not.
@@ -568,21 +555,6 @@ fn refuse_network(root: &Dir) -> Result<(), OpenError> {
         }),
         None => Ok(()),
     }
-}
-
-/// Which network file system has this magic number, if one has.
-pub(super) fn network_kind(magic: u32) -> Option<&'static str> {
-    Some(match magic {
-        0x6969 => "NFS",
-        0x517b => "SMB",
-        0xff53_4d42 => "CIFS",
-        0xfe53_4d42 => "SMB2",
-        0x00c3_6400 => "Ceph",
-        0x5346_414f => "AFS",
-        0x0bd0_0bd0 => "Lustre",
-        0x0116_1970 => "GFS2",
-        _ => return None,
-    })
 }
 
 /// The number of a group by its name, from `/etc/group`.

@@ -12,8 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
 use super::claim::is_same_file;
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, IoError, IoResult};
 use super::layout::SMALL_FILE;
 use super::logs::Stream;
 use crate::task::FORMAT_VERSION;

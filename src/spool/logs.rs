@@ -10,7 +10,7 @@ use rustix::fs::SeekFrom;
 
 use super::attempt::{Attempt, STDERR, STDOUT};
 use super::claim::is_same_file;
-use super::io_error::{IoError, IoResult};
+use super::disk::{IoError, IoResult};
 use super::log_cut::{Cut, read_cut};
 use super::store::TaskDir;
 

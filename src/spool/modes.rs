@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use rustix::fs::{FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, IoError, IoResult};
 use super::layout::{
     FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, Spool, WRITABLE, folder_mode, name,
 };

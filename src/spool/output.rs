@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{FileType, SeekFrom, Stat};
 
 use super::attempt::{Attempt, OUTPUT, STDOUT, path_in_task};
-use super::io_error::{IoError, IoResult};
+use super::disk::{IoError, IoResult};
 use super::log_cut::{CUT, Cut, read_cut};
 use super::logs::Stream;
 use crate::task::{Json, OutputEncoding};

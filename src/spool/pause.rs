@@ -8,8 +8,7 @@ use std::io::Write;
 
 use rustix::io::Errno;
 
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, IoError, IoResult};
 use super::layout::{Spool, name};
 
 const LONGEST: usize = 64;

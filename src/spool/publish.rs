@@ -8,11 +8,9 @@ use std::fs::File;
 use std::io::{Read as _, Seek, copy};
 use std::path::PathBuf;
 
-use fs2::FileExt;
 use serde_json::{Map, Value};
 
-use super::durable::{Dir, Making};
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, Flock, IoError, IoResult, Making};
 use super::layout::{Spool, name, pretty};
 use super::store::{EnvironmentFile, TaskDir, pending_status};
 use crate::task::{FORMAT_VERSION, Origin, Request, RequestError, TaskId, escape_path, session_of};
@@ -84,7 +82,7 @@ const PIECE: u64 = 1 << 20;
 /// Built or published, not yet acknowledged; the lock is held.
 struct Unaccepted {
     task: TaskDir,
-    _lock: File,
+    _lock: Flock,
 }
 
 impl Spool {
@@ -215,7 +213,12 @@ impl Spool {
     }
 
     /// Builds a task in its folder, complete and with its lock held; durable too, with `sync`.
-    fn build(&self, folder: &Dir, submission: Submission, sync: bool) -> Result<File, SubmitError> {
+    fn build(
+        &self,
+        folder: &Dir,
+        submission: Submission,
+        sync: bool,
+    ) -> Result<Flock, SubmitError> {
         let Submission {
             id,
             mut request,
@@ -236,9 +239,16 @@ impl Spool {
         let dir = folder.open_dir(".")?.with_making(Making { sync, ..making });
         // It appears held: a lock that is seen free in staging/ is a dead submitter's.
         let between = format!(".{}.new", name::LOCK);
-        let lock = dir.create_lock(&between)?;
-        FileExt::try_lock_exclusive(&lock)
-            .map_err(|e| IoError::new("lock", dir.path_of(name::LOCK), e))?;
+        // Nobody else knows its name yet.
+        let busy = || {
+            IoError::new(
+                "lock",
+                dir.path_of(&between),
+                std::io::ErrorKind::WouldBlock,
+            )
+        };
+        let file = dir.create_lock(&between)?;
+        let lock = dir.lock_exclusively(file, &between)?.ok_or_else(busy)?;
         dir.rename_new(&between, &dir, name::LOCK)?;
         dir.make_dir(name::ATTEMPTS)?;
         dir.write_new(name::REQUEST, &bytes)?;

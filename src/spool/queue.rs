@@ -5,13 +5,9 @@
 //! after its result, or once the task was seen neither in `staging/` nor in `tasks/`.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fs2::FileExt;
-
-use super::durable::{Dir, absent_is_none};
-use super::io_error::IoResult;
+use super::disk::{Dir, Flock, IoResult, absent_is_none};
 use super::layout::{Spool, name};
 use super::store::{TaskDir, ids_in};
 use crate::clock::BootId;
@@ -229,23 +225,16 @@ impl Spool {
     /// there was no turn to be had or it is gone.
     pub fn remove_unplaced_link(&self, entry: &OsString) -> IoResult<bool> {
         let names = self.folder(name::NAMES)?;
-        let turn = self.names_turn()?;
-        // Taken again on the same open file this says only whether it is ours.
-        if FileExt::try_lock_exclusive(&turn).is_err() {
+        let Some(_turn) = self.names_turn()? else {
             return Ok(false);
-        }
+        };
         names.unlink(entry)
     }
 
     /// Only one process compares and moves links at a time. Somebody who was stopped in the middle
     /// must not stop everybody: after [`LINK_PATIENCE`] we go on, and at worst the older of two
     /// tasks has the name.
-    fn names_turn(&self) -> IoResult<File> {
-        let file = self.root()?.lock_file(name::NAMES_LOCK)?;
-        let begun = Instant::now();
-        while FileExt::try_lock_exclusive(&file).is_err() && begun.elapsed() < LINK_PATIENCE {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(file)
+    fn names_turn(&self) -> IoResult<Option<Flock>> {
+        self.root()?.lock_within(name::NAMES_LOCK, LINK_PATIENCE)
     }
 }

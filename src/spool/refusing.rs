@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use super::control::ControlFile;
+use super::disk::IoResult;
 use super::drop_claim::{HeldClaim, LookedAt};
 use super::drop_read::{DropRefusal, Fingerprint, refusal};
 use super::incoming::{Admission, DropFile, ProblemOfId, Rules};
-use super::io_error::IoResult;
 use super::layout::{Spool, name};
 use super::publish::SubmitError;
 use super::rejected::DROP_SUFFIX;

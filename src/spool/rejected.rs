@@ -9,11 +9,10 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
+use super::disk::{Dir, IoResult};
 use super::drop_claim::HeldClaim;
 use super::drop_read::DropRefusal;
-use super::durable::Dir;
 use super::incoming::stem;
-use super::io_error::IoResult;
 use super::layout::{Spool, name, pretty};
 use crate::clock;
 use crate::task::{FORMAT_VERSION, MAX_REQUEST_BYTES, TaskId, Timestamp, escape_label};

@@ -7,8 +7,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::durable::Dir;
-use super::io_error::IoResult;
+use super::disk::{Dir, IoResult};
 use super::layout::{Spool, name};
 use crate::clock;
 use crate::task::TaskId;

@@ -3,7 +3,7 @@
 //! Not the wording of the answer (`cli/`). Invariant: a text never means two things; where it
 //! could, the candidates are told and nothing is chosen.
 
-use super::io_error::IoError;
+use super::disk::IoError;
 use super::layout::Spool;
 use super::rejected::Reason;
 use crate::task::{Name, TaskId};

@@ -5,8 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::durable::Dir;
-use super::io_error::IoResult;
+use super::disk::{Dir, IoResult};
 use super::layout::{OpenError, SMALL_FILE, Sharing, name};
 use crate::clock;
 use crate::config::{Overrides, Settings, SettingsError};

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::claim::Holder;
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::disk::{Dir, IoError, IoResult};
 use super::layout::{SMALL_FILE, Spool, name};
 use crate::clock;
 use crate::task::Timestamp;

@@ -9,11 +9,11 @@ use std::io::Write;
 
 use rustix::fs::Mode;
 
+use super::disk::random_bits;
+use super::disk::{Dir, IoError, IoResult};
 use super::drop_claim::ms_of;
-use super::durable::Dir;
 use super::incoming::is_near;
-use super::io_error::{IoError, IoResult};
-use super::layout::{Spool, name, random_bits};
+use super::layout::{Spool, name};
 use super::publish::SubmitError;
 use super::rejected::{DROP_SUFFIX, Reason};
 use super::unnamed::hidden_name;

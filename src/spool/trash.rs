@@ -5,22 +5,19 @@
 //! using is left.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 
-use fs2::FileExt;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::claim::unused_state;
 use super::clearing::{bury, move_to_trash};
-use super::durable::{Dir, absent_is_none};
+use super::disk::random_bits;
+use super::disk::{Dir, Flock, Guard, IoResult, absent_is_none, mounted};
 use super::health::PROBE_PREFIX;
-use super::io_error::{IoError, IoResult};
-use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
+use super::layout::{SMALL_FILE, Spool, name, pretty};
 use super::rejected::{DEEPEST, is_of_conversion, reason_beside, strange_below};
 use super::removed::{is_kept, of_entry};
 use super::store::{TaskDir, ids_in};
-use super::tree::mounted;
 use crate::clock::BootId;
 use crate::task::{Name, TaskId, Timestamp};
 
@@ -179,12 +176,13 @@ impl Spool {
         let Some(dir) = staging.find_dir(entry)? else {
             return Ok(false);
         };
-        let lock = absent_is_none(dir.open_writable(name::LOCK))?;
-        if let Some(lock) = &lock
-            && FileExt::try_lock_exclusive(lock).is_err()
-        {
-            return Ok(false);
-        }
+        let _lock = match absent_is_none(dir.open_writable(name::LOCK))? {
+            None => Guard::not_needed(),
+            Some(file) => match dir.lock_exclusively(file, name::LOCK)? {
+                Some(lock) => lock.into(),
+                None => return Ok(false),
+            },
+        };
         let last = [name::LOCK];
         staging
             .remove_in_place(entry, &dir, &last, trash, &mut || Ok(()))
@@ -311,9 +309,9 @@ impl Spool {
             return sessions.unlink(session.as_str());
         };
         let lock = dir.own_lock_file(name::LOCK)?;
-        if FileExt::try_lock_exclusive(&lock).is_err() {
+        let Some(_lock) = dir.lock_exclusively(lock, name::LOCK)? else {
             return Ok(false);
-        }
+        };
         if let Some(queue) = dir.find_own(name::QUEUE)?
             && self.has_open_task(&queue)?
         {
@@ -376,14 +374,8 @@ impl Spool {
     }
 
     /// Makes this process the only sweeper of the spool; `None` when another one is at it.
-    pub fn sweep_turn(&self) -> IoResult<Option<File>> {
-        let root = self.root()?;
-        let file = root.lock_file(name::SWEEP_LOCK)?;
-        match FileExt::try_lock_exclusive(&file) {
-            Ok(()) => Ok(Some(file)),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(IoError::new("lock", root.path_of(name::SWEEP_LOCK), error)),
-        }
+    pub fn sweep_turn(&self) -> IoResult<Option<Flock>> {
+        self.root()?.try_lock(name::SWEEP_LOCK)
     }
 
     /// The clocks of the last pass; `None` when there was none or they cannot be read.

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::FileType;
 
+use super::disk::IoResult;
 use super::drop_claim::ms_of;
-use super::io_error::IoResult;
 use super::layout::{Spool, name};
 use crate::task::{Control, TaskId, Timestamp};
 

@@ -6,7 +6,7 @@
 
 use super::attempt::RunFile;
 use super::claim::Holder;
-use super::io_error::IoResult;
+use super::disk::IoResult;
 use super::layout::Spool;
 use super::store::{ReadError, TaskDir, pending_status};
 use crate::clock;

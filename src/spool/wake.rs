@@ -13,7 +13,7 @@ use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::io_error::{IoError, IoResult};
+use super::disk::{IoError, IoResult};
 use super::layout::{Spool, name};
 use crate::task::TaskId;
 

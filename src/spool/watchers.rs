@@ -6,16 +6,14 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fs2::FileExt;
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
-use super::durable::{Dir, absent_is_none};
-use super::io_error::{IoError, IoResult};
-use super::layout::{SMALL_FILE, Spool, name, pretty, random_bits};
-use super::lock_table;
+use super::disk::random_bits;
+use super::disk::{Dir, Flock, IoError, IoResult, absent_is_none, lock_table};
+use super::layout::{SMALL_FILE, Spool, name, pretty};
 use crate::task::Timestamp;
 
 pub(super) const START: &str = "start";
@@ -45,17 +43,17 @@ pub struct WatcherFile {
 pub struct WatcherSeat {
     dir: Dir,
     file_name: String,
-    _lock: File,
+    _lock: Flock,
 }
 
 /// The right to start a watcher; handed to it open, so that it ends with the one that holds it.
 #[derive(Debug)]
-pub struct StartLock(File);
+pub struct StartLock(Flock);
 
 impl StartLock {
     /// As the stdin of the watcher to be: inherited, so the lock has no gap.
     pub fn into_file(self) -> File {
-        self.0
+        self.0.into_file()
     }
 }
 
@@ -96,17 +94,25 @@ impl Spool {
         let dir = self.folder(name::WATCHERS)?;
         for seat in seats_in(&dir)? {
             if let Some(file) = absent_is_none(dir.open_file(&seat))?
-                && FileExt::try_lock_exclusive(&file).is_ok()
+                && dir.lock_exclusively(file, &seat)?.is_some()
             {
                 dir.unlink(&seat)?;
             }
         }
         let file_name = format!("{:032x}{SEAT_SUFFIX}", random_bits());
         let between = format!(".{file_name}");
-        let mut lock = dir.create_lock(&between)?;
+        let mut file = dir.create_lock(&between)?;
         let failed = |error| IoError::new("write", dir.path_of(&file_name), error);
-        lock.write_all(&pretty(watcher)).map_err(failed)?;
-        FileExt::lock_exclusive(&lock).map_err(failed)?;
+        file.write_all(&pretty(watcher)).map_err(failed)?;
+        // Nobody else knows its name yet.
+        let busy = || {
+            IoError::new(
+                "lock",
+                dir.path_of(&between),
+                std::io::ErrorKind::WouldBlock,
+            )
+        };
+        let lock = dir.lock_exclusively(file, &between)?.ok_or_else(busy)?;
         dir.rename_new(&between, &dir, &file_name)?;
         Ok(WatcherSeat {
             dir,
@@ -117,16 +123,8 @@ impl Spool {
 
     /// Waits for the right to start a watcher, at most so long.
     pub fn start_lock(&self, patience: Duration) -> IoResult<Option<StartLock>> {
-        let dir = self.folder(name::WATCHERS)?;
-        let file = dir.lock_file(START)?;
-        let begun = Instant::now();
-        while FileExt::try_lock_exclusive(&file).is_err() {
-            if begun.elapsed() > patience {
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(3));
-        }
-        Ok(Some(StartLock(file)))
+        let lock = self.folder(name::WATCHERS)?.lock_within(START, patience)?;
+        Ok(lock.map(StartLock))
     }
 
     /// The log of autostarted watchers, for appending.
@@ -153,15 +151,15 @@ impl Spool {
         if size <= LOG_LIMIT {
             return Ok(size);
         }
-        let log = dir.open_writable(LOG)?;
-        // Another process is at it.
-        if FileExt::try_lock_exclusive(&log).is_err() {
+        let Some(lock) = dir.lock_exclusively(dir.open_writable(LOG)?, LOG)? else {
+            // Another process is at it.
             return Ok(size);
-        }
+        };
+        let log = lock.file();
         let failed = |source| IoError::new("shorten", dir.path_of(LOG), source);
         let size = log.metadata().map_err(failed)?.len();
         let mut end = Vec::new();
-        let mut from = &log;
+        let mut from = log;
         from.seek(SeekFrom::Start(size.saturating_sub(LOG_LIMIT)))
             .map_err(failed)?;
         from.take(2 * LOG_LIMIT)
@@ -188,7 +186,8 @@ impl Drop for WatcherSeat {
 /// a watcher that ends removes it.
 pub(super) fn is_living(dir: &Dir, seat: &str) -> IoResult<bool> {
     match absent_is_none(dir.open_file(seat)) {
-        Ok(file) => Ok(file.is_some_and(|file| FileExt::try_lock_shared(&file).is_err())),
+        Ok(None) => Ok(false),
+        Ok(Some(file)) => dir.is_locked(file, seat),
         Err(error) if error.is_denied() => Ok(lock_table::is_locked(dir, seat)?.unwrap_or(true)),
         Err(error) => Err(error),
     }

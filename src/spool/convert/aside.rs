@@ -12,9 +12,10 @@ use rustix::io::Errno;
 
 use super::{is_dir, is_file};
 use crate::clock;
-use crate::spool::durable::Dir;
-use crate::spool::io_error::{IoError, IoResult};
-use crate::spool::layout::{GROUP_READS, OURS_ONLY, name, pretty, random_bits};
+use crate::spool::disk::Dir;
+use crate::spool::disk::random_bits;
+use crate::spool::disk::{IoError, IoResult};
+use crate::spool::layout::{GROUP_READS, OURS_ONLY, name, pretty};
 use crate::spool::rejected::{OF_CONVERSION, Reason, plain_file_name, reason_file};
 use crate::task::{FORMAT_VERSION, TaskId};
 

@@ -11,17 +11,14 @@ mod running;
 mod task;
 
 use std::ffi::OsStr;
-use std::fs::File;
 
-use fs2::FileExt;
 use rustix::fs::{FileType, Mode, Stat};
 use rustix::io::Errno;
 
 use self::aside::{Aside, Fate};
 use self::running::Workers;
 use self::task::Tasks;
-use super::durable::Dir;
-use super::io_error::IoResult;
+use super::disk::{Dir, Guard, IoResult};
 use super::layout::{
     FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, WRITABLE, folder_mode, name, pretty,
 };
@@ -59,9 +56,9 @@ pub(super) fn convert(root: &Dir) -> Result<(), OpenError> {
 }
 
 /// Sees that no watcher runs, and that none starts as long as the answer is held.
-fn refuse_watchers(root: &Dir, workers: &Workers) -> Result<Option<File>, OpenError> {
+fn refuse_watchers(root: &Dir, workers: &Workers) -> Result<Guard, OpenError> {
     let Some(watchers) = root.find_dir(name::WATCHERS)? else {
-        return Ok(None);
+        return Ok(Guard::not_needed());
     };
     if let Some(by) = workers.watcher(&watchers, START)? {
         return Err(busy(root, by));
@@ -69,10 +66,9 @@ fn refuse_watchers(root: &Dir, workers: &Workers) -> Result<Option<File>, OpenEr
     // Anew: others could have the old one open, and so hold it.
     watchers.remove_anything(START)?;
     let start = watchers.create_lock(START)?;
-    if start.try_lock_exclusive().is_err() {
-        return Err(busy(root, "a command that starts a watcher".to_owned()));
-    }
-    Ok(Some(start))
+    let lock = watchers.lock_exclusively(start, START)?;
+    let by = || busy(root, "a command that starts a watcher".to_owned());
+    lock.map(Guard::from).ok_or_else(by)
 }
 
 fn busy(root: &Dir, by: String) -> OpenError {

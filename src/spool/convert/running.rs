@@ -8,16 +8,15 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 
-use fs2::FileExt;
 use rustix::fs::Stat;
 
 use super::{WRITABLE, is_file};
 use crate::clock::BootId;
 use crate::proc;
-use crate::spool::durable::{Dir, absent_is_none};
-use crate::spool::io_error::{IoError, IoResult};
+use crate::spool::disk::lock_table;
+use crate::spool::disk::{Dir, absent_is_none};
+use crate::spool::disk::{IoError, IoResult};
 use crate::spool::layout::name;
-use crate::spool::lock_table;
 use crate::spool::store::{TaskDir, ids_in};
 use crate::spool::watchers::seats_in;
 use crate::task::escape_path;
@@ -110,11 +109,11 @@ impl Workers {
         let Some(lock) = opened.filter(|_| is_lock) else {
             return Ok(Holder::Nobody);
         };
-        if FileExt::try_lock_shared(&lock).is_ok() {
-            return Ok(Holder::Nobody);
-        }
         let stat = rustix::fs::fstat(&lock)
             .map_err(|errno| IoError::new("look at", dir.path_of(OsStr::new(file)), errno))?;
+        if !dir.is_locked(lock, file)? {
+            return Ok(Holder::Nobody);
+        }
         if let Some(who) = self.pid_of(&stat) {
             return Ok(Holder::Ours(who));
         }

@@ -11,8 +11,8 @@ use rustix::fs::{Mode, Stat};
 
 use super::aside::{Aside, Fate, concerns_all};
 use super::{WRITABLE, close, is_dir, is_file};
-use crate::spool::durable::{Dir, Making};
-use crate::spool::io_error::IoResult;
+use crate::spool::disk::IoResult;
+use crate::spool::disk::{Dir, Making};
 use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, name};
 use crate::spool::store::TaskDir;
 use crate::task::{ResultFile, TaskId};

@@ -1,6 +1,6 @@
 //! What is said when the kernel refuses something on a path.
 //!
-//! Not the operations (`durable.rs`). Invariant: whoever reads it knows what was being done, to what,
+//! Not the operations (`dir.rs`). Invariant: whoever reads it knows what was being done, to what,
 //! and why it failed. A path in it is one line that is safe on a terminal, whoever named the file.
 
 use std::io;

@@ -10,9 +10,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 /// Device and inode: a folder whatever its name.
-pub(super) type Which = (u64, u64);
+pub(in crate::spool) type Which = (u64, u64);
 
-pub(super) fn which(stat: &Stat) -> Which {
+pub(in crate::spool) fn which(stat: &Stat) -> Which {
     (stat.st_dev, stat.st_ino)
 }
 
@@ -31,7 +31,7 @@ const WAY: [u8; 3 * HOP] = {
 };
 
 /// The folder so many levels above this one.
-pub(super) fn above(folder: BorrowedFd<'_>, levels: usize) -> Result<Which, Errno> {
+pub(in crate::spool) fn above(folder: BorrowedFd<'_>, levels: usize) -> Result<Which, Errno> {
     if levels <= HOP {
         return look(folder, levels);
     }

@@ -12,9 +12,9 @@ use std::os::fd::AsRawFd as _;
 use rustix::fs::{AtFlags, CWD, FileType, Mode};
 use rustix::io::Errno;
 
-use super::durable::{Dir, LOCK_MODE, absent_is_none};
-use super::io_error::IoResult;
-use super::layout::random_bits;
+use super::dir::{Dir, LOCK_MODE, absent_is_none};
+use super::error::IoResult;
+use super::random_bits;
 
 /// The rights without which an owner cannot see what is in a folder.
 const TO_READ: u32 = 0o500;
@@ -22,7 +22,7 @@ const TO_READ: u32 = 0o500;
 impl Dir {
     /// Opens such a folder. One that is shut to its owner is opened up first; one that cannot be
     /// written only stays so. `None` where there is none, or no folder.
-    pub(super) fn find_own(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
+    pub(in crate::spool) fn find_own(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
         let name = name.as_ref();
         match self.find_dir(name) {
             Ok(Some(dir)) => {
@@ -37,7 +37,10 @@ impl Dir {
     }
 
     /// The same for who writes in it.
-    pub(super) fn find_own_to_write(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
+    pub(in crate::spool) fn find_own_to_write(
+        &self,
+        name: impl AsRef<OsStr>,
+    ) -> IoResult<Option<Dir>> {
         let dir = self.find_own(name)?;
         if let Some(dir) = &dir {
             dir.give_rights();
@@ -47,7 +50,7 @@ impl Dir {
 
     /// Makes such a folder, or opens the one that is there, to write in it. What is no folder is
     /// removed: it is not ours, and it is in the way of every later task.
-    pub(super) fn ensure_own(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
+    pub(in crate::spool) fn ensure_own(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
         let name = name.as_ref();
         let dir = match self.ensure_dir(name) {
             Err(error) if error.is_denied() && self.open_up(name) => self.open_dir(name)?,
@@ -66,7 +69,7 @@ impl Dir {
 
     /// A lock file in such a folder: one that is shut is opened up, and it stays the file that others
     /// hold. Something else in its place is moved away.
-    pub(super) fn own_lock_file(&self, name: &str) -> IoResult<File> {
+    pub(in crate::spool) fn own_lock_file(&self, name: &str) -> IoResult<File> {
         let failed = match self.lock_file(name) {
             Err(error) if error.is_unusable() => error,
             made => return made,

@@ -12,16 +12,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::dir::Dir;
+use super::error::{IoError, IoResult};
 
-pub(super) const LISTING_BYTES: usize = 4096;
+pub(in crate::spool) const LISTING_BYTES: usize = 4096;
 /// A walk holds one open folder a level. Deeper than this nothing is counted: no tool that uses
 /// paths reaches such a folder either.
 const DEEPEST_WALK: usize = 400;
 
 /// Opens a folder in another one. A link is refused with `LOOP` or `NOTDIR`, a mount with `XDEV`.
-pub(super) fn open_below(
+pub(in crate::spool) fn open_below(
     parent: BorrowedFd<'_>,
     name: &CStr,
     access: OFlags,
@@ -67,7 +67,7 @@ fn mount_of(folder: BorrowedFd<'_>) -> Result<u64, Errno> {
 }
 
 /// The same of anything open, without asking its file system.
-pub(super) fn mount_by_fdinfo(open: RawFd) -> Result<u64, Errno> {
+pub(in crate::spool) fn mount_by_fdinfo(open: RawFd) -> Result<u64, Errno> {
     let info = crate::proc::read_text(format!("/proc/self/fdinfo/{open}"));
     let info = info.ok_or(Errno::NOSYS)?;
     let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
@@ -83,7 +83,7 @@ fn mount_in(about: &Statx) -> Option<u64> {
 
 impl Dir {
     /// Opens a file of which something is to be cut off: never one that is mounted there.
-    pub(super) fn open_to_cut(&self, name: &str) -> IoResult<File> {
+    pub(in crate::spool) fn open_to_cut(&self, name: &str) -> IoResult<File> {
         let entry = CString::new(name).map_err(|_| Errno::INVAL);
         entry
             .and_then(|entry| open_file_below(self.as_fd(), &entry))

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
+use super::dir::Dir;
+use super::error::{IoError, IoResult};
 use crate::proc;
 
 /// How much of the table is read, and for how long: each user can make it as long as he likes, and the
@@ -39,7 +39,7 @@ static LAST: Mutex<Option<Arc<Table>>> = Mutex::new(None);
 ///
 /// The table names the file system and the inode, and no subvolume: a stranger can make a file of his own
 /// that has the same number in another one, and lock that. So the holder is looked at as well.
-pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<Option<bool>> {
+pub(in crate::spool) fn is_locked(dir: &Dir, name: &str) -> IoResult<Option<bool>> {
     let Some((stat, device)) = find(dir, name)? else {
         return Ok(Some(false));
     };
@@ -59,7 +59,7 @@ pub(super) fn is_locked(dir: &Dir, name: &str) -> IoResult<Option<bool>> {
 
 /// The numbers of the processes that took a lock on a file in this folder. One that has ended may have
 /// left its lock to a child.
-pub(super) fn holders(dir: &Dir, name: &str) -> IoResult<Vec<i32>> {
+pub(in crate::spool) fn holders(dir: &Dir, name: &str) -> IoResult<Vec<i32>> {
     let Some((stat, device)) = find(dir, name)? else {
         return Ok(Vec::new());
     };

@@ -17,9 +17,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, Stat
 use rustix::io::Errno;
 
 use super::below::{LISTING_BYTES, open_below};
-use super::durable::Dir;
-use super::io_error::{IoError, IoResult};
-use super::layout::random_bits;
+use super::dir::Dir;
+use super::error::{IoError, IoResult};
+use super::random_bits;
 use super::way_up::{Which, above, which};
 
 /// So many folders are held open at once, from the deepest upwards: far below any limit of open files.
@@ -52,7 +52,7 @@ pub struct Removed {
 }
 
 /// The error for a mount that stands where something is to be moved away.
-pub(super) fn mounted(doing: &'static str, path: PathBuf) -> IoError {
+pub(in crate::spool) fn mounted(doing: &'static str, path: PathBuf) -> IoError {
     IoError::new(doing, path, std::io::Error::other(Left::Mounted))
 }
 

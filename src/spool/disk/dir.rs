@@ -7,16 +7,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
-use super::io_error::{IoError, IoResult};
+use super::error::{IoError, IoResult};
 
 /// Which modes new things get, and whether they are made durable.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +29,8 @@ pub struct Making {
     pub sync: bool,
 }
 
-const EXT4: u32 = 0xef53;
-const XFS: u32 = 0x5846_5342;
-const BTRFS: u32 = 0x9123_683e;
-const BCACHEFS: u32 = 0xca45_1a4e;
-const F2FS: u32 = 0xf2f5_2010;
-
 /// Of lock files, whoever shares the spool.
-pub(super) const LOCK_MODE: Mode = Mode::from_bits_retain(0o600);
+pub(in crate::spool) const LOCK_MODE: Mode = Mode::from_bits_retain(0o600);
 
 /// Access lists (acl(5)): of a folder, and of what is made in it.
 const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
@@ -44,9 +38,9 @@ const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_de
 /// An open directory, with its path for messages and the way things in it are made.
 #[derive(Debug)]
 pub struct Dir {
-    fd: OwnedFd,
-    path: PathBuf,
-    making: Making,
+    pub(super) fd: OwnedFd,
+    pub(super) path: PathBuf,
+    pub(super) making: Making,
 }
 
 impl Dir {
@@ -100,7 +94,12 @@ impl Dir {
         self.making
     }
 
-    fn failed(&self, doing: &'static str, name: impl AsRef<OsStr>, errno: Errno) -> IoError {
+    pub(super) fn failed(
+        &self,
+        doing: &'static str,
+        name: impl AsRef<OsStr>,
+        errno: Errno,
+    ) -> IoError {
         IoError::new(doing, self.path_of(name), errno)
     }
 
@@ -174,7 +173,7 @@ impl Dir {
 
     /// Gives its owner all rights in it, where they were taken away: best effort, what then follows
     /// tells.
-    pub(super) fn give_rights(&self) {
+    pub(in crate::spool) fn give_rights(&self) {
         if let Ok(stat) = rustix::fs::fstat(&self.fd)
             && stat.st_mode & 0o700 != 0o700
         {
@@ -191,13 +190,13 @@ impl Dir {
     }
 
     /// Whether named users or groups have a right in it, or to all that is made in it.
-    pub(super) fn has_access_list(&self) -> bool {
+    pub(in crate::spool) fn has_access_list(&self) -> bool {
         let mut lists = ACCESS_LISTS.iter();
         lists.any(|list| rustix::fs::fgetxattr(&self.fd, *list, &mut [0u8; 0][..]).is_ok())
     }
 
     /// Takes away what gives named users and groups a right in it, or to all that is made in it.
-    pub(super) fn remove_access_lists(&self) -> IoResult<()> {
+    pub(in crate::spool) fn remove_access_lists(&self) -> IoResult<()> {
         for list in ACCESS_LISTS {
             // What has none may be read-only.
             if rustix::fs::fgetxattr(&self.fd, list, &mut [0u8; 0][..]).is_err() {
@@ -211,54 +210,6 @@ impl Dir {
         Ok(())
     }
 
-    /// Creates a file that must not be there yet.
-    pub fn create(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
-        self.create_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
-    }
-
-    /// Creates an empty file, or leaves the one that is there.
-    pub fn touch(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
-        self.create_with(name, OFlags::RDWR | OFlags::CREATE)
-    }
-
-    /// Opens a lock file, and makes it where it is not there. It is its owner's alone, in a group
-    /// spool too: who can open a file can lock it.
-    pub fn lock_file(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
-        self.create_as(name, OFlags::RDWR | OFlags::CREATE, LOCK_MODE)
-    }
-
-    /// Makes a lock file that must not be there yet.
-    pub fn create_lock(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
-        self.create_as(
-            name,
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
-            LOCK_MODE,
-        )
-    }
-
-    /// Creates or opens a file whose writes always go to its end.
-    pub fn append(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
-        self.create_with(name, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
-    }
-
-    /// Creates a file that must not be there yet, whose writes always go to its end.
-    pub fn create_log(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND;
-        self.create_with(name, flags)
-    }
-
-    fn create_with(&self, name: impl AsRef<OsStr>, flags: OFlags) -> IoResult<File> {
-        self.create_as(name, flags, self.making.file)
-    }
-
-    fn create_as(&self, name: impl AsRef<OsStr>, flags: OFlags, mode: Mode) -> IoResult<File> {
-        let name = name.as_ref();
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, mode)
-            .map(File::from)
-            .map_err(|errno| self.failed("create", name, errno))
-    }
-
     /// Opens a file for reading; never follows a link, never blocks on a FIFO.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.open_with(name, OFlags::RDONLY)
@@ -269,7 +220,7 @@ impl Dir {
         self.open_with(name, OFlags::RDWR)
     }
 
-    fn open_with(&self, name: impl AsRef<OsStr>, flags: OFlags) -> IoResult<File> {
+    pub(super) fn open_with(&self, name: impl AsRef<OsStr>, flags: OFlags) -> IoResult<File> {
         let name = name.as_ref();
         let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, name, flags | safe, Mode::empty())
@@ -295,218 +246,6 @@ impl Dir {
         Ok(Some(bytes))
     }
 
-    /// Creates a file with this content; durable when the spool is.
-    pub fn write_new(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> IoResult<()> {
-        let name = name.as_ref();
-        let file = self.create_unsynced(name, bytes)?;
-        self.sync_file(&file, name)
-    }
-
-    /// Creates a file with this content, for what can be derived or is synced later.
-    pub fn create_unsynced(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> IoResult<File> {
-        let name = name.as_ref();
-        let mut file = self.create(name)?;
-        file.write_all(bytes)
-            .map_err(|source| IoError::new("write", self.path_of(name), source))?;
-        Ok(file)
-    }
-
-    /// Replaces a file's content at once and without `fsync`: for files that can be derived.
-    ///
-    /// Only the holder of the lock over `name` may call this: the name of the file in between is
-    /// fixed, so that a crash leaves at most one of it.
-    pub fn replace(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
-        self.write_between(name, bytes, |between| {
-            rustix::fs::renameat(&self.fd, between, &self.fd, name)
-        })
-    }
-
-    /// The same for a file that is replaced once or twice in its life: what it said before stays
-    /// under the name of the file in between until the next time.
-    ///
-    /// Two things that ext4 does to a rename over a file cost more than all the rest of a short
-    /// task (docs/design/0020): the new content is sent to the disk at once, and the old inode,
-    /// being deleted, makes each later creation in its group slower for a minute.
-    pub fn exchange(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
-        self.write_between(name, bytes, |between| {
-            let flags = RenameFlags::EXCHANGE;
-            match rustix::fs::renameat_with(&self.fd, between, &self.fd, name, flags) {
-                // Nothing to exchange it with, or a file system that cannot.
-                Err(Errno::NOENT | Errno::INVAL) => {
-                    rustix::fs::renameat(&self.fd, between, &self.fd, name)
-                }
-                done => done,
-            }
-        })
-    }
-
-    /// Writes a file under the name in between, then puts it in its place.
-    fn write_between(
-        &self,
-        name: &str,
-        bytes: &[u8],
-        place: impl FnOnce(&str) -> Result<(), Errno>,
-    ) -> IoResult<()> {
-        let between = format!(".{name}.new");
-        let mut file = match self.create(&between) {
-            Err(error) if error.errno() == Some(Errno::EXIST) => {
-                self.remove_anything(&between)?;
-                self.create(&between)?
-            }
-            made => made?,
-        };
-        let written = file
-            .write_all(bytes)
-            .map_err(|source| IoError::new("write", self.path_of(name), source))
-            .and_then(|()| place(&between).map_err(|errno| self.failed("replace", name, errno)));
-        if written.is_err() {
-            // The half-written file must not keep the room that is missing.
-            let _ = self.unlink(&between);
-        }
-        written
-    }
-
-    /// Replaces a file's content so that it outlives a power cut: for settings.
-    pub fn replace_durably(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
-        self.replace_durably_as(name, bytes, self.making.file, None)
-    }
-
-    /// The same with a mode, whatever the umask, and a group: the file has both before it has its name.
-    pub(super) fn replace_durably_as(
-        &self,
-        name: &str,
-        bytes: &[u8],
-        mode: Mode,
-        gid: Option<u32>,
-    ) -> IoResult<()> {
-        let between = format!(".{name}.new");
-        let _ = self.unlink(&between);
-        let mut file = self.create(&between)?;
-        if let Some(gid) = gid {
-            self.set_group(&between, gid)?;
-        }
-        file.write_all(bytes)
-            .map_err(|source| IoError::new("write", self.path_of(name), source))?;
-        rustix::fs::fchmod(&file, mode)
-            .map_err(|errno| self.failed("set the mode of", name, errno))?;
-        file.sync_all()
-            .map_err(|source| IoError::new("sync", self.path_of(name), source))?;
-        rustix::fs::renameat(&self.fd, between.as_str(), &self.fd, name)
-            .map_err(|errno| self.failed("replace", name, errno))?;
-        self.sync_now()
-    }
-
-    /// `fsync` of a file in this directory, when the spool is to survive power cuts.
-    pub fn sync_file(&self, file: &File, name: impl AsRef<OsStr>) -> IoResult<()> {
-        if self.making.sync {
-            file.sync_all()
-                .map_err(|source| IoError::new("sync", self.path_of(name), source))?;
-        }
-        Ok(())
-    }
-
-    /// `fsync` of this directory, when the spool is to survive power cuts.
-    pub fn sync(&self) -> IoResult<()> {
-        if self.making.sync {
-            self.sync_now()?;
-        }
-        Ok(())
-    }
-
-    /// `fsync` of this directory. XFS answers 0 to it after it was shut down by an error, when
-    /// nothing reaches the disk any more; then it refuses to say anything of the folder.
-    pub(super) fn sync_now(&self) -> IoResult<()> {
-        rustix::fs::fsync(&self.fd)
-            .and_then(|()| rustix::fs::fstat(&self.fd))
-            .map(|_| ())
-            .map_err(|errno| self.failed("sync the folder", "", errno))
-    }
-
-    /// Whether [`Dir::sync_whole`] makes all files of this file system durable: known of the local
-    /// ones, and not true of what a program serves (FUSE), which is not told of it.
-    pub fn has_whole_sync(&self) -> IoResult<bool> {
-        Ok([EXT4, XFS, BTRFS, F2FS].contains(&self.file_system()?))
-    }
-
-    /// Whether a file's `fsync` also makes its last rename durable. Measured by power cuts: of ext4
-    /// and XFS, which have one log for both; nothing else was tried.
-    pub fn keeps_renames_of_synced_files(&self) -> IoResult<bool> {
-        Ok([EXT4, XFS].contains(&self.file_system()?))
-    }
-
-    /// Whether inode numbers repeat within the file system, as they do in the subvolumes of btrfs.
-    pub fn repeats_inodes(&self) -> IoResult<bool> {
-        Ok([BTRFS, BCACHEFS].contains(&self.file_system()?))
-    }
-
-    /// The file system's magic number, as in statfs(2).
-    fn file_system(&self) -> IoResult<u32> {
-        let stat = rustix::fs::fstatfs(&self.fd)
-            .map_err(|errno| self.failed("look at the file system of", "", errno))?;
-        Ok(stat.f_type as u32)
-    }
-
-    /// Instead of one `fsync` for each of many files: `syncfs` of all there is, also of what others
-    /// wrote. From Linux 5.8 on it tells of what could not be written.
-    pub fn sync_whole(&self) -> IoResult<()> {
-        if self.making.sync {
-            rustix::fs::syncfs(&self.fd)
-                .and_then(|()| rustix::fs::fstat(&self.fd))
-                .map_err(|errno| self.failed("sync the file system of", "", errno))?;
-        }
-        Ok(())
-    }
-
-    /// Renames into another directory; what is there already is an error, never replaced. (A plain
-    /// rename silently replaces an empty folder: SPOOL-SAFETY, measured.)
-    pub fn rename_new(
-        &self,
-        name: impl AsRef<OsStr>,
-        to: &Dir,
-        new_name: impl AsRef<OsStr>,
-    ) -> IoResult<()> {
-        let (name, new_name) = (name.as_ref(), new_name.as_ref());
-        match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
-            Err(Errno::BUSY) => Err(super::tree::mounted("move", self.path_of(name))),
-            moved => moved.map_err(|errno| to.failed("move into place", new_name, errno)),
-        }
-    }
-
-    /// Renames into another directory, over what is there.
-    pub fn rename_into(&self, name: &str, to: &Dir, new_name: &str) -> IoResult<()> {
-        rustix::fs::renameat(&self.fd, name, &to.fd, new_name)
-            .map_err(|errno| to.failed("move into place", new_name, errno))
-    }
-
-    /// Makes a name that says something by being there, as a link to an empty file of ours: that
-    /// takes no inode, and none is deleted when the name goes. Where it cannot be one (another
-    /// owner's file, a file system without links) it is an empty file; one that is there is left.
-    pub fn mark(&self, name: impl AsRef<OsStr>, from: &Dir, empty: &str) -> IoResult<()> {
-        let name = name.as_ref();
-        match rustix::fs::linkat(&from.fd, empty, &self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(_) => self.touch(name).map(|_| ()),
-        }
-    }
-
-    /// Makes a symbolic link.
-    pub fn symlink(&self, target: &str, name: impl AsRef<OsStr>) -> IoResult<()> {
-        let name = name.as_ref();
-        rustix::fs::symlinkat(target, &self.fd, name)
-            .map_err(|errno| self.failed("make the link", name, errno))
-    }
-
-    /// Replaces a link (or anything) by another one in this directory.
-    pub fn rename_over(
-        &self,
-        name: impl AsRef<OsStr>,
-        new_name: impl AsRef<OsStr>,
-    ) -> IoResult<()> {
-        let new_name = new_name.as_ref();
-        rustix::fs::renameat(&self.fd, name.as_ref(), &self.fd, new_name)
-            .map_err(|errno| self.failed("replace", new_name, errno))
-    }
-
     /// Where a link leads, as written in it; `None` when there is none.
     pub fn read_link(&self, name: impl AsRef<OsStr>) -> IoResult<Option<OsString>> {
         let name = name.as_ref();
@@ -515,34 +254,6 @@ impl Dir {
             // Nothing there, or no link.
             Err(Errno::NOENT | Errno::INVAL) => Ok(None),
             Err(errno) => Err(self.failed("read the link", name, errno)),
-        }
-    }
-
-    /// Removes a file; `false` when it was not there.
-    pub fn unlink(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
-        self.remove(name.as_ref(), AtFlags::empty())
-    }
-
-    /// Removes what stands under a name of ours, also where somebody put a folder there.
-    pub fn remove_anything(&self, name: &str) -> IoResult<()> {
-        match self.unlink(name) {
-            Err(error) if matches!(error.errno(), Some(Errno::ISDIR | Errno::PERM)) => {
-                self.remove_tree(name).map(|_| ())
-            }
-            removed => removed.map(|_| ()),
-        }
-    }
-
-    /// Removes an empty folder; `false` when it was not there.
-    pub fn remove_empty_dir(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
-        self.remove(name.as_ref(), AtFlags::REMOVEDIR)
-    }
-
-    fn remove(&self, name: &OsStr, flags: AtFlags) -> IoResult<bool> {
-        match rustix::fs::unlinkat(&self.fd, name, flags) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(self.failed("remove", name, errno)),
         }
     }
 

@@ -1,0 +1,94 @@
+//! What reaches the disk, and what the file system below makes of it.
+//!
+//! Not the files themselves (`write.rs`). Invariant: with `durability = power` what a caller was told is on
+//! the disk before it is told.
+
+use std::ffi::OsStr;
+use std::fs::File;
+
+use super::dir::Dir;
+use super::error::{IoError, IoResult};
+
+const EXT4: u32 = 0xef53;
+const XFS: u32 = 0x5846_5342;
+const BTRFS: u32 = 0x9123_683e;
+const BCACHEFS: u32 = 0xca45_1a4e;
+const F2FS: u32 = 0xf2f5_2010;
+
+impl Dir {
+    /// `fsync` of a file in this directory, when the spool is to survive power cuts.
+    pub fn sync_file(&self, file: &File, name: impl AsRef<OsStr>) -> IoResult<()> {
+        if self.making.sync {
+            file.sync_all()
+                .map_err(|source| IoError::new("sync", self.path_of(name), source))?;
+        }
+        Ok(())
+    }
+
+    /// `fsync` of this directory, when the spool is to survive power cuts.
+    pub fn sync(&self) -> IoResult<()> {
+        if self.making.sync {
+            self.sync_now()?;
+        }
+        Ok(())
+    }
+
+    /// `fsync` of this directory. XFS answers 0 to it after it was shut down by an error, when
+    /// nothing reaches the disk any more; then it refuses to say anything of the folder.
+    pub(in crate::spool) fn sync_now(&self) -> IoResult<()> {
+        rustix::fs::fsync(&self.fd)
+            .and_then(|()| rustix::fs::fstat(&self.fd))
+            .map(|_| ())
+            .map_err(|errno| self.failed("sync the folder", "", errno))
+    }
+
+    /// Whether [`Dir::sync_whole`] makes all files of this file system durable: known of the local
+    /// ones, and not true of what a program serves (FUSE), which is not told of it.
+    pub fn has_whole_sync(&self) -> IoResult<bool> {
+        Ok([EXT4, XFS, BTRFS, F2FS].contains(&self.file_system()?))
+    }
+
+    /// Whether a file's `fsync` also makes its last rename durable. Measured by power cuts: of ext4
+    /// and XFS, which have one log for both; nothing else was tried.
+    pub fn keeps_renames_of_synced_files(&self) -> IoResult<bool> {
+        Ok([EXT4, XFS].contains(&self.file_system()?))
+    }
+
+    /// Whether inode numbers repeat within the file system, as they do in the subvolumes of btrfs.
+    pub fn repeats_inodes(&self) -> IoResult<bool> {
+        Ok([BTRFS, BCACHEFS].contains(&self.file_system()?))
+    }
+
+    /// The file system's magic number, as in statfs(2).
+    fn file_system(&self) -> IoResult<u32> {
+        let stat = rustix::fs::fstatfs(&self.fd)
+            .map_err(|errno| self.failed("look at the file system of", "", errno))?;
+        Ok(stat.f_type as u32)
+    }
+
+    /// Instead of one `fsync` for each of many files: `syncfs` of all there is, also of what others
+    /// wrote. From Linux 5.8 on it tells of what could not be written.
+    pub fn sync_whole(&self) -> IoResult<()> {
+        if self.making.sync {
+            rustix::fs::syncfs(&self.fd)
+                .and_then(|()| rustix::fs::fstat(&self.fd))
+                .map_err(|errno| self.failed("sync the file system of", "", errno))?;
+        }
+        Ok(())
+    }
+}
+
+/// Which network file system has this magic number, if one has.
+pub(in crate::spool) fn network_kind(magic: u32) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b => "SMB",
+        0xff53_4d42 => "CIFS",
+        0xfe53_4d42 => "SMB2",
+        0x00c3_6400 => "Ceph",
+        0x5346_414f => "AFS",
+        0x0bd0_0bd0 => "Lustre",
+        0x0116_1970 => "GFS2",
+        _ => return None,
+    })
+}

@@ -1,0 +1,191 @@
+//! Locks: flock(2) on a descriptor of its own, held as long as a guard lives.
+//!
+//! Not which lock protects what (docs/architecture.md says that). Invariants: a lock that somebody else
+//! holds is an answer (`None`), and everything else that goes wrong is an error; no wait is without a
+//! limit; a lock is released by closing its file, never by unlocking it, so a guard of which a child has
+//! a copy lives as long as that child.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use fs2::FileExt;
+use rustix::fs::{Mode, OFlags};
+
+use super::{Dir, IoError, IoResult};
+
+/// The pause between two tries: longer than most locks are held.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A lock that this process holds.
+#[derive(Debug)]
+pub struct Flock {
+    file: File,
+}
+
+/// The right to go on: a lock, or nothing where none is needed.
+#[derive(Debug)]
+#[must_use]
+pub struct Guard {
+    lock: Option<Flock>,
+}
+
+impl Flock {
+    /// The locked file, for reading and writing.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The locked file, for a child that is to hold the lock.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
+    /// Makes a shared lock an exclusive one; `false` when others hold it too. The kernel may give the shared
+    /// one up for it, so whoever gets `false` ends here.
+    pub fn upgrade(&self) -> std::io::Result<bool> {
+        taken(self.file.try_lock_exclusive())
+    }
+}
+
+impl AsFd for Flock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Guard {
+    /// Nothing has to be locked.
+    pub fn not_needed() -> Guard {
+        Guard { lock: None }
+    }
+
+    /// Whether something is locked.
+    pub fn is_lock(&self) -> bool {
+        self.lock.is_some()
+    }
+}
+
+impl From<Flock> for Guard {
+    fn from(lock: Flock) -> Guard {
+        Guard { lock: Some(lock) }
+    }
+}
+
+/// `false` when somebody else holds the lock.
+fn taken(answer: std::io::Result<()>) -> std::io::Result<bool> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+impl Dir {
+    /// Takes the exclusive lock of an open file of this folder; `None` when somebody holds it.
+    pub fn lock_exclusively(&self, file: File, name: impl AsRef<OsStr>) -> IoResult<Option<Flock>> {
+        self.guard(file.try_lock_exclusive(), file, name)
+    }
+
+    /// The same, shared with others.
+    pub fn lock_shared(&self, file: File, name: impl AsRef<OsStr>) -> IoResult<Option<Flock>> {
+        self.guard(FileExt::try_lock_shared(&file), file, name)
+    }
+
+    fn guard(
+        &self,
+        answer: std::io::Result<()>,
+        file: File,
+        name: impl AsRef<OsStr>,
+    ) -> IoResult<Option<Flock>> {
+        let is_taken =
+            taken(answer).map_err(|error| IoError::new("lock", self.path_of(name), error))?;
+        Ok(is_taken.then_some(Flock { file }))
+    }
+
+    /// Takes the lock of a lock file, which is made where it is not there; `None` when somebody holds it.
+    pub fn try_lock(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Flock>> {
+        let name = name.as_ref();
+        self.lock_exclusively(self.lock_file(name)?, name)
+    }
+
+    /// The same, with so much patience.
+    pub fn lock_within(
+        &self,
+        name: impl AsRef<OsStr>,
+        patience: Duration,
+    ) -> IoResult<Option<Flock>> {
+        let name = name.as_ref();
+        let begun = Instant::now();
+        loop {
+            let lock = self.try_lock(name)?;
+            if lock.is_some() || begun.elapsed() >= patience {
+                return Ok(lock);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Whether somebody holds the lock of an open file of this folder. Asked by a shared lock that is gone at
+    /// once.
+    pub fn is_locked(&self, file: File, name: impl AsRef<OsStr>) -> IoResult<bool> {
+        Ok(self.lock_shared(file, name)?.is_none())
+    }
+
+    /// This folder as a file of its own that can be locked: a lock belongs to what one call of open made, and
+    /// this handle lives on beside it.
+    pub fn to_lock(&self) -> IoResult<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(self, ".", flags, Mode::empty())
+            .map(File::from)
+            .map_err(|errno| IoError::new("open the folder", self.path(), errno))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Making;
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Dir) {
+        let place = tempfile::tempdir().unwrap();
+        let making = Making {
+            file: Mode::from_bits_retain(0o600),
+            dir: Mode::from_bits_retain(0o700),
+            sync: false,
+        };
+        let dir = Dir::open(place.path(), making).unwrap();
+        (place, dir)
+    }
+
+    #[test]
+    fn a_lock_is_free_once_its_guard_is_gone() {
+        let (_place, dir) = folder();
+        let held = dir.try_lock("lock").unwrap().unwrap();
+        assert!(dir.try_lock("lock").unwrap().is_none());
+        let patience = Duration::from_millis(5);
+        assert!(dir.lock_within("lock", patience).unwrap().is_none());
+        drop(held);
+        assert!(dir.try_lock("lock").unwrap().is_some());
+    }
+
+    #[test]
+    fn the_lock_of_a_folder_is_gone_before_the_folder_is_closed() {
+        let (_place, dir) = folder();
+        let held = dir.lock_exclusively(dir.to_lock().unwrap(), "").unwrap();
+        assert!(held.is_some());
+        assert!(dir.is_locked(dir.to_lock().unwrap(), "").unwrap());
+        drop(held);
+        assert!(!dir.is_locked(dir.to_lock().unwrap(), "").unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_locked_is_an_error_and_not_busy() {
+        let (_place, dir) = folder();
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&dir, ".", flags, Mode::empty()).unwrap();
+        assert!(dir.lock_shared(file.into(), "").is_err());
+    }
+}

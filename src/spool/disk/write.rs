@@ -1,0 +1,243 @@
+//! How a file comes to be, changes its name and goes.
+//!
+//! Not the opening and reading (`dir.rs`), not what syncing promises on which file system
+//! (`file_system.rs`). Invariant: a file appears under its final name complete or not at all.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::dir::{Dir, LOCK_MODE};
+use super::error::{IoError, IoResult};
+
+impl Dir {
+    /// Creates a file that must not be there yet.
+    pub fn create(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        self.create_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
+    }
+
+    /// Creates an empty file, or leaves the one that is there.
+    pub fn touch(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        self.create_with(name, OFlags::RDWR | OFlags::CREATE)
+    }
+
+    /// Opens a lock file, and makes it where it is not there. It is its owner's alone, in a group
+    /// spool too: who can open a file can lock it.
+    pub fn lock_file(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        self.create_as(name, OFlags::RDWR | OFlags::CREATE, LOCK_MODE)
+    }
+
+    /// Makes a lock file that must not be there yet.
+    pub fn create_lock(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        self.create_as(
+            name,
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            LOCK_MODE,
+        )
+    }
+
+    /// Creates or opens a file whose writes always go to its end.
+    pub fn append(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        self.create_with(name, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
+    }
+
+    /// Creates a file that must not be there yet, whose writes always go to its end.
+    pub fn create_log(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND;
+        self.create_with(name, flags)
+    }
+
+    fn create_with(&self, name: impl AsRef<OsStr>, flags: OFlags) -> IoResult<File> {
+        self.create_as(name, flags, self.making.file)
+    }
+
+    fn create_as(&self, name: impl AsRef<OsStr>, flags: OFlags, mode: Mode) -> IoResult<File> {
+        let name = name.as_ref();
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, mode)
+            .map(File::from)
+            .map_err(|errno| self.failed("create", name, errno))
+    }
+
+    /// Creates a file with this content; durable when the spool is.
+    pub fn write_new(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> IoResult<()> {
+        let name = name.as_ref();
+        let file = self.create_unsynced(name, bytes)?;
+        self.sync_file(&file, name)
+    }
+
+    /// Creates a file with this content, for what can be derived or is synced later.
+    pub fn create_unsynced(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> IoResult<File> {
+        let name = name.as_ref();
+        let mut file = self.create(name)?;
+        file.write_all(bytes)
+            .map_err(|source| IoError::new("write", self.path_of(name), source))?;
+        Ok(file)
+    }
+
+    /// Replaces a file's content at once and without `fsync`: for files that can be derived.
+    ///
+    /// Only the holder of the lock over `name` may call this: the name of the file in between is
+    /// fixed, so that a crash leaves at most one of it.
+    pub fn replace(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
+        self.write_between(name, bytes, |between| {
+            rustix::fs::renameat(&self.fd, between, &self.fd, name)
+        })
+    }
+
+    /// The same for a file that is replaced once or twice in its life: what it said before stays
+    /// under the name of the file in between until the next time.
+    ///
+    /// Two things that ext4 does to a rename over a file cost more than all the rest of a short
+    /// task (docs/design/0020): the new content is sent to the disk at once, and the old inode,
+    /// being deleted, makes each later creation in its group slower for a minute.
+    pub fn exchange(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
+        self.write_between(name, bytes, |between| {
+            let flags = RenameFlags::EXCHANGE;
+            match rustix::fs::renameat_with(&self.fd, between, &self.fd, name, flags) {
+                // Nothing to exchange it with, or a file system that cannot.
+                Err(Errno::NOENT | Errno::INVAL) => {
+                    rustix::fs::renameat(&self.fd, between, &self.fd, name)
+                }
+                done => done,
+            }
+        })
+    }
+
+    /// Writes a file under the name in between, then puts it in its place.
+    fn write_between(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        place: impl FnOnce(&str) -> Result<(), Errno>,
+    ) -> IoResult<()> {
+        let between = format!(".{name}.new");
+        let mut file = match self.create(&between) {
+            Err(error) if error.errno() == Some(Errno::EXIST) => {
+                self.remove_anything(&between)?;
+                self.create(&between)?
+            }
+            made => made?,
+        };
+        let written = file
+            .write_all(bytes)
+            .map_err(|source| IoError::new("write", self.path_of(name), source))
+            .and_then(|()| place(&between).map_err(|errno| self.failed("replace", name, errno)));
+        if written.is_err() {
+            // The half-written file must not keep the room that is missing.
+            let _ = self.unlink(&between);
+        }
+        written
+    }
+
+    /// Replaces a file's content so that it outlives a power cut: for settings.
+    pub fn replace_durably(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
+        self.replace_durably_as(name, bytes, self.making.file, None)
+    }
+
+    /// The same with a mode, whatever the umask, and a group: the file has both before it has its name.
+    pub(in crate::spool) fn replace_durably_as(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        mode: Mode,
+        gid: Option<u32>,
+    ) -> IoResult<()> {
+        let between = format!(".{name}.new");
+        let _ = self.unlink(&between);
+        let mut file = self.create(&between)?;
+        if let Some(gid) = gid {
+            self.set_group(&between, gid)?;
+        }
+        file.write_all(bytes)
+            .map_err(|source| IoError::new("write", self.path_of(name), source))?;
+        rustix::fs::fchmod(&file, mode)
+            .map_err(|errno| self.failed("set the mode of", name, errno))?;
+        file.sync_all()
+            .map_err(|source| IoError::new("sync", self.path_of(name), source))?;
+        rustix::fs::renameat(&self.fd, between.as_str(), &self.fd, name)
+            .map_err(|errno| self.failed("replace", name, errno))?;
+        self.sync_now()
+    }
+
+    /// Renames into another directory; what is there already is an error, never replaced. (A plain
+    /// rename silently replaces an empty folder: SPOOL-SAFETY, measured.)
+    pub fn rename_new(
+        &self,
+        name: impl AsRef<OsStr>,
+        to: &Dir,
+        new_name: impl AsRef<OsStr>,
+    ) -> IoResult<()> {
+        let (name, new_name) = (name.as_ref(), new_name.as_ref());
+        match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
+            Err(Errno::BUSY) => Err(super::tree::mounted("move", self.path_of(name))),
+            moved => moved.map_err(|errno| to.failed("move into place", new_name, errno)),
+        }
+    }
+
+    /// Renames into another directory, over what is there.
+    pub fn rename_into(&self, name: &str, to: &Dir, new_name: &str) -> IoResult<()> {
+        rustix::fs::renameat(&self.fd, name, &to.fd, new_name)
+            .map_err(|errno| to.failed("move into place", new_name, errno))
+    }
+
+    /// Makes a name that says something by being there, as a link to an empty file of ours: that
+    /// takes no inode, and none is deleted when the name goes. Where it cannot be one (another
+    /// owner's file, a file system without links) it is an empty file; one that is there is left.
+    pub fn mark(&self, name: impl AsRef<OsStr>, from: &Dir, empty: &str) -> IoResult<()> {
+        let name = name.as_ref();
+        match rustix::fs::linkat(&from.fd, empty, &self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(_) => self.touch(name).map(|_| ()),
+        }
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(&self, target: &str, name: impl AsRef<OsStr>) -> IoResult<()> {
+        let name = name.as_ref();
+        rustix::fs::symlinkat(target, &self.fd, name)
+            .map_err(|errno| self.failed("make the link", name, errno))
+    }
+
+    /// Replaces a link (or anything) by another one in this directory.
+    pub fn rename_over(
+        &self,
+        name: impl AsRef<OsStr>,
+        new_name: impl AsRef<OsStr>,
+    ) -> IoResult<()> {
+        let new_name = new_name.as_ref();
+        rustix::fs::renameat(&self.fd, name.as_ref(), &self.fd, new_name)
+            .map_err(|errno| self.failed("replace", new_name, errno))
+    }
+
+    /// Removes a file; `false` when it was not there.
+    pub fn unlink(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
+        self.remove(name.as_ref(), AtFlags::empty())
+    }
+
+    /// Removes what stands under a name of ours, also where somebody put a folder there.
+    pub fn remove_anything(&self, name: &str) -> IoResult<()> {
+        match self.unlink(name) {
+            Err(error) if matches!(error.errno(), Some(Errno::ISDIR | Errno::PERM)) => {
+                self.remove_tree(name).map(|_| ())
+            }
+            removed => removed.map(|_| ()),
+        }
+    }
+
+    /// Removes an empty folder; `false` when it was not there.
+    pub fn remove_empty_dir(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
+        self.remove(name.as_ref(), AtFlags::REMOVEDIR)
+    }
+
+    fn remove(&self, name: &OsStr, flags: AtFlags) -> IoResult<bool> {
+        match rustix::fs::unlinkat(&self.fd, name, flags) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.failed("remove", name, errno)),
+        }
+    }
+}
