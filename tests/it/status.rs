@@ -241,8 +241,9 @@ fn a_refused_drop_is_code_7_with_the_reason() {
     let world = world();
     world.drop_in("report.json", "{\"recipe\": \"works\", \"inptu\": 1}");
     world.start_watcher();
-    world.wait_until("the drop is refused", || {
-        !crate::support::names_in(&world.path("rejected")).is_empty()
+    world.wait_until("the drop and its reason are set aside", || {
+        let there = crate::support::names_in(&world.path("rejected"));
+        there.iter().filter(|name| !name.starts_with('.')).count() == 2
     });
     let ran = world.run(&["status", "report"]);
     ran.ends_with(7);
