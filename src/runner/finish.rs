@@ -10,7 +10,7 @@ use crate::clock::{self, BootId};
 use crate::recipe::Recipe;
 use crate::spool::{Attempt, IoError, ReadError, ReservedResult, Spool, TaskLock};
 use crate::task::{
-    ErrorKind, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
+    ErrorKind, Event, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
 };
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
@@ -113,12 +113,9 @@ fn settle(
     before: Option<StatusFile>,
 ) -> Result<(), IoError> {
     lock.settle(spool, stands, before)?;
-    tracing::info!(
-        task = %stands.task_id, recipe = stands.recipe.as_ref().map(tracing::field::display),
-        session = stands.session_id.as_ref().map(tracing::field::display), attempt = stands.attempt,
-        exit_code = stands.exit_code, signal = stands.signal,
-        kind = stands.error.as_ref().map(|error| tracing::field::display(error.kind.as_str())), "{}", stands.status
-    );
+    if let Some(end) = Event::end(stands) {
+        lock.emit(spool, end);
+    }
     Ok(())
 }
 

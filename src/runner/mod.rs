@@ -39,8 +39,8 @@ use crate::spool::{
     SessionState, Spool, TaskDir, TaskLock,
 };
 use crate::task::{
-    Answer, Condition, ErrorKind, FORMAT_VERSION, Json, Metrics, Name, Outcome, Request,
-    ResultFile, Status, TaskId, Timestamp,
+    Answer, Condition, ErrorKind, Event, FORMAT_VERSION, Happened, Json, Metrics, Name, Outcome,
+    Request, ResultFile, Status, TaskId, Timestamp,
 };
 use finish::{mark_of, unstarted, with_result};
 use start::StartError;
@@ -356,14 +356,12 @@ impl<'a> Runner<'a> {
             attempt.write_run(&run)?;
         }
         let id = work.lock.task().id();
-        let tell = |what: &str| {
-            tracing::info!(
-                task = %id, recipe = %work.request.recipe,
-                session = work.request.session_id.as_ref().map(tracing::field::display),
-                attempt = number, "{what}"
-            );
+        let (recipe, session) = (&work.request.recipe, work.request.session_id.as_ref());
+        let emit = |what: Happened| {
+            let event = Event::of(what, id, Some(recipe), session).of_attempt(number);
+            work.lock.emit(self.spool, event);
         };
-        tell("lost");
+        emit(Happened::Lost);
         if let Ok(recipe) = &work.recipe
             && recipe.manifest.on_lost == OnLost::Requeue
             && number < recipe.manifest.max_attempts
@@ -376,7 +374,7 @@ impl<'a> Runner<'a> {
             if let Some(attempt) = attempt {
                 work.lock.end_part(attempt)?;
             }
-            tell("requeued");
+            emit(Happened::Retrying);
             return Ok(Some(number + 1));
         }
         let outcome = Outcome::failed(ErrorKind::Lost, format!("attempt {number} was lost: {why}"));
@@ -511,15 +509,18 @@ impl<'a> Runner<'a> {
         if let Err(error) = prepared.attempt.write_run(&run) {
             tracing::warn!(task = %run.task_id, "{error}");
         }
-        tracing::info!(
-            task = %run.task_id, recipe = %work.request.recipe,
-            session = work.request.session_id.as_ref().map(tracing::field::display),
-            attempt = run.attempt, pid = leader.key().pid, "started"
-        );
+        let (recipe, session) = (&work.request.recipe, work.request.session_id.as_ref());
+        let started = Event {
+            attempt: Some(run.attempt),
+            pid: Some(leader.key().pid),
+            ..Event::of(Happened::Started, run.task_id, Some(recipe), session)
+        };
+        work.lock.emit(self.spool, started);
         supervise::Supervisor {
             lock: &work.lock,
             attempt: &prepared.attempt,
             files: &prepared.files,
+            spool: self.spool,
             settings: self.spool.settings(),
             control: &mut self.control,
             leader,
@@ -530,6 +531,8 @@ impl<'a> Runner<'a> {
             deadline,
             status,
             is_told: false,
+            reported: None,
+            is_report_due: false,
             growth: &mut self.growth,
             progress: ProgressReader::default(),
             foreign: false,

@@ -7,6 +7,7 @@
 mod answer;
 mod characters;
 mod control;
+mod event;
 mod id;
 mod json;
 mod name;
@@ -18,6 +19,7 @@ mod time;
 
 pub use answer::{Answer, Order};
 pub use control::{Action, Control};
+pub use event::{Event, Happened};
 pub use id::{IdSequence, InvalidId, TaskId};
 pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error};
 pub use name::{

@@ -11,7 +11,7 @@ use crate::spool::{
     Admission, ControlFile, Controlled, DropFile, DropRefusal, IoError, Pickup, Rules, Spool,
     SubmitError,
 };
-use crate::task::{Request, TaskId, escape_label, session_of};
+use crate::task::{Event, Happened, Request, TaskId, escape_label, session_of};
 
 use super::box_memory::{Class, Face, Memory, Why};
 
@@ -247,8 +247,15 @@ impl Admitter {
                 Ok(Decision::Gone) => {}
                 Ok(Decision::Refused(why)) => {
                     taken += 1;
+                    let event = Event {
+                        drop: Some(drop.label()),
+                        message: Some(why.to_string()),
+                        ..Event::new(Happened::Refused)
+                    };
                     if look.log.allows("drops refused") {
-                        tracing::warn!(drop = drop.label(), "refused: {why}");
+                        look.spool.emit(event);
+                    } else {
+                        look.spool.record(event);
                     }
                 }
                 Ok(Decision::Admitted(id)) => {
@@ -380,9 +387,10 @@ fn take(
     let admission = spool.admit(drop, request, bytes, rules)?;
     if let Admission::Task(id) = &admission {
         let session = session.unwrap_or_else(|| session_of(*id));
-        tracing::info!(
-            task = %id, recipe = %recipe, session = %session, drop = drop.label(), "admitted"
-        );
+        spool.emit(Event {
+            drop: Some(drop.label()),
+            ..Event::of(Happened::Admitted, *id, Some(&recipe), Some(&session))
+        });
     }
     Ok(told(admission))
 }

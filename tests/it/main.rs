@@ -21,6 +21,7 @@ mod cancel;
 mod clear;
 mod config;
 mod doctor;
+mod events;
 mod first;
 mod foreign;
 mod fuzzed;
