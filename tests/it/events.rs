@@ -37,6 +37,14 @@ fn a_task_is_told_from_its_acceptance_to_its_removal() {
     world.result_of(&task);
     world.run(&["clear"]).succeeds();
     let all = events(&world, &["--task", &task.id]);
+    let schema = read_json(
+        &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("spool/schema/event.schema.json"),
+    );
+    let schema = jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap();
+    assert!(all.iter().all(|event| schema.is_valid(event)), "{all:#?}");
     let expected = ["accepted", "started", "progress", "completed", "cleared"];
     assert_eq!(words(&all), expected);
     for event in &all {
