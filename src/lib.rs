@@ -80,6 +80,7 @@ pub mod clock;
 pub mod config;
 pub mod log_limit;
 pub mod proc;
+pub mod ready;
 pub mod recipe;
 pub mod runner;
 pub mod spool;

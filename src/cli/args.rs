@@ -70,6 +70,8 @@ pub(crate) enum Verb {
     Resume,
     /// Remove what is old: once, or again and again
     Sweep(SweepArgs),
+    /// Say why a task does not run
+    Why(WhyArgs),
     /// Print what happened, oldest first
     Events(EventsArgs),
     /// Recipes: what can be run
@@ -180,6 +182,12 @@ pub(crate) struct SubmitArgs {
     /// Requests as JSON Lines from a file, or - for stdin; prints one id a line
     #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "metadata", "env"])]
     pub batch: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct WhyArgs {
+    /// The task: an id, a name, the beginning of an id, or `last`
+    pub task: String,
 }
 
 #[derive(Args)]

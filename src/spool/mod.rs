@@ -49,6 +49,7 @@ mod submit_drop;
 mod trash;
 mod unnamed;
 mod view;
+mod waiting;
 mod wake;
 mod watchers;
 mod write_alarm;

@@ -13,6 +13,7 @@ mod json;
 mod name;
 mod origin;
 mod outcome;
+mod reason;
 mod request;
 mod status;
 mod time;
@@ -28,6 +29,7 @@ pub use name::{
 };
 pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
+pub use reason::Reason;
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError, StoredRequest};
 pub use status::{BootMoment, Metrics, OutputEncoding, ResultFile, StatusFile};
 pub use time::Timestamp;

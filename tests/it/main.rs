@@ -56,6 +56,7 @@ mod terminal;
 mod transitions;
 mod wait;
 mod watch;
+mod why;
 
 #[test]
 fn every_file_is_a_module() {
