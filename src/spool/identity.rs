@@ -25,6 +25,10 @@ pub(super) struct Identity {
     pub uuid: String,
     /// The root folder that this was made for: its inode, and the device and path it had in `boot`.
     pub inode: u64,
+    /// The inode of `spool.lock`, which is never replaced: by it a spool is known where folders get other inodes
+    /// by a mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock_inode: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,6 +43,9 @@ pub(super) struct Identity {
 /// Where a root folder is.
 struct Here {
     inode: u64,
+    lock_inode: Option<u64>,
+    /// Whether folders of this file system get other inodes by a mount.
+    renumbers: bool,
     device: u64,
     boot: String,
     path: PathBuf,
@@ -71,6 +78,8 @@ impl Here {
         let stat = root.own_stat()?;
         Ok(Here {
             inode: stat.st_ino,
+            lock_inode: root.stat(name::ROOT_LOCK)?.map(|lock| lock.st_ino),
+            renumbers: root.renumbers_folders()?,
             device: stat.st_dev,
             boot: BootId::current().kernel().to_owned(),
             // Without links, so that two ways to one folder are one path.
@@ -90,6 +99,7 @@ impl Identity {
             v: FORMAT_VERSION,
             uuid,
             inode: here.inode,
+            lock_inode: here.lock_inode,
             device: Some(here.device),
             boot: Some(here.boot),
             path_bytes: match path {
@@ -107,8 +117,13 @@ impl Identity {
     }
 
     fn relation_to(&self, here: &Here) -> Relation {
-        // Nothing that keeps a folder the same folder gives it another inode.
-        if self.inode != here.inode {
+        // Nothing that keeps a file or folder the same one gives it another inode, but for a mount that numbers
+        // folders anew: there the folder's says nothing.
+        let is_other = match self.lock_inode {
+            Some(lock) if here.renumbers => here.lock_inode != Some(lock),
+            Some(_) | None => self.inode != here.inode,
+        };
+        if is_other {
             return Relation::Copied;
         }
         let (Some(device), Some(boot), Some(path)) = (self.device, &self.boot, self.path()) else {
@@ -278,6 +293,8 @@ mod tests {
     fn here(inode: u64, device: u64, boot: &str, path: &Path) -> Here {
         Here {
             inode,
+            lock_inode: Some(7),
+            renumbers: false,
             device,
             boot: boot.to_owned(),
             path: path.to_owned(),
@@ -308,6 +325,11 @@ mod tests {
             ..standing.clone()
         };
         let (other_inode, other_device) = (inode + 1, device + 1);
+        let on_overlay = |here: Here, lock_inode| Here {
+            renumbers: true,
+            lock_inode,
+            ..here
+        };
         let (new, copy) = (Path::new("/new"), Path::new("/copy"));
         use Relation::{Copied, Moved, Own};
         for (identity, found, relation) in [
@@ -322,6 +344,32 @@ mod tests {
             (&moved, here(other_inode, other_device, "b1", copy), Copied),
             (&standing, here(other_inode, device, "b2", copy), Copied),
             (&bare, here(other_inode, device, "b1", original), Copied),
+            // An overlay that was mounted anew, or a copy in it: its lock is another file.
+            (
+                &moved,
+                on_overlay(here(other_inode, other_device, "b2", &gone), Some(7)),
+                Moved,
+            ),
+            (
+                &moved,
+                on_overlay(here(other_inode, device, "b1", copy), Some(7)),
+                Moved,
+            ),
+            (
+                &moved,
+                on_overlay(here(inode, device, "b1", &gone), Some(8)),
+                Copied,
+            ),
+            (
+                &moved,
+                on_overlay(here(other_inode, device, "b1", &gone), Some(8)),
+                Copied,
+            ),
+            (
+                &moved,
+                on_overlay(here(other_inode, device, "b1", &gone), None),
+                Copied,
+            ),
             // Mounted anew, or a snapshot beside its original.
             (&moved, here(inode, other_device, "b1", &gone), Moved),
             (&standing, here(inode, other_device, "b1", copy), Copied),

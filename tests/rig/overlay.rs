@@ -70,6 +70,53 @@ impl Drop for Container {
     }
 }
 
+/// As a container's own disk is after a restart, and a machine's that boots from an overlay.
+#[test]
+fn a_spool_on_an_overlay_stays_itself_when_that_is_mounted_anew() {
+    let lower = Mount::tmpfs(1 << 20, 1000);
+    let disk = Mount::tmpfs(64 << 20, 100_000);
+    let part = |name: &str| {
+        let folder = disk.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    };
+    let (upper, work, merged) = (part("upper"), part("work"), part("merged"));
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.path().display(),
+        upper.display(),
+        work.display()
+    );
+    let at = merged.to_str().unwrap();
+    let mount = || run("mount", &["-t", "overlay", "-o", &options, "overlay", at]);
+    mount();
+    let world = World::at(&merged);
+    world.run(&["init"]).succeeds();
+    world.set("autostart", "false");
+    world.recipe("notes", NOTES_STARTS);
+    let task = world.submit(&["notes"]);
+    // Whatever was mounted meanwhile, so that the numbers are others.
+    run("umount", &[at]);
+    let between = Mount::tmpfs(1 << 20, 1000);
+    mount();
+    world.run(&["watch", "--drain"]).succeeds();
+    assert!(!world.path("paused").exists());
+    assert_eq!(task.result()["status"], "completed");
+    // A copy in its place, as of a backup, is another spool.
+    let (spool, old) = (world.path(""), merged.join("old"));
+    std::fs::rename(&spool, &old).unwrap();
+    run(
+        "cp",
+        &["-a", old.to_str().unwrap(), spool.to_str().unwrap()],
+    );
+    run("umount", &[at]);
+    mount();
+    world.run(&["list"]).succeeds();
+    assert!(world.path("paused").exists());
+    drop(between);
+    try_run("umount", &["-l", at]);
+}
+
 fn finished(world: &World) -> Task {
     let task = world.submit(&["notes"]);
     world.run(&["watch", "--drain"]).succeeds();

@@ -14,6 +14,8 @@ const XFS: u32 = 0x5846_5342;
 const BTRFS: u32 = 0x9123_683e;
 const BCACHEFS: u32 = 0xca45_1a4e;
 const F2FS: u32 = 0xf2f5_2010;
+const OVERLAYFS: u32 = 0x794c_7630;
+const FUSE: u32 = 0x6573_5546;
 
 impl Dir {
     /// `fsync` of a file in this directory, when the spool is to survive power cuts.
@@ -57,6 +59,13 @@ impl Dir {
     /// Whether inode numbers repeat within the file system, as they do in the subvolumes of btrfs.
     pub fn repeats_inodes(&self) -> IoResult<bool> {
         Ok([BTRFS, BCACHEFS].contains(&self.file_system()?))
+    }
+
+    /// Whether a folder can get another inode number by a mount, while a file keeps its own. Overlayfs numbers
+    /// folders anew where its layers lie on several file systems (the kernel's overlayfs.rst, "Inode
+    /// properties"); what serves a FUSE file system may as well.
+    pub fn renumbers_folders(&self) -> IoResult<bool> {
+        Ok([OVERLAYFS, FUSE].contains(&self.file_system()?))
     }
 
     /// The file system's magic number, as in statfs(2).
