@@ -1,12 +1,13 @@
 //! `recipe.toml`: what a recipe says about how it wants to be run.
 //!
-//! Not where it is (`find.rs`). Invariant: a [`Manifest`] that was read has a command and values
+//! Not where it is (`path.rs`). Invariant: a [`Manifest`] that was read has a command and values
 //! within their limits; a typo in a key is an error, not a default.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::error::ManifestError;
 use super::limits::{self, Limits};
 use crate::task::Json;
 
@@ -66,11 +67,6 @@ pub struct Manifest {
 
 /// Attempts in all when a recipe asks for another one after a loss and does not say how many.
 pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
-
-/// Why a manifest cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ManifestError(pub(super) String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

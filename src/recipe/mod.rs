@@ -7,14 +7,19 @@
     reason = "recipes lie outside the protocol, and are only read"
 )]
 
+mod error;
 mod file;
-mod find;
+mod found;
 mod limits;
 mod manifest;
+mod path;
 mod praisonai;
+mod program;
 mod trust;
 
-pub use find::{FindError, Kind, Recipe, RecipePath};
+pub use error::{FindError, ManifestError};
+pub use found::{Kind, Recipe};
 pub use limits::Limits;
-pub use manifest::{Manifest, ManifestError, OnLost, SessionMode, is_variable_name};
+pub use manifest::{Manifest, OnLost, SessionMode, is_variable_name};
+pub use path::RecipePath;
 pub use trust::Trust;

@@ -281,12 +281,9 @@ fn wait_for(leader: &Leader, time: Duration) {
         std::thread::sleep(time);
         return;
     }
-    let timeout = Timespec {
-        tv_sec: 0,
-        tv_nsec: time.subsec_nanos().into(),
-    };
+    let timeout = Timespec::try_from(time).ok();
     let _ = poll(
         &mut [PollFd::new(&leader.handle, PollFlags::IN)],
-        Some(&timeout),
+        timeout.as_ref(),
     );
 }

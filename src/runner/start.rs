@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::command;
 use super::group::{self, Leader};
-use super::recover::report_stuck;
 use super::spawn::{Setting, SpawnError, Start};
+use super::state::{Prepared, Runner, Work};
 use super::supervise::Ending;
-use super::{Prepared, Runner, Work, command};
+use crate::ending::report_stuck;
 use crate::proc::{self, Cgroup};
 use crate::recipe::Recipe;
 use crate::spool::IoError;

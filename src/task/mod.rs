@@ -10,13 +10,14 @@ mod control;
 mod id;
 mod json;
 mod name;
+mod nearest;
 mod origin;
 mod outcome;
 mod request;
 mod status;
 mod time;
 
-pub use answer::{Answer, Order};
+pub use answer::{Answer, Blocker, Holder, Order, When, Why};
 pub use control::{Action, Control};
 pub use id::{IdSequence, InvalidId, TaskId};
 pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error};
@@ -24,6 +25,7 @@ pub use name::{
     InvalidName, Name, escape_bytes, escape_label, escape_lines, escape_path, escape_row,
     escape_text, session_of, task_of_session,
 };
+pub use nearest::{is_typo_of, nearest};
 pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError, StoredRequest};

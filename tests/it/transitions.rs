@@ -124,7 +124,7 @@ fn how_much_is_said() {
     assert!(told.stderr.contains(&expected), "{}", told.stderr);
 
     let mut filtered = world.command(&["runner", "--once", &id]);
-    filtered.env("AGENTSPOOL_LOG", "agentspool::runner::finish=info");
+    filtered.env("AGENTSPOOL_LOG", "agentspool::ending=info");
     let ran = crate::support::Ran::of(&mut filtered);
     assert_eq!(
         story(&ran.stderr, &world.task(&id)),
