@@ -303,6 +303,10 @@ mod tests {
             assert!(error.contains(expected), "{text:?} gave {error:?}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+        // The parser says only in words that it quotes a value.
+        let quoted = "command = [\"a\"]\nmax_attempts = \"hunter2\"";
+        let error = Manifest::parse(quoted).unwrap_err().to_string();
+        assert_eq!(error, "line 2: `max_attempts`: expected u32");
         let secret = "command = [\"a\"]\n[env]\nKEY = hunter2\n";
         let error = Manifest::parse(secret).unwrap_err().to_string();
         assert!(

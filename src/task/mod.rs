@@ -16,6 +16,7 @@ mod outcome;
 mod request;
 mod status;
 mod time;
+mod unknown_field;
 
 pub use answer::{Answer, Blocker, Holder, Order, When, Why};
 pub use control::{Action, Control};
