@@ -13,18 +13,10 @@ use std::sync::atomic::AtomicBool;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use super::signals::STOPPING;
 use crate::launcher::Waiter;
 use crate::sys::SignalPipe;
 use crate::task::{Answer, Order, TaskId};
-
-/// Signals that stop a runner. Being caught here they are back at their defaults in the recipe,
-/// also where this process was started with them ignored.
-pub(super) const STOPPING: [i32; 4] = [
-    signal_hook::consts::SIGTERM,
-    signal_hook::consts::SIGINT,
-    signal_hook::consts::SIGQUIT,
-    signal_hook::consts::SIGHUP,
-];
 
 /// The runner cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The processes of one attempt: started in a session of their own, ended to the last one.
 //!
 //! This process is a subreaper, so whatever escapes from the recipe's group by `setsid` and double
-//! forks comes back here as a child. Not what a dead runner left (`recover.rs`). Invariant: [`end_tree`]
+//! forks comes back here as a child. Not what a dead runner left (`ending/recover.rs`). Invariant: [`end_tree`]
 //! returns only when `wait` says that this process has no child at all, which needs no `/proc`.
 
 use std::os::fd::{AsFd, OwnedFd};

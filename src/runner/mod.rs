@@ -14,6 +14,7 @@ mod nimble;
 mod progress;
 mod result;
 mod run;
+mod signals;
 mod spawn;
 mod start;
 mod state;

@@ -1,7 +1,7 @@
 //! How long the start of a recipe may take.
 //!
 //! Executing a program waits for its disk, and a network disk that is gone answers never. The runner keeps
-//! the deadline and looks for a cancellation meanwhile. Not the start itself (`spawn.rs`). Invariant: a start
+//! the deadline and looks for a cancellation meanwhile. Not the start itself (`spawn/`). Invariant: a start
 //! that was begun is waited for to its end, so nothing of it runs when it is said to have failed.
 
 use std::os::fd::{AsFd, OwnedFd};

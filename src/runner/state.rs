@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::control::Control;
 use super::growth::Growth;
-use super::{nimble, spawn};
+use super::nimble;
+use super::signals::not_reset_anyway;
 use crate::clock::BootId;
 use crate::launcher::Units;
 use crate::log_limit::LogLimit;
@@ -88,7 +89,7 @@ impl<'a> Runner<'a> {
             is_for_one: false,
             growth: Growth::default(),
             units: Units::default(),
-            ignored: spawn::not_reset_anyway(proc::ignored_signals()),
+            ignored: not_reset_anyway(proc::ignored_signals()),
             cgroup: None,
             log: LogLimit::default(),
         }

@@ -19,4 +19,4 @@ mod plan;
 mod sys;
 
 pub(super) use begin::{SpawnError, Start};
-pub(super) use plan::{Setting, not_reset_anyway};
+pub(super) use plan::Setting;

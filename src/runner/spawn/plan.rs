@@ -16,21 +16,11 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::runner::command::Command;
-use crate::runner::control::STOPPING;
+use crate::runner::signals::{HANDLED, STOPPING};
 use crate::spool::Files;
 
 /// Where programs are looked for without a PATH, as execvp(3) does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
-/// Handlers that the runner has, or may have from Rust's own start: they must not run in the child,
-/// and what is ignored here must not be in the recipe.
-const HANDLED: [c_int; 6] = [
-    libc::SIGCHLD,
-    libc::SIGPIPE,
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGXFSZ,
-    libc::SIGTTOU,
-];
 /// The settings that are made between clone and exec.
 #[derive(Debug)]
 pub(in crate::runner) struct Setting<'a> {
@@ -45,12 +35,6 @@ pub(in crate::runner) struct Setting<'a> {
     pub ignored: &'a [c_int],
     /// The cgroup that it is born in.
     pub cgroup: Option<BorrowedFd<'a>>,
-}
-
-/// Those of these signals that a start does not set back to their defaults anyway.
-pub(in crate::runner) fn not_reset_anyway(mut signals: Vec<c_int>) -> Vec<c_int> {
-    signals.retain(|signal| !STOPPING.contains(signal) && !HANDLED.contains(signal));
-    signals
 }
 
 /// Texts as exec takes them, each made of pieces: one run of bytes, and where each text begins.
