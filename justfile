@@ -25,6 +25,14 @@ clippy:
 test:
     cargo test
 
+# The same tests with more threads than processors: whatever waits for time instead of a fact fails here.
+test-wide:
+    RUST_TEST_THREADS=8 cargo test
+
+# The same tests on the program as it is released: one static file, optimized for size.
+test-released: release
+    TEST_PROGRAM="$(realpath "${CARGO_TARGET_DIR:-target}")/release/agentspool" cargo test --test it
+
 # The API documentation, broken links being errors.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps

@@ -61,6 +61,10 @@ pub struct Settings {
     pub failed_cleanup_delay_sec: f64,
     /// How long refused drops are kept.
     pub rejected_keep_sec: f64,
+    /// How long the files of `events/` are kept.
+    pub events_keep_sec: f64,
+    /// At most so many bytes of events are kept; the oldest go first.
+    pub events_max_bytes: u64,
     /// How long the folder of a session that nobody uses is kept.
     pub session_keep_sec: f64,
     /// At most so many finished tasks are kept; the oldest go first. `null`: no such limit.
@@ -110,6 +114,8 @@ impl Default for Settings {
             cancelled_cleanup_delay_sec: None,
             failed_cleanup_delay_sec: 7.0 * 86_400.0,
             rejected_keep_sec: 30.0 * 86_400.0,
+            events_keep_sec: 30.0 * 86_400.0,
+            events_max_bytes: 64 << 20,
             session_keep_sec: 30.0 * 86_400.0,
             max_finished_tasks: None,
             max_finished_bytes: None,
@@ -252,6 +258,7 @@ impl Settings {
                 0.0,
             ),
             ("rejected_keep_sec", self.rejected_keep_sec, 0.0),
+            ("events_keep_sec", self.events_keep_sec, 0.0),
             ("session_keep_sec", self.session_keep_sec, 0.0),
             ("idle_exit_sec", self.idle_exit_sec, 0.0),
             ("rescan_sec", self.rescan_sec, 0.05),

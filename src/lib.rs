@@ -84,6 +84,7 @@ mod intake;
 mod launcher;
 pub mod log_limit;
 pub mod proc;
+pub mod ready;
 pub mod recipe;
 pub mod runner;
 pub mod spool;

@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agentspool::task::{Name, Status};
+use agentspool::spool::Cursor;
+use agentspool::task::{Name, Status, Timestamp};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit_code::ExitCode;
@@ -69,6 +70,10 @@ pub(crate) enum Verb {
     Resume,
     /// Remove what is old: once, or again and again
     Sweep(SweepArgs),
+    /// Say why a task does not run
+    Why(WhyArgs),
+    /// Print what happened, oldest first
+    Events(EventsArgs),
     /// Recipes: what can be run
     Recipe {
         #[command(subcommand)]
@@ -177,6 +182,45 @@ pub(crate) struct SubmitArgs {
     /// Requests as JSON Lines from a file, or - for stdin; prints one id a line
     #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "metadata", "env"])]
     pub batch: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct WhyArgs {
+    /// The task: an id, a name, the beginning of an id, or `last`
+    pub task: String,
+}
+
+#[derive(Args)]
+pub(crate) struct EventsArgs {
+    /// Go on printing events as they happen, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events from this moment on: 2026-11-27T09:00:00Z, or how long ago: 10m, 2h
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub since: Option<Since>,
+    /// Only events of this task (repeatable): an id, a name, or the beginning of an id
+    #[arg(long, value_name = "TASK")]
+    pub task: Vec<String>,
+    /// Only events behind the one whose `cursor` this is
+    #[arg(long, conflicts_with = "since")]
+    pub after: Option<Cursor>,
+}
+
+/// A moment, or how long ago it was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Since {
+    At(Timestamp),
+    Ago(Duration),
+}
+
+/// A moment as RFC 3339 has it, else a duration as people write them.
+pub(crate) fn parse_since(text: &str) -> Result<Since, String> {
+    if let Ok(moment) = serde_json::from_value(serde_json::Value::from(text)) {
+        return Ok(Since::At(moment));
+    }
+    parse_duration(text).map(Since::Ago).map_err(|_| {
+        "is neither a moment such as 2026-11-27T09:00:00Z nor a duration such as 10m".to_owned()
+    })
 }
 
 #[derive(Args)]

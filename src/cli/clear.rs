@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use agentspool::clock;
 use agentspool::spool::{Cleared, Clearing, IoError, Spool};
-use agentspool::task::{Status, TaskId};
+use agentspool::task::{Event, Happened, Status, TaskId};
 use serde_json::json;
 
 use super::Context;
@@ -53,10 +53,8 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
     for id in cancelled.into_iter().chain(plan.remove) {
         match remove(&clearing, id, patience) {
             Ok(Cleared::Removed(removal)) => {
-                tracing::info!(
-                    task = %id, recipe = removal.recipe.as_ref().map(tracing::field::display),
-                    session = removal.session.as_ref().map(tracing::field::display), "cleared"
-                );
+                let (recipe, session) = (removal.recipe.as_ref(), removal.session.as_ref());
+                spool.emit(Event::of(Happened::Cleared, id, recipe, session));
                 cleared.push(id);
                 freed_bytes += removal.freed_bytes;
                 left.extend(removal.left.map(|error| error.to_string()));

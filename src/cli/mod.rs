@@ -13,6 +13,7 @@ mod completions;
 mod config;
 mod doctor;
 mod env;
+mod events;
 mod exit_code;
 mod follow;
 mod inherited;
@@ -41,6 +42,7 @@ mod submit;
 mod sweep;
 mod wait;
 mod watch;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode as ProcessExitCode;
@@ -102,6 +104,8 @@ fn dispatch(context: &mut Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Pause => pause::pause(context),
         Verb::Resume => pause::resume(context),
         Verb::Sweep(args) => sweep::run(context, &args),
+        Verb::Events(args) => events::run(context, &args),
+        Verb::Why(args) => why::run(context, &args),
         Verb::Install(args) => install::install(context, &args),
         Verb::Uninstall(args) => install::uninstall(context, &args),
         Verb::Recipe { verb } => recipe::run(context, verb),

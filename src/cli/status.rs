@@ -1,7 +1,7 @@
 //! `agentspool status ID`: where a task stands.
 
 use agentspool::spool::{Spool, Target, TaskView};
-use agentspool::task::{Condition, Origin, Status};
+use agentspool::task::{Condition, Origin, Reason, Status};
 
 use super::Context;
 use super::args::StatusArgs;
@@ -60,6 +60,16 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
         let origin = json::origin_of(spool, status.task_id);
         for line in more_lines(view, name, origin, absolute) {
             out.line(line)?;
+        }
+        // What is left of them is said beside, or by the condition above.
+        let others = |reason: &Reason| {
+            matches!(
+                reason,
+                Reason::Session { .. } | Reason::RecipeSlots { .. } | Reason::Slots { .. }
+            )
+        };
+        if let Some(reason) = super::why::reasons(spool, view)?.into_iter().find(others) {
+            out.line(format!("Reason: {reason}"))?;
         }
     }
     if !status.status.is_terminal() {

@@ -108,7 +108,6 @@ pub(super) fn submit_one(
         session: session.unwrap_or_else(|| session_of(id)),
         path: spool.task_path(id),
     };
-    tell_accepted(id, &accepted.recipe, &accepted.session);
     context.note_pause(spool);
     context.ensure_watcher(spool);
     Ok(accepted)
@@ -266,11 +265,6 @@ impl Batch<'_> {
         } else {
             (drop_in(spool, &requests)?, Vec::new())
         };
-        for (at, id) in &some.ids {
-            let (_, recipe, session) = &asked[*at];
-            let made = session_of(*id);
-            tell_accepted(*id, recipe, session.as_ref().unwrap_or(&made));
-        }
         for (task, (name, ..)) in tasks.iter().zip(&asked) {
             if let Some(name) = name {
                 link_name(context, spool, name, task);
@@ -295,10 +289,6 @@ impl Batch<'_> {
         }
         some.failed.map_or(Ok(()), Err)
     }
-}
-
-fn tell_accepted(id: TaskId, recipe: &Name, session: &Name) {
-    tracing::info!(task = %id, recipe = %recipe, session = %session, "accepted");
 }
 
 /// The task is accepted whatever becomes of its link.

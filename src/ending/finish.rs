@@ -9,7 +9,9 @@ use super::lost;
 use super::report::report_foreign_result;
 use crate::clock::{self, BootId};
 use crate::spool::{Attempt, IoError, ReadError, ReservedResult, Spool, TaskLock};
-use crate::task::{FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId};
+use crate::task::{
+    Event, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
+};
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
 /// (SPOOL-SAFETY hazard 23).
@@ -95,12 +97,9 @@ fn settle(
     before: Option<StatusFile>,
 ) -> Result<(), IoError> {
     lock.settle(spool, stands, before)?;
-    tracing::info!(
-        task = %stands.task_id, recipe = stands.recipe.as_ref().map(tracing::field::display),
-        session = stands.session_id.as_ref().map(tracing::field::display), attempt = stands.attempt,
-        exit_code = stands.exit_code, signal = stands.signal,
-        kind = stands.error.as_ref().map(|error| tracing::field::display(error.kind.as_str())), "{}", stands.status
-    );
+    if let Some(end) = Event::end(stands) {
+        lock.emit(spool, end);
+    }
     Ok(())
 }
 

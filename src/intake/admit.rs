@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::log_limit::LogLimit;
 use crate::spool::{Admission, ControlFile, Controlled, DropFile, Rules, Spool, SubmitError};
-use crate::task::{TaskId, escape_label};
+use crate::task::{Event, Happened, TaskId, escape_label};
 
 use super::box_memory::{Class, Face, Memory, Why};
 use super::judge::{Decision, decide};
@@ -235,8 +235,15 @@ impl Admitter {
                 Ok(Decision::Gone) => {}
                 Ok(Decision::Refused(why)) => {
                     taken += 1;
+                    let event = Event {
+                        drop: Some(drop.label()),
+                        message: Some(why.to_string()),
+                        ..Event::new(Happened::Refused)
+                    };
                     if look.log.allows("drops refused") {
-                        tracing::warn!(drop = drop.label(), "refused: {why}");
+                        look.spool.emit(event);
+                    } else {
+                        look.spool.record(event);
                     }
                 }
                 Ok(Decision::Admitted(id)) => {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::spool::{Admission, DropFile, DropRefusal, IoError, Pickup, Rules, Spool, SubmitError};
-use crate::task::{Request, TaskId, session_of};
+use crate::task::{Event, Happened, Request, TaskId, session_of};
 
 /// What became of a drop.
 pub(super) enum Decision {
@@ -58,9 +58,10 @@ fn take(
     let admission = spool.admit(drop, request, bytes, rules)?;
     if let Admission::Task(id) = &admission {
         let session = session.unwrap_or_else(|| session_of(*id));
-        tracing::info!(
-            task = %id, recipe = %recipe, session = %session, drop = drop.label(), "admitted"
-        );
+        spool.emit(Event {
+            drop: Some(drop.label()),
+            ..Event::of(Happened::Admitted, *id, Some(&recipe), Some(&session))
+        });
     }
     Ok(told(admission))
 }

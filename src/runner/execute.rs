@@ -18,7 +18,8 @@ use crate::proc::{self, Cgroup, Usage};
 use crate::recipe::Recipe;
 use crate::spool::{IoError, ProgressReader, RunFile};
 use crate::task::{
-    Answer, ErrorKind, FORMAT_VERSION, Json, Metrics, Outcome, Status, Timestamp, When, Why,
+    Answer, ErrorKind, Event, FORMAT_VERSION, Happened, Json, Metrics, Outcome, Status, Timestamp,
+    When, Why,
 };
 
 impl Runner<'_> {
@@ -145,15 +146,18 @@ impl Runner<'_> {
         if let Err(error) = prepared.attempt.write_run(&run) {
             tracing::warn!(task = %run.task_id, "{error}");
         }
-        tracing::info!(
-            task = %run.task_id, recipe = %work.request.recipe,
-            session = work.request.session_id.as_ref().map(tracing::field::display),
-            attempt = run.attempt, pid = leader.key().pid, "started"
-        );
+        let (recipe, session) = (&work.request.recipe, work.request.session_id.as_ref());
+        let started = Event {
+            attempt: Some(run.attempt),
+            pid: Some(leader.key().pid),
+            ..Event::of(Happened::Started, run.task_id, Some(recipe), session)
+        };
+        work.lock.emit(self.spool, started);
         Supervisor {
             lock: &work.lock,
             attempt: &prepared.attempt,
             files: &prepared.files,
+            spool: self.spool,
             settings: self.spool.settings(),
             control: &mut self.control,
             leader,
@@ -164,6 +168,8 @@ impl Runner<'_> {
             deadline,
             status,
             is_told: false,
+            reported: None,
+            is_report_due: false,
             growth: &mut self.growth,
             progress: ProgressReader::default(),
             foreign: false,

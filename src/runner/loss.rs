@@ -8,7 +8,7 @@ use crate::clock;
 use crate::ending::{self, recover_all, unstarted};
 use crate::recipe::OnLost;
 use crate::spool::{Attempt, IoError, ReservedResult};
-use crate::task::{Condition, ErrorKind, Outcome, Status};
+use crate::task::{Condition, ErrorKind, Event, Happened, Outcome, Status};
 
 impl Runner<'_> {
     /// Deals with the attempts that dead runners left. `None` when the task is finished by that,
@@ -41,14 +41,12 @@ impl Runner<'_> {
             attempt.write_run(&run)?;
         }
         let id = work.lock.task().id();
-        let tell = |what: &str| {
-            tracing::info!(
-                task = %id, recipe = %work.request.recipe,
-                session = work.request.session_id.as_ref().map(tracing::field::display),
-                attempt = number, "{what}"
-            );
+        let (recipe, session) = (&work.request.recipe, work.request.session_id.as_ref());
+        let emit = |what: Happened| {
+            let event = Event::of(what, id, Some(recipe), session).of_attempt(number);
+            work.lock.emit(self.spool, event);
         };
-        tell("lost");
+        emit(Happened::Lost);
         if let Ok(recipe) = &work.recipe
             && recipe.manifest.on_lost == OnLost::Requeue
             && number < recipe.manifest.max_attempts
@@ -61,7 +59,7 @@ impl Runner<'_> {
             if let Some(attempt) = attempt {
                 work.lock.end_part(attempt)?;
             }
-            tell("requeued");
+            emit(Happened::Retrying);
             return Ok(Some(number + 1));
         }
         let outcome = Outcome::failed(ErrorKind::Lost, format!("attempt {number} was lost: {why}"));

@@ -16,12 +16,14 @@ use super::progress::{self, Latest};
 use crate::config::Settings;
 use crate::ending::{report_foreign_result, report_stuck};
 use crate::proc::{self, Cgroup, Usage};
-use crate::spool::{Attempt, Files, ProgressReader, TaskLock};
-use crate::task::{Exit, Metrics, StatusFile};
+use crate::spool::{Attempt, Files, ProgressReader, Spool, TaskLock};
+use crate::task::{Event, Exit, Happened, Metrics, StatusFile};
 
 /// How often to look unasked: soon in a task's first moments, in which the watcher does not yet
 /// listen to its folder, later only as often as people notice.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How often the progress of a task is an event.
+const REPORTS: Duration = Duration::from_secs(1);
 /// How often it is looked whether what a recipe left behind still holds its output.
 const LEFTOVER_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 /// A recipe ended by TERM may have got it from a machine that goes down; then ours comes this soon.
@@ -56,6 +58,7 @@ pub(super) struct Supervisor<'a> {
     pub lock: &'a TaskLock,
     pub attempt: &'a Attempt,
     pub files: &'a Files,
+    pub spool: &'a Spool,
     pub settings: &'a Settings,
     pub control: &'a mut Control,
     pub leader: &'a Leader,
@@ -74,6 +77,9 @@ pub(super) struct Supervisor<'a> {
     /// Whether the leader looks ended to `poll` without having ended: somebody traces it, or a thread of it
     /// lives.
     pub looks_ended: bool,
+    /// When its progress was last made known, and whether there is newer one.
+    pub reported: Option<Instant>,
+    pub is_report_due: bool,
     /// How far the progress file was read.
     pub progress: ProgressReader,
     /// Whether a result that is not ours was set aside.
@@ -301,6 +307,7 @@ impl Supervisor<'_> {
             metrics,
         } = progress::latest(&lines);
         let mut changed = progress.is_some() || message.is_some() || !metrics.is_empty();
+        self.is_report_due |= progress.is_some() || message.is_some();
         for reported in metrics {
             if !self.metrics.report(reported) {
                 self.left_out += 1;
@@ -308,6 +315,7 @@ impl Supervisor<'_> {
         }
         self.status.progress = progress.unwrap_or(self.status.progress);
         self.status.message = message.or(self.status.message.take());
+        self.report_progress();
         let cap = self.settings.log_cap_bytes;
         self.growth.cap_logs(self.attempt, self.files, cap);
         let dropped = self.growth.cut_out();
@@ -317,6 +325,24 @@ impl Supervisor<'_> {
             self.is_told = false;
             self.tell();
         }
+    }
+
+    /// At most once in [`REPORTS`], because a recipe can report as fast as it writes.
+    fn report_progress(&mut self) {
+        let is_early = self.reported.is_some_and(|at| at.elapsed() < REPORTS);
+        if !self.is_report_due || is_early {
+            return;
+        }
+        (self.is_report_due, self.reported) = (false, Some(Instant::now()));
+        let status = &self.status;
+        let (recipe, session) = (status.recipe.as_ref(), status.session_id.as_ref());
+        let event = Event {
+            attempt: Some(status.attempt),
+            progress: Some(status.progress),
+            message: status.message.clone(),
+            ..Event::of(Happened::Progress, status.task_id, recipe, session)
+        };
+        self.lock.emit(self.spool, event);
     }
 
     /// Writes the status where the one on the disk says something else. Best effort: it can be

@@ -443,7 +443,7 @@ impl Spool {
             None => request.label = Some(escape_label(stem(file_name))),
         }
         let task_name = request.name.clone();
-        let submitted = self.submit(vec![Submission {
+        let submitted = self.accept(vec![Submission {
             id,
             request,
             environment: Map::new(),

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::disk::{
     Dir, Flock, IoError, IoResult, Making, absent_is_none, network_kind, random_bits,
 };
+use super::events::EventLog;
 use super::identity::Identity;
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use crate::config::{Durability, Overrides, Settings};
@@ -41,6 +42,7 @@ pub(super) mod name {
     pub const SLOTS: &str = "slots";
     pub const WATCHERS: &str = "watchers";
     pub const RECIPES: &str = "recipes";
+    pub const EVENTS: &str = "events";
 
     // In a task's folder.
     pub const REQUEST: &str = "request.json";
@@ -62,7 +64,7 @@ pub(super) mod name {
 }
 
 /// The root's folders.
-pub(super) const FOLDERS: [&str; 11] = [
+pub(super) const FOLDERS: [&str; 12] = [
     name::INCOMING,
     name::TASKS,
     name::NAMES,
@@ -74,6 +76,7 @@ pub(super) const FOLDERS: [&str; 11] = [
     name::SLOTS,
     name::WATCHERS,
     name::RECIPES,
+    name::EVENTS,
 ];
 
 /// Larger than any settings or status file we write by hand or by program.
@@ -253,6 +256,7 @@ pub struct Spool {
     sharing: Sharing,
     is_owner: bool,
     ids: std::sync::Mutex<IdSequence>,
+    events: EventLog,
 }
 
 impl Spool {
@@ -320,12 +324,17 @@ impl Spool {
             sharing,
             is_owner,
             ids: std::sync::Mutex::default(),
+            events: EventLog::default(),
         };
         let identity = spool.identity().ok().flatten();
         if let Some(identity) = &identity {
             spool.uuid.clone_from(&identity.uuid);
         }
         Ok((spool, identity))
+    }
+
+    pub(super) fn event_log(&self) -> &EventLog {
+        &self.events
     }
 
     /// The right to replace a file of the root; one process at a time has it.

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::disk::{Dir, IoError, IoResult};
 use super::layout::{Spool, name};
+use crate::task::{Event, Happened};
 
 const LONGEST: usize = 64;
 
@@ -82,6 +83,9 @@ impl Spool {
         };
         // Whoever made it before (a `touch`) need not have synced it.
         root.sync_now()?;
+        if is_new {
+            self.emit(Event::new(Happened::Paused));
+        }
         Ok(is_new)
     }
 
@@ -100,6 +104,9 @@ impl Spool {
         let root = self.root()?;
         let was_there = root.unlink(name::PAUSED)?;
         root.sync_now()?;
+        if was_there {
+            self.emit(Event::new(Happened::Resumed));
+        }
         Ok(was_there)
     }
 }

@@ -13,7 +13,9 @@ use serde_json::{Map, Value};
 use super::disk::{Dir, Flock, IoError, IoResult, Making};
 use super::layout::{Spool, name, pretty};
 use super::store::{EnvironmentFile, TaskDir, pending_status};
-use crate::task::{FORMAT_VERSION, Origin, Request, RequestError, TaskId, escape_path, session_of};
+use crate::task::{
+    Event, FORMAT_VERSION, Happened, Origin, Request, RequestError, TaskId, escape_path, session_of,
+};
 
 /// A task to be.
 #[derive(Debug)]
@@ -85,6 +87,14 @@ struct Unaccepted {
     _lock: Flock,
 }
 
+/// The event of a submission that is accepted.
+fn accepted(submission: &Submission) -> Event {
+    let (id, request) = (submission.id, &submission.request);
+    let made = session_of(id);
+    let session = request.session_id.as_ref().unwrap_or(&made);
+    Event::of(Happened::Accepted, id, Some(&request.recipe), Some(session))
+}
+
 impl Spool {
     /// Publishes tasks; when this returns they are accepted and outlive what the spool's
     /// durability promises. All or none of them, except for those a crash cuts off.
@@ -93,6 +103,16 @@ impl Spool {
     /// When there is no room, a request breaks a rule, or the disk refuses. Then none was
     /// accepted.
     pub fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<TaskDir>, SubmitError> {
+        let events: Vec<Event> = submissions.iter().map(accepted).collect();
+        let tasks = self.accept(submissions)?;
+        for event in events {
+            self.emit(event);
+        }
+        Ok(tasks)
+    }
+
+    /// The same, where what happened is another event.
+    pub(super) fn accept(&self, submissions: Vec<Submission>) -> Result<Vec<TaskDir>, SubmitError> {
         let attached = submissions.iter().filter_map(|it| it.attachment.as_ref());
         self.check_room_for(attached.filter_map(size).sum())?;
         let tasks = self.folder(name::TASKS)?;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::clock::{self, BootId};
 use crate::spool::{Candidate, Cleared, Clearing, FinishedTask, IoError, Spool, SweepClock};
-use crate::task::{FORMAT_VERSION, Name, ResultFile, Status, TaskId, Timestamp};
+use crate::task::{Event, FORMAT_VERSION, Happened, Name, ResultFile, Status, TaskId, Timestamp};
 use plan::{Ages, Leftovers};
 
 /// How many tasks are removed before others have their turn.
@@ -155,7 +155,22 @@ impl Pass<'_> {
         }
         let leftovers = self.leftovers(&ids, names);
         self.remove_leftovers(leftovers);
+        self.events();
         Ok(())
+    }
+
+    /// The events of long ago, and those beyond the cap.
+    fn events(&mut self) {
+        if self.dry_run {
+            return;
+        }
+        let settings = self.spool.settings();
+        let keep_ms = settings.events_keep_sec * 1000.0;
+        let before = Timestamp::from_unix_ms(self.ages.now.unix_ms() - keep_ms as i64);
+        match self.spool.sweep_events(before, settings.events_max_bytes) {
+            Ok(freed) => self.swept.freed_bytes += freed,
+            Err(error) => self.swept.errors.push(error.to_string()),
+        }
     }
 
     /// Finished tasks, oldest first: those over their age, and then the oldest of the rest until
@@ -249,12 +264,9 @@ impl Pass<'_> {
         }
         match clearing.remove_if(candidate, names, is_due) {
             Ok(Cleared::Removed(removal)) => {
-                tracing::info!(
-                    task = %id,
-                    recipe = removal.recipe.as_ref().map(tracing::field::display),
-                    session = removal.session.as_ref().map(tracing::field::display),
-                    "swept"
-                );
+                let (recipe, session) = (removal.recipe.as_ref(), removal.session.as_ref());
+                self.spool
+                    .emit(Event::of(Happened::Swept, id, recipe, session));
                 self.swept.tasks.push(id);
                 self.swept.freed_bytes += removal.freed_bytes;
                 let left = removal.left.map(|error| error.to_string());

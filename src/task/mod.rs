@@ -7,12 +7,14 @@
 mod answer;
 mod characters;
 mod control;
+mod event;
 mod id;
 mod json;
 mod name;
 mod nearest;
 mod origin;
 mod outcome;
+mod reason;
 mod request;
 mod status;
 mod time;
@@ -20,6 +22,7 @@ mod unknown_field;
 
 pub use answer::{Answer, Blocker, Holder, Order, When, Why};
 pub use control::{Action, Control};
+pub use event::{Event, Happened};
 pub use id::{IdSequence, InvalidId, TaskId};
 pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error};
 pub use name::{
@@ -29,6 +32,7 @@ pub use name::{
 pub use nearest::{is_typo_of, nearest};
 pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
+pub use reason::Reason;
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError, StoredRequest};
 pub use status::{BootMoment, Metrics, OutputEncoding, ResultFile, StatusFile};
 pub use time::Timestamp;

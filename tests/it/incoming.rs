@@ -60,11 +60,15 @@ fn refused(world: &World, name: &str) -> (std::path::PathBuf, Value) {
             .into_iter()
             .find(|file| file.ends_with(&ending))
     };
-    // The reason comes first and the file second: the file is the one to wait for.
+    // The reason comes first, then a place for the file, and the claim goes last.
     world.wait_until(&format!("{name} is refused"), || {
         find().is_some_and(|reason| {
             let file = reason.replace(".reason.json", ".json");
-            fs::symlink_metadata(world.path("rejected").join(file)).is_ok()
+            let is_kept = fs::symlink_metadata(world.path("rejected").join(file)).is_ok();
+            is_kept
+                && !names_in(&world.path("staging"))
+                    .iter()
+                    .any(|it| it.contains("claim"))
         })
     });
     let reason = find().unwrap();

@@ -21,6 +21,7 @@ mod cancel;
 mod clear;
 mod config;
 mod doctor;
+mod events;
 mod first;
 mod foreign;
 mod fuzzed;
@@ -55,6 +56,7 @@ mod terminal;
 mod transitions;
 mod wait;
 mod watch;
+mod why;
 
 #[test]
 fn every_file_is_a_module() {

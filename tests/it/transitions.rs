@@ -106,7 +106,7 @@ fn a_loss_is_told_and_what_came_of_it() {
         log(&world).contains("completed task=")
     });
     let told = story(&log(&world), &task);
-    assert_eq!(told, ["lost", "requeued", "started", "completed"]);
+    assert_eq!(told, ["lost", "retrying", "started", "completed"]);
 }
 
 #[test]
@@ -124,11 +124,11 @@ fn how_much_is_said() {
     assert!(told.stderr.contains(&expected), "{}", told.stderr);
 
     let mut filtered = world.command(&["runner", "--once", &id]);
-    filtered.env("AGENTSPOOL_LOG", "agentspool::ending=info");
+    filtered.env("AGENTSPOOL_LOG", "agentspool::events=info");
     let ran = crate::support::Ran::of(&mut filtered);
     assert_eq!(
         story(&ran.stderr, &world.task(&id)),
-        ["completed"],
+        ["started", "completed"],
         "{}",
         ran.stderr
     );

@@ -26,7 +26,11 @@ use serde_json::Value;
 
 pub mod processes;
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_agentspool");
+/// The program: the one that cargo built, or the one named when the tests were built.
+pub const PROGRAM: &str = match option_env!("TEST_PROGRAM") {
+    Some(named) => named,
+    None => env!("CARGO_BIN_EXE_agentspool"),
+};
 /// The backstop of every wait: far beyond what a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 

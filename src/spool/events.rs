@@ -1,0 +1,418 @@
+//! `events/`: what happened, one line each, a file a day.
+//!
+//! Not the events themselves (`task/event.rs`). Events can be lost: nothing here is synced, and what cannot
+//! be written is not tried again; the truth is in the tasks' folders. Invariants: a line is written by one
+//! write at the end of the newest file, so lines of several processes never mix; nothing fails because its
+//! event could not be written; a reader skips a line that is torn.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use super::claim::TaskLock;
+use super::disk::{Dir, IoError, IoResult, absent_is_none};
+use super::layout::{Spool, name};
+use crate::clock;
+use crate::task::{Event, Happened, Timestamp};
+
+/// By this name a filter of the log chooses events.
+const TARGET: &str = "agentspool::events";
+/// What the names of the files end with.
+const SUFFIX: &str = ".jsonl";
+/// A line that is longer is not one of ours: the longest text in an event is a message.
+const LONGEST_LINE: usize = 64 << 10;
+/// How much is read at once.
+const PIECE: usize = 64 << 10;
+/// How long a reader asks an old file for more after a newer one has appeared, in milliseconds. A writer may
+/// have opened it before.
+const OLD_FILE_MS: i64 = 60_000;
+
+/// The file that this process writes into, opened at its first event.
+#[derive(Debug, Default)]
+pub(super) struct EventLog {
+    open: Mutex<Option<(String, File)>>,
+}
+
+/// Where a reader stands: behind so many bytes of one file. As text `2026-11-27:4711:1024`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    day: String,
+    inode: u64,
+    offset: u64,
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.day, self.inode, self.offset)
+    }
+}
+
+/// The text is no cursor.
+#[derive(Debug, thiserror::Error)]
+#[error("is not a cursor such as \"2026-11-27:4711:1024\"")]
+pub struct InvalidCursor;
+
+impl std::str::FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Cursor, InvalidCursor> {
+        let mut parts = text.split(':');
+        let (Some(day), Some(inode), Some(offset), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(InvalidCursor);
+        };
+        if !is_day(day) {
+            return Err(InvalidCursor);
+        }
+        Ok(Cursor {
+            day: day.to_owned(),
+            inode: inode.parse().map_err(|_| InvalidCursor)?,
+            offset: offset.parse().map_err(|_| InvalidCursor)?,
+        })
+    }
+}
+
+/// An event as it was read, with every field that its writer gave it.
+#[derive(Clone, Debug)]
+pub struct EventRead {
+    /// The whole object.
+    pub fields: serde_json::Map<String, serde_json::Value>,
+    /// Where the reader stands behind it.
+    pub cursor: Cursor,
+}
+
+/// Reads events in their order, from one file to the next.
+#[derive(Debug)]
+pub struct EventReader<'s> {
+    spool: &'s Spool,
+    day: Option<OpenDay>,
+    /// The day at which it begins, where no file was open yet.
+    from: String,
+}
+
+/// One of the files, and what was read of it and not given yet.
+#[derive(Debug)]
+struct OpenDay {
+    day: String,
+    inode: u64,
+    file: File,
+    /// Of the first byte in `rest`.
+    offset: u64,
+    rest: Vec<u8>,
+    /// When a newer file was first seen.
+    newer_since: Option<Timestamp>,
+}
+
+impl Spool {
+    /// Writes what happened into `events/`, and into the log of this process. Best effort by design.
+    pub fn emit(&self, event: Event) {
+        log(&event);
+        self.record(event);
+    }
+
+    /// Writes what happened into `events/` alone, where the log would have too many such lines.
+    pub fn record(&self, event: Event) {
+        let at = clock::wall();
+        let event = Event {
+            at: Some(at),
+            ..event
+        };
+        // Another user's command has no right to write there, and must not say what did not happen.
+        if self.is_owner() {
+            let _ = self.append_event(at, &event.to_line());
+        }
+    }
+
+    fn append_event(&self, at: Timestamp, line: &[u8]) -> IoResult<()> {
+        let today = day_of(at);
+        let log = self.event_log();
+        let mut open = log.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let serves = |(day, file): &(String, File)| {
+            // A clock that was set back writes on into the newest file. One that was swept is no longer read.
+            *day >= today && file.metadata().is_ok_and(|file| file.nlink() > 0)
+        };
+        if !open.as_ref().is_some_and(serves) {
+            let dir = self.folder(name::EVENTS)?;
+            let newest = days_in(&dir)?.pop().unwrap_or_default();
+            let day = newest.max(today);
+            let file = dir.append(format!("{day}{SUFFIX}"))?;
+            *open = Some((day, file));
+        }
+        if let Some((day, file)) = &mut *open {
+            let failed = |error| IoError::new("write the events of", PathBuf::from(&*day), error);
+            file.write_all(line).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Reads events from here on: behind a cursor, else from a moment's day, else from the first there is.
+    ///
+    /// # Errors
+    /// `events/` cannot be listed, or a file in it cannot be opened. The answer also says whether the cursor's
+    /// place is gone, so that the reader begins at its day.
+    pub fn events(
+        &self,
+        after: Option<&Cursor>,
+        since: Option<Timestamp>,
+    ) -> IoResult<(EventReader<'_>, bool)> {
+        let from = match (after, since) {
+            (Some(cursor), _) => cursor.day.clone(),
+            (None, Some(moment)) => day_of(moment),
+            (None, None) => String::new(),
+        };
+        let mut reader = EventReader {
+            spool: self,
+            day: None,
+            from,
+        };
+        let mut is_lost = false;
+        if let Some(cursor) = after {
+            is_lost = true;
+            if let Some(mut day) = reader.open_day(&cursor.day)?
+                && day.inode == cursor.inode
+                && day.begin_at(cursor.offset)?
+            {
+                is_lost = false;
+                reader.day = Some(day);
+            }
+        }
+        Ok((reader, is_lost))
+    }
+
+    /// Removes the oldest files: those of days that ended before `before`, and then as many as are needed to
+    /// keep at most so many bytes. Returns the bytes that became free.
+    pub fn sweep_events(&self, before: Timestamp, most_bytes: u64) -> IoResult<u64> {
+        let dir = self.folder(name::EVENTS)?;
+        let last_kept = day_of(before);
+        let mut sizes = Vec::new();
+        for day in days_in(&dir)? {
+            let stat = dir.stat(format!("{day}{SUFFIX}"))?;
+            sizes.push((day, stat.map_or(0, |stat| stat.st_size.unsigned_abs())));
+        }
+        let mut bytes: u64 = sizes.iter().map(|(_, size)| size).sum();
+        let mut freed = 0;
+        for (day, size) in sizes {
+            if day >= last_kept && bytes <= most_bytes {
+                break;
+            }
+            dir.unlink(format!("{day}{SUFFIX}"))?;
+            bytes -= size;
+            freed += size;
+        }
+        Ok(freed)
+    }
+}
+
+impl TaskLock {
+    /// Writes what happened to this task; only whoever holds it knows.
+    pub fn emit(&self, spool: &Spool, event: Event) {
+        debug_assert_eq!(event.task_id, Some(self.task().id()));
+        spool.emit(event);
+    }
+}
+
+impl EventReader<'_> {
+    /// The next event; `None` where there is none by now. Who `follows` is told of a late line in an older file
+    /// as well, so that it goes on to the next file a minute later.
+    ///
+    /// # Errors
+    /// `events/` cannot be listed, or a file in it cannot be opened or read.
+    pub fn next_event(&mut self, follows: bool) -> IoResult<Option<EventRead>> {
+        loop {
+            let here = match &mut self.day {
+                None => None,
+                Some(day) => match day.next_event()? {
+                    None => Some(day.day.clone()),
+                    event => return Ok(event),
+                },
+            };
+            let Some(later) = self.later_day(here.as_deref())? else {
+                return Ok(None);
+            };
+            if follows && here.is_some() && !self.is_read_out() {
+                return Ok(None);
+            }
+            match self.open_day(&later)? {
+                // Swept in this moment.
+                None => return Ok(None),
+                next => self.day = next,
+            }
+        }
+    }
+
+    /// Whether the file that is open has been old for long enough.
+    fn is_read_out(&mut self) -> bool {
+        let now = clock::wall();
+        self.day.as_mut().is_none_or(|day| {
+            let since = *day.newer_since.get_or_insert(now);
+            !(0..OLD_FILE_MS).contains(&(now.unix_ms() - since.unix_ms()))
+        })
+    }
+
+    fn later_day(&self, than: Option<&str>) -> IoResult<Option<String>> {
+        let dir = self.spool.folder(name::EVENTS)?;
+        let mut days = days_in(&dir)?.into_iter();
+        Ok(match than {
+            Some(than) => days.find(|day| day.as_str() > than),
+            None => days.find(|day| *day >= self.from),
+        })
+    }
+
+    fn open_day(&self, day: &str) -> IoResult<Option<OpenDay>> {
+        let dir = self.spool.folder(name::EVENTS)?;
+        let name = format!("{day}{SUFFIX}");
+        let Some(file) = absent_is_none(dir.open_file(&name))? else {
+            return Ok(None);
+        };
+        let metadata = file
+            .metadata()
+            .map_err(|error| IoError::new("look at", dir.path_of(&name), error))?;
+        Ok(Some(OpenDay {
+            day: day.to_owned(),
+            inode: metadata.ino(),
+            file,
+            offset: 0,
+            rest: Vec::new(),
+            newer_since: None,
+        }))
+    }
+}
+
+impl OpenDay {
+    fn failed(&self, error: std::io::Error) -> IoError {
+        IoError::new("read the events of", PathBuf::from(&self.day), error)
+    }
+
+    /// Whether a line begins there.
+    fn begin_at(&mut self, offset: u64) -> IoResult<bool> {
+        use std::os::unix::fs::FileExt;
+        let mut before = [b'\n'];
+        if offset > 0 {
+            let read = self.file.read_at(&mut before, offset - 1);
+            if read.map_err(|error| self.failed(error))? == 0 {
+                return Ok(false);
+            }
+        }
+        let seek = self.file.seek(SeekFrom::Start(offset));
+        seek.map_err(|error| self.failed(error))?;
+        self.offset = offset;
+        Ok(before == [b'\n'])
+    }
+
+    fn next_event(&mut self) -> IoResult<Option<EventRead>> {
+        use std::io::Read;
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                self.offset += line.len() as u64;
+                // A line that is torn, or of a file that somebody wrote into.
+                if let Ok(fields) = serde_json::from_slice(&line) {
+                    let cursor = Cursor {
+                        day: self.day.clone(),
+                        inode: self.inode,
+                        offset: self.offset,
+                    };
+                    return Ok(Some(EventRead { fields, cursor }));
+                }
+                continue;
+            }
+            if self.rest.len() > LONGEST_LINE {
+                self.offset += self.rest.len() as u64;
+                self.rest.clear();
+            }
+            let mut piece = vec![0; PIECE];
+            let read = self.file.read(&mut piece);
+            let read = read.map_err(|error| self.failed(error))?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.rest.extend(&piece[..read]);
+        }
+    }
+}
+
+fn day_of(moment: Timestamp) -> String {
+    moment.to_string().chars().take(10).collect()
+}
+
+fn is_day(text: &str) -> bool {
+    let digit = |at: usize, byte: u8| match at {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    text.len() == 10 && text.bytes().enumerate().all(|(at, byte)| digit(at, byte))
+}
+
+/// The days of which there is a file, oldest first.
+fn days_in(dir: &Dir) -> IoResult<Vec<String>> {
+    let mut days = Vec::new();
+    dir.each_name(|name, _| {
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        days.extend(
+            name.strip_suffix(SUFFIX)
+                .filter(|day| is_day(day))
+                .map(str::to_owned),
+        );
+        true
+    })?;
+    days.sort_unstable();
+    Ok(days)
+}
+
+/// The line in the log of this process, by the same fields.
+fn log(event: &Event) {
+    // A log is read by people, to whom each report would be one too many.
+    if event.event == Happened::Progress {
+        return;
+    }
+    if event.event == Happened::Refused {
+        let why = event.message.as_deref().unwrap_or_default();
+        tracing::warn!(target: TARGET, drop = event.drop.as_deref(), "refused: {why}");
+        return;
+    }
+    tracing::info!(
+        target: TARGET,
+        task = event.task_id.as_ref().map(display),
+        recipe = event.recipe.as_ref().map(display),
+        session = event.session_id.as_ref().map(display),
+        attempt = event.attempt,
+        pid = event.pid,
+        exit_code = event.exit_code,
+        signal = event.signal,
+        kind = event.kind.as_ref().map(|kind| display(kind.as_str())),
+        drop = event.drop.as_deref(),
+        "{}",
+        event.event.as_str()
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_is_written() {
+        for text in ["2026-11-27:4711:0", "2026-01-01:1:18446744073709551615"] {
+            assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "2026-11-27",
+            "2026-11-27:1",
+            "26-11-27:1:1",
+            "2026-11-27:1:1:1",
+            "../../x:1:1",
+        ] {
+            assert!(text.parse::<Cursor>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_belongs_to_its_day() {
+        assert_eq!(day_of(Timestamp::from_unix_ms(0)), "1970-01-01");
+        assert!(is_day("2026-11-27") && !is_day("2026-1-027") && !is_day("events"));
+    }
+}

@@ -1,0 +1,209 @@
+//! `agentspool events` and the files it reads: what is said of a task from its acceptance to its removal.
+//!
+//! Not the log of the watcher (`log.rs`). Invariant: an event may be missing only where the test removed it.
+
+use serde_json::Value;
+
+use crate::support::{Ran, World, names_in, read_json};
+
+fn events(world: &World, more: &[&str]) -> Vec<Value> {
+    let mut arguments = vec!["events", "--json"];
+    arguments.extend(more);
+    let ran = world.run(&arguments);
+    ran.succeeds();
+    objects(&ran)
+}
+
+fn objects(ran: &Ran) -> Vec<Value> {
+    let lines = ran.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn words(events: &[Value]) -> Vec<&str> {
+    let words = events.iter().map(|event| event["event"].as_str().unwrap());
+    words.collect()
+}
+
+#[test]
+fn a_task_is_told_from_its_acceptance_to_its_removal() {
+    let world = World::new();
+    world.recipe(
+        "works",
+        "#!/bin/sh\necho '{\"progress\": 0.5, \"message\": \"half\"}' >>\"$AGENTSPOOL_PROGRESS_FILE\"\n",
+    );
+    let task = world.submit(&["works", "--session-id", "s"]);
+    world.result_of(&task);
+    world.run(&["clear"]).succeeds();
+    let all = events(&world, &["--task", &task.id]);
+    let schema = read_json(
+        &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("spool/schema/event.schema.json"),
+    );
+    let schema = jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap();
+    assert!(all.iter().all(|event| schema.is_valid(event)), "{all:#?}");
+    let expected = ["accepted", "started", "progress", "completed", "cleared"];
+    assert_eq!(words(&all), expected);
+    for event in &all {
+        assert_eq!(event["task_id"], task.id.as_str());
+        assert_eq!(event["recipe"], "works");
+        assert_eq!(event["session_id"], "s");
+        assert!(event["at"].as_str().unwrap().ends_with('Z'));
+    }
+    assert_eq!(
+        (&all[1]["attempt"], &all[3]["exit_code"]),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(
+        (&all[2]["progress"], &all[2]["message"]),
+        (&0.5.into(), &"half".into())
+    );
+
+    // From where a reader stands it goes on.
+    let cursor = all[1]["cursor"].as_str().unwrap();
+    let rest = events(&world, &["--after", cursor]);
+    assert_eq!(words(&rest), ["progress", "completed", "cleared"]);
+    let last = rest[2]["cursor"].as_str().unwrap();
+    assert!(events(&world, &["--after", last]).is_empty());
+    assert!(events(&world, &["--since", "2999-01-01T00:00:00Z"]).is_empty());
+    assert_eq!(events(&world, &["--since", "1h"]).len(), 5);
+
+    let shown = world.run(&["events"]);
+    shown.succeeds();
+    let started = shown.stdout.lines().nth(1).unwrap();
+    let fields: Vec<&str> = started.split_whitespace().collect();
+    assert_eq!(
+        fields[1..5],
+        ["started", &task.id, "works", "s"],
+        "{started}"
+    );
+}
+
+#[test]
+fn what_was_dropped_is_told_as_well() {
+    let world = World::new();
+    world.recipe("works", "#!/bin/sh\n");
+    world.drop_in("good.json", "{\"recipe\": \"works\"}");
+    world.drop_in("bad.json", "{\"recipe\": 1}");
+    world.start_watcher();
+    world.wait_until("all of it is done", || {
+        let all = events(&world, &[]);
+        let words = words(&all);
+        ["admitted", "completed", "refused"]
+            .iter()
+            .all(|word| words.contains(word))
+    });
+    let all = events(&world, &[]);
+    assert!(!words(&all).contains(&"accepted"), "{all:?}");
+    let of = |word: &str| all.iter().find(|event| event["event"] == word).unwrap();
+    assert_eq!(of("admitted")["drop"], "good");
+    assert_eq!(of("refused")["drop"], "bad");
+    assert_eq!(of("refused")["task_id"], Value::Null);
+    assert!(
+        of("refused")["message"]
+            .as_str()
+            .unwrap()
+            .contains("not a request")
+    );
+}
+
+#[test]
+fn a_follower_sees_events_as_they_happen() {
+    let world = World::new();
+    let mut follower = world.command(&["events", "--follow", "--json"]);
+    let mut follower = follower
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    world.run(&["pause"]).succeeds();
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(follower.stdout.take().unwrap()));
+    let line = lines.next().unwrap().unwrap();
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(event["event"], "paused");
+    world.run(&["resume"]).succeeds();
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.contains("\"resumed\""), "{line}");
+    let pid = rustix::process::Pid::from_child(&follower);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(follower.wait().unwrap().success());
+}
+
+#[test]
+fn what_is_torn_or_unknown_stops_no_reader() {
+    let world = World::new();
+    world.run(&["pause"]).succeeds();
+    let file = world
+        .path("events")
+        .join(&names_in(&world.path("events"))[0]);
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    text.push_str(
+        "{\"at\": \"2026-11-2\n\nno json at all\n{\"event\": \"invented\", \"more\": [1]}\n",
+    );
+    std::fs::write(&file, &text).unwrap();
+    world.run(&["resume"]).succeeds();
+    let all = events(&world, &[]);
+    assert_eq!(words(&all), ["paused", "invented", "resumed"]);
+    assert_eq!(all[1]["more"], serde_json::json!([1]));
+
+    // A cursor of a file that is gone.
+    let ran = world.run(&["events", "--json", "--after", "2000-01-01:1:2"]);
+    ran.succeeds();
+    assert!(ran.stderr.contains("are gone"), "{}", ran.stderr);
+    assert_eq!(objects(&ran).len(), 3);
+    for wrong in [&["--after", "yesterday"][..], &["--since", "yesterday"]] {
+        let mut arguments = vec!["events"];
+        arguments.extend(wrong);
+        world.run(&arguments).ends_with(2);
+    }
+}
+
+#[test]
+fn events_are_bounded_and_writers_go_on_in_a_new_file() {
+    let world = World::new();
+    world.recipe("works", "#!/bin/sh\n");
+    world.start_watcher();
+    let task = world.submit(&["works"]);
+    world.result_of(&task);
+    // A file of long ago, and one that is no file of events.
+    std::fs::write(
+        world.path("events/2020-01-01.jsonl"),
+        "{\"event\": \"old\"}\n",
+    )
+    .unwrap();
+    std::fs::write(world.path("events/notes.txt"), "mine").unwrap();
+    world.run(&["sweep"]).succeeds();
+    world.run(&["sweep"]).succeeds();
+    assert_eq!(names_in(&world.path("events")).len(), 2);
+    world.set("events_max_bytes", "0");
+    world.run(&["sweep"]).succeeds();
+    assert_eq!(names_in(&world.path("events")), ["notes.txt"]);
+    // The watcher and its runner had the old file open.
+    let task = world.submit(&["works"]);
+    world.result_of(&task);
+    world.wait_until("the end is told", || {
+        let all = events(&world, &["--task", &task.id]);
+        words(&all) == ["accepted", "started", "completed"]
+    });
+}
+
+#[test]
+fn no_task_fails_because_its_events_cannot_be_written() {
+    let world = World::new();
+    world.recipe("works", "#!/bin/sh\n");
+    world.run(&["pause"]).succeeds();
+    let file = world
+        .path("events")
+        .join(&names_in(&world.path("events"))[0]);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    world.run(&["resume"]).succeeds();
+    let task = world.submit(&["works"]);
+    assert_eq!(world.result_of(&task)["status"], "completed");
+    world.wait_until("the status says so", || {
+        read_json(&task.path.join("status.json"))["status"] == "completed"
+    });
+}

@@ -1,0 +1,115 @@
+//! `agentspool why`: each reason for which a task waits today, and what it says once that is gone.
+//!
+//! Not the order of starts (`session.rs`, `limits.rs`).
+
+use serde_json::Value;
+
+use crate::support::{Task, World};
+
+const HELD: &str =
+    "#!/bin/sh\nwhile [ ! -e \"$AGENTSPOOL_SPOOL_DIR/../go\" ]; do sleep 0.01; done\n";
+
+fn world() -> World {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.set("rescan_sec", "0.3");
+    let held = HELD.replace("$AGENTSPOOL_SPOOL_DIR/..", world.root().to_str().unwrap());
+    world.recipe("held", &held);
+    world
+}
+
+fn reasons(world: &World, task: &Task) -> Vec<String> {
+    let said = world.json(&["why", &task.id]);
+    assert_eq!(said["task_id"], task.id.as_str());
+    let reasons = said["reasons"].as_array().unwrap();
+    let word = |reason: &Value| reason["reason"].as_str().unwrap().to_owned();
+    reasons.iter().map(word).collect()
+}
+
+fn said(world: &World, task: &Task) -> String {
+    let ran = world.run(&["why", &task.id]);
+    ran.succeeds();
+    ran.stdout
+}
+
+#[test]
+fn what_holds_all_tasks_back_is_said_first() {
+    let world = world();
+    let task = world.submit(&["held"]);
+    world.run(&["pause"]).succeeds();
+    assert_eq!(reasons(&world, &task), ["watcher", "paused"]);
+    let lines = said(&world, &task);
+    assert!(
+        lines.contains("agentspool watch") && lines.contains("agentspool resume"),
+        "{lines}"
+    );
+    world.run(&["resume"]).succeeds();
+    world.start_watcher();
+    world.wait_running(&task);
+    assert!(reasons(&world, &task).is_empty());
+    assert_eq!(said(&world, &task), format!("{} is running\n", task.id));
+    world.run(&["cancel", &task.id]).succeeds();
+    assert_eq!(said(&world, &task), format!("{} was cancelled\n", task.id));
+    world.run(&["why", "nobody"]).ends_with(7);
+}
+
+#[test]
+fn a_session_names_the_task_that_is_waited_for() {
+    let world = world();
+    world.start_watcher();
+    let first = world.submit(&["held", "--session-id", "s"]);
+    let second = world.submit(&["held", "--session-id", "s"]);
+    world.wait_running(&first);
+    let said = world.json(&["why", &second.id]);
+    assert_eq!(said["reasons"][0]["reason"], "session");
+    assert_eq!(said["reasons"][0]["task_id"], first.id.as_str());
+    let status = world.run(&["status", &second.id]);
+    let line = format!(
+        "Reason: waits for {}, an earlier task of the session s\n",
+        first.id
+    );
+    assert!(status.stdout.contains(&line), "{}", status.stdout);
+    std::fs::write(world.root().join("go"), "").unwrap();
+    world.result_of(&second);
+    assert!(reasons(&world, &second).is_empty());
+}
+
+#[test]
+fn a_limit_names_itself() {
+    let world = world();
+    world.set("max_concurrent", "2");
+    let held = HELD.replace("$AGENTSPOOL_SPOOL_DIR/..", world.root().to_str().unwrap());
+    world.recipe_folder("one", "max_concurrent = 1", &held);
+    world.start_watcher();
+    let first = world.submit(&["one"]);
+    world.wait_running(&first);
+    let second = world.submit(&["one"]);
+    world.wait_until("it waits for its recipe", || {
+        reasons(&world, &second) == ["slot"]
+    });
+    let line = said(&world, &second);
+    assert!(line.contains("recipe one: at most 1"), "{line}");
+    let other = world.submit(&["held"]);
+    world.wait_running(&other);
+    let third = world.submit(&["held"]);
+    world.wait_until("it waits for any", || reasons(&world, &third) == ["slot"]);
+    let line = said(&world, &third);
+    assert!(line.contains("at most 2 run at once"), "{line}");
+    assert_eq!(reasons(&world, &second), ["slot", "slot"]);
+    std::fs::write(world.root().join("go"), "").unwrap();
+    world.result_of(&third);
+}
+
+#[test]
+fn a_task_whose_files_are_damaged_says_so() {
+    let world = world();
+    let task = world.submit(&["held"]);
+    std::fs::write(task.path.join("request.json"), "{").unwrap();
+    world.start_watcher();
+    world.wait_until("it is set aside", || {
+        reasons(&world, &task)
+            .first()
+            .is_some_and(|it| it == "damaged")
+    });
+    assert!(said(&world, &task).contains("agentspool doctor"));
+}
