@@ -1,6 +1,6 @@
 //! How a watcher is run, why it cannot go on, and why it left.
 //!
-//! Not its loop (`run.rs`).
+//! Not its loop (`run.rs`). Invariant: each way in which a watcher leaves has a word of its own.
 
 use std::io;
 use std::path::PathBuf;

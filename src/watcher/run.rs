@@ -1,7 +1,7 @@
 //! The watcher's loop: what was heard, what is due, what is offered, and when to leave.
 //!
-//! Not the order of offers (`backlog.rs`), nor whether anything is left to do (`idle.rs`). Invariant: one round never
-//! waits, but at its end, for whatever comes first.
+//! Not the order of offers (`backlog.rs`), nor whether anything is left to do (`idle.rs`). Invariant: a round
+//! waits only at its end, for whatever comes first.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! The signals that a watcher listens to.
 //!
-//! Not how (`sys/signals.rs`), and not what follows (`run.rs`).
+//! Not how (`sys/signals.rs`), and not what follows (`run.rs`). Invariant: the ends of children are listened to only by
+//! the first process of a container, to which the orphans of others come.
 
 use std::io;
 

@@ -124,17 +124,7 @@ unsafe fn clone3(
     stack: *mut u8,
     handle: *mut c_int,
 ) -> rustix::io::Result<c_int> {
-    /// `CLONE_INTO_CGROUP` of `linux/sched.h`.
-    const INTO_CGROUP: u64 = 0x2_0000_0000;
-    // SAFETY: all of its fields are numbers.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = FLAGS as u64 | INTO_CGROUP;
-    arguments.pidfd = handle as u64;
-    arguments.child_tid = plan.borrows.as_ptr() as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
-    arguments.stack = stack as u64;
-    arguments.stack_size = STACK_BYTES as u64;
-    arguments.cgroup = cgroup as u64;
+    let arguments = clone_arguments(plan, cgroup, stack, handle);
     let plan: *mut c_void = ptr::from_ref(plan).cast_mut().cast();
     let answer: isize;
     // SAFETY: in the parent the call changes what is named here and no more. The child has the same
@@ -182,6 +172,29 @@ unsafe fn clone3(
     } else {
         Ok(answer as c_int)
     }
+}
+
+/// What clone3(2) is told.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[expect(unsafe_code, reason = "a structure of the kernel's that may grow")]
+fn clone_arguments(
+    plan: &Plan,
+    cgroup: RawFd,
+    stack: *mut u8,
+    handle: *mut c_int,
+) -> libc::clone_args {
+    /// `CLONE_INTO_CGROUP` of `linux/sched.h`.
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    // SAFETY: all of its fields are numbers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = FLAGS as u64 | INTO_CGROUP;
+    arguments.pidfd = handle as u64;
+    arguments.child_tid = plan.borrows.as_ptr() as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.stack = stack as u64;
+    arguments.stack_size = STACK_BYTES as u64;
+    arguments.cgroup = cgroup as u64;
+    arguments
 }
 
 /// No cgroup on other machines.
