@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::task::nearest;
+
 /// What survives what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -329,12 +331,8 @@ fn check_one(name: &str, value: &Value) -> Result<(), SettingsError> {
 
 fn unknown(name: &str) -> SettingsError {
     let names = Settings::default().to_map();
-    let suggestion = names
-        .keys()
-        .map(|known| (strsim::jaro_winkler(known, name), known))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, known)| known.clone());
+    let near = nearest(name, names.keys().map(String::as_str));
+    let suggestion = near.first().map(|known| (*known).to_owned());
     SettingsError::Unknown {
         name: name.to_owned(),
         suggestion,

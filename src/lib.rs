@@ -72,12 +72,16 @@
 //!
 //! # The rooms, in reading order
 //!
-//! [`task`] (nouns) → [`spool`] (the disk) → [`watcher`], [`runner`], [`sweeper`] (the processes) → `cli` (people). Each
-//! uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], [`log_limit`], [`way`] and [`proc`] are small tools of all of them, and [`recipe`]
-//! says what can be run. `docs/architecture.md` follows a request and a cancellation through the rooms.
+//! [`task`] (nouns) → [`spool`] (the disk) → [`recipe`] (what can be run) → [`ending`] (how a task ends), `launcher` (how a
+//! runner or a unit is started), `intake` (how a drop becomes a task) → [`watcher`], [`runner`], [`sweeper`] (the processes) →
+//! `cli` (people). Each uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`],
+//! [`clock`], [`log_limit`], [`way`], [`sys`] and [`proc`] are small tools of all of them. `docs/architecture.md` follows a request and a cancellation through the rooms.
 
 pub mod clock;
 pub mod config;
+pub mod ending;
+mod intake;
+mod launcher;
 pub mod log_limit;
 pub mod proc;
 pub mod ready;
@@ -85,6 +89,7 @@ pub mod recipe;
 pub mod runner;
 pub mod spool;
 pub mod sweeper;
+pub mod sys;
 pub mod task;
 pub mod watcher;
 pub mod way;

@@ -2,14 +2,15 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+
+use agentspool::sys::SignalPipe;
 
 use super::exit_code::ExitCode;
 use super::report::CliError;
 
 /// Readable once Ctrl-C or TERM came.
 pub(crate) struct Interrupt {
-    socket: UnixStream,
+    signals: SignalPipe,
     came: Cell<bool>,
 }
 
@@ -21,22 +22,17 @@ impl Interrupt {
                 format!("failed to listen to signals: {error}"),
             )
         };
-        let (socket, ring) = UnixStream::pair().map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            let ring = ring.try_clone().map_err(failed)?;
-            signal_hook::low_level::pipe::register(signal, ring).map_err(failed)?;
-        }
+        let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+        let signals = SignalPipe::listen(&signals).map_err(failed)?;
         Ok(Interrupt {
-            socket,
+            signals,
             came: Cell::new(false),
         })
     }
 
     /// Whether it came; once it did, for ever.
     pub fn came(&self) -> bool {
-        let mut bytes = [0u8; 16];
-        if matches!(rustix::io::read(&self.socket, &mut bytes), Ok(read) if read > 0) {
+        if self.signals.came() {
             self.came.set(true);
         }
         self.came.get()
@@ -54,6 +50,6 @@ impl Interrupt {
 
 impl AsFd for Interrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.signals.as_fd()
     }
 }

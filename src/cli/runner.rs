@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliE
     let control = Control::new(None, None)?;
     match Runner::new(&mut spool, surroundings, control).once(id)? {
         Answer::Finished(_) => Ok(ExitCode::Done),
-        Answer::Taken { .. } | Answer::NoSlot(_) | Answer::NotYet(_) => {
+        Answer::Blocked(_) | Answer::Held(_) | Answer::Retry(..) => {
             Ok(ExitCode::Propagated(TRY_AGAIN))
         }
     }

@@ -116,13 +116,11 @@ fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode
         let due = schedule.ask(Instant::now(), &schedule::wall());
         match due.map_err(|never| CliError::new(ExitCode::General, never.to_string()))? {
             Due::In(pause) => {
-                let timeout = Timespec {
-                    tv_sec: pause.as_secs().try_into().unwrap_or(i64::MAX),
-                    tv_nsec: pause.subsec_nanos().into(),
-                };
+                // Longer than the kernel can count is for ever.
+                let timeout = Timespec::try_from(pause).ok();
                 let mut fds = [PollFd::new(&stop, PollFlags::IN)];
                 // Interrupted or failed: the loop asks again either way.
-                let _ = poll(&mut fds, Some(&timeout));
+                let _ = poll(&mut fds, timeout.as_ref());
             }
             Due::Now => {
                 passes += 1;

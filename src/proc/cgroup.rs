@@ -21,7 +21,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
-use super::{ProcessKey, is_alive, read_text};
+use super::table::{ProcessKey, is_alive, read_text};
 
 /// What the names begin with.
 const PREFIX: &str = "agentspool.";
@@ -61,7 +61,7 @@ impl Cgroup {
         }
         match open(path.to_owned()) {
             Ok(cgroup) => Ok(Some(cgroup)),
-            Err(error) if super::is_absent(&error) => Ok(None),
+            Err(error) if super::table::is_absent(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }

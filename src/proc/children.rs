@@ -7,7 +7,7 @@
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
-use super::{Entry, check_mounted, entry, numbers, own_pid, read_text};
+use super::table::{Entry, check_mounted, entry, numbers, own_pid, read_text};
 
 /// What reaped processes used, as wait4(2) tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -66,7 +66,7 @@ pub fn children() -> Vec<i32> {
 /// Each thread has its own list: that of the one that started them, and orphans with the first.
 fn listed_children() -> Option<Vec<i32>> {
     let mut children = Vec::new();
-    for thread in super::numbers_in("/proc/self/task").ok()? {
+    for thread in super::table::numbers_in("/proc/self/task").ok()? {
         let list = read_text(format!("/proc/self/task/{thread}/children"))?;
         children.extend(
             list.split_ascii_whitespace()

@@ -1,6 +1,6 @@
 //! What shows whose a process is: its environment, its user, its cgroup, where it stands and writes.
 //!
-//! Not the verdict (`runner/search.rs`). Invariant: each answer says whether it is a fact or could not be
+//! Not the verdict (`ending/search.rs`). Invariant: each answer says whether it is a fact or could not be
 //! had. A process whose main thread has ended is asked through a thread that lives.
 #![expect(clippy::disallowed_methods, reason = "/proc is not the spool")]
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Entry, is_absent, read, read_text};
+use super::table::{Entry, is_absent, read, read_text};
 
 /// What a process was started with.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ pub fn writes_to(entry: &Entry, files: &[&File]) -> Option<bool> {
         .map(|stat| which(&stat))
         .collect();
     let folder = path(entry, "fd");
-    let open = super::numbers_in(&folder).ok()?;
+    let open = super::table::numbers_in(&folder).ok()?;
     Some(open.into_iter().any(|number| {
         let stat = rustix::fs::stat(format!("{folder}/{number}"));
         stat.is_ok_and(|stat| wanted.contains(&which(&stat)))

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::{numbers, numbers_in, real_uid_of};
+use super::evidence::real_uid_of;
+use super::table::{numbers, numbers_in};
 
 /// The mode bit of a set-user-id program.
 const SET_USER_ID: u32 = 0o4000;

@@ -21,7 +21,7 @@ pub fn unblock_signals() {
 }
 
 /// Lets this process write to its terminal from the background, also after `stty tostop`: SIGTTOU would stop it
-/// in the middle of a line. A recipe gets the default back (`runner/spawn.rs`).
+/// in the middle of a line. A recipe gets the default back (`runner/signals.rs`).
 #[expect(unsafe_code, reason = "signal, which rustix has no safe form of")]
 pub fn ignore_terminal_stop() {
     // SAFETY: no handler is installed, and no handler of ours is replaced.

@@ -4,7 +4,7 @@
 //! its own (`launcher = "systemd"`); the local pool cannot, and `recipe info` says so. Invariant: a
 //! limit that was read is one that systemd takes.
 
-use super::manifest::ManifestError;
+use super::error::ManifestError;
 
 /// The least memory a task is given: below this its runner itself could not live.
 const LEAST_MEMORY: u64 = 16 << 20;

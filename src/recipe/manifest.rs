@@ -1,12 +1,13 @@
 //! `recipe.toml`: what a recipe says about how it wants to be run.
 //!
-//! Not where it is (`find.rs`). Invariant: a [`Manifest`] that was read has a command and values
+//! Not where it is (`path.rs`). Invariant: a [`Manifest`] that was read has a command and values
 //! within their limits; a typo in a key is an error, not a default.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::error::ManifestError;
 use super::limits::{self, Limits};
 use crate::task::Json;
 
@@ -66,11 +67,6 @@ pub struct Manifest {
 
 /// Attempts in all when a recipe asks for another one after a loss and does not say how many.
 pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
-
-/// Why a manifest cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ManifestError(pub(super) String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -307,6 +303,10 @@ mod tests {
             assert!(error.contains(expected), "{text:?} gave {error:?}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+        // The parser says only in words that it quotes a value.
+        let quoted = "command = [\"a\"]\nmax_attempts = \"hunter2\"";
+        let error = Manifest::parse(quoted).unwrap_err().to_string();
+        assert_eq!(error, "line 2: `max_attempts`: expected u32");
         let secret = "command = [\"a\"]\n[env]\nKEY = hunter2\n";
         let error = Manifest::parse(secret).unwrap_err().to_string();
         assert!(

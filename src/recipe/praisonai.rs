@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use super::error::ManifestError;
 use super::file;
-use super::manifest::{Manifest, ManifestError};
+use super::manifest::Manifest;
+use super::program::{is_executable, on_path};
 
 /// The files either of which makes a folder a PraisonAI recipe.
 const MARKS: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
@@ -78,7 +80,7 @@ impl Installed {
     pub fn check(&self, search: Option<&OsStr>) -> Result<(), String> {
         match (search, &self.python) {
             (Some(_), _) => self.found.get_or_init(|| self.ask(search)).clone(),
-            (None, Some(python)) if !super::find::is_executable(python) => {
+            (None, Some(python)) if !is_executable(python) => {
                 Err(cannot_start(python, "there is no such program"))
             }
             (None, _) => Ok(()),
@@ -158,12 +160,6 @@ fn describe(folder: &Path) -> String {
         // A block's first line says only how the lines below are meant.
         .filter(|value| !value.is_empty() && !value.starts_with(['|', '>']));
     described.unwrap_or_else(|| "a PraisonAI recipe".to_owned())
-}
-
-fn on_path(program: &str, search: &OsStr) -> Option<PathBuf> {
-    std::env::split_paths(search)
-        .map(|folder| folder.join(program))
-        .find(|path| super::find::is_executable(path))
 }
 
 /// The interpreter in the first line of a script, where it is a path to one and not to `env`.

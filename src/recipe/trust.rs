@@ -9,9 +9,6 @@ use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use walkdir::WalkDir;
-
-use super::find::Recipe;
 use crate::way::places;
 
 /// Who may change recipes besides root, and whose right to write counts.
@@ -47,13 +44,9 @@ impl Trust {
         }
     }
 
-    /// What of a recipe others could change, and why; the first one. With the PATH that it sets for itself.
-    pub(super) fn problem_of(
-        self,
-        recipe: &Recipe,
-        own_path: Option<&str>,
-    ) -> Option<(PathBuf, String)> {
-        let mut parts = parts(recipe, own_path).into_iter();
+    /// What of these files and folders others could change, and why; the first one.
+    pub(super) fn problem_of(self, parts: BTreeSet<PathBuf>) -> Option<(PathBuf, String)> {
+        let mut parts = parts.into_iter();
         parts.find_map(|part| self.problem_on_way(&part))
     }
 
@@ -64,35 +57,4 @@ impl Trust {
         let mut places = places(&path).into_iter();
         places.find_map(|place| Some((place.path, self.problem_with(&place.metadata)?)))
     }
-}
-
-/// What decides what a recipe runs: the folder it was found in, the recipe, what lies in its folder, the
-/// program with the folders above it, and what the manifest names besides: its `env_file`, which may set
-/// any variable, and the folders of its PATH, in each of which the program may stand first.
-fn parts(recipe: &Recipe, own_path: Option<&str>) -> BTreeSet<PathBuf> {
-    let mut parts: BTreeSet<PathBuf> = recipe
-        .path
-        .parent()
-        .map(Path::to_owned)
-        .into_iter()
-        .collect();
-    // Of a recipe that is one file, what lies beside it is in its folder as well.
-    let entries = WalkDir::new(recipe.folder())
-        .max_depth(1)
-        .into_iter()
-        .flatten();
-    parts.extend(entries.map(walkdir::DirEntry::into_path));
-    let program = recipe.program(None);
-    let within = program.ancestors().take_while(|path| *path != recipe.path);
-    if program.starts_with(&recipe.path) {
-        parts.extend(within.map(Path::to_owned));
-    } else if program.is_absolute() {
-        parts.insert(program);
-    }
-    let env_file = recipe.manifest.env_file.iter();
-    parts.extend(env_file.map(|file| recipe.folder().join(file)));
-    let search = own_path.into_iter().flat_map(std::env::split_paths);
-    // A relative one is below the current folder of the task, which is the owner's alone.
-    parts.extend(search.filter(|folder| folder.is_absolute()));
-    parts
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::recover::MARK;
-use super::{Prepared, Runner, Work};
+use super::state::{Prepared, Runner, Work};
+use crate::ending::MARK;
 use crate::recipe::{FindError, Recipe, is_variable_name};
 use crate::spool::IoError;
 use crate::task::{Json, JsonError};

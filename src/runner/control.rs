@@ -7,23 +7,16 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use super::signals::STOPPING;
+use crate::launcher::Waiter;
+use crate::sys::SignalPipe;
 use crate::task::{Answer, Order, TaskId};
-
-/// Signals that stop a runner. Being caught here they are back at their defaults in the recipe,
-/// also where this process was started with them ignored.
-pub(super) const STOPPING: [i32; 4] = [
-    signal_hook::consts::SIGTERM,
-    signal_hook::consts::SIGINT,
-    signal_hook::consts::SIGQUIT,
-    signal_hook::consts::SIGHUP,
-];
 
 /// The runner cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +32,7 @@ pub struct ControlError {
 pub struct Control {
     orders: Option<OwnedFd>,
     answers: Option<OwnedFd>,
-    signals: UnixStream,
+    signals: SignalPipe,
     unread: Vec<u8>,
     tasks: VecDeque<TaskId>,
     stop: bool,
@@ -52,12 +45,7 @@ impl Control {
             doing: "listen to signals",
             source,
         };
-        let (signals, ring) = UnixStream::pair().map_err(failed)?;
-        signals.set_nonblocking(true).map_err(failed)?;
-        for signal in STOPPING {
-            let ring = ring.try_clone().map_err(failed)?;
-            signal_hook::low_level::pipe::register(signal, ring).map_err(failed)?;
-        }
+        let signals = SignalPipe::listen(&STOPPING).map_err(failed)?;
         // Whoever started us may ignore SIGCHLD, which is inherited and makes the kernel reap our
         // children unseen. Any handler ends that; what it notes is of no use.
         let noted = Arc::new(AtomicBool::new(false));
@@ -78,7 +66,7 @@ impl Control {
     }
 
     /// Readable when a signal came.
-    pub(super) fn signals(&self) -> &UnixStream {
+    pub(super) fn signals(&self) -> &SignalPipe {
         &self.signals
     }
 
@@ -95,12 +83,7 @@ impl Control {
     /// Takes in whatever is there, without waiting.
     pub(super) fn take_in(&mut self) {
         let mut bytes = [0u8; 1024];
-        while let Ok(read) = rustix::io::read(&self.signals, &mut bytes) {
-            self.stop |= read > 0;
-            if read == 0 {
-                break;
-            }
-        }
+        self.stop |= self.signals.came();
         while let Some(orders) = &self.orders {
             match rustix::io::read(orders, &mut bytes) {
                 Ok(0) => self.orders = None,
@@ -170,5 +153,18 @@ impl Control {
             }
         }
         Ok(())
+    }
+}
+
+impl Waiter for Control {
+    fn calls(&self) -> Vec<BorrowedFd<'_>> {
+        let signals = self.signals.as_fd();
+        std::iter::once(signals).chain(self.orders()).collect()
+    }
+
+    /// Until a signal comes, or the watcher goes.
+    fn goes_on(&mut self) -> bool {
+        self.take_in();
+        !self.stop && self.orders.is_some()
     }
 }

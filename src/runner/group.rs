@@ -1,7 +1,7 @@
 //! The processes of one attempt: started in a session of their own, ended to the last one.
 //!
 //! This process is a subreaper, so whatever escapes from the recipe's group by `setsid` and double
-//! forks comes back here as a child. Not what a dead runner left (`recover.rs`). Invariant: [`end_tree`]
+//! forks comes back here as a child. Not what a dead runner left (`ending/recover.rs`). Invariant: [`end_tree`]
 //! returns only when `wait` says that this process has no child at all, which needs no `/proc`.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -281,12 +281,9 @@ fn wait_for(leader: &Leader, time: Duration) {
         std::thread::sleep(time);
         return;
     }
-    let timeout = Timespec {
-        tv_sec: 0,
-        tv_nsec: time.subsec_nanos().into(),
-    };
+    let timeout = Timespec::try_from(time).ok();
     let _ = poll(
         &mut [PollFd::new(&leader.handle, PollFlags::IN)],
-        Some(&timeout),
+        timeout.as_ref(),
     );
 }

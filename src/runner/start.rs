@@ -1,7 +1,7 @@
 //! How long the start of a recipe may take.
 //!
 //! Executing a program waits for its disk, and a network disk that is gone answers never. The runner keeps
-//! the deadline and looks for a cancellation meanwhile. Not the start itself (`spawn.rs`). Invariant: a start
+//! the deadline and looks for a cancellation meanwhile. Not the start itself (`spawn/`). Invariant: a start
 //! that was begun is waited for to its end, so nothing of it runs when it is said to have failed.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::command;
 use super::group::{self, Leader};
-use super::recover::report_stuck;
 use super::spawn::{Setting, SpawnError, Start};
+use super::state::{Prepared, Runner, Work};
 use super::supervise::Ending;
-use super::{Prepared, Runner, Work, command};
+use crate::ending::report_stuck;
 use crate::proc::{self, Cgroup};
 use crate::recipe::Recipe;
 use crate::spool::IoError;

@@ -10,12 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use super::control::Control;
-use super::finish::FOREIGN_RESULT;
 use super::group::{self, Leader};
 use super::growth::Growth;
 use super::progress::{self, Latest};
-use super::recover::report_stuck;
 use crate::config::Settings;
+use crate::ending::{report_foreign_result, report_stuck};
 use crate::proc::{self, Cgroup, Usage};
 use crate::spool::{Attempt, Files, ProgressReader, Spool, TaskLock};
 use crate::task::{Event, Exit, Happened, Metrics, StatusFile};
@@ -193,13 +192,11 @@ impl Supervisor<'_> {
     }
 
     fn wait_for_signal(&mut self, time: Duration) {
-        let timeout = Timespec {
-            tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: time.subsec_nanos().into(),
-        };
+        // Longer than the kernel can count is for ever.
+        let timeout = Timespec::try_from(time).ok();
         let _ = poll(
             &mut [PollFd::new(self.control.signals(), PollFlags::IN)],
-            Some(&timeout),
+            timeout.as_ref(),
         );
         self.control.take_in();
     }
@@ -264,7 +261,7 @@ impl Supervisor<'_> {
             Ok(false) => {}
             Ok(true) => {
                 if !self.foreign {
-                    tracing::warn!(task = %self.status.task_id, "{FOREIGN_RESULT}");
+                    report_foreign_result(self.status.task_id);
                 }
                 self.foreign = true;
             }
@@ -275,10 +272,8 @@ impl Supervisor<'_> {
     /// Sleeps until the process ends, the watcher or a signal says something, or the time is over;
     /// or until something is written, which is no reason to look at anything else.
     fn wait(&mut self, time: Duration) -> bool {
-        let timeout = Timespec {
-            tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: time.subsec_nanos().into(),
-        };
+        // Longer than the kernel can count is for ever.
+        let timeout = Timespec::try_from(time).ok();
         let mut fds = vec![PollFd::from_borrowed_fd(
             self.control.signals().as_fd(),
             PollFlags::IN,
@@ -294,7 +289,7 @@ impl Supervisor<'_> {
         if let Some(alarm) = self.growth.alarm() {
             fds.push(PollFd::from_borrowed_fd(alarm, PollFlags::IN));
         }
-        let polled = poll(&mut fds, Some(&timeout));
+        let polled = poll(&mut fds, timeout.as_ref());
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         let is_called = polled.is_err() || fds[..others].iter().any(is_ready);
         if polled.is_ok() && fds[others..].iter().any(is_ready) {

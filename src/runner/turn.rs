@@ -3,10 +3,9 @@
 //! Not the lock itself (`Runner::claim_and`). Invariant: what is held here is let go by being dropped,
 //! in whatever way its holder ends.
 
-use super::Runner;
-use crate::recipe::{FindError, Recipe, SessionMode};
-use crate::spool::{Guard, IoError, OpenHint, SessionTurn, Slot, TaskDir};
-use crate::task::{Answer, Request, TaskId};
+use crate::recipe::{FindError, Recipe, RecipePath, SessionMode};
+use crate::spool::{Guard, IoError, OpenHint, ReadError, SessionTurn, Slot, Spool, TaskDir};
+use crate::task::{Answer, Blocker, Holder, Request, TaskId};
 
 /// Whether a task may run now.
 #[expect(
@@ -16,6 +15,10 @@ use crate::task::{Answer, Request, TaskId};
 pub(super) enum Turn {
     /// It may not, or needs not.
     Over(Answer),
+    /// Its request cannot be read.
+    Unreadable(TaskDir, ReadError),
+    /// It has a result or a marker: its lock is all that it needs.
+    NothingToStart(TaskDir),
     /// It may, as long as `held` is held.
     Ours {
         task: TaskDir,
@@ -32,61 +35,63 @@ pub(super) struct Held {
     _turn: Option<Guard>,
 }
 
-impl Runner<'_> {
-    /// Takes everything that a task must have before its lock. What needs none of it is done here.
-    pub(super) fn turn_of(&mut self, id: TaskId) -> Result<Turn, IoError> {
-        let Some(task) = self.spool.task(id)? else {
-            return Ok(Turn::Over(match self.spool.check_open_hint(id)? {
-                OpenHint::Dropped => Answer::Finished(None),
-                OpenHint::Staged | OpenHint::Task => Answer::Taken { started: false },
-            }));
-        };
-        if task.has_result()? || task.cancel_requested()? {
-            // Needs no slot and no turn: nothing of it will be started.
-            return self.claim_and(task, None).map(Turn::Over);
-        }
-        let limit = self.spool.settings().max_concurrent;
-        let Some(slot) = self.spool.take_slot(None, limit)? else {
-            return Ok(Turn::Over(Answer::NoSlot(None)));
-        };
-        let request = match task.request() {
-            Ok(request) => request,
-            Err(error) => return self.set_aside(task, &error).map(Turn::Over),
-        };
-        let recipe = match self.recipe(&request.recipe) {
-            Err(FindError::Unseen { path, source }) => {
-                return Err(IoError::new("look for the recipe", path, source));
-            }
-            recipe => recipe,
-        };
-        let mut held = Held {
-            _slot: slot,
-            _recipe_slot: None,
-            _turn: None,
-        };
-        if let Ok(recipe) = &recipe {
-            if let Some(limit) = recipe.manifest.max_concurrent {
-                held._recipe_slot = self.spool.take_slot(Some(&recipe.name), limit)?;
-                if held._recipe_slot.is_none() {
-                    return Ok(Turn::Over(Answer::NoSlot(Some(recipe.name.clone()))));
-                }
-            }
-            if let Some(session) = &request.session_id
-                && recipe.manifest.session == SessionMode::Serial
-            {
-                match self.spool.session_turn(session, id)? {
-                    SessionTurn::Ours(lock) => held._turn = Some(lock),
-                    SessionTurn::NotYet => {
-                        return Ok(Turn::Over(Answer::NotYet(Some(session.clone()))));
-                    }
-                }
-            }
-        }
-        Ok(Turn::Ours {
-            task,
-            request,
-            recipe,
-            held,
-        })
+/// Takes everything that a task must have before its lock.
+pub(super) fn turn_of(spool: &Spool, id: TaskId) -> Result<Turn, IoError> {
+    let Some(task) = spool.task(id)? else {
+        return Ok(Turn::Over(match spool.check_open_hint(id)? {
+            OpenHint::Dropped => Answer::Finished(None),
+            OpenHint::Staged | OpenHint::Task => Answer::Held(Holder::Submitter),
+        }));
+    };
+    if task.has_result()? || task.cancel_requested()? {
+        // Needs no slot and no turn: nothing of it will be started.
+        return Ok(Turn::NothingToStart(task));
     }
+    let limit = spool.settings().max_concurrent;
+    let Some(slot) = spool.take_slot(None, limit)? else {
+        return Ok(Turn::Over(Answer::Blocked(Blocker::Slot)));
+    };
+    let request = match task.request() {
+        Ok(request) => request,
+        Err(error) => return Ok(Turn::Unreadable(task, error)),
+    };
+    let recipe = match RecipePath::of(spool).find(&request.recipe) {
+        Err(FindError::Unseen { path, source }) => {
+            return Err(IoError::new("look for the recipe", path, source));
+        }
+        recipe => recipe,
+    };
+    let mut held = Held {
+        _slot: slot,
+        _recipe_slot: None,
+        _turn: None,
+    };
+    if let Ok(recipe) = &recipe {
+        if let Some(limit) = recipe.manifest.max_concurrent {
+            held._recipe_slot = spool.take_slot(Some(&recipe.name), limit)?;
+            if held._recipe_slot.is_none() {
+                return Ok(Turn::Over(Answer::Blocked(Blocker::RecipeSlot(
+                    recipe.name.clone(),
+                ))));
+            }
+        }
+        if let Some(session) = &request.session_id
+            && recipe.manifest.session == SessionMode::Serial
+        {
+            match spool.session_turn(session, id)? {
+                SessionTurn::Ours(lock) => held._turn = Some(lock),
+                SessionTurn::NotYet => {
+                    return Ok(Turn::Over(Answer::Blocked(Blocker::Session(
+                        session.clone(),
+                    ))));
+                }
+            }
+        }
+    }
+    Ok(Turn::Ours {
+        task,
+        request,
+        recipe,
+        held,
+    })
 }

@@ -180,7 +180,7 @@ fn refuse_request(error: &RequestError) -> Pickup {
             reason,
             "put the data into a file of its own and name its path in the input",
         )),
-        RequestError::Shape(_) => Pickup::Refused(refusal(
+        RequestError::Shape(_) | RequestError::UnknownField(_) => Pickup::Refused(refusal(
             reason,
             "see schema/request.schema.json in the spool's source, or `agentspool help submit`",
         )),

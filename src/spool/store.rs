@@ -212,10 +212,9 @@ impl TaskDir {
             Ok(request) => Ok(request),
             Err(RequestError::Newer(_)) => Err(ReadError::Newer { path }),
             // A program of this version stores only what it can read, so an unknown field is news.
-            Err(RequestError::Shape(told)) if told.starts_with("unknown field") => {
+            Err(RequestError::UnknownField(_) | RequestError::Reserved(_)) => {
                 Err(ReadError::Newer { path })
             }
-            Err(RequestError::Reserved(_)) => Err(ReadError::Newer { path }),
             Err(error) => Err(ReadError::Damaged {
                 path,
                 problem: error.to_string(),

@@ -177,12 +177,10 @@ impl Wake {
     pub fn wait(&self, other: Option<BorrowedFd<'_>>, timeout: Duration) {
         let mut fds = vec![PollFd::new(&*self.bell, PollFlags::IN)];
         fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let timeout = Timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
+        // Longer than the kernel can count is for ever.
+        let timeout = Timespec::try_from(timeout).ok();
         // Interrupted or failed: the caller looks again either way.
-        let _ = poll(&mut fds, Some(&timeout));
+        let _ = poll(&mut fds, timeout.as_ref());
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Nothing depends on them: a watcher that misses an answer looks at the disk again, and a runner
 //! that misses an order goes when its pipe closes. Watcher and runner never import each other;
-//! they meet here and on the disk.
+//! they meet here and on the disk. Both are of one version. Invariant: an answer says why, and every answer reads
+//! back as it was written.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,22 +24,94 @@ pub enum Order {
 pub enum Answer {
     /// Terminal, or gone: nothing is left to do. With its session, whose next task may go on.
     Finished(Option<Name>),
-    /// Another process holds it, or it could not be begun just now.
-    Taken {
-        /// Whether an attempt stands; without one its submitter may still be at it.
-        started: bool,
-    },
-    /// The limit is reached: the spool's, or this recipe's.
-    NoSlot(Option<Name>),
-    /// Something must happen first: an earlier task of this session must end, or (no session) a
-    /// person must mend the task's files.
-    NotYet(Option<Name>),
+    /// It may not run now, and this must change first.
+    Blocked(Blocker),
+    /// Another process is at it.
+    Held(Holder),
+    /// It was not run to its end, and nothing is in its way: it is offered again.
+    Retry(When, Why),
+}
+
+/// What must change before a task may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocker {
+    /// All slots of the spool are taken, or no process could be started for any task.
+    Slot,
+    /// All slots of this recipe are taken.
+    RecipeSlot(Name),
+    /// An earlier task of this session must end.
+    Session(Name),
+    /// A file of the task is damaged or of a newer program: a person must see to it.
+    Files,
+}
+
+/// Who is at a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A runner: an attempt stands.
+    Runner,
+    /// Its submitter, perhaps: no attempt stands.
+    Submitter,
+}
+
+/// When a task is offered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Very soon, then ever more slowly.
+    Soon,
+    /// After the next scan.
+    AtScan,
+}
+
+/// Why a task that nothing blocks was not run to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The spool is paused, or its path does not lead to it.
+    NoStarts,
+    /// A marker or a result that was seen is gone again.
+    Changed,
+    /// The disk refused something.
+    Disk,
+    /// No runner could be started.
+    NoRunner,
+    /// Its runner died.
+    RunnerDied,
+    /// Its runner was stopped.
+    RunnerStopped,
+    /// Its unit ended without a result.
+    UnitEnded,
+    /// Nobody waits for its unit any more.
+    UnitLeft,
+    /// Its runner said something that is no answer.
+    Unclear,
 }
 
 /// A line that is no word of this protocol.
 #[derive(Debug, thiserror::Error)]
 #[error("not a line of the runner protocol")]
 pub struct UnknownLine;
+
+impl Answer {
+    /// The answer for a task whose lock another process holds.
+    pub fn held(is_started: bool) -> Answer {
+        Answer::Held(if is_started {
+            Holder::Runner
+        } else {
+            Holder::Submitter
+        })
+    }
+
+    /// The answer for a task that was left as it stands: with an attempt it may wait for the next scan.
+    pub fn retry(is_started: bool, why: Why) -> Answer {
+        let when = if is_started { When::AtScan } else { When::Soon };
+        Answer::Retry(when, why)
+    }
+
+    /// Whether only a person can do anything about the task.
+    pub fn is_for_a_person(&self) -> bool {
+        *self == Answer::Blocked(Blocker::Files)
+    }
+}
 
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,18 +134,57 @@ impl FromStr for Order {
     }
 }
 
+impl When {
+    const ALL: [When; 2] = [When::Soon, When::AtScan];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            When::Soon => "soon",
+            When::AtScan => "at-scan",
+        }
+    }
+}
+
+impl Why {
+    const ALL: [Why; 9] = [
+        Why::NoStarts,
+        Why::Changed,
+        Why::Disk,
+        Why::NoRunner,
+        Why::RunnerDied,
+        Why::RunnerStopped,
+        Why::UnitEnded,
+        Why::UnitLeft,
+        Why::Unclear,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Why::NoStarts => "no-starts",
+            Why::Changed => "changed",
+            Why::Disk => "disk",
+            Why::NoRunner => "no-runner",
+            Why::RunnerDied => "runner-died",
+            Why::RunnerStopped => "runner-stopped",
+            Why::UnitEnded => "unit-ended",
+            Why::UnitLeft => "unit-left",
+            Why::Unclear => "unclear",
+        }
+    }
+}
+
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (word, rest) = match self {
-            Answer::Finished(session) => ("finished", session.as_ref().map(Name::as_str)),
-            Answer::Taken { started: true } => ("taken", Some("started")),
-            Answer::Taken { started: false } => ("taken", None),
-            Answer::NoSlot(recipe) => ("no-slot", recipe.as_ref().map(Name::as_str)),
-            Answer::NotYet(session) => ("not-yet", session.as_ref().map(Name::as_str)),
-        };
-        match rest {
-            Some(rest) => write!(f, "{word} {rest}"),
-            None => f.write_str(word),
+        match self {
+            Answer::Finished(None) => f.write_str("finished"),
+            Answer::Finished(Some(session)) => write!(f, "finished {session}"),
+            Answer::Blocked(Blocker::Slot) => f.write_str("blocked slot"),
+            Answer::Blocked(Blocker::RecipeSlot(recipe)) => write!(f, "blocked recipe {recipe}"),
+            Answer::Blocked(Blocker::Session(session)) => write!(f, "blocked session {session}"),
+            Answer::Blocked(Blocker::Files) => f.write_str("blocked files"),
+            Answer::Held(Holder::Runner) => f.write_str("held runner"),
+            Answer::Held(Holder::Submitter) => f.write_str("held submitter"),
+            Answer::Retry(when, why) => write!(f, "retry {} {}", when.as_str(), why.as_str()),
         }
     }
 }
@@ -81,21 +193,28 @@ impl FromStr for Answer {
     type Err = UnknownLine;
 
     fn from_str(line: &str) -> Result<Answer, UnknownLine> {
-        let (word, rest) = match line.split_once(' ') {
-            Some((word, rest)) => (word, Some(rest)),
-            None => (line, None),
-        };
-        let name = || {
-            rest.map(str::parse::<Name>)
-                .transpose()
-                .map_err(|_| UnknownLine)
-        };
-        match (word, rest) {
-            ("finished", _) => Ok(Answer::Finished(name()?)),
-            ("taken", Some("started")) => Ok(Answer::Taken { started: true }),
-            ("taken", None) => Ok(Answer::Taken { started: false }),
-            ("no-slot", _) => Ok(Answer::NoSlot(name()?)),
-            ("not-yet", _) => Ok(Answer::NotYet(name()?)),
+        let words: Vec<&str> = line.split(' ').collect();
+        let name = |word: &str| word.parse::<Name>().map_err(|_| UnknownLine);
+        match words[..] {
+            ["finished"] => Ok(Answer::Finished(None)),
+            ["finished", session] => Ok(Answer::Finished(Some(name(session)?))),
+            ["blocked", "slot"] => Ok(Answer::Blocked(Blocker::Slot)),
+            ["blocked", "recipe", recipe] => {
+                Ok(Answer::Blocked(Blocker::RecipeSlot(name(recipe)?)))
+            }
+            ["blocked", "session", session] => {
+                Ok(Answer::Blocked(Blocker::Session(name(session)?)))
+            }
+            ["blocked", "files"] => Ok(Answer::Blocked(Blocker::Files)),
+            ["held", "runner"] => Ok(Answer::Held(Holder::Runner)),
+            ["held", "submitter"] => Ok(Answer::Held(Holder::Submitter)),
+            ["retry", when, why] => {
+                let when = When::ALL.into_iter().find(|known| known.as_str() == when);
+                let why = Why::ALL.into_iter().find(|known| known.as_str() == why);
+                when.zip(why)
+                    .map(|(when, why)| Answer::Retry(when, why))
+                    .ok_or(UnknownLine)
+            }
             _ => Err(UnknownLine),
         }
     }
@@ -112,18 +231,23 @@ mod tests {
             assert_eq!(order.to_string().parse::<Order>().unwrap(), order);
         }
         let name: Name = "chat".parse().unwrap();
-        for answer in [
+        let mut answers = vec![
             Answer::Finished(None),
             Answer::Finished(Some(name.clone())),
-            Answer::Taken { started: true },
-            Answer::Taken { started: false },
-            Answer::NoSlot(None),
-            Answer::NoSlot(Some(name.clone())),
-            Answer::NotYet(Some(name)),
-            Answer::NotYet(None),
-        ] {
+            Answer::Blocked(Blocker::Slot),
+            Answer::Blocked(Blocker::RecipeSlot(name.clone())),
+            Answer::Blocked(Blocker::Session(name)),
+            Answer::Blocked(Blocker::Files),
+            Answer::Held(Holder::Runner),
+            Answer::Held(Holder::Submitter),
+        ];
+        for when in When::ALL {
+            answers.extend(Why::ALL.map(|why| Answer::Retry(when, why)));
+        }
+        for answer in answers {
             assert_eq!(answer.to_string().parse::<Answer>().unwrap(), answer);
         }
         assert!("dance".parse::<Order>().is_err() && "".parse::<Answer>().is_err());
+        assert!("retry soon".parse::<Answer>().is_err() && "held".parse::<Answer>().is_err());
     }
 }

@@ -146,6 +146,8 @@ pub fn describe_json_error(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::Unexpected;
+
     use super::*;
 
     #[test]
@@ -191,5 +193,14 @@ mod tests {
         let told = describe_json_error(&error);
         assert!(!told.contains("hunter2"), "{told}");
         assert!(told.starts_with("expected f64"), "{told}");
+        // The parser says only in words that it quotes a value: each wording is held here.
+        let invalid = [
+            serde_json::Error::invalid_type(Unexpected::Str("hunter2"), &"a name"),
+            serde_json::Error::invalid_value(Unexpected::Str("hunter2"), &"a name"),
+            serde_json::Error::invalid_length(7, &"a name"),
+        ];
+        for error in invalid {
+            assert_eq!(describe_json_error(&error), "expected a name");
+        }
     }
 }

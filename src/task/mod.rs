@@ -11,14 +11,16 @@ mod event;
 mod id;
 mod json;
 mod name;
+mod nearest;
 mod origin;
 mod outcome;
 mod reason;
 mod request;
 mod status;
 mod time;
+mod unknown_field;
 
-pub use answer::{Answer, Order};
+pub use answer::{Answer, Blocker, Holder, Order, When, Why};
 pub use control::{Action, Control};
 pub use event::{Event, Happened};
 pub use id::{IdSequence, InvalidId, TaskId};
@@ -27,6 +29,7 @@ pub use name::{
     InvalidName, Name, escape_bytes, escape_label, escape_lines, escape_path, escape_row,
     escape_text, session_of, task_of_session,
 };
+pub use nearest::{is_typo_of, nearest};
 pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
 pub use reason::Reason;

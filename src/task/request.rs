@@ -7,7 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT_VERSION, Json, Name, describe_json_error, escape_label};
+use super::unknown_field::unknown_field;
+use super::{FORMAT_VERSION, Json, Name, describe_json_error, escape_label, is_typo_of};
 
 /// The largest request that is read, in bytes (SPOOL-SAFETY hazard 7).
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
@@ -99,6 +100,9 @@ pub enum RequestError {
     /// JSON, but no object with these fields and types.
     #[error("not a request: {0}")]
     Shape(String),
+    /// JSON with a field that no request has. It is repeated only where it is nearly one of ours.
+    #[error("not a request: {0}")]
+    UnknownField(String),
     /// A word kept for a later version.
     #[error("the field `{0}` is reserved for a later version and means nothing yet: leave it out")]
     Reserved(&'static str),
@@ -221,31 +225,31 @@ fn refuse(text: &str, error: &serde_json::Error) -> RequestError {
             if !is_object(text) {
                 return not_an_object();
             }
-            for word in RESERVED {
-                if told.starts_with(&format!("unknown field `{word}`")) {
-                    return RequestError::Reserved(word);
-                }
+            let Some(field) = unknown_field::<Request>(text, &FIELDS) else {
+                return RequestError::Shape(told);
+            };
+            match RESERVED.into_iter().find(|word| *word == field) {
+                Some(word) => RequestError::Reserved(word),
+                None => RequestError::UnknownField(describe_unknown(&field, error)),
             }
-            RequestError::Shape(name_only_typos(told))
         }
     }
 }
 
 /// The complaint about an unknown field, which repeats the field only where it is nearly one of
 /// ours: a file full of secrets has them as keys, too, and a reason is read by other people.
-fn name_only_typos(told: String) -> String {
-    let Some((written, expected)) = told
-        .strip_prefix("unknown field `")
-        .and_then(|rest| rest.rsplit_once("`, expected "))
-    else {
-        return told;
+fn describe_unknown(field: &str, error: &serde_json::Error) -> String {
+    let written = if FIELDS.iter().any(|known| is_typo_of(field, known)) {
+        format!(" `{}`", escape_label(field.as_bytes()))
+    } else {
+        String::new()
     };
-    let is_typo_of = |field: &&str| strsim::osa_distance(written, field) <= field.len() / 3;
-    if FIELDS.iter().any(is_typo_of) {
-        let written = escape_label(written.as_bytes());
-        return format!("unknown field `{written}`, expected {expected}");
-    }
-    format!("unknown field, expected {expected}")
+    let expected = FIELDS.map(|known| format!("`{known}`")).join(", ");
+    format!(
+        "unknown field{written}, expected one of {expected} at line {} column {}",
+        error.line(),
+        error.column()
+    )
 }
 
 #[cfg(test)]
@@ -343,6 +347,16 @@ mod tests {
             );
             assert!(!told.contains('\n'), "{told}");
         }
+    }
+
+    // The fields are listed here and in the struct; the parser's words show that both are the same.
+    #[test]
+    fn an_unknown_field_is_described_as_the_parser_does() {
+        let text = "{\"recipe\":\"h\",\n \"inptu\":1}";
+        let theirs = serde_json::from_str::<Request>(text).unwrap_err();
+        let ours = Request::parse(text.as_bytes()).unwrap_err();
+        assert!(matches!(ours, RequestError::UnknownField(_)));
+        assert_eq!(ours.to_string(), format!("not a request: {theirs}"));
     }
 
     // Found by fuzzing: a parser that rounds gave another number each time it was stored.

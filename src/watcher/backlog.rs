@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::task::{Answer, Name, TaskId};
+use crate::task::{Answer, Blocker, Holder, Name, TaskId, When};
 
 /// A task that is held just now is offered again after this, doubling up to a second: its submitter
 /// shows it before its last fsync and lets it go after that, which without fsyncs is a matter of
@@ -144,7 +144,7 @@ impl Backlog {
 
     /// Takes in what a runner said of an id.
     pub fn answered(&mut self, id: TaskId, answer: Answer, now: Instant) {
-        if answer == Answer::NotYet(None) {
+        if answer.is_for_a_person() {
             self.broken.insert(id);
         } else {
             self.broken.remove(&id);
@@ -167,21 +167,27 @@ impl Backlog {
                     self.release_group(&group, now);
                 }
             }
-            Answer::Taken { started: true } => self.place(id, Place::Elsewhere),
-            Answer::NotYet(None) => self.place(id, Place::Broken),
-            Answer::Taken { started: false } => {
+            Answer::Held(Holder::Runner) | Answer::Retry(When::AtScan, _) => {
+                self.place(id, Place::Elsewhere);
+            }
+            Answer::Blocked(Blocker::Files) => self.place(id, Place::Broken),
+            Answer::Held(Holder::Submitter) | Answer::Retry(When::Soon, _) => {
                 let pause = self.longer_pause(id, HELD_RETRY);
                 self.place(id, Place::Delayed(now + pause));
             }
-            Answer::NoSlot(None) => {
+            Answer::Blocked(Blocker::Slot) => {
                 self.place(id, Place::Ready);
                 let pause = self
                     .paused
                     .map_or(SLOT_RETRY.0, |(_, pause)| (pause * 2).min(SLOT_RETRY.1));
                 self.paused = Some((now + pause, pause));
             }
-            Answer::NoSlot(Some(recipe)) => self.wait_in(id, Group::Recipe(recipe), now),
-            Answer::NotYet(Some(session)) => self.wait_in(id, Group::Session(session), now),
+            Answer::Blocked(Blocker::RecipeSlot(recipe)) => {
+                self.wait_in(id, Group::Recipe(recipe), now);
+            }
+            Answer::Blocked(Blocker::Session(session)) => {
+                self.wait_in(id, Group::Session(session), now);
+            }
         }
     }
 
@@ -319,6 +325,11 @@ impl Backlog {
     }
 }
 
+// Named by its path, because benches/pure.rs takes this file in as well.
+#[cfg(test)]
+#[path = "backlog_model.rs"]
+mod model;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,7 +368,7 @@ mod tests {
         for _ in 0..15 {
             assert_eq!(backlog.next(now), Some(id(1)));
             // A watcher's runner answers while the id is marked as offered.
-            backlog.answered(id(1), Answer::Taken { started: false }, now);
+            backlog.answered(id(1), Answer::Held(Holder::Submitter), now);
             let at = backlog.wake_at().unwrap();
             assert_eq!(backlog.next(now), None);
             pauses.push((at - now).as_micros());
@@ -374,7 +385,7 @@ mod tests {
     fn no_slot_stops_all_offers_until_something_finishes() {
         let (mut backlog, now) = backlog([1, 2]);
         backlog.next(now);
-        backlog.answered(id(1), Answer::NoSlot(None), now);
+        backlog.answered(id(1), Answer::Blocked(Blocker::Slot), now);
         assert_eq!(backlog.next(now), None);
         assert!(backlog.wake_at().unwrap() > now);
         backlog.answered(id(9), Answer::Finished(None), now);
@@ -386,18 +397,18 @@ mod tests {
         let (mut backlog, now) = backlog([1, 2, 3]);
         while backlog.next(now).is_some() {}
         let chat: Name = "chat".parse().unwrap();
-        backlog.answered(id(1), Answer::NotYet(Some(chat)), now);
-        backlog.answered(id(2), Answer::Taken { started: false }, now);
+        backlog.answered(id(1), Answer::Blocked(Blocker::Session(chat)), now);
+        backlog.answered(id(2), Answer::Held(Holder::Submitter), now);
         let mut now = now + Duration::from_millis(60);
         for _ in 0..20 {
             // The pause doubles; at its end one task is offered and refused again.
-            backlog.answered(id(3), Answer::NoSlot(None), now);
+            backlog.answered(id(3), Answer::Blocked(Blocker::Slot), now);
             assert_eq!(backlog.next(now), None);
             let wake_at = backlog.wake_at().unwrap();
             assert!(wake_at > now, "a watcher would spin");
             now = wake_at;
             if let Some(offered) = backlog.next(now) {
-                backlog.answered(offered, Answer::NoSlot(None), now);
+                backlog.answered(offered, Answer::Blocked(Blocker::Slot), now);
             }
             assert!(backlog.wake_at().unwrap() > now, "a watcher would spin");
         }
@@ -411,7 +422,7 @@ mod tests {
             assert_eq!(backlog.next(now), Some(id(n)));
         }
         for n in 2..=4 {
-            backlog.answered(id(n), Answer::NotYet(Some(chat.clone())), now);
+            backlog.answered(id(n), Answer::Blocked(Blocker::Session(chat.clone())), now);
         }
         assert_eq!(backlog.next(now), None);
         backlog.answered(id(1), Answer::Finished(Some(chat)), now);
@@ -430,8 +441,8 @@ mod tests {
             backlog.next(now);
             let _ = n;
         }
-        backlog.answered(id(1), Answer::Taken { started: true }, now);
-        backlog.answered(id(2), Answer::NotYet(None), now);
+        backlog.answered(id(1), Answer::Held(Holder::Runner), now);
+        backlog.answered(id(2), Answer::Blocked(Blocker::Files), now);
         assert_eq!(backlog.next(now), None);
         assert_eq!((backlog.len(), backlog.elsewhere()), (3, 1));
         backlog.reset(&[id(2), id(3), id(4)]);
@@ -451,13 +462,13 @@ mod tests {
         backlog.next(now);
         assert!(!backlog.is_empty());
         for _ in 0..2 {
-            backlog.answered(id(1), Answer::NotYet(None), now);
+            backlog.answered(id(1), Answer::Blocked(Blocker::Files), now);
             assert!(backlog.is_empty() && backlog.is_broken(id(1)));
             backlog.reset(&[id(1)]);
             assert_eq!(backlog.next(now), Some(id(1)));
             assert!(backlog.is_empty(), "still broken, as far as is known");
         }
-        backlog.answered(id(1), Answer::Taken { started: true }, now);
+        backlog.answered(id(1), Answer::Held(Holder::Runner), now);
         assert!(!backlog.is_empty(), "somebody mended it");
     }
 
@@ -465,7 +476,7 @@ mod tests {
     fn a_cancelled_task_overtakes_even_a_pause() {
         let (mut backlog, now) = backlog([1, 2, 3]);
         backlog.next(now);
-        backlog.answered(id(1), Answer::NoSlot(None), now);
+        backlog.answered(id(1), Answer::Blocked(Blocker::Slot), now);
         backlog.hurry(id(3));
         backlog.hurry(id(3));
         assert_eq!(backlog.next(now), Some(id(3)));

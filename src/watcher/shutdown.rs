@@ -8,14 +8,17 @@
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitOptions};
 
-use super::launcher::Launcher;
-use super::{Signals, Watcher, reap_strangers};
+use crate::launcher::LocalPool;
 use crate::proc;
+use crate::spool::Spool;
+use crate::sys::SignalPipe;
 
 /// What a runner needs beyond the grace to write down how its task ended.
 const TO_WRITE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a runner is left.
+const LOOKS: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether this process is the first one of its pid namespace.
@@ -23,34 +26,34 @@ pub(super) fn is_first_process() -> bool {
     rustix::process::getpid().is_init()
 }
 
-impl Watcher {
-    /// Passes TERM on to the runners and waits for them, and as the first process to all others as well.
-    /// A second signal ends the wait.
-    pub(super) fn stop_tasks(&mut self) {
-        let grace = Duration::from_secs_f64(self.spool.settings().cancel_grace_sec);
-        let until = Instant::now() + grace + TO_WRITE;
-        tracing::info!(running = self.running(), "stopping the tasks");
-        self.launcher.stop();
-        let go_on = || Instant::now() < until && !Signals::came(&self.signals.stop);
-        while self.launcher.has_runners() && go_on() {
-            let mut fds: Vec<PollFd<'_>> = self
-                .launcher
-                .fds()
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-                .collect();
-            fds.push(PollFd::new(&self.signals.stop, PollFlags::IN));
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: Duration::from_millis(200).subsec_nanos().into(),
-            };
-            let _ = poll(&mut fds, Some(&timeout));
-            self.launcher.answers();
-        }
-        if is_first_process() {
-            stop_others(go_on);
-        }
-        reap_strangers();
+/// Passes TERM on to the runners and waits for them, and as the first process to all others as well.
+/// A second signal ends the wait.
+pub(super) fn stop_tasks(spool: &Spool, launcher: &mut LocalPool, stop: &SignalPipe) {
+    let grace = Duration::from_secs_f64(spool.settings().cancel_grace_sec);
+    let until = Instant::now() + grace + TO_WRITE;
+    tracing::info!(running = launcher.running().count(), "stopping the tasks");
+    launcher.stop();
+    let go_on = || Instant::now() < until && !stop.came();
+    let timeout = Timespec::try_from(LOOKS).ok();
+    while launcher.has_runners() && go_on() {
+        let mut fds: Vec<PollFd<'_>> = launcher
+            .fds()
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        fds.push(PollFd::new(stop, PollFlags::IN));
+        let _ = poll(&mut fds, timeout.as_ref());
+        launcher.answers();
     }
+    if is_first_process() {
+        stop_others(go_on);
+    }
+    reap_strangers();
+}
+
+/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us:
+/// any child, of whatever group.
+pub(super) fn reap_strangers() {
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
 
 /// All that is left in the container, as what somebody started in it by hand.

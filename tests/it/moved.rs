@@ -146,7 +146,10 @@ fn a_runner_starts_nothing_in_a_spool_that_was_moved() {
     std::io::Write::write_all(&mut orders, format!("run {}\n", task.id).as_bytes()).unwrap();
     let output = runner.wait_with_output().unwrap();
     drop(orders);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "taken\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "retry soon no-starts\n"
+    );
     assert!(!at(&new, &task).has_result());
     assert_eq!(at(&new, &task).attempts(), 0);
 }

@@ -11,14 +11,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::report::report_stuck;
 use super::search::{Look, Search};
 use crate::clock::BootId;
 use crate::proc::{self, Cgroup, ProcessKey};
 use crate::spool::{Attempt, IoError, RunFile, TaskLock};
-use crate::task::Condition;
 
-/// The variable that marks everything an attempt started.
-pub(super) const MARK: &str = "AGENTSPOOL_MARK";
 /// What still stands in the way after this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// A look can miss a process that is just forking or being executed. So many in a row that find
@@ -238,15 +236,5 @@ impl<'a> Wait<'a> {
         std::thread::sleep(self.pause);
         self.pause = (self.pause * 2).min(PAUSE.1);
         true
-    }
-}
-
-/// Says in the task's status that it cannot go on, and in the log why.
-pub(super) fn report_stuck(lock: &TaskLock, why: &str) {
-    tracing::error!(task = %lock.task().id(), "stuck: {why}");
-    if let Some(mut status) = lock.task().status_file() {
-        status.condition = Some(Condition::Stuck);
-        // Best effort: the held lock says the same to everybody who counts.
-        let _ = lock.write_status(&status);
     }
 }

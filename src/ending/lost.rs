@@ -1,19 +1,20 @@
 //! What earlier attempts of a task mean for the next one: all that may have begun are ended here.
 //!
 //! Not how the processes of one are found and ended (`recover.rs`), and not what follows from a loss
-//! (`mod.rs: after_loss`). A recipe can write into its task's folder, so the last number need not be the
+//! (`runner/loss.rs: after_loss`). A recipe can write into its task's folder, so the last number need not be the
 //! attempt that ran, and its folder may be gone. Invariant: an attempt counts as not begun only if what
 //! stands there says so.
 
-use super::finish::{FOREIGN_RESULT, mark_of};
+use super::mark::{beginning_of, mark_of};
 use super::recover::{self, Lost};
+use super::report::report_foreign_result;
 use crate::clock::BootId;
 use crate::spool::{Attempt, IoError, Spool, TaskLock};
 use crate::task::Timestamp;
 
 /// The attempts of a task, after all of them were ended.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(crate) struct Past {
     /// The last one that may have run; 0 where none may.
     pub last: u32,
     /// Its folder, where it stands.
@@ -31,7 +32,7 @@ impl Past {
 }
 
 /// Ends what is left of every attempt. `None` when `go_on` said no before that.
-pub(super) fn recover_all(
+pub(crate) fn recover_all(
     spool: &Spool,
     lock: &TaskLock,
     boot: &BootId,
@@ -57,8 +58,7 @@ pub(super) fn recover_all(
                 recover::recover(lock, attempt, &mark, boot, go_on)?
             }
             None if task.is_attempt_gone(number)? => {
-                let (uuid, id, device) = (spool.uuid(), task.id(), task.device()?);
-                recover::recover_gone(lock, &format!("{uuid}/{id}/{number}/{device}:"), go_on)
+                recover::recover_gone(lock, &beginning_of(spool, task, number)?, go_on)
             }
             // No folder of ours.
             None => Lost::NothingRan,
@@ -81,7 +81,7 @@ pub(super) fn recover_all(
     }
     // Before the part goes that says that it is not ours.
     if lock.set_foreign_result_aside(past.attempt.as_ref())? {
-        tracing::warn!(task = %task.id(), "{FOREIGN_RESULT}");
+        report_foreign_result(task.id());
     }
     Ok(Some(past))
 }

@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::process::Pid;
 
-use super::recover::MARK;
+use super::mark::MARK;
 use crate::proc::{self, Entry, Environment, ProcessKey};
 use crate::spool::RunFile;
 

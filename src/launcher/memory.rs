@@ -4,15 +4,15 @@
 //! own; everywhere else a KILL stays a signal like any other. Invariant: nothing is claimed that the
 //! counter of the task's own cgroup does not show.
 
-use super::unit;
+use super::systemd::name_of;
 use crate::proc;
 use crate::task::{Exit, Outcome, TaskId};
 
 /// How often the kernel did so in this task's cgroup; `None` when it has none of its own, as with
 /// every runner of a pool, which is for many tasks.
-pub(super) fn kills(id: TaskId) -> Option<u64> {
+pub(crate) fn kills(id: TaskId) -> Option<u64> {
     let own = proc::read_text("/proc/self/cgroup")?;
-    let unit = format!("/{}", unit::name_of(id));
+    let unit = format!("/{}", name_of(id));
     own.lines().find_map(|line| {
         let (_, line) = line.split_once(':')?;
         let (controllers, path) = line.split_once(':')?;
@@ -32,7 +32,7 @@ pub(super) fn kills(id: TaskId) -> Option<u64> {
 }
 
 /// What the recipe's end by itself means, knowing the counter from before.
-pub(super) fn outcome(id: TaskId, before: Option<u64>, exit: Exit) -> Outcome {
+pub(crate) fn outcome(id: TaskId, before: Option<u64>, exit: Exit) -> Outcome {
     let outcome = Outcome::of_exit(exit);
     let rose = before.is_some() && kills(id) > before;
     match outcome.error() {

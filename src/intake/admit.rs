@@ -1,19 +1,17 @@
 //! How patient the watcher is with the drop box, and how much of it it takes at once.
 //!
-//! Not what a drop is (`spool/incoming.rs`), nor the order of arrival (`spool/box_listing.rs`). Invariant: a file that is still being written is left
-//! alone, one that will never be right is refused, and neither makes the watcher busy.
+//! Not what a drop is (`spool/incoming.rs`), nor the order of arrival (`spool/box_listing.rs`), nor what becomes of one
+//! (`judge.rs`). Invariant: a file that is still being written is left alone, one that will never be right is refused, and neither makes the watcher busy.
 
 use std::time::{Duration, Instant};
 
 use crate::log_limit::LogLimit;
-use crate::recipe::{FindError, RecipePath, Trust};
-use crate::spool::{
-    Admission, ControlFile, Controlled, DropFile, DropRefusal, IoError, Pickup, Rules, Spool,
-    SubmitError,
-};
-use crate::task::{Event, Happened, Request, TaskId, escape_label, session_of};
+use crate::spool::{Admission, ControlFile, Controlled, DropFile, Rules, Spool, SubmitError};
+use crate::task::{Event, Happened, TaskId, escape_label};
 
 use super::box_memory::{Class, Face, Memory, Why};
+use super::judge::{Decision, decide};
+use super::recipe_check::check_recipe;
 
 /// How many drops are taken before everything else gets its turn.
 const AT_ONCE: usize = 256;
@@ -32,7 +30,7 @@ const MOST_RETRIES: u32 = 5;
 
 /// What is remembered of files that could not be taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Admitter {
+pub(crate) struct Admitter {
     memory: Memory,
     next_look: Option<Instant>,
     /// No sooner than this: others have the watcher as long as the last look had it.
@@ -69,24 +67,13 @@ struct Look<'a> {
 
 /// What came out of a look into the box.
 #[derive(Debug, Default)]
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     /// The tasks made of drops.
     pub tasks: Vec<TaskId>,
     /// Tasks that are to be cancelled.
     pub cancelled: Vec<TaskId>,
     /// Why not all was done, if so.
     pub failed: Option<SubmitError>,
-}
-
-/// What became of a drop.
-enum Decision {
-    Admitted(TaskId),
-    /// With this reason.
-    Refused(String),
-    /// Unchanged since then, and not complete.
-    Wait(Instant),
-    /// Somebody else has it, or it is another file now.
-    Gone,
 }
 
 impl Look<'_> {
@@ -233,8 +220,9 @@ impl Admitter {
                 return;
             }
             look.is_progress |= class == Class::New;
-            match self.decide(drop, look) {
-                Ok(Decision::Wait(since)) => {
+            let since = self.memory.unchanged_since(drop.into());
+            match decide(drop, look.spool, look.rules, since, look.patience) {
+                Ok(Decision::Wait) => {
                     let read = look.began_at;
                     self.memory
                         .remember(drop.into(), Why::Waits { since, read });
@@ -341,100 +329,8 @@ impl Admitter {
         }
         self.memory.remember(file, Why::Aside);
     }
-
-    /// What becomes of one drop.
-    fn decide(&self, drop: &DropFile, look: &Look<'_>) -> Result<Decision, SubmitError> {
-        let (spool, rules) = (look.spool, look.rules);
-        if drop.is_folder() {
-            let path = spool.path().join("incoming").join(drop.file_name());
-            return Err(IoError::new("take", path, rustix::io::Errno::ISDIR).into());
-        }
-        let why = match spool.look_at(drop)? {
-            Pickup::Gone => return Ok(Decision::Gone),
-            Pickup::Ready(request, bytes) => return take(spool, drop, *request, &bytes, rules),
-            Pickup::NotYet(why) => {
-                let since = self.memory.unchanged_since(drop.into());
-                if since.elapsed() < look.patience {
-                    return Ok(Decision::Wait(since));
-                }
-                why
-            }
-            Pickup::Refused(why) => why,
-        };
-        refuse(spool, drop, why, rules)
-    }
 }
 
 fn patience(spool: &Spool) -> Duration {
     Duration::from_secs_f64(spool.settings().drop_patience_sec)
-}
-
-fn take(
-    spool: &Spool,
-    drop: &DropFile,
-    request: Request,
-    bytes: &[u8],
-    rules: Rules<'_>,
-) -> Result<Decision, SubmitError> {
-    if let Err(why) = (rules.check)(&request)? {
-        // Moved or removed, it has no recipes where it was; no drop is refused because of that.
-        if !spool.is_at_its_path() {
-            return Ok(Decision::Gone);
-        }
-        return refuse(spool, drop, why, rules);
-    }
-    let (recipe, session) = (request.recipe.clone(), request.session_id.clone());
-    let admission = spool.admit(drop, request, bytes, rules)?;
-    if let Admission::Task(id) = &admission {
-        let session = session.unwrap_or_else(|| session_of(*id));
-        spool.emit(Event {
-            drop: Some(drop.label()),
-            ..Event::of(Happened::Admitted, *id, Some(&recipe), Some(&session))
-        });
-    }
-    Ok(told(admission))
-}
-
-fn refuse(
-    spool: &Spool,
-    drop: &DropFile,
-    why: DropRefusal,
-    rules: Rules<'_>,
-) -> Result<Decision, SubmitError> {
-    Ok(told(spool.reject(drop, why, rules)?))
-}
-
-fn told(admission: Admission) -> Decision {
-    match admission {
-        Admission::Task(id) => Decision::Admitted(id),
-        Admission::Rejected(why) => Decision::Refused(why.reason),
-        Admission::Gone | Admission::Changed => Decision::Gone,
-    }
-}
-
-/// A request must name a recipe that is there and can run.
-fn check_recipe(spool: &Spool, request: &Request) -> Result<Result<(), DropRefusal>, IoError> {
-    let settings = spool.settings();
-    let path = RecipePath::new(
-        spool.recipes_path(),
-        &settings.recipe_path,
-        settings.praisonai_python.as_deref(),
-    );
-    let trust = Trust {
-        owner: spool.owner_or_us(),
-        is_shared: spool.is_group(),
-    };
-    let found = path.trusting(trust).find(&request.recipe);
-    match found.and_then(|recipe| recipe.check_runnable(None)) {
-        Ok(()) => Ok(Ok(())),
-        // Without the error's number: the box would take it for a drop that cannot be moved.
-        Err(FindError::Unseen { path, source }) => {
-            let source = std::io::Error::other(source.to_string());
-            Err(IoError::new("look for the recipe", path, source))
-        }
-        Err(error) => Ok(Err(DropRefusal {
-            reason: error.to_string(),
-            hint: "see `agentspool recipe list`, then drop the file again",
-        })),
-    }
 }

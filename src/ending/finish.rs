@@ -6,31 +6,19 @@
 use std::time::Duration;
 
 use super::lost;
+use super::report::report_foreign_result;
 use crate::clock::{self, BootId};
-use crate::recipe::Recipe;
 use crate::spool::{Attempt, IoError, ReadError, ReservedResult, Spool, TaskLock};
 use crate::task::{
-    ErrorKind, Event, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
+    Event, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
 };
 
 /// How long to wait between tries while the disk refuses a result: at first and at most
 /// (SPOOL-SAFETY hazard 23).
 const COMMIT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// Said once a task.
-pub(super) const FOREIGN_RESULT: &str =
-    "a result.json that no runner wrote was moved to foreign-result in the attempt's folder";
-
-/// What stands in the environment of everything an attempt started. Device and inode of its folder
-/// are a part of it: a snapshot has the same identity as its original, and never the same folder.
-pub(super) fn mark_of(spool: &Spool, id: TaskId, attempt: &Attempt) -> Result<String, IoError> {
-    let (device, inode) = attempt.which()?;
-    let (uuid, number) = (spool.uuid(), attempt.number());
-    Ok(format!("{uuid}/{id}/{number}/{device}:{inode}"))
-}
-
 /// The result of a task of which nothing ran; the caller fills in what it knows.
-pub(super) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome) -> ResultFile {
+pub(crate) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome) -> ResultFile {
     ResultFile {
         v: FORMAT_VERSION,
         task_id: id,
@@ -81,7 +69,7 @@ pub fn finish_cancelled(
     result.attempt = past.last;
     result.started_at = past.started_at();
     let is_ours = lock.commit(&mut None, past.attempt.as_ref(), &result, &mut || {
-        report_aside(id)
+        report_foreign_result(id)
     })?;
     let Some(stands) = standing(lock, is_ours, result) else {
         return Ok(None);
@@ -91,10 +79,6 @@ pub fn finish_cancelled(
         spool.remove_empty_session(session);
     }
     Ok(Some(stands))
-}
-
-fn report_aside(id: TaskId) {
-    tracing::warn!(task = %id, "{FOREIGN_RESULT}");
 }
 
 /// The result that stands: the first one won. `None` where somebody else works on the task.
@@ -127,53 +111,39 @@ fn is_gone(spool: &Spool, lock: &TaskLock) -> bool {
     }
 }
 
-impl super::Runner<'_> {
-    /// Makes the result durable, however long the disk refuses: the lock is not left before.
-    /// `before` is the status to go on from, where it is known.
-    pub(super) fn finish(
-        &self,
-        lock: &TaskLock,
-        mut reserve: Option<ReservedResult>,
-        attempt: Option<&Attempt>,
-        result: ResultFile,
-        before: Option<StatusFile>,
-    ) {
-        let mut pause = COMMIT_BACKOFF.0;
-        let is_ours = loop {
-            let error = match lock.commit(&mut reserve, attempt, &result, &mut || {
-                report_aside(result.task_id)
-            }) {
-                Ok(is_ours) => break is_ours,
-                Err(error) => error,
-            };
-            if error.is_absent() && is_gone(self.spool, lock) {
-                // Somebody removed the folder from under us: there is no place for a result.
-                tracing::error!(task = %result.task_id, "the task is gone: {error}");
-                return;
-            }
-            tracing::error!(task = %result.task_id, "the result is kept in memory: {error}");
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(COMMIT_BACKOFF.1);
+/// Makes the result durable, however long the disk refuses: the lock is not left before.
+/// `before` is the status to go on from, where it is known.
+pub(crate) fn finish(
+    spool: &Spool,
+    lock: &TaskLock,
+    mut reserve: Option<ReservedResult>,
+    attempt: Option<&Attempt>,
+    result: ResultFile,
+    before: Option<StatusFile>,
+) {
+    let mut pause = COMMIT_BACKOFF.0;
+    let is_ours = loop {
+        let error = match lock.commit(&mut reserve, attempt, &result, &mut || {
+            report_foreign_result(result.task_id)
+        }) {
+            Ok(is_ours) => break is_ours,
+            Err(error) => error,
         };
-        let id = result.task_id;
-        let Some(stands) = standing(lock, is_ours, result) else {
-            tracing::error!(task = %id, "its lock was removed, and another runner works on it by now");
+        if error.is_absent() && is_gone(spool, lock) {
+            // Somebody removed the folder from under us: there is no place for a result.
+            tracing::error!(task = %result.task_id, "the task is gone: {error}");
             return;
-        };
-        if let Err(error) = settle(self.spool, lock, &stands, before) {
-            tracing::warn!(task = %stands.task_id, "{error}");
         }
+        tracing::error!(task = %result.task_id, "the result is kept in memory: {error}");
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(COMMIT_BACKOFF.1);
+    };
+    let id = result.task_id;
+    let Some(stands) = standing(lock, is_ours, result) else {
+        tracing::error!(task = %id, "its lock was removed, and another runner works on it by now");
+        return;
+    };
+    if let Err(error) = settle(spool, lock, &stands, before) {
+        tracing::warn!(task = %stands.task_id, "{error}");
     }
-}
-
-/// The outcome, where a recipe says that it has no success without a result file. A file that cannot
-/// be looked for now counts as one: the result then names it.
-pub(super) fn with_result(outcome: Outcome, recipe: Option<&Recipe>, attempt: &Attempt) -> Outcome {
-    let is_needed = recipe.is_some_and(|recipe| recipe.manifest.needs_result);
-    if outcome != Outcome::Completed || !is_needed || attempt.has_result_file().unwrap_or(true) {
-        return outcome;
-    }
-    let why =
-        "the recipe exited with code 0 and gave no result, and its recipe.toml says `needs_result`";
-    Outcome::failed(ErrorKind::Exit, why)
 }

@@ -1,0 +1,17 @@
+//! How a task ends under its lock, by whomever: its runner, or a command that cancels it.
+//!
+//! Not the end of a recipe that runs (`runner/group.rs`). Invariant: a result is written under the task's lock, with
+//! nothing of the task alive.
+
+mod finish;
+mod lost;
+mod mark;
+mod recover;
+mod report;
+mod search;
+
+pub use finish::finish_cancelled;
+pub(crate) use finish::{finish, unstarted};
+pub(crate) use lost::recover_all;
+pub(crate) use mark::{MARK, mark_of};
+pub(crate) use report::{report_foreign_result, report_stuck};

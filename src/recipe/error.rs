@@ -1,0 +1,104 @@
+//! Why a recipe or its manifest cannot be used.
+//!
+//! Not how that is found out (`path.rs`, `manifest.rs`). Invariant: no message repeats a value of a manifest, which may be
+//! a secret.
+
+use std::path::{Path, PathBuf};
+
+use crate::task::{Name, escape_path};
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ManifestError(pub(super) String);
+
+/// Why a recipe cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Nothing of this name anywhere on the path.
+    #[error(
+        "no recipe is called {name:?}{}; looked in {}",
+        did_you_mean(suggestions),
+        list(searched)
+    )]
+    NotFound {
+        /// The name asked for.
+        name: String,
+        /// Names that are near.
+        suggestions: Vec<String>,
+        /// The folders searched.
+        searched: Vec<PathBuf>,
+    },
+    /// It is there and cannot be used.
+    #[error("cannot use the recipe {}: {problem}", escape_path(path))]
+    Broken {
+        /// Its folder or file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Others could choose what it runs.
+    #[error("the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: see that it is what it was, then `chown` it to the owner or `chmod go-w` it", path.display())]
+    Open {
+        /// The recipe.
+        name: Name,
+        /// What they could change.
+        path: PathBuf,
+        /// Who could.
+        why: String,
+    },
+    /// Whether it is there cannot be seen now, which says nothing of the recipe.
+    #[error("failed to look for a recipe at {}: {source}", escape_path(path))]
+    Unseen {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
+    /// Something it needs is not installed.
+    #[error("the recipe {name} cannot run: {problem}")]
+    Missing {
+        /// The recipe.
+        name: Name,
+        /// What is missing.
+        problem: String,
+    },
+}
+
+fn did_you_mean(suggestions: &[String]) -> String {
+    match suggestions {
+        [] => String::new(),
+        names => format!(" (did you mean {}?)", names.join(" or ")),
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let shown: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    shown.join(", ")
+}
+
+impl FindError {
+    pub(super) fn unseen(path: &Path, source: std::io::Error) -> FindError {
+        FindError::Unseen {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Whether the kernel refused for a reason that has nothing to do with the file.
+pub(super) fn is_passing(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [
+        Errno::IO,
+        Errno::NFILE,
+        Errno::MFILE,
+        Errno::NOMEM,
+        Errno::INTR,
+        Errno::STALE,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| short.contains(&errno))
+}

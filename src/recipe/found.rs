@@ -1,0 +1,233 @@
+//! A recipe that was found: its program, its arguments, and whether it can run.
+//!
+//! Not where it is looked for (`path.rs`), not its process (`runner/`). Invariant: a recipe that others could change is
+//! not runnable where a group shares the spool.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use walkdir::WalkDir;
+
+use super::error::{FindError, is_passing};
+use super::file;
+use super::manifest::{Manifest, parse_env_file};
+use super::praisonai::{self, Installed};
+use super::program::{is_executable, on_path};
+use super::trust::Trust;
+use crate::task::Name;
+
+/// A description stands in a script's first lines or nowhere.
+const DESCRIPTION_LINES: usize = 10;
+
+/// What kind of thing a recipe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder with `recipe.toml`.
+    Folder,
+    /// One executable file.
+    Executable,
+    /// A folder of PraisonAI's.
+    PraisonAi,
+}
+
+impl Kind {
+    /// The word for lists.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Folder => "folder",
+            Kind::Executable => "executable",
+            Kind::PraisonAi => "praisonai",
+        }
+    }
+}
+
+/// A recipe that was found.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// Its name.
+    pub name: Name,
+    /// Its kind.
+    pub kind: Kind,
+    /// The folder or the file.
+    pub path: PathBuf,
+    /// What it says about itself.
+    pub manifest: Manifest,
+    pub(super) praisonai: Arc<Installed>,
+    pub(super) trust: Option<Trust>,
+}
+
+/// The `# description: …` line near the top of a script; empty for anything else.
+fn describe_script(path: &Path) -> String {
+    let head = file::read_head(path, 4096).unwrap_or_default();
+    if !head.starts_with(b"#!") {
+        return String::new();
+    }
+    String::from_utf8_lossy(&head)
+        .lines()
+        .take(DESCRIPTION_LINES)
+        .find_map(|line| line.trim().strip_prefix("# description:"))
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+impl Recipe {
+    /// What it says about itself in a line; empty where it says nothing. A script is read for it, so it is
+    /// asked for only where somebody wants to see it.
+    pub fn description(&self) -> String {
+        match self.kind {
+            Kind::Executable => describe_script(&self.path),
+            Kind::Folder | Kind::PraisonAi => self.manifest.description.clone(),
+        }
+    }
+
+    /// The folder the recipe's own files are in.
+    pub fn folder(&self) -> &Path {
+        match self.kind {
+            Kind::Folder | Kind::PraisonAi => &self.path,
+            Kind::Executable => self.path.parent().unwrap_or(&self.path),
+        }
+    }
+
+    /// The program to start: a path with a slash in it is found in the recipe's folder. With PraisonAI
+    /// it hangs on the PATH that the recipe will run with; `None` where that is not known.
+    pub fn program(&self, search: Option<&OsStr>) -> PathBuf {
+        if self.kind == Kind::PraisonAi {
+            return self.praisonai.interpreter(search);
+        }
+        let first = self.manifest.command.first().map_or("", String::as_str);
+        if first.contains('/') {
+            self.folder().join(first)
+        } else {
+            PathBuf::from(first)
+        }
+    }
+
+    /// The program's arguments.
+    pub fn arguments(&self) -> Vec<OsString> {
+        match self.kind {
+            Kind::PraisonAi => praisonai::arguments().map(OsString::from).to_vec(),
+            Kind::Folder | Kind::Executable => {
+                let arguments = self.manifest.command.iter().skip(1);
+                arguments.map(OsString::from).collect()
+            }
+        }
+    }
+
+    /// Looks whether the recipe could run with this PATH, or its own where it has one, which is read
+    /// from its `env_file`; PraisonAI is asked for by running its Python. So only the spool's owner
+    /// gives a PATH. `None` opens nothing and starts nothing: another user must not run the owner's
+    /// programs to find out, and the watcher that will run the recipe may have another PATH.
+    pub fn check_runnable(&self, search: Option<&OsStr>) -> Result<(), FindError> {
+        self.check_trust()?;
+        let missing = |problem: String| {
+            Err(FindError::Missing {
+                name: self.name.clone(),
+                problem,
+            })
+        };
+        if self.kind == Kind::PraisonAi {
+            return self.praisonai.check(search).or_else(missing);
+        }
+        let program = self.program(search);
+        if program.components().count() > 1 {
+            return match std::fs::metadata(&program) {
+                Err(error) if is_passing(&error) => Err(FindError::unseen(&program, error)),
+                Err(error) => missing(format!("{}: {error}", program.display())),
+                Ok(_) if !is_executable(&program) => missing(format!(
+                    "{} is not executable (chmod +x)",
+                    program.display()
+                )),
+                Ok(_) => Ok(()),
+            };
+        }
+        let Some(search) = search else { return Ok(()) };
+        let own = self.own_path();
+        let (search, whose) = match &own {
+            Some(own) => (OsStr::new(own), "the recipe's own PATH"),
+            None => (search, "PATH"),
+        };
+        if on_path(&program, search).is_some() {
+            return Ok(());
+        }
+        let program = program.display();
+        missing(format!(
+            "the program {program} is not on {whose}: install it"
+        ))
+    }
+
+    /// Refuses, in a group spool, a recipe of which others could change what it runs.
+    fn check_trust(&self) -> Result<(), FindError> {
+        let Some(trust) = self.trust.filter(|trust| trust.is_shared) else {
+            return Ok(());
+        };
+        // Only the owner opens what the owner's manifest names.
+        let own_path = if rustix::process::geteuid().as_raw() == trust.owner {
+            self.own_path()
+        } else {
+            self.manifest.env.get("PATH").cloned()
+        };
+        match trust.problem_of(self.parts(own_path.as_deref())) {
+            None => Ok(()),
+            Some((path, why)) => {
+                let name = self.name.clone();
+                Err(FindError::Open { name, path, why })
+            }
+        }
+    }
+
+    /// What decides what a recipe runs: the folder it was found in, the recipe, what lies in its folder, the
+    /// program with the folders above it, and what the manifest names besides: its `env_file`, which may set
+    /// any variable, and the folders of its PATH, in each of which the program may stand first.
+    fn parts(&self, own_path: Option<&str>) -> BTreeSet<PathBuf> {
+        let mut parts: BTreeSet<PathBuf> =
+            self.path.parent().map(Path::to_owned).into_iter().collect();
+        // Of a recipe that is one file, what lies beside it is in its folder as well.
+        let entries = WalkDir::new(self.folder())
+            .max_depth(1)
+            .into_iter()
+            .flatten();
+        parts.extend(entries.map(walkdir::DirEntry::into_path));
+        let program = self.program(None);
+        let within = program.ancestors().take_while(|path| *path != self.path);
+        if program.starts_with(&self.path) {
+            parts.extend(within.map(Path::to_owned));
+        } else if program.is_absolute() {
+            parts.insert(program);
+        }
+        let env_file = self.manifest.env_file.iter();
+        parts.extend(env_file.map(|file| self.folder().join(file)));
+        let search = own_path.into_iter().flat_map(std::env::split_paths);
+        // A relative one is below the current folder of the task, which is the owner's alone.
+        parts.extend(search.filter(|folder| folder.is_absolute()));
+        parts
+    }
+
+    /// The PATH that the recipe sets for itself.
+    fn own_path(&self) -> Option<String> {
+        let kept = self.env_file().unwrap_or_default();
+        let kept = kept.into_iter().rfind(|(name, _)| name == "PATH");
+        let own = || self.manifest.env.get("PATH").cloned();
+        kept.map(|(_, path)| path).or_else(own)
+    }
+
+    /// The variables of the recipe's `env_file`.
+    pub fn env_file(&self) -> Result<Vec<(String, String)>, FindError> {
+        let Some(file) = &self.manifest.env_file else {
+            return Ok(Vec::new());
+        };
+        let path = self.folder().join(file);
+        let broken = |problem: String| FindError::Broken {
+            path: path.clone(),
+            problem,
+        };
+        let metadata = std::fs::metadata(&path).map_err(|error| broken(error.to_string()))?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(broken("others may read it: chmod 600".into()));
+        }
+        let text = file::read_text(&path).map_err(|error| broken(error.to_string()))?;
+        parse_env_file(&text).map_err(|error| broken(error.to_string()))
+    }
+}

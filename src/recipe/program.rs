@@ -1,0 +1,23 @@
+//! Programs: whether a file can be executed, and where on a PATH one is.
+//!
+//! Not the start of one (`runner/spawn/`). Invariant: a folder is never a program.
+
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The first program of this name on a PATH.
+pub(super) fn on_path(program: impl AsRef<Path>, search: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(search)
+        .map(|folder| folder.join(program.as_ref()))
+        .find(|path| is_executable(path))
+}
+
+pub(super) fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| may_be_executed(&metadata))
+}
+
+pub(super) fn may_be_executed(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+}

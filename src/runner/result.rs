@@ -1,0 +1,90 @@
+//! How the result of an attempt is put together.
+//!
+//! Not its way to the disk (`ending/finish.rs`). Invariant: nothing is in a result that the recipe did not give or the
+//! kernel did not say.
+
+use std::fs::File;
+use std::time::Instant;
+
+use super::state::Prepared;
+use super::supervise::{Ending, Supervised};
+use crate::ending::unstarted;
+use crate::launcher;
+use crate::recipe::Recipe;
+use crate::spool::Attempt;
+use crate::task::{ErrorKind, Exit, Metrics, Outcome, Request, ResultFile, Timestamp};
+
+/// What the end of an attempt means for its task; `None` where its runner was told to stop, which ends only the
+/// attempt.
+pub(super) fn outcome_of(
+    supervised: &Supervised,
+    recipe: Option<&Recipe>,
+    prepared: &Prepared,
+) -> Option<Outcome> {
+    match supervised.ending {
+        Ending::ByItself => {
+            let id = prepared.run.task_id;
+            let outcome = launcher::outcome(id, prepared.oom_kills, supervised.exit);
+            Some(with_result(outcome, recipe, &prepared.attempt))
+        }
+        Ending::Cancelled => Some(Outcome::Cancelled),
+        Ending::TimedOut => Some(Outcome::failed(
+            ErrorKind::Timeout,
+            format!(
+                "stopped after its timeout of {}",
+                humantime::format_duration(prepared.timeout)
+            ),
+        )),
+        Ending::RunnerStopped => None,
+    }
+}
+
+/// The result of an attempt of which nothing is left. Reads its output.
+pub(super) fn of_attempt(
+    request: &Request,
+    prepared: &Prepared,
+    outcome: Outcome,
+    exit: Exit,
+    mut metrics: Metrics,
+    begun: Instant,
+) -> ResultFile {
+    let (attempt, run, files) = (&prepared.attempt, &prepared.run, &prepared.files);
+    let id = run.task_id;
+    let output = attempt.output().unwrap_or_else(|error| {
+        tracing::warn!(task = %id, "the output stays a file: {error}");
+        attempt.unread_output()
+    });
+    if output.is_not_a_file {
+        tracing::warn!(task = %id, "the recipe's result file is not a regular file: what it printed is the output");
+    }
+    let size = |file: &File| file.metadata().ok().map(|metadata| metadata.len());
+    let waited = run
+        .started_at
+        .seconds_since(Timestamp::from_unix_ms(id.unix_ms()));
+    metrics.queued_seconds(waited.max(0.0));
+    metrics.log_bytes(size(&files.stdout), size(&files.stderr));
+    ResultFile {
+        output: output.value,
+        output_file: output.file,
+        output_encoding: output.encoding,
+        exit_code: exit.code(),
+        signal: exit.signal(),
+        attempt: run.attempt,
+        started_at: Some(run.started_at),
+        duration_seconds: Some(begun.elapsed().as_secs_f64()),
+        metrics,
+        ..unstarted(id, Some(request), outcome)
+    }
+}
+
+/// The outcome, where a recipe says that it has no success without a result file. A file that cannot
+/// be looked for now counts as one: the result then names it.
+fn with_result(outcome: Outcome, recipe: Option<&Recipe>, attempt: &Attempt) -> Outcome {
+    let is_needed = recipe.is_some_and(|recipe| recipe.manifest.needs_result);
+    if outcome != Outcome::Completed || !is_needed || attempt.has_result_file().unwrap_or(true) {
+        return outcome;
+    }
+    let why =
+        "the recipe exited with code 0 and gave no result, and its recipe.toml says `needs_result`";
+    Outcome::failed(ErrorKind::Exit, why)
+}

@@ -1,0 +1,7 @@
+//! Small tools over the kernel's calls.
+//!
+//! Not what the kernel says about processes (`proc/`). Invariant: nothing here knows what a task or a spool is.
+
+mod signals;
+
+pub use signals::SignalPipe;

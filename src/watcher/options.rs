@@ -1,0 +1,77 @@
+//! How a watcher is run, why it cannot go on, and why it left.
+//!
+//! Not its loop (`run.rs`). Invariant: each way in which a watcher leaves has a word of its own.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::clock;
+use crate::spool::{Exposed, IoError, WatcherFile};
+use crate::task::FORMAT_VERSION;
+
+/// How a watcher is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program that runners and sweeps are started from. `/proc/self/exe` stays the same
+    /// program when its file is replaced by an upgrade.
+    pub program: PathBuf,
+    /// Arguments before the verb, so that runners see the same spool and settings.
+    pub arguments: Vec<String>,
+    /// Leave after the spool's `idle_exit_sec`.
+    pub autostarted: bool,
+    /// Leave as soon as nothing is left to do.
+    pub drain: bool,
+    /// On a signal stop the tasks, wait for their ends, and leave last. As the first process of a container a
+    /// watcher always does.
+    pub stop_tasks: bool,
+}
+
+/// The watcher cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// Only its owner runs a spool's tasks.
+    #[error("only the owner of the spool {} may run its tasks", .0.display())]
+    NotOwner(PathBuf),
+    /// Users of the group could put another folder in the spool's place.
+    #[error("the tasks of the group spool {} are not run: {exposed}", path.display())]
+    Exposed {
+        /// The spool.
+        path: PathBuf,
+        /// Where.
+        exposed: Exposed,
+    },
+    /// Signals cannot be listened to.
+    #[error("failed to listen to signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The disk refused.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+/// Why a watcher left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// A signal said so; running tasks go on.
+    Stopped,
+    /// A signal said so, and the tasks were stopped as well.
+    StoppedWithTasks,
+    /// Nothing was left to do.
+    Idle,
+    /// Another watcher took over in the moment of leaving.
+    Replaced,
+    /// The spool is paused, and so many tasks wait.
+    Paused(usize),
+    /// The spool's path does not lead to it any more.
+    Moved,
+}
+
+/// What a watcher writes down of itself.
+pub(super) fn describe(options: &Options) -> WatcherFile {
+    WatcherFile {
+        v: FORMAT_VERSION,
+        pid: rustix::process::getpid().as_raw_nonzero().get(),
+        started_at: clock::wall(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        autostarted: options.autostarted,
+    }
+}

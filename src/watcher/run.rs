@@ -1,0 +1,450 @@
+//! The watcher's loop: what was heard, what is due, what is offered, and when to leave.
+//!
+//! Not the order of offers (`backlog.rs`), nor whether anything is left to do (`idle.rs`). Invariant: a round
+//! waits only at its end, for whatever comes first.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::backlog::Backlog;
+use super::idle::Work;
+use super::listen::Listener;
+use super::log_watch::LogWatch;
+use super::markers::Markers;
+use super::options::{Left, Options, WatchError, describe};
+use super::reconcile::Reconcile;
+use super::root::RootWatch;
+use super::service::{Counts, Service};
+use super::shutdown::{is_first_process, reap_strangers, stop_tasks};
+use super::signals::Signals;
+use super::sweeps::Sweeps;
+use crate::intake::Admitter;
+use crate::launcher::LocalPool;
+use crate::log_limit::LogLimit;
+use crate::proc;
+use crate::spool::{Pause, Seen, Spool, SubmitError, WatcherSeat};
+use crate::task::{Answer, TaskId, When, Why};
+
+/// How long to wait for the right to go on after all, when work came in the moment of leaving.
+const RETURN_PATIENCE: Duration = Duration::from_secs(5);
+/// Another watcher left: so soon it is looked at what it was at. The kernel needs a moment to let go of its locks.
+const AFTER_ANOTHER: Duration = Duration::from_millis(50);
+
+/// One watcher process.
+pub struct Watcher {
+    spool: Spool,
+    options: Options,
+    seat: Option<WatcherSeat>,
+    listener: Listener,
+    signals: Signals,
+    launcher: LocalPool,
+    /// Whoever started us as a service; nobody, where a command did.
+    service: Option<Service>,
+    backlog: Backlog,
+    admitter: Admitter,
+    markers: Markers,
+    reconcile: Reconcile,
+    next_rescan: Instant,
+    sweeps: Sweeps,
+    log_watch: LogWatch,
+    log: LogLimit,
+    busy_at: Instant,
+    paused: Option<Pause>,
+    root: RootWatch,
+}
+
+impl Watcher {
+    /// Takes a seat among the living and begins to listen. From here on `submit` sees a watcher.
+    pub fn new(spool: Spool, mut options: Options) -> Result<Watcher, WatchError> {
+        if !spool.is_owner() {
+            return Err(WatchError::NotOwner(spool.path().to_owned()));
+        }
+        if spool.is_group()
+            && let Some(exposed) = spool.exposed_above()?
+        {
+            let path = spool.path().to_owned();
+            return Err(WatchError::Exposed { path, exposed });
+        }
+        // Before there is another thread: whoever starts us may block TERM.
+        proc::unblock_signals();
+        options.stop_tasks |= is_first_process();
+        let signals = Signals::new(is_first_process()).map_err(WatchError::Signals)?;
+        let seat = Some(spool.take_seat(&describe(&options))?);
+        let listener = Listener::new(&spool)?;
+        let now = Instant::now();
+        let reconcile = Reconcile::new(&spool)?;
+        Ok(Watcher {
+            launcher: LocalPool::new(options.program.clone(), options.arguments.clone()),
+            service: (!options.autostarted).then(Service::new),
+            backlog: Backlog::default(),
+            admitter: Admitter::default(),
+            markers: Markers::default(),
+            reconcile,
+            next_rescan: now,
+            sweeps: Sweeps::new(&spool),
+            log_watch: LogWatch::new(options.autostarted),
+            log: LogLimit::default(),
+            busy_at: now,
+            paused: None,
+            root: RootWatch::default(),
+            spool,
+            options,
+            seat,
+            listener,
+            signals,
+        })
+    }
+
+    /// The spool, for those who report on it.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Tasks its runners are at.
+    pub fn running(&self) -> usize {
+        self.launcher.running().count()
+    }
+
+    /// Watches until it is told to stop or has nothing to do.
+    pub fn run(&mut self) -> Left {
+        loop {
+            let is_asked = self.signals.reload.came();
+            if is_asked {
+                // Whoever says so wants the settings to count now, not at the next event.
+                self.next_rescan = Instant::now();
+                if let Some(service) = &self.service {
+                    service.reloading();
+                }
+            }
+            let seen = self.listener.take();
+            if self.root.has_moved(&self.spool, &seen) {
+                return self.leave(Left::Moved);
+            }
+            self.look_at_pause();
+            self.look(&seen);
+            if is_asked && let Some(service) = &self.service {
+                service.reloaded();
+            }
+            if self.signals.child.came() {
+                reap_strangers();
+            }
+            self.hear_answers();
+            self.dispatch();
+            self.log_watch.look(&self.spool);
+            self.listener.listen_to_running(&mut self.launcher);
+            let has_found = self.compare();
+            if self.signals.stop.came() {
+                if self.options.stop_tasks {
+                    stop_tasks(&self.spool, &mut self.launcher, &self.signals.stop);
+                    return self.leave(Left::StoppedWithTasks);
+                }
+                return self.leave(Left::Stopped);
+            }
+            if let Some(left) = self.leave_if_idle() {
+                return self.leave(left);
+            }
+            let counts = self.counts();
+            if let Some(service) = &mut self.service {
+                service.round_done(counts);
+            }
+            if !has_found {
+                self.wait();
+            }
+        }
+    }
+
+    /// Says once that the spool is paused, and that it is no more.
+    fn look_at_pause(&mut self) {
+        let paused = self.spool.paused().unwrap_or_else(|error| {
+            if self.log.allows("looks for a pause that failed") {
+                tracing::warn!("{error}");
+            }
+            self.paused
+        });
+        if paused == self.paused {
+            return;
+        }
+        match paused {
+            Some(why) => {
+                let spool = self.spool.path().display();
+                tracing::warn!(
+                    "{why}: no task is started until `agentspool --spool {spool} resume`"
+                );
+            }
+            None => tracing::info!("resumed"),
+        }
+        self.paused = paused;
+    }
+
+    fn leave(&mut self, left: Left) -> Left {
+        self.log.close();
+        if let Some(service) = &self.service {
+            service.stopping();
+        }
+        left
+    }
+
+    fn counts(&self) -> Counts {
+        let open = self.backlog.len();
+        let ours = self.launcher.running().count();
+        let running = ours + self.backlog.elsewhere();
+        Counts {
+            pending: open.saturating_sub(running),
+            running,
+        }
+    }
+
+    /// Takes in what happened; at the slow rescan everything, whatever was heard.
+    fn look(&mut self, seen: &Seen) {
+        if seen.watcher_left {
+            self.next_rescan = self.next_rescan.min(Instant::now() + AFTER_ANOTHER);
+        }
+        let due = Instant::now() >= self.next_rescan;
+        if seen.incoming {
+            self.admitter.notice();
+        }
+        if due || seen.rescan {
+            self.rescan();
+        } else if self.admitter.has_more() {
+            self.admit();
+        }
+        self.backlog.add(seen.published.iter().copied());
+        for id in &seen.cancelled {
+            self.launcher.look(*id);
+        }
+    }
+
+    fn rescan(&mut self) {
+        self.reload();
+        self.listener.begin_anew_if_astray(&self.spool);
+        // The time between two scans is measured from the end of one, however long it took.
+        if let Err(error) = self.scan() {
+            tracing::warn!("{error}");
+        }
+        self.reconcile.mark_if_refused(&self.spool);
+        self.log.flush();
+        self.launcher.dismiss_idle();
+        reap_strangers();
+        proc::remove_left_cgroups();
+        self.sweeps.start_if_due(&self.spool, &self.options);
+        let pause = Duration::from_secs_f64(self.spool.settings().rescan_sec);
+        self.next_rescan = Instant::now() + pause;
+    }
+
+    fn scan(&mut self) -> Result<(), SubmitError> {
+        let open = self.spool.open_ids()?;
+        self.backlog.reset(&open);
+        self.markers.begin(&self.backlog);
+        // One claim that cannot be finished must not keep the box shut.
+        if let Err(error) = self.admitter.replay(&self.spool) {
+            tracing::warn!("what another watcher had begun to admit waits: {error}");
+        }
+        self.admitter.try_all();
+        self.admit();
+        Ok(())
+    }
+
+    fn admit(&mut self) {
+        match self.admitter.admit_some(&self.spool, &mut self.log) {
+            Ok(admitted) => {
+                self.backlog.add(admitted.tasks);
+                for id in admitted.cancelled {
+                    self.launcher.look(id);
+                    self.backlog.add([id]);
+                    self.backlog.hurry(id);
+                }
+                if let Some(error) = admitted.failed {
+                    self.drops_wait(&error);
+                }
+            }
+            Err(error) => self.drops_wait(&error),
+        }
+    }
+
+    /// Nothing is lost: the drops stay where they are.
+    fn drops_wait(&mut self, error: &SubmitError) {
+        if self.log.allows("drops wait") {
+            tracing::warn!("drops wait: {error}");
+        }
+    }
+
+    /// Looks at a few tasks for what nobody hears of; whether something was found.
+    fn compare(&mut self) -> bool {
+        let (spool, backlog) = (&self.spool, &mut self.backlog);
+        let has_marker = self.markers.look(spool, backlog);
+        let has_task = self.reconcile.some(spool, backlog, &mut self.log);
+        let runs = self.launcher.running().next().is_some();
+        let is_busy = runs && Instant::now() < self.next_rescan;
+        self.reconcile.compare_if_due(spool, is_busy);
+        has_marker | has_task
+    }
+
+    fn hear_answers(&mut self) {
+        for (id, answer) in self.launcher.answers() {
+            if !answer.is_for_a_person() {
+                self.busy_at = Instant::now();
+            }
+            self.listener.leave_task(id);
+            tracing::debug!(task = %id, "{answer}");
+            self.backlog.answered(id, answer, Instant::now());
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let limit = self.most_at_once();
+        loop {
+            let now = Instant::now();
+            // Cancelled tasks need no slot, so they may have one runner more.
+            let id = if self.paused.is_none() && self.launcher.has_room(limit) {
+                self.backlog.next(now)
+            } else if self.launcher.has_room(limit + 1) {
+                self.backlog.next_hurried()
+            } else {
+                None
+            };
+            let Some(id) = id else { return };
+            if !self.spool.is_at_its_path() {
+                // The next round leaves, or it is tried again: no runner could open the spool.
+                self.backlog
+                    .answered(id, Answer::Retry(When::Soon, Why::NoStarts), now);
+                return;
+            }
+            if !self.backlog.is_broken(id) {
+                self.busy_at = now;
+            }
+            if let Some(answer) = self.held_elsewhere(id) {
+                self.backlog.answered(id, answer, now);
+                continue;
+            }
+            if let Err(error) = self.launcher.start(id) {
+                if self.log.allows("runners that could not be started") {
+                    tracing::error!("no runner could be started: {error}");
+                }
+                self.backlog
+                    .answered(id, Answer::Retry(When::Soon, Why::NoRunner), now);
+                return;
+            }
+        }
+    }
+
+    /// What a runner would answer to a task that another process holds, as the tasks of a watcher
+    /// before this one: asked here, because a runner comes to the task's lock only with a slot in
+    /// its hand, and so many of them would leave none to the tasks that wait for one.
+    fn held_elsewhere(&self, id: TaskId) -> Option<Answer> {
+        let task = self.spool.task(id).ok()??;
+        if !task.is_held().ok()? {
+            return None;
+        }
+        Some(Answer::held(task.last_attempt().is_ok_and(|last| last > 0)))
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.spool.settings().max_concurrent as usize
+    }
+
+    fn reload(&mut self) {
+        match self.spool.reload() {
+            Ok(true) => tracing::info!("settings read again"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("the settings stay as they were: {error}"),
+        }
+    }
+
+    /// Leaves when there is nothing to do: the seat first, then one more look, so that a `submit`
+    /// that still saw the seat is not left alone.
+    fn leave_if_idle(&mut self) -> Option<Left> {
+        if !self.work().is_idle() {
+            self.busy_at = Instant::now();
+            return None;
+        }
+        let patience = Duration::from_secs_f64(self.spool.settings().idle_exit_sec);
+        let over = self.options.autostarted && self.busy_at.elapsed() >= patience;
+        if !over && !self.options.drain {
+            return None;
+        }
+        self.seat = None;
+        if self.paused.is_some()
+            && let Some(waiting) = self.work().waits_paused()
+        {
+            return Some(Left::Paused(waiting));
+        }
+        if !self.work().something_came().unwrap_or(true) {
+            return Some(Left::Idle);
+        }
+        self.return_to_work()
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work {
+            spool: &self.spool,
+            backlog: &self.backlog,
+            admitter: &self.admitter,
+            launcher: &self.launcher,
+            markers: &self.markers,
+            reconcile: &self.reconcile,
+            is_paused: self.paused.is_some(),
+        }
+    }
+
+    /// Work came in the moment of leaving: stay, unless another watcher was started for it.
+    fn return_to_work(&mut self) -> Option<Left> {
+        let turn = self.spool.start_lock(RETURN_PATIENCE);
+        if self.spool.has_watcher().unwrap_or(false) {
+            return Some(Left::Replaced);
+        }
+        match self.spool.take_seat(&describe(&self.options)) {
+            Ok(seat) => self.seat = Some(seat),
+            Err(error) => tracing::warn!("{error}"),
+        }
+        drop(turn);
+        self.busy_at = Instant::now();
+        self.next_rescan = Instant::now();
+        None
+    }
+
+    /// When the loop must go on although nothing was heard.
+    fn wake_at(&self, now: Instant) -> Instant {
+        let mut until = self.next_rescan;
+        // With no room nothing can be offered, and an answer wakes us: a moment that has passed would
+        // only keep us spinning.
+        if self.paused.is_none() && self.launcher.has_room(self.most_at_once()) {
+            until = until.min(self.backlog.wake_at().unwrap_or(until));
+        }
+        until = until.min(self.admitter.wake_at().unwrap_or(until));
+        until = until.min(self.root.wake_at(now).unwrap_or(until));
+        until = until.min(self.log_watch.wake_at().unwrap_or(until));
+        until = until.min(self.listener.wake_at(&self.launcher).unwrap_or(until));
+        if self.options.autostarted && self.work().is_idle() {
+            let patience = Duration::from_secs_f64(self.spool.settings().idle_exit_sec);
+            until = until.min(self.busy_at + patience);
+        }
+        if let Some(service) = &self.service {
+            until = until.min(service.wake_at(self.counts()).unwrap_or(until));
+        }
+        if self.reconcile.is_at_it() || !self.markers.is_over() || self.admitter.has_more() {
+            until = now;
+        }
+        until
+    }
+
+    fn wait(&self) {
+        let now = Instant::now();
+        let left = self.wake_at(now).saturating_duration_since(now);
+        // Longer than the kernel can count is for ever.
+        let timeout = Timespec::try_from(left).ok();
+        let mut fds: Vec<PollFd<'_>> = [
+            self.listener.as_fd(),
+            self.signals.stop.as_fd(),
+            self.signals.reload.as_fd(),
+            self.signals.child.as_fd(),
+        ]
+        .into_iter()
+        .chain(self.launcher.fds())
+        .map(|fd: BorrowedFd<'_>| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+        // Interrupted or failed: the loop looks again either way.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+}
