@@ -8,14 +8,11 @@ use std::io::Write;
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
-use super::disk::random_bits;
-use super::disk::{Dir, IoError, IoResult};
-use super::layout::{Spool, name};
-use super::store::TaskDir;
+use super::disk::{Dir, IoError, IoResult, network_kind, random_bits};
+use super::layout::{FOLDERS, name};
+use super::open::Spool;
+use super::tasks::{TaskDir, shown};
 use crate::task::{Condition, TaskId};
-
-/// What a probe is called in `staging/`; one that was cut off is litter.
-pub(super) const PROBE_PREFIX: &str = "probe.";
 
 /// The file system below a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +47,7 @@ impl Spool {
     /// The first thing that does not work as the protocol needs it.
     pub fn probe(&self) -> IoResult<()> {
         let staging = self.folder(name::STAGING)?;
-        let probe = format!("{PROBE_PREFIX}{:016x}", random_bits() as u64);
+        let probe = format!("{}{:016x}", name::PROBE_PREFIX, random_bits() as u64);
         let folder = staging.make_dir(&probe)?;
         let tried = try_out(&folder);
         let removed = staging.remove_tree(&probe);
@@ -75,7 +72,7 @@ impl Spool {
         let stat = rustix::fs::fstatfs(&root).map_err(failed)?;
         let flags = rustix::fs::fstatvfs(&root).map_err(failed)?.f_flag;
         let magic = stat.f_type as u32;
-        let network = super::disk::network_kind(magic);
+        let network = network_kind(magic);
         let known = KINDS.iter().find(|(number, _)| *number == magic);
         let kind = network.or(known.map(|(_, kind)| *kind));
         Ok(FileSystem {
@@ -90,7 +87,7 @@ impl Spool {
     pub fn missing_folders(&self) -> IoResult<Vec<&'static str>> {
         let root = self.root()?;
         let mut missing = Vec::new();
-        for folder in super::layout::FOLDERS {
+        for folder in FOLDERS {
             if !root.has(folder)? {
                 missing.push(folder);
             }
@@ -113,7 +110,7 @@ impl Spool {
         let viewed = self
             .task(id)
             .and_then(|task| task.map(|task| task.view()).transpose());
-        let view = super::view::shown(id, viewed)?;
+        let view = shown(id, viewed)?;
         Ok(view.and_then(|view| view.status.condition))
     }
 }

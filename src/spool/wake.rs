@@ -14,7 +14,8 @@ use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Wa
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::disk::{IoError, IoResult};
-use super::layout::{Spool, name};
+use super::layout::name;
+use super::open::Spool;
 use crate::task::TaskId;
 
 /// More ids than this between two looks are not remembered: a scan finds them.

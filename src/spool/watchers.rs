@@ -11,10 +11,10 @@ use std::time::Duration;
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
-use super::disk::random_bits;
-use super::disk::{Dir, Flock, IoError, IoResult, absent_is_none, lock_table};
-use super::layout::{SMALL_FILE, Spool, name, pretty};
-use crate::task::Timestamp;
+use super::disk::{Dir, Flock, IoError, IoResult, absent_is_none, lock_table, random_bits};
+use super::layout::{SMALL_FILE, name};
+use super::open::Spool;
+use crate::task::{Timestamp, to_pretty};
 
 pub(super) const START: &str = "start";
 const LOG: &str = "log";
@@ -103,7 +103,7 @@ impl Spool {
         let between = format!(".{file_name}");
         let mut file = dir.create_lock(&between)?;
         let failed = |error| IoError::new("write", dir.path_of(&file_name), error);
-        file.write_all(&pretty(watcher)).map_err(failed)?;
+        file.write_all(&to_pretty(watcher)).map_err(failed)?;
         // Nobody else knows its name yet.
         let busy = || {
             IoError::new(

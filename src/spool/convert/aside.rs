@@ -12,12 +12,10 @@ use rustix::io::Errno;
 
 use super::{is_dir, is_file};
 use crate::clock;
-use crate::spool::disk::Dir;
-use crate::spool::disk::random_bits;
-use crate::spool::disk::{IoError, IoResult};
-use crate::spool::layout::{GROUP_READS, OURS_ONLY, name, pretty};
-use crate::spool::rejected::{OF_CONVERSION, Reason, plain_file_name, reason_file};
-use crate::task::{FORMAT_VERSION, TaskId};
+use crate::spool::disk::{Dir, IoError, IoResult, random_bits};
+use crate::spool::inbox::{OF_CONVERSION, Reason, plain_file_name, reason_file};
+use crate::spool::layout::{GROUP_READS, OURS_ONLY, name};
+use crate::task::{FORMAT_VERSION, TaskId, to_pretty};
 
 /// In the root, until the conversion is done.
 const PLACE: &str = ".converting";
@@ -176,7 +174,7 @@ impl<'a> Aside<'a> {
                 hint: "submit again what was a task or a drop".to_owned(),
                 rejected_at: now,
             };
-            rejected.replace(&reason_file(&kept), &pretty(&reason))?;
+            rejected.replace(&reason_file(&kept), &to_pretty(&reason))?;
             match place.rename_new(OLD, &rejected, &kept) {
                 Err(error) if error.is_immovable() => {
                     move_part(

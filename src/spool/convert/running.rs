@@ -13,11 +13,9 @@ use rustix::fs::Stat;
 use super::{WRITABLE, is_file};
 use crate::clock::BootId;
 use crate::proc;
-use crate::spool::disk::lock_table;
-use crate::spool::disk::{Dir, absent_is_none};
-use crate::spool::disk::{IoError, IoResult};
+use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, lock_table};
 use crate::spool::layout::name;
-use crate::spool::store::{TaskDir, ids_in};
+use crate::spool::tasks::{TaskDir, ids_in};
 use crate::spool::watchers::seats_in;
 use crate::task::escape_path;
 
