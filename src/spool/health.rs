@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::disk::{Dir, IoError, IoResult, network_kind, random_bits};
 use super::layout::{FOLDERS, name};
 use super::open::Spool;
-use super::tasks::{TaskDir, shown};
+use super::tasks::shown;
 use crate::task::{Condition, TaskId};
 
 /// The file system below a spool.
@@ -98,11 +98,7 @@ impl Spool {
     /// Whether a hint's task is nowhere: neither there nor being made.
     pub fn is_stray_hint(&self, id: TaskId) -> IoResult<bool> {
         // In this order: a task moves from staging/ to tasks/ only.
-        let is_staged = match self.folder(name::STAGING)?.find_dir(id.to_string())? {
-            Some(dir) => (TaskDir { id, dir }).is_held().unwrap_or(true),
-            None => false,
-        };
-        Ok(!is_staged && self.task(id)?.is_none())
+        Ok(!self.is_being_staged(id)? && self.task(id)?.is_none())
     }
 
     /// What a person should know of a task that is not finished.

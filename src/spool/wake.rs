@@ -13,7 +13,7 @@ use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::disk::{IoError, IoResult};
+use super::disk::{IoError, IoResult, Which, which};
 use super::layout::name;
 use super::open::Spool;
 use crate::task::TaskId;
@@ -49,15 +49,12 @@ pub struct Wake {
     deaf: Option<String>,
     tasks: PathBuf,
     /// What is listened to, and which folder that was.
-    folders: Vec<(PathBuf, Option<Inode>)>,
+    folders: Vec<(PathBuf, Option<Which>)>,
 }
 
-/// Device and inode: a folder whatever its name.
-type Inode = (u64, u64);
-
-fn inode_of(path: &Path) -> Option<Inode> {
+fn which_at(path: &Path) -> Option<Which> {
     let stat = rustix::fs::stat(path).ok()?;
-    Some((stat.st_dev, stat.st_ino))
+    Some(which(&stat))
 }
 
 /// notify does not notice when the thread it needs cannot be started, and panics at its first watch;
@@ -98,7 +95,7 @@ impl Wake {
             // Before they are listened to: one that is replaced in between shows as astray.
             folders: folders
                 .iter()
-                .map(|path| (path.clone(), inode_of(path)))
+                .map(|path| (path.clone(), which_at(path)))
                 .collect(),
         };
         let bell = Arc::clone(&wake.bell);
@@ -139,7 +136,7 @@ impl Wake {
     /// was replaced, unmounted or mounted over, which no event tells (SPOOL-SAFETY hazard 33). Then a
     /// new one should take this one's place.
     pub fn is_astray(&self) -> bool {
-        let is_another = |(path, inode): &(PathBuf, _)| inode_of(path) != *inode;
+        let is_another = |(path, folder): &(PathBuf, _)| which_at(path) != *folder;
         self.deaf.is_some() || self.folders.iter().any(is_another)
     }
 

@@ -13,7 +13,7 @@ use rustix::fs::Stat;
 use super::{WRITABLE, is_file};
 use crate::clock::BootId;
 use crate::proc;
-use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, lock_table};
+use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, lock_table, which};
 use crate::spool::layout::name;
 use crate::spool::tasks::{TaskDir, ids_in};
 use crate::spool::watchers::seats_in;
@@ -125,7 +125,7 @@ impl Workers {
     }
 
     fn pid_of(&self, stat: &Stat) -> Option<String> {
-        let pid = self.open.get(&(stat.st_dev, stat.st_ino))?;
+        let pid = self.open.get(&which(stat))?;
         Some(format!("pid {pid}"))
     }
 }

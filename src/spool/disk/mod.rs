@@ -29,4 +29,4 @@ pub(in crate::spool) use file_system::network_kind;
 pub use flock::{Flock, Guard};
 pub(in crate::spool) use random::random_bits;
 pub(in crate::spool) use tree_left::{Removed, mounted};
-pub(in crate::spool) use which::is_same_file;
+pub(in crate::spool) use which::{Which, is_same_file, which};

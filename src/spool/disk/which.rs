@@ -17,6 +17,13 @@ pub(in crate::spool) fn which(stat: &Stat) -> Which {
     (stat.st_dev, stat.st_ino)
 }
 
+impl Dir {
+    /// Which folder this is.
+    pub(in crate::spool) fn which(&self) -> IoResult<Which> {
+        Ok(which(&self.own_stat()?))
+    }
+}
+
 /// Whether an open file or folder is the one that stands under this name now.
 pub(in crate::spool) fn is_same_file(dir: &Dir, name: &str, file: &impl AsFd) -> IoResult<bool> {
     let held = rustix::fs::fstat(file)

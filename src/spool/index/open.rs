@@ -62,12 +62,16 @@ impl Spool {
         Ok(())
     }
 
+    /// Whether somebody is about to publish a task. What lies in `staging/` with a free lock is what a dead
+    /// submitter left, and never becomes a task. Where that cannot be seen, somebody may be at it.
+    pub(in crate::spool) fn is_being_staged(&self, id: TaskId) -> IoResult<bool> {
+        let staged = self.folder(name::STAGING)?.find_dir(id.to_string())?;
+        Ok(staged.is_some_and(|dir| TaskDir { id, dir }.is_held().unwrap_or(true)))
+    }
+
     /// Looks into a hint whose task was not found: removes it when nobody is about to publish it.
     pub fn check_open_hint(&self, id: TaskId) -> IoResult<OpenHint> {
-        let staged = self.folder(name::STAGING)?.find_dir(id.to_string())?;
-        if let Some(dir) = staged
-            && (TaskDir { id, dir }).is_held().unwrap_or(true)
-        {
+        if self.is_being_staged(id)? {
             return Ok(OpenHint::Staged);
         }
         // A task moves from staging/ to tasks/ only: seen in neither, in this order, it is nowhere.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::spool::disk::{Dir, Flock, Guard, IoError, IoResult, absent_is_none, is_same_file};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
-use crate::spool::tasks::{TaskDir, TaskLock, ids_in};
+use crate::spool::tasks::{TaskLock, ids_in};
 use crate::task::{Name, TaskId, task_of_session};
 
 /// How long to wait for somebody who is about to take an empty folder away. It does two system
@@ -35,9 +35,7 @@ impl SessionState {
     /// that were made for one task, is taken away here, where it stands open.
     pub fn let_go(self) {
         if self.hold.upgrade().unwrap_or(false) {
-            // rmdir removes only what is empty, so nothing can be lost here.
-            let _ = self.folder.remove_empty_dir(name::STATE);
-            let _ = self.sessions.remove_empty_dir(self.folder.name());
+            remove_if_empty(&self.sessions, &self.folder);
         }
     }
 }
@@ -91,6 +89,13 @@ fn hold_state(folder: Dir) -> IoResult<Option<(Dir, Flock)>> {
     };
     let stands = is_same_file(&folder, name::STATE, &hold)?;
     Ok(stands.then_some((folder, hold)))
+}
+
+/// Removes a session's folder that was left empty. The caller keeps every task away from its state.
+fn remove_if_empty(sessions: &Dir, folder: &Dir) {
+    // rmdir removes only what is empty, so nothing can be lost here.
+    let _ = folder.remove_empty_dir(name::STATE);
+    let _ = sessions.remove_empty_dir(folder.name());
 }
 
 /// Whether no task of a session is at its state folder; as long as the guard lives none gets at it.
@@ -150,12 +155,8 @@ impl Spool {
 
     /// Whether a task is published or about to be, and has no result.
     pub(in crate::spool) fn is_open_task(&self, id: TaskId) -> IoResult<bool> {
-        // Staging first: a task moves from there to tasks/, never back. What lies there without a
-        // held lock is what a dead submitter left, and never becomes a task.
-        let staged = match self.folder(name::STAGING)?.find_dir(id.to_string())? {
-            Some(dir) => TaskDir { id, dir }.is_held().unwrap_or(false),
-            None => false,
-        };
+        // Staging first: a task moves from there to tasks/, never back.
+        let staged = self.is_being_staged(id)?;
         match self.task(id)? {
             Some(task) => Ok(!task.has_result()?),
             None => Ok(staged),
@@ -167,12 +168,10 @@ impl Spool {
         let Ok(sessions) = self.folder(name::SESSIONS) else {
             return;
         };
-        if let Ok(Some(dir)) = sessions.find_own_to_write(session.as_str())
-            && let Ok(Some(_state)) = unused_state(&dir)
+        if let Ok(Some(folder)) = sessions.find_own_to_write(session.as_str())
+            && let Ok(Some(_state)) = unused_state(&folder)
         {
-            // rmdir removes only what is empty, so nothing can be lost here.
-            let _ = dir.remove_empty_dir(name::STATE);
-            let _ = sessions.remove_empty_dir(session.as_str());
+            remove_if_empty(&sessions, &folder);
         }
     }
 
@@ -198,7 +197,6 @@ impl Spool {
         {
             return Ok(false);
         }
-        let (ours, there) = (folder.own_stat()?, sessions.stat(session.as_str())?);
-        Ok(there.is_some_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
+        is_same_file(&sessions, session.as_str(), &folder)
     }
 }

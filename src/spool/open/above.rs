@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::spool::Spool;
-use crate::spool::disk::{IoError, IoResult};
+use crate::spool::disk::{IoError, IoResult, which};
 use crate::task::escape_path;
 use crate::way::{Place, places};
 
@@ -96,13 +96,13 @@ impl Spool {
         let failed = |errno| IoError::new("look at the folders above", root.path(), errno);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let own = root.own_stat()?;
-        let mut below = (own.st_dev, own.st_ino);
+        let mut below = which(&own);
         let mut folder: Option<OwnedFd> = None;
         for _ in 0..HIGHEST {
             let here = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
             let above = rustix::fs::openat(here, "..", flags, Mode::empty()).map_err(failed)?;
             let stat = rustix::fs::fstat(&above).map_err(failed)?;
-            if (stat.st_dev, stat.st_ino) == below {
+            if which(&stat) == below {
                 // The top is its own parent.
                 break;
             }
@@ -111,7 +111,7 @@ impl Spool {
                 let path = crate::proc::path_of(&above).unwrap_or_else(|| root.path_of(".."));
                 return Ok(Some(Exposed { path, why }));
             }
-            below = (stat.st_dev, stat.st_ino);
+            below = which(&stat);
             folder = Some(above);
         }
         Ok(None)

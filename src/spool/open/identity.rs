@@ -15,7 +15,7 @@ use super::error::OpenError;
 use super::pause::Pause;
 use super::spool::Spool;
 use crate::clock::BootId;
-use crate::spool::disk::{Dir, IoResult, random_bits};
+use crate::spool::disk::{Dir, IoResult, Which, random_bits, which};
 use crate::spool::layout::{OURS_ONLY, SMALL_FILE, name};
 use crate::task::{FORMAT_VERSION, to_pretty};
 
@@ -79,7 +79,7 @@ impl Here {
         })
     }
 
-    fn which(&self) -> (u64, u64) {
+    fn which(&self) -> Which {
         (self.device, self.inode)
     }
 }
@@ -157,9 +157,9 @@ impl Identity {
 }
 
 /// Whether a path leads to the folder with this device and inode.
-fn leads_to(path: &Path, which: (u64, u64)) -> PathLeads {
+fn leads_to(path: &Path, folder: Which) -> PathLeads {
     match rustix::fs::stat(path) {
-        Ok(stat) if (stat.st_dev, stat.st_ino) == which => PathLeads::Here,
+        Ok(stat) if which(&stat) == folder => PathLeads::Here,
         Ok(_) => PathLeads::Elsewhere,
         Err(errno) if is_nothing(Some(errno)) => PathLeads::Elsewhere,
         Err(_) => PathLeads::Unseen,
@@ -242,8 +242,8 @@ impl Spool {
 
     /// Where the spool's path leads by now.
     pub fn path_leads(&self) -> PathLeads {
-        match self.root_dir().own_stat() {
-            Ok(ours) => leads_to(self.path(), (ours.st_dev, ours.st_ino)),
+        match self.root_dir().which() {
+            Ok(ours) => leads_to(self.path(), ours),
             Err(_) => PathLeads::Unseen,
         }
     }

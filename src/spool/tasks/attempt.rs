@@ -81,8 +81,7 @@ impl Attempt {
     /// Device and inode of its folder: no other attempt has them, also not one in a copy or snapshot of
     /// the spool.
     pub fn which(&self) -> IoResult<(u64, u64)> {
-        let stat = self.dir.own_stat()?;
-        Ok((stat.st_dev, stat.st_ino))
+        self.dir.which()
     }
 
     /// Its folder.

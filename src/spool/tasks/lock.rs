@@ -4,6 +4,7 @@
 //! only its guard can write status and result. Not here: what the holder does. Invariants: a lock is released by
 //! closing it, never by unlocking; a lock taken on a file that no longer stands under its path is no claim.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::spool::disk::{
 };
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
+use crate::task::Status;
 
 /// A prober holds a shared lock for an instant; a claimer that met one tries again
 /// (SPOOL-SAFETY hazard 38).
@@ -49,7 +51,9 @@ pub(in crate::spool) enum Holder {
 #[derive(Debug)]
 pub struct TaskLock {
     pub(in crate::spool) task: TaskDir,
-    pub(in crate::spool) _lock: Flock,
+    _lock: Flock,
+    /// The status that this lock's holder wrote last: what it writes next must be one that may follow.
+    pub(super) last_written: Cell<Option<Status>>,
 }
 
 impl TaskDir {
@@ -121,6 +125,7 @@ impl TaskDir {
             Claim::Locked(TaskLock {
                 task: self,
                 _lock: lock,
+                last_written: Cell::new(None),
             })
         } else {
             Claim::Gone

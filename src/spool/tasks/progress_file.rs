@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{FallocateFlags, FileType, SeekFrom, Stat};
 
 use super::attempt::Attempt;
+use crate::spool::disk::which;
 use crate::spool::layout::name;
 
 /// At most so much is read in one look: the last part, since the latest report counts.
@@ -115,17 +116,13 @@ impl ProgressReader {
             && let Ok(read) = rustix::fs::fstat(file)
             && is_large(&read)
             && let Ok(file) = attempt.dir.open_to_cut(name::PROGRESS)
-            && rustix::fs::fstat(&file).is_ok_and(|stat| is_same(&stat, &read))
+            && rustix::fs::fstat(&file).is_ok_and(|stat| which(&stat) == which(&read))
         {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             // A file system that cannot punch holes keeps it whole.
             let _ = rustix::fs::fallocate(&file, flags, 0, end);
         }
     }
-}
-
-fn is_same(one: &Stat, other: &Stat) -> bool {
-    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 fn open(attempt: &Attempt) -> Option<File> {

@@ -45,6 +45,7 @@ impl TaskLock {
         result: &ResultFile,
         set_aside: &mut dyn FnMut(),
     ) -> IoResult<bool> {
+        debug_assert!(result.status.is_terminal(), "{}", result.status);
         // A recipe may have shut the folders of its task: then nothing could be seen or placed here.
         self.task.dir.give_rights();
         if let Some(place) = reserved {
@@ -140,6 +141,7 @@ impl Attempt {
 impl ReservedResult {
     /// Says, before anything is started, that and by whom it will be.
     pub fn write_intent(&self, run: &RunFile) -> IoResult<()> {
+        debug_assert!(run.attempt > 0);
         use std::io::Write;
         let mut line = serde_json::to_vec(run).unwrap_or_default();
         line.push(b'\n');

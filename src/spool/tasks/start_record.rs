@@ -38,6 +38,7 @@ impl TaskLock {
         number: u32,
         boot: &BootId,
     ) -> IoResult<(Attempt, StartRecord)> {
+        debug_assert!(number > 0);
         let attempts = self
             .task
             .dir

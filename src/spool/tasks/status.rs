@@ -43,11 +43,22 @@ pub(super) fn pending_status(id: TaskId, request: &Request) -> StatusFile {
 impl TaskLock {
     /// Writes where the task stands. Best effort by design: it can be derived.
     pub fn write_status(&self, status: &StatusFile) -> IoResult<()> {
+        self.goes_on_to(status.status);
         let status = StatusFile {
             updated_at: clock::wall(),
             ..status.clone()
         };
         self.task.dir.exchange(name::STATUS, &status.to_bytes())
+    }
+
+    /// Only the holder's own words are compared: what stands on the disk a recipe may have written.
+    fn goes_on_to(&self, next: Status) {
+        let last = self.last_written.replace(Some(next));
+        debug_assert!(
+            last.is_none_or(|last| last == next || last.may_become(next)),
+            "{}: {last:?} became {next:?}",
+            self.task.id
+        );
     }
 
     /// The status of a task of which only the request is known: what an attempt begins with.
@@ -71,10 +82,13 @@ impl TaskLock {
         before: Option<StatusFile>,
     ) -> IoResult<()> {
         let id = self.task.id;
+        let known = before.as_ref().map(|before| before.status);
         let mut status = before
             .or_else(|| self.task.status_file())
             .or_else(|| Some(pending_status(id, &self.task.request().ok()?)))
             .unwrap_or_else(|| pending_status(id, &Request::new(unreadable_recipe(result))));
+        // A task that ran for less than 20 ms never had `running` written.
+        self.last_written.set(known);
         status.ended_by(result);
         // The result is durable: from here on nothing may fail the task, only leave work for later.
         let written = self.write_status(&status);
