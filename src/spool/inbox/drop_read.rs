@@ -80,6 +80,28 @@ impl Spool {
         Ok(stat.st_mode & needed == needed && !has_access_list(file))
     }
 
+    /// Why what is in a file may not be meant for this spool, if so.
+    fn problem_of_rights(&self, file: &File, opened: &Stat) -> IoResult<Option<DropRefusal>> {
+        // Maildir-style producers link; but a second name may be how another user's file got here, or
+        // one of ours. In a group spool what it holds would be shown to the group.
+        let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
+        if self.is_group() && !self.may_group_read(file, opened)? {
+            // A private file that another user may have moved here; as a request the group could read it.
+            return Ok(Some(refusal(
+                "the group may not read it",
+                "give the file the mode 0640, the spool's group, and no access list (`setfacl -b`)",
+            )));
+        }
+        let may_be_linked = is_ours != self.is_group();
+        if opened.st_nlink > 1 && !may_be_linked {
+            return Ok(Some(refusal(
+                "it has more than one hard link, and what it holds may not be meant for this spool",
+                "copy the file instead of linking it",
+            )));
+        }
+        Ok(None)
+    }
+
     /// Opens, checks and parses a drop; never blocks, never follows, never waits.
     pub(super) fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
         if !self.is_group() && Control::of_file_name(file_name.as_bytes()).is_some() {
@@ -88,59 +110,12 @@ impl Spool {
                 "use `agentspool cancel`",
             )));
         }
-        // Looked at before it is opened: opening a device can have effects of its own.
-        let Some(stat) = folder.look(file_name)? else {
-            return Ok(Pickup::Gone);
+        let (file, opened) = match open_drop(folder, file_name)? {
+            Ok(opened) => opened,
+            Err(instead) => return Ok(instead),
         };
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::RegularFile {
-            return Ok(Pickup::Refused(refusal(
-                format!("it is {} and no regular file", describe_kind(kind)),
-                "copy the file itself into incoming/",
-            )));
-        }
-        let file = match absent_is_none(folder.open_here(file_name)) {
-            Ok(Some(file)) => file,
-            Ok(None) => return Ok(Pickup::Gone),
-            Err(error) if error.errno() == Some(Errno::LOOP) => return Ok(Pickup::Gone),
-            Err(error) if error.is_denied() => {
-                return Ok(Pickup::NotYet(refusal(
-                    "the watcher may not read it",
-                    "give the file a mode that lets the spool's owner read it",
-                )));
-            }
-            // A lease on it that its maker holds: the kernel asks for it back.
-            Err(error) if error.errno() == Some(Errno::AGAIN) => {
-                return Ok(Pickup::NotYet(refusal(
-                    "another program holds a lease on it",
-                    "let go of the file and drop it again",
-                )));
-            }
-            Err(error) => return Err(error),
-        };
-        let opened = rustix::fs::fstat(&file)
-            .map_err(|errno| IoError::new("look at", folder.path_of(file_name), errno))?;
-        if Fingerprint::of(&opened).inode != stat.st_ino
-            || FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile
-        {
-            return Ok(Pickup::Gone);
-        }
-        // Maildir-style producers link; but a second name may be how another user's file got here, or
-        // one of ours. In a group spool what it holds would be shown to the group.
-        let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
-        if self.is_group() && !self.may_group_read(&file, &opened)? {
-            // A private file that another user may have moved here; as a request the group could read it.
-            return Ok(Pickup::NotYet(refusal(
-                "the group may not read it",
-                "give the file the mode 0640, the spool's group, and no access list (`setfacl -b`)",
-            )));
-        }
-        let may_be_linked = is_ours != self.is_group();
-        if opened.st_nlink > 1 && !may_be_linked {
-            return Ok(Pickup::NotYet(refusal(
-                "it has more than one hard link, and what it holds may not be meant for this spool",
-                "copy the file instead of linking it",
-            )));
+        if let Some(why) = self.problem_of_rights(&file, &opened)? {
+            return Ok(Pickup::NotYet(why));
         }
         if opened.st_size.unsigned_abs() > MAX_REQUEST_BYTES as u64 {
             return Ok(refuse_request(&RequestError::TooLarge));
@@ -154,6 +129,48 @@ impl Spool {
             Err(error) => refuse_request(&error),
         })
     }
+}
+
+/// Opens a drop, or says what there is instead. It never blocks and follows no link.
+fn open_drop(folder: &Dir, file_name: &OsStr) -> IoResult<Result<(File, Stat), Pickup>> {
+    // Looked at before it is opened: opening a device can have effects of its own.
+    let Some(stat) = folder.look(file_name)? else {
+        return Ok(Err(Pickup::Gone));
+    };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::RegularFile {
+        return Ok(Err(Pickup::Refused(refusal(
+            format!("it is {} and no regular file", describe_kind(kind)),
+            "copy the file itself into incoming/",
+        ))));
+    }
+    let file = match absent_is_none(folder.open_here(file_name)) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(Err(Pickup::Gone)),
+        Err(error) if error.errno() == Some(Errno::LOOP) => return Ok(Err(Pickup::Gone)),
+        Err(error) if error.is_denied() => {
+            return Ok(Err(Pickup::NotYet(refusal(
+                "the watcher may not read it",
+                "give the file a mode that lets the spool's owner read it",
+            ))));
+        }
+        // A lease on it that its maker holds: the kernel asks for it back.
+        Err(error) if error.errno() == Some(Errno::AGAIN) => {
+            return Ok(Err(Pickup::NotYet(refusal(
+                "another program holds a lease on it",
+                "let go of the file and drop it again",
+            ))));
+        }
+        Err(error) => return Err(error),
+    };
+    let opened = rustix::fs::fstat(&file)
+        .map_err(|errno| IoError::new("look at", folder.path_of(file_name), errno))?;
+    if Fingerprint::of(&opened).inode != stat.st_ino
+        || FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile
+    {
+        return Ok(Err(Pickup::Gone));
+    }
+    Ok(Ok((file, opened)))
 }
 
 /// Whether an access list (acl(5)) says more of a file than its mode does. What cannot be found out counts

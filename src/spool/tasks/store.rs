@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::lock::Holder;
 use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::{SMALL_FILE, name};
 use crate::spool::open::Spool;
@@ -40,7 +39,7 @@ impl Spool {
     pub(in crate::spool) fn is_husk(&self, task: &TaskDir) -> IoResult<bool> {
         Ok(is_empty_but_for_its_lock(&task.dir)?
             && !self.folder(name::OPEN)?.has(task.id.to_string())?
-            && task.holder()? != Holder::Somebody)
+            && !task.is_worked_on()?)
     }
 
     /// Where a task's folder is, or will be.

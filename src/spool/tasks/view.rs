@@ -63,8 +63,7 @@ impl TaskDir {
         if is_held {
             status.status = Status::Running;
             if !is_told || status.started_at.is_none() {
-                let run = self.attempt(attempt)?.and_then(|attempt| attempt.run());
-                status.started_at = run.map(|run| run.started_at);
+                status.started_at = self.run_of(attempt)?.map(|run| run.started_at);
             }
             if let Some(started_at) = status.started_at {
                 let seconds = clock::wall().seconds_since(started_at);
@@ -73,8 +72,8 @@ impl TaskDir {
         } else if holder == Holder::Nobody
             && (status.condition.is_none() || status.condition == Some(Condition::Stuck))
         {
-            let run = self.attempt(attempt)?.and_then(|attempt| attempt.run());
-            let is_over = run.is_some_and(|run: RunFile| run.lost_at.is_some());
+            let run = self.run_of(attempt)?;
+            let is_over = run.is_some_and(|run| run.lost_at.is_some());
             status.condition = Some(if is_over {
                 Condition::Retrying
             } else {
@@ -85,6 +84,10 @@ impl TaskDir {
             status,
             result: None,
         })
+    }
+
+    fn run_of(&self, attempt: u32) -> IoResult<Option<RunFile>> {
+        Ok(self.attempt(attempt)?.and_then(|attempt| attempt.run()))
     }
 
     fn finished_view(&self) -> IoResult<Option<TaskView>> {
