@@ -1,7 +1,7 @@
 //! The layout of a spool: the names of its files and folders, and their modes.
 //!
-//! Not what is in them, nor how a spool is opened or made (`open/`). Invariant: a name that two rooms use
-//! is written down here and nowhere else.
+//! Not what is in them, nor how a spool is opened or made (`open/`). Invariant: a name that
+//! docs/spool-format.md knows is written down here and nowhere else.
 
 use rustix::fs::Mode;
 
@@ -53,13 +53,52 @@ pub(super) mod name {
     pub const PROGRESS: &str = "progress";
     pub const OUTPUT: &str = "output";
     pub const RESERVE: &str = "result.part";
+    pub const CUT: &str = "cut.json";
+    /// What a foreign result is called in the attempt's folder.
+    pub const FOREIGN: &str = "foreign-result";
+    /// The same in the task's own folder, where that of the attempt is gone.
+    pub const FOREIGN_BESIDE: &str = ".foreign-result";
 
     // In a session's folder.
     pub const QUEUE: &str = "queue";
     pub const STATE: &str = "state";
 
+    // In `open/` and `names/`.
+    /// Which boot the index was last compared in.
+    pub const BOOT: &str = ".boot";
+    /// A link that is being made: `.<id>.link`.
+    pub const LINK_SUFFIX: &str = ".link";
+
+    // In `watchers/`.
+    pub const START: &str = "start";
+    pub const LOG: &str = "log";
+    pub const OLD_LOG: &str = "log.1";
+    pub const SEAT_SUFFIX: &str = ".json";
+
+    // In `incoming/`, and in the claims of drops.
+    pub const DROP_SUFFIX: &str = ".json";
+    /// Of a drop that is being written: `.<name>.new`.
+    pub const HIDDEN_SUFFIX: &str = ".new";
+    pub const CLAIM_SUFFIX: &str = ".claim";
+    /// A file in a claim of a chosen id, made before its task is built: from then on `staging/<id>` and
+    /// `open/<id>` are this claim's.
+    pub const BUILDING: &str = ".building";
+    /// The same before the refusal of a drop under the id that it brought: from then on `rejected/<id>-<id>` is this
+    /// claim's.
+    pub const REFUSING: &str = ".refusing";
+
+    // In `rejected/` and `trash/`.
+    pub const REASON_SUFFIX: &str = ".reason.json";
+    /// What the name of a folder ends in into which a conversion put what it did not keep, behind an id.
+    pub const OF_CONVERSION: &str = "version-1";
+    /// Of the file that keeps the id of a task that was removed.
+    pub const REMOVED_SUFFIX: &str = ".removed";
+
+    // In `staging/` and in the root.
     /// What the name of a probe in `staging/` begins with; one that was cut off is litter.
     pub const PROBE_PREFIX: &str = "probe.";
+    /// In the root, until the conversion is done.
+    pub const CONVERTING: &str = ".converting";
 }
 
 /// The root's folders.
@@ -76,22 +115,34 @@ pub(super) const FOLDERS: [&str; 11] = [
     name::WATCHERS,
     name::RECIPES,
 ];
+
 /// Larger than any settings or status file we write by hand or by program.
 pub(super) const SMALL_FILE: usize = 4 << 20;
+
 pub(super) const OURS_ONLY: Making = Making {
     file: Mode::from_bits_retain(0o600),
     dir: Mode::from_bits_retain(0o700),
     sync: true,
 };
+
 /// The owner writes, the group reads.
 pub(super) const GROUP_READS: Making = Making {
     file: Mode::from_bits_retain(0o640),
     dir: Mode::from_bits_retain(0o2750),
     sync: true,
 };
+
 /// The one place that the group may write: its users put files in, but neither list them nor remove
 /// those of others.
 pub(super) const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
+
+/// Of claim folders: a user of the group may ask whether a name is in one, but not open the folder,
+/// because who can open it can lock it.
+pub(super) const CLAIM_FOLDER: Mode = Mode::from_bits_retain(0o710);
+
+/// The spool's owner reads it through the group; nobody else writes it.
+pub(super) const DROP_FILE: Mode = Mode::from_bits_retain(0o640);
+
 /// Mode bits by which others than the owner can write. An access list shows in the group's.
 pub(super) const WRITABLE: u32 = 0o022;
 

@@ -12,14 +12,13 @@ use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Dir, Flock, IoError, IoResult, absent_is_none, lock_table, random_bits};
-use super::layout::{SMALL_FILE, name};
+use super::layout::{
+    SMALL_FILE,
+    name::{self, LOG, OLD_LOG, SEAT_SUFFIX, START},
+};
 use super::open::Spool;
 use crate::task::{Timestamp, to_pretty};
 
-pub(super) const START: &str = "start";
-const LOG: &str = "log";
-const OLD_LOG: &str = "log.1";
-const SEAT_SUFFIX: &str = ".json";
 /// A watcher's log is begun anew at this size; its end stays as `log.1`.
 const LOG_LIMIT: u64 = 1 << 20;
 

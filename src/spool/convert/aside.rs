@@ -13,12 +13,13 @@ use rustix::io::Errno;
 use super::{is_dir, is_file};
 use crate::clock;
 use crate::spool::disk::{Dir, IoError, IoResult, random_bits};
-use crate::spool::inbox::{OF_CONVERSION, Reason, plain_file_name, reason_file};
-use crate::spool::layout::{GROUP_READS, OURS_ONLY, name};
+use crate::spool::inbox::{Reason, plain_file_name, reason_file};
+use crate::spool::layout::{
+    GROUP_READS, OURS_ONLY,
+    name::{self, CONVERTING, OF_CONVERSION},
+};
 use crate::task::{FORMAT_VERSION, TaskId, to_pretty};
 
-/// In the root, until the conversion is done.
-const PLACE: &str = ".converting";
 const OLD: &str = "old";
 const NEW: &str = "new";
 
@@ -42,7 +43,7 @@ pub(super) struct Aside<'a> {
 
 impl<'a> Aside<'a> {
     pub fn of(root: &'a Dir) -> IoResult<Aside<'a>> {
-        let place = root.ensure_dir(PLACE)?.with_making(OURS_ONLY);
+        let place = root.ensure_dir(CONVERTING)?.with_making(OURS_ONLY);
         place.set_mode(".", OURS_ONLY.dir)?;
         let (old, new) = (place.ensure_dir(OLD)?, place.ensure_dir(NEW)?);
         Ok(Aside { root, old, new })
@@ -161,7 +162,7 @@ impl<'a> Aside<'a> {
     /// Moves all of it to `rejected/`, where the sweeper finds it.
     pub fn finish(self) -> IoResult<()> {
         let Aside { root, old, .. } = self;
-        let place = root.open_dir(PLACE)?;
+        let place = root.open_dir(CONVERTING)?;
         if !old.is_empty()? {
             let rejected = root.ensure_dir(name::REJECTED)?.with_making(GROUP_READS);
             let now = clock::wall();
@@ -190,7 +191,7 @@ impl<'a> Aside<'a> {
         place.remove_tree(NEW)?;
         // Something that stays in it is nobody's to reach.
         let _ = place.remove_empty_dir(OLD);
-        let _ = root.remove_empty_dir(PLACE);
+        let _ = root.remove_empty_dir(CONVERTING);
         Ok(())
     }
 }

@@ -15,9 +15,12 @@ use rustix::fs::{FileType, Mode, Stat};
 use rustix::io::Errno;
 
 use crate::spool::disk::{Dir, Guard, IoResult};
-use crate::spool::layout::{FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode, name};
+use crate::spool::layout::{
+    FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode,
+    name::{self, START},
+};
 use crate::spool::open::{OpenError, StoredSettings, read_older_settings, stored_settings};
-use crate::spool::watchers::{START, seats_in};
+use crate::spool::watchers::seats_in;
 use crate::task::{TaskId, to_pretty};
 
 mod aside;

@@ -20,7 +20,7 @@ use crate::spool::watchers::seats_in;
 use crate::task::escape_path;
 
 /// What a runner, and the recipe that it started, keep open.
-const KEPT_OPEN: [&str; 3] = [".", "stdout.log", "stderr.log"];
+const KEPT_OPEN: [&str; 3] = [".", name::STDOUT, name::STDERR];
 
 /// What the owner's processes have open.
 pub(super) struct Workers {

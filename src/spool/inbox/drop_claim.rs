@@ -8,23 +8,17 @@
 
 use std::ffi::{OsStr, OsString};
 
-use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::box_entry::is_placeholder;
 use super::drop_read::Fingerprint;
 use crate::spool::disk::{Dir, Flock, IoError, IoResult, Making, absent_is_none, random_bits};
-use crate::spool::layout::name;
+use crate::spool::layout::{
+    CLAIM_FOLDER,
+    name::{self, BUILDING, CLAIM_SUFFIX, REFUSING},
+};
 use crate::spool::open::Spool;
 use crate::task::TaskId;
-
-const CLAIM_SUFFIX: &str = ".claim";
-/// A file in a claim of a chosen id, made before its task is built: from then on `staging/<id>` and
-/// `open/<id>` are this claim's.
-const BUILDING: &str = ".building";
-/// The same before the refusal of a drop under the id that it brought: from then on `rejected/<id>-<id>` is this
-/// claim's.
-const REFUSING: &str = ".refusing";
 
 /// Where claim folders lie: in `staging/`, or, where the box of a private spool is a mount of its own, from
 /// which nothing can be renamed to there, under a hidden name in the box itself.
@@ -32,10 +26,6 @@ pub(in crate::spool) struct ClaimPlace {
     pub parent: Dir,
     prefix: &'static str,
 }
-
-/// Of claim folders: a user of the group may ask whether a name is in one, but not open the folder,
-/// because who can open it can lock it.
-const CLOSED: Mode = Mode::from_bits_retain(0o710);
 
 /// A file before it was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +193,7 @@ impl ClaimPlace {
     ) -> IoResult<Option<HeldClaim>> {
         let making = self.parent.making();
         let closed = Making {
-            dir: CLOSED,
+            dir: CLAIM_FOLDER,
             ..making
         };
         let parent = self.parent.open_dir(".")?.with_making(closed);

@@ -9,9 +9,8 @@ use rustix::fs::{FileType, Stat};
 
 use super::drop_claim::LookedAt;
 use super::drop_read::Fingerprint;
+use crate::spool::layout::name::DROP_SUFFIX;
 use crate::task::{Name, escape_label};
-
-pub(super) const DROP_SUFFIX: &str = ".json";
 
 /// A drop that is there and was looked at.
 #[derive(Debug)]

@@ -13,10 +13,10 @@ use serde_json::Map;
 
 use super::chosen_id::{ID_TOLERANCE_MS, ProblemOfId, Rules};
 use super::drop_claim::{HeldClaim, ms_of};
-use super::drop_file::{DROP_SUFFIX, DropFile, is_folder, name_of_drop, stem};
+use super::drop_file::{DropFile, is_folder, name_of_drop, stem};
 use super::drop_read::{DropRefusal, Pickup, refusal};
 use crate::spool::disk::IoResult;
-use crate::spool::layout::name;
+use crate::spool::layout::name::{self, DROP_SUFFIX};
 use crate::spool::open::Spool;
 use crate::spool::tasks::{Submission, SubmitError};
 use crate::task::{MAX_REQUEST_BYTES, Name, Origin, Request, TaskId, escape_label};

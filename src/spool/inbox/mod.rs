@@ -28,7 +28,6 @@ pub use drop_read::{DropRefusal, Fingerprint, Pickup};
 pub use incoming::Admission;
 pub use rejected::Reason;
 pub(in crate::spool) use rejected::{
-    DEEPEST, OF_CONVERSION, is_of_conversion, plain_file_name, reason_beside, reason_file,
-    strange_below,
+    DEEPEST, is_of_conversion, plain_file_name, reason_beside, reason_file, strange_below,
 };
 pub use submit_drop::{Dropped, DroppedRequest};

@@ -10,18 +10,13 @@ use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
 use super::drop_claim::HeldClaim;
-use super::drop_file::{DROP_SUFFIX, stem};
+use super::drop_file::stem;
 use super::drop_read::DropRefusal;
 use crate::clock;
 use crate::spool::disk::{Dir, IoResult};
-use crate::spool::layout::name;
+use crate::spool::layout::name::{self, DROP_SUFFIX, OF_CONVERSION, REASON_SUFFIX};
 use crate::spool::open::Spool;
 use crate::task::{FORMAT_VERSION, MAX_REQUEST_BYTES, TaskId, Timestamp, escape_label, to_pretty};
-
-const REASON_SUFFIX: &str = ".reason.json";
-
-/// What the name of a folder ends in into which a conversion put what it did not keep, behind an id.
-pub(in crate::spool) const OF_CONVERSION: &str = "version-1";
 
 /// Whether a conversion made this: it was closed from the beginning, so what is in it is nobody else's to
 /// change.

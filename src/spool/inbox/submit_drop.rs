@@ -7,22 +7,19 @@
 use std::fs::File;
 use std::io::Write;
 
-use rustix::fs::Mode;
-
 use super::chosen_id::is_near;
 use super::drop_claim::ms_of;
-use super::drop_file::DROP_SUFFIX;
 use super::rejected::Reason;
 use super::unnamed::hidden_name;
 use crate::config::Durability;
 use crate::spool::disk::{Dir, IoError, IoResult, random_bits};
-use crate::spool::layout::name;
+use crate::spool::layout::{
+    DROP_FILE,
+    name::{self, DROP_SUFFIX},
+};
 use crate::spool::open::Spool;
 use crate::spool::tasks::SubmitError;
 use crate::task::{Action, Control, Request, TaskId};
-
-/// The spool's owner reads it through the group; nobody else writes it.
-const MODE: Mode = Mode::from_bits_retain(0o640);
 
 /// How often a request is given a new id because the old one was too old once its file had its name.
 const TRIES: usize = 3;
@@ -169,7 +166,7 @@ impl Spool {
     fn write_hidden(&self, incoming: &Dir, hidden: String, bytes: &[u8]) -> IoResult<Unnamed> {
         let mut file = incoming.create(&hidden)?;
         let failed = |doing, source| IoError::new(doing, incoming.path_of(&hidden), source);
-        let written = rustix::fs::fchmod(&file, MODE)
+        let written = rustix::fs::fchmod(&file, DROP_FILE)
             .map_err(|errno| failed("set the mode of", errno.into()))
             .and_then(|()| {
                 file.write_all(bytes)

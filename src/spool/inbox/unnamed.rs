@@ -10,15 +10,13 @@ use rustix::fs::FileType;
 
 use super::drop_claim::ms_of;
 use crate::spool::disk::IoResult;
-use crate::spool::layout::name;
+use crate::spool::layout::name::{self, HIDDEN_SUFFIX};
 use crate::spool::open::Spool;
 use crate::task::{Control, TaskId, Timestamp};
 
-const SUFFIX: &str = ".new";
-
 /// The hidden name of a file that is to have this name, or one like it.
 pub(super) fn hidden_name(name: &str) -> String {
-    format!(".{name}{SUFFIX}")
+    format!(".{name}{HIDDEN_SUFFIX}")
 }
 
 fn is_hidden_name(name: &[u8]) -> bool {
@@ -27,7 +25,7 @@ fn is_hidden_name(name: &[u8]) -> bool {
     };
     let inner = name
         .strip_prefix('.')
-        .and_then(|name| name.strip_suffix(SUFFIX));
+        .and_then(|name| name.strip_suffix(HIDDEN_SUFFIX));
     inner.is_some_and(|inner| {
         inner.parse::<TaskId>().is_ok() || Control::of_file_name(inner.as_bytes()).is_some()
     })

@@ -7,14 +7,12 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::spool::disk::{Flock, IoResult};
-use crate::spool::layout::name;
+use crate::spool::layout::name::{self, LINK_SUFFIX};
 use crate::spool::open::Spool;
 use crate::task::{Name, TaskId};
 
 /// How long to wait for another process that moves a name's link. It does two system calls.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
-/// A link that is being made: `.<id>.link`.
-const LINK_SUFFIX: &str = ".link";
 
 impl Spool {
     /// Points a name at a task, unless it points at a newer one.

@@ -5,12 +5,10 @@
 
 use crate::clock::BootId;
 use crate::spool::disk::IoResult;
-use crate::spool::layout::name;
+use crate::spool::layout::name::{self, BOOT};
 use crate::spool::open::Spool;
 use crate::spool::tasks::TaskDir;
 use crate::task::TaskId;
-
-const BOOT: &str = ".boot";
 
 impl Spool {
     /// Whether the hints were compared with `tasks/` in this boot. Until then some may be missing:

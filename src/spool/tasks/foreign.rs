@@ -10,12 +10,8 @@ use rustix::io::Errno;
 use super::attempt::Attempt;
 use super::lock::TaskLock;
 use crate::spool::disk::{Dir, IoError, IoResult};
-use crate::spool::layout::name;
+use crate::spool::layout::name::{self, FOREIGN, FOREIGN_BESIDE};
 
-/// What a foreign result is called in the attempt's folder.
-const FOREIGN: &str = "foreign-result";
-/// The same in the task's own folder, where that of the attempt is gone.
-const BESIDE: &str = ".foreign-result";
 /// A foreign result keeps so many bytes.
 const KEPT: u64 = 1 << 20;
 
@@ -33,7 +29,7 @@ impl TaskLock {
         // Also a folder that forbids its owner to write moves within the folder in which it stands.
         let moved = match moved {
             Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => move_over(task, task, BESIDE),
+            Some(Err(_)) | None => move_over(task, task, FOREIGN_BESIDE),
         };
         match moved {
             Err(error) if error.is_absent() => Ok(false),
@@ -49,7 +45,7 @@ impl TaskLock {
     pub fn bound_foreign_result(&self, attempt: Option<&Attempt>) {
         // Best effort: what matters is that it is out of the way.
         let _ = attempt.map(|attempt| cut_foreign(&attempt.dir, FOREIGN));
-        let _ = cut_foreign(&self.task.dir, BESIDE);
+        let _ = cut_foreign(&self.task.dir, FOREIGN_BESIDE);
     }
 }
 

@@ -12,10 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, Stream};
 use crate::spool::disk::{Dir, IoError, IoResult, is_same_file};
-use crate::spool::layout::SMALL_FILE;
+use crate::spool::layout::{SMALL_FILE, name::CUT};
 use crate::task::FORMAT_VERSION;
-
-pub(in crate::spool) const CUT: &str = "cut.json";
 
 /// What stays at each end of a log that went over its cap, unless the cap is too small for that.
 const KEPT_AT_EACH_END: u64 = 8 << 20;

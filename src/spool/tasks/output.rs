@@ -11,9 +11,9 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{FileType, SeekFrom, Stat};
 
 use super::attempt::{Attempt, Stream, path_in_task};
-use super::log_cut::{CUT, Cut, read_cut};
+use super::log_cut::{Cut, read_cut};
 use crate::spool::disk::{IoError, IoResult};
-use crate::spool::layout::name;
+use crate::spool::layout::name::{self, CUT};
 use crate::task::{Json, OutputEncoding};
 
 /// An output that takes more bytes as JSON text stays a file that the result names.

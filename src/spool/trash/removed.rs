@@ -9,13 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::clock;
 use crate::spool::disk::{Dir, IoResult};
-use crate::spool::layout::name;
+use crate::spool::layout::name::{self, REMOVED_SUFFIX};
 use crate::spool::open::Spool;
 use crate::task::TaskId;
 
 /// A chosen id must be at most 120 s older than its file; the rest is for clocks.
 const KEPT_MS: i64 = 300_000;
-const SUFFIX: &str = ".removed";
 
 impl Spool {
     /// Keeps the id of a task that is about to leave the trash, if it could come again. Where the task's
@@ -29,7 +28,7 @@ impl Spool {
         if !self.is_group() || !is_young(id) {
             return Ok(());
         }
-        let kept = format!("{id}{SUFFIX}");
+        let kept = format!("{id}{REMOVED_SUFFIX}");
         match task {
             Some(task) => trash.mark(kept, task, name::LOCK),
             None => trash.touch(kept).map(|_| ()),
@@ -38,7 +37,8 @@ impl Spool {
 
     /// Whether a task of this id was removed a short while ago.
     pub(in crate::spool) fn is_removed(&self, id: TaskId) -> IoResult<bool> {
-        self.folder(name::TRASH)?.has(format!("{id}{SUFFIX}"))
+        self.folder(name::TRASH)?
+            .has(format!("{id}{REMOVED_SUFFIX}"))
     }
 }
 
@@ -50,7 +50,7 @@ pub(in crate::spool) fn is_kept(entry: &OsStr) -> bool {
 /// The id that an entry of the trash keeps.
 pub(super) fn of_entry(entry: &OsStr) -> Option<TaskId> {
     let name = std::str::from_utf8(entry.as_bytes()).ok()?;
-    name.strip_suffix(SUFFIX)?.parse().ok()
+    name.strip_suffix(REMOVED_SUFFIX)?.parse().ok()
 }
 
 /// By the clock that the ids are made by: one that jumped shows more ids as young, never fewer that a
