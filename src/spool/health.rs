@@ -8,7 +8,7 @@ use std::io::Write;
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
-use super::disk::{Dir, IoError, IoResult, network_kind, random_bits};
+use super::disk::{Dir, IoError, IoResult, local_kind, network_kind, random_bits};
 use super::layout::{FOLDERS, name};
 use super::open::Spool;
 use super::tasks::shown;
@@ -26,19 +26,6 @@ pub struct FileSystem {
     /// Whether it is mounted read-only.
     pub is_read_only: bool,
 }
-
-/// File systems by their magic numbers in statfs(2).
-const KINDS: [(u32, &str); 9] = [
-    (0xef53, "ext4"),
-    (0x5846_5342, "xfs"),
-    (0x9123_683e, "btrfs"),
-    (0x0102_1994, "tmpfs"),
-    (0x8584_58f6, "ramfs"),
-    (0x794c_7630, "overlayfs"),
-    (0x2fc1_2fc1, "zfs"),
-    (0xf2f5_2010, "f2fs"),
-    (0x6573_5546, "fuse"),
-];
 
 impl Spool {
     /// Makes, locks, syncs and renames files in `staging/`, and removes them again.
@@ -73,8 +60,7 @@ impl Spool {
         let flags = rustix::fs::fstatvfs(&root).map_err(failed)?.f_flag;
         let magic = stat.f_type as u32;
         let network = network_kind(magic);
-        let known = KINDS.iter().find(|(number, _)| *number == magic);
-        let kind = network.or(known.map(|(_, kind)| *kind));
+        let kind = network.or(local_kind(magic));
         Ok(FileSystem {
             kind: kind.map_or_else(|| format!("{magic:#x}"), str::to_owned),
             is_network: network.is_some(),

@@ -25,7 +25,7 @@ pub(in crate::spool) use below::*;
 pub(in crate::spool) use dir::LOCK_MODE;
 pub use dir::{Dir, Making, absent_is_none};
 pub use error::{IoError, IoResult};
-pub(in crate::spool) use file_system::network_kind;
+pub(in crate::spool) use file_system::{local_kind, network_kind};
 pub use flock::{Flock, Guard};
 pub(in crate::spool) use random::random_bits;
 pub(in crate::spool) use tree_left::{Removed, mounted};

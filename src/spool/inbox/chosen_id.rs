@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use super::drop_claim::HeldClaim;
 use super::drop_file::stem;
 use super::drop_read::{DropRefusal, refusal};
+use crate::clock;
 use crate::spool::disk::IoResult;
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
@@ -18,9 +19,18 @@ use crate::task::{Request, TaskId};
 /// One of the future would be `last` for everybody, and one of the past come before all others.
 pub(super) const ID_TOLERANCE_MS: u64 = 120_000;
 
+/// A chosen id must be at most 120 s older than its file; the rest is for clocks.
+const YOUNG_MS: i64 = 300_000;
+
 /// Whether an id was made near enough to the moment of the last change of its file.
 pub(super) fn is_near(id: TaskId, changed_ms: i64) -> bool {
     id.unix_ms().abs_diff(changed_ms) <= ID_TOLERANCE_MS
+}
+
+/// Whether a new drop could still bring an id. By the clock that the ids are made by: one that jumped shows more ids as young, never fewer that a
+/// drop of now could bring.
+pub(in crate::spool) fn is_young(id: TaskId) -> bool {
+    clock::wall().unix_ms() - id.unix_ms() < YOUNG_MS
 }
 
 /// What a drop must be, besides well formed.

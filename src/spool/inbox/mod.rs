@@ -21,6 +21,7 @@ mod unnamed;
 
 pub use box_listing::InBox;
 pub use chosen_id::Rules;
+pub(in crate::spool) use chosen_id::is_young;
 pub use control::{ControlFile, Controlled};
 pub(in crate::spool) use drop_claim::ClaimPlace;
 pub use drop_file::DropFile;

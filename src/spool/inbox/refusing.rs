@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
-use super::chosen_id::{ProblemOfId, Rules};
+use super::chosen_id::{ProblemOfId, Rules, is_young};
 use super::control::ControlFile;
 use super::drop_claim::{HeldClaim, LookedAt};
 use super::drop_file::DropFile;
@@ -17,7 +17,6 @@ use crate::spool::disk::IoResult;
 use crate::spool::layout::name::{self, DROP_SUFFIX};
 use crate::spool::open::Spool;
 use crate::spool::tasks::SubmitError;
-use crate::spool::trash::is_young;
 use crate::task::TaskId;
 
 impl Spool {

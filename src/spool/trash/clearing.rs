@@ -137,14 +137,10 @@ impl Clearing<'_> {
         }
         let Candidate { dir, result, .. } = candidate;
         let id = dir.id;
-        let lock = match dir.lock_in(&self.tasks, name::RESULT)? {
-            Claim::Locked(lock) => lock,
-            Claim::Busy(_) => return Ok(Cleared::Held),
-            Claim::Gone => return Ok(Cleared::Gone),
+        let lock = match self.lock_finished(dir)? {
+            Ok(lock) => lock,
+            Err(why_not) => return Ok(why_not),
         };
-        if !lock.task().has_result()? {
-            return Ok(Cleared::Kept);
-        }
         // Kept until the task is in the trash, so that no reader comes in between.
         let Some(guard) = lock.without_readers(self.spool)? else {
             return Ok(Cleared::Held);
@@ -174,14 +170,10 @@ impl Clearing<'_> {
         let Some(task) = self.task(id)? else {
             return Ok(Cleared::Gone);
         };
-        let lock = match task.lock_in(&self.tasks, name::RESULT)? {
-            Claim::Locked(lock) => lock,
-            Claim::Busy(_) => return Ok(Cleared::Held),
-            Claim::Gone => return Ok(Cleared::Gone),
+        let lock = match self.lock_finished(task)? {
+            Ok(lock) => lock,
+            Err(why_not) => return Ok(why_not),
         };
-        if !lock.task().has_result()? {
-            return Ok(Cleared::Kept);
-        }
         // Read before the folder goes; used after it, because where the task may not be removed, its
         // name must go on leading to it.
         let status = lock.task().status_file();
@@ -194,6 +186,16 @@ impl Clearing<'_> {
         }
         self.spool.remove_hints(id, given(id, session.as_ref()))?;
         Ok(self.empty(&lock, grave, recipe, session))
+    }
+
+    /// Locks a task that has a result, or says why it stays.
+    fn lock_finished(&self, task: TaskDir) -> IoResult<Result<TaskLock, Cleared>> {
+        Ok(match task.lock_in(&self.tasks, name::RESULT)? {
+            Claim::Locked(lock) if lock.task().has_result()? => Ok(lock),
+            Claim::Locked(_) => Err(Cleared::Kept),
+            Claim::Busy(_) => Err(Cleared::Held),
+            Claim::Gone => Err(Cleared::Gone),
+        })
     }
 
     /// Removes what a removal that was cut off may leave: a folder with nothing in it but perhaps its

@@ -14,5 +14,4 @@ mod staged;
 mod sweeping;
 
 pub use clearing::{Candidate, Cleared, Clearing, FinishedTask, Removal};
-pub(in crate::spool) use removed::is_young;
 pub use sweeping::SweepClock;

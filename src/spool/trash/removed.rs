@@ -7,14 +7,11 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::clock;
 use crate::spool::disk::{Dir, IoResult};
+use crate::spool::inbox::is_young;
 use crate::spool::layout::name::{self, REMOVED_SUFFIX};
 use crate::spool::open::Spool;
 use crate::task::TaskId;
-
-/// A chosen id must be at most 120 s older than its file; the rest is for clocks.
-const KEPT_MS: i64 = 300_000;
 
 impl Spool {
     /// Keeps the id of a task that is about to leave the trash, if it could come again. Where the task's
@@ -51,10 +48,4 @@ pub(in crate::spool) fn is_kept(entry: &OsStr) -> bool {
 pub(super) fn of_entry(entry: &OsStr) -> Option<TaskId> {
     let name = std::str::from_utf8(entry.as_bytes()).ok()?;
     name.strip_suffix(REMOVED_SUFFIX)?.parse().ok()
-}
-
-/// By the clock that the ids are made by: one that jumped shows more ids as young, never fewer that a
-/// drop of now could bring.
-pub(in crate::spool) fn is_young(id: TaskId) -> bool {
-    clock::wall().unix_ms() - id.unix_ms() < KEPT_MS
 }
