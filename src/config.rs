@@ -1,6 +1,6 @@
 //! The settings of a spool: their names, defaults, units and limits.
 //!
-//! Not the reading of `spool.json` (that is `spool/layout.rs`) nor of the environment (that is
+//! Not the reading of `spool.json` (that is `spool/open/settings_file.rs`) nor of the environment (that is
 //! `cli/env.rs`): here layers of JSON objects become one [`Settings`]. Order: flag, environment,
 //! `spool.json`, default. Invariant: a [`Settings`] value is within its limits.
 

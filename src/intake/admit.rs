@@ -1,6 +1,6 @@
 //! How patient the watcher is with the drop box, and how much of it it takes at once.
 //!
-//! Not what a drop is (`spool/incoming.rs`), nor the order of arrival (`spool/box_listing.rs`), nor what becomes of one
+//! Not what a drop is (`spool/inbox/incoming.rs`), nor the order of arrival (`spool/inbox/box_listing.rs`), nor what becomes of one
 //! (`judge.rs`). Invariant: a file that is still being written is left alone, one that will never be right is refused, and neither makes the watcher busy.
 
 use std::time::{Duration, Instant};

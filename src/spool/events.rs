@@ -11,9 +11,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use super::claim::TaskLock;
 use super::disk::{Dir, IoError, IoResult, absent_is_none};
-use super::layout::{Spool, name};
+use super::layout::name;
+use super::open::Spool;
+use super::tasks::TaskLock;
 use crate::clock;
 use crate::task::{Event, Happened, Timestamp};
 
@@ -31,7 +32,7 @@ const OLD_FILE_MS: i64 = 60_000;
 
 /// The file that this process writes into, opened at its first event.
 #[derive(Debug, Default)]
-pub(super) struct EventLog {
+pub(in crate::spool) struct EventLog {
     open: Mutex<Option<(String, File)>>,
 }
 

@@ -8,14 +8,11 @@ use std::io::Write;
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
-use super::disk::random_bits;
-use super::disk::{Dir, IoError, IoResult};
-use super::layout::{Spool, name};
-use super::store::TaskDir;
+use super::disk::{Dir, IoError, IoResult, local_kind, network_kind, random_bits};
+use super::layout::{FOLDERS, name};
+use super::open::Spool;
+use super::tasks::shown;
 use crate::task::{Condition, TaskId};
-
-/// What a probe is called in `staging/`; one that was cut off is litter.
-pub(super) const PROBE_PREFIX: &str = "probe.";
 
 /// The file system below a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,19 +27,6 @@ pub struct FileSystem {
     pub is_read_only: bool,
 }
 
-/// File systems by their magic numbers in statfs(2).
-const KINDS: [(u32, &str); 9] = [
-    (0xef53, "ext4"),
-    (0x5846_5342, "xfs"),
-    (0x9123_683e, "btrfs"),
-    (0x0102_1994, "tmpfs"),
-    (0x8584_58f6, "ramfs"),
-    (0x794c_7630, "overlayfs"),
-    (0x2fc1_2fc1, "zfs"),
-    (0xf2f5_2010, "f2fs"),
-    (0x6573_5546, "fuse"),
-];
-
 impl Spool {
     /// Makes, locks, syncs and renames files in `staging/`, and removes them again.
     ///
@@ -50,7 +34,7 @@ impl Spool {
     /// The first thing that does not work as the protocol needs it.
     pub fn probe(&self) -> IoResult<()> {
         let staging = self.folder(name::STAGING)?;
-        let probe = format!("{PROBE_PREFIX}{:016x}", random_bits() as u64);
+        let probe = format!("{}{:016x}", name::PROBE_PREFIX, random_bits() as u64);
         let folder = staging.make_dir(&probe)?;
         let tried = try_out(&folder);
         let removed = staging.remove_tree(&probe);
@@ -75,9 +59,8 @@ impl Spool {
         let stat = rustix::fs::fstatfs(&root).map_err(failed)?;
         let flags = rustix::fs::fstatvfs(&root).map_err(failed)?.f_flag;
         let magic = stat.f_type as u32;
-        let network = super::disk::network_kind(magic);
-        let known = KINDS.iter().find(|(number, _)| *number == magic);
-        let kind = network.or(known.map(|(_, kind)| *kind));
+        let network = network_kind(magic);
+        let kind = network.or(local_kind(magic));
         Ok(FileSystem {
             kind: kind.map_or_else(|| format!("{magic:#x}"), str::to_owned),
             is_network: network.is_some(),
@@ -90,7 +73,7 @@ impl Spool {
     pub fn missing_folders(&self) -> IoResult<Vec<&'static str>> {
         let root = self.root()?;
         let mut missing = Vec::new();
-        for folder in super::layout::FOLDERS {
+        for folder in FOLDERS {
             if !root.has(folder)? {
                 missing.push(folder);
             }
@@ -101,11 +84,7 @@ impl Spool {
     /// Whether a hint's task is nowhere: neither there nor being made.
     pub fn is_stray_hint(&self, id: TaskId) -> IoResult<bool> {
         // In this order: a task moves from staging/ to tasks/ only.
-        let is_staged = match self.folder(name::STAGING)?.find_dir(id.to_string())? {
-            Some(dir) => (TaskDir { id, dir }).is_held().unwrap_or(true),
-            None => false,
-        };
-        Ok(!is_staged && self.task(id)?.is_none())
+        Ok(!self.is_being_staged(id)? && self.task(id)?.is_none())
     }
 
     /// What a person should know of a task that is not finished.
@@ -113,7 +92,7 @@ impl Spool {
         let viewed = self
             .task(id)
             .and_then(|task| task.map(|task| task.view()).transpose());
-        let view = super::view::shown(id, viewed)?;
+        let view = shown(id, viewed)?;
         Ok(view.and_then(|view| view.status.condition))
     }
 }

@@ -4,8 +4,8 @@
 //! could, the candidates are told and nothing is chosen.
 
 use super::disk::IoError;
-use super::layout::Spool;
-use super::rejected::Reason;
+use super::inbox::Reason;
+use super::open::Spool;
 use crate::task::{Name, TaskId};
 
 /// The fewest characters of an id that are taken for it.

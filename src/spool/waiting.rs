@@ -5,8 +5,9 @@
 //! another one a moment later.
 
 use super::disk::{Dir, IoResult, absent_is_none, lock_table};
-use super::layout::{Spool, name};
-use super::store::ids_in;
+use super::layout::name;
+use super::open::Spool;
+use super::tasks::ids_in;
 use crate::task::{Name, TaskId, task_of_session};
 
 impl Spool {

@@ -13,8 +13,9 @@ use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::disk::{IoError, IoResult};
-use super::layout::{Spool, name};
+use super::disk::{IoError, IoResult, Which, which};
+use super::layout::name;
+use super::open::Spool;
 use crate::task::TaskId;
 
 /// More ids than this between two looks are not remembered: a scan finds them.
@@ -48,15 +49,12 @@ pub struct Wake {
     deaf: Option<String>,
     tasks: PathBuf,
     /// What is listened to, and which folder that was.
-    folders: Vec<(PathBuf, Option<Inode>)>,
+    folders: Vec<(PathBuf, Option<Which>)>,
 }
 
-/// Device and inode: a folder whatever its name.
-type Inode = (u64, u64);
-
-fn inode_of(path: &Path) -> Option<Inode> {
+fn which_at(path: &Path) -> Option<Which> {
     let stat = rustix::fs::stat(path).ok()?;
-    Some((stat.st_dev, stat.st_ino))
+    Some(which(&stat))
 }
 
 /// notify does not notice when the thread it needs cannot be started, and panics at its first watch;
@@ -97,7 +95,7 @@ impl Wake {
             // Before they are listened to: one that is replaced in between shows as astray.
             folders: folders
                 .iter()
-                .map(|path| (path.clone(), inode_of(path)))
+                .map(|path| (path.clone(), which_at(path)))
                 .collect(),
         };
         let bell = Arc::clone(&wake.bell);
@@ -138,7 +136,7 @@ impl Wake {
     /// was replaced, unmounted or mounted over, which no event tells (SPOOL-SAFETY hazard 33). Then a
     /// new one should take this one's place.
     pub fn is_astray(&self) -> bool {
-        let is_another = |(path, inode): &(PathBuf, _)| inode_of(path) != *inode;
+        let is_another = |(path, folder): &(PathBuf, _)| which_at(path) != *folder;
         self.deaf.is_some() || self.folders.iter().any(is_another)
     }
 
@@ -213,14 +211,6 @@ struct Places {
 
 /// Notes an event; `true` when somebody should look.
 fn note(seen: &mut Seen, event: notify::Result<Event>, places: &Places) -> bool {
-    let Places {
-        root,
-        incoming,
-        tasks,
-        open,
-        names,
-        watchers,
-    } = places;
     let event = match event {
         Ok(event) if !event.need_rescan() => event,
         // Queue overflow carries no path at all (SPOOL-SAFETY hazard 29).
@@ -231,68 +221,83 @@ fn note(seen: &mut Seen, event: notify::Result<Event>, places: &Places) -> bool 
     };
     let mut wake = false;
     for path in &event.paths {
-        let id = || path.file_name()?.to_str()?.parse::<TaskId>().ok();
-        if path.parent() == Some(incoming.as_path()) {
-            // What is being written there under a hidden name is nobody's drop yet.
-            let name = path.file_name().unwrap_or_default();
-            if !name.as_encoded_bytes().starts_with(b".") {
-                seen.incoming = true;
-                wake = true;
-            }
-        } else if path == incoming || path == tasks {
-            // The folder itself was moved or removed.
-            if matches!(
-                event.kind,
-                EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
-            ) {
-                seen.rescan = true;
-                seen.root = true;
-                wake = true;
-            }
-        } else if path == root || path.parent() == Some(root.as_path()) {
-            let is_pause = path.file_name().is_some_and(|file| file == name::PAUSED);
-            let has_gone = match event.kind {
-                EventKind::Remove(_) => true,
-                EventKind::Modify(ModifyKind::Name(_)) => path == root,
-                _ => false,
-            };
-            seen.root |= has_gone;
-            wake |= has_gone || is_pause;
-        } else if path.parent() == Some(tasks.as_path()) {
-            let appeared = matches!(
-                event.kind,
-                EventKind::Create(_)
-                    | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
-            );
-            if appeared && seen.published.len() < REMEMBERED {
-                seen.published.extend(id());
-                wake = true;
-            } else if appeared {
-                seen.rescan = true;
-            }
-        } else if path.parent() == Some(watchers.as_path()) {
-            // The kernel closes the file of a watcher that dies.
-            if event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write)) {
-                seen.watcher_left = true;
-                wake = true;
-            }
-        } else if path.parent() == Some(open.as_path()) {
-            if matches!(event.kind, EventKind::Remove(_)) {
-                seen.finished = true;
-                wake = true;
-            }
-        } else if matches!(
-            event.kind,
-            EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_))
-        ) && path.file_name().is_some_and(|file| file == name::CANCEL)
-        {
-            let task = path.parent().and_then(|task| task.file_name()?.to_str());
-            let task = task.and_then(|id| id.parse::<TaskId>().ok());
-            seen.cancelled.extend(task);
-            wake = true;
-        } else if path.parent() == Some(names.as_path()) {
-            wake = true;
-        }
+        wake |= note_path(seen, event.kind, path, places);
     }
     wake
+}
+
+/// The same for one path of it.
+fn note_path(seen: &mut Seen, kind: EventKind, path: &Path, places: &Places) -> bool {
+    let is_in = |folder: &PathBuf| path.parent() == Some(folder.as_path());
+    if is_in(&places.incoming) {
+        // What is being written there under a hidden name is nobody's drop yet.
+        let name = path.file_name().unwrap_or_default();
+        let is_drop = !name.as_encoded_bytes().starts_with(b".");
+        seen.incoming |= is_drop;
+        is_drop
+    } else if path == places.incoming || path == places.tasks {
+        // The folder itself was moved or removed.
+        let has_gone = matches!(
+            kind,
+            EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
+        );
+        seen.rescan |= has_gone;
+        seen.root |= has_gone;
+        has_gone
+    } else if path == places.root || is_in(&places.root) {
+        let is_pause = path.file_name().is_some_and(|file| file == name::PAUSED);
+        let has_gone = match kind {
+            EventKind::Remove(_) => true,
+            EventKind::Modify(ModifyKind::Name(_)) => path == places.root,
+            _ => false,
+        };
+        seen.root |= has_gone;
+        has_gone || is_pause
+    } else if is_in(&places.tasks) {
+        note_in_tasks(seen, kind, path)
+    } else if is_in(&places.watchers) {
+        // The kernel closes the file of a watcher that dies.
+        let has_left = kind == EventKind::Access(AccessKind::Close(AccessMode::Write));
+        seen.watcher_left |= has_left;
+        has_left
+    } else if is_in(&places.open) {
+        let is_finished = matches!(kind, EventKind::Remove(_));
+        seen.finished |= is_finished;
+        is_finished
+    } else if is_marker(kind, path) {
+        let task = path.parent().and_then(|task| task.file_name()?.to_str());
+        let task = task.and_then(|id| id.parse::<TaskId>().ok());
+        seen.cancelled.extend(task);
+        true
+    } else {
+        is_in(&places.names)
+    }
+}
+
+/// A task appeared, or went.
+fn note_in_tasks(seen: &mut Seen, kind: EventKind, path: &Path) -> bool {
+    let has_appeared = matches!(
+        kind,
+        EventKind::Create(_)
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+    );
+    if !has_appeared {
+        return false;
+    }
+    if seen.published.len() >= REMEMBERED {
+        seen.rescan = true;
+        return false;
+    }
+    let id = path.file_name().and_then(|name| name.to_str());
+    let id = id.and_then(|id| id.parse::<TaskId>().ok());
+    seen.published.extend(id);
+    true
+}
+
+/// Whether a cancellation marker was made.
+fn is_marker(kind: EventKind, path: &Path) -> bool {
+    matches!(
+        kind,
+        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_))
+    ) && path.file_name().is_some_and(|file| file == name::CANCEL)
 }

@@ -11,15 +11,14 @@ use std::time::Duration;
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
-use super::disk::random_bits;
-use super::disk::{Dir, Flock, IoError, IoResult, absent_is_none, lock_table};
-use super::layout::{SMALL_FILE, Spool, name, pretty};
-use crate::task::Timestamp;
+use super::disk::{Dir, Flock, IoError, IoResult, absent_is_none, lock_table, random_bits};
+use super::layout::{
+    SMALL_FILE,
+    name::{self, LOG, OLD_LOG, SEAT_SUFFIX, START},
+};
+use super::open::Spool;
+use crate::task::{Timestamp, to_pretty};
 
-pub(super) const START: &str = "start";
-const LOG: &str = "log";
-const OLD_LOG: &str = "log.1";
-const SEAT_SUFFIX: &str = ".json";
 /// A watcher's log is begun anew at this size; its end stays as `log.1`.
 const LOG_LIMIT: u64 = 1 << 20;
 
@@ -103,7 +102,7 @@ impl Spool {
         let between = format!(".{file_name}");
         let mut file = dir.create_lock(&between)?;
         let failed = |error| IoError::new("write", dir.path_of(&file_name), error);
-        file.write_all(&pretty(watcher)).map_err(failed)?;
+        file.write_all(&to_pretty(watcher)).map_err(failed)?;
         // Nobody else knows its name yet.
         let busy = || {
             IoError::new(

@@ -34,6 +34,7 @@ pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
 pub use reason::Reason;
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError, StoredRequest};
+pub(crate) use status::to_pretty;
 pub use status::{BootMoment, Metrics, OutputEncoding, ResultFile, StatusFile};
 pub use time::Timestamp;
 

@@ -1,6 +1,6 @@
 //! Who submitted a task of a group spool through the drop box.
 //!
-//! Not how that is found out (`spool/incoming.rs`). Invariant: only what the kernel says of a file stands
+//! Not how that is found out (`spool/inbox/incoming.rs`). Invariant: only what the kernel says of a file stands
 //! here, never what somebody wrote into it.
 
 use serde::{Deserialize, Serialize};

@@ -221,7 +221,7 @@ impl ResultFile {
 }
 
 /// Two spaces and a newline at the end: these files are read with `cat`.
-pub(super) fn to_pretty<T: Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn to_pretty<T: Serialize>(value: &T) -> Vec<u8> {
     // Our own types have string keys and no failing serializers.
     let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
     bytes.push(b'\n');

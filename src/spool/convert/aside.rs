@@ -12,15 +12,14 @@ use rustix::io::Errno;
 
 use super::{is_dir, is_file};
 use crate::clock;
-use crate::spool::disk::Dir;
-use crate::spool::disk::random_bits;
-use crate::spool::disk::{IoError, IoResult};
-use crate::spool::layout::{GROUP_READS, OURS_ONLY, name, pretty};
-use crate::spool::rejected::{OF_CONVERSION, Reason, plain_file_name, reason_file};
-use crate::task::{FORMAT_VERSION, TaskId};
+use crate::spool::disk::{Dir, IoError, IoResult, random_bits};
+use crate::spool::inbox::{Reason, plain_file_name, reason_file};
+use crate::spool::layout::{
+    GROUP_READS, OURS_ONLY,
+    name::{self, CONVERTING, OF_CONVERSION},
+};
+use crate::task::{FORMAT_VERSION, TaskId, to_pretty};
 
-/// In the root, until the conversion is done.
-const PLACE: &str = ".converting";
 const OLD: &str = "old";
 const NEW: &str = "new";
 
@@ -44,7 +43,7 @@ pub(super) struct Aside<'a> {
 
 impl<'a> Aside<'a> {
     pub fn of(root: &'a Dir) -> IoResult<Aside<'a>> {
-        let place = root.ensure_dir(PLACE)?.with_making(OURS_ONLY);
+        let place = root.ensure_dir(CONVERTING)?.with_making(OURS_ONLY);
         place.set_mode(".", OURS_ONLY.dir)?;
         let (old, new) = (place.ensure_dir(OLD)?, place.ensure_dir(NEW)?);
         Ok(Aside { root, old, new })
@@ -163,7 +162,7 @@ impl<'a> Aside<'a> {
     /// Moves all of it to `rejected/`, where the sweeper finds it.
     pub fn finish(self) -> IoResult<()> {
         let Aside { root, old, .. } = self;
-        let place = root.open_dir(PLACE)?;
+        let place = root.open_dir(CONVERTING)?;
         if !old.is_empty()? {
             let rejected = root.ensure_dir(name::REJECTED)?.with_making(GROUP_READS);
             let now = clock::wall();
@@ -176,7 +175,7 @@ impl<'a> Aside<'a> {
                 hint: "submit again what was a task or a drop".to_owned(),
                 rejected_at: now,
             };
-            rejected.replace(&reason_file(&kept), &pretty(&reason))?;
+            rejected.replace(&reason_file(&kept), &to_pretty(&reason))?;
             match place.rename_new(OLD, &rejected, &kept) {
                 Err(error) if error.is_immovable() => {
                     move_part(
@@ -192,7 +191,7 @@ impl<'a> Aside<'a> {
         place.remove_tree(NEW)?;
         // Something that stays in it is nobody's to reach.
         let _ = place.remove_empty_dir(OLD);
-        let _ = root.remove_empty_dir(PLACE);
+        let _ = root.remove_empty_dir(CONVERTING);
         Ok(())
     }
 }

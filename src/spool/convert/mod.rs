@@ -6,25 +6,26 @@
 //! `running.rs`. Invariants: `spool.json` says 2 only once everything else is converted, so a conversion that
 //! was cut off is done again; a folder is closed before its content is judged; no task is deleted.
 
-mod aside;
-mod running;
-mod task;
-
 use std::ffi::OsStr;
-
-use rustix::fs::{FileType, Mode, Stat};
-use rustix::io::Errno;
 
 use self::aside::{Aside, Fate};
 use self::running::Workers;
 use self::task::Tasks;
-use super::disk::{Dir, Guard, IoResult};
-use super::layout::{
-    FOLDERS, GROUP_READS, OURS_ONLY, OpenError, Sharing, WRITABLE, folder_mode, name, pretty,
+use rustix::fs::{FileType, Mode, Stat};
+use rustix::io::Errno;
+
+use crate::spool::disk::{Dir, Guard, IoResult};
+use crate::spool::layout::{
+    FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode,
+    name::{self, START},
 };
-use super::settings_file::{StoredSettings, read_older_settings, stored_settings};
-use super::watchers::{START, seats_in};
-use crate::task::TaskId;
+use crate::spool::open::{OpenError, StoredSettings, read_older_settings, stored_settings};
+use crate::spool::watchers::seats_in;
+use crate::task::{TaskId, to_pretty};
+
+mod aside;
+mod running;
+mod task;
 
 /// Converts a spool of version 1. The caller holds the root's lock.
 ///
@@ -51,7 +52,7 @@ pub(super) fn convert(root: &Dir) -> Result<(), OpenError> {
         }
     };
     let stored = stored_settings(sharing, &settings);
-    root.replace_durably_as(name::SETTINGS, &pretty(&stored), file, gid)?;
+    root.replace_durably_as(name::SETTINGS, &to_pretty(&stored), file, gid)?;
     Ok(())
 }
 

@@ -13,16 +13,14 @@ use rustix::fs::Stat;
 use super::{WRITABLE, is_file};
 use crate::clock::BootId;
 use crate::proc;
-use crate::spool::disk::lock_table;
-use crate::spool::disk::{Dir, absent_is_none};
-use crate::spool::disk::{IoError, IoResult};
+use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, lock_table, which};
 use crate::spool::layout::name;
-use crate::spool::store::{TaskDir, ids_in};
+use crate::spool::tasks::{TaskDir, ids_in};
 use crate::spool::watchers::seats_in;
 use crate::task::escape_path;
 
 /// What a runner, and the recipe that it started, keep open.
-const KEPT_OPEN: [&str; 3] = [".", "stdout.log", "stderr.log"];
+const KEPT_OPEN: [&str; 3] = [".", name::STDOUT, name::STDERR];
 
 /// What the owner's processes have open.
 pub(super) struct Workers {
@@ -127,7 +125,7 @@ impl Workers {
     }
 
     fn pid_of(&self, stat: &Stat) -> Option<String> {
-        let pid = self.open.get(&(stat.st_dev, stat.st_ino))?;
+        let pid = self.open.get(&which(stat))?;
         Some(format!("pid {pid}"))
     }
 }

@@ -11,10 +11,9 @@ use rustix::fs::{Mode, Stat};
 
 use super::aside::{Aside, Fate, concerns_all};
 use super::{WRITABLE, close, is_dir, is_file};
-use crate::spool::disk::IoResult;
-use crate::spool::disk::{Dir, Making};
+use crate::spool::disk::{Dir, IoResult, Making};
 use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, name};
-use crate::spool::store::TaskDir;
+use crate::spool::tasks::TaskDir;
 use crate::task::{ResultFile, TaskId};
 
 /// Larger than any result of version 1: its output is at most 1 MiB, of which each byte can take six.

@@ -14,7 +14,10 @@ const XFS: u32 = 0x5846_5342;
 const BTRFS: u32 = 0x9123_683e;
 const BCACHEFS: u32 = 0xca45_1a4e;
 const F2FS: u32 = 0xf2f5_2010;
+const TMPFS: u32 = 0x0102_1994;
+const RAMFS: u32 = 0x8584_58f6;
 const OVERLAYFS: u32 = 0x794c_7630;
+const ZFS: u32 = 0x2fc1_2fc1;
 const FUSE: u32 = 0x6573_5546;
 
 impl Dir {
@@ -98,6 +101,22 @@ pub(in crate::spool) fn network_kind(magic: u32) -> Option<&'static str> {
         0x5346_414f => "AFS",
         0x0bd0_0bd0 => "Lustre",
         0x0116_1970 => "GFS2",
+        _ => return None,
+    })
+}
+
+/// Which other file system has this magic number, if it is known.
+pub(in crate::spool) fn local_kind(magic: u32) -> Option<&'static str> {
+    Some(match magic {
+        EXT4 => "ext4",
+        XFS => "xfs",
+        BTRFS => "btrfs",
+        TMPFS => "tmpfs",
+        RAMFS => "ramfs",
+        OVERLAYFS => "overlayfs",
+        ZFS => "zfs",
+        F2FS => "f2fs",
+        FUSE => "fuse",
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! Who holds a lock that this user may not open: the kernel's own table, `/proc/locks`.
 //!
-//! For users of the group, and for who converts a spool; else the owner tries the lock. Not the locks (`claim.rs`). Invariant: nothing
+//! For users of the group, and for who converts a spool; else the owner tries the lock. Not the locks (`flock.rs`). Invariant: nothing
 //! is opened and nothing is locked to find out, so asking never stands in anybody's way.
 
 use std::io::Read;

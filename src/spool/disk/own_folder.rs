@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::dir::{Dir, LOCK_MODE, absent_is_none};
 use super::error::IoResult;
-use super::random_bits;
+use super::random::random_bits;
 
 /// The rights without which an owner cannot see what is in a folder.
 const TO_READ: u32 = 0o500;

@@ -6,15 +6,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-/// Device and inode: a folder whatever its name.
-pub(in crate::spool) type Which = (u64, u64);
-
-pub(in crate::spool) fn which(stat: &Stat) -> Which {
-    (stat.st_dev, stat.st_ino)
-}
+use super::which::{Which, which};
 
 /// Levels in one call.
 const HOP: usize = 1000;

@@ -173,7 +173,7 @@ impl Dir {
     ) -> IoResult<()> {
         let (name, new_name) = (name.as_ref(), new_name.as_ref());
         match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
-            Err(Errno::BUSY) => Err(super::tree::mounted("move", self.path_of(name))),
+            Err(Errno::BUSY) => Err(super::tree_left::mounted("move", self.path_of(name))),
             moved => moved.map_err(|errno| to.failed("move into place", new_name, errno)),
         }
     }

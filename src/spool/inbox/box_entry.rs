@@ -1,0 +1,147 @@
+//! How an entry of the drop box is seen, opened and taken.
+//!
+//! Not what it says (`drop_read.rs`, `control.rs`). Others make these entries, and may exchange them at any
+//! moment. Invariants: no mount in the box is entered, not even to ask what it is (a FUSE mount can keep
+//! whoever asks waiting for ever), so what is mounted there is not there; a folder never leaves the box.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::spool::disk::{Dir, IoError, IoResult, mount_by_fdinfo};
+
+/// What says that there is nothing to take under a name.
+const NOT_THERE: [Errno; 6] = [
+    Errno::NOENT,
+    Errno::XDEV,
+    Errno::BUSY,
+    Errno::ACCESS,
+    Errno::NOTCONN,
+    Errno::STALE,
+];
+
+impl Dir {
+    /// What stands under a name in the box; `None` for nothing, for a mount, and for what cannot be
+    /// looked at.
+    pub(in crate::spool) fn look(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Stat>> {
+        let name = name.as_ref();
+        let opened = retry_on_intr(|| open_entry(self.as_fd(), name, OFlags::PATH));
+        let seen = opened.and_then(rustix::fs::fstat);
+        match seen {
+            Ok(stat) => Ok(Some(stat)),
+            Err(errno) if NOT_THERE.contains(&errno) => Ok(None),
+            Err(errno) => Err(IoError::new("look at", self.path_of(name), errno)),
+        }
+    }
+
+    /// Opens a file of the box for reading. Never follows a link, never blocks on a FIFO or a lease, and
+    /// says of a mount that it is not there.
+    pub(super) fn open_here(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        let name = name.as_ref();
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        match retry_on_intr(|| open_entry(self.as_fd(), name, flags)) {
+            Ok(opened) => Ok(File::from(opened)),
+            Err(Errno::XDEV) => Err(IoError::new("open", self.path_of(name), Errno::NOENT)),
+            Err(errno) => Err(IoError::new("open", self.path_of(name), errno)),
+        }
+    }
+
+    /// Moves an entry of the box into a folder of ours, under a name that is not there yet; `false` where
+    /// there is nothing to move.
+    ///
+    /// An empty file of ours stands under the new name first: the kernel puts everything in its place but
+    /// a folder (`NOTDIR`), whatever the entry was a moment before.
+    pub(super) fn take_file(
+        &self,
+        name: impl AsRef<OsStr>,
+        to: &Dir,
+        new_name: impl AsRef<OsStr>,
+    ) -> IoResult<bool> {
+        let (name, new_name) = (name.as_ref(), new_name.as_ref());
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(to, new_name, flags, Mode::empty()) {
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Ok(false),
+            // One that died between the two steps left it.
+            Err(Errno::EXIST) if to.stat(new_name)?.is_some_and(|it| is_placeholder(&it)) => {}
+            Err(errno) => return Err(IoError::new("create", to.path_of(new_name), errno)),
+        }
+        let moved = rustix::fs::renameat(self, name, to, new_name);
+        // Another watcher that does the same may have put the entry there.
+        if moved.is_err() && to.stat(new_name)?.is_some_and(|it| is_placeholder(&it)) {
+            let _ = rustix::fs::unlinkat(to, new_name, AtFlags::empty());
+        }
+        match moved {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::BUSY) => Ok(false),
+            Err(errno) => Err(IoError::new("take", self.path_of(name), errno)),
+        }
+    }
+}
+
+/// Whether something is the file that [`Dir::take_file`] puts in place first, left by one that died.
+pub(super) fn is_placeholder(stat: &Stat) -> bool {
+    stat.st_uid == rustix::process::geteuid().as_raw()
+        && stat.st_mode & 0o7777 == 0
+        && stat.st_size == 0
+        && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+fn open_entry(parent: BorrowedFd<'_>, name: &OsStr, access: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
+        // An old kernel, or a container whose filter does not know the call. The handle asks nothing of
+        // what is mounted there.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let handle = rustix::fs::openat(parent, name, handle, Mode::empty())?;
+            if mount_by_fdinfo(handle.as_raw_fd())? != mount_by_fdinfo(parent.as_raw_fd())? {
+                return Err(Errno::XDEV);
+            }
+            match access.contains(OFlags::PATH) {
+                true => Ok(handle),
+                false => rustix::fs::openat(parent, name, flags, Mode::empty()),
+            }
+        }
+        opened => opened,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::layout::OURS_ONLY;
+
+    /// Whatever it was when it was looked at: the kernel refuses to put a folder in the place of a file.
+    #[test]
+    fn a_folder_never_leaves_the_box() {
+        let place = tempfile::tempdir().unwrap();
+        let root = Dir::open(place.path(), OURS_ONLY).unwrap();
+        let (box_, ours) = (
+            root.make_dir("box").unwrap(),
+            root.make_dir("ours").unwrap(),
+        );
+        box_.make_dir("folder").unwrap().create("precious").unwrap();
+        box_.make_dir("empty").unwrap();
+        box_.create("file").unwrap();
+        box_.symlink("/etc/passwd", "link").unwrap();
+        for folder in ["folder", "empty"] {
+            let error = box_.take_file(folder, &ours, folder).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::NOTDIR), "{folder}");
+        }
+        assert!(!box_.take_file("nothing", &ours, "nothing").unwrap());
+        assert!(ours.is_empty().unwrap());
+        assert!(place.path().join("box/folder/precious").exists());
+        assert!(box_.take_file("file", &ours, "file").unwrap());
+        assert!(box_.take_file("link", &ours, "link").unwrap());
+        // What is there already is not replaced.
+        box_.create("file").unwrap();
+        let error = box_.take_file("file", &ours, "file").unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EXIST));
+    }
+}

@@ -1,0 +1,121 @@
+//! What is in the drop box: one listing, in the order in which it is taken.
+//!
+//! Not what becomes of a file (`incoming.rs`, `control.rs`), nor how much of it is done at once
+//! (`watcher/admit.rs`). Invariant: however many files one user puts here, the first file of every other
+//! user comes right behind his first one.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use super::control::ControlFile;
+use super::drop_file::{DropFile, is_drop_name, is_folder};
+use super::drop_read::Fingerprint;
+use crate::spool::disk::{IoError, IoResult};
+use crate::spool::layout::name;
+use crate::spool::open::Spool;
+use crate::task::Control;
+
+/// The files in the box, each kind in its order.
+#[derive(Debug, Default)]
+pub struct InBox {
+    /// What may become a task.
+    pub drops: Vec<DropFile>,
+    /// What asks for something to be done to a task; in a private spool such a file is a drop that is refused.
+    pub controls: Vec<ControlFile>,
+    /// What could not be looked at this time.
+    pub unseen: Vec<OsString>,
+    /// Why the first of them could not.
+    pub failed: Option<IoError>,
+}
+
+impl InBox {
+    /// How many files wait in it: folders are left where they are.
+    pub fn waiting(&self) -> usize {
+        let files = self.drops.iter().filter(|drop| !drop.is_folder());
+        files.count() + self.controls.len() + self.unseen.len()
+    }
+}
+
+impl Spool {
+    /// Lists the box. In a private spool files come in the order of their arrival. In a group spool the
+    /// users take turns, because the order of arrival would let one user hold up all later ones.
+    pub fn in_box(&self) -> IoResult<InBox> {
+        self.check_box()?;
+        let incoming = self.folder(name::INCOMING)?;
+        let (is_group, us) = (self.is_group(), rustix::process::geteuid().as_raw());
+        let mut names = Vec::new();
+        incoming.each_name(|name, _| {
+            let control = Control::of_file_name(name);
+            if control.is_some() || is_drop_name(name) {
+                names.push((OsString::from_vec(name.to_vec()), control));
+            }
+            true
+        })?;
+        let (mut drops, mut controls) = (Vec::new(), Vec::new());
+        let (mut unseen, mut failed) = (Vec::new(), None);
+        for (file_name, control) in names {
+            let stat = match incoming.look(&file_name) {
+                Ok(Some(stat)) => stat,
+                // What is mounted there, or shut, is not there.
+                Ok(None) => continue,
+                // No room for one more open file, or a damaged entry: the others go on.
+                Err(error) => {
+                    unseen.push(file_name);
+                    failed.get_or_insert(error);
+                    continue;
+                }
+            };
+            let user = if is_group { stat.st_uid } else { us };
+            match control.filter(|_| is_group) {
+                // Somebody's folder asks for nothing.
+                Some(_) if is_folder(&stat) => {}
+                Some(control) => controls.push((
+                    user,
+                    ControlFile {
+                        file_name,
+                        control,
+                        seen: Fingerprint::of(&stat),
+                        arrived: (stat.st_ctime, stat.st_ctime_nsec),
+                    },
+                )),
+                None => drops.push((user, DropFile::of(file_name, &stat))),
+            }
+        }
+        drops.sort_by(|(_, a), (_, b)| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
+        controls
+            .sort_by(|(_, a), (_, b)| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
+        Ok(InBox {
+            drops: in_turns(drops),
+            controls: in_turns(controls),
+            unseen,
+            failed,
+        })
+    }
+}
+
+/// The first file of each user, then the second of each, and so on; the order within a turn stays.
+fn in_turns<T>(files: Vec<(u32, T)>) -> Vec<T> {
+    let mut counts: HashMap<u32, u32> = HashMap::new();
+    let mut turns: Vec<(u32, T)> = files
+        .into_iter()
+        .map(|(user, file)| {
+            let count = counts.entry(user).or_default();
+            *count += 1;
+            (*count, file)
+        })
+        .collect();
+    turns.sort_by_key(|(turn, _)| *turn);
+    turns.into_iter().map(|(_, file)| file).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_take_turns() {
+        let came = [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (3, "e"), (2, "f")];
+        assert_eq!(in_turns(came.to_vec()), ["a", "d", "e", "b", "f", "c"]);
+    }
+}

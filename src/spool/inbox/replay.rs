@@ -1,0 +1,105 @@
+//! Claims that a dead watcher left half admitted, finished by the next one.
+//!
+//! Not how a drop is admitted (`incoming.rs`). Invariant: a claim of a living watcher is locked and left alone; one
+//! that cannot be finished does not keep the others.
+
+use std::ffi::OsStr;
+
+use super::chosen_id::Rules;
+use super::drop_claim::{ClaimPlace, HeldClaim};
+use super::drop_read::Pickup;
+use super::incoming::Admission;
+use crate::spool::disk::IoResult;
+use crate::spool::layout::name;
+use crate::spool::open::Spool;
+use crate::spool::tasks::{ReadError, SubmitError};
+use crate::task::{Name, TaskId};
+
+impl Spool {
+    /// Finishes what a watcher that died left half admitted. Claims of living watchers are held.
+    pub fn replay_claims(&self, rules: Rules<'_>) -> Result<Vec<Admission>, SubmitError> {
+        let mut replayed = Vec::new();
+        let mut failed = None;
+        for place in self.claim_places()? {
+            for id in place.claims()? {
+                match self.replay_claim(&place, id, rules) {
+                    Ok(admission) => replayed.extend(admission),
+                    // One that cannot be finished must not keep the others.
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        failed.map_or(Ok(replayed), Err)
+    }
+
+    fn replay_claim(
+        &self,
+        place: &ClaimPlace,
+        id: TaskId,
+        rules: Rules<'_>,
+    ) -> Result<Option<Admission>, SubmitError> {
+        let Some(dir) = place.parent.find_dir(place.folder(id))? else {
+            return Ok(None);
+        };
+        let Some(claim) = place.hold(dir, id)? else {
+            return Ok(None);
+        };
+        let Some(file_name) = claim.drop_name()? else {
+            // Claimed but not moved yet, or already done: nothing is in it either way.
+            claim.remove()?;
+            return Ok(None);
+        };
+        if let Some(task_name) = self.name_of_done(&claim)? {
+            self.finish_claim(&claim, &file_name, task_name)?;
+            return Ok(None);
+        }
+        if self.finish_refusal(&claim, &file_name)? {
+            return Ok(None);
+        }
+        if self.is_another(&claim, &file_name)? {
+            return self.put_back(claim, &file_name, rules).map(Some);
+        }
+        self.clear_half_built(&claim, &file_name)?;
+        Ok(Some(match self.read_drop(&claim.dir, &file_name)? {
+            Pickup::Ready(request, _) => self.admit_checked(claim, &file_name, *request, rules)?,
+            Pickup::NotYet(why) | Pickup::Refused(why) => {
+                self.reject_claim(claim, &file_name, why, rules)?
+            }
+            Pickup::Gone => return Ok(None),
+        }))
+    }
+
+    /// The name of the task that was made of a claimed drop; `None` where there is none yet. A task of the
+    /// same id may be another drop's, which its origin tells.
+    fn name_of_done(&self, claim: &HeldClaim) -> IoResult<Option<Option<Name>>> {
+        let Some(task) = self.task(claim.id)? else {
+            // Nobody chooses an id in a private spool: a task in the trash was this one.
+            let is_removed = !self.is_group() && self.is_in_trash(claim.id)?;
+            return Ok(is_removed.then_some(None));
+        };
+        if self.is_group() {
+            let origin = match task.origin() {
+                Ok(origin) => origin,
+                Err(ReadError::Io(error)) => return Err(error),
+                Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => None,
+            };
+            let file = origin.and_then(|origin| origin.file);
+            if file.is_none() || file != claim.file.map(|it| (it.inode, it.changed_ms)) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(task.request().ok().and_then(|it| it.name)))
+    }
+
+    /// Removes what a watcher that died half way built under the id of its claim. Of a chosen id only where
+    /// the claim says that it was built: else it may be what somebody builds who had that id first.
+    fn clear_half_built(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<()> {
+        if self.chosen_id(file_name).is_some() && !claim.is_building()? {
+            return Ok(());
+        }
+        let trash = self.folder(name::TRASH)?;
+        self.folder(name::STAGING)?
+            .remove_tree_by(claim.id.to_string(), &trash)
+            .map(|_| ())
+    }
+}

@@ -1,0 +1,239 @@
+//! `init`: how a spool is made, completed, or converted.
+//!
+//! Not what lies where (`layout.rs`) nor what a conversion keeps (`convert/`). Invariants: nothing in
+//! another user's folder is changed; a folder that others can write is closed before its content counts;
+//! `spool.json` comes last, so an `init` that was cut off is continued by the next one.
+
+use std::path::Path;
+
+use rustix::fs::Mode;
+use serde_json::Map;
+
+use super::error::OpenError;
+use super::modes::{group_of, mend_modes, set_mode_wholly};
+use super::opening::{check_path, lost_settings};
+use super::root_lock::root_lock;
+use super::settings_file::{read_older_settings, read_settings, stored_settings};
+use super::spool::Spool;
+use crate::config::Overrides;
+use crate::spool::convert::convert;
+use crate::spool::disk::{Dir, Flock, IoError, IoResult};
+use crate::spool::layout::{FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode, name};
+use crate::task::to_pretty;
+
+/// What an `init` that was cut off leaves in the root before there is a `spool.json`.
+const UNFINISHED: [&str; 2] = [name::ROOT_LOCK, ".spool.json.new"];
+/// All bits of a mode.
+const ALL: u32 = 0o7777;
+
+impl Spool {
+    /// Makes a spool in `path`, completes the one that is there, or converts one of version 1. With `gid`
+    /// the users of that group may submit to it.
+    ///
+    /// # Errors
+    /// When the folder is another user's or holds other things, when the spool is of another kind, when
+    /// this user is not in the group, or when the disk refuses.
+    pub fn init(path: &Path, gid: Option<u32>, overrides: Overrides) -> Result<Spool, OpenError> {
+        check_path(path)?;
+        if let Some(gid) = gid {
+            check_membership(gid)?;
+        }
+        if std::fs::symlink_metadata(path).is_err() {
+            make_parents(path)?;
+        }
+        let root = Dir::open(path, OURS_ONLY)?;
+        check_owner(&root)?;
+        let is_open = root.own_stat()?.st_mode & WRITABLE != 0;
+        check_entries(&root, is_open)?;
+        let opened = close_to_others(&root)?;
+        let ready = make_ready(&root, gid, is_open);
+        if let (Err(_), Some(mode)) = (&ready, opened)
+            && root.own_stat()?.st_mode & ALL == OURS_ONLY.dir.as_raw_mode()
+        {
+            // Refused means: left as it was. A conversion that was begun has set another mode.
+            root.set_mode(".", mode)?;
+        }
+        drop((ready?, root));
+        Spool::open(path, overrides)
+    }
+
+    /// Makes the folders that are missing. Each appears with its mode and its group, so one that is there
+    /// need not be looked at.
+    pub(super) fn make_missing_folders(&self) -> Result<(), OpenError> {
+        for folder in FOLDERS {
+            if self.root_dir().has(folder)? {
+                continue;
+            }
+            let root = self.root()?.with_making(self.making(folder));
+            if !self.is_group() {
+                root.ensure_dir(folder)?;
+            } else if let Err(error) = make_shared_folder(&root, folder)
+                // Another first command has made it meanwhile.
+                && !root.has(folder)?
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes, completes or converts the spool in a folder of ours that is closed to others. Gives the root's lock.
+fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Flock, OpenError> {
+    check_entries(root, was_open)?;
+    let lock = lock_new(root, gid)?;
+    // Of two first commands at once the second must not meet the half-made spool of the first.
+    check_entries(root, was_open)?;
+    let sharing = match read_settings(root) {
+        Ok(None) => make(root, gid)?,
+        Ok(Some(stored)) => {
+            check_kind(root, stored.sharing, gid)?;
+            stored.sharing
+        }
+        Err(OpenError::Older { .. }) => {
+            let sharing = read_older_settings(root)?.sharing;
+            check_kind(root, sharing, gid)?;
+            if sharing == Sharing::Group {
+                check_membership(root.own_stat()?.st_gid)?;
+            }
+            convert(root)?;
+            sharing
+        }
+        Err(error) => return Err(error),
+    };
+    if sharing == Sharing::Group {
+        // Each time: an earlier `init` may have been cut off when it had closed the folder.
+        mend_modes(root, gid)?;
+    }
+    Ok(lock)
+}
+
+/// Makes a new spool in a folder of ours that holds nothing else.
+fn make(root: &Dir, gid: Option<u32>) -> Result<Sharing, OpenError> {
+    let (sharing, file) = match gid {
+        None => (Sharing::Private, OURS_ONLY.file),
+        Some(_) => (Sharing::Group, GROUP_READS.file),
+    };
+    root.set_mode(".", OURS_ONLY.dir)?;
+    if let Some(gid) = gid {
+        root.set_group(".", gid)?;
+        set_mode_wholly(root, ".", GROUP_READS.dir)?;
+    }
+    let stored = stored_settings(sharing, &Map::new());
+    root.replace_durably_as(name::SETTINGS, &to_pretty(&stored), file, gid)?;
+    Ok(sharing)
+}
+
+/// Takes the root's lock; of a group spool to be, once the folder above gives nobody a right to it.
+fn lock_new(root: &Dir, gid: Option<u32>) -> Result<Flock, OpenError> {
+    if gid.is_some() && !root.has(name::SETTINGS)? {
+        root.remove_access_lists()?;
+    }
+    Ok(root_lock(root)?)
+}
+
+fn make_shared_folder(root: &Dir, folder: &str) -> Result<(), OpenError> {
+    let between = format!(".{folder}.new");
+    root.ensure_dir(&between)?.remove_access_lists()?;
+    root.set_group(&between, root.own_stat()?.st_gid)?;
+    set_mode_wholly(root, &between, folder_mode(Sharing::Group, folder))?;
+    let placed = root.rename_new(&between, root, folder);
+    if placed.is_err() {
+        let _ = root.remove_empty_dir(&between);
+    }
+    Ok(placed?)
+}
+
+/// Refuses a group that this user cannot give files to.
+fn check_membership(gid: u32) -> Result<(), OpenError> {
+    let is_ours = rustix::process::geteuid().is_root()
+        || rustix::process::getegid().as_raw() == gid
+        || rustix::process::getgroups()
+            .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid));
+    if is_ours {
+        Ok(())
+    } else {
+        Err(OpenError::NotInGroup { gid })
+    }
+}
+
+/// Refuses to give a spool another kind or group than it has. One whose root and `spool.json` have
+/// different groups, as after a restore, may become one of either.
+fn check_kind(root: &Dir, sharing: Sharing, gid: Option<u32>) -> Result<(), OpenError> {
+    let Some(wanted) = gid else { return Ok(()) };
+    let has = root.own_stat()?.st_gid;
+    let kind = match sharing {
+        Sharing::Private => "a private spool".to_owned(),
+        Sharing::Group if has != wanted && group_of(root)? != wanted => {
+            format!("a group spool of group {has}")
+        }
+        Sharing::Group => return Ok(()),
+    };
+    Err(OpenError::OtherKind {
+        path: root.path().to_owned(),
+        kind,
+        wanted,
+    })
+}
+
+fn check_owner(root: &Dir) -> Result<(), OpenError> {
+    let owner = root.own_stat()?.st_uid;
+    let us = rustix::process::geteuid().as_raw();
+    if owner == us {
+        return Ok(());
+    }
+    Err(OpenError::Foreign {
+        path: root.path().to_owned(),
+        owner,
+        us,
+    })
+}
+
+/// Closes a folder that others can write. The mode that it had, where it was such a one.
+fn close_to_others(root: &Dir) -> IoResult<Option<Mode>> {
+    let mode = root.own_stat()?.st_mode;
+    if mode & WRITABLE == 0 {
+        return Ok(None);
+    }
+    root.set_mode(".", OURS_ONLY.dir)?;
+    Ok(Some(Mode::from_raw_mode(mode)))
+}
+
+/// Refuses a folder that holds something else than a spool, or than what another `init` has made of one
+/// so far; and one in which another user has put something, while it was open to others or in our place.
+fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
+    let us = rustix::process::geteuid().as_raw();
+    let names = root.names()?;
+    let is_spool = names.iter().any(|entry| entry == name::SETTINGS);
+    for entry in &names {
+        let Some(stat) = root.stat(entry)? else {
+            continue;
+        };
+        let is_unfinished = UNFINISHED.iter().any(|known| entry == known);
+        // Another `init` may have gone on since the listing.
+        if !is_spool && !is_unfinished && !root.has(name::SETTINGS)? {
+            let occupied = || OpenError::Occupied {
+                path: root.path().to_owned(),
+            };
+            return Err(lost_settings(root)?.unwrap_or_else(occupied));
+        }
+        let is_file = is_unfinished || entry == name::SETTINGS;
+        if (is_file || was_open) && stat.st_uid != us {
+            return Err(OpenError::Planted {
+                path: root.path_of(entry),
+                owner: stat.st_uid,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the folder and what is missing above it.
+fn make_parents(path: &Path) -> IoResult<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| IoError::new("make the folder", path, source))
+}

@@ -1,0 +1,123 @@
+//! Opening a spool: by its owner, by a user of its group, or only to look.
+//!
+//! Not how a new one is made (`init.rs`). Invariant: a folder that is not a spool, is another user's, or has
+//! locks that may not hold is refused before anything in it is changed.
+
+use std::path::Path;
+
+use super::error::OpenError;
+use super::identity::Identity;
+use super::settings_file::{StoredSettings, read_settings, settings_of};
+use super::spool::Spool;
+use crate::config::Overrides;
+use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, network_kind};
+use crate::spool::events::EventLog;
+use crate::spool::layout::{OURS_ONLY, Sharing, name};
+
+impl Spool {
+    /// Opens a spool. Folders that are missing (git and some backups keep no empty ones) are made
+    /// when we own it.
+    pub fn open(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
+        let (mut spool, known) = Spool::open_and_read(path, overrides)?;
+        if spool.is_owner {
+            spool.make_missing_folders()?;
+            spool.check_box()?;
+            spool.uuid = spool.ensure_identity(known)?.uuid;
+        } else if spool.uuid.is_empty() {
+            let identity = spool.identity()?.ok_or_else(|| OpenError::Absent {
+                path: spool.path().to_owned(),
+            })?;
+            spool.uuid = identity.uuid;
+        }
+        Ok(spool)
+    }
+
+    /// Opens a spool and makes nothing: for those who only look. What is missing may be missing.
+    pub fn open_as_it_is(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
+        Ok(Spool::open_and_read(path, overrides)?.0)
+    }
+
+    fn open_and_read(
+        path: &Path,
+        overrides: Overrides,
+    ) -> Result<(Spool, Option<Identity>), OpenError> {
+        let absent = || OpenError::Absent {
+            path: path.to_owned(),
+        };
+        // Everything below is told to people and to recipes as a path that works from anywhere.
+        let path = &std::path::absolute(path).map_err(|_| absent())?;
+        check_path(path)?;
+        let root = absent_is_none(Dir::open(path, OURS_ONLY))?.ok_or_else(absent)?;
+        let StoredSettings {
+            sharing,
+            settings: file,
+        } = match read_settings(&root)? {
+            Some(stored) => stored,
+            None => return Err(lost_settings(&root)?.unwrap_or_else(absent)),
+        };
+        let settings = settings_of(&root, &file, &overrides)?;
+        if !settings.allow_network_fs {
+            refuse_network(&root)?;
+        }
+        let stat = root.own_stat()?;
+        let us = rustix::process::geteuid().as_raw();
+        let is_owner = stat.st_uid == us;
+        if !is_owner && sharing == Sharing::Private {
+            return Err(OpenError::Foreign {
+                path: path.clone(),
+                owner: stat.st_uid,
+                us,
+            });
+        }
+        let mut spool = Spool {
+            root,
+            uuid: String::new(),
+            file,
+            stamp: None,
+            overrides,
+            settings,
+            sharing,
+            is_owner,
+            ids: std::sync::Mutex::default(),
+            events: EventLog::default(),
+        };
+        let identity = spool.identity().ok().flatten();
+        if let Some(identity) = &identity {
+            spool.uuid.clone_from(&identity.uuid);
+        }
+        Ok((spool, identity))
+    }
+}
+
+/// The error for a folder without settings that was a spool.
+pub(super) fn lost_settings(root: &Dir) -> IoResult<Option<OpenError>> {
+    let was_spool = root.has(name::IDENTITY)? && root.has(name::TASKS)?;
+    Ok(was_spool.then(|| OpenError::SettingsLost {
+        path: root.path().to_owned(),
+    }))
+}
+
+/// Refuses a path that is not text, also where only the current folder's part of it is not.
+pub(super) fn check_path(path: &Path) -> Result<(), OpenError> {
+    let is_text = std::path::absolute(path).is_ok_and(|path| path.to_str().is_some());
+    if is_text {
+        return Ok(());
+    }
+    Err(OpenError::NotText {
+        path: path.to_owned(),
+    })
+}
+
+/// Network file systems by their magic numbers in statfs(2). 9p and virtiofs (FUSE) are not
+/// refused: a virtual machine's own shared folder is used by one machine, and flock holds there.
+fn refuse_network(root: &Dir) -> Result<(), OpenError> {
+    let stat = rustix::fs::fstatfs(root)
+        .map_err(|errno| IoError::new("look at the file system of", root.path(), errno))?;
+    match network_kind(stat.f_type as u32) {
+        Some(kind) => Err(OpenError::Network {
+            path: root.path().to_owned(),
+            kind,
+        }),
+        None => Ok(()),
+    }
+}

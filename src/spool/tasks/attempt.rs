@@ -1,0 +1,206 @@
+//! The folder of an attempt: its files, its number, and which attempts a task has.
+//!
+//! Not who runs it (`run_record.rs`) and not the process (`runner/`). Invariant: `attempts/<n>/` on the disk means
+//! "may have started".
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Stat};
+
+use super::store::TaskDir;
+use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none};
+use crate::spool::layout::name;
+
+/// One attempt's folder.
+#[derive(Debug)]
+pub struct Attempt {
+    pub(super) number: u32,
+    pub(in crate::spool) dir: Dir,
+}
+
+/// The files a recipe's process is started with.
+#[derive(Debug)]
+pub struct Files {
+    /// The input JSON, open at its beginning.
+    pub stdin: File,
+    /// The log, opened for appending.
+    pub stdout: File,
+    /// The log, opened for appending.
+    pub stderr: File,
+}
+
+/// Which of the two logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// `stdout.log`
+    Stdout,
+    /// `stderr.log`
+    Stderr,
+}
+
+impl Stream {
+    pub(in crate::spool) fn file_name(self) -> &'static str {
+        match self {
+            Stream::Stdout => name::STDOUT,
+            Stream::Stderr => name::STDERR,
+        }
+    }
+}
+
+impl Attempt {
+    /// Its number, from 1.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Makes the folders and files the recipe's process needs.
+    pub fn create_files(&self, input: &[u8]) -> IoResult<Files> {
+        // What a recipe leaves open in there is nobody else's, also in a group spool.
+        self.dir.make_private_dir(name::WORK)?;
+        let stdout = self.dir.create_log(name::STDOUT)?;
+        let stderr = self.dir.create_log(name::STDERR)?;
+        self.dir.create_unsynced(name::INPUT, input)?;
+        let stdin = self.dir.open_file(name::INPUT)?;
+        // The recipe gets a plain blocking file.
+        rustix::fs::fcntl_setfl(&stdin, rustix::fs::OFlags::empty())
+            .map_err(|errno| IoError::new("open", self.dir.path_of(name::INPUT), errno))?;
+        Ok(Files {
+            stdin,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// One of its logs, for reading; `None` when it is not there yet.
+    pub(in crate::spool) fn log(&self, stream: Stream) -> IoResult<Option<File>> {
+        absent_is_none(self.dir.open_file(stream.file_name()))
+    }
+
+    /// Device and inode of its folder: no other attempt has them, also not one in a copy or snapshot of
+    /// the spool.
+    pub fn which(&self) -> IoResult<(u64, u64)> {
+        self.dir.which()
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The folder the recipe runs in, and its TMPDIR: what it leaves there goes with the task. A
+    /// second folder would cost a short task nearly as much as all its files (docs/design/0021).
+    pub fn work_path(&self) -> PathBuf {
+        self.dir.path_of(name::WORK)
+    }
+
+    /// The input as a file.
+    pub fn input_path(&self) -> PathBuf {
+        self.dir.path_of(name::INPUT)
+    }
+
+    /// Where the recipe appends its progress.
+    pub fn progress_path(&self) -> PathBuf {
+        self.dir.path_of(name::PROGRESS)
+    }
+
+    /// Where the recipe may write its result.
+    pub fn output_path(&self) -> PathBuf {
+        self.dir.path_of(name::OUTPUT)
+    }
+}
+
+impl AsFd for Attempt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+impl TaskDir {
+    /// The numbers of all attempts that may have begun, rising: those with a folder (or anything else) of
+    /// that name, and those that only a file beside it tells of.
+    pub fn attempt_numbers(&self) -> IoResult<Vec<u32>> {
+        let mut numbers = Vec::new();
+        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
+            return Ok(numbers);
+        };
+        attempts.each_name(|name, _| {
+            let name = std::str::from_utf8(name).unwrap_or_default();
+            numbers.extend(match name.strip_prefix('.') {
+                None => canonical(name),
+                Some(mark) => mark
+                    .split_once('.')
+                    .and_then(|(number, _)| canonical(number)),
+            });
+            true
+        })?;
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ok(numbers)
+    }
+
+    /// Whether an attempt was recorded that has no folder, so that what it did is not known.
+    pub fn is_attempt_gone(&self, number: u32) -> IoResult<bool> {
+        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
+            return Ok(true);
+        };
+        Ok(!marks_of(&attempts, number)?.is_empty() || !attempts.has(number.to_string())?)
+    }
+
+    /// An attempt's folder, if it is there.
+    pub fn attempt(&self, number: u32) -> IoResult<Option<Attempt>> {
+        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
+            return Ok(None);
+        };
+        let dir = attempts.find_own(number.to_string())?;
+        Ok(dir.map(|dir| Attempt { number, dir }))
+    }
+
+    /// A file of this task that its result names, for reading.
+    pub fn named_file(&self, relative: &str) -> IoResult<Option<File>> {
+        let mut parts = relative.split('/');
+        let (Some(name::ATTEMPTS), Some(number), Some(file), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Ok(None);
+        };
+        let Ok(number) = number.parse() else {
+            return Ok(None);
+        };
+        let Some(attempt) = self.attempt(number)? else {
+            return Ok(None);
+        };
+        absent_is_none(attempt.dir.open_file(file))
+    }
+}
+
+pub(super) fn is_file(stat: Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+/// The number that a name stands for, where it is the one way to write that number.
+fn canonical(text: &str) -> Option<u32> {
+    let number = text.parse().ok()?;
+    (number > 0 && text.bytes().next() != Some(b'+') && text.bytes().next() != Some(b'0'))
+        .then_some(number)
+}
+
+/// The files beside an attempt's folder that name its boot.
+pub(super) fn marks_of(attempts: &Dir, number: u32) -> IoResult<Vec<String>> {
+    let prefix = format!(".{number}.");
+    let mut marks = Vec::new();
+    attempts.each_name(|name, _| {
+        let mark = std::str::from_utf8(name).ok();
+        marks.extend(
+            mark.filter(|mark| mark.starts_with(&prefix))
+                .map(str::to_owned),
+        );
+        true
+    })?;
+    Ok(marks)
+}
+
+pub(super) fn path_in_task(attempt: u32, file: &str) -> String {
+    format!("{}/{attempt}/{file}", name::ATTEMPTS)
+}

@@ -1,0 +1,230 @@
+//! Logs: written by the recipe itself straight into files, read in pieces.
+//!
+//! Nobody stands between a recipe and its log, so nobody can block it. Not how a log is kept under its cap
+//! (`log_cut.rs`). Invariant: a reader gets every byte that was not cut out, and is told where bytes were.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::SeekFrom;
+
+use super::attempt::{Attempt, Stream};
+use super::log_cut::{Cut, read_cut};
+use super::store::TaskDir;
+use crate::spool::disk::{IoError, IoResult, is_same_file};
+
+/// How much is read at once.
+const PIECE: usize = 64 << 10;
+/// By so many bytes it is seen that a log is still the same.
+const REMEMBERED: usize = 64;
+
+/// Where a file's data begins and ends, hole by hole.
+fn data_parts(log: &File, size: u64) -> std::io::Result<Vec<(u64, u64)>> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < size {
+        // ENXIO: only a hole is left.
+        let Ok(data) = rustix::fs::seek(log, SeekFrom::Data(at)) else {
+            break;
+        };
+        at = rustix::fs::seek(log, SeekFrom::Hole(data))?.min(size);
+        if data < at {
+            parts.push((data, at));
+        }
+    }
+    Ok(parts)
+}
+
+/// A piece of a log.
+#[derive(Debug)]
+pub enum Piece {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// So many zeroes, which take no room in the file: a recipe can make more of them than anybody can hold.
+    Zeroes(u64),
+    /// So many bytes were cut out here.
+    Gap(u64),
+    /// The recipe has begun the log anew: what follows is all of it.
+    Anew,
+    /// Nothing more for now.
+    End,
+}
+
+/// What stands where a reader is.
+struct Look {
+    size: u64,
+    /// Where the next data begins.
+    data: u64,
+    read: usize,
+    /// Whether all that was read is zeroes.
+    is_zero: bool,
+}
+
+/// Reads one log from its beginning, as it grows.
+#[derive(Debug)]
+pub struct LogReader {
+    attempt: Attempt,
+    stream: Stream,
+    file: File,
+    offset: u64,
+    /// What stood right before the offset when it was read.
+    seen: Vec<u8>,
+}
+
+impl LogReader {
+    /// Opens a log of an attempt; `None` when it is not there yet.
+    pub fn open(task: &TaskDir, attempt: u32, stream: Stream) -> IoResult<Option<LogReader>> {
+        let Some(attempt) = task.attempt(attempt)? else {
+            return Ok(None);
+        };
+        Ok(attempt.log(stream)?.map(|file| LogReader {
+            attempt,
+            stream,
+            file,
+            offset: 0,
+            seen: Vec::new(),
+        }))
+    }
+
+    /// Goes to where the last `lines` lines begin.
+    pub fn skip_to_last(&mut self, lines: usize) -> IoResult<()> {
+        self.find_last(lines)
+            .map_err(|source| self.unreadable(source))
+    }
+
+    fn find_last(&mut self, lines: usize) -> std::io::Result<()> {
+        let size = self.file.metadata()?.len();
+        if lines == 0 {
+            self.offset = size;
+            return Ok(());
+        }
+        self.offset = 0;
+        let mut newlines = 0;
+        let mut buffer = [0u8; 8192];
+        // A hole holds no line, and reading through a large one would take for ever.
+        for (begin, mut position) in data_parts(&self.file, size)?.into_iter().rev() {
+            while position > begin {
+                let start = position.saturating_sub(buffer.len() as u64).max(begin);
+                let chunk = &mut buffer[..(position - start) as usize];
+                self.file.read_exact_at(chunk, start)?;
+                for (at, byte) in chunk.iter().enumerate().rev() {
+                    let is_last_byte = start + at as u64 + 1 == size;
+                    if *byte == b'\n' && !is_last_byte {
+                        newlines += 1;
+                        if newlines == lines {
+                            self.offset = start + at as u64 + 1;
+                            return Ok(());
+                        }
+                    }
+                }
+                position = start;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece.
+    pub fn next_piece(&mut self) -> IoResult<Piece> {
+        let mut bytes = vec![0u8; PIECE];
+        let look = self.look(&mut bytes);
+        let look = look.map_err(|source| self.unreadable(source))?;
+        if self.is_begun_anew(look.size)? {
+            self.offset = 0;
+            self.seen.clear();
+            return Ok(Piece::Anew);
+        }
+        if self.offset >= look.size {
+            return self.follow_to_another_file();
+        }
+        // Asked after the look: bytes that are cut out meanwhile look like zeroes, and the record stands first.
+        let cut = self.cut()?;
+        // What is there was not cut out: the record is of the log before it was begun anew.
+        if cut.contains(self.offset) && look.is_zero {
+            self.seen.clear();
+            let end = cut.to.min(look.size);
+            let gap = end - self.offset;
+            self.offset = end;
+            return Ok(Piece::Gap(gap));
+        }
+        let end = cut.part_end(self.offset, look.size);
+        let zeroes = look.data.min(end).saturating_sub(self.offset);
+        if zeroes > PIECE as u64 {
+            self.offset += zeroes;
+            self.seen.clear();
+            return Ok(Piece::Zeroes(zeroes));
+        }
+        let room = usize::try_from(end - self.offset).unwrap_or(look.read);
+        bytes.truncate(look.read.min(room));
+        self.offset += bytes.len() as u64;
+        let end = &bytes[bytes.len().saturating_sub(REMEMBERED)..];
+        self.seen.clear();
+        self.seen.extend(end);
+        Ok(if bytes.is_empty() {
+            Piece::End
+        } else {
+            Piece::Bytes(bytes)
+        })
+    }
+
+    /// Whether the log no longer has what was read of it: a recipe can cut its log off and go on.
+    fn is_begun_anew(&self, size: u64) -> IoResult<bool> {
+        if size < self.offset {
+            return Ok(true);
+        }
+        let mut there = vec![0u8; self.seen.len()];
+        let from = self.offset - there.len() as u64;
+        let read = self.file.read_exact_at(&mut there, from);
+        if read.is_ok() && there == self.seen {
+            return Ok(false);
+        }
+        let cut = self.cut()?;
+        let is_cut_out = (from..self.offset).any(|at| cut.contains(at));
+        Ok(!is_cut_out)
+    }
+
+    /// At the end of this file: the recipe may have put another one in its place.
+    fn follow_to_another_file(&mut self) -> IoResult<Piece> {
+        let (dir, name) = (&self.attempt.dir, self.stream.file_name());
+        if is_same_file(dir, name, &self.file)? {
+            return Ok(Piece::End);
+        }
+        let Ok(Some(file)) = self.attempt.log(self.stream) else {
+            return Ok(Piece::End);
+        };
+        if !file.metadata().is_ok_and(|there| there.is_file()) {
+            return Ok(Piece::End);
+        }
+        (self.file, self.offset) = (file, 0);
+        self.seen.clear();
+        Ok(Piece::Anew)
+    }
+
+    fn look(&self, bytes: &mut [u8]) -> std::io::Result<Look> {
+        let size = self.file.metadata()?.len();
+        let mut look = Look {
+            size,
+            data: self.offset,
+            read: 0,
+            is_zero: false,
+        };
+        if self.offset < size {
+            look.read = self.file.read_at(bytes, self.offset)?;
+            look.is_zero = bytes[..look.read].iter().all(|byte| *byte == 0);
+            if look.is_zero {
+                // ENXIO: only a hole is left.
+                let data = rustix::fs::seek(&self.file, SeekFrom::Data(self.offset));
+                look.data = data.unwrap_or(size);
+            }
+        }
+        Ok(look)
+    }
+
+    fn cut(&self) -> IoResult<Cut> {
+        read_cut(&self.attempt.dir, self.stream)
+    }
+
+    fn unreadable(&self, source: std::io::Error) -> IoError {
+        let path = self.attempt.dir.path_of(self.stream.file_name());
+        IoError::new("read", path, source)
+    }
+}

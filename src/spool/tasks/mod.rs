@@ -1,0 +1,38 @@
+//! The tasks in a spool: how one is made, read, locked, run and finished on the disk.
+//!
+//! In reading order: `publish` (accepted) · `store` (a task's folder and its files) · `view` (what is true of it) · `lock` (who
+//! works on it) · `status` · `start_record`, `attempt` and `run_record` (one execution) · `result` (the one step that finishes it) ·
+//! `foreign` (what a recipe put in the place of a result) · `output` · `logs` and `log_cut` · `progress_file` · `write_alarm`.
+//! Not who runs a task. Invariant: only the holder of a task's lock writes its status, result and attempts.
+
+mod attempt;
+mod foreign;
+mod lock;
+mod log_cut;
+mod logs;
+mod output;
+mod progress_file;
+mod publish;
+mod result;
+mod run_record;
+mod start_record;
+mod status;
+mod store;
+mod view;
+mod write_alarm;
+
+pub use attempt::{Attempt, Files, Stream};
+pub use lock::{Claim, TaskLock};
+pub use log_cut::LogCuts;
+pub use logs::{LogReader, Piece};
+pub use output::Output;
+pub use progress_file::ProgressReader;
+pub use publish::{Submission, SubmitError};
+pub use result::ReservedResult;
+pub use run_record::RunFile;
+pub use start_record::StartRecord;
+pub(in crate::spool) use store::ids_in;
+pub use store::{ReadError, TaskDir};
+pub use view::TaskView;
+pub(in crate::spool) use view::shown;
+pub use write_alarm::WriteAlarm;

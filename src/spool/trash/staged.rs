@@ -1,0 +1,114 @@
+//! Half-built submissions in `staging/` whose submitter is dead.
+//!
+//! Not what is old enough (`sweeper/plan.rs`). Invariant: what somebody may still be building is left.
+
+use std::ffi::OsString;
+
+use crate::spool::disk::{Dir, Guard, IoResult, absent_is_none, random_bits};
+use crate::spool::layout::name;
+use crate::spool::open::Spool;
+use crate::spool::tasks::TaskDir;
+use crate::task::{TaskId, Timestamp};
+
+impl Spool {
+    /// Names of half-built submissions whose submitter is dead. One without a lock file must be
+    /// an hour old, its submitter may be about to make the lock; without a clock that can be
+    /// believed (`now` is `None`) it is left.
+    pub fn staging_litter(&self, now: Option<Timestamp>) -> IoResult<Vec<OsString>> {
+        const LOCKLESS_PATIENCE_SEC: i64 = 3600;
+        let staging = self.own_folder(name::STAGING)?;
+        let mut litter = Vec::new();
+        for entry in staging.names()? {
+            let Some(stat) = staging.stat(&entry)? else {
+                continue;
+            };
+            let is_old =
+                now.is_some_and(|now| now.unix_ms() / 1000 - stat.st_mtime > LOCKLESS_PATIENCE_SEC);
+            let id = entry.to_str().and_then(|text| text.parse::<TaskId>().ok());
+            let Some(dir) = absent_is_none(staging.open_dir(&entry)).ok().flatten() else {
+                if is_old {
+                    litter.push(entry);
+                }
+                continue;
+            };
+            let is_probe = entry
+                .as_encoded_bytes()
+                .starts_with(name::PROBE_PREFIX.as_bytes());
+            let is_dead = match id {
+                Some(id) => match dir.has(name::LOCK) {
+                    // A lock that cannot be tested is nobody's whom we know: left alone.
+                    Ok(true) => !TaskDir { id, dir }.is_held().unwrap_or(true),
+                    Ok(false) => is_old,
+                    Err(_) => false,
+                },
+                // A claim with a drop in it is not litter: a watcher will replay it.
+                None => is_old && (is_probe || dir.is_empty().unwrap_or(false)),
+            };
+            if is_dead {
+                litter.push(entry);
+            }
+        }
+        Ok(litter)
+    }
+
+    /// Removes one entry of `staging/`, with the hint it may have made; `false` when somebody is
+    /// building there after all.
+    ///
+    /// Moved away first and looked at once more: a watcher that replays a claim builds anew under
+    /// the same id, and a folder that is being emptied must not become a task.
+    pub fn remove_staged(&self, entry: &OsString) -> IoResult<bool> {
+        let staging = self.folder(name::STAGING)?;
+        let trash = self.folder(name::TRASH)?;
+        let id = entry.to_str().and_then(|text| text.parse::<TaskId>().ok());
+        // Not under its id: a task's folder in the trash means that the task was removed.
+        let grave = format!("staged.{:016x}", random_bits() as u64);
+        match staging.rename_new(entry, &trash, &grave) {
+            Ok(()) => {}
+            Err(error) if error.is_absent() => return Ok(false),
+            Err(error) if error.is_immovable() || error.is_no_space() => {
+                return self.remove_staged_in_place(&staging, &trash, entry);
+            }
+            Err(error) => return Err(error),
+        }
+        if let Some(id) = id
+            && let Some(dir) = absent_is_none(trash.open_dir(&grave)).ok().flatten()
+            && (TaskDir { id, dir }).is_held().unwrap_or(false)
+        {
+            trash.rename_new(&grave, &staging, entry)?;
+            return Ok(false);
+        }
+        trash.remove_from_trash(&grave)?;
+        if let Some(id) = id {
+            self.check_open_hint(id)?;
+        }
+        Ok(true)
+    }
+
+    /// The same in a lower layer of overlayfs, from which no folder can be moved. Nobody builds under
+    /// a name that is there; the lock goes last, and while it is held nobody works there.
+    fn remove_staged_in_place(
+        &self,
+        staging: &Dir,
+        trash: &Dir,
+        entry: &OsString,
+    ) -> IoResult<bool> {
+        let Some(dir) = staging.find_dir(entry)? else {
+            return Ok(false);
+        };
+        let _lock = match absent_is_none(dir.open_writable(name::LOCK))? {
+            None => Guard::not_needed(),
+            Some(file) => match dir.lock_exclusively(file, name::LOCK)? {
+                Some(lock) => lock.into(),
+                None => return Ok(false),
+            },
+        };
+        let last = [name::LOCK];
+        staging
+            .remove_in_place(entry, &dir, &last, trash, &mut || Ok(()))
+            .whole()?;
+        if let Some(id) = entry.to_str().and_then(|text| text.parse::<TaskId>().ok()) {
+            self.check_open_hint(id)?;
+        }
+        Ok(true)
+    }
+}
