@@ -76,6 +76,7 @@
 //! uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], [`log_limit`], [`way`] and [`proc`] are small tools of all of them, and [`recipe`]
 //! says what can be run. `docs/architecture.md` follows a request and a cancellation through the rooms.
 
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod log_limit;

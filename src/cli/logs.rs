@@ -20,14 +20,15 @@ const LOOK: Duration = Duration::from_millis(100);
 const MOST_IN_JSON: usize = 16 << 20;
 
 pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
+    let client = context.open_client()?;
+    let spool = client.spool();
     if context.out.is_json() && args.follow {
         return Err(CliError::usage(
             "--follow has no end that one JSON object could wait for",
         ));
     }
     let interrupt = Interrupt::listen()?;
-    let wake = Wake::for_waiting(&spool)?;
+    let wake = Wake::for_waiting(spool)?;
     let task = loop {
         match spool.resolve(&args.task)? {
             Target::Task(id) => break spool.task(id)?,
@@ -47,8 +48,8 @@ pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, CliErr
         _ => &[Stream::Stdout, Stream::Stderr],
     };
     if args.follow {
-        context.note_without_watcher(&spool)?;
-        return follow(context, &spool, &task, streams, &wake, &interrupt);
+        context.note_all(&client, Vec::from_iter(client.without_watcher()?));
+        return follow(context, spool, &task, streams, &wake, &interrupt);
     }
     show(context, &task, streams, args)
 }

@@ -4,9 +4,7 @@
 //! environment, or turned into an exit code. One file per verb. Invariant: there is one way out,
 //! [`run`], and with `--json` stdout is one JSON object, errors included.
 
-mod admission;
 mod args;
-mod autostart;
 mod cancel;
 mod clear;
 mod completions;
@@ -27,6 +25,7 @@ mod log;
 mod log_line;
 mod log_queue;
 mod logs;
+mod notice;
 mod output;
 mod pause;
 mod place;

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::Context;
 use super::args::{RecipeRunArgs, RecipeVerb};
 use super::exit_code::ExitCode;
-use super::place::recipe_path;
 use super::report::CliError;
 use super::{submit, wait};
 
@@ -23,19 +22,19 @@ pub(super) fn run(context: &Context, verb: RecipeVerb) -> Result<ExitCode, CliEr
 
 /// `recipe run` waits and shows; with `--background` it is `submit`.
 fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_or_make_spool()?;
-    let accepted = submit::submit_one(context, &spool, &args.recipe, &args.task, None)?;
+    let client = context.open_or_make_client()?;
+    let accepted = submit::submit_one(context, &client, &args.recipe, &args.task, None)?;
     if args.background {
         submit::tell(context, &accepted, Some("Task submitted to background"))?;
         return Ok(ExitCode::Done);
     }
-    wait::wait_and_show(context, &spool, accepted)
+    wait::wait_and_show(context, &client, accepted)
 }
 
 fn list(context: &Context) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
-    let recipes = recipe_path(&spool).all();
-    let search = context.search_for(&spool);
+    let client = context.open_client()?;
+    let recipes = client.recipes().all();
+    let search = client.search();
     let out = &context.out;
     if out.is_json() {
         let rows: Vec<Value> = recipes
@@ -63,7 +62,7 @@ fn list(context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     if recipes.is_empty() {
-        let folder = spool.recipes_path();
+        let folder = client.spool().recipes_path();
         out.note(format!(
             "no recipes; put a script or a folder into {}",
             folder.display()
@@ -95,9 +94,10 @@ fn row(search: Option<&OsStr>, name: &Name, found: &Result<Recipe, FindError>) -
 }
 
 fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
-    let recipe = recipe_path(&spool).find(name)?;
-    let search = context.search_for(&spool);
+    let client = context.open_client()?;
+    let spool = client.spool();
+    let recipe = client.recipes().find(name)?;
+    let search = client.search();
     let problem = recipe
         .check_runnable(search)
         .err()

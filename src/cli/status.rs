@@ -1,6 +1,7 @@
 //! `agentspool status ID`: where a task stands.
 
-use agentspool::spool::{Spool, Target, TaskView};
+use agentspool::client::Client;
+use agentspool::spool::{Target, TaskView};
 use agentspool::task::{Condition, Origin, Status};
 
 use super::Context;
@@ -11,7 +12,8 @@ use super::label;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
+    let client = context.open_client()?;
+    let spool = client.spool();
     let id = match spool.resolve(&args.task)? {
         Target::Task(id) => id,
         Target::Drop(name) => {
@@ -23,8 +25,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliE
                     .line(format!("Task: {name} (a drop, not admitted yet)"))?;
                 context.out.line("Status: pending")?;
             }
-            context.note_pause(&spool);
-            context.note_without_watcher(&spool)?;
+            note_standstill(context, &client)?;
             return Ok(ExitCode::Done);
         }
     };
@@ -35,11 +36,24 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliE
         )
     };
     let view = spool.task(id)?.ok_or_else(gone)?.view()?;
-    show(context, &spool, &view, args.absolute)?;
+    show(context, &client, &view, args.absolute)?;
     Ok(ExitCode::Done)
 }
 
-fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Result<(), CliError> {
+/// Says why a task that is not over may stand still.
+fn note_standstill(context: &Context, client: &Client) -> Result<(), CliError> {
+    context.note_all(client, Vec::from_iter(client.paused()));
+    context.note_all(client, Vec::from_iter(client.without_watcher()?));
+    Ok(())
+}
+
+fn show(
+    context: &Context,
+    client: &Client,
+    view: &TaskView,
+    absolute: bool,
+) -> Result<(), CliError> {
+    let spool = client.spool();
     let out = &context.out;
     let status = &view.status;
     if out.is_json() {
@@ -63,8 +77,7 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
         }
     }
     if !status.status.is_terminal() {
-        context.note_pause(spool);
-        context.note_without_watcher(spool)?;
+        note_standstill(context, client)?;
     }
     Ok(())
 }

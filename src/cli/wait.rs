@@ -6,6 +6,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use agentspool::client::{Accepted, Attendance, Client};
 use agentspool::spool::{Spool, Stream, Target, TaskView, Wake};
 use agentspool::task::{Name, ResultFile, Status, TaskId, escape_text};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -13,7 +14,6 @@ use serde::Serialize;
 
 use super::Context;
 use super::args::WaitArgs;
-use super::autostart::Attendance;
 use super::exit_code::ExitCode;
 use super::follow::FollowedLog;
 use super::interrupt::Interrupt;
@@ -22,7 +22,6 @@ use super::list;
 use super::place::check_still_there;
 use super::report::CliError;
 use super::result;
-use super::submit::Accepted;
 
 /// How often to look although nothing was heard.
 const LOOK: Duration = Duration::from_millis(1000);
@@ -40,9 +39,10 @@ enum Awaited {
 }
 
 pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
-    let wake = Wake::for_waiting(&spool)?;
-    let mut awaited = chosen(&spool, args)?;
+    let client = context.open_client()?;
+    let spool = client.spool();
+    let wake = Wake::for_waiting(spool)?;
+    let mut awaited = chosen(spool, args)?;
     let interrupt = Interrupt::listen()?;
     if awaited.is_empty() {
         context.out.note("nothing to wait for");
@@ -51,8 +51,8 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     let bar = Bar::new(context, awaited.len());
     loop {
-        look(&spool, &mut awaited)?;
-        bar.show(&spool, &awaited);
+        look(spool, &mut awaited)?;
+        bar.show(spool, &awaited);
         let open = awaited
             .iter()
             .filter(|one| !matches!(one, Awaited::Ended(..)))
@@ -60,9 +60,9 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
         if open == 0 {
             break;
         }
-        attendance.look(context, &spool)?;
-        if args.need_watcher && attendance.is_hopeless() && !anything_runs(&spool, &awaited)? {
-            return Err(unattended(&spool));
+        context.note_while_waiting(&client, attendance.look(&client)?);
+        if args.need_watcher && attendance.is_hopeless() && !anything_runs(spool, &awaited)? {
+            return Err(unattended(spool));
         }
         interrupt.check(&going_on(open, awaited.len()))?;
         let pause = if bar.is_shown() { LOOK_AT_LOG } else { LOOK };
@@ -76,7 +76,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
         wake.take();
     }
     bar.clear();
-    tell(context, &spool, &awaited, args.propagate)
+    tell(context, spool, &awaited, args.propagate)
 }
 
 fn going_on(open: usize, all: usize) -> String {
@@ -228,14 +228,15 @@ fn code_of(views: &[&TaskView], propagate: bool) -> ExitCode {
 /// stdout at the end.
 pub(super) fn wait_and_show(
     context: &Context,
-    spool: &Spool,
+    client: &Client,
     accepted: Accepted,
 ) -> Result<ExitCode, CliError> {
+    let spool = client.spool();
     let wake = Wake::for_waiting(spool)?;
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new(context, 1);
     let mut log = FollowedLog::default();
-    let mut attendance = Attendance::after_submission(context);
+    let mut attendance = Attendance::after_submission(!context.out.is_quiet());
     let task = loop {
         if let Some(task) = accepted.task {
             break task;
@@ -246,7 +247,7 @@ pub(super) fn wait_and_show(
         {
             break task;
         }
-        attendance.look(context, spool)?;
+        context.note_while_waiting(client, attendance.look(client)?);
         interrupt.check(&format!("the drop {} goes on", accepted.id))?;
         wake.wait(Some(interrupt.as_fd()), LOOK_AT_LOG);
         wake.take();
@@ -260,7 +261,7 @@ pub(super) fn wait_and_show(
         }
         check_still_there(spool, task.id())?;
         bar.show(spool, &[Awaited::Open(task.id())]);
-        attendance.look(context, spool)?;
+        context.note_while_waiting(client, attendance.look(client)?);
         interrupt.check(&format!("the task {} goes on", task.id()))?;
         wake.wait(Some(interrupt.as_fd()), LOOK_AT_LOG);
         wake.take();

@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use agentspool::client::READY;
 use agentspool::watcher::{Left, Options, Watcher};
 use serde_json::json;
 
 use super::Context;
 use super::args::WatchArgs;
-use super::autostart::{OWN_PROGRAM, READY};
 use super::exit_code::ExitCode;
+use super::place::OWN_PROGRAM;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliError> {

@@ -1,0 +1,28 @@
+//! The desk of the library: what people, scripts and other programs ask of a spool.
+//!
+//! [`Client`] has the verbs, with typed options, answers and errors. A front door parses, calls, and prints: the
+//! command line is one (`cli/`). Not here: words for people, exit codes, the environment, signals. Invariant:
+//! nothing is printed, and whatever waits gives up when its caller says so ([`Stop`]).
+//!
+//! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
+//! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
+//! runs what was submitted).
+
+mod admission;
+mod attendance;
+mod autostart;
+mod batch;
+mod notice;
+mod open;
+mod stop;
+mod submit;
+mod submit_error;
+
+pub use attendance::Attendance;
+pub use autostart::{READY, StartError};
+pub use batch::{AcceptedBatch, Batch};
+pub use notice::Notice;
+pub use open::{Autostart, Client, Door, Options};
+pub use stop::{NeverStop, Stop};
+pub use submit::{Accepted, NewTask};
+pub use submit_error::{SubmitError, Unaccepted};
