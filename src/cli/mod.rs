@@ -7,6 +7,7 @@
 mod args;
 mod cancel;
 mod clear;
+mod client_errors;
 mod completions;
 mod config;
 mod doctor;

@@ -3,7 +3,6 @@
 //! The words come from the library; here is decided what they mean for a script. Invariant: every
 //! kind of error has a code of its own choosing, by matches without a catch-all.
 
-use agentspool::client;
 use agentspool::config::SettingsError;
 use agentspool::recipe::FindError;
 use agentspool::runner::ControlError;
@@ -134,50 +133,6 @@ impl From<SubmitError> for CliError {
                 ..error.into()
             },
         }
-    }
-}
-
-impl From<client::SubmitError> for CliError {
-    fn from(error: client::SubmitError) -> CliError {
-        use client::SubmitError;
-        let message = error.to_string();
-        match error {
-            SubmitError::Recipe(error) => error.into(),
-            SubmitError::Request(error) => error.into(),
-            SubmitError::Resolve(error) => error.into(),
-            SubmitError::Store(error) => error.into(),
-            SubmitError::Io(error) => error.into(),
-            SubmitError::VariableName(_) => CliError::usage(format!("--env: {message}")),
-            SubmitError::VariablesInGroup => CliError::new(
-                ExitCode::Refused,
-                "--env is not taken in a group spool, where the group can read requests",
-            )
-            .hint("ask the spool's owner for an env_file in the recipe"),
-            SubmitError::VariableNotAccepted { .. } => CliError::new(ExitCode::Refused, message)
-                .hint("its owner can list it under env_accept in recipe.toml"),
-            SubmitError::AttachmentOfGroupUser => CliError::new(
-                ExitCode::Refused,
-                "--attach is only for the spool's owner: users of the group submit by a file in the drop box, which cannot carry another one",
-            )
-            .hint("put the data where the recipe can read it, and its path into the input"),
-            SubmitError::NotAdmitted { id, .. } => CliError::new(ExitCode::General, message)
-                .hint("it becomes a task once a watcher runs")
-                .detail("task_id", id.to_string()),
-            SubmitError::Interrupted(_) => CliError::new(ExitCode::Interrupted, message),
-            SubmitError::Nothing => CliError::new(ExitCode::General, message),
-        }
-    }
-}
-
-impl From<client::Unaccepted> for CliError {
-    fn from(failed: client::Unaccepted) -> CliError {
-        let error = CliError::from(failed.error);
-        let left: Vec<String> = failed.in_the_box.iter().map(ToString::to_string).collect();
-        if left.is_empty() {
-            return error;
-        }
-        let hint = format!("{} more lie in the drop box: look for each", left.len());
-        error.hint(hint).detail("in_the_box", left)
     }
 }
 

@@ -6,23 +6,31 @@
 //!
 //! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
 //! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
-//! runs what was submitted).
+//! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear`.
 
 mod admission;
+mod ask;
 mod attendance;
 mod autostart;
 mod batch;
+mod cancel;
+mod cancel_answer;
+mod clear;
 mod notice;
 mod open;
 mod stop;
 mod submit;
 mod submit_error;
+mod wait;
 
 pub use attendance::Attendance;
 pub use autostart::{READY, StartError};
 pub use batch::{AcceptedBatch, Batch};
+pub use cancel_answer::{CancelError, CancelOutcome, Cancelled};
+pub use clear::{ClearError, ClearOptions, ClearPlan, ClearReport};
 pub use notice::Notice;
 pub use open::{Autostart, Client, Door, Options};
 pub use stop::{NeverStop, Stop};
 pub use submit::{Accepted, NewTask};
 pub use submit_error::{SubmitError, Unaccepted};
+pub use wait::{Awaited, WaitError, WaitFor, WaitOptions, Waiting};
