@@ -121,3 +121,75 @@ impl From<client::ClearError> for CliError {
         }
     }
 }
+
+impl From<client::LookupError> for CliError {
+    fn from(error: client::LookupError) -> CliError {
+        use client::LookupError;
+        let message = error.to_string();
+        match error {
+            LookupError::Resolve(error) => error.into(),
+            LookupError::Read(error) => error.into(),
+            LookupError::Io(error) => error.into(),
+            LookupError::NotAdmitted(_) => CliError::new(ExitCode::General, message),
+            LookupError::Removed(_) => CliError::new(ExitCode::NotFound, message),
+        }
+    }
+}
+
+impl From<client::ResultError> for CliError {
+    fn from(error: client::ResultError) -> CliError {
+        use client::ResultError;
+        let message = error.to_string();
+        match error {
+            ResultError::Lookup(error) => error.into(),
+            ResultError::NotYet { id, .. } => CliError::new(ExitCode::General, message)
+                .hint(format!("`agentspool wait {id}` waits for it")),
+        }
+    }
+}
+
+impl From<client::OutputError> for CliError {
+    fn from(error: client::OutputError) -> CliError {
+        use client::OutputError;
+        let message = error.to_string();
+        match error {
+            OutputError::Gone(_) => CliError::new(ExitCode::General, message),
+            OutputError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<client::LogError> for CliError {
+    fn from(error: client::LogError) -> CliError {
+        use client::LogError;
+        let message = error.to_string();
+        match error {
+            LogError::Lookup(error) => error.into(),
+            LogError::Io(error) => error.into(),
+            LogError::Removed | LogError::NoSuchAttempt { .. } => {
+                CliError::new(ExitCode::NotFound, message)
+            }
+            LogError::TooLarge(_) => {
+                CliError::usage(message).hint("use --lines N, or logs without --json")
+            }
+        }
+    }
+}
+
+impl From<client::FollowError> for CliError {
+    fn from(error: client::FollowError) -> CliError {
+        use client::FollowError;
+        let message = error.to_string();
+        match error {
+            FollowError::Resolve(error) => error.into(),
+            FollowError::Read(error) => error.into(),
+            FollowError::Io(error) => error.into(),
+            FollowError::JustRemoved | FollowError::Removed(_) | FollowError::ResultRemoved => {
+                CliError::new(ExitCode::NotFound, message)
+            }
+            FollowError::InterruptedAtDrop(_) | FollowError::Interrupted(_) => {
+                CliError::new(ExitCode::Interrupted, message)
+            }
+        }
+    }
+}

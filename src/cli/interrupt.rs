@@ -43,15 +43,6 @@ impl Interrupt {
         }
         self.came.get()
     }
-
-    /// An error with exit code 130 once it came.
-    pub fn check(&self, what_goes_on: &str) -> Result<(), CliError> {
-        if !self.came() {
-            return Ok(());
-        }
-        let message = format!("interrupted; {what_goes_on}");
-        Err(CliError::new(ExitCode::Interrupted, message))
-    }
 }
 
 impl Stop for Interrupt {

@@ -9,12 +9,10 @@ use std::path::PathBuf;
 use agentspool::client::{Autostart, Client, Options};
 use agentspool::config::{Overrides, SettingsError, parse_value};
 use agentspool::spool::Spool;
-use agentspool::task::{Name, TaskId};
 use serde_json::{Map, Value};
 
 use super::Context;
 use super::env;
-use super::exit_code::ExitCode;
 use super::report::CliError;
 
 /// The program that is running, whatever became of its file.
@@ -152,24 +150,5 @@ pub(crate) fn recipe_trust(spool: &Spool) -> agentspool::recipe::Trust {
     agentspool::recipe::Trust {
         owner: spool.owner_or_us(),
         is_shared: spool.is_group(),
-    }
-}
-
-/// For messages: a task that is only a drop so far.
-pub(crate) fn not_admitted(name: &Name) -> CliError {
-    CliError::new(
-        ExitCode::General,
-        format!("{name} is a drop that no watcher has admitted yet"),
-    )
-}
-
-/// Refuses to wait any longer for a task whose folder somebody removed: no result will come.
-pub(crate) fn check_still_there(spool: &Spool, id: TaskId) -> Result<(), CliError> {
-    match spool.task(id)? {
-        Some(_) => Ok(()),
-        None => {
-            let told = format!("the task {id} was removed while it was waited for");
-            Err(CliError::new(ExitCode::NotFound, told))
-        }
     }
 }

@@ -1,8 +1,8 @@
 //! `agentspool status ID`: where a task stands.
 
-use agentspool::client::Client;
-use agentspool::spool::{Target, TaskView};
-use agentspool::task::{Condition, Origin, Status};
+use agentspool::client::{Client, Found};
+use agentspool::spool::TaskView;
+use agentspool::task::{Condition, Name, Origin, Status};
 
 use super::Context;
 use super::args::StatusArgs;
@@ -13,31 +13,22 @@ use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
-    let spool = client.spool();
-    let id = match spool.resolve(&args.task)? {
-        Target::Task(id) => id,
-        Target::Drop(name) => {
-            if context.out.is_json() {
-                context.out.object(&json::Ok(TaskJson::of_drop(&name)))?;
-            } else {
-                context
-                    .out
-                    .line(format!("Task: {name} (a drop, not admitted yet)"))?;
-                context.out.line("Status: pending")?;
-            }
-            note_standstill(context, &client)?;
-            return Ok(ExitCode::Done);
-        }
-    };
-    let gone = || {
-        CliError::new(
-            ExitCode::NotFound,
-            format!("the task {id} was just removed"),
-        )
-    };
-    let view = spool.task(id)?.ok_or_else(gone)?.view()?;
-    show(context, &client, &view, args.absolute)?;
+    match client.status(&args.task)? {
+        Found::Task(view) => show(context, &client, &view, args.absolute)?,
+        Found::Drop(name) => show_drop(context, &client, &name)?,
+    }
     Ok(ExitCode::Done)
+}
+
+fn show_drop(context: &Context, client: &Client, name: &Name) -> Result<(), CliError> {
+    let out = &context.out;
+    if out.is_json() {
+        out.object(&json::Ok(TaskJson::of_drop(name)))?;
+    } else {
+        out.line(format!("Task: {name} (a drop, not admitted yet)"))?;
+        out.line("Status: pending")?;
+    }
+    note_standstill(context, client)
 }
 
 /// Says why a task that is not over may stand still.
@@ -53,11 +44,10 @@ fn show(
     view: &TaskView,
     absolute: bool,
 ) -> Result<(), CliError> {
-    let spool = client.spool();
     let out = &context.out;
     let status = &view.status;
     if out.is_json() {
-        out.object(&json::Ok(TaskJson::of(spool, view)))?;
+        out.object(&json::Ok(TaskJson::of(client, view)))?;
     } else {
         out.line(format!("Task: {}", status.task_id))?;
         out.line(format!("Status: {}", status.status))?;
@@ -71,7 +61,7 @@ fn show(
             out.line(format!("Session: {session}"))?;
         }
         let name = label::shown(view, label::room_behind(context, "Name: ".len()));
-        let origin = json::origin_of(spool, status.task_id);
+        let origin = client.origin(status.task_id);
         for line in more_lines(view, name, origin, absolute) {
             out.line(line)?;
         }

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use agentspool::client::{
-    Accepted, Attendance, Awaited, Client, Stop as _, WaitFor, WaitOptions, Waiting,
+    Accepted, Attendance, Awaited, Client, Followed, WaitFor, WaitOptions, Waiting,
 };
-use agentspool::spool::{Spool, Stream, Target, TaskView, Wake};
+use agentspool::spool::{Spool, Stream, TaskView};
 use agentspool::task::{ResultFile, Status, escape_text};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -15,16 +15,15 @@ use serde::Serialize;
 use super::Context;
 use super::args::WaitArgs;
 use super::exit_code::ExitCode;
-use super::follow::FollowedLog;
+use super::follow::show_piece;
 use super::interrupt::Interrupt;
 use super::json::TaskJson;
 use super::list;
-use super::place::check_still_there;
 use super::report::CliError;
 use super::result;
 
-/// How often while a log or a bar is shown: what a person sees should move.
-const LOOK_AT_LOG: Duration = Duration::from_millis(100);
+/// How often to look while a bar is shown: what a person sees should move.
+const LOOK_AT_BAR: Duration = Duration::from_millis(100);
 
 /// The columns that a name takes in the bar; its line is cut where the terminal ends.
 const MOST_OF_A_TITLE: usize = 40;
@@ -47,7 +46,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
     }
     let bar = Bar::new(context, waiting.awaited().len());
     let pause = match bar.is_shown() {
-        true => LOOK_AT_LOG,
+        true => LOOK_AT_BAR,
         false => Waiting::LONGEST_PAUSE,
     };
     loop {
@@ -63,12 +62,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
         }
     }
     bar.clear();
-    tell(
-        context,
-        client.spool(),
-        &waiting.into_ended(),
-        args.propagate,
-    )
+    tell(context, &client, &waiting.into_ended(), args.propagate)
 }
 
 /// What `wait --json` prints.
@@ -81,7 +75,7 @@ struct WaitJson {
 
 fn tell(
     context: &Context,
-    spool: &Spool,
+    client: &Client,
     views: &[TaskView],
     propagate: bool,
 ) -> Result<ExitCode, CliError> {
@@ -90,7 +84,10 @@ fn tell(
         context.out.object(&WaitJson {
             ok: code == ExitCode::Done,
             code: code.number(),
-            tasks: views.iter().map(|view| TaskJson::of(spool, view)).collect(),
+            tasks: views
+                .iter()
+                .map(|view| TaskJson::of(client, view))
+                .collect(),
         })?;
     } else if !context.out.is_quiet() {
         for view in views {
@@ -133,47 +130,28 @@ pub(super) fn wait_and_show(
     client: &Client,
     accepted: Accepted,
 ) -> Result<ExitCode, CliError> {
-    let spool = client.spool();
-    let wake = Wake::for_waiting(spool)?;
+    let mut follow = client.follow_accepted(accepted, &[Stream::Stderr])?;
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new(context, 1);
-    let mut log = FollowedLog::default();
     let mut attendance = Attendance::after_submission(!context.out.is_quiet());
-    let task = loop {
-        if let Some(task) = accepted.task {
-            break task;
+    while let Some(event) = follow.next(&interrupt)? {
+        match event {
+            Followed::Begun => {}
+            Followed::Piece(stream, piece) => {
+                bar.hide_while(|| show_piece(context, piece, stream))?;
+            }
+            Followed::Looked => {
+                if let Some(id) = follow.task_id() {
+                    bar.show(client.spool(), &[Awaited::Open(id)]);
+                }
+                context.note_while_waiting(client, attendance.look(client)?);
+            }
         }
-        // A refusal ends it.
-        if let Target::Task(id) = spool.resolve(&accepted.id.to_string())?
-            && let Some(task) = spool.task(id)?
-        {
-            break task;
-        }
-        context.note_while_waiting(client, attendance.look(client)?);
-        interrupt.check(&format!("the drop {} goes on", accepted.id))?;
-        wake.wait(interrupt.wakes(), LOOK_AT_LOG);
-        wake.take();
-    };
-    let task = &task;
-    let result = loop {
-        let has_ended = task.has_result()?;
-        bar.hide_while(|| log.copy(context, task, Stream::Stderr))?;
-        if has_ended {
-            break task.result()?;
-        }
-        check_still_there(spool, task.id())?;
-        bar.show(spool, &[Awaited::Open(task.id())]);
-        context.note_while_waiting(client, attendance.look(client)?);
-        interrupt.check(&format!("the task {} goes on", task.id()))?;
-        wake.wait(interrupt.wakes(), LOOK_AT_LOG);
-        wake.take();
-    };
+    }
+    let result = follow.into_result()?;
     bar.clear();
-    let Some(result) = result else {
-        return Err(CliError::new(ExitCode::NotFound, "the task was removed"));
-    };
-    result::show_output(context, task, &result)?;
-    Ok(ExitCode::of_result(&result))
+    result::show_output(context, &result)?;
+    Ok(ExitCode::of_result(&result.result))
 }
 
 /// The bar on a terminal; nothing anywhere else.

@@ -6,7 +6,8 @@
 //!
 //! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
 //! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
-//! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear`.
+//! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`, `result`, `logs` and
+//! `follow` (looking).
 
 mod admission;
 mod ask;
@@ -16,8 +17,14 @@ mod batch;
 mod cancel;
 mod cancel_answer;
 mod clear;
+mod follow;
+mod list;
+mod logs;
+mod lookup;
 mod notice;
 mod open;
+mod result;
+mod status;
 mod stop;
 mod submit;
 mod submit_error;
@@ -28,8 +35,14 @@ pub use autostart::{READY, StartError};
 pub use batch::{AcceptedBatch, Batch};
 pub use cancel_answer::{CancelError, CancelOutcome, Cancelled};
 pub use clear::{ClearError, ClearOptions, ClearPlan, ClearReport};
+pub use follow::{Follow, FollowError, Followed};
+pub use list::{Counts, ListOptions, Page};
+pub use logs::{LogError, LogText, Logs};
+pub use lookup::LookupError;
 pub use notice::Notice;
 pub use open::{Autostart, Client, Door, Options};
+pub use result::{OutputError, OutputFile, ResultError, TaskResult};
+pub use status::Found;
 pub use stop::{NeverStop, Stop};
 pub use submit::{Accepted, NewTask};
 pub use submit_error::{SubmitError, Unaccepted};
