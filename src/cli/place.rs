@@ -3,7 +3,6 @@
 //! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current
 //! folder by itself. Only the default one is made without being asked for.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use agentspool::client::{Autostart, Client, Options};
@@ -73,7 +72,7 @@ impl Context {
     }
 
     /// What a client is told of this process.
-    fn options(&self) -> Result<Options, CliError> {
+    pub fn options(&self) -> Result<Options, CliError> {
         let autostart = Autostart {
             program: PathBuf::from(OWN_PROGRAM),
             environment: self.env.for_autostart(),
@@ -84,13 +83,6 @@ impl Context {
             // Nothing is started inside a task: it would end with the task.
             autostart: Some(autostart).filter(|_| !self.env.is_inside_a_task()),
         })
-    }
-
-    /// The PATH by which is looked whether recipes can run. Only the owner has one: see
-    /// `Recipe::check_runnable`.
-    pub fn search_for(&self, spool: &Spool) -> Option<&OsStr> {
-        let path = spool.is_owner().then(|| self.env.get("PATH")).flatten();
-        path.map(|path| path.as_os_str())
     }
 
     /// Settings by `--set` and by variables.
@@ -132,23 +124,4 @@ fn split_setting(text: &str) -> Result<(String, Value), SettingsError> {
         });
     };
     Ok((key.to_owned(), parse_value(key, value)?))
-}
-
-/// Where the recipes of this spool are.
-pub(crate) fn recipe_path(spool: &Spool) -> agentspool::recipe::RecipePath {
-    let settings = spool.settings();
-    agentspool::recipe::RecipePath::new(
-        spool.recipes_path(),
-        &settings.recipe_path,
-        settings.praisonai_python.as_deref(),
-    )
-    .trusting(recipe_trust(spool))
-}
-
-/// Who may change the recipes of this spool.
-pub(crate) fn recipe_trust(spool: &Spool) -> agentspool::recipe::Trust {
-    agentspool::recipe::Trust {
-        owner: spool.owner_or_us(),
-        is_shared: spool.is_group(),
-    }
 }

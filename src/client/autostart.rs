@@ -6,7 +6,7 @@
 //! starts one holds `watchers/start` until the new one holds its own file, so only one is started.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -14,36 +14,13 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::notice::Notice;
+use super::notice::{Notice, StartError};
 use super::open::{Autostart, Client};
 use crate::spool::IoError;
 
 /// What a watcher says on its stdout once it is seen by others.
 pub const READY: &[u8] = b"ready\n";
 const START_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Why no watcher was started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Another command holds the start lock.
-    #[error("failed to start a watcher: another command has been starting one for too long")]
-    Busy,
-    /// The program could not be started.
-    #[error("failed to start a watcher: {0}")]
-    Spawn(#[source] io::Error),
-    /// Nothing can be heard of it.
-    #[error("failed to start a watcher: it has no stdout")]
-    Mute,
-    /// It was started and is still not seen.
-    #[error("failed to start a watcher: it was not ready within 5 s")]
-    Late,
-    /// It was started and is gone.
-    #[error("failed to start a watcher: it ended at once; see watchers/log in the spool")]
-    Ended,
-    /// The kernel said no.
-    #[error(transparent)]
-    Io(#[from] IoError),
-}
 
 impl Client {
     /// What to know after something was submitted: that the spool is paused, and that nobody runs tasks. Starts a

@@ -7,7 +7,7 @@
 //! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
 //! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
 //! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`, `result`, `logs` and
-//! `follow` (looking).
+//! `follow` (looking) · `doctor` (whether all is well).
 
 mod admission;
 mod ask;
@@ -17,6 +17,7 @@ mod batch;
 mod cancel;
 mod cancel_answer;
 mod clear;
+mod doctor;
 mod follow;
 mod list;
 mod logs;
@@ -31,15 +32,16 @@ mod submit_error;
 mod wait;
 
 pub use attendance::Attendance;
-pub use autostart::{READY, StartError};
+pub use autostart::READY;
 pub use batch::{AcceptedBatch, Batch};
 pub use cancel_answer::{CancelError, CancelOutcome, Cancelled};
 pub use clear::{ClearError, ClearOptions, ClearPlan, ClearReport};
+pub use doctor::{Check, DoctorOptions, Verdict};
 pub use follow::{Follow, FollowError, Followed};
 pub use list::{Counts, ListOptions, Page};
 pub use logs::{LogError, LogText, Logs};
 pub use lookup::LookupError;
-pub use notice::Notice;
+pub use notice::{Notice, StartError};
 pub use open::{Autostart, Client, Door, Options};
 pub use result::{OutputError, OutputFile, ResultError, TaskResult};
 pub use status::Found;

@@ -95,6 +95,19 @@ impl Client {
         })
     }
 
+    /// Opens a spool to be looked at: nothing in it is put right.
+    ///
+    /// # Errors
+    /// Those of [`Client::open`].
+    pub fn open_as_it_is(path: &Path, options: Options) -> Result<Client, OpenError> {
+        let spool = Spool::open_as_it_is(path, options.overrides)?;
+        Ok(Client {
+            spool,
+            search: options.search,
+            autostart: options.autostart,
+        })
+    }
+
     /// The spool, for what is not a verb of this room.
     pub fn spool(&self) -> &Spool {
         &self.spool

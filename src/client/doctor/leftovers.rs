@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use agentspool::clock;
-use agentspool::spool::{ControlFile, DropFile, IoError, Spool};
-use agentspool::task::{Condition, TaskId, Timestamp};
+use crate::clock;
+use crate::spool::{ControlFile, DropFile, IoError, Spool};
+use crate::task::{Condition, TaskId, Timestamp};
 
-use super::{Check, Context, count};
+use super::check::{Check, count};
+use super::surroundings::Surroundings;
 
 /// With more open tasks than this the oldest are looked at.
 const LOOK_AT_MOST: usize = 10_000;
@@ -18,7 +19,7 @@ const NAME_AT_MOST: usize = 3;
 const TAKEN_WITHIN_SEC: f64 = 10.0;
 
 /// What a sweep would take, and what waits for a person to read it.
-pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn litter(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let mut checks = Vec::new();
     let staged = spool.staging_litter(Some(clock::wall()))?.len();
     let buried = spool.trash()?.len();
@@ -89,7 +90,7 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
 }
 
 /// Tasks that go on only once a person has seen to them.
-pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn tasks(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let (mut damaged, mut newer, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
     let open = spool.open_ids()?;
     let known: BTreeSet<TaskId> = open.iter().copied().take(LOOK_AT_MOST).collect();
