@@ -72,7 +72,8 @@
 //!
 //! # The rooms, in reading order
 //!
-//! [`task`] (nouns) → [`spool`] (the disk) → [`watcher`], [`runner`], [`sweeper`] (the processes) → `cli` (people). Each
+//! [`task`] (nouns) → [`spool`] (the disk) → [`watcher`], [`runner`], [`sweeper`] (the processes) → [`client`] (what is
+//! asked of a spool) → `cli` (people). Each
 //! uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], [`log_limit`], [`way`] and [`proc`] are small tools of all of them, and [`recipe`]
 //! says what can be run. `docs/architecture.md` follows a request and a cancellation through the rooms.
 

@@ -6,8 +6,8 @@
 //!
 //! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
 //! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
-//! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`, `result`, `logs` and
-//! `follow` (looking) · `doctor` (whether all is well).
+//! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`,
+//! `result`, `logs` and `follow` (looking) · `doctor` (whether all is well).
 
 mod admission;
 mod ask;
@@ -29,6 +29,8 @@ mod status;
 mod stop;
 mod submit;
 mod submit_error;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub use attendance::Attendance;
