@@ -80,7 +80,7 @@ impl Context {
         Ok(Options {
             overrides: self.overrides()?,
             search: self.env.get("PATH").cloned(),
-            // Nothing is started inside a task: it would end with the task.
+            // Nothing is started inside a task.
             autostart: Some(autostart).filter(|_| !self.env.is_inside_a_task()),
         })
     }

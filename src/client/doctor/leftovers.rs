@@ -32,6 +32,26 @@ pub(super) fn litter(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
         let told = format!("{} in trash/", count(buried, "removal") + " cut off");
         checks.push(Check::warn("leftovers", told, hint));
     }
+    checks.extend(late_in_box(spool)?);
+    checks.extend(refused(spool)?);
+    let mut stray = 0;
+    for id in spool.open_ids()?.into_iter().take(LOOK_AT_MOST) {
+        stray += usize::from(spool.is_stray_hint(id)?);
+    }
+    if stray > 0 {
+        let told = format!("{} without a task in open/", count(stray, "hint"));
+        let hint = "a watcher removes them: start one, if none runs";
+        checks.push(Check::warn("leftovers", told, hint));
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok("leftovers", "none"));
+    }
+    Ok(checks)
+}
+
+/// What lies in the drop box for too long.
+fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let mut checks = Vec::new();
     let patience = spool.settings().drop_patience_sec;
     let unnamed = spool.unnamed_drops()?.into_iter();
     let unnamed = unnamed.filter(|(_, at)| clock::wall().seconds_since(*at) >= patience);
@@ -57,6 +77,12 @@ pub(super) fn litter(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
         let hint = "the watcher's log says why; a folder, and a file that cannot be moved, stay until somebody removes them";
         checks.push(Check::warn("leftovers", told, hint));
     }
+    Ok(checks)
+}
+
+/// What was refused, and what of it no sweep can remove.
+fn refused(spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let mut checks = Vec::new();
     let rejected = spool.rejected_files()?;
     let reasons = |name: &[u8]| name.ends_with(b".reason.json");
     let drops = rejected
@@ -73,18 +99,6 @@ pub(super) fn litter(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
         let told = format!("{path} belongs to user {uid}, so no sweep can remove it");
         let hint = format!("remove it as root: `rm -r {path}`");
         checks.push(Check::warn("leftovers", told, hint));
-    }
-    let mut stray = 0;
-    for id in spool.open_ids()?.into_iter().take(LOOK_AT_MOST) {
-        stray += usize::from(spool.is_stray_hint(id)?);
-    }
-    if stray > 0 {
-        let told = format!("{} without a task in open/", count(stray, "hint"));
-        let hint = "a watcher removes them: start one, if none runs";
-        checks.push(Check::warn("leftovers", told, hint));
-    }
-    if checks.is_empty() {
-        checks.push(Check::ok("leftovers", "none"));
     }
     Ok(checks)
 }
