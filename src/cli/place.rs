@@ -71,7 +71,7 @@ impl Context {
         }))
     }
 
-    /// What a client is told of this process.
+    /// What a client needs to know of this process.
     pub fn options(&self) -> Result<Options, CliError> {
         let autostart = Autostart {
             program: PathBuf::from(OWN_PROGRAM),

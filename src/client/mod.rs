@@ -1,4 +1,4 @@
-//! The desk of the library: what people, scripts and other programs ask of a spool.
+//! The public face of the library: what people, scripts and other programs ask of a spool.
 //!
 //! [`Client`] has the verbs, with typed options, answers and errors. A front door parses, calls, and prints: the
 //! command line is one (`cli/`). Not here: words for people, exit codes, the environment, signals. Invariant:

@@ -1,4 +1,4 @@
-//! The client of one spool: how it is opened, and what it is told about its surroundings.
+//! The client of one spool: how it is opened, and what it needs to know of its caller.
 //!
 //! Not the verbs (a file for each). Not the question which spool is meant: that is the front door's. Invariant:
 //! whatever comes from the environment comes in as an option.
@@ -25,7 +25,7 @@ pub enum Door {
     Internal,
 }
 
-/// What a client is told about its surroundings.
+/// What a client needs to know of its caller.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Settings over those of `spool.json`.
@@ -71,12 +71,8 @@ impl Client {
     /// # Errors
     /// [`OpenError`]: there is no spool, it is of another version, this user may not use it, or a setting is wrong.
     pub fn open(path: &Path, options: Options) -> Result<Client, OpenError> {
-        let spool = Spool::open(path, options.overrides)?;
-        Ok(Client {
-            spool,
-            search: options.search,
-            autostart: options.autostart,
-        })
+        let spool = Spool::open(path, options.overrides.clone())?;
+        Ok(Client::of(spool, options))
     }
 
     /// The same; where there is none, a private spool is made.
@@ -85,14 +81,10 @@ impl Client {
     /// Those of [`Client::open`], and when it cannot be made.
     pub fn open_or_make(path: &Path, options: Options) -> Result<Client, OpenError> {
         let spool = match Spool::open(path, options.overrides.clone()) {
-            Err(OpenError::Absent { .. }) => Spool::init(path, None, options.overrides)?,
+            Err(OpenError::Absent { .. }) => Spool::init(path, None, options.overrides.clone())?,
             opened => opened?,
         };
-        Ok(Client {
-            spool,
-            search: options.search,
-            autostart: options.autostart,
-        })
+        Ok(Client::of(spool, options))
     }
 
     /// Opens a spool to be looked at: nothing in it is put right.
@@ -100,12 +92,16 @@ impl Client {
     /// # Errors
     /// Those of [`Client::open`].
     pub fn open_as_it_is(path: &Path, options: Options) -> Result<Client, OpenError> {
-        let spool = Spool::open_as_it_is(path, options.overrides)?;
-        Ok(Client {
+        let spool = Spool::open_as_it_is(path, options.overrides.clone())?;
+        Ok(Client::of(spool, options))
+    }
+
+    fn of(spool: Spool, options: Options) -> Client {
+        Client {
             spool,
             search: options.search,
             autostart: options.autostart,
-        })
+        }
     }
 
     /// The spool, for what is not a verb of this room.

@@ -10,7 +10,7 @@ use super::{disk, launcher, leftovers, processes, recipes};
 use crate::client::open::Client;
 use crate::spool::{IoError, Spool};
 
-/// What the checks are told.
+/// What the checks need to know besides the spool.
 #[derive(Clone, Debug, Default)]
 pub struct DoctorOptions {
     /// The spool that this user has by default: for that one the units of the user's own systemd count.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::client::open::Client;
 
-/// The client, and what it was told.
+/// The client, and the options of the call.
 pub(super) struct Surroundings<'a> {
     pub client: &'a Client,
     /// The spool that this user has by default.
