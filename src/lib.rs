@@ -72,11 +72,14 @@
 //!
 //! # The rooms, in reading order
 //!
-//! [`task`] (nouns) → [`spool`] (the disk) → [`recipe`] (what can be run) → [`ending`] (how a task ends), `launcher` (how a
-//! runner or a unit is started), `intake` (how a drop becomes a task) → [`watcher`], [`runner`], [`sweeper`] (the processes) →
-//! `cli` (people). Each uses only what stands to its left; watcher, runner and sweeper never use each other. [`config`],
-//! [`clock`], [`log_limit`], [`way`], [`sys`] and [`proc`] are small tools of all of them. `docs/architecture.md` follows a request and a cancellation through the rooms.
+//! [`task`] (nouns) → [`spool`] (the disk) → [`recipe`] (what can be run) → [`ready`] (why a task does not run),
+//! [`ending`] (how a task ends), `launcher` (how a runner or a unit is started), `intake` (how a drop becomes a task) →
+//! [`watcher`], [`runner`], [`sweeper`] (the processes) → [`client`] (what is asked of a spool) → `cli` (people). Each uses
+//! only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], [`log_limit`],
+//! [`way`], [`sys`] and [`proc`] are small tools of all of them. `docs/architecture.md` follows a request and a cancellation
+//! through the rooms.
 
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod ending;

@@ -1,9 +1,11 @@
 //! Ctrl-C while waiting: noticed, told, and never passed on to a task.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use agentspool::sys::SignalPipe;
+
+use agentspool::client::Stop;
 
 use super::exit_code::ExitCode;
 use super::report::CliError;
@@ -37,14 +39,39 @@ impl Interrupt {
         }
         self.came.get()
     }
+}
 
-    /// An error with exit code 130 once it came.
-    pub fn check(&self, what_goes_on: &str) -> Result<(), CliError> {
-        if !self.came() {
-            return Ok(());
-        }
-        let message = format!("interrupted; {what_goes_on}");
-        Err(CliError::new(ExitCode::Interrupted, message))
+impl Stop for Interrupt {
+    fn is_asked(&self) -> bool {
+        self.came()
+    }
+
+    fn wakes(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.signals.as_fd())
+    }
+}
+
+/// The same for a command that seldom waits: until it does, Ctrl-C ends it as it ends any program.
+#[derive(Default)]
+pub(crate) struct LateInterrupt {
+    /// `None` within where it cannot be listened for, and Ctrl-C goes on to end the command.
+    interrupt: OnceCell<Option<Interrupt>>,
+}
+
+impl LateInterrupt {
+    fn get(&self) -> Option<&Interrupt> {
+        let listen = || Interrupt::listen().ok();
+        self.interrupt.get_or_init(listen).as_ref()
+    }
+}
+
+impl Stop for LateInterrupt {
+    fn is_asked(&self) -> bool {
+        self.get().is_some_and(Interrupt::came)
+    }
+
+    fn wakes(&self) -> Option<BorrowedFd<'_>> {
+        self.get().and_then(Interrupt::wakes)
     }
 }
 

@@ -3,10 +3,9 @@
 //! Apart from the stored form on purpose: the files may change with their version, these keys only
 //! grow.
 
-use agentspool::spool::{Spool, TaskView};
-use agentspool::task::{
-    Condition, Json, Name, Origin, OutputEncoding, Status, TaskError, TaskId, Timestamp,
-};
+use agentspool::client::Client;
+use agentspool::spool::TaskView;
+use agentspool::task::{Condition, Json, Name, OutputEncoding, Status, TaskError, Timestamp};
 use serde::Serialize;
 use serde::ser::Error as _;
 use serde_json::value::RawValue;
@@ -51,17 +50,8 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// Who submitted a task through the drop box of a group spool. What cannot be read is not known.
-pub(crate) fn origin_of(spool: &Spool, id: TaskId) -> Option<Origin> {
-    if !spool.is_group() {
-        return None;
-    }
-    let origin = spool.task(id).ok()??.origin();
-    origin.unwrap_or_else(|_| Some(Origin::new(None, None)))
-}
-
 impl TaskJson {
-    pub fn of(spool: &Spool, view: &TaskView) -> TaskJson {
+    pub fn of(client: &Client, view: &TaskView) -> TaskJson {
         let status = &view.status;
         let result = view.result.as_ref();
         TaskJson {
@@ -88,7 +78,7 @@ impl TaskJson {
             signal: status.signal,
             condition: status.condition,
             metadata: status.metadata.clone(),
-            submitter: origin_of(spool, status.task_id).map(|origin| origin.uid),
+            submitter: client.origin(status.task_id).map(|origin| origin.uid),
             log_bytes_dropped: status.log_bytes_dropped,
         }
     }

@@ -1,13 +1,13 @@
-//! `agentspool list`: a page of tasks, newest first.
+//! `agentspool list`: a page of tasks, newest first, as a panel, as lines, or as JSON.
 //!
-//! Costs one listing of names and one status file for each shown row. A filter by `pending` or
-//! `running` reads only what the hints say is open.
+//! Not what is on the page (`client/list.rs`). Invariant: a row takes one line, whatever a task is called.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agentspool::spool::{Spool, TaskView};
-use agentspool::task::{Status, TaskId};
+use agentspool::client::{Counts, ListOptions, Page};
+use agentspool::spool::TaskView;
+use agentspool::task::Status;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
@@ -20,12 +20,6 @@ use super::report::CliError;
 
 /// The documented width of the panel; a narrower terminal gets a narrower one.
 const PANEL_WIDTH: usize = 79;
-
-/// The tasks of a page, and how many there are in all where that is known.
-struct Page {
-    rows: Vec<TaskView>,
-    total: Option<usize>,
-}
 
 /// What `list --json` prints behind `ok`.
 #[derive(Serialize)]
@@ -42,41 +36,40 @@ struct ListJson {
 }
 
 pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
-    let size = usize::try_from(args.page_size).unwrap_or(usize::MAX);
+    let client = context.open_client()?;
+    let limit = usize::try_from(args.page_size).unwrap_or(usize::MAX);
     let skip = usize::try_from(args.page - 1)
         .unwrap_or(usize::MAX)
-        .saturating_mul(size);
-    let page = match args.status {
-        None => all(&spool, skip, size)?,
-        Some(status) => filtered(&spool, status, skip, size)?,
-    };
-    let counts = if args.counts {
-        Some(count(&spool)?)
-    } else {
-        None
-    };
-    let drops = match args.counts && spool.is_owner() {
-        true => Some(spool.in_box()?.waiting()),
+        .saturating_mul(limit);
+    let page = client.list(&ListOptions {
+        status: args.status,
+        skip,
+        limit,
+        // Only there the results themselves are shown.
+        with_results: context.out.is_json(),
+    })?;
+    let counts = match args.counts {
+        true => Some(client.counts()?),
         false => None,
     };
     if context.out.is_json() {
-        // Only here the results themselves are shown, so only here they are read.
-        let ids: Vec<TaskId> = page.rows.iter().map(|view| view.status.task_id).collect();
-        let views = spool.views(&ids)?;
+        let rows = page.tasks.iter();
+        let by_status = |counts: &Counts| {
+            let counts = counts.tasks.iter();
+            counts
+                .map(|(status, count)| (status.as_str(), *count))
+                .collect()
+        };
         context.out.object(&json::Ok(ListJson {
-            tasks: views
-                .iter()
-                .map(|view| TaskJson::of(&spool, view))
-                .collect(),
+            tasks: rows.map(|view| TaskJson::of(&client, view)).collect(),
             total: page.total,
             page: args.page,
             page_size: args.page_size,
-            counts,
-            drops,
+            counts: counts.as_ref().map(by_status),
+            drops: counts.and_then(|counts| counts.drops),
         }))?;
     } else if context.out.is_quiet() {
-        for view in &page.rows {
+        for view in &page.tasks {
             context.out.line(view.status.task_id.to_string())?;
         }
     } else if context.out.is_fancy() {
@@ -84,88 +77,25 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
             context.out.line(line)?;
         }
         if let Some(counts) = counts {
-            context.out.line(counts_line(&counts, drops))?;
+            context.out.line(counts_line(&counts))?;
         }
     } else {
-        for view in &page.rows {
+        for view in &page.tasks {
             context.out.line(row(context, view))?;
         }
         if let Some(counts) = counts {
-            context.out.note(counts_line(&counts, drops));
+            context.out.note(counts_line(&counts));
         }
     }
     Ok(ExitCode::Done)
 }
 
-fn all(spool: &Spool, skip: usize, size: usize) -> Result<Page, CliError> {
-    let ids = spool.task_ids()?;
-    let shown: Vec<TaskId> = ids.iter().copied().skip(skip).take(size).collect();
-    let mut rows = Vec::with_capacity(shown.len());
-    for id in shown {
-        rows.extend(spool.glance(id)?);
-    }
-    Ok(Page {
-        rows,
-        total: Some(ids.len()),
-    })
-}
-
-fn filtered(spool: &Spool, status: Status, skip: usize, size: usize) -> Result<Page, CliError> {
-    let is_open = !status.is_terminal();
-    let ids = if is_open {
-        let mut open = spool.open_ids()?;
-        open.reverse();
-        open
-    } else {
-        spool.task_ids()?
-    };
-    let mut rows = Vec::new();
-    let mut found = 0;
-    for id in ids {
-        let Some(view) = spool.glance(id)? else {
-            continue;
-        };
-        if view.status.status != status {
-            continue;
-        }
-        if found >= skip && rows.len() < size {
-            rows.push(view);
-        }
-        found += 1;
-        // Of what is open all is counted; of what is finished only the page is read.
-        if !is_open && rows.len() == size {
-            break;
-        }
-    }
-    Ok(Page {
-        rows,
-        total: is_open.then_some(found),
-    })
-}
-
-fn count(spool: &Spool) -> Result<BTreeMap<&'static str, usize>, CliError> {
-    let mut counts: BTreeMap<&'static str, usize> = Status::ALL
-        .iter()
-        .map(|status| (status.as_str(), 0))
-        .collect();
-    for id in spool.task_ids()? {
-        if let Some(view) = spool.glance(id)? {
-            *counts.entry(view.status.status.as_str()).or_default() += 1;
-        }
-    }
-    Ok(counts)
-}
-
 /// What waits in the drop box is named only where there is something.
-fn counts_line(counts: &BTreeMap<&'static str, usize>, drops: Option<usize>) -> String {
-    let waiting = drops.filter(|drops| *drops > 0);
+fn counts_line(counts: &Counts) -> String {
+    let waiting = counts.drops.filter(|drops| *drops > 0);
     let waiting = waiting.map(|drops| format!("{drops} in the drop box"));
-    let words = Status::ALL.iter().map(|status| {
-        format!(
-            "{} {status}",
-            counts.get(status.as_str()).copied().unwrap_or(0)
-        )
-    });
+    let words = counts.tasks.iter();
+    let words = words.map(|(status, count)| format!("{count} {status}"));
     words.chain(waiting).collect::<Vec<_>>().join(", ")
 }
 
@@ -210,19 +140,19 @@ fn panel(page: &Page, terminal: usize, absolute: bool) -> Vec<String> {
     let inner = PANEL_WIDTH.min(terminal.max(40)) - 2;
     let title = "─ Background Tasks ";
     let mut lines = vec![format!("╭{title}{}╮", "─".repeat(inner - title.width()))];
-    for view in &page.rows {
+    for view in &page.tasks {
         lines.push(boxed(&panel_row(view, absolute, inner), inner));
     }
-    if page.rows.is_empty() {
+    if page.tasks.is_empty() {
         lines.push(boxed("  No tasks", inner));
     }
     lines.push(format!("╰{}╯", "─".repeat(inner)));
     if let Some(total) = page.total
-        && total > page.rows.len()
+        && total > page.tasks.len()
     {
         lines.push(format!(
             "{} of {total} tasks; see --page and --page-size",
-            page.rows.len()
+            page.tasks.len()
         ));
     }
     lines

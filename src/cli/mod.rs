@@ -4,11 +4,10 @@
 //! environment, or turned into an exit code. One file per verb. Invariant: there is one way out,
 //! [`run`], and with `--json` stdout is one JSON object, errors included.
 
-mod admission;
 mod args;
-mod autostart;
 mod cancel;
 mod clear;
+mod client_errors;
 mod completions;
 mod config;
 mod doctor;
@@ -28,6 +27,7 @@ mod log;
 mod log_line;
 mod log_queue;
 mod logs;
+mod notice;
 mod output;
 mod pause;
 mod place;

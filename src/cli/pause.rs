@@ -2,6 +2,7 @@
 //!
 //! What runs goes on, and what is submitted or dropped waits. Only the owner decides.
 
+use agentspool::client::Client;
 use agentspool::spool::Spool;
 use serde_json::json;
 
@@ -10,25 +11,28 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn pause(context: &Context) -> Result<ExitCode, CliError> {
-    let spool = owned(context)?;
+    let client = owned(context)?;
+    let spool = client.spool();
     let is_new = spool.pause()?;
-    tell(context, &spool, true, is_new)
+    tell(context, spool, true, is_new)
 }
 
 pub(super) fn resume(context: &Context) -> Result<ExitCode, CliError> {
-    let spool = owned(context)?;
+    let client = owned(context)?;
+    let spool = client.spool();
     let was_paused = spool.resume()?;
-    tell(context, &spool, false, was_paused)?;
+    tell(context, spool, false, was_paused)?;
     if !spool.open_ids()?.is_empty() || !spool.is_reconciled()? {
-        context.ensure_watcher(&spool);
+        context.note_all(&client, Vec::from_iter(client.ensure_watcher()));
     }
     Ok(ExitCode::Done)
 }
 
-fn owned(context: &Context) -> Result<Spool, CliError> {
-    let spool = context.open_spool()?;
+fn owned(context: &Context) -> Result<Client, CliError> {
+    let client = context.open_client()?;
+    let spool = client.spool();
     if spool.is_owner() {
-        return Ok(spool);
+        return Ok(client);
     }
     let path = spool.path().display();
     let told = format!("only the owner of the spool {path} can pause and resume it");

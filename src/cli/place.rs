@@ -3,18 +3,19 @@
 //! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current
 //! folder by itself. Only the default one is made without being asked for.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use agentspool::client::{Autostart, Client, Options};
 use agentspool::config::{Overrides, SettingsError, parse_value};
-use agentspool::spool::{OpenError, Spool};
-use agentspool::task::{Name, TaskId};
+use agentspool::spool::Spool;
 use serde_json::{Map, Value};
 
 use super::Context;
 use super::env;
-use super::exit_code::ExitCode;
 use super::report::CliError;
+
+/// The program that is running, whatever became of its file.
+pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 
 impl Context {
     /// The spool's folder, and whether it is the default one.
@@ -46,22 +47,42 @@ impl Context {
         spool
     }
 
-    /// Opens the spool, making the default one when it is not there.
-    pub fn open_or_make_spool(&self) -> Result<Spool, CliError> {
-        let (path, is_default) = self.spool_path()?;
-        match Spool::open(&path, self.overrides()?) {
-            Err(OpenError::Absent { .. }) if is_default => {
-                Ok(Spool::init(&path, None, self.overrides()?)?)
-            }
-            opened => Ok(self.guarded(opened?)),
+    fn guarding(&self, client: Client) -> Client {
+        if client.spool().is_group() {
+            self.out.guard_terminal();
         }
+        client
     }
 
-    /// The PATH by which is looked whether recipes can run. Only the owner has one: see
-    /// `Recipe::check_runnable`.
-    pub fn search_for(&self, spool: &Spool) -> Option<&OsStr> {
-        let path = spool.is_owner().then(|| self.env.get("PATH")).flatten();
-        path.map(|path| path.as_os_str())
+    /// Opens a client of the spool.
+    pub fn open_client(&self) -> Result<Client, CliError> {
+        let (path, _) = self.spool_path()?;
+        Ok(self.guarding(Client::open(&path, self.options()?)?))
+    }
+
+    /// The same, making the default spool when it is not there.
+    pub fn open_or_make_client(&self) -> Result<Client, CliError> {
+        let (path, is_default) = self.spool_path()?;
+        let options = self.options()?;
+        Ok(self.guarding(if is_default {
+            Client::open_or_make(&path, options)?
+        } else {
+            Client::open(&path, options)?
+        }))
+    }
+
+    /// What a client needs to know of this process.
+    pub fn options(&self) -> Result<Options, CliError> {
+        let autostart = Autostart {
+            program: PathBuf::from(OWN_PROGRAM),
+            environment: self.env.for_autostart(),
+        };
+        Ok(Options {
+            overrides: self.overrides()?,
+            search: self.env.get("PATH").cloned(),
+            // Nothing is started inside a task.
+            autostart: Some(autostart).filter(|_| !self.env.is_inside_a_task()),
+        })
     }
 
     /// Settings by `--set` and by variables.
@@ -92,43 +113,6 @@ impl Context {
         }
         arguments
     }
-
-    /// Says that no task starts, where the spool is paused; whether it did. It never fails: whoever
-    /// calls it has done the work that counts.
-    pub fn note_pause(&self, spool: &Spool) -> bool {
-        let Ok(Some(why)) = spool.paused() else {
-            return false;
-        };
-        self.out.note(format!(
-            "note: {why}: no task starts until `agentspool --spool {} resume`",
-            spool.path().display()
-        ));
-        true
-    }
-
-    /// Says that nobody will run anything, where that matters.
-    pub fn note_without_watcher(&self, spool: &Spool) -> Result<(), CliError> {
-        if let Some(text) = self.without_watcher(spool)? {
-            self.out.note(text);
-        }
-        Ok(())
-    }
-
-    /// The words for that; `None` where a watcher runs.
-    pub fn without_watcher(&self, spool: &Spool) -> Result<Option<String>, CliError> {
-        if spool.has_watcher()? {
-            return Ok(None);
-        }
-        let path = spool.path().display();
-        let what_to_do = if spool.is_owner() {
-            format!("start one with `agentspool --spool {path} watch`")
-        } else {
-            "ask the spool's owner to start one".to_owned()
-        };
-        Ok(Some(format!(
-            "note: no watcher is running on {path}, and nothing is done until one runs; {what_to_do}"
-        )))
-    }
 }
 
 fn split_setting(text: &str) -> Result<(String, Value), SettingsError> {
@@ -140,42 +124,4 @@ fn split_setting(text: &str) -> Result<(String, Value), SettingsError> {
         });
     };
     Ok((key.to_owned(), parse_value(key, value)?))
-}
-
-/// Where the recipes of this spool are.
-pub(crate) fn recipe_path(spool: &Spool) -> agentspool::recipe::RecipePath {
-    let settings = spool.settings();
-    agentspool::recipe::RecipePath::new(
-        spool.recipes_path(),
-        &settings.recipe_path,
-        settings.praisonai_python.as_deref(),
-    )
-    .trusting(recipe_trust(spool))
-}
-
-/// Who may change the recipes of this spool.
-pub(crate) fn recipe_trust(spool: &Spool) -> agentspool::recipe::Trust {
-    agentspool::recipe::Trust {
-        owner: spool.owner_or_us(),
-        is_shared: spool.is_group(),
-    }
-}
-
-/// For messages: a task that is only a drop so far.
-pub(crate) fn not_admitted(name: &Name) -> CliError {
-    CliError::new(
-        ExitCode::General,
-        format!("{name} is a drop that no watcher has admitted yet"),
-    )
-}
-
-/// Refuses to wait any longer for a task whose folder somebody removed: no result will come.
-pub(crate) fn check_still_there(spool: &Spool, id: TaskId) -> Result<(), CliError> {
-    match spool.task(id)? {
-        Some(_) => Ok(()),
-        None => {
-            let told = format!("the task {id} was removed while it was waited for");
-            Err(CliError::new(ExitCode::NotFound, told))
-        }
-    }
 }

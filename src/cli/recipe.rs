@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::Context;
 use super::args::{RecipeRunArgs, RecipeVerb};
 use super::exit_code::ExitCode;
-use super::place::recipe_path;
 use super::report::CliError;
 use super::{submit, wait};
 
@@ -23,19 +22,19 @@ pub(super) fn run(context: &Context, verb: RecipeVerb) -> Result<ExitCode, CliEr
 
 /// `recipe run` waits and shows; with `--background` it is `submit`.
 fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_or_make_spool()?;
-    let accepted = submit::submit_one(context, &spool, &args.recipe, &args.task, None)?;
+    let client = context.open_or_make_client()?;
+    let accepted = submit::submit_one(context, &client, &args.recipe, &args.task, None)?;
     if args.background {
         submit::tell(context, &accepted, Some("Task submitted to background"))?;
         return Ok(ExitCode::Done);
     }
-    wait::wait_and_show(context, &spool, accepted)
+    wait::wait_and_show(context, &client, accepted)
 }
 
 fn list(context: &Context) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
-    let recipes = recipe_path(&spool).all();
-    let search = context.search_for(&spool);
+    let client = context.open_client()?;
+    let recipes = client.recipes().all();
+    let search = client.search();
     let out = &context.out;
     if out.is_json() {
         let rows: Vec<Value> = recipes
@@ -63,7 +62,7 @@ fn list(context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     if recipes.is_empty() {
-        let folder = spool.recipes_path();
+        let folder = client.spool().recipes_path();
         out.note(format!(
             "no recipes; put a script or a folder into {}",
             folder.display()
@@ -95,76 +94,117 @@ fn row(search: Option<&OsStr>, name: &Name, found: &Result<Recipe, FindError>) -
 }
 
 fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
-    let recipe = recipe_path(&spool).find(name)?;
-    let search = context.search_for(&spool);
+    let client = context.open_client()?;
+    let recipe = client.recipes().find(name)?;
+    let search = client.search();
     let problem = recipe
         .check_runnable(search)
         .err()
         .map(|error| error.to_string());
-    let manifest = &recipe.manifest;
-    let timeout = manifest.timeout_sec.unwrap_or(spool.settings().timeout_sec);
-    let on_lost = match manifest.on_lost {
-        OnLost::Fail => "fail",
-        OnLost::Requeue => "requeue",
+    let settings = client.spool().settings();
+    let timeout = recipe.manifest.timeout_sec;
+    let info = Info {
+        recipe: &recipe,
+        search,
+        problem,
+        timeout: timeout.unwrap_or(settings.timeout_sec),
+        enforced: settings.launcher.enforces_limits(),
     };
-    let session = match manifest.session {
-        SessionMode::Serial => "serial",
-        SessionMode::Parallel => "parallel",
-    };
-    let enforced = spool.settings().launcher.enforces_limits();
-    let out = &context.out;
-    if out.is_json() {
-        // Values of [env] may be secrets; their names are not.
-        out.object(&json!({
-            "ok": true, "name": recipe.name, "kind": recipe.kind.as_str(), "path": recipe.path,
-            "description": recipe.description(), "command": manifest.command,
-            "timeout_sec": timeout, "on_lost": on_lost, "max_attempts": manifest.max_attempts,
-            "max_concurrent": manifest.max_concurrent, "session": session,
-            "memory_max": manifest.limits.memory_max, "cpu_quota": manifest.limits.cpu_quota,
-            "tasks_max": manifest.limits.tasks_max, "limits_enforced": enforced,
-            "env": manifest.env.keys().collect::<Vec<_>>(), "env_accept": manifest.env_accept,
-            "env_file": manifest.env_file, "config": manifest.config, "problem": problem,
-            "program": recipe.program(search),
-        }))?;
-        return Ok(ExitCode::Done);
-    }
-    out.line(format!("Recipe: {}", recipe.name))?;
-    let description = recipe.description();
-    if !description.is_empty() {
-        out.line(format!("Description: {description}"))?;
-    }
-    out.line(format!("Kind: {}", recipe.kind.as_str()))?;
-    out.line(format!("Path: {}", recipe.path.display()))?;
-    if recipe.kind == Kind::Folder {
-        out.line(format!("Command: {}", manifest.command.join(" ")))?;
-    }
-    if recipe.kind == Kind::PraisonAi {
-        out.line(format!("Python: {}", recipe.program(search).display()))?;
-    }
-    out.line(format!("Timeout: {timeout}s"))?;
-    out.line(format!("When its runner dies: {on_lost}"))?;
-    out.line(format!("Tasks of a session: {session}"))?;
-    if let Some(most) = manifest.max_concurrent {
-        out.line(format!("At once: {most}"))?;
-    }
-    let limits = manifest.limits.properties();
-    if !limits.is_empty() {
-        let note = if enforced {
-            ""
-        } else {
-            " (not enforced: the setting `launcher` is `local`)"
-        };
-        out.line(format!("Limits: {}{note}", limits.join(" ")))?;
-    }
-    for (key, value) in &manifest.config {
-        out.line(format!("Config: {key} = {}", value.text()))?;
-    }
-    if !manifest.env_accept.is_empty() {
-        out.line(format!("Accepts --env: {}", manifest.env_accept.join(" ")))?;
-    }
-    if let Some(problem) = problem {
-        out.line(format!("Cannot run: {problem}"))?;
+    if context.out.is_json() {
+        context.out.object(&info.json())?;
+    } else {
+        for line in info.lines() {
+            context.out.line(line)?;
+        }
     }
     Ok(ExitCode::Done)
+}
+
+/// What is shown of one recipe.
+struct Info<'a> {
+    recipe: &'a Recipe,
+    search: Option<&'a OsStr>,
+    /// Why it cannot run, if so.
+    problem: Option<String>,
+    timeout: f64,
+    /// Whether its limits hold with the spool's launcher.
+    enforced: bool,
+}
+
+impl Info<'_> {
+    fn on_lost(&self) -> &'static str {
+        match self.recipe.manifest.on_lost {
+            OnLost::Fail => "fail",
+            OnLost::Requeue => "requeue",
+        }
+    }
+
+    fn session(&self) -> &'static str {
+        match self.recipe.manifest.session {
+            SessionMode::Serial => "serial",
+            SessionMode::Parallel => "parallel",
+        }
+    }
+
+    fn json(&self) -> Value {
+        let recipe = self.recipe;
+        let manifest = &recipe.manifest;
+        // Values of [env] may be secrets; their names are not.
+        json!({
+            "ok": true, "name": recipe.name, "kind": recipe.kind.as_str(), "path": recipe.path,
+            "description": recipe.description(), "command": manifest.command,
+            "timeout_sec": self.timeout, "on_lost": self.on_lost(),
+            "max_attempts": manifest.max_attempts, "max_concurrent": manifest.max_concurrent,
+            "session": self.session(), "memory_max": manifest.limits.memory_max,
+            "cpu_quota": manifest.limits.cpu_quota, "tasks_max": manifest.limits.tasks_max,
+            "limits_enforced": self.enforced, "env": manifest.env.keys().collect::<Vec<_>>(),
+            "env_accept": manifest.env_accept, "env_file": manifest.env_file,
+            "config": manifest.config, "problem": self.problem,
+            "program": recipe.program(self.search),
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let recipe = self.recipe;
+        let manifest = &recipe.manifest;
+        let mut lines = vec![format!("Recipe: {}", recipe.name)];
+        let description = recipe.description();
+        if !description.is_empty() {
+            lines.push(format!("Description: {description}"));
+        }
+        lines.push(format!("Kind: {}", recipe.kind.as_str()));
+        lines.push(format!("Path: {}", recipe.path.display()));
+        if recipe.kind == Kind::Folder {
+            lines.push(format!("Command: {}", manifest.command.join(" ")));
+        }
+        if recipe.kind == Kind::PraisonAi {
+            lines.push(format!("Python: {}", recipe.program(self.search).display()));
+        }
+        lines.push(format!("Timeout: {}s", self.timeout));
+        lines.push(format!("When its runner dies: {}", self.on_lost()));
+        lines.push(format!("Tasks of a session: {}", self.session()));
+        lines.extend(
+            manifest
+                .max_concurrent
+                .map(|most| format!("At once: {most}")),
+        );
+        let limits = manifest.limits.properties();
+        if !limits.is_empty() {
+            let note = if self.enforced {
+                ""
+            } else {
+                " (not enforced: the setting `launcher` is `local`)"
+            };
+            lines.push(format!("Limits: {}{note}", limits.join(" ")));
+        }
+        for (key, value) in &manifest.config {
+            lines.push(format!("Config: {key} = {}", value.text()));
+        }
+        if !manifest.env_accept.is_empty() {
+            lines.push(format!("Accepts --env: {}", manifest.env_accept.join(" ")));
+        }
+        let problem = self.problem.as_ref();
+        lines.extend(problem.map(|problem| format!("Cannot run: {problem}")));
+        lines
+    }
 }

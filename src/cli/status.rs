@@ -1,7 +1,8 @@
 //! `agentspool status ID`: where a task stands.
 
-use agentspool::spool::{Spool, Target, TaskView};
-use agentspool::task::{Condition, Origin, Reason, Status};
+use agentspool::client::{Client, Found};
+use agentspool::spool::TaskView;
+use agentspool::task::{Condition, Name, Origin, Reason, Status};
 
 use super::Context;
 use super::args::StatusArgs;
@@ -11,39 +12,42 @@ use super::label;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
-    let id = match spool.resolve(&args.task)? {
-        Target::Task(id) => id,
-        Target::Drop(name) => {
-            if context.out.is_json() {
-                context.out.object(&json::Ok(TaskJson::of_drop(&name)))?;
-            } else {
-                context
-                    .out
-                    .line(format!("Task: {name} (a drop, not admitted yet)"))?;
-                context.out.line("Status: pending")?;
-            }
-            context.note_pause(&spool);
-            context.note_without_watcher(&spool)?;
-            return Ok(ExitCode::Done);
-        }
-    };
-    let gone = || {
-        CliError::new(
-            ExitCode::NotFound,
-            format!("the task {id} was just removed"),
-        )
-    };
-    let view = spool.task(id)?.ok_or_else(gone)?.view()?;
-    show(context, &spool, &view, args.absolute)?;
+    let client = context.open_client()?;
+    match client.status(&args.task)? {
+        Found::Task(view) => show(context, &client, &view, args.absolute)?,
+        Found::Drop(name) => show_drop(context, &client, &name)?,
+    }
     Ok(ExitCode::Done)
 }
 
-fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Result<(), CliError> {
+fn show_drop(context: &Context, client: &Client, name: &Name) -> Result<(), CliError> {
+    let out = &context.out;
+    if out.is_json() {
+        out.object(&json::Ok(TaskJson::of_drop(name)))?;
+    } else {
+        out.line(format!("Task: {name} (a drop, not admitted yet)"))?;
+        out.line("Status: pending")?;
+    }
+    note_standstill(context, client)
+}
+
+/// Says why a task that is not over may stand still.
+fn note_standstill(context: &Context, client: &Client) -> Result<(), CliError> {
+    context.note_all(client, Vec::from_iter(client.paused()));
+    context.note_all(client, Vec::from_iter(client.without_watcher()?));
+    Ok(())
+}
+
+fn show(
+    context: &Context,
+    client: &Client,
+    view: &TaskView,
+    absolute: bool,
+) -> Result<(), CliError> {
     let out = &context.out;
     let status = &view.status;
     if out.is_json() {
-        out.object(&json::Ok(TaskJson::of(spool, view)))?;
+        out.object(&json::Ok(TaskJson::of(client, view)))?;
     } else {
         out.line(format!("Task: {}", status.task_id))?;
         out.line(format!("Status: {}", status.status))?;
@@ -57,7 +61,7 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
             out.line(format!("Session: {session}"))?;
         }
         let name = label::shown(view, label::room_behind(context, "Name: ".len()));
-        let origin = json::origin_of(spool, status.task_id);
+        let origin = client.origin(status.task_id);
         for line in more_lines(view, name, origin, absolute) {
             out.line(line)?;
         }
@@ -68,13 +72,12 @@ fn show(context: &Context, spool: &Spool, view: &TaskView, absolute: bool) -> Re
                 Reason::Session { .. } | Reason::RecipeSlots { .. } | Reason::Slots { .. }
             )
         };
-        if let Some(reason) = super::why::reasons(spool, view)?.into_iter().find(others) {
+        if let Some(reason) = client.why(view)?.into_iter().find(others) {
             out.line(format!("Reason: {reason}"))?;
         }
     }
     if !status.status.is_terminal() {
-        context.note_pause(spool);
-        context.note_without_watcher(spool)?;
+        note_standstill(context, client)?;
     }
     Ok(())
 }

@@ -1,115 +1,68 @@
-//! `agentspool submit` and what `recipe run` shares with it: from arguments to an accepted task.
+//! `agentspool submit` and what `recipe run` shares with it: from arguments to a call of the client, and its answer.
+//!
+//! Not what is accepted, and when (`client/submit.rs`). Invariant: an id is printed only once its task is accepted.
 
 use std::fs::File;
 use std::io::{BufRead, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use agentspool::recipe::{Recipe, RecipePath, is_variable_name};
-use agentspool::spool::{Spool, Submission, TaskDir};
-use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, Request, TaskId, session_of};
-use serde_json::{Map, Value, json};
+use agentspool::client::{Accepted, Batch, Client, Door, NewTask};
+use agentspool::recipe::Recipe;
+use agentspool::task::{Json, MAX_REQUEST_BYTES, Name};
+use serde_json::json;
 
 use super::Context;
-use super::admission::{AcceptedSome, drop_in};
 use super::args::{SubmitArgs, TaskArgs};
 use super::exit_code::ExitCode;
-use super::place::recipe_path;
+use super::interrupt::LateInterrupt;
 use super::report::CliError;
 use super::wait;
 
-/// Tasks that are accepted together by `--batch`: they share their syncs, and each holds two files
-/// open until then.
-const BATCH: usize = 200;
-
 pub(super) fn run(context: &Context, args: SubmitArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_or_make_spool()?;
+    let client = context.open_or_make_client()?;
     if let Some(source) = &args.batch {
-        return submit_batch(context, &spool, source);
+        return submit_batch(context, &client, source);
     }
     let Some(recipe) = &args.recipe else {
         return Err(CliError::usage("--recipe is missing"));
     };
-    let accepted = submit_one(context, &spool, recipe, &args.task, args.attach.as_deref())?;
+    let accepted = submit_one(context, &client, recipe, &args.task, args.attach.as_deref())?;
     if args.wait {
-        return wait::wait_and_show(context, &spool, accepted);
+        return wait::wait_and_show(context, &client, accepted);
     }
     tell(context, &accepted, None)?;
     Ok(ExitCode::Done)
 }
 
-/// What was accepted.
-pub(super) struct Accepted {
-    pub id: TaskId,
-    /// Its folder; `None` where it is a drop that the watcher of a group spool has yet to admit.
-    pub task: Option<TaskDir>,
-    recipe: Name,
-    session: Name,
-    path: PathBuf,
-}
-
-/// Accepts one task and sees to it that somebody runs it.
+/// Submits one task, and says what else there is to know.
 pub(super) fn submit_one(
     context: &Context,
-    spool: &Spool,
+    client: &Client,
     recipe: &Name,
     args: &TaskArgs,
     attach: Option<&Path>,
 ) -> Result<Accepted, CliError> {
-    let recipe = recipe_path(spool).find(recipe)?;
-    check_recipe(context, spool, &recipe)?;
-    let mut request = Request::new(recipe.name.clone());
-    request.input = args.input.as_deref().map(read_input).transpose()?;
-    request.config = args
-        .config
-        .as_deref()
-        .map(|text| read_object("--config", text))
-        .transpose()?;
-    request.metadata = args
-        .metadata
-        .as_deref()
-        .map(|text| read_object("--metadata", text))
-        .transpose()?;
-    request.session_id = args.session_id.clone();
-    request.timeout_sec = args.timeout.map(|timeout| timeout.as_secs_f64());
-    request.name = args.name.clone();
-    let environment = read_variables(context, spool, &recipe, &args.env)?;
-    let attachment = attach
-        .map(|path| open_attachment(spool, path))
-        .transpose()?;
-    let (name, session) = (request.name.clone(), request.session_id.clone());
-    let (id, task) = if spool.is_owner() {
-        let submission = Submission {
-            id: spool.new_id(),
-            request,
-            environment,
-            attachment,
-            origin: None,
-        };
-        let task = spool.submit(vec![submission])?.pop();
-        let task = task.ok_or_else(|| CliError::new(ExitCode::General, "nothing was accepted"))?;
-        if let Some(name) = &name {
-            link_name(context, spool, name, &task);
-        }
-        (task.id(), Some(task))
-    } else {
-        let some = drop_in(spool, &[request])?;
-        match (some.ids.first(), some.failed) {
-            (Some((_, id)), None) => (*id, None),
-            (_, failed) => {
-                let nothing = || CliError::new(ExitCode::General, "nothing was accepted");
-                return Err(failed.unwrap_or_else(nothing));
-            }
-        }
+    // Before stdin and files are read: a recipe that cannot run needs none of them.
+    let recipe = client.runnable(recipe)?;
+    let object = |flag, text: &Option<String>| {
+        let text = text.as_deref();
+        text.map(|text| read_object(flag, text)).transpose()
     };
-    let accepted = Accepted {
-        id,
-        task,
-        recipe: recipe.name,
-        session: session.unwrap_or_else(|| session_of(id)),
-        path: spool.task_path(id),
+    let task = NewTask {
+        input: args.input.as_deref().map(read_input).transpose()?,
+        config: object("--config", &args.config)?,
+        metadata: object("--metadata", &args.metadata)?,
+        session_id: args.session_id.clone(),
+        timeout: args.timeout,
+        name: args.name.clone(),
+        variables: read_variables(context, client, &recipe, &args.env)?,
+        attachment: attach
+            .map(|path| open_attachment(client, path))
+            .transpose()?,
+        ..NewTask::new(Door::Cli)
     };
-    context.note_pause(spool);
-    context.ensure_watcher(spool);
+    let (accepted, notices) = client.submit_to(recipe, task, &LateInterrupt::default())?;
+    context.note_all(client, notices);
     Ok(accepted)
 }
 
@@ -159,30 +112,16 @@ fn tell_all(context: &Context, accepted: &Accepted, message: Option<&str>) -> Re
     out.line(format!("Session: {session}"))
 }
 
-fn check_recipe(context: &Context, spool: &Spool, recipe: &Recipe) -> Result<(), CliError> {
-    // Where our own watcher will run it, our PATH is the one that counts.
-    let search = context.search_for(spool).filter(|_| !spool.is_group());
-    Ok(recipe.check_runnable(search)?)
-}
-
 /// JSON Lines in, one id a line out, each printed only once its task is accepted. A bad line ends
 /// it; the lines before it are accepted, so that whoever mends it knows where to go on.
-fn submit_batch(context: &Context, spool: &Spool, source: &str) -> Result<ExitCode, CliError> {
+fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<ExitCode, CliError> {
     let mut reader = open_source("--batch", source)?;
-    let mut batch = Batch {
-        context,
-        spool,
-        recipes: recipe_path(spool),
-        known: Vec::new(),
-        waiting: Vec::new(),
-        ids: Vec::new(),
-    };
-    let read = batch.read(&mut *reader);
-    let ended = read.and(batch.accept());
-    let ids = batch.ids;
+    let mut ids = Vec::new();
+    let mut batch = client.batch(Door::Cli);
+    let read = read_batch(context, client, &mut *reader, &mut batch, &mut ids);
+    let ended = read.and(accept(context, client, &mut batch, &mut ids));
     if !ids.is_empty() {
-        context.note_pause(spool);
-        context.ensure_watcher(spool);
+        context.note_all(client, client.make_ready());
     }
     let counted = ids.len();
     ended.map_err(|error| {
@@ -199,103 +138,49 @@ fn submit_batch(context: &Context, spool: &Spool, source: &str) -> Result<ExitCo
     Ok(ExitCode::Done)
 }
 
-/// Where a batch stands.
-struct Batch<'a> {
-    context: &'a Context,
-    spool: &'a Spool,
-    recipes: RecipePath,
-    /// Recipes that were found runnable.
-    known: Vec<Name>,
-    /// Read and not accepted yet.
-    waiting: Vec<Request>,
-    /// Accepted and, without `--json`, printed.
-    ids: Vec<String>,
+/// Reads to the end or to the first bad line; what is left in the batch is good.
+fn read_batch(
+    context: &Context,
+    client: &Client,
+    reader: &mut dyn BufRead,
+    batch: &mut Batch<'_>,
+    ids: &mut Vec<String>,
+) -> Result<(), CliError> {
+    let mut number = 1u64;
+    while let Some(line) = read_line(reader, number)? {
+        if !line.trim_ascii().is_empty() {
+            batch.add(&line).map_err(|error| {
+                let error = CliError::from(error);
+                let message = format!("line {number}: {}", error.message);
+                CliError { message, ..error }
+            })?;
+        }
+        if batch.is_full() {
+            accept(context, client, batch, ids)?;
+        }
+        number += 1;
+    }
+    Ok(())
 }
 
-impl Batch<'_> {
-    /// Reads to the end or to the first bad line; what is left in `waiting` is good.
-    fn read(&mut self, reader: &mut dyn BufRead) -> Result<(), CliError> {
-        let mut number = 1u64;
-        while let Some(line) = read_line(reader, number)? {
-            if !line.trim_ascii().is_empty() {
-                let request = self.parse(&line).map_err(|error| CliError {
-                    message: format!("line {number}: {}", error.message),
-                    ..error
-                })?;
-                self.waiting.push(request);
-            }
-            if self.waiting.len() == BATCH {
-                self.accept()?;
-            }
-            number += 1;
-        }
-        Ok(())
+/// Accepts what is in the batch and, without `--json`, prints the ids.
+fn accept(
+    context: &Context,
+    client: &Client,
+    batch: &mut Batch<'_>,
+    ids: &mut Vec<String>,
+) -> Result<(), CliError> {
+    let done = batch.accept(&LateInterrupt::default())?;
+    context.note_all(client, done.notices);
+    let mut lines = String::new();
+    for task in done.accepted {
+        lines.push_str(&format!("{}\n", task.id));
+        ids.push(task.id.to_string());
     }
-
-    fn parse(&mut self, line: &[u8]) -> Result<Request, CliError> {
-        let request = Request::parse(line)?;
-        if !self.known.contains(&request.recipe) {
-            let recipe = self.recipes.find(&request.recipe)?;
-            check_recipe(self.context, self.spool, &recipe)?;
-            self.known.push(request.recipe.clone());
-        }
-        Ok(request)
+    if !lines.is_empty() && !context.out.is_json() {
+        context.out.bytes(lines.as_bytes())?;
     }
-
-    fn accept_all(&self, requests: Vec<Request>) -> Result<AcceptedSome, CliError> {
-        let (context, spool) = (self.context, self.spool);
-        let asked: Vec<_> = requests
-            .iter()
-            .map(|it| (it.name.clone(), it.recipe.clone(), it.session_id.clone()))
-            .collect();
-        let (some, tasks) = if spool.is_owner() {
-            let submissions = requests
-                .into_iter()
-                .map(|request| Submission {
-                    id: spool.new_id(),
-                    request,
-                    environment: Map::new(),
-                    attachment: None,
-                    origin: None,
-                })
-                .collect();
-            let tasks = spool.submit(submissions)?;
-            let ids = tasks.iter().map(TaskDir::id).enumerate().collect();
-            (AcceptedSome { ids, failed: None }, tasks)
-        } else {
-            (drop_in(spool, &requests)?, Vec::new())
-        };
-        for (task, (name, ..)) in tasks.iter().zip(&asked) {
-            if let Some(name) = name {
-                link_name(context, spool, name, task);
-            }
-        }
-        Ok(some)
-    }
-
-    fn accept(&mut self) -> Result<(), CliError> {
-        let requests = std::mem::take(&mut self.waiting);
-        if requests.is_empty() {
-            return Ok(());
-        }
-        let mut lines = String::new();
-        let some = self.accept_all(requests)?;
-        for (_, id) in some.ids {
-            lines.push_str(&format!("{id}\n"));
-            self.ids.push(id.to_string());
-        }
-        if !self.context.out.is_json() {
-            self.context.out.bytes(lines.as_bytes())?;
-        }
-        some.failed.map_or(Ok(()), Err)
-    }
-}
-
-/// The task is accepted whatever becomes of its link.
-fn link_name(context: &Context, spool: &Spool, name: &Name, task: &TaskDir) {
-    if let Err(error) = spool.link_name(name, task.id()) {
-        context.out.note(format!("note: {error}"));
-    }
+    done.failed.map_or(Ok(()), |failed| Err(failed.into()))
 }
 
 /// A line without its newline, `None` at the end; one that is too long is an error and is not kept.
@@ -336,14 +221,8 @@ fn open_source(flag: &str, source: &str) -> Result<Box<dyn BufRead>, CliError> {
     clippy::disallowed_methods,
     reason = "a file the person named, not one of the spool"
 )]
-fn open_attachment(spool: &Spool, path: &Path) -> Result<File, CliError> {
-    if !spool.is_owner() {
-        return Err(CliError::new(
-            ExitCode::Refused,
-            "--attach is only for the spool's owner: users of the group submit by a file in the drop box, which cannot carry another one",
-        )
-        .hint("put the data where the recipe can read it, and its path into the input"));
-    }
+fn open_attachment(client: &Client, path: &Path) -> Result<File, CliError> {
+    client.check_attachment()?;
     let told =
         |why: &str| CliError::usage(format!("failed to read --attach {}: {why}", path.display()));
     let file = File::open(path).map_err(|error| told(&error.to_string()))?;
@@ -413,51 +292,25 @@ fn variable_of_shell(context: &Context, name: &str) -> Result<String, CliError> 
     })
 }
 
-/// `--env NAME[=VALUE]`: only what the recipe lists, and only where nobody else can read it.
+/// `--env NAME[=VALUE]`. Whether a variable is taken is asked before this shell is.
 fn read_variables(
     context: &Context,
-    spool: &Spool,
+    client: &Client,
     recipe: &Recipe,
     arguments: &[String],
-) -> Result<Map<String, Value>, CliError> {
-    let mut variables = Map::new();
+) -> Result<Vec<(String, String)>, CliError> {
+    let mut variables = Vec::new();
     for argument in arguments {
         let (name, value) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (argument.as_str(), None),
         };
-        if !is_variable_name(name) {
-            return Err(CliError::usage(format!(
-                "--env: {name:?} is no name of a variable"
-            )));
-        }
-        if spool.is_group() {
-            return Err(CliError::new(
-                ExitCode::Refused,
-                "--env is not taken in a group spool, where the group can read requests",
-            )
-            .hint("ask the spool's owner for an env_file in the recipe"));
-        }
-        if !recipe
-            .manifest
-            .env_accept
-            .iter()
-            .any(|accepted| accepted == name)
-        {
-            return Err(CliError::new(
-                ExitCode::Refused,
-                format!(
-                    "the recipe {} does not accept the variable {name}",
-                    recipe.name
-                ),
-            )
-            .hint("its owner can list it under env_accept in recipe.toml"));
-        }
+        client.check_variable(recipe, name)?;
         let value = match value {
             Some(value) => value,
             None => variable_of_shell(context, name)?,
         };
-        variables.insert(name.to_owned(), value.into());
+        variables.push((name.to_owned(), value));
     }
     Ok(variables)
 }

@@ -3,13 +3,15 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use agentspool::client::READY;
+use agentspool::spool::Spool;
 use agentspool::watcher::{Left, Options, Watcher};
 use serde_json::json;
 
 use super::Context;
 use super::args::WatchArgs;
-use super::autostart::{OWN_PROGRAM, READY};
 use super::exit_code::ExitCode;
+use super::place::OWN_PROGRAM;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliError> {
@@ -42,7 +44,22 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
     );
     let left = watcher.run();
     let running = watcher.running();
-    let path = watcher.spool().path().display();
+    let (why, waiting) = log_end(left, running, watcher.spool());
+    // Out of the way of the next watcher, however long it takes to print the answer.
+    drop(watcher);
+    if context.out.is_json() {
+        let mut object = json!({ "ok": true, "left": why, "running": running });
+        if let Some(waiting) = waiting {
+            object["waiting"] = waiting.into();
+        }
+        context.out.object(&object)?;
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Says in the log why the watcher leaves; the words, and how many tasks wait where it is paused.
+fn log_end(left: Left, running: usize, spool: &Spool) -> (&'static str, Option<usize>) {
+    let path = spool.path().display();
     let (why, waiting) = match left {
         Left::Stopped => ("stopped", None),
         Left::StoppedWithTasks => ("stopped with its tasks", None),
@@ -72,16 +89,7 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
             tracing::info!(running, "{why}; running tasks go on");
         }
     }
-    // Out of the way of the next watcher, however long it takes to print the answer.
-    drop(watcher);
-    if context.out.is_json() {
-        let mut object = json!({ "ok": true, "left": why, "running": running });
-        if let Some(waiting) = waiting {
-            object["waiting"] = waiting.into();
-        }
-        context.out.object(&object)?;
-    }
-    Ok(ExitCode::Done)
+    (why, waiting)
 }
 
 /// Tells the starter that we are seen, and lets go of what it gave us: stdin is the start lock,

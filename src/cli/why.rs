@@ -2,9 +2,8 @@
 //!
 //! Not the checks (`ready/`).
 
-use agentspool::ready;
-use agentspool::spool::{Spool, Target, TaskView};
-use agentspool::task::{Reason, Status};
+use agentspool::client::{Found, LookupError};
+use agentspool::task::Status;
 use serde_json::json;
 
 use super::Context;
@@ -13,18 +12,13 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &WhyArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
-    let id = match spool.resolve(&args.task)? {
-        Target::Task(id) => id,
-        Target::Drop(name) => return Err(super::place::not_admitted(&name)),
+    let client = context.open_client()?;
+    let view = match client.status(&args.task)? {
+        Found::Task(view) => view,
+        Found::Drop(name) => return Err(LookupError::NotAdmitted(name).into()),
     };
-    let gone = || {
-        let message = format!("the task {id} was just removed");
-        CliError::new(ExitCode::NotFound, message)
-    };
-    let view = spool.task(id)?.ok_or_else(gone)?.view()?;
-    let reasons = reasons(&spool, &view)?;
-    let status = view.status.status;
+    let (id, status) = (view.status.task_id, view.status.status);
+    let reasons = client.why(&view)?;
     if context.out.is_json() {
         context.out.object(&json!({
             "ok": true, "task_id": id, "status": status, "reasons": reasons,
@@ -44,12 +38,4 @@ pub(super) fn run(context: &Context, args: &WhyArgs) -> Result<ExitCode, CliErro
         context.out.line(reason.to_string())?;
     }
     Ok(ExitCode::Done)
-}
-
-/// Why this task does not run.
-pub(super) fn reasons(spool: &Spool, view: &TaskView) -> Result<Vec<Reason>, CliError> {
-    let name = view.status.recipe.as_ref();
-    // A recipe that cannot be read here says nothing; the runner reads it anew.
-    let recipe = name.and_then(|name| super::place::recipe_path(spool).find(name).ok());
-    Ok(ready::reasons(spool, view, recipe.as_ref())?)
 }

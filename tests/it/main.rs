@@ -19,6 +19,7 @@ mod bounds;
 mod bytes;
 mod cancel;
 mod clear;
+mod client;
 mod config;
 mod doctor;
 mod events;

@@ -1,14 +1,17 @@
 //! What can be run, and who could change it.
 
-use agentspool::spool::{IoError, Spool};
+use crate::spool::{IoError, Spool};
 
-use super::{Check, Context, count};
-use crate::cli::place::{recipe_path, recipe_trust};
+use super::check::{Check, count};
+use super::surroundings::Surroundings;
 
 /// Which recipes cannot run, and why: a line for each.
-pub(super) fn runnable(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
-    let search = context.search_for(spool);
-    let recipes = recipe_path(spool).all();
+pub(super) fn runnable(
+    surroundings: &Surroundings<'_>,
+    spool: &Spool,
+) -> Result<Vec<Check>, IoError> {
+    let search = surroundings.client.search();
+    let recipes = surroundings.client.recipes().all();
     let mut checks = Vec::new();
     for (_, found) in &recipes {
         let problem = match found {
@@ -40,16 +43,16 @@ pub(super) fn runnable(context: &Context, spool: &Spool) -> Result<Vec<Check>, I
 }
 
 /// Whether others could change what is run.
-pub(super) fn path(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "recipe path";
-    let path = recipe_path(spool);
+    let path = surroundings.client.recipes();
     let mut checks = Vec::new();
     for folder in path.missing() {
         let told = format!("{} is not there", folder.display());
         let hint = "make it, or take it out of the setting recipe_path";
         checks.push(Check::warn(NAME, told, hint));
     }
-    for (entry, why) in path.open_to_others(recipe_trust(spool)) {
+    for (entry, why) in path.open_to_others(surroundings.client.recipe_trust()) {
         let told = format!("{}: {why}", entry.display());
         let hint = "chown it to the spool's user or root, and `chmod go-w` it";
         checks.push(Check::problem(NAME, told, hint));

@@ -6,15 +6,15 @@
 
 use std::process::{Command, Stdio};
 
-use agentspool::config::Launcher;
-use agentspool::spool::{IoError, Spool};
-use agentspool::task::TaskId;
+use crate::config::Launcher;
+use crate::spool::{IoError, Spool};
+use crate::task::TaskId;
 
-use super::Check;
-use crate::cli::Context;
+use super::check::Check;
+use super::surroundings::Surroundings;
 
 /// Whether units may be asked for.
-pub(super) fn launcher(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn launcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "launcher";
     let manager: &[&str] = match spool.settings().launcher {
         Launcher::Local => return Ok(vec![Check::ok(NAME, "local: tasks run in the pool")]),

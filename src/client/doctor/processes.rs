@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use agentspool::clock;
-use agentspool::proc;
-use agentspool::spool::{IoError, Spool, Wake, WatcherFile};
+use crate::clock;
+use crate::proc;
+use crate::spool::{IoError, Spool, Wake, WatcherFile};
 
-use super::{Check, Context, count};
+use super::check::{Check, count};
+use super::surroundings::Surroundings;
 
 const TIMER: &str = "agentspool-sweep.timer";
 const SERVICE: &str = "agentspool.service";
@@ -19,7 +20,7 @@ const FILES_A_TASK: u64 = 4;
 const FILES_BESIDES: u64 = 64;
 
 /// Who watches, since when, and whether it is of this version.
-pub(super) fn watcher(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn watcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "watcher";
     if !spool.is_owner() {
         // A user of the group sees that one lives, and not which.
@@ -75,9 +76,12 @@ fn nobody_watches(spool: &Spool) -> Result<Check, IoError> {
 }
 
 /// Whether somebody removes what is old.
-pub(super) fn sweeps(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn sweeps(
+    surroundings: &Surroundings<'_>,
+    spool: &Spool,
+) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "sweeps";
-    let timer = manager_of(context, spool).and_then(|manager| {
+    let timer = manager_of(surroundings, spool).and_then(|manager| {
         let enabled = ask_systemd(manager, &["is-enabled", TIMER])?;
         Some((
             manager,
@@ -124,9 +128,12 @@ pub(super) fn sweeps(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoE
 }
 
 /// Whether a user's service goes on when the user is not logged in.
-pub(super) fn linger(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn linger(
+    surroundings: &Surroundings<'_>,
+    spool: &Spool,
+) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "linger";
-    if manager_of(context, spool) != Some(Manager::User) {
+    if manager_of(surroundings, spool) != Some(Manager::User) {
         return Ok(Vec::new());
     }
     if ask_systemd(Manager::User, &["is-enabled", SERVICE]).as_deref() != Some("enabled") {
@@ -148,7 +155,7 @@ pub(super) fn linger(context: &Context, spool: &Spool) -> Result<Vec<Check>, IoE
 }
 
 /// Whether a watcher would hear of new tasks, and could open what it needs.
-pub(super) fn limits(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "limits";
     let number = |file: &str| {
         let text = proc::read_text(format!("/proc/sys/fs/inotify/{file}"));
@@ -201,17 +208,14 @@ impl Manager {
 }
 
 /// Which one, if systemd is there (sd_booted(3)) and this is a spool that units are written for.
-fn manager_of(context: &Context, spool: &Spool) -> Option<Manager> {
+fn manager_of(surroundings: &Surroundings<'_>, spool: &Spool) -> Option<Manager> {
     if !Path::new("/run/systemd/system").is_dir() {
         return None;
     }
     if spool.path() == Path::new(SYSTEM_SPOOL) {
         return Some(Manager::System);
     }
-    let is_default = context
-        .env
-        .default_spool()
-        .is_some_and(|path| path == spool.path());
+    let is_default = surroundings.default_spool == Some(spool.path());
     is_default.then_some(Manager::User)
 }
 

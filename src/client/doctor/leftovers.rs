@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use agentspool::clock;
-use agentspool::spool::{ControlFile, DropFile, IoError, Spool};
-use agentspool::task::{Condition, TaskId, Timestamp};
+use crate::clock;
+use crate::spool::{ControlFile, DropFile, IoError, Spool};
+use crate::task::{Condition, TaskId, Timestamp};
 
-use super::{Check, Context, count};
+use super::check::{Check, count};
+use super::surroundings::Surroundings;
 
 /// With more open tasks than this the oldest are looked at.
 const LOOK_AT_MOST: usize = 10_000;
@@ -18,7 +19,7 @@ const NAME_AT_MOST: usize = 3;
 const TAKEN_WITHIN_SEC: f64 = 10.0;
 
 /// What a sweep would take, and what waits for a person to read it.
-pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn litter(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let mut checks = Vec::new();
     let staged = spool.staging_litter(Some(clock::wall()))?.len();
     let buried = spool.trash()?.len();
@@ -31,6 +32,26 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
         let told = format!("{} in trash/", count(buried, "removal") + " cut off");
         checks.push(Check::warn("leftovers", told, hint));
     }
+    checks.extend(late_in_box(spool)?);
+    checks.extend(refused(spool)?);
+    let mut stray = 0;
+    for id in spool.open_ids()?.into_iter().take(LOOK_AT_MOST) {
+        stray += usize::from(spool.is_stray_hint(id)?);
+    }
+    if stray > 0 {
+        let told = format!("{} without a task in open/", count(stray, "hint"));
+        let hint = "a watcher removes them: start one, if none runs";
+        checks.push(Check::warn("leftovers", told, hint));
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok("leftovers", "none"));
+    }
+    Ok(checks)
+}
+
+/// What lies in the drop box for too long.
+fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let mut checks = Vec::new();
     let patience = spool.settings().drop_patience_sec;
     let unnamed = spool.unnamed_drops()?.into_iter();
     let unnamed = unnamed.filter(|(_, at)| clock::wall().seconds_since(*at) >= patience);
@@ -56,6 +77,12 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
         let hint = "the watcher's log says why; a folder, and a file that cannot be moved, stay until somebody removes them";
         checks.push(Check::warn("leftovers", told, hint));
     }
+    Ok(checks)
+}
+
+/// What was refused, and what of it no sweep can remove.
+fn refused(spool: &Spool) -> Result<Vec<Check>, IoError> {
+    let mut checks = Vec::new();
     let rejected = spool.rejected_files()?;
     let reasons = |name: &[u8]| name.ends_with(b".reason.json");
     let drops = rejected
@@ -73,23 +100,11 @@ pub(super) fn litter(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
         let hint = format!("remove it as root: `rm -r {path}`");
         checks.push(Check::warn("leftovers", told, hint));
     }
-    let mut stray = 0;
-    for id in spool.open_ids()?.into_iter().take(LOOK_AT_MOST) {
-        stray += usize::from(spool.is_stray_hint(id)?);
-    }
-    if stray > 0 {
-        let told = format!("{} without a task in open/", count(stray, "hint"));
-        let hint = "a watcher removes them: start one, if none runs";
-        checks.push(Check::warn("leftovers", told, hint));
-    }
-    if checks.is_empty() {
-        checks.push(Check::ok("leftovers", "none"));
-    }
     Ok(checks)
 }
 
 /// Tasks that go on only once a person has seen to them.
-pub(super) fn tasks(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn tasks(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let (mut damaged, mut newer, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
     let open = spool.open_ids()?;
     let known: BTreeSet<TaskId> = open.iter().copied().take(LOOK_AT_MOST).collect();

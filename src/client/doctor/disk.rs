@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use agentspool::config::Durability;
-use agentspool::spool::{IoError, Spool};
-use agentspool::sweeper::{self, ClockTrust};
+use crate::config::Durability;
+use crate::spool::{IoError, Spool};
+use crate::sweeper::{self, ClockTrust};
 use indicatif::HumanBytes;
 use rustix::io::Errno;
 
-use super::{Check, Context};
+use super::check::Check;
+use super::surroundings::Surroundings;
 
 /// So many of the root's entries are named, each in a line.
 const NAME_AT_MOST: usize = 3;
@@ -16,7 +17,7 @@ const NAME_AT_MOST: usize = 3;
 const AHEAD_SEC: f64 = 60.0;
 
 /// Where it is, whose, and whether it is whole.
-pub(super) fn spool(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn spool(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "spool";
     let missing = spool.missing_folders()?;
     let path = spool.path().display();
@@ -59,7 +60,7 @@ fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
 }
 
 /// Whether files can be made, locked, synced and renamed as the protocol needs it.
-pub(super) fn writable(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn writable(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     if !spool.is_owner() {
         return Ok(vec![if spool.may_drop()? {
             Check::ok("writable", "this user may put requests into the drop box")
@@ -85,7 +86,7 @@ pub(super) fn writable(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError
 }
 
 /// Whether the file system keeps what it is given, and has room for more.
-pub(super) fn file_system(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn file_system(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "file system";
     let system = spool.file_system()?;
     let (bytes, inodes) = spool.free_room()?;
@@ -128,7 +129,7 @@ pub(super) fn file_system(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoEr
 }
 
 /// Whether this folder is known as itself, and who we are to it.
-pub(super) fn identity(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn identity(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "identity";
     let us = rustix::process::geteuid().as_raw();
     let check = match spool.has_own_identity() {
@@ -152,7 +153,7 @@ pub(super) fn identity(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError
 }
 
 /// Whether tasks may start.
-pub(super) fn paused(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn paused(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let Some(why) = spool.paused()? else {
         return Ok(Vec::new());
     };
@@ -162,12 +163,12 @@ pub(super) fn paused(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> 
 }
 
 /// Whether ages can be told.
-pub(super) fn clock(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn clock(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "clock";
     let now = sweeper::clocks();
     let newest = spool.task_ids()?.first().copied();
     if let Some(newest) = newest {
-        let made = agentspool::task::Timestamp::from_unix_ms(newest.unix_ms());
+        let made = crate::task::Timestamp::from_unix_ms(newest.unix_ms());
         if made.seconds_since(now.wall) > AHEAD_SEC {
             let told = format!("{newest} was made at {made}, which is yet to come");
             let hint = "set the clock (`timedatectl`); such a task is swept later than others";
@@ -189,7 +190,7 @@ pub(super) fn clock(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
 }
 
 /// Who could put another folder in the spool's place.
-pub(super) fn above(_: &Context, spool: &Spool) -> Result<Vec<Check>, IoError> {
+pub(super) fn above(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "folders above";
     Ok(vec![match spool.exposed_above()? {
         None => Check::ok(

@@ -1,0 +1,195 @@
+//! From the errors of the client to one line, hints and an exit code.
+//!
+//! Not those of the rooms below it (`report.rs`). Invariant: every kind of error has a code of its own choosing, by
+//! matches without a catch-all.
+
+use agentspool::client;
+
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+impl From<client::SubmitError> for CliError {
+    fn from(error: client::SubmitError) -> CliError {
+        use client::SubmitError;
+        let message = error.to_string();
+        match error {
+            SubmitError::Recipe(error) => error.into(),
+            SubmitError::Request(error) => error.into(),
+            SubmitError::Resolve(error) => error.into(),
+            SubmitError::Store(error) => error.into(),
+            SubmitError::Io(error) => error.into(),
+            SubmitError::VariableName(_) => CliError::usage(format!("--env: {message}")),
+            SubmitError::VariablesInGroup => CliError::new(
+                ExitCode::Refused,
+                "--env is not taken in a group spool, where the group can read requests",
+            )
+            .hint("ask the spool's owner for an env_file in the recipe"),
+            SubmitError::VariableNotAccepted { .. } => CliError::new(ExitCode::Refused, message)
+                .hint("its owner can list it under env_accept in recipe.toml"),
+            SubmitError::AttachmentOfGroupUser => CliError::new(
+                ExitCode::Refused,
+                "--attach is only for the spool's owner: users of the group submit by a file in the drop box, which cannot carry another one",
+            )
+            .hint("put the data where the recipe can read it, and its path into the input"),
+            SubmitError::NotAdmitted { id, .. } => CliError::new(ExitCode::General, message)
+                .hint("it becomes a task once a watcher runs")
+                .detail("task_id", id.to_string()),
+            SubmitError::Interrupted(_) => CliError::new(ExitCode::Interrupted, message),
+            SubmitError::Nothing => CliError::new(ExitCode::General, message),
+        }
+    }
+}
+
+impl From<client::CancelError> for CliError {
+    fn from(error: client::CancelError) -> CliError {
+        use client::CancelError;
+        let message = error.to_string();
+        match error {
+            CancelError::Resolve(error) => error.into(),
+            CancelError::Io(error) => error.into(),
+            CancelError::NotAdmitted(name) => CliError::new(ExitCode::General, message).hint(
+                format!("remove incoming/{name}.json, or wait until it is admitted"),
+            ),
+            CancelError::Abandoned(_) => CliError::new(ExitCode::General, message)
+                .hint("a watcher died at it: run `agentspool watch`"),
+            CancelError::Removed(_) => CliError::new(ExitCode::NotFound, message),
+            CancelError::TaskOfAnotherUser(_) | CancelError::DropOfAnotherUser(_) => {
+                CliError::new(ExitCode::Refused, message)
+                    .hint("the user who submitted it or the spool's owner may cancel it")
+            }
+            CancelError::OfUnknownUser(_) => CliError::new(ExitCode::Refused, message)
+                .hint("ask the spool's owner to cancel it; drop files that only you can write"),
+            CancelError::Refused { hint, .. } => {
+                CliError::new(ExitCode::Refused, message).hint(hint)
+            }
+            CancelError::InterruptedAtDrop(_) | CancelError::Interrupted(_) => {
+                CliError::new(ExitCode::Interrupted, message)
+            }
+            CancelError::Unwritten { error, .. } => CliError {
+                message,
+                ..error.into()
+            }
+            .hint("once there is room, a watcher or another `agentspool cancel` ends it"),
+        }
+    }
+}
+
+impl From<client::WaitError> for CliError {
+    fn from(error: client::WaitError) -> CliError {
+        use client::WaitError;
+        let message = error.to_string();
+        match error {
+            WaitError::Resolve(error) => error.into(),
+            WaitError::Io(error) => error.into(),
+            WaitError::Removed(_) => CliError::new(ExitCode::NotFound, message),
+            WaitError::Unattended(path) => CliError::new(ExitCode::Missing, message)
+                .hint(format!(
+                    "start one with `agentspool --spool {} watch`; the tasks wait for it",
+                    path.display()
+                ))
+                .detail("watcher", false),
+            WaitError::TimedOut { .. } => CliError::new(ExitCode::WaitTimedOut, message),
+            WaitError::Interrupted { .. } => CliError::new(ExitCode::Interrupted, message),
+        }
+    }
+}
+
+impl From<client::Unaccepted> for CliError {
+    fn from(failed: client::Unaccepted) -> CliError {
+        let error = CliError::from(failed.error);
+        let left: Vec<String> = failed.in_the_box.iter().map(ToString::to_string).collect();
+        if left.is_empty() {
+            return error;
+        }
+        let hint = format!("{} more lie in the drop box: look for each", left.len());
+        error.hint(hint).detail("in_the_box", left)
+    }
+}
+
+impl From<client::ClearError> for CliError {
+    fn from(error: client::ClearError) -> CliError {
+        use client::ClearError;
+        let message = error.to_string();
+        match error {
+            ClearError::Cancel(error) => error.into(),
+            ClearError::Io(error) => error.into(),
+            ClearError::NotOwner => CliError::new(ExitCode::Refused, message)
+                .hint("finished tasks go by themselves, as the retention settings say"),
+            ClearError::OnlyFinished => {
+                CliError::usage(message).hint("--all cancels pending and running ones first")
+            }
+        }
+    }
+}
+
+impl From<client::LookupError> for CliError {
+    fn from(error: client::LookupError) -> CliError {
+        use client::LookupError;
+        let message = error.to_string();
+        match error {
+            LookupError::Resolve(error) => error.into(),
+            LookupError::Read(error) => error.into(),
+            LookupError::Io(error) => error.into(),
+            LookupError::NotAdmitted(_) => CliError::new(ExitCode::General, message),
+            LookupError::Removed(_) => CliError::new(ExitCode::NotFound, message),
+        }
+    }
+}
+
+impl From<client::ResultError> for CliError {
+    fn from(error: client::ResultError) -> CliError {
+        use client::ResultError;
+        let message = error.to_string();
+        match error {
+            ResultError::Lookup(error) => error.into(),
+            ResultError::NotYet { id, .. } => CliError::new(ExitCode::General, message)
+                .hint(format!("`agentspool wait {id}` waits for it")),
+        }
+    }
+}
+
+impl From<client::OutputError> for CliError {
+    fn from(error: client::OutputError) -> CliError {
+        use client::OutputError;
+        let message = error.to_string();
+        match error {
+            OutputError::Gone(_) => CliError::new(ExitCode::General, message),
+            OutputError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<client::LogError> for CliError {
+    fn from(error: client::LogError) -> CliError {
+        use client::LogError;
+        let message = error.to_string();
+        match error {
+            LogError::Lookup(error) => error.into(),
+            LogError::Io(error) => error.into(),
+            LogError::Removed | LogError::NoSuchAttempt { .. } => {
+                CliError::new(ExitCode::NotFound, message)
+            }
+            LogError::TooLarge(_) => {
+                CliError::usage(message).hint("use --lines N, or logs without --json")
+            }
+        }
+    }
+}
+
+impl From<client::FollowError> for CliError {
+    fn from(error: client::FollowError) -> CliError {
+        use client::FollowError;
+        let message = error.to_string();
+        match error {
+            FollowError::Resolve(error) => error.into(),
+            FollowError::Read(error) => error.into(),
+            FollowError::Io(error) => error.into(),
+            FollowError::JustRemoved | FollowError::Removed(_) | FollowError::ResultRemoved => {
+                CliError::new(ExitCode::NotFound, message)
+            }
+            FollowError::InterruptedAtDrop(_) | FollowError::Interrupted(_) => {
+                CliError::new(ExitCode::Interrupted, message)
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `agentspool doctor`: look whether all is well, and say what to do where it is not.
+//!
+//! Not the checks (`client/doctor/`). Invariant: the exit code is 0 only if every check is `ok`.
+
+use agentspool::client::{Check, Client, DoctorOptions, Verdict};
+use owo_colors::OwoColorize;
+use serde_json::json;
+
+use super::Context;
+use super::exit_code::ExitCode;
+use super::report::CliError;
+
+pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
+    let (path, _) = context.spool_path()?;
+    let options = DoctorOptions {
+        default_spool: context.env.default_spool(),
+    };
+    let checks = match Client::open_as_it_is(&path, context.options()?) {
+        Ok(client) => client.doctor(&options),
+        Err(error) => {
+            let told = CliError::from(error);
+            let hint = told.hints.first().cloned();
+            let hint = hint.unwrap_or_else(|| "see docs/operating.md".to_owned());
+            vec![Check::problem("spool", told.message, hint).unusable()]
+        }
+    };
+    tell(context, &checks)
+}
+
+fn tell(context: &Context, checks: &[Check]) -> Result<ExitCode, CliError> {
+    let code = if checks.iter().any(|check| check.is_unusable) {
+        ExitCode::SpoolUnusable
+    } else if checks.iter().all(|check| check.status == Verdict::Ok) {
+        ExitCode::Done
+    } else {
+        ExitCode::General
+    };
+    let out = &context.out;
+    if out.is_json() {
+        let is_ok = code == ExitCode::Done;
+        let mut object = json!({ "ok": is_ok, "checks": checks });
+        if !is_ok {
+            let is_bad = |check: &&Check| check.status != Verdict::Ok;
+            let first = checks.iter().find(|check| check.is_unusable);
+            let first = first.or_else(|| checks.iter().find(is_bad));
+            let told = first.map(|check| format!("{}: {}", check.name, check.message));
+            object["error"] = told.into();
+            object["code"] = code.number().into();
+        }
+        out.object(&object)?;
+        return Ok(code);
+    }
+    for check in checks {
+        if out.is_quiet() && check.status == Verdict::Ok {
+            continue;
+        }
+        let hint = check.hint.as_ref().map(|hint| format!("; {hint}"));
+        let hint = hint.unwrap_or_default();
+        let text = format!("  {}: {}{hint}", check.name, check.message);
+        out.line_after(&sign(check.status), text)?;
+    }
+    Ok(code)
+}
+
+fn sign(status: Verdict) -> String {
+    match status {
+        Verdict::Ok => format!("{:7}", "ok".green()),
+        Verdict::Warn => format!("{:7}", "warn".yellow()),
+        Verdict::Problem => format!("{:7}", "problem".red()),
+    }
+}

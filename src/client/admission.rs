@@ -1,0 +1,74 @@
+//! Submitting as a user of the group: requests go into the drop box, and where that alone is not safe the call
+//! waits until they are tasks.
+//!
+//! Not the box (`spool/submit_drop.rs`). Invariant: an id is given as accepted only once it outlives a power cut.
+
+use std::time::Duration;
+
+use super::stop::Stop;
+use super::submit_error::{SubmitError, Unaccepted};
+use crate::spool::{Spool, Target, Wake};
+use crate::task::{Request, TaskId};
+
+/// How often to look whether a drop was admitted.
+const ADMISSION_LOOK: Duration = Duration::from_millis(100);
+
+/// Which of some requests were accepted, by their place, and why not all of them, if so.
+pub(super) struct Dropped {
+    pub ids: Vec<(usize, TaskId)>,
+    pub failed: Option<Unaccepted>,
+}
+
+/// Puts the requests into the drop box, each under the id that is answered.
+pub(super) fn drop_in(
+    spool: &Spool,
+    requests: &[Request],
+    stop: &dyn Stop,
+) -> Result<Dropped, SubmitError> {
+    let dropped = spool.drop_in(requests)?;
+    let mut ids = Vec::with_capacity(dropped.drops.len());
+    let mut failed: Option<Unaccepted> = None;
+    for (at, one) in dropped.drops.iter().enumerate() {
+        let admitted = match (one.is_accepted, &mut failed) {
+            (true, _) => Ok(()),
+            (false, None) => wait_until_admitted(spool, one.id, stop),
+            // The answer would be the same one.
+            (false, Some(failed)) => {
+                failed.in_the_box.push(one.id);
+                continue;
+            }
+        };
+        match admitted {
+            Ok(()) => ids.push((at, one.id)),
+            Err(error) => {
+                let in_the_box = Vec::new();
+                failed = Some(Unaccepted { error, in_the_box });
+            }
+        }
+    }
+    let failed = failed.or(dropped.failed.map(|error| Unaccepted {
+        error: error.into(),
+        in_the_box: Vec::new(),
+    }));
+    Ok(Dropped { ids, failed })
+}
+
+/// On a file system where a drop alone is not safe from a power cut: the task it becomes is.
+fn wait_until_admitted(spool: &Spool, id: TaskId, stop: &dyn Stop) -> Result<(), SubmitError> {
+    let wake = Wake::for_waiting(spool)?;
+    loop {
+        match spool.resolve(&id.to_string())? {
+            Target::Task(_) => return Ok(()),
+            Target::Drop(_) if !spool.has_watcher()? => {
+                let spool = spool.path().to_owned();
+                return Err(SubmitError::NotAdmitted { id, spool });
+            }
+            Target::Drop(_) => {}
+        }
+        if stop.is_asked() {
+            return Err(SubmitError::Interrupted(id));
+        }
+        wake.wait(stop.wakes(), ADMISSION_LOOK);
+        wake.take();
+    }
+}

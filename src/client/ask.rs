@@ -1,0 +1,75 @@
+//! Cancelling as a user of the group: a control file in the drop box asks the watcher.
+//!
+//! Not the owner's way (`cancel.rs`), and not the watcher's judgement (`spool/control.rs`). Invariant: nothing is
+//! asked for a task of another user.
+
+use std::time::Duration;
+
+use super::cancel_answer::{CancelError, CancelOutcome, readable};
+use super::stop::Stop;
+use crate::spool::{Spool, TaskDir, Wake};
+use crate::task::{Action, Origin, TaskId};
+
+/// How often to look while the watcher is at it: it may die.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// With `wait` the task is over when this returns, if a watcher runs.
+pub(super) fn ask(
+    spool: &Spool,
+    id: TaskId,
+    wait: bool,
+    stop: &dyn Stop,
+) -> Result<CancelOutcome, CancelError> {
+    let wake = Wake::for_waiting(spool)?;
+    if let Some(task) = spool.task(id)? {
+        if task.has_result()? {
+            return Ok(CancelOutcome::AlreadyOver(readable(&task)));
+        }
+        check_may_control(spool, &task)?;
+    } else if let Some(uid) = spool.owner_of_waiting(id)?
+        && uid != rustix::process::geteuid().as_raw()
+    {
+        return Err(CancelError::DropOfAnotherUser(id));
+    }
+    let asked = spool.ask(id, Action::Cancel)?;
+    loop {
+        let mut is_noted = false;
+        if let Some(task) = spool.task(id)? {
+            if task.has_result()? {
+                return Ok(CancelOutcome::Ended(readable(&task)));
+            }
+            // It was a drop when we began: whose task it is stands only now.
+            check_may_control(spool, &task)?;
+            is_noted = task.cancel_requested()?;
+        }
+        if !is_noted && let Some(refusal) = spool.refusal_of_control(&asked)? {
+            let (reason, hint) = (refusal.reason, refusal.hint);
+            return Err(CancelError::Refused { id, reason, hint });
+        }
+        if !spool.has_watcher()? {
+            return Ok(CancelOutcome::Unattended);
+        }
+        if !wait {
+            return Ok(CancelOutcome::Requested);
+        }
+        // A refused drop ends the waiting.
+        spool.resolve(&id.to_string())?;
+        if stop.is_asked() {
+            return Err(CancelError::Interrupted(id));
+        }
+        wake.wait(stop.wakes(), LOOK);
+        wake.take();
+    }
+}
+
+fn check_may_control(spool: &Spool, task: &TaskDir) -> Result<(), CancelError> {
+    if spool.may_control(task, rustix::process::geteuid().as_raw())? {
+        return Ok(());
+    }
+    let is_known = |origin: Option<Origin>| origin.is_none_or(|origin| origin.uid.is_some());
+    Err(if task.origin().is_ok_and(is_known) {
+        CancelError::TaskOfAnotherUser(task.id())
+    } else {
+        CancelError::OfUnknownUser(task.id())
+    })
+}

@@ -1,0 +1,160 @@
+//! What a task wrote so far.
+//!
+//! Not a log that grows (`follow.rs`). Invariant: a log that does not fit into memory is refused, never cut.
+
+use super::lookup::LookupError;
+use super::open::Client;
+use crate::spool::{IoError, LogReader, Piece, Stream, TaskDir};
+
+/// A log larger than this is not read as one text.
+const MOST_IN_A_TEXT: usize = 16 << 20;
+
+/// The logs of one attempt of a task.
+#[derive(Debug)]
+pub struct Logs {
+    /// The task's folder.
+    pub task: TaskDir,
+    /// Which attempt; 0 before the first one.
+    pub attempt: u32,
+    /// The last attempt that was made; 0 before the first one.
+    pub last_attempt: u32,
+}
+
+/// A log as one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogText {
+    /// The text. What is no UTF-8 stands as U+FFFD.
+    pub text: String,
+    /// Whether all of it is UTF-8.
+    pub is_text: bool,
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// There is no such task.
+    #[error(transparent)]
+    Lookup(LookupError),
+    /// The task is gone.
+    #[error("the task was just removed")]
+    Removed,
+    /// The task has no such attempt.
+    #[error("the task has no attempt {attempt} (it has made {last})")]
+    NoSuchAttempt {
+        /// Which was asked for.
+        attempt: u32,
+        /// The last that was made.
+        last: u32,
+    },
+    /// The log is too large for one text.
+    #[error("the log is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The kernel said no.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+impl Client {
+    /// The logs of an attempt of the task that is called so: by id, part of an id, name, or `last`. `None` is the
+    /// latest attempt.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn logs(&self, task: &str, attempt: Option<u32>) -> Result<Logs, LogError> {
+        let task = self.folder_of(task).map_err(|error| match error {
+            LookupError::Removed(_) => LogError::Removed,
+            LookupError::Resolve(_)
+            | LookupError::NotAdmitted(_)
+            | LookupError::Read(_)
+            | LookupError::Io(_) => LogError::Lookup(error),
+        })?;
+        let last = task.last_attempt()?;
+        if let Some(attempt) = attempt
+            && (attempt == 0 || attempt > last)
+        {
+            return Err(LogError::NoSuchAttempt { attempt, last });
+        }
+        Ok(Logs {
+            task,
+            attempt: attempt.unwrap_or(last),
+            last_attempt: last,
+        })
+    }
+}
+
+impl Logs {
+    /// One of the two logs, from its beginning or from so many last lines on. `None`: there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(&self, stream: Stream, lines: Option<usize>) -> Result<Option<LogReader>, IoError> {
+        let Some(mut reader) = LogReader::open(&self.task, self.attempt, stream)? else {
+            return Ok(None);
+        };
+        if let Some(lines) = lines {
+            reader.skip_to_last(lines)?;
+        }
+        Ok(Some(reader))
+    }
+}
+
+impl LogText {
+    /// Reads to the end. Where bytes were cut out, the rest of a character at either side goes with them.
+    ///
+    /// # Errors
+    /// [`LogError::TooLarge`], [`LogError::Io`].
+    pub fn read(reader: &mut LogReader) -> Result<LogText, LogError> {
+        let (mut text, mut is_text, mut bytes) = (String::new(), true, Vec::new());
+        let mut is_behind_gap = false;
+        loop {
+            let (mut zeroes, mut gap) = (0, None);
+            match reader.next_piece()? {
+                Piece::Bytes(piece) => bytes.extend(piece),
+                Piece::Zeroes(count) => zeroes = usize::try_from(count).unwrap_or(MOST_IN_A_TEXT),
+                Piece::Gap(count) => gap = Some(count),
+                Piece::Anew => {
+                    (is_text, is_behind_gap) = (true, false);
+                    text.clear();
+                    bytes.clear();
+                }
+                Piece::End => break,
+            }
+            if (text.len() + bytes.len()).saturating_add(zeroes) > MOST_IN_A_TEXT {
+                return Err(LogError::TooLarge(MOST_IN_A_TEXT));
+            }
+            bytes.resize(bytes.len() + zeroes, 0);
+            if let Some(gap) = gap {
+                is_text &= add_text(&mut text, whole_characters(&bytes, is_behind_gap, true));
+                text.push_str(&format!("[{gap} bytes cut out]"));
+                bytes.clear();
+                is_behind_gap = true;
+            }
+        }
+        is_text &= add_text(&mut text, whole_characters(&bytes, is_behind_gap, false));
+        Ok(LogText { text, is_text })
+    }
+}
+
+fn add_text(text: &mut String, bytes: &[u8]) -> bool {
+    let added = String::from_utf8_lossy(bytes);
+    text.push_str(&added);
+    matches!(added, std::borrow::Cow::Borrowed(_))
+}
+
+/// Bytes without the parts of characters at a cut.
+fn whole_characters(mut bytes: &[u8], cut_before: bool, cut_behind: bool) -> &[u8] {
+    const LONGEST: usize = 4;
+    if cut_before {
+        let rest = bytes.iter().take(LONGEST - 1);
+        let rest = rest.take_while(|byte| **byte & 0xc0 == 0x80).count();
+        bytes = &bytes[rest..];
+    }
+    if cut_behind
+        && let Err(error) = std::str::from_utf8(&bytes[bytes.len().saturating_sub(LONGEST)..])
+        && error.error_len().is_none()
+    {
+        let begun = bytes.len().min(LONGEST) - error.valid_up_to();
+        bytes = &bytes[..bytes.len() - begun];
+    }
+    bytes
+}

@@ -1,0 +1,56 @@
+//! The public face of the library: what people, scripts and other programs ask of a spool.
+//!
+//! [`Client`] has the verbs, with typed options, answers and errors. A front door parses, calls, and prints: the
+//! command line is one (`cli/`). Not here: words for people, exit codes, the environment, signals. Invariant:
+//! nothing is printed, and whatever waits gives up when its caller says so ([`Stop`]).
+//!
+//! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
+//! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
+//! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`,
+//! `result`, `logs`, `follow`, `why` and `events` (looking) · `doctor` (whether all is well).
+
+mod admission;
+mod ask;
+mod attendance;
+mod autostart;
+mod batch;
+mod cancel;
+mod cancel_answer;
+mod clear;
+mod doctor;
+mod events;
+mod follow;
+mod list;
+mod logs;
+mod lookup;
+mod notice;
+mod open;
+mod result;
+mod status;
+mod stop;
+mod submit;
+mod submit_error;
+#[cfg(test)]
+mod tests;
+mod wait;
+mod why;
+
+pub use attendance::Attendance;
+pub use autostart::READY;
+pub use batch::{AcceptedBatch, Batch};
+pub use cancel_answer::{CancelError, CancelOutcome, Cancelled};
+pub use clear::{ClearError, ClearOptions, ClearPlan, ClearReport};
+pub use doctor::{Check, DoctorOptions, Verdict};
+pub use events::{EventOptions, Events};
+pub use follow::{Follow, FollowError, Followed};
+pub use list::{Counts, ListOptions, Page};
+pub use logs::{LogError, LogText, Logs};
+pub use lookup::LookupError;
+pub use notice::{Notice, StartError};
+pub use open::{Autostart, Client, Door, Options};
+pub use result::{OutputError, OutputFile, ResultError, TaskResult};
+pub use status::Found;
+pub use stop::{NeverStop, Stop};
+pub use submit::{Accepted, NewTask};
+pub use submit_error::{SubmitError, Unaccepted};
+pub use wait::{Awaited, WaitError, WaitFor, WaitOptions, Waiting};

@@ -1,0 +1,143 @@
+//! The client of one spool: how it is opened, and what it needs to know of its caller.
+//!
+//! Not the verbs (a file for each). Not the question which spool is meant: that is the front door's. Invariant:
+//! whatever comes from the environment comes in as an option.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::config::Overrides;
+use crate::recipe::{RecipePath, Trust};
+use crate::spool::{OpenError, Spool};
+
+/// By which way a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The command line.
+    Cli,
+    /// A file in the drop box.
+    Drop,
+    /// The HTTP service.
+    Http,
+    /// The MCP server.
+    Mcp,
+    /// This program itself, for instance for a task that follows another one.
+    Internal,
+}
+
+/// What a client needs to know of its caller.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Settings over those of `spool.json`.
+    pub overrides: Overrides,
+    /// The `PATH` by which recipes find their programs. It counts only for the spool's owner, whose watcher runs
+    /// them.
+    pub search: Option<OsString>,
+    /// How a watcher is started where none runs. `None`: this client starts none.
+    pub autostart: Option<Autostart>,
+}
+
+/// What a watcher is started with.
+#[derive(Clone, Debug)]
+pub struct Autostart {
+    /// The program `agentspool`.
+    pub program: PathBuf,
+    /// Its whole environment.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// One spool, opened to submit tasks, look at them, wait for them and end them.
+///
+/// ```no_run
+/// use agentspool::client::{Client, Door, NeverStop, NewTask, Options};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::open("/var/spool/agentspool".as_ref(), Options::default())?;
+/// let accepted = client.submit(&"hello".parse()?, NewTask::new(Door::Internal), &NeverStop)?;
+/// println!("{}", accepted.id);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    spool: Spool,
+    search: Option<OsString>,
+    autostart: Option<Autostart>,
+}
+
+impl Client {
+    /// Opens a spool.
+    ///
+    /// # Errors
+    /// [`OpenError`]: there is no spool, it is of another version, this user may not use it, or a setting is wrong.
+    pub fn open(path: &Path, options: Options) -> Result<Client, OpenError> {
+        let spool = Spool::open(path, options.overrides.clone())?;
+        Ok(Client::of(spool, options))
+    }
+
+    /// The same; where there is none, a private spool is made.
+    ///
+    /// # Errors
+    /// Those of [`Client::open`], and when it cannot be made.
+    pub fn open_or_make(path: &Path, options: Options) -> Result<Client, OpenError> {
+        let spool = match Spool::open(path, options.overrides.clone()) {
+            Err(OpenError::Absent { .. }) => Spool::init(path, None, options.overrides.clone())?,
+            opened => opened?,
+        };
+        Ok(Client::of(spool, options))
+    }
+
+    /// Opens a spool to be looked at: nothing in it is put right.
+    ///
+    /// # Errors
+    /// Those of [`Client::open`].
+    pub fn open_as_it_is(path: &Path, options: Options) -> Result<Client, OpenError> {
+        let spool = Spool::open_as_it_is(path, options.overrides.clone())?;
+        Ok(Client::of(spool, options))
+    }
+
+    fn of(spool: Spool, options: Options) -> Client {
+        Client {
+            spool,
+            search: options.search,
+            autostart: options.autostart,
+        }
+    }
+
+    /// The spool, for what is not a verb of this room.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Where the recipes of this spool are.
+    pub fn recipes(&self) -> RecipePath {
+        let settings = self.spool.settings();
+        RecipePath::new(
+            self.spool.recipes_path(),
+            &settings.recipe_path,
+            settings.praisonai_python.as_deref(),
+        )
+        .trusting(self.recipe_trust())
+    }
+
+    /// Who may change the recipes of this spool.
+    pub fn recipe_trust(&self) -> Trust {
+        Trust {
+            owner: self.spool.owner_or_us(),
+            is_shared: self.spool.is_group(),
+        }
+    }
+
+    /// The `PATH` by which is looked whether recipes can run. Only the owner has one: see
+    /// [`Recipe::check_runnable`](crate::recipe::Recipe::check_runnable).
+    pub fn search(&self) -> Option<&OsStr> {
+        self.search.as_deref().filter(|_| self.spool.is_owner())
+    }
+
+    /// What a watcher is started with, where this client may start one.
+    pub(super) fn autostart(&self) -> Option<&Autostart> {
+        let is_allowed =
+            self.spool.settings().autostart && self.spool.is_owner() && !self.spool.is_group();
+        self.autostart.as_ref().filter(|_| is_allowed)
+    }
+}

@@ -1,0 +1,236 @@
+//! Submitting: from a recipe and what it is given to an accepted task that somebody runs.
+//!
+//! Not the folder that is made (`spool/publish.rs`), and not the drop box of a group user (`admission.rs`).
+//! Invariant: what this returns is accepted, whatever becomes of its name and of its watcher.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Map;
+
+use super::admission;
+use super::notice::Notice;
+use super::open::{Client, Door};
+use super::stop::Stop;
+use super::submit_error::SubmitError;
+use crate::recipe::{Recipe, RecipePath, is_variable_name};
+use crate::spool::{Submission, TaskDir};
+use crate::task::{Json, Name, Request, TaskId, session_of};
+
+/// What a task is given besides its recipe.
+#[derive(Debug)]
+pub struct NewTask {
+    /// By which way it comes.
+    pub door: Door,
+    /// The input: any JSON value.
+    pub input: Option<Json>,
+    /// Overrides of the recipe's config: a JSON object.
+    pub config: Option<Json>,
+    /// The submitter's own notes: a JSON object.
+    pub metadata: Option<Json>,
+    /// Tasks of one session run one after another and share a folder. `None`: a session of its own.
+    pub session_id: Option<Name>,
+    /// How long it may run. `None`: the recipe's timeout, else the spool's.
+    pub timeout: Option<Duration>,
+    /// What the task is called.
+    pub name: Option<Name>,
+    /// Environment variables, which the recipe must accept. Only in a private spool.
+    pub variables: Vec<(String, String)>,
+    /// A file whose content becomes `attachment` in the task's folder. Only for the spool's owner.
+    pub attachment: Option<File>,
+}
+
+impl NewTask {
+    /// A task that is given nothing.
+    pub fn new(door: Door) -> NewTask {
+        NewTask {
+            door,
+            input: None,
+            config: None,
+            metadata: None,
+            session_id: None,
+            timeout: None,
+            name: None,
+            variables: Vec::new(),
+            attachment: None,
+        }
+    }
+}
+
+/// A task that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its id.
+    pub id: TaskId,
+    /// Its folder; `None` where it is a drop that the watcher of a group spool has yet to admit.
+    pub task: Option<TaskDir>,
+    /// Its recipe.
+    pub recipe: Name,
+    /// Its session, also one that was made for it alone.
+    pub session: Name,
+    /// Where its folder is, or will be.
+    pub path: PathBuf,
+}
+
+impl Client {
+    /// Accepts one task and sees to it that somebody runs it.
+    ///
+    /// The notices say what else there is to know: that the spool is paused, that no watcher runs, that the name
+    /// does not lead to the task. A user of the group may wait here until the task is safe; `stop` ends that.
+    ///
+    /// # Errors
+    /// Those of [`Client::runnable`] and [`Client::submit_to`].
+    pub fn submit(
+        &self,
+        recipe: &Name,
+        task: NewTask,
+        stop: &dyn Stop,
+    ) -> Result<(Accepted, Vec<Notice>), SubmitError> {
+        self.submit_to(self.runnable(recipe)?, task, stop)
+    }
+
+    /// A recipe by its name, if it can run.
+    ///
+    /// # Errors
+    /// [`SubmitError::Recipe`]: there is none of this name, it is broken, others could change it, or something it
+    /// needs is missing.
+    pub fn runnable(&self, recipe: &Name) -> Result<Recipe, SubmitError> {
+        self.runnable_of(&self.recipes(), recipe)
+    }
+
+    pub(super) fn runnable_of(
+        &self,
+        recipes: &RecipePath,
+        recipe: &Name,
+    ) -> Result<Recipe, SubmitError> {
+        let recipe = recipes.find(recipe)?;
+        // Where our own watcher will run it, our PATH is the one that counts.
+        recipe.check_runnable(self.search().filter(|_| !self.spool().is_group()))?;
+        Ok(recipe)
+    }
+
+    /// Whether a task of this recipe may be given a variable of this name.
+    ///
+    /// # Errors
+    /// [`SubmitError::VariableName`], [`SubmitError::VariablesInGroup`], [`SubmitError::VariableNotAccepted`].
+    pub fn check_variable(&self, recipe: &Recipe, name: &str) -> Result<(), SubmitError> {
+        if !is_variable_name(name) {
+            return Err(SubmitError::VariableName(name.to_owned()));
+        }
+        if self.spool().is_group() {
+            return Err(SubmitError::VariablesInGroup);
+        }
+        let accepted = &recipe.manifest.env_accept;
+        if !accepted.iter().any(|accepted| accepted == name) {
+            return Err(SubmitError::VariableNotAccepted {
+                recipe: recipe.name.clone(),
+                name: name.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a task may be given a file.
+    ///
+    /// # Errors
+    /// [`SubmitError::AttachmentOfGroupUser`].
+    pub fn check_attachment(&self) -> Result<(), SubmitError> {
+        match self.spool().is_owner() {
+            true => Ok(()),
+            false => Err(SubmitError::AttachmentOfGroupUser),
+        }
+    }
+
+    /// [`Client::submit`] with a recipe that was found to be runnable.
+    ///
+    /// # Errors
+    /// [`SubmitError`]: a variable or the attachment is not taken, the request breaks a rule, the spool has no room,
+    /// or the disk refuses. Nothing is accepted then, but a drop may lie in the box
+    /// ([`SubmitError::NotAdmitted`], [`SubmitError::Interrupted`]).
+    pub fn submit_to(
+        &self,
+        recipe: Recipe,
+        task: NewTask,
+        stop: &dyn Stop,
+    ) -> Result<(Accepted, Vec<Notice>), SubmitError> {
+        let mut environment = Map::new();
+        for (name, value) in task.variables {
+            self.check_variable(&recipe, &name)?;
+            environment.insert(name, value.into());
+        }
+        if task.attachment.is_some() {
+            self.check_attachment()?;
+        }
+        let mut request = Request::new(recipe.name);
+        request.input = task.input;
+        request.config = task.config;
+        request.metadata = task.metadata;
+        request.session_id = task.session_id;
+        request.timeout_sec = task.timeout.map(|timeout| timeout.as_secs_f64());
+        request.name = task.name;
+        let asked = Asked::of(&request);
+        let mut notices = Vec::new();
+        let (id, task) = if self.spool().is_owner() {
+            let submission = Submission {
+                id: self.spool().new_id(),
+                request,
+                environment,
+                attachment: task.attachment,
+                origin: None,
+            };
+            let accepted = self.spool().submit(vec![submission])?.pop();
+            let accepted = accepted.ok_or(SubmitError::Nothing)?;
+            notices.extend(self.link_name(&asked, accepted.id()));
+            (accepted.id(), Some(accepted))
+        } else {
+            let dropped = admission::drop_in(self.spool(), &[request], stop)?;
+            match (dropped.ids.first(), dropped.failed) {
+                (Some((_, id)), None) => (*id, None),
+                (_, Some(failed)) => return Err(failed.error),
+                (None, None) => return Err(SubmitError::Nothing),
+            }
+        };
+        let accepted = self.accepted(&asked, id, task);
+        notices.extend(self.make_ready());
+        Ok((accepted, notices))
+    }
+
+    /// The task is accepted whatever becomes of its link.
+    pub(super) fn link_name(&self, asked: &Asked, id: TaskId) -> Option<Notice> {
+        let linked = self.spool().link_name(asked.name.as_ref()?, id);
+        linked.err().map(Notice::NameNotLinked)
+    }
+
+    /// Says that a task is accepted, in the log too.
+    pub(super) fn accepted(&self, asked: &Asked, id: TaskId, task: Option<TaskDir>) -> Accepted {
+        let recipe = asked.recipe.clone();
+        let session = asked.session.clone();
+        let session = session.unwrap_or_else(|| session_of(id));
+        let path = self.spool().task_path(id);
+        Accepted {
+            id,
+            task,
+            recipe,
+            session,
+            path,
+        }
+    }
+}
+
+/// What of a request is needed once it is in the spool.
+pub(super) struct Asked {
+    name: Option<Name>,
+    recipe: Name,
+    session: Option<Name>,
+}
+
+impl Asked {
+    pub(super) fn of(request: &Request) -> Asked {
+        Asked {
+            name: request.name.clone(),
+            recipe: request.recipe.clone(),
+            session: request.session_id.clone(),
+        }
+    }
+}
