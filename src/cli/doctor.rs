@@ -3,7 +3,7 @@
 //! Not the checks (`client/doctor/`). Invariant: the exit code is 0 only if every check is `ok`.
 
 use agentspool::client::{Check, Client, DoctorOptions, Verdict};
-use owo_colors::OwoColorize;
+use clap::builder::styling::AnsiColor;
 use serde_json::json;
 
 use super::Context;
@@ -63,9 +63,10 @@ fn tell(context: &Context, checks: &[Check]) -> Result<ExitCode, CliError> {
 }
 
 fn sign(status: Verdict) -> String {
-    match status {
-        Verdict::Ok => format!("{:7}", "ok".green()),
-        Verdict::Warn => format!("{:7}", "warn".yellow()),
-        Verdict::Problem => format!("{:7}", "problem".red()),
-    }
+    let (colour, word) = match status {
+        Verdict::Ok => (AnsiColor::Green, "ok     "),
+        Verdict::Warn => (AnsiColor::Yellow, "warn   "),
+        Verdict::Problem => (AnsiColor::Red, "problem"),
+    };
+    super::output::painted(colour.on_default(), word)
 }

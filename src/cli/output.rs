@@ -11,6 +11,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
 use agentspool::task::{Json, escape_lines, escape_row, escape_text};
+use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::json;
 
@@ -189,12 +190,16 @@ impl Output {
             let _ = self.object(&object);
             return error.code;
         }
-        use owo_colors::OwoColorize;
         let mut stderr = anstream::stderr();
         let message = remark(&error.message);
-        let _ = writeln!(stderr, "{} {message}", "error:".red().bold());
+        let _ = writeln!(stderr, "{} {message}", painted(ERROR, "error:"));
         for hint in &error.hints {
-            let _ = writeln!(stderr, "{} {}", "hint:".cyan(), remark(hint));
+            let _ = writeln!(
+                stderr,
+                "{} {}",
+                painted(AnsiColor::Cyan.on_default(), "hint:"),
+                remark(hint)
+            );
         }
         error.code
     }
@@ -205,6 +210,14 @@ impl Output {
 fn remark(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(escape_row).collect();
     lines.join("\n  ")
+}
+
+/// Of the word that begins an error.
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+
+/// A text of ours in a colour; the streams that it is written to take that away where none is wanted.
+pub(super) fn painted(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
 }
 
 /// stdout is 0, stderr 1.
@@ -304,8 +317,7 @@ pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
         // Without clap's own colours, which could not be told from what was typed.
         let text = error.to_string();
         let text = escape_lines(text.trim_start_matches("error: "));
-        use owo_colors::OwoColorize;
-        let _ = write!(anstream::stderr(), "{} {text}", "error:".red().bold());
+        let _ = write!(anstream::stderr(), "{} {text}", painted(ERROR, "error:"));
     }
     ExitCode::Usage
 }

@@ -282,14 +282,35 @@ fn make(root: &Dir, uuid: String, here: Here) -> Result<Identity, OpenError> {
     Ok(identity)
 }
 
+/// A random UUID (RFC 9562, version 4) as text.
 fn new_uuid() -> String {
-    let uuid = uuid::Builder::from_random_bytes(random_bits().to_le_bytes());
-    uuid.into_uuid().to_string()
+    const VERSION: u128 = 0xf << 76;
+    const VARIANT: u128 = 0b11 << 62;
+    let bits = (random_bits() & !(VERSION | VARIANT)) | (4 << 76) | (0b10 << 62);
+    let part = |from: u32, digits: u32| (bits >> from) & ((1 << (4 * digits)) - 1);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        part(96, 8),
+        part(80, 4),
+        part(64, 4),
+        part(48, 4),
+        part(0, 12)
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_uuid_has_its_form() {
+        let uuid = new_uuid();
+        let lengths: Vec<usize> = uuid.split('-').map(str::len).collect();
+        assert_eq!(lengths, [8, 4, 4, 4, 12], "{uuid}");
+        assert_eq!(uuid.as_bytes()[14], b'4', "{uuid}");
+        assert!(b"89ab".contains(&uuid.as_bytes()[19]), "{uuid}");
+        assert_ne!(uuid, new_uuid());
+    }
 
     fn here(inode: u64, device: u64, boot: &str, path: &Path) -> Here {
         Here {
