@@ -233,18 +233,9 @@ impl Settings {
         u32::from_str_radix(&self.umask, 8).unwrap_or(0o022)
     }
 
-    fn check(&self) -> Result<(), SettingsError> {
-        let invalid = |name: &str, problem: &str| {
-            Err(SettingsError::Invalid {
-                name: name.into(),
-                problem: problem.into(),
-            })
-        };
-        // The upper end is what fits a slot file's number and a sensible pool, not a promise.
-        if !(1..=10_000).contains(&self.max_concurrent) {
-            return invalid("max_concurrent", "must be from 1 to 10000");
-        }
-        for (name, value, least) in [
+    /// The settings in seconds: name, value, and the least that it may be.
+    fn seconds(&self) -> Vec<(&'static str, f64, f64)> {
+        vec![
             ("timeout_sec", self.timeout_sec, 0.001),
             ("cleanup_delay_sec", self.cleanup_delay_sec, 0.0),
             (
@@ -266,7 +257,21 @@ impl Settings {
             ("drop_patience_sec", self.drop_patience_sec, 0.0),
             ("cancel_grace_sec", self.cancel_grace_sec, 0.0),
             ("leftover_wait_sec", self.leftover_wait_sec, 0.0),
-        ] {
+        ]
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let invalid = |name: &str, problem: &str| {
+            Err(SettingsError::Invalid {
+                name: name.into(),
+                problem: problem.into(),
+            })
+        };
+        // The upper end is what fits a slot file's number and a sensible pool, not a promise.
+        if !(1..=10_000).contains(&self.max_concurrent) {
+            return invalid("max_concurrent", "must be from 1 to 10000");
+        }
+        for (name, value, least) in self.seconds() {
             if !(least..=1e9).contains(&value) {
                 let problem = format!("must be from {least} to 1000000000 seconds");
                 return invalid(name, &problem);

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agentspool::spool::Cursor;
-use agentspool::task::{Name, Status, Timestamp};
+use agentspool::task::{Name, Status};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit_code::ExitCode;
+use super::since::{Since, parse_since};
 
 /// Background tasks for agents and recipes on a file-system spool.
 #[derive(Parser)]
@@ -204,23 +205,6 @@ pub(crate) struct EventsArgs {
     /// Only events behind the one whose `cursor` this is
     #[arg(long, conflicts_with = "since")]
     pub after: Option<Cursor>,
-}
-
-/// A moment, or how long ago it was.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Since {
-    At(Timestamp),
-    Ago(Duration),
-}
-
-/// A moment as RFC 3339 has it, else a duration as people write them.
-pub(crate) fn parse_since(text: &str) -> Result<Since, String> {
-    if let Ok(moment) = serde_json::from_value(serde_json::Value::from(text)) {
-        return Ok(Since::At(moment));
-    }
-    parse_duration(text).map(Since::Ago).map_err(|_| {
-        "is neither a moment such as 2026-11-27T09:00:00Z nor a duration such as 10m".to_owned()
-    })
 }
 
 #[derive(Args)]

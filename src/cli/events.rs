@@ -7,16 +7,15 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use agentspool::client::EventOptions;
-use agentspool::clock;
 use agentspool::spool::EventRead;
-use agentspool::task::Timestamp;
 use serde_json::Value;
 
 use super::Context;
-use super::args::{EventsArgs, Since};
+use super::args::EventsArgs;
 use super::exit_code::ExitCode;
 use super::interrupt::Interrupt;
 use super::report::CliError;
+use super::since::Since;
 
 /// How often a reader that follows asks for more. A system call or two; nobody notices a tenth of a second.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -29,7 +28,7 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<ExitCode, CliE
     let interrupt = Interrupt::listen()?;
     let mut events = client.events(&EventOptions {
         after: args.after.clone(),
-        since: args.since.map(moment),
+        since: args.since.map(Since::moment),
         tasks: args.task.clone(),
         follows: args.follow,
     })?;
@@ -49,16 +48,6 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<ExitCode, CliE
             return Ok(ExitCode::Done);
         }
         wait(&interrupt);
-    }
-}
-
-fn moment(since: Since) -> Timestamp {
-    match since {
-        Since::At(moment) => moment,
-        Since::Ago(time) => {
-            let ago = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-            Timestamp::from_unix_ms(clock::wall().unix_ms().saturating_sub(ago))
-        }
     }
 }
 

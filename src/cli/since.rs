@@ -1,0 +1,53 @@
+//! A moment as people write it: by the calendar, or by how long ago it was.
+
+use std::time::Duration;
+
+use agentspool::clock;
+use agentspool::task::Timestamp;
+
+/// A moment, or how long ago it was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Since {
+    At(Timestamp),
+    Ago(Duration),
+}
+
+/// A moment as RFC 3339 has it, else a duration as people write them.
+pub(crate) fn parse_since(text: &str) -> Result<Since, String> {
+    if let Ok(moment) = serde_json::from_value(serde_json::Value::from(text)) {
+        return Ok(Since::At(moment));
+    }
+    humantime::parse_duration(text)
+        .map(Since::Ago)
+        .map_err(|_| {
+            "is neither a moment such as 2026-11-27T09:00:00Z nor a duration such as 10m".to_owned()
+        })
+}
+
+impl Since {
+    /// The moment, seen from now.
+    pub fn moment(self) -> Timestamp {
+        match self {
+            Since::At(moment) => moment,
+            Since::Ago(time) => {
+                let ago = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+                Timestamp::from_unix_ms(clock::wall().unix_ms().saturating_sub(ago))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_and_durations_are_read() {
+        let midnight = Since::At(Timestamp::from_unix_ms(0));
+        assert_eq!(parse_since("1970-01-01T00:00:00Z"), Ok(midnight));
+        assert_eq!(parse_since("90s"), Ok(Since::Ago(Duration::from_secs(90))));
+        for text in ["", "yesterday", "10", "1970-13-01"] {
+            assert!(parse_since(text).is_err(), "{text}");
+        }
+    }
+}
