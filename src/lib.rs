@@ -72,22 +72,22 @@
 //!
 //! # The rooms, in reading order
 //!
-//! [`task`] (nouns) → [`spool`] (the disk) → [`recipe`] (what can be run) → [`ready`] (why a task does not run),
-//! [`ending`] (how a task ends), `launcher` (how a runner or a unit is started), `intake` (how a drop becomes a task) →
+//! [`task`] (nouns) → [`spool`] (the disk) → [`recipe`] (what can be run) → `ready` (why a task does not run),
+//! `ending` (how a task ends), `launcher` (how a runner or a unit is started), `intake` (how a drop becomes a task) →
 //! [`watcher`], [`runner`], [`sweeper`] (the processes) → [`client`] (what is asked of a spool) → `cli` (people). Each uses
-//! only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], [`log_limit`],
-//! [`way`], [`sys`] and [`proc`] are small tools of all of them. `docs/architecture.md` follows a request and a cancellation
+//! only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], `log_limit`,
+//! `way`, [`sys`] and `proc` are small tools of all of them. `docs/architecture.md` follows a request and a cancellation
 //! through the rooms.
 
 pub mod client;
 pub mod clock;
 pub mod config;
-pub mod ending;
+mod ending;
 mod intake;
 mod launcher;
-pub mod log_limit;
-pub mod proc;
-pub mod ready;
+mod log_limit;
+mod proc;
+mod ready;
 pub mod recipe;
 pub mod runner;
 pub mod spool;
@@ -95,4 +95,4 @@ pub mod sweeper;
 pub mod sys;
 pub mod task;
 pub mod watcher;
-pub mod way;
+mod way;

@@ -4,4 +4,5 @@
 
 mod signals;
 
+pub use crate::proc::{ignore_terminal_stop, let_large_writes_fail};
 pub use signals::SignalPipe;
