@@ -8,7 +8,7 @@ fn it_prints_the_units_with_its_own_path() {
     let world = World::new();
     let ran = world.run(&["install", "--print"]);
     ran.succeeds();
-    let own = env!("CARGO_BIN_EXE_agentspool");
+    let own = crate::support::PROGRAM;
     for expected in [
         "# /etc/systemd/system/agentspool.service is written:",
         &format!("ExecStart={own} watch"),
