@@ -38,7 +38,7 @@ impl Recipe {
             .into_iter()
             .flatten();
         parts.extend(entries.map(walkdir::DirEntry::into_path));
-        for program in self.programs(own_path, search) {
+        for program in self.programs(own_path, search, is_owner) {
             self.add_program(&mut parts, program, own_path, is_owner);
         }
         let env_file = self.manifest.env_file.iter();
@@ -47,8 +47,14 @@ impl Recipe {
         parts
     }
 
-    /// The programs that are started, as far as their paths are known.
-    fn programs(&self, own_path: Option<&OsStr>, search: Option<&OsStr>) -> Vec<PathBuf> {
+    /// The programs that are started, as far as their paths are known; `reads` says whether a file may be opened
+    /// to find out.
+    fn programs(
+        &self,
+        own_path: Option<&OsStr>,
+        search: Option<&OsStr>,
+        reads: bool,
+    ) -> Vec<PathBuf> {
         if self.kind != Kind::PraisonAi {
             let program = self.program(None);
             let is_path = program.components().count() > 1;
@@ -57,12 +63,12 @@ impl Recipe {
                 .or_else(|| located(program, own_path));
             return program.into_iter().collect();
         }
-        let mut programs = Vec::new();
-        for path in [own_path, search].into_iter().flatten() {
-            programs.extend(self.praisonai.programs(path));
-        }
-        let python = located(self.program(own_path), own_path);
-        programs.extend(python);
+        let paths = [own_path, search];
+        let paths = paths.into_iter().flatten().filter(|_| reads);
+        let mut programs: Vec<PathBuf> = paths
+            .flat_map(|path| self.praisonai.programs(path))
+            .collect();
+        programs.extend(located(self.program(None), own_path));
         programs
     }
 
