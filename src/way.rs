@@ -2,7 +2,8 @@
 //!
 //! Not a judgement of them (`recipe/trust.rs`, `spool/above.rs`). Whoever can rename in one of these folders, or
 //! replace one of these links, chooses what stands at the path. Invariant: the places come in the kernel's
-//! order, each under a path without links above it; a link is itself a place, and what it leads to another one.
+//! order, each under a path without links above it; a link is itself a place, and what it leads to another one;
+//! the last place is what the path leads to, or the one in which the next name is not found.
 #![expect(
     clippy::disallowed_methods,
     reason = "it looks at places above a spool and outside of one"
@@ -24,8 +25,8 @@ pub struct Place {
     pub metadata: Metadata,
 }
 
-/// The places of an absolute path, from the root to what it leads to. They end where nothing stands or nothing
-/// can be seen.
+/// The places of an absolute path, from the root to what it leads to. Where a name is missing or cannot be
+/// seen, the last place is the folder that it would be in.
 pub fn places(path: &Path) -> Vec<Place> {
     let mut places = Vec::new();
     let mut here = PathBuf::from("/");
@@ -56,6 +57,10 @@ pub fn places(path: &Path) -> Vec<Place> {
             here = PathBuf::from("/");
         }
         left.extend(names(&target));
+    }
+    // `..`, a link to a folder above and a missing name lead back to a place that was passed through.
+    if places.last().is_some_and(|last| last.path != here) {
+        add(&mut places, &here);
     }
     places
 }
@@ -108,7 +113,9 @@ mod tests {
         // The base comes again, as the link is absolute.
         found.dedup();
         assert_eq!(found, expected);
-        assert_eq!(of("real/in/../../gone/x"), ["", "real", "real/in"]);
-        assert_eq!(of("loop").len(), 2 + MOST_LINKS);
+        assert_eq!(of("real/in/../../gone/x"), ["", "real", "real/in", ""]);
+        assert_eq!(of("real/in/.."), ["", "real", "real/in", "real"]);
+        assert_eq!(of("real/gone"), ["", "real"]);
+        assert_eq!(of("loop").len(), 3 + MOST_LINKS);
     }
 }

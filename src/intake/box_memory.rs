@@ -101,11 +101,15 @@ impl Memory {
         let Some(known) = self.as_it_is(file) else {
             return Class::New;
         };
+        // A new mode may be all that a file needed, and changes nothing else that shows.
+        if known.arrived != file.arrived {
+            return Class::New;
+        }
         match known.why {
             Why::Waits { since, .. } if since.elapsed() < patience => Class::Waiting,
-            Why::Blocked if known.arrived == file.arrived => Class::Blocked,
-            Why::Aside if known.arrived == file.arrived => Class::Aside,
-            Why::Waits { .. } | Why::Blocked | Why::Aside => Class::New,
+            Why::Waits { .. } => Class::New,
+            Why::Blocked => Class::Blocked,
+            Why::Aside => Class::Aside,
         }
     }
 

@@ -9,6 +9,7 @@
 mod cgroup;
 mod children;
 mod evidence;
+mod nobody;
 mod open_files;
 mod signals;
 mod table;
@@ -19,6 +20,7 @@ pub use evidence::{
     Environment, cgroup_of, environment, hides_processes, is_at, name_of, path_of, prints_into,
     real_uid, real_uid_of, writes_to,
 };
+pub use nobody::{is_no_group, is_nobody};
 pub use open_files::{acts_for, open_files};
 pub use signals::{
     ignore_terminal_stop, ignored_signals, let_large_writes_fail, set_default, unblock_signals,

@@ -38,7 +38,10 @@ pub enum FindError {
         problem: String,
     },
     /// Others could choose what it runs.
-    #[error("the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: see that it is what it was, then `chown` it to the owner or `chmod go-w` it", path.display())]
+    #[error(
+        "the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: see that it is what it was, then `chown` it to the owner or `chmod go-w` it, or keep what the recipe needs elsewhere",
+        escape_path(path)
+    )]
     Open {
         /// The recipe.
         name: Name,
@@ -75,7 +78,7 @@ fn did_you_mean(suggestions: &[String]) -> String {
 fn list(paths: &[PathBuf]) -> String {
     let shown: Vec<String> = paths
         .iter()
-        .map(|path| path.display().to_string())
+        .map(|path| escape_path(path).into_owned())
         .collect();
     shown.join(", ")
 }

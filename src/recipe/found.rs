@@ -3,13 +3,10 @@
 //! Not where it is looked for (`path.rs`), not its process (`runner/`). Invariant: a recipe that others could change is
 //! not runnable where a group shares the spool.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use walkdir::WalkDir;
 
 use super::error::{FindError, is_passing};
 use super::file;
@@ -17,7 +14,7 @@ use super::manifest::{Manifest, parse_env_file};
 use super::praisonai::{self, Installed};
 use super::program::{is_executable, on_path};
 use super::trust::Trust;
-use crate::task::Name;
+use crate::task::{Name, escape_path};
 
 /// A description stands in a script's first lines or nowhere.
 const DESCRIPTION_LINES: usize = 10;
@@ -121,7 +118,7 @@ impl Recipe {
     /// gives a PATH. `None` opens nothing and starts nothing: another user must not run the owner's
     /// programs to find out, and the watcher that will run the recipe may have another PATH.
     pub fn check_runnable(&self, search: Option<&OsStr>) -> Result<(), FindError> {
-        self.check_trust()?;
+        self.check_trust(search)?;
         let missing = |problem: String| {
             Err(FindError::Missing {
                 name: self.name.clone(),
@@ -135,10 +132,10 @@ impl Recipe {
         if program.components().count() > 1 {
             return match std::fs::metadata(&program) {
                 Err(error) if is_passing(&error) => Err(FindError::unseen(&program, error)),
-                Err(error) => missing(format!("{}: {error}", program.display())),
+                Err(error) => missing(format!("{}: {error}", escape_path(&program))),
                 Ok(_) if !is_executable(&program) => missing(format!(
                     "{} is not executable (chmod +x)",
-                    program.display()
+                    escape_path(&program)
                 )),
                 Ok(_) => Ok(()),
             };
@@ -152,24 +149,18 @@ impl Recipe {
         if on_path(&program, search).is_some() {
             return Ok(());
         }
-        let program = program.display();
+        let program = escape_path(&program);
         missing(format!(
             "the program {program} is not on {whose}: install it"
         ))
     }
 
-    /// Refuses, in a group spool, a recipe of which others could change what it runs.
-    fn check_trust(&self) -> Result<(), FindError> {
+    /// Refuses, in a group spool, a recipe of which others could change what it runs with this PATH.
+    pub fn check_trust(&self, search: Option<&OsStr>) -> Result<(), FindError> {
         let Some(trust) = self.trust.filter(|trust| trust.is_shared) else {
             return Ok(());
         };
-        // Only the owner opens what the owner's manifest names.
-        let own_path = if rustix::process::geteuid().as_raw() == trust.owner {
-            self.own_path()
-        } else {
-            self.manifest.env.get("PATH").cloned()
-        };
-        match trust.problem_of(self.parts(own_path.as_deref())) {
+        match trust.problem_of(self.parts(trust, search)) {
             None => Ok(()),
             Some((path, why)) => {
                 let name = self.name.clone();
@@ -178,35 +169,8 @@ impl Recipe {
         }
     }
 
-    /// What decides what a recipe runs: the folder it was found in, the recipe, what lies in its folder, the
-    /// program with the folders above it, and what the manifest names besides: its `env_file`, which may set
-    /// any variable, and the folders of its PATH, in each of which the program may stand first.
-    fn parts(&self, own_path: Option<&str>) -> BTreeSet<PathBuf> {
-        let mut parts: BTreeSet<PathBuf> =
-            self.path.parent().map(Path::to_owned).into_iter().collect();
-        // Of a recipe that is one file, what lies beside it is in its folder as well.
-        let entries = WalkDir::new(self.folder())
-            .max_depth(1)
-            .into_iter()
-            .flatten();
-        parts.extend(entries.map(walkdir::DirEntry::into_path));
-        let program = self.program(None);
-        let within = program.ancestors().take_while(|path| *path != self.path);
-        if program.starts_with(&self.path) {
-            parts.extend(within.map(Path::to_owned));
-        } else if program.is_absolute() {
-            parts.insert(program);
-        }
-        let env_file = self.manifest.env_file.iter();
-        parts.extend(env_file.map(|file| self.folder().join(file)));
-        let search = own_path.into_iter().flat_map(std::env::split_paths);
-        // A relative one is below the current folder of the task, which is the owner's alone.
-        parts.extend(search.filter(|folder| folder.is_absolute()));
-        parts
-    }
-
     /// The PATH that the recipe sets for itself.
-    fn own_path(&self) -> Option<String> {
+    pub(super) fn own_path(&self) -> Option<String> {
         let kept = self.env_file().unwrap_or_default();
         let kept = kept.into_iter().rfind(|(name, _)| name == "PATH");
         let own = || self.manifest.env.get("PATH").cloned();

@@ -13,6 +13,7 @@ mod file;
 mod found;
 mod limits;
 mod manifest;
+mod parts;
 mod path;
 mod praisonai;
 mod program;

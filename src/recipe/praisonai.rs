@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use super::error::ManifestError;
 use super::file;
 use super::manifest::Manifest;
-use super::program::{is_executable, on_path};
+use super::program::{first_line, is_executable, on_path};
 
 /// The files either of which makes a folder a PraisonAI recipe.
 const MARKS: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
@@ -71,6 +71,20 @@ impl Installed {
         program
             .and_then(|program| interpreter_of(&program))
             .unwrap_or_else(|| PathBuf::from(FALLBACK))
+    }
+
+    /// The programs on this PATH that decide which interpreter is started.
+    pub fn programs(&self, search: &OsStr) -> Vec<PathBuf> {
+        if self.python.is_some() {
+            return Vec::new();
+        }
+        let program = on_path(PROGRAM, search);
+        let python = self.interpreter(Some(search));
+        let python = match python.is_absolute() {
+            true => Some(python),
+            false => on_path(python, search),
+        };
+        program.into_iter().chain(python).collect()
     }
 
     /// Whether PraisonAI is there, asked of the interpreter itself and once. Without a PATH, which is how
@@ -164,12 +178,9 @@ fn describe(folder: &Path) -> String {
 
 /// The interpreter in the first line of a script, where it is a path to one and not to `env`.
 fn interpreter_of(script: &Path) -> Option<PathBuf> {
-    let head = file::read_head(script, 4096).ok()?;
-    let head = String::from_utf8_lossy(&head);
-    let words = head.lines().next()?.strip_prefix("#!")?.trim();
-    let python = Path::new(words.split_whitespace().next()?);
+    let python = PathBuf::from(first_line(script)?.into_iter().next()?);
     let is_python = python.file_name()?.to_string_lossy().starts_with("python");
-    (is_python && python.is_absolute()).then(|| python.to_owned())
+    (is_python && python.is_absolute()).then_some(python)
 }
 
 #[cfg(test)]

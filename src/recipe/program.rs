@@ -1,4 +1,4 @@
-//! Programs: whether a file can be executed, and where on a PATH one is.
+//! Programs: whether a file can be executed, where on a PATH one is, and what starts a script.
 //!
 //! Not the start of one (`runner/spawn/`). Invariant: a folder is never a program.
 
@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use super::file;
 
 /// The first program of this name on a PATH.
 pub(super) fn on_path(program: impl AsRef<Path>, search: &OsStr) -> Option<PathBuf> {
@@ -20,4 +22,12 @@ pub(super) fn is_executable(path: &Path) -> bool {
 
 pub(super) fn may_be_executed(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+}
+
+/// The words of a script's first line after `#!`; `None` of any other file.
+pub(super) fn first_line(script: &Path) -> Option<Vec<String>> {
+    let head = file::read_head(script, 4096).ok()?;
+    let head = String::from_utf8_lossy(&head);
+    let line = head.lines().next()?.strip_prefix("#!")?;
+    Some(line.split_whitespace().map(str::to_owned).collect())
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use super::state::{Prepared, Runner, Work};
 use crate::ending::MARK;
-use crate::recipe::{FindError, Recipe, is_variable_name};
+use crate::recipe::{FindError, Kind, Recipe, is_variable_name};
 use crate::spool::IoError;
 use crate::task::{Json, JsonError};
 
@@ -88,9 +88,13 @@ pub(super) fn build<'a>(
     }
     add_ours(&mut environment, runner, work, recipe, prepared)?;
 
-    let search = environment.get(OsStr::new("PATH"));
+    let search = environment.get(OsStr::new("PATH")).map(|path| &**path);
+    if recipe.kind == Kind::PraisonAi {
+        // Which program that is hangs on this PATH.
+        recipe.check_trust(search)?;
+    }
     Ok(Command {
-        program: recipe.program(search.map(|path| &**path)),
+        program: recipe.program(search),
         arguments: recipe.arguments(),
         folder: prepared.attempt.work_path(),
         environment,

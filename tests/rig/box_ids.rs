@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 
+use agentspool::task::TaskId;
 use fs2::FileExt;
 use serde_json::json;
 
@@ -365,4 +366,24 @@ fn a_group_spool_whose_box_is_a_mount_of_its_own_is_refused() {
         assert_ne!(ran.code, 0, "{}", ran.stdout);
         assert!(ran.stderr.contains("mount of its own"), "{}", ran.stderr);
     }
+}
+
+/// Whoever knows the inode of his file can choose the id that its refusal would have.
+#[test]
+fn a_refusal_does_not_have_the_id_that_was_brought() {
+    let shared = Shared::new();
+    let file = put(&shared, MEMBER, "x.json", "{\"recipe\": \"echo\"}", 0o640);
+    let inode = fs::metadata(&file).unwrap().ino();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let changed = u64::try_from(now.unwrap().as_millis()).unwrap();
+    let id = TaskId::from_parts(changed, inode.into()).to_string();
+    own_folder(&shared, &format!("tasks/{id}"));
+    // As a watcher leaves it that dies as soon as it has claimed the file.
+    let folder = own_folder(&shared, &format!("staging/{id}.claim"));
+    let note = folder.join(format!(".{inode}.{changed}"));
+    fs::write(&note, "").unwrap();
+    chown(&note, Some(OWNER), Some(GROUP)).unwrap();
+    fs::rename(file, folder.join(format!("{id}.json"))).unwrap();
+    shared.drain();
+    assert!(refused_under_another_id(&shared, &id), "{}", shared.tree());
 }

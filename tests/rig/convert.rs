@@ -372,6 +372,62 @@ fn what_a_group_user_renamed_is_not_believed() {
     );
 }
 
+/// A mode takes nothing from who has a file open, or another name of it.
+#[test]
+fn what_an_attempt_left_open_to_the_group_is_made_anew() {
+    let shared = Shared::new();
+    let ids = ["7", "8"].map(|input| shared.submit(OWNER, &["--input", input]));
+    shared.drain();
+    let attempt = |id: &String| shared.spool().join("tasks").join(id).join("attempts/1");
+    for id in &ids {
+        let leave = format!(
+            "umask 002; cd {}; mkdir out out/deep; chgrp {GROUP} out out/deep; chmod 2770 out out/deep; \
+             for f in held linked out/deep/f; do printf whole >$f; chgrp {GROUP} $f; chmod 664 $f; done",
+            attempt(id).display()
+        );
+        shared.shell(OWNER, &leave).succeeds();
+    }
+    age(&shared);
+    let other = shared.world.root().join("other");
+    fs::create_dir(&other).unwrap();
+    chown(&other, Some(MEMBER), None).unwrap();
+    // Nobody but its maker can move the last of these, so the whole attempt goes.
+    let plant = format!(
+        "set -e; ln {0}/linked {0}/out/deep/f {2}; echo x >{0}/out/x; mkdir {0}/out/deep/empty; \
+         mkdir {1}/out/mine; echo x >{1}/out/mine/x",
+        attempt(&ids[0]).display(),
+        attempt(&ids[1]).display(),
+        other.display()
+    );
+    shared.shell(MEMBER, &plant).succeeds();
+    let kept = attempt(&ids[0]);
+    let mut held = fs::File::options()
+        .append(true)
+        .open(kept.join("held"))
+        .unwrap();
+    init(&shared, OWNER, &[]).succeeds();
+    std::io::Write::write_all(&mut held, b"late").unwrap();
+    let late = format!(
+        "cd {}; for f in *; do echo late >>$f; done",
+        other.display()
+    );
+    shared.shell(MEMBER, &late).succeeds();
+    let tree = shared.tree();
+    for file in ["held", "linked", "out/deep/f"] {
+        let file = kept.join(file);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "whole", "{tree}");
+        assert_eq!(mode_of(&file), 0o644, "{tree}");
+    }
+    assert_eq!(names_in(&kept.join("out")), ["deep"], "{tree}");
+    assert_eq!(names_in(&kept.join("out/deep")), ["f"], "{tree}");
+    assert!(!attempt(&ids[1]).exists(), "{tree}");
+    for (id, output) in ids.iter().zip(["7\n", "8\n"]) {
+        assert_eq!(shared.run(OWNER, &["result", id]).stdout, output);
+    }
+    let find = "find spool ! -path 'spool/incoming*' \\( -type d -o -type f \\) -writable";
+    assert_eq!(shared.shell(MEMBER, find).stdout, "", "{tree}");
+}
+
 #[test]
 fn a_recipe_that_the_group_can_write_is_not_run() {
     let shared = Shared::new();

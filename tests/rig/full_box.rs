@@ -11,6 +11,7 @@ use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agentspool::task::TaskId;
+use rustix::process::Signal;
 
 use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared, Watching};
 use crate::support::processes::ticks;
@@ -247,4 +248,37 @@ fn a_cancel_whose_control_file_is_refused_ends() {
     assert_eq!(told.status.code(), Some(4), "{stderr}");
     assert!(stderr.contains("was refused"), "{stderr}");
     shared.run(OWNER, &["cancel", &id]).succeeds();
+}
+
+/// A file that needed only another mode is as new as one that came now.
+#[test]
+fn a_drop_that_waited_for_its_mode_comes_before_anothers_many() {
+    const MANY: usize = 30;
+    let shared = Shared::new();
+    shared.run(OWNER, &["pause"]).succeeds();
+    let watching = shared.watcher();
+    let request = "{\"recipe\": \"echo\"}";
+    let slow = put(&shared, OTHER_MEMBER, "slow.json", request, 0o600);
+    // Of two that came in one tick of the clock the one with the smaller name is taken first.
+    echo(&shared, OTHER_MEMBER, "then");
+    let name = |name: &str| fs::read_link(shared.spool().join("names").join(name)).ok();
+    let has = |wanted: &str| shared.world.wait_until(wanted, || name(wanted).is_some());
+    has("then");
+    let signal = |signal| {
+        let pid = rustix::process::Pid::from_raw(watching.pid()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    };
+    signal(Signal::STOP);
+    for n in 0..MANY {
+        echo(&shared, MEMBER, &format!("many-{n}"));
+    }
+    fs::set_permissions(slow, fs::Permissions::from_mode(0o640)).unwrap();
+    signal(Signal::CONT);
+    has("slow");
+    has(&format!("many-{}", MANY - 1));
+    // Ids are made in the order of admission.
+    let id_of = |wanted: &str| name(wanted).unwrap().file_name().unwrap().to_owned();
+    let before = (0..MANY).filter(|n| id_of(&format!("many-{n}")) < id_of("slow"));
+    let count = before.count();
+    assert!(count < 3, "{count} came before");
 }

@@ -52,5 +52,6 @@ mod syncs;
 mod table;
 mod told;
 mod traced;
+mod trust;
 mod witness;
 mod xfs;

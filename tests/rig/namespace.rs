@@ -1,9 +1,13 @@
-//! A spool seen from two pid namespaces, as by containers and their host. Needs root for `unshare`.
+//! A spool seen from two pid or user namespaces, as by containers and their host. Needs root for `unshare`.
 
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
+use crate::drop_box::put;
+use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
 use crate::support::processes::{is_alive, state};
 use crate::support::{PROGRAM, World, all_pids};
 
@@ -141,4 +145,78 @@ fn a_container_with_a_read_only_root_needs_only_the_spool() {
     let result = world.only_task().result();
     let made = result["output"].as_str().unwrap();
     assert!(made.contains("/attempts/1/work/"), "{result}");
+}
+
+/// A watcher of the owner's in a user namespace that has root, the owner and these groups, as `PrivateUsers=yes`
+/// of systemd makes one.
+fn watch_in_user_namespace(shared: &Shared, groups: &[u32]) -> Child {
+    let mut command = shared.as_user(OWNER, "unshare");
+    let log = shared.world.root().join("watch.log");
+    let mut child = command
+        .args(["-U", "sh", "-c", "read go && exec \"$0\" watch", PROGRAM])
+        .stdin(Stdio::piped())
+        .stderr(std::fs::File::create(log).unwrap())
+        .spawn()
+        .unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+    let own = std::fs::read_link("/proc/self/ns/user").unwrap();
+    shared
+        .world
+        .wait_until("it has a namespace of its own", || {
+            let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+            name == "sh\n" && std::fs::read_link(process.join("ns/user")).unwrap() != own
+        });
+    let map = |ids: &[u32]| -> String { ids.iter().map(|id| format!("{id} {id} 1\n")).collect() };
+    std::fs::write(process.join("uid_map"), map(&[0, OWNER])).unwrap();
+    std::fs::write(process.join("gid_map"), map(groups)).unwrap();
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    child
+}
+
+/// In a user namespace all users from outside have one uid, which proves nobody.
+#[test]
+fn users_from_outside_a_user_namespace_are_not_one_user() {
+    let shared = Shared::new();
+    shared.run(OWNER, &["pause"]).succeeds();
+    let own_group = OWNER + 1000;
+    let mut watching = watch_in_user_namespace(&shared, &[0, own_group, GROUP]);
+    let id = shared.submit(MEMBER, &[]);
+    let origin = shared.spool().join("tasks").join(&id).join("origin.json");
+    shared.world.wait_for_file(&origin);
+    let origin = crate::support::read_json(&origin);
+    assert_eq!(origin["uid"], serde_json::Value::Null, "{origin}");
+    // Nor where another watcher took it for one user's.
+    let said = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}\n");
+    for (number, uid) in [MEMBER, OTHER_MEMBER].into_iter().enumerate() {
+        let name = format!("{id}.{number:016x}.cancel");
+        let file = put(&shared, uid, &name, &said, 0o640);
+        shared.world.wait_until("it is refused", || !file.exists());
+    }
+    assert_eq!(shared.json(MEMBER, &["status", &id])["status"], "pending");
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+
+    // Nor are all groups from outside the spool's: one that the owner is in, and not every user of the spool.
+    shared
+        .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
+        .succeeds();
+    let mut watching = watch_in_user_namespace(&shared, &[0]);
+    let incoming = shared.spool().join("incoming");
+    let (between, private) = (incoming.join(".private"), incoming.join("private.json"));
+    std::fs::write(&between, "{\"recipe\": \"echo\"}").unwrap();
+    chown(&between, Some(MEMBER), Some(own_group)).unwrap();
+    std::fs::set_permissions(&between, PermissionsExt::from_mode(0o640)).unwrap();
+    std::fs::rename(between, &private).unwrap();
+    shared
+        .world
+        .wait_until("it is decided on", || !private.exists());
+    let said = shared.run(OTHER_MEMBER, &["status", "private"]);
+    said.ends_with(7);
+    assert!(
+        said.stderr.contains("its group is not known"),
+        "{}",
+        said.stderr
+    );
+    watching.kill().unwrap();
+    watching.wait().unwrap();
 }

@@ -180,7 +180,8 @@ impl Victim {
             let n: &mut usize = counts.entry((process, call)).or_default();
             *n += 1;
             // Said again until it is true: how often depends on the machine, and the boundary is the same.
-            let is_again = UNTIL_TRUE.contains(&call) && !asked.insert(line.to_owned());
+            let is_until = UNTIL_TRUE.contains(&call) || is_knob(call, rest);
+            let is_again = is_until && !asked.insert(line.to_owned());
             if !is_again && (call != "openat" || keeps(rest)) {
                 points.push(Point {
                     call: call.to_owned(),
@@ -192,6 +193,11 @@ impl Victim {
         points.dedup();
         points
     }
+}
+
+/// Whether it turns a knob of a cgroup, which is done again until nobody is in it.
+fn is_knob(call: &str, rest: &str) -> bool {
+    call == "write" && (rest.contains(", \"1\", 1)") || rest.contains(", \"0\", 1)"))
 }
 
 /// What strace said of the last one that was to be killed.

@@ -1,6 +1,7 @@
 //! What can be run, and who could change it.
 
 use crate::spool::{IoError, Spool};
+use crate::task::escape_path;
 
 use super::check::{Check, count};
 use super::surroundings::Surroundings;
@@ -48,12 +49,12 @@ pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Che
     let path = surroundings.client.recipes();
     let mut checks = Vec::new();
     for folder in path.missing() {
-        let told = format!("{} is not there", folder.display());
+        let told = format!("{} is not there", escape_path(folder));
         let hint = "make it, or take it out of the setting recipe_path";
         checks.push(Check::warn(NAME, told, hint));
     }
     for (entry, why) in path.open_to_others(surroundings.client.recipe_trust()) {
-        let told = format!("{}: {why}", entry.display());
+        let told = format!("{}: {why}", escape_path(&entry));
         let hint = "chown it to the spool's user or root, and `chmod go-w` it";
         checks.push(Check::problem(NAME, told, hint));
     }

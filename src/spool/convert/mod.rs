@@ -2,7 +2,7 @@
 //!
 //! In version 1 the users of a group could write in most folders of a group spool, rename what was in them,
 //! and lock most files; in version 2 they write in the drop box alone. Not the layout itself (`layout.rs`).
-//! What is kept of a task is in `task.rs`, where the rest goes in `aside.rs`, who may still be at work in
+//! What is kept of a task is in `task.rs` and `attempt.rs`, where the rest goes in `aside.rs`, who may still be at work in
 //! `running.rs`. Invariants: `spool.json` says 2 only once everything else is converted, so a conversion that
 //! was cut off is done again; a folder is closed before its content is judged; no task is deleted.
 
@@ -24,6 +24,7 @@ use crate::spool::watchers::seats_in;
 use crate::task::{TaskId, to_pretty};
 
 mod aside;
+mod attempt;
 mod running;
 mod task;
 

@@ -105,6 +105,11 @@ impl Tasks<'_> {
         })
     }
 
+    /// Whether something that is not kept could be put away.
+    pub(super) fn is_away(&self, dir: &Dir, entry: &OsStr) -> IoResult<bool> {
+        Ok(self.aside.put_away(dir, entry)? == Fate::Away)
+    }
+
     /// What is not kept: a file in the making is removed, all else is put away.
     fn remove(&self, dir: &Dir, entry: &OsStr) -> IoResult<Fate> {
         let is_hidden = entry.as_encoded_bytes().starts_with(b".");
@@ -149,14 +154,8 @@ impl Tasks<'_> {
         };
         let attempt = attempts.open_dir(entry)?;
         attempt.remove_access_lists()?;
-        for file in attempt.names()? {
-            let Some(stat) = attempt.stat(&file)? else {
-                continue;
-            };
-            // A named user of an access list may have been given the right to write it.
-            if self.is_our_file(&stat) && stat.st_nlink == 1 && stat.st_mode & WRITABLE != 0 {
-                attempt.set_mode(&file, Mode::from_raw_mode(stat.st_mode & !WRITABLE))?;
-            }
+        if !self.close_all_in(&attempt, 0)? {
+            return Ok(false);
         }
         // A folder above it may be another task's, renamed.
         let run = task.attempt(number)?.and_then(|attempt| attempt.run());

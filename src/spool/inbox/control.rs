@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::drop_read::{DropRefusal, Fingerprint, refusal};
+use crate::proc;
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
@@ -116,7 +117,7 @@ impl Spool {
 
     /// Whether a user may have something done to a task by a control file.
     pub fn may_control(&self, task: &TaskDir, uid: u32) -> IoResult<bool> {
-        if uid == self.owner()? {
+        if uid == self.owner()? || proc::is_nobody(uid) {
             return Ok(false);
         }
         match task.origin() {
@@ -176,6 +177,9 @@ impl Spool {
         let stat = rustix::fs::fstat(&opened).map_err(|errno| failed(errno.into()))?;
         if !is_file(&stat) || stat.st_nlink != 1 || stat.st_mode & 0o022 != 0 {
             return no("others may write it, or it has another name");
+        }
+        if proc::is_nobody(stat.st_uid) {
+            return no("its user is not known in the user namespace of the spool's watcher");
         }
         let mut bytes = Vec::new();
         opened

@@ -48,11 +48,12 @@ impl LookedAt {
         format!(".{}.{}", self.inode, self.changed_ms)
     }
 
-    /// An id of ours under which the file is refused. It is the same for whoever refuses the file, so a refusal
-    /// that was cut off goes on under the same id.
-    pub fn id_of_refusal(self) -> TaskId {
+    /// The ids of ours under which the file may be refused, in order. They are the same for whoever refuses the
+    /// file, so a refusal that was cut off goes on under the same id. Users can know them before.
+    pub fn ids_of_refusal(self) -> impl Iterator<Item = TaskId> {
+        const MOST: u128 = 16;
         let changed_ms = self.changed_ms.max(0).unsigned_abs();
-        TaskId::from_parts(changed_ms, u128::from(self.inode))
+        (0..MOST).map(move |n| TaskId::from_parts(changed_ms, u128::from(self.inode) | n << 64))
     }
 
     fn parse(name: &OsStr) -> Option<LookedAt> {

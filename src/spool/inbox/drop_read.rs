@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use crate::proc;
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none};
 use crate::spool::open::Spool;
 use crate::task::{Control, MAX_REQUEST_BYTES, Request, RequestError};
@@ -75,7 +76,8 @@ impl Spool {
     fn may_group_read(&self, file: &File, stat: &Stat) -> IoResult<bool> {
         const GROUP_READS: u32 = 0o040;
         const OTHERS_READ: u32 = 0o004;
-        let is_of_group = stat.st_gid == self.root()?.own_stat()?.st_gid;
+        let gid = stat.st_gid;
+        let is_of_group = gid == self.root()?.own_stat()?.st_gid && !proc::is_no_group(gid);
         let needed = GROUP_READS | if is_of_group { 0 } else { OTHERS_READ };
         Ok(stat.st_mode & needed == needed && !has_access_list(file))
     }
@@ -86,6 +88,12 @@ impl Spool {
         // one of ours. In a group spool what it holds would be shown to the group.
         let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
         if self.is_group() && !self.may_group_read(file, opened)? {
+            if proc::is_no_group(opened.st_gid) {
+                return Ok(Some(refusal(
+                    "its group is not known in the user namespace of the spool's watcher",
+                    "ask the spool's owner to give the watcher's namespace the spool's group",
+                )));
+            }
             // A private file that another user may have moved here; as a request the group could read it.
             return Ok(Some(refusal(
                 "the group may not read it",

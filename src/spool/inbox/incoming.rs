@@ -15,6 +15,7 @@ use super::chosen_id::{ID_TOLERANCE_MS, ProblemOfId, Rules};
 use super::drop_claim::{HeldClaim, ms_of};
 use super::drop_file::{DropFile, is_folder, name_of_drop, stem};
 use super::drop_read::{DropRefusal, Pickup, refusal};
+use crate::proc;
 use crate::spool::disk::IoResult;
 use crate::spool::layout::name::{self, DROP_SUFFIX};
 use crate::spool::open::Spool;
@@ -233,7 +234,7 @@ impl Spool {
             // Somebody was faster who had the id before this drop came.
             Err(SubmitError::Io(error)) if error.errno() == Some(Errno::EXIST) => {
                 let why = ProblemOfId::Taken.refusal();
-                Ok(self.reject_as(self.id_of_ours(&claim), claim, file_name, why)?)
+                Ok(self.reject_as(self.id_of_ours(&claim)?, claim, file_name, why)?)
             }
             // The claim stays and is taken up again: nothing is lost.
             Err(error) => Err(error),
@@ -241,7 +242,7 @@ impl Spool {
     }
 
     /// Whose drop it is, as far as the file proves it: what others may write, or what has another name
-    /// somewhere, may be another user's work.
+    /// somewhere, may be another user's work, and so may what a user owns whom this user namespace does not have.
     fn origin_of(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<Option<Origin>> {
         if !self.is_group() {
             return Ok(None);
@@ -249,7 +250,9 @@ impl Spool {
         let stat = claim.dir.stat(file_name)?;
         let is_proof = |stat: &rustix::fs::Stat| stat.st_nlink == 1 && stat.st_mode & 0o022 == 0;
         Ok(Some(Origin::new(
-            stat.filter(is_proof).map(|stat| stat.st_uid),
+            stat.filter(is_proof)
+                .map(|stat| stat.st_uid)
+                .filter(|uid| !proc::is_nobody(*uid)),
             claim.file.map(|file| (file.inode, file.changed_ms)),
         )))
     }

@@ -77,7 +77,8 @@ impl Spool {
     /// Refuses a control file, straight from the box; `false` where another watcher has done something with it.
     pub(super) fn refuse_control(&self, file: &ControlFile, why: &DropRefusal) -> IoResult<bool> {
         let incoming = self.folder(name::INCOMING)?;
-        let id = LookedAt::of(file.seen, file.arrived).id_of_refusal();
+        let seen = LookedAt::of(file.seen, file.arrived);
+        let id = self.id_of_refusal(Some(seen), file.control.task)?;
         match self.reject_file(&incoming, &file.file_name, id, why) {
             // Two watchers wrote the same reason at once.
             Err(error) if error.is_absent() && incoming.look(&file.file_name)?.is_none() => {
@@ -105,7 +106,7 @@ impl Spool {
             return Ok(());
         }
         let (file_name, why) = (&drop.file_name, ProblemOfId::Taken.refusal());
-        let id = drop.looked_at().id_of_refusal();
+        let id = self.id_of_refusal(Some(drop.looked_at()), id)?;
         if self.reject_file(&incoming, file_name, id, &why).is_ok() {
             return Ok(());
         }
@@ -139,8 +140,10 @@ impl Spool {
         let id = match self.problem_of_id(&claim, file_name, rules)? {
             // An id that is taken names something else. So may an old one: which ids were removed is known
             // only of young ones.
-            Some(ProblemOfId::Taken) => self.id_of_ours(&claim),
-            Some(ProblemOfId::OfAnotherMoment(_)) if !is_young(claim.id) => self.id_of_ours(&claim),
+            Some(ProblemOfId::Taken) => self.id_of_ours(&claim)?,
+            Some(ProblemOfId::OfAnotherMoment(_)) if !is_young(claim.id) => {
+                self.id_of_ours(&claim)?
+            }
             Some(ProblemOfId::OfAnotherMoment(_)) | None => claim.id,
         };
         self.reject_as(id, claim, file_name, why)
@@ -162,8 +165,19 @@ impl Spool {
     }
 
     /// An id for the refusal of a claimed drop that is not to have the one that it brought.
-    pub(super) fn id_of_ours(&self, claim: &HeldClaim) -> TaskId {
-        let file = claim.file.map(LookedAt::id_of_refusal);
-        file.unwrap_or_else(|| self.new_id())
+    pub(super) fn id_of_ours(&self, claim: &HeldClaim) -> IoResult<TaskId> {
+        self.id_of_refusal(claim.file, claim.id)
+    }
+
+    /// An id for the refusal of a file that `named` an id. A user who knows the file's inode can choose the id of
+    /// ours for a task, so it is neither the one that the file names nor that of a task which stands.
+    fn id_of_refusal(&self, file: Option<LookedAt>, named: TaskId) -> IoResult<TaskId> {
+        let tasks = self.folder(name::TASKS)?;
+        for id in file.into_iter().flat_map(LookedAt::ids_of_refusal) {
+            if id != named && !tasks.has(id.to_string())? {
+                return Ok(id);
+            }
+        }
+        Ok(self.new_id())
     }
 }
