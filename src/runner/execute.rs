@@ -62,6 +62,13 @@ impl Runner<'_> {
                 return Err(error);
             }
             _ if !self.spool.is_at_its_path() => return self.take_back(work, number),
+            StartError::Ended(ending) => match result::outcome_of_early(ending, &prepared) {
+                Some(outcome) => outcome,
+                None => {
+                    work.lock.drop_attempt(number)?;
+                    return Ok(Answer::Retry(When::AtScan, Why::RunnerStopped));
+                }
+            },
             StartError::Recipe(why) => Outcome::failed(ErrorKind::Recipe, why),
             StartError::Spawn(why) => Outcome::failed(ErrorKind::Spawn, why),
         };
