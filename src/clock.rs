@@ -32,7 +32,7 @@ pub fn boot_moment() -> BootMoment {
     }
 }
 
-/// One life of the machine, as seen from one pid namespace: a pid recorded under another value
+/// One life of the machine, as seen from one pid namespace and one time namespace: a pid recorded under another value
 /// means nothing here. The namespace belongs to it because a container's restart keeps the
 /// kernel's boot id but starts pids anew (SPOOL-SAFETY hazard 45).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -40,7 +40,8 @@ pub fn boot_moment() -> BootMoment {
 pub struct BootId(String);
 
 impl BootId {
-    /// The running kernel's boot id and this process's pid namespace, as `<uuid>/<inode>`.
+    /// The running kernel's boot id and this process's pid namespace, as `<uuid>/<inode>`. In a time namespace of
+    /// its own, that follows, as `<uuid>/<inode>/<inode>`: there processes seem to have started at other times.
     /// Where `/proc` does not tell, the part is empty, which equals only another empty part.
     ///
     /// Asked once: a process never sees another one, and each asking opens two files.
@@ -52,7 +53,10 @@ impl BootId {
     fn ask() -> BootId {
         let boot = crate::proc::read_text("/proc/sys/kernel/random/boot_id");
         let namespace = crate::proc::pid_namespace();
-        BootId(format!("{}/{namespace}", boot.unwrap_or_default().trim()))
+        let time =
+            crate::proc::time_namespace().map_or_else(String::new, |time| format!("/{time}"));
+        let boot = boot.unwrap_or_default();
+        BootId(format!("{}/{namespace}{time}", boot.trim()))
     }
 
     /// The kernel's part alone: what the page cache, clocks and files live and die with. Pid

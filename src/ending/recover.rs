@@ -15,7 +15,7 @@ use super::report::report_stuck;
 use super::search::{Look, Search};
 use crate::clock::BootId;
 use crate::proc::{self, Cgroup, ProcessKey};
-use crate::spool::{Attempt, IoError, RunFile, TaskLock};
+use crate::spool::{Attempt, IoError, Record, RunFile, TaskLock};
 
 /// What still stands in the way after this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -56,9 +56,12 @@ pub(super) fn recover(
     }
     // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
     // in a copy of a spool they are another one's living tasks. The mark finds what it finds.
-    let run = attempt.run().filter(|run| run.boot == *boot);
-    let run = run.filter(|run| run.mark == mark || is_without_place(&run.mark, mark));
     let mut wait = Wait::new(lock, go_on);
+    let Some(run) = recorded(attempt, mark, &mut wait) else {
+        return Ok(Lost::GivenUp);
+    };
+    let run = run.filter(|run| run.boot == *boot);
+    let run = run.filter(|run| run.mark == mark || is_without_place(&run.mark, mark));
     let cgroup = run.as_ref().and_then(cgroup_of_dead);
     let is_emptied = match &cgroup {
         Some(cgroup) => match empty(cgroup, &mut wait) {
@@ -72,6 +75,35 @@ pub(super) fn recover(
         search.ask_for_place(mark);
     }
     Ok(ended(kill_all(&mut search, is_emptied, &mut wait)))
+}
+
+/// Who ran it, where somebody said so; `None` when the wait was given up. What cannot be read may name living
+/// processes: it is waited for, after what the mark finds was ended.
+fn recorded(attempt: &Attempt, mark: &str, wait: &mut Wait<'_>) -> Option<Option<RunFile>> {
+    let mut has_looked = false;
+    loop {
+        let path = match attempt.record() {
+            Record::Is(run) => return Some(Some(*run)),
+            Record::Absent => return Some(None),
+            Record::Unreadable(path) => path,
+        };
+        if !has_looked {
+            let mut search = Search::new(attempt.as_fd(), mark, None, false);
+            has_looked = kill_all(&mut search, false, wait);
+            if !has_looked {
+                return None;
+            }
+        }
+        let why = || {
+            let path = path.display();
+            format!(
+                "{path} cannot be read, so a process of it may be alive; remove it once none is"
+            )
+        };
+        if !wait.on(why) {
+            return None;
+        }
+    }
 }
 
 fn ended(is_ended: bool) -> Lost {

@@ -7,7 +7,8 @@
 //! A process that started no earlier than the attempt belongs to it if
 //! - it is in the recorded session or group, and nothing shows that the number was reused; or
 //! - it carries the attempt's mark, runs as this user, and could have been born in the attempt; or
-//! - it prints into one of the attempt's logs.
+//! - it prints into one of the attempt's logs; or
+//! - it has another file of the attempt open to write, and could have been born in the attempt.
 
 use std::collections::HashMap;
 use std::io;
@@ -220,7 +221,9 @@ impl<'a> Search<'a> {
         Ok(match (in_session, self.is_another_uids(entry)) {
             (true, false) => Whose::Ours,
             (true, true) => Whose::Unknown("it runs as another user in the task's session"),
-            (false, false) if self.prints_here(entry) => Whose::Ours,
+            (false, false) if self.prints_here(entry) || self.writes_here(entry, depth)? => {
+                Whose::Ours
+            }
             (false, _) => Whose::Others,
         })
     }
@@ -315,6 +318,14 @@ impl<'a> Search<'a> {
     /// Whether its output is one of the attempt's logs, which nobody else writes.
     fn prints_here(&self, entry: &Entry) -> bool {
         !self.is_of_older_session(entry) && proc::prints_into(entry, &self.folder, &LOGS)
+    }
+
+    /// Whether it has any file of the attempt open to write, and could have been born in the attempt. That is more
+    /// than the logs: a person may work in that folder, in a session that is newer.
+    fn writes_here(&self, entry: &Entry, depth: u32) -> io::Result<bool> {
+        Ok(!self.is_of_older_session(entry)
+            && proc::has_open_to_write(entry, &self.folder)
+            && !self.is_from_outside(entry, depth)?)
     }
 
     fn is_another_uids(&self, entry: &Entry) -> bool {

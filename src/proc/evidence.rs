@@ -162,6 +162,35 @@ pub fn writes_to(entry: &Entry, files: &[&File]) -> Option<bool> {
     }))
 }
 
+/// Whether a process has a file open to write that stands in this folder or below it, or did until it was removed.
+pub fn has_open_to_write(entry: &Entry, folder: &impl AsFd) -> bool {
+    let (Some(path_here), Ok(here)) = (path_of(folder), rustix::fs::fstat(folder)) else {
+        return false;
+    };
+    let open = super::table::numbers_in(&path(entry, "fd")).unwrap_or_default();
+    open.into_iter().any(|number| {
+        let open = path(entry, &format!("fd/{number}"));
+        let is_there = || {
+            // The path of a removed file is where it stood.
+            let is_removed = rustix::fs::stat(&open)
+                .is_ok_and(|stat| stat.st_nlink == 0 && stat.st_dev == here.st_dev);
+            is_removed || writes_below(&open, &path_here)
+        };
+        std::fs::read_link(&open).is_ok_and(|path| path.starts_with(&path_here))
+            && is_for_writing(entry, number)
+            && is_there()
+    })
+}
+
+fn is_for_writing(entry: &Entry, descriptor: i32) -> bool {
+    const HOW: u32 = 0o3;
+    let info = read_text(path(entry, &format!("fdinfo/{descriptor}"))).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags
+        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
+        .is_some_and(|flags| flags & HOW != 0)
+}
+
 fn which(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }

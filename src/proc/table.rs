@@ -63,6 +63,15 @@ pub fn pid_namespace() -> String {
         .collect()
 }
 
+/// The inode of this process's time namespace, as text, where that is not the first one of the machine.
+pub fn time_namespace() -> Option<String> {
+    // PROC_TIME_INIT_INO of the kernel.
+    const FIRST: &str = "time:[4026531834]";
+    let link = std::fs::read_link("/proc/self/ns/time").ok()?;
+    let link = link.to_string_lossy();
+    (link != FIRST).then(|| link.chars().filter(char::is_ascii_digit).collect())
+}
+
 /// This process.
 pub fn own_key() -> ProcessKey {
     let pid = own_pid();

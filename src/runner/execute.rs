@@ -18,8 +18,8 @@ use crate::proc::{self, Cgroup, Usage};
 use crate::recipe::Recipe;
 use crate::spool::{IoError, ProgressReader, RunFile};
 use crate::task::{
-    Answer, ErrorKind, Event, FORMAT_VERSION, Happened, Json, Metrics, Outcome, Status, Timestamp,
-    When, Why,
+    Answer, Condition, ErrorKind, Event, FORMAT_VERSION, Happened, Json, Metrics, Outcome, Status,
+    Timestamp, When, Why,
 };
 
 impl Runner<'_> {
@@ -58,20 +58,25 @@ impl Runner<'_> {
         let number = prepared.attempt.number();
         let outcome = match error {
             StartError::Passing(error) => {
-                work.lock.drop_attempt(number)?;
+                take_back(work, number)?;
                 return Err(error);
             }
-            _ if !self.spool.is_at_its_path() => return self.take_back(work, number),
+            // The spool was moved in this moment.
+            _ if !self.spool.is_at_its_path() => {
+                take_back(work, number)?;
+                return Ok(Answer::retry(number > 1, Why::NoStarts));
+            }
+            StartError::Ended(ending) => match result::outcome_of_early(ending, &prepared) {
+                Some(outcome) => outcome,
+                None => {
+                    take_back(work, number)?;
+                    return Ok(Answer::Retry(When::AtScan, Why::RunnerStopped));
+                }
+            },
             StartError::Recipe(why) => Outcome::failed(ErrorKind::Recipe, why),
             StartError::Spawn(why) => Outcome::failed(ErrorKind::Spawn, why),
         };
         Ok(self.finish_unspawned(work, prepared, outcome))
-    }
-
-    /// The spool was moved in the moment of a start: nothing ran.
-    fn take_back(&self, work: &Work, number: u32) -> Result<Answer, IoError> {
-        work.lock.drop_attempt(number)?;
-        Ok(Answer::retry(number > 1, Why::NoStarts))
     }
 
     fn prepare(&mut self, work: &Work, recipe: &Recipe, number: u32) -> Result<Prepared, IoError> {
@@ -251,4 +256,16 @@ impl Runner<'_> {
         );
         Answer::Finished(work.request.session_id.clone())
     }
+}
+
+/// Nothing of this attempt ran. That its start hung may stand in the status.
+fn take_back(work: &Work, number: u32) -> Result<(), IoError> {
+    work.lock.drop_attempt(number)?;
+    if let Some(mut status) = work.lock.task().status_file()
+        && status.condition == Some(Condition::Stuck)
+    {
+        status.condition = None;
+        work.lock.write_status(&status)?;
+    }
+    Ok(())
 }

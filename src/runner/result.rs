@@ -27,6 +27,13 @@ pub(super) fn outcome_of(
             let outcome = launcher::outcome(id, prepared.oom_kills, supervised.exit);
             Some(with_result(outcome, recipe, &prepared.attempt))
         }
+        early => outcome_of_early(early, prepared),
+    }
+}
+
+/// What it means that an attempt was ended before it ended by itself; `None` as in [`outcome_of`].
+pub(super) fn outcome_of_early(ending: Ending, prepared: &Prepared) -> Option<Outcome> {
+    match ending {
         Ending::Cancelled => Some(Outcome::Cancelled),
         Ending::TimedOut => Some(Outcome::failed(
             ErrorKind::Timeout,
@@ -35,7 +42,7 @@ pub(super) fn outcome_of(
                 humantime::format_duration(prepared.timeout)
             ),
         )),
-        Ending::RunnerStopped => None,
+        Ending::RunnerStopped | Ending::ByItself => None,
     }
 }
 

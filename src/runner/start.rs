@@ -35,6 +35,8 @@ pub(super) enum StartError {
     Recipe(String),
     /// Its program cannot be executed.
     Spawn(String),
+    /// It was to be ended before the recipe began.
+    Ended(Ending),
 }
 
 impl Runner<'_> {
@@ -70,6 +72,9 @@ impl Runner<'_> {
                 Ok(start) => self.wait_for_start(start, work, deadline),
                 Err(error) => (Err(error), None),
             };
+            if let (Err(_), Some(ending)) = (&started, early) {
+                return Err(StartError::Ended(ending));
+            }
             match started {
                 Ok((pid, handle)) => {
                     let leader = Leader::new(pid, handle, prepared.reserve.record(), begins);
@@ -135,13 +140,15 @@ impl Runner<'_> {
 
     fn wait_for_start(
         &mut self,
-        start: Start,
+        mut start: Start,
         work: &Work,
         deadline: Instant,
     ) -> (Started, Option<Ending>) {
         let mut pause = LOOKS.0;
-        let mut early: Option<(Ending, Instant)> = None;
-        let mut told = false;
+        let mut early = None;
+        // Since when it is waited for what does not end.
+        let mut since = None;
+        let mut is_reported = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let time = if early.is_some() {
@@ -150,7 +157,7 @@ impl Runner<'_> {
                 pause.min(left)
             };
             if start.is_over(time) {
-                return (start.finish(), early.map(|(ending, _)| ending));
+                return (start.finish(), early);
             }
             self.control.take_in();
             let why = if self.control.should_stop() {
@@ -161,14 +168,15 @@ impl Runner<'_> {
                 (Instant::now() >= deadline).then_some(Ending::TimedOut)
             };
             if let Some(why) = why {
-                let (_, since) = *early.get_or_insert((why, Instant::now()));
+                early.get_or_insert(why);
                 start.kill();
-                if !told && since.elapsed() > STUCK_AFTER {
-                    report_stuck(
-                        &work.lock,
-                        "the start of its recipe hangs and cannot be ended",
-                    );
-                    told = true;
+            }
+            if early.is_some() || start.is_kept() {
+                let since = *since.get_or_insert_with(Instant::now);
+                if !is_reported && since.elapsed() > STUCK_AFTER {
+                    let why = "the start of its recipe hangs and cannot be ended";
+                    report_stuck(&work.lock, why);
+                    is_reported = true;
                 }
             }
             pause = (pause * 2).min(LOOKS.1);

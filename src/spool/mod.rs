@@ -38,7 +38,7 @@ pub use limits::Slot;
 pub use open::{Exposed, OpenError, PathLeads, Pause, Spool, Strayed, group_id};
 pub use resolve::{ResolveError, Target};
 pub use tasks::{
-    Attempt, Claim, Files, LogCuts, LogReader, Output, Piece, ProgressReader, ReadError,
+    Attempt, Claim, Files, LogCuts, LogReader, Output, Piece, ProgressReader, ReadError, Record,
     ReservedResult, RunFile, StartRecord, Stream, Submission, SubmitError, TaskDir, TaskLock,
     TaskView, WriteAlarm,
 };

@@ -237,3 +237,81 @@ fn a_followed_log_that_is_begun_anew_is_shown_from_its_beginning() {
         assert!(told.contains("begins anew"), "{again}: {told}");
     }
 }
+
+/// A cut ends where it was recorded to end, or where the recipe wrote into it since, and never where a piece
+/// of the log does.
+#[test]
+fn a_gap_of_any_size_is_said_and_no_zero_of_it_is_shown() {
+    const BLOCK: usize = 4096;
+    let world = world();
+    let task = finished(&world, "talks");
+    let attempt = task.path.join("attempts/1");
+    let data = |bytes: usize| vec![b'x'; bytes];
+    let none = |bytes: usize| vec![0; bytes];
+    let parts = |parts: &[Vec<u8>]| parts.concat();
+    // The log, where its cut ends, the gaps that are said, and the bytes that are shown.
+    let cases = [
+        (
+            parts(&[data(BLOCK), none(BLOCK), data(9)]),
+            2 * BLOCK,
+            vec![BLOCK],
+            BLOCK + 9,
+        ),
+        (
+            parts(&[data(BLOCK), none(40 * BLOCK), data(9)]),
+            41 * BLOCK,
+            vec![40 * BLOCK],
+            BLOCK + 9,
+        ),
+        // Written into since.
+        (
+            parts(&[
+                data(BLOCK),
+                none(30 * BLOCK + 5),
+                data(7),
+                none(BLOCK - 12),
+                data(9),
+            ]),
+            32 * BLOCK,
+            vec![30 * BLOCK + 5],
+            BLOCK + 7 + BLOCK - 12 + 9,
+        ),
+        (
+            parts(&[
+                data(BLOCK),
+                none(20 * BLOCK),
+                data(BLOCK),
+                none(20 * BLOCK),
+                data(9),
+            ]),
+            42 * BLOCK,
+            vec![20 * BLOCK, 20 * BLOCK],
+            2 * BLOCK + 9,
+        ),
+        // A zero behind a cut was written.
+        (
+            parts(&[data(BLOCK), none(BLOCK + 3), data(9)]),
+            2 * BLOCK,
+            vec![BLOCK],
+            BLOCK + 3 + 9,
+        ),
+    ];
+    for (log, to, gaps, shown) in cases {
+        std::fs::write(attempt.join("stdout.log"), &log).unwrap();
+        let cut = serde_json::json!({"v": 2, "stdout": {"from": BLOCK, "to": to}, "stderr": {"from": 0, "to": 0}});
+        std::fs::write(attempt.join("cut.json"), cut.to_string()).unwrap();
+        let ended = world.command(&["logs", &task.id]).output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        let said: Vec<usize> = said
+            .lines()
+            .filter_map(|line| line.split_once(" bytes of the log were cut out"))
+            .map(|(before, _)| {
+                before
+                    .trim_matches(|c: char| !c.is_ascii_digit())
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!((said, ended.stdout.len()), (gaps, shown), "{cut}");
+    }
+}

@@ -851,3 +851,65 @@ fn a_task_that_has_begun_is_lost_whatever_its_recipe_did_to_the_records() {
         assert!(task.processes().is_empty(), "{harm}: {}", world.describe());
     }
 }
+
+/// The record of an attempt names its session and its cgroup. Without it a process that kept nothing of its
+/// attempt would be somebody else's, and the next attempt would run beside it.
+#[test]
+fn attempts_do_not_overlap_whatever_the_recipe_did_to_the_record() {
+    const HARMS: [&str; 5] = [
+        ": >run.json",
+        "echo '{' >run.json",
+        "rm run.json; mkdir run.json; touch run.json/in-the-way",
+        "chmod 0 run.json result.part",
+        // Nothing says any more who ran it.
+        "echo '{' >run.json; echo '{' >result.part",
+    ];
+    let world = quiet_world();
+    let mut tasks = Vec::new();
+    for (number, harm) in HARMS.iter().enumerate() {
+        let recipe = format!("harm-{number}");
+        world.recipe_folder(
+            &recipe,
+            "on_lost = \"requeue\"\nmax_attempts = 2",
+            &format!(
+                "#!/bin/sh\ncd \"$AGENTSPOOL_TASK_DIR\"\n\
+                 if [ $AGENTSPOOL_ATTEMPT = 2 ]; then flock -n own true || echo >overlap; exit; fi\n\
+                 while ! grep -q running status.json; do sleep 0.02; done\n\
+                 env -i sh -c 'flock 9; echo $$ >bare; exec sleep 1000' 9>own </dev/null >/dev/null 2>&1 &\n\
+                 while [ ! -s bare ]; do sleep 0.02; done\n\
+                 (cd attempts/1 && {harm})\ntouch harmed\nsleep 1000\n"
+            ),
+        );
+        tasks.push(pending(&world, &recipe));
+    }
+    let watcher = world.start_watcher();
+    for task in &tasks {
+        world.wait_for_file(&task.path.join("harmed"));
+    }
+    let runners = world.processes();
+    world.kill_watcher(watcher);
+    for (runner, _) in runners.iter().filter(|(_, line)| line.contains(" runner")) {
+        world.signal(*runner, Signal::KILL);
+    }
+    world.start_watcher();
+    let unknown = tasks.pop().unwrap();
+    for (task, harm) in tasks.iter().zip(HARMS) {
+        let result = world.result_of(task);
+        assert_eq!(
+            (&result["status"], &result["attempt"]),
+            (&json!("completed"), &json!(2)),
+            "{harm}"
+        );
+        assert!(!task.path.join("overlap").exists(), "{harm}");
+    }
+    world.wait_until("it says that it is stuck", || {
+        unknown.status()["condition"] == "stuck"
+    });
+    let bare = unknown.read("bare").trim().parse().unwrap();
+    assert!(is_alive(bare) && !unknown.path.join("attempts/2").exists());
+    world.signal(bare, Signal::KILL);
+    for record in ["run.json", "result.part"] {
+        std::fs::remove_file(unknown.path.join("attempts/1").join(record)).unwrap();
+    }
+    assert_eq!(world.result_of(&unknown)["attempt"], 2);
+}

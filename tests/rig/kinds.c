@@ -4,6 +4,8 @@
  *   kinds KIND exit|stay FILE    becomes the kind; FILE.ready is made once all of it is in place. Then the leader
  *                                ends with 7, or stays.
  *   kinds hold-exec FILE          makes FILE.held, and from then on nobody who executes FILE gets an answer.
+ *   kinds keep-children PID FILE  traces that process, makes FILE, and keeps each child that it makes from then on:
+ *                                as it is born, or, where FILE ends in ".dead", once it has ended.
  *   kinds without-pidfd PROGRAM ARGUMENT...    executes it where pidfd_open and pidfd_send_signal are refused.
  */
 #define _GNU_SOURCE
@@ -153,6 +155,12 @@ static void be(const char *kind, pid_t leader) {
         leave_folder_and_output();
         exec_rest(self, 1);
     }
+    if (!strcmp(kind, "cleared-writes")) {
+        setsid();
+        if (open("kept", O_CREAT | O_WRONLY, 0600) < 0) die("kept");
+        leave_folder_and_output();
+        exec_rest(self, 1);
+    }
     if (!strcmp(kind, "traced")) trace(leader);
     if (!strcmp(kind, "stopped")) {
         say_ready();
@@ -204,8 +212,32 @@ static int hold_exec(const char *file) {
     return 1;
 }
 
+/* What was born stays stopped, and what has ended is never waited for, so that nobody else can reap it. */
+static int keep_children(pid_t parent, const char *file) {
+    long options = PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
+    int is_for_the_dead = strstr(file, ".dead") != NULL, is_kept = 0;
+    if (ptrace(PTRACE_SEIZE, parent, 0, options)) die("seize");
+    strcpy(ready, file);
+    say_ready();
+    alarm(60);
+    for (;;) {
+        int status;
+        pid_t pid = waitpid(is_kept ? parent : -1, &status, __WALL);
+        if (pid < 0) pause();
+        if (!WIFSTOPPED(status)) continue;
+        if (pid != parent) {
+            is_kept = 1;
+            if (!is_for_the_dead) continue;
+        }
+        int is_event = status >> 16 || WSTOPSIG(status) == SIGTRAP;
+        ptrace(PTRACE_CONT, pid, 0, is_event ? 0 : WSTOPSIG(status));
+    }
+}
+
 int main(int count, char **arguments) {
     if (count == 3 && !strcmp(arguments[1], "hold-exec")) return hold_exec(arguments[2]);
+    if (count == 4 && !strcmp(arguments[1], "keep-children"))
+        return keep_children(atoi(arguments[2]), arguments[3]);
     if (count > 2 && !strcmp(arguments[1], "without-pidfd")) return refuse_pidfd(arguments + 2);
     if (count != 4) return 97;
     const char *kind = arguments[1];

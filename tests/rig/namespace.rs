@@ -220,3 +220,32 @@ fn users_from_outside_a_user_namespace_are_not_one_user() {
     watching.kill().unwrap();
     watching.wait().unwrap();
 }
+
+/// In a time namespace the same processes seem to have started at another time. Without a cgroup the record of a
+/// dead runner's would say that all of them are older, or younger, than the attempt.
+#[test]
+fn what_a_runner_of_another_time_namespace_left_is_ended() {
+    let world = World::new();
+    world.set("autostart", "false");
+    let script = "#!/bin/sh\nsetsid sleep 1000 >/dev/null 2>&1 &\ntouch ready\nsleep 1000\n";
+    world.recipe("leaves", script);
+    for shift in ["86400", "-1"] {
+        let task = world.submit(&["leaves"]);
+        let mut watcher = Command::new("unshare")
+            .args(["--mount", "--time", "--boottime", shift, "sh", "-c"])
+            .arg("mount -t tmpfs -o ro none /sys/fs/cgroup && exec \"$@\"")
+            .args(["sh", PROGRAM, "watch"])
+            .env("AGENTSPOOL_DIR", world.spool())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        world.wait_for_file(&task.work(1, "ready"));
+        let (runner, _) = world.processes_of(&task, 1);
+        watcher.kill().unwrap();
+        watcher.wait().unwrap();
+        world.signal(runner, Signal::KILL);
+        world.run(&["watch", "--drain"]).succeeds();
+        assert_eq!(task.result()["error"]["kind"], "lost");
+        assert!(task.processes().is_empty(), "{shift}: {}", world.describe());
+    }
+}

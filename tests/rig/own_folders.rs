@@ -119,6 +119,78 @@ fn a_task_whose_folders_are_shut_ends_and_goes() {
     );
 }
 
+fn submit(shared: &Shared, recipe: &str) -> String {
+    let object = shared.json(OWNER, &["submit", "--recipe", recipe]);
+    object["task_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_task_whose_files_are_shut_is_read_by_its_owner() {
+    let shared = Shared::new();
+    let end = "find \"$AGENTSPOOL_TASK_DIR\" -type f -exec chmod 0 {} +";
+    shared.recipe(
+        "prints",
+        &format!("#!/bin/sh\necho out; echo err >&2\n{end}\n"),
+    );
+    let long = format!("#!/bin/sh\nseq 100000 >$AGENTSPOOL_RESULT_FILE\n{end}\n");
+    shared.recipe("writes", &long);
+    let tasks = ["prints", "writes"].map(|recipe| submit(&shared, recipe));
+    shared.drain();
+    let [prints, writes] = &tasks;
+    for task in &tasks {
+        let status = shared.json(OWNER, &["status", task]);
+        assert_eq!(status["status"], "completed", "{status}\n{}", shared.tree());
+    }
+    let ran = ["result", "logs"].map(|verb| shared.run(OWNER, &[verb, prints]));
+    assert_eq!(
+        ran.map(|ran| ran.stdout),
+        ["out\n", "out\n"],
+        "{}",
+        shared.tree()
+    );
+    assert_eq!(
+        shared
+            .run(OWNER, &["result", writes])
+            .stdout
+            .lines()
+            .count(),
+        100_000
+    );
+}
+
+#[test]
+fn a_log_is_followed_through_a_folder_that_is_shut_meanwhile() {
+    let shared = Shared::new();
+    let above = shared.spool().parent().unwrap().to_owned();
+    let wait = |name: &str| {
+        let path = above.join(name);
+        format!("while [ ! -e {} ]; do sleep 0.02; done", path.display())
+    };
+    let (shut, end) = (wait("shut"), wait("end"));
+    shared.recipe(
+        "shuts",
+        &format!("#!/bin/sh\necho begin\n{shut}\nchmod 0 $TMPDIR/..\necho shut\n{end}\n"),
+    );
+    let _watching = shared.watcher();
+    let task = submit(&shared, "shuts");
+    let seen = shared.world.root().join("seen");
+    let mut command = shared.as_user(OWNER, "agentspool");
+    command
+        .args(["logs", "-f", &task])
+        .stdout(fs::File::create(&seen).unwrap());
+    let mut following = command.spawn().unwrap();
+    let shows = |line: &str| fs::read_to_string(&seen).unwrap().contains(line);
+    shared
+        .world
+        .wait_until("the log is followed", || shows("begin"));
+    fs::write(above.join("shut"), "").unwrap();
+    shared.world.wait_until("it is followed on", || {
+        shows("shut") || following.try_wait().unwrap().is_some()
+    });
+    fs::write(above.join("end"), "").unwrap();
+    assert!(following.wait().unwrap().success());
+}
+
 /// Waiting tasks, each with one of its folders shut in another way.
 fn shut_tasks(shared: &Shared) -> Vec<(String, String)> {
     let mut tasks = Vec::new();

@@ -6,6 +6,8 @@
 //! a runner's death (`process.rs`). Invariant: no cell is left out; a cell that cannot hold is named in
 //! [`expected`], and the test fails when it holds after all.
 
+mod kept;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +23,7 @@ use crate::support::{Task, World, all_pids, read_json};
 
 const USER: u32 = 64_011;
 
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "plain",
     "thread",
     "leader-thread",
@@ -33,6 +35,7 @@ const KINDS: [&str; 16] = [
     "chaser",
     "cleared",
     "cleared-elsewhere",
+    "cleared-writes",
     "traced",
     "stopped",
     "namespaces",
@@ -411,6 +414,16 @@ impl Place {
             start("a copied mark", own, &["env"]),
             start("a copied mark in its own session", own, &["env", "setsid"]),
             start("another user's copied mark", USER + 1, &["env", "setsid"]),
+            start(
+                "a program in its own session that writes into the attempt's folder",
+                own,
+                &[
+                    "sh",
+                    "-c",
+                    "unset AGENTSPOOL_MARK; exec 5>>\"$0/more\"; exec setsid \"$@\"",
+                    &attempt,
+                ],
+            ),
         ];
         let quiet = "</dev/null >/dev/null 2>&1";
         for (what, line) in [

@@ -1,7 +1,7 @@
-//! Folders of a task and of a session, which the recipe runs beside: it may have shut them, or put
-//! something else in their place.
+//! Folders of a task and of a session, which the recipe runs beside, and our files in them: it may have shut them,
+//! or put something else in their place.
 //!
-//! Not the removal (`tree.rs`), which opens what it removes by itself. Invariant: only a folder that
+//! Not the removal (`tree.rs`), which opens what it removes by itself. Invariant: only a folder or file that
 //! belongs to this user gets another mode, and only where that mode keeps its owner out. What a
 //! recipe did to one task or session keeps nobody from any other.
 
@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::dir::{Dir, LOCK_MODE, absent_is_none};
@@ -86,23 +86,49 @@ impl Dir {
         self.lock_file(name)
     }
 
-    /// Gives its owner all rights in a folder that cannot even be opened; whether it did. The mode is set
-    /// through a handle of exactly this folder: a name could be a link by then.
+    /// Opens a file of ours in such a folder, to read it. One that is shut to its owner is opened up first.
+    pub(in crate::spool) fn open_own_file(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
+        let name = name.as_ref();
+        match self.open_file(name) {
+            Err(error) if error.is_denied() && self.open_up(name) => self.open_file(name),
+            opened => opened,
+        }
+    }
+
+    /// Reads such a file, as [`Dir::read`] does.
+    pub(in crate::spool) fn read_own(
+        &self,
+        name: impl AsRef<OsStr>,
+        cap: usize,
+    ) -> IoResult<Option<Vec<u8>>> {
+        let name = name.as_ref();
+        match self.read(name, cap) {
+            Err(error) if error.is_denied() && self.open_up(name) => self.read(name, cap),
+            read => read,
+        }
+    }
+
+    /// Gives its owner all rights in a folder that cannot even be opened, or in a file; whether it did. The mode
+    /// is set through a handle of exactly this folder or file: a name could be a link by then.
     fn open_up(&self, name: &OsStr) -> bool {
-        let Ok(handle) = self.open_dir_to_ask(name) else {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(handle) = rustix::fs::openat(&self.fd, name, flags, Mode::empty()) else {
             return false;
         };
-        let Ok(stat) = handle.own_stat() else {
+        let Ok(stat) = rustix::fs::fstat(&handle) else {
             return false;
         };
-        if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o700 == 0o700 {
+        let rights = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Mode::RWXU,
+            FileType::RegularFile => Mode::RUSR | Mode::WUSR,
+            _ => return false,
+        };
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        if stat.st_uid != rustix::process::geteuid().as_raw() || mode.contains(rights) {
             return false;
         }
-        let path = format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsFd::as_fd(&handle).as_raw_fd()
-        );
-        let mode = Mode::from_raw_mode(stat.st_mode) | Mode::RWXU;
+        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        let mode = mode | rights;
         rustix::fs::chmodat(CWD, path, mode, AtFlags::empty()).is_ok()
     }
 }

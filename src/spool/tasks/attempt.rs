@@ -75,7 +75,7 @@ impl Attempt {
 
     /// One of its logs, for reading; `None` when it is not there yet.
     pub(in crate::spool) fn log(&self, stream: Stream) -> IoResult<Option<File>> {
-        absent_is_none(self.dir.open_file(stream.file_name()))
+        absent_is_none(self.dir.open_own_file(stream.file_name()))
     }
 
     /// Device and inode of its folder: no other attempt has them, also not one in a copy or snapshot of
@@ -171,7 +171,7 @@ impl TaskDir {
         let Some(attempt) = self.attempt(number)? else {
             return Ok(None);
         };
-        absent_is_none(attempt.dir.open_file(file))
+        absent_is_none(attempt.dir.open_own_file(file))
     }
 }
 

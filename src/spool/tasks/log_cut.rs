@@ -48,6 +48,25 @@ impl Cut {
         }
     }
 
+    /// How many of these bytes are data. They stand at an offset in the cut, and may have been read while it was
+    /// made: what is cut out begins at a zero at the offset, or with a block that is all zeroes.
+    pub fn data_from(self, offset: u64, bytes: &[u8]) -> u64 {
+        if bytes.first() == Some(&0) {
+            return 0;
+        }
+        let mut at = offset.next_multiple_of(BLOCK);
+        let end = offset + bytes.len() as u64;
+        while at < end.min(self.to) {
+            let next = end.min(at + BLOCK);
+            let block = &bytes[(at - offset) as usize..(next - offset) as usize];
+            if block.iter().all(|byte| *byte == 0) {
+                return at - offset;
+            }
+            at = next;
+        }
+        bytes.len() as u64
+    }
+
     fn length(self) -> u64 {
         self.to.saturating_sub(self.from)
     }
@@ -75,12 +94,12 @@ impl CutFile {
 /// What was cut out of one log of this attempt. A record that is not one counts as none. It is read until it stays
 /// the same, because its runner may be writing it.
 pub(super) fn read_cut(attempt: &Dir, stream: Stream) -> IoResult<Cut> {
-    let mut bytes = attempt.read(CUT, SMALL_FILE)?.unwrap_or_default();
+    let mut bytes = attempt.read_own(CUT, SMALL_FILE)?.unwrap_or_default();
     for _ in 0..MOST_READINGS {
         if bytes.is_empty() {
             break;
         }
-        let again = attempt.read(CUT, SMALL_FILE)?.unwrap_or_default();
+        let again = attempt.read_own(CUT, SMALL_FILE)?.unwrap_or_default();
         if again == bytes {
             break;
         }

@@ -35,6 +35,10 @@ fn data_parts(log: &File, size: u64) -> std::io::Result<Vec<(u64, u64)>> {
     Ok(parts)
 }
 
+fn leading_zeroes(bytes: &[u8]) -> u64 {
+    bytes.iter().take_while(|byte| **byte == 0).count() as u64
+}
+
 /// A piece of a log.
 #[derive(Debug)]
 pub enum Piece {
@@ -125,6 +129,17 @@ impl LogReader {
 
     /// The next piece.
     pub fn next_piece(&mut self) -> IoResult<Piece> {
+        match self.piece() {
+            Err(error) if error.is_denied() => {
+                // The recipe has shut the folder meanwhile.
+                self.attempt.dir.give_rights();
+                self.piece()
+            }
+            piece => piece,
+        }
+    }
+
+    fn piece(&mut self) -> IoResult<Piece> {
         let mut bytes = vec![0u8; PIECE];
         let look = self.look(&mut bytes);
         let look = look.map_err(|source| self.unreadable(source))?;
@@ -138,15 +153,21 @@ impl LogReader {
         }
         // Asked after the look: bytes that are cut out meanwhile look like zeroes, and the record stands first.
         let cut = self.cut()?;
-        // What is there was not cut out: the record is of the log before it was begun anew.
-        if cut.contains(self.offset) && look.is_zero {
-            self.seen.clear();
-            let end = cut.to.min(look.size);
-            let gap = end - self.offset;
-            self.offset = end;
-            return Ok(Piece::Gap(gap));
+        let mut end = cut.part_end(self.offset, look.size);
+        if cut.contains(self.offset) {
+            let here = &bytes[..look.read];
+            let data = cut.data_from(self.offset, here);
+            if data == 0 {
+                let end = self.gap_end(here, cut.to.min(look.size));
+                let end = end.map_err(|source| self.unreadable(source))?;
+                let gap = end - self.offset;
+                self.offset = end;
+                self.seen.clear();
+                return Ok(Piece::Gap(gap));
+            }
+            // What is there was not cut out: the recipe wrote it later, or it was read before the cut.
+            end = self.offset + data;
         }
-        let end = cut.part_end(self.offset, look.size);
         let zeroes = look.data.min(end).saturating_sub(self.offset);
         if zeroes > PIECE as u64 {
             self.offset += zeroes;
@@ -164,6 +185,24 @@ impl LogReader {
         } else {
             Piece::Bytes(bytes)
         })
+    }
+
+    /// Where the first byte after the offset is that is not zero, at most `to`. The offset stands in a cut, before
+    /// a byte that is zero.
+    fn gap_end(&self, here: &[u8], to: u64) -> std::io::Result<u64> {
+        let mut end = self.offset + leading_zeroes(here);
+        let mut bytes = vec![0u8; PIECE];
+        while end < to {
+            // ENXIO: only a hole is left.
+            end = rustix::fs::seek(&self.file, SeekFrom::Data(end)).unwrap_or(to);
+            let read = self.file.read_at(&mut bytes, end)?;
+            let zeroes = leading_zeroes(&bytes[..read]);
+            end += zeroes;
+            if zeroes < PIECE as u64 {
+                break;
+            }
+        }
+        Ok(end.min(to))
     }
 
     /// Whether the log no longer has what was read of it: a recipe can cut its log off and go on.

@@ -29,7 +29,7 @@ pub use output::Output;
 pub use progress_file::ProgressReader;
 pub use publish::{Submission, SubmitError};
 pub use result::ReservedResult;
-pub use run_record::RunFile;
+pub use run_record::{Record, RunFile};
 pub use start_record::StartRecord;
 pub(in crate::spool) use store::ids_in;
 pub use store::{ReadError, TaskDir};

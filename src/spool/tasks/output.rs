@@ -49,7 +49,7 @@ impl Attempt {
         if !self.dir.stat(name)?.is_some_and(holds_something) {
             return Ok(nothing);
         }
-        let mut file = self.dir.open_file(name)?;
+        let mut file = self.dir.open_own_file(name)?;
         let failed = |source| IoError::new("read", self.dir.path_of(name), source);
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
@@ -82,7 +82,7 @@ impl Attempt {
         };
         self.dir.sync_file(&file, name)?;
         if cut != Cut::default() {
-            self.dir.sync_file(&self.dir.open_file(CUT)?, CUT)?;
+            self.dir.sync_file(&self.dir.open_own_file(CUT)?, CUT)?;
         }
         self.dir.sync()?;
         Ok(Output {

@@ -3,7 +3,7 @@
 //! Not what a result says (`runner/`). Invariant: `result.json` is complete or absent and never changes (I6).
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use rustix::fs::{FallocateFlags, Stat};
 use rustix::io::Errno;
@@ -206,8 +206,14 @@ impl ReservedResult {
         self.file.write_all_at(bytes, 0).map_err(failed)?;
         let size = bytes.len() as u64;
         // Longer only where blocks had to be written to reserve them, or an earlier try was longer.
-        if self.file.metadata().map_err(failed)?.len() > size {
+        let metadata = self.file.metadata().map_err(failed)?;
+        if metadata.len() > size {
             self.file.set_len(size).map_err(failed)?;
+        }
+        // A recipe may have shut it.
+        let mode = self.dir.making().file;
+        if metadata.mode() & 0o400 == 0 {
+            rustix::fs::fchmod(&self.file, mode).map_err(|errno| failed(errno.into()))?;
         }
         self.dir.sync_file(&self.file, name::RESERVE)
     }

@@ -3,6 +3,8 @@
 //! Not when it is written (`runner/`). Invariant: whoever comes after a crash finds `run.json`, or the intent in
 //! `result.part` that was written before anything was started.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, is_file};
@@ -49,28 +51,66 @@ pub struct RunFile {
     pub lost_at: Option<Timestamp>,
 }
 
+/// What is known of who ran an attempt.
+#[derive(Debug)]
+pub enum Record {
+    /// Nobody said so.
+    Absent,
+    /// It was this one.
+    Is(Box<RunFile>),
+    /// Somebody said so, and this file, which says it, cannot be read.
+    Unreadable(PathBuf),
+}
+
 impl Attempt {
     /// Writes who runs it.
     pub fn write_run(&self, run: &RunFile) -> IoResult<()> {
-        self.dir.replace(name::RUN, &to_pretty(run))
-    }
-
-    /// Who ran it; `None` when it cannot be read. Where the runner died before it could write
-    /// `run.json`, its intent says so, and behind it the recipe's process says who it is.
-    pub fn run(&self) -> Option<RunFile> {
-        if let Some(bytes) = self.dir.read(name::RUN, SMALL_FILE).ok()? {
-            return serde_json::from_slice(&bytes).ok();
+        match self.dir.replace(name::RUN, &to_pretty(run)) {
+            Err(error) if error.is_unusable() => {
+                // A folder that the recipe made there.
+                self.dir.remove_anything(name::RUN)?;
+                self.dir.replace(name::RUN, &to_pretty(run))
+            }
+            written => written,
         }
-        self.intent()
     }
 
-    fn intent(&self) -> Option<RunFile> {
-        let reserve = self.dir.read(name::RESERVE, SMALL_FILE).ok()??;
-        let mut intent = serde_json::Deserializer::from_slice(&reserve).into_iter();
-        let run: RunFile = intent.next()?.ok()?;
-        let record = reserve.get(intent.byte_offset()..)?.trim_ascii_start();
-        let child = proc::parse_stat(record).map(|(entry, _)| entry.key);
-        Some(RunFile { child, ..run })
+    /// Who ran it; `None` when that is not known.
+    pub fn run(&self) -> Option<RunFile> {
+        match self.record() {
+            Record::Is(run) => Some(*run),
+            Record::Absent | Record::Unreadable(_) => None,
+        }
+    }
+
+    /// Who ran it. Where the runner died before it could write `run.json`, or that cannot be read any more, its
+    /// intent says so, and behind it the recipe's process says who it is.
+    pub fn record(&self) -> Record {
+        let read = self.dir.read_own(name::RUN, SMALL_FILE);
+        let said = match &read {
+            Ok(None) => return self.intent(),
+            Ok(Some(bytes)) => serde_json::from_slice(bytes).ok(),
+            Err(_) => None,
+        };
+        match (said, self.intent()) {
+            (Some(run), _) | (None, Record::Is(run)) => Record::Is(run),
+            (None, Record::Absent | Record::Unreadable(_)) => {
+                Record::Unreadable(self.dir.path_of(name::RUN))
+            }
+        }
+    }
+
+    fn intent(&self) -> Record {
+        let said = match self.dir.read_own(name::RESERVE, SMALL_FILE) {
+            Ok(None) => return Record::Absent,
+            Ok(Some(reserve)) if reserve.trim_ascii().is_empty() => return Record::Absent,
+            Ok(Some(reserve)) => intent_in(&reserve),
+            Err(_) => None,
+        };
+        match said {
+            Some(run) => Record::Is(Box::new(run)),
+            None => Record::Unreadable(self.dir.path_of(name::RESERVE)),
+        }
     }
 
     /// Whether a process may have been started: the intent comes before it, and `run.json` right
@@ -83,7 +123,7 @@ impl Attempt {
         match self.dir.stat(name::RESERVE)? {
             None => Ok(!self.dir.is_empty()?),
             Some(stat) if is_file(stat) => {
-                let reserve = self.dir.read(name::RESERVE, SMALL_FILE)?;
+                let reserve = self.dir.read_own(name::RESERVE, SMALL_FILE)?;
                 Ok(reserve.is_some_and(|reserve| !reserve.trim_ascii().is_empty()))
             }
             Some(_) => Ok(true),
@@ -92,9 +132,17 @@ impl Attempt {
 
     /// Whether it has not ended: room for its result is kept, and says whose it is.
     fn is_unended(&self, id: TaskId) -> bool {
-        self.intent()
-            .is_some_and(|run| run.task_id == id && run.attempt == self.number)
+        let intent = self.intent();
+        matches!(intent, Record::Is(run) if run.task_id == id && run.attempt == self.number)
     }
+}
+
+fn intent_in(reserve: &[u8]) -> Option<RunFile> {
+    let mut intent = serde_json::Deserializer::from_slice(reserve).into_iter();
+    let run: RunFile = intent.next()?.ok()?;
+    let record = reserve.get(intent.byte_offset()..)?.trim_ascii_start();
+    let child = proc::parse_stat(record).map(|(entry, _)| entry.key);
+    Some(RunFile { child, ..run })
 }
 
 impl TaskDir {

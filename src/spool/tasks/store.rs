@@ -150,10 +150,10 @@ impl TaskDir {
         self.dir.path()
     }
 
-    /// Reads a file of it. Where something else stands there, or shut, it is damaged: nobody can read it
+    /// Reads a file of it. Where something else stands there, or another user's, it is damaged: nobody can read it
     /// before somebody mends it.
     fn read_own(&self, file: &str, cap: usize) -> Result<Option<Vec<u8>>, ReadError> {
-        self.dir.read(file, cap).map_err(ReadError::of)
+        self.dir.read_own(file, cap).map_err(ReadError::of)
     }
 
     /// Who submitted it through the drop box of a group spool; `None` where the spool's owner did, or
@@ -195,7 +195,7 @@ impl TaskDir {
     /// The last holder's word, where it can be read. It is derivable: what cannot be read counts
     /// as absent and never stops anybody.
     pub fn status_file(&self) -> Option<StatusFile> {
-        let bytes = self.dir.read(name::STATUS, SMALL_FILE).ok()??;
+        let bytes = self.dir.read_own(name::STATUS, SMALL_FILE).ok()??;
         serde_json::from_slice(&bytes).ok()
     }
 
