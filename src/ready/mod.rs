@@ -1,57 +1,11 @@
-//! May this task run now? The reasons why it may not, in the order in which they are asked.
+//! May this task run now? One question, asked for the truth by the runner (`turn`), which takes what it needs, and
+//! for the words by `why` and `status` (`reasons`), which take nothing.
 //!
-//! Used by `why` and `status`, which take nothing. Invariant: the order is that of the runner
-//! (`runner/turn.rs`): pause, session, the recipe's slots, the spool's slots.
+//! Not the task's lock, and not the order in which tasks are offered (`watcher/backlog.rs`). Invariant: both ask in
+//! one order: pause, session, the recipe's slots, the spool's slots.
 
-use crate::recipe::{Recipe, SessionMode};
-use crate::spool::{IoError, Pause, Spool, TaskView};
-use crate::task::{Reason, Status};
+mod reasons;
+mod turn;
 
-/// Why a task does not run, the first reason first; empty for one that runs or is over. `recipe` is what the
-/// task's recipe says, where that can be read here.
-///
-/// # Errors
-/// The spool cannot be read.
-pub fn reasons(
-    spool: &Spool,
-    view: &TaskView,
-    recipe: Option<&Recipe>,
-) -> Result<Vec<Reason>, IoError> {
-    let status = &view.status;
-    let mut reasons = Vec::new();
-    reasons.extend(status.condition.map(Reason::Condition));
-    if status.status != Status::Pending {
-        return Ok(reasons);
-    }
-    if !spool.has_watcher()? {
-        reasons.push(Reason::NoWatcher);
-    }
-    match spool.paused()? {
-        Some(Pause::Asked) => reasons.push(Reason::Paused),
-        Some(Pause::Copy) => reasons.push(Reason::Copy),
-        None => {}
-    }
-    let manifest = recipe.map(|recipe| &recipe.manifest);
-    let is_serial = manifest.is_none_or(|manifest| manifest.session == SessionMode::Serial);
-    if let Some(session) = status.session_id.as_ref().filter(|_| is_serial)
-        && let Some(earlier) = spool.earlier_in_session(session, status.task_id)?
-    {
-        let session = session.clone();
-        reasons.push(Reason::Session { session, earlier });
-    }
-    if let Some(recipe) = recipe
-        && let Some(limit) = recipe.manifest.max_concurrent
-        && spool.are_slots_taken(Some(&recipe.name), limit)?
-    {
-        let recipe = recipe.name.clone();
-        reasons.push(Reason::RecipeSlots { recipe, limit });
-    }
-    let limit = spool.settings().max_concurrent;
-    if spool.are_slots_taken(None, limit)? {
-        reasons.push(Reason::Slots { limit });
-    }
-    if reasons.is_empty() {
-        reasons.push(Reason::Soon);
-    }
-    Ok(reasons)
-}
+pub use reasons::reasons;
+pub(crate) use turn::{Turn, turn_of};

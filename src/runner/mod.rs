@@ -19,7 +19,6 @@ mod spawn;
 mod start;
 mod state;
 mod supervise;
-mod turn;
 
 pub use control::{Control, ControlError};
 pub use state::{Runner, Surroundings};

@@ -5,9 +5,9 @@
 
 use super::control::ControlError;
 use super::state::{Runner, Work};
-use super::turn::{Turn, turn_of};
 use crate::config::Launcher;
 use crate::ending::{self, finish_cancelled, unstarted};
+use crate::ready::{Turn, turn_of};
 use crate::recipe::{FindError, Recipe};
 use crate::spool::{Claim, IoError, PathLeads, ReadError, Spool, TaskDir, TaskLock};
 use crate::task::{Answer, Blocker, Condition, ErrorKind, Outcome, Request, TaskId, When, Why};

@@ -1,6 +1,6 @@
-//! Whether a task's turn has come: slots, session, and all that must be had before its lock.
+//! All that a task must have before its lock: its session's turn and its slots.
 //!
-//! Not the lock itself (`Runner::claim_and`). Invariant: what is held here is let go by being dropped,
+//! Not the pause, which is asked for under the lock, nor the lock itself (`runner/run.rs`). Invariant: what is held here is let go by being dropped,
 //! in whatever way its holder ends.
 
 use crate::recipe::{FindError, Recipe, RecipePath, SessionMode};
@@ -12,7 +12,7 @@ use crate::task::{Answer, Blocker, Holder, Request, TaskId};
     clippy::large_enum_variant,
     reason = "made once for each task, and taken apart at once"
 )]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     /// It may not, or needs not.
     Over(Answer),
     /// Its request cannot be read.
@@ -29,14 +29,14 @@ pub(super) enum Turn {
 }
 
 /// The slots and the session's turn of one task; free again when dropped.
-pub(super) struct Held {
-    _slot: Slot,
-    _recipe_slot: Option<Slot>,
+pub(crate) struct Held {
     _turn: Option<Guard>,
+    _recipe_slot: Option<Slot>,
+    _slot: Slot,
 }
 
 /// Takes everything that a task must have before its lock.
-pub(super) fn turn_of(spool: &Spool, id: TaskId) -> Result<Turn, IoError> {
+pub(crate) fn turn_of(spool: &Spool, id: TaskId) -> Result<Turn, IoError> {
     let Some(task) = spool.task(id)? else {
         return Ok(Turn::Over(match spool.check_open_hint(id)? {
             OpenHint::Dropped => Answer::Finished(None),
@@ -47,10 +47,6 @@ pub(super) fn turn_of(spool: &Spool, id: TaskId) -> Result<Turn, IoError> {
         // Needs no slot and no turn: nothing of it will be started.
         return Ok(Turn::NothingToStart(task));
     }
-    let limit = spool.settings().max_concurrent;
-    let Some(slot) = spool.take_slot(None, limit)? else {
-        return Ok(Turn::Over(Answer::Blocked(Blocker::Slot)));
-    };
     let request = match task.request() {
         Ok(request) => request,
         Err(error) => return Ok(Turn::Unreadable(task, error)),
@@ -61,33 +57,34 @@ pub(super) fn turn_of(spool: &Spool, id: TaskId) -> Result<Turn, IoError> {
         }
         recipe => recipe,
     };
-    let mut held = Held {
-        _slot: slot,
-        _recipe_slot: None,
-        _turn: None,
-    };
+    let blocked = |by| Ok(Turn::Over(Answer::Blocked(by)));
+    let (mut turn, mut recipe_slot) = (None, None);
+    // Of a recipe that is not there nothing is started, and it has no limits of its own.
     if let Ok(recipe) = &recipe {
-        if let Some(limit) = recipe.manifest.max_concurrent {
-            held._recipe_slot = spool.take_slot(Some(&recipe.name), limit)?;
-            if held._recipe_slot.is_none() {
-                return Ok(Turn::Over(Answer::Blocked(Blocker::RecipeSlot(
-                    recipe.name.clone(),
-                ))));
-            }
-        }
         if let Some(session) = &request.session_id
             && recipe.manifest.session == SessionMode::Serial
         {
             match spool.session_turn(session, id)? {
-                SessionTurn::Ours(lock) => held._turn = Some(lock),
-                SessionTurn::NotYet => {
-                    return Ok(Turn::Over(Answer::Blocked(Blocker::Session(
-                        session.clone(),
-                    ))));
-                }
+                SessionTurn::Ours(guard) => turn = Some(guard),
+                SessionTurn::NotYet => return blocked(Blocker::Session(session.clone())),
+            }
+        }
+        if let Some(limit) = recipe.manifest.max_concurrent {
+            recipe_slot = spool.take_slot(Some(&recipe.name), limit)?;
+            if recipe_slot.is_none() {
+                return blocked(Blocker::RecipeSlot(recipe.name.clone()));
             }
         }
     }
+    let limit = spool.settings().max_concurrent;
+    let Some(slot) = spool.take_slot(None, limit)? else {
+        return blocked(Blocker::Slot);
+    };
+    let held = Held {
+        _turn: turn,
+        _recipe_slot: recipe_slot,
+        _slot: slot,
+    };
     Ok(Turn::Ours {
         task,
         request,
