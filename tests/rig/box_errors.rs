@@ -227,10 +227,15 @@ fn what_a_watcher_had_claimed_when_it_died_is_taken_up_soon() {
     shared.world.wait_until("both are there", || {
         names_in(&shared.spool().join("watchers")).len() == 2
     });
-    crate::mount::run("kill", &["-STOP", &dying.pid().to_string()]);
+    // Neither of them takes the drop before it is in the claim.
+    let pids = [&living, &dying].map(|watcher| watcher.pid().to_string());
+    for pid in &pids {
+        crate::mount::run("kill", &["-STOP", pid]);
+    }
     let id = id_at(0, "1eft");
     claim(&shared, MEMBER, &id, "2");
     drop(dying);
+    crate::mount::run("kill", &["-CONT", &pids[0]]);
     living.answers(&id, "2\n");
 }
 
