@@ -1,7 +1,7 @@
 //! Submitting as a user of the group: requests go into the drop box, and where that alone is not safe the call
 //! waits until they are tasks.
 //!
-//! Not the box (`spool/submit_drop.rs`). Invariant: an id is given as accepted only once it outlives a power cut.
+//! Not the box (`spool/inbox/submit_drop.rs`). Invariant: an id is given as accepted only once it outlives a power cut.
 
 use std::time::Duration;
 

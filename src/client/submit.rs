@@ -1,6 +1,6 @@
 //! Submitting: from a recipe and what it is given to an accepted task that somebody runs.
 //!
-//! Not the folder that is made (`spool/publish.rs`), and not the drop box of a group user (`admission.rs`).
+//! Not the folder that is made (`spool/tasks/publish.rs`), and not the drop box of a group user (`admission.rs`).
 //! Invariant: what this returns is accepted, whatever becomes of its name and of its watcher.
 
 use std::fs::File;

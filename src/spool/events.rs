@@ -230,6 +230,12 @@ impl EventReader<'_> {
                     event => return Ok(event),
                 },
             };
+            // A file that was swept gets no more lines; there may be a new one of the same day.
+            if let (Some(day), true) = (&here, self.is_swept()) {
+                self.from.clone_from(day);
+                self.day = None;
+                continue;
+            }
             let Some(later) = self.later_day(here.as_deref())? else {
                 return Ok(None);
             };
@@ -242,6 +248,11 @@ impl EventReader<'_> {
                 next => self.day = next,
             }
         }
+    }
+
+    fn is_swept(&self) -> bool {
+        let links = self.day.as_ref().map(|day| day.file.metadata());
+        matches!(links, Some(Ok(file)) if file.nlink() == 0)
     }
 
     /// Whether the file that is open has been old for long enough.

@@ -1,6 +1,6 @@
 //! What a task would have to wait for, asked without taking anything.
 //!
-//! Not the taking (`claim.rs`). A user of the group may lock nothing here, and asks the kernel's table of locks;
+//! Not the taking (`limits/slots.rs`, `index/sessions.rs`). A user of the group may lock nothing here, and asks the kernel's table of locks;
 //! what that does not show counts as free. Invariant: nothing is held when an answer is given, so it may be
 //! another one a moment later.
 

@@ -133,6 +133,28 @@ fn a_follower_sees_events_as_they_happen() {
 }
 
 #[test]
+fn a_follower_goes_on_when_the_file_that_it_reads_is_swept() {
+    let world = World::new();
+    world.run(&["pause"]).succeeds();
+    let mut follower = world.command(&["events", "--follow", "--json"]);
+    let mut follower = follower
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(follower.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(output);
+    assert!(lines.next().unwrap().unwrap().contains("\"paused\""));
+    let file = world
+        .path("events")
+        .join(&names_in(&world.path("events"))[0]);
+    std::fs::remove_file(file).unwrap();
+    world.run(&["resume"]).succeeds();
+    assert!(lines.next().unwrap().unwrap().contains("\"resumed\""));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
 fn what_is_torn_or_unknown_stops_no_reader() {
     let world = World::new();
     world.run(&["pause"]).succeeds();

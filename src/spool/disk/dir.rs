@@ -105,22 +105,16 @@ impl Dir {
 
     /// Opens a directory in this one; a link is refused.
     pub fn open_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
-        let name = name.as_ref();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Dir {
-                fd,
-                path: self.path_of(name),
-                making: self.making,
-            }),
-            Err(errno) => Err(self.failed("open the folder", name, errno)),
-        }
+        self.open_dir_by(name.as_ref(), OFlags::RDONLY)
     }
 
     /// Opens a directory in this one only to ask for names in it: needs no right to list it.
     pub fn open_dir_to_ask(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
-        let name = name.as_ref();
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.open_dir_by(name.as_ref(), OFlags::PATH)
+    }
+
+    fn open_dir_by(&self, name: &OsStr, access: OFlags) -> IoResult<Dir> {
+        let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => Ok(Dir {
                 fd,

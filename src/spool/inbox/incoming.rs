@@ -1,6 +1,6 @@
 //! The drop box: how a file in `incoming/` becomes a task, exactly once, or a refusal with a reason.
 //!
-//! Not how often to look (`watcher/admit.rs`), how a user of the group puts one in (`submit_drop.rs`), nor what a
+//! Not how often to look (`intake/admit.rs`), how a user of the group puts one in (`submit_drop.rs`), nor what a
 //! dead watcher left (`replay.rs`). Invariants: from the moment a drop is claimed it exists in at least one of its
 //! claim folder and `tasks/<id>/` (I3); what is stored is what was parsed; nothing a stranger put here is followed,
 //! waited for, deleted or repeated in a reason.
