@@ -33,6 +33,10 @@ test-wide:
 test-released: release
     TEST_PROGRAM="$(realpath "${CARGO_TARGET_DIR:-target}")/release/agentspool" cargo test --test it
 
+# The program, built with the oldest Rust that Cargo.toml promises.
+msrv:
+    .ci/msrv
+
 # The API documentation, broken links being errors.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps

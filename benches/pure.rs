@@ -10,10 +10,12 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use agentspool::recipe::Manifest;
+use agentspool::internals as clock;
+use agentspool::internals as spool;
+use agentspool::internals::Manifest;
 use agentspool::task::{Answer, IdSequence, Order, Request, ResultFile, Status, StatusFile};
 use agentspool::task::{TaskId, Timestamp};
-use agentspool::{clock, config, spool, task};
+use agentspool::{config, task};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 #[path = "../src/watcher/backlog.rs"]

@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 pub fn greet(program: &Path) -> Result<String, Box<dyn Error>> {
     let folder = TempDir::new()?;
     let client = Client::open_or_make(&folder.path().join("spool"), Options::default())?;
-    let recipe = client.spool().recipes_path().join("greet");
+    let recipe = client.recipes_folder().join("greet");
     std::fs::write(&recipe, RECIPE)?;
     std::fs::set_permissions(&recipe, PermissionsExt::from_mode(0o755))?;
 
@@ -52,7 +52,7 @@ pub fn greet(program: &Path) -> Result<String, Box<dyn Error>> {
 
     let mut watcher = Command::new(program)
         .arg("--spool")
-        .arg(client.spool().path())
+        .arg(client.path())
         .args(["--quiet", "watch", "--drain"])
         .stdin(Stdio::null())
         .spawn()?;

@@ -9,7 +9,7 @@
 //!   runners over a pipe. It supervises nothing and may die at any moment;
 //! - a **runner** ([`runner`]) takes a task's lock, starts the recipe, watches over it to the last
 //!   descendant, writes the result, and lets go of the lock. Runners are pooled processes;
-//! - the **sweeper** ([`sweeper`]) removes what is old. It never recovers and never kills.
+//! - the **sweeper** (`sweeper`) removes what is old. It never recovers and never kills.
 //!
 //! The commands (the binary's `cli` module) are people's way in. They need no watcher: `submit` writes the task
 //! itself, `cancel` finishes a task that nobody holds, `status` reads.
@@ -67,32 +67,34 @@
 //!
 //! Whoever writes a task's status, result or attempts holds an exclusive `flock` on its `lock` file, for as long as
 //! it works, and has seen that the file it locked still stands under the task's path. A lock is released by
-//! closing the file, never by unlocking it, and a `lock` file is never removed except together with its folder. The order is: a
-//! slot, a slot of the recipe, the session, the task; all non-blocking, so nobody can wait in a circle.
+//! closing the file, never by unlocking it, and a `lock` file is never removed except together with its folder. Locks are
+//! taken in one order (`spool/disk/lock_order.rs`), and no wait for one is without a limit.
 //!
 //! # The rooms, in reading order
 //!
-//! [`task`] (nouns) → [`spool`] (the disk) → [`recipe`] (what can be run) → `ready` (why a task does not run),
+//! [`task`] (nouns) → `spool` (the disk) → `recipe` (what can be run) → `ready` (why a task does not run),
 //! `ending` (how a task ends), `launcher` (how a runner or a unit is started), `intake` (how a drop becomes a task) →
-//! [`watcher`], [`runner`], [`sweeper`] (the processes) → [`client`] (what is asked of a spool) → `cli` (people). Each uses
-//! only what stands to its left; watcher, runner and sweeper never use each other. [`config`], [`clock`], `log_limit`,
-//! `way`, [`sys`] and `proc` are small tools of all of them. `docs/architecture.md` follows a request and a cancellation
+//! [`watcher`], [`runner`], `sweeper` (the processes) → [`client`] (what is asked of a spool) → `cli` (people). Each uses
+//! only what stands to its left; watcher, runner and sweeper never use each other. [`config`], `clock`, `log_limit`,
+//! `way`, `sys` and `proc` are small tools of all of them. `docs/architecture.md` follows a request and a cancellation
 //! through the rooms.
 
 pub mod client;
-pub mod clock;
+mod clock;
 pub mod config;
 mod ending;
 mod intake;
+#[doc(hidden)]
+pub mod internals;
 mod launcher;
 mod log_limit;
 mod proc;
 mod ready;
-pub mod recipe;
+mod recipe;
 pub mod runner;
-pub mod spool;
-pub mod sweeper;
-pub mod sys;
+mod spool;
+mod sweeper;
+mod sys;
 pub mod task;
 pub mod watcher;
 mod way;

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agentspool::spool::Cursor;
+use agentspool::client::Cursor;
 use agentspool::task::{Name, Status};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 

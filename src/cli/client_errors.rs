@@ -193,3 +193,50 @@ impl From<client::FollowError> for CliError {
         }
     }
 }
+
+impl From<client::NotOwner> for CliError {
+    fn from(error: client::NotOwner) -> CliError {
+        CliError::new(ExitCode::Refused, error.to_string())
+    }
+}
+
+impl From<client::InitError> for CliError {
+    fn from(error: client::InitError) -> CliError {
+        use client::InitError;
+        match error {
+            InitError::Open(error) => error.into(),
+            InitError::Exposed(_) => CliError::new(ExitCode::Refused, error.to_string()),
+        }
+    }
+}
+
+impl From<client::SettingError> for CliError {
+    fn from(error: client::SettingError) -> CliError {
+        use client::SettingError;
+        match error {
+            SettingError::Invalid(error) => error.into(),
+            SettingError::NotOwner(error) => error.into(),
+            SettingError::Write(error) => error.into(),
+        }
+    }
+}
+
+impl From<client::PauseError> for CliError {
+    fn from(error: client::PauseError) -> CliError {
+        use client::PauseError;
+        match error {
+            PauseError::NotOwner(error) => error.into(),
+            PauseError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<client::SweepError> for CliError {
+    fn from(error: client::SweepError) -> CliError {
+        use client::SweepError;
+        match error {
+            SweepError::NotOwner(error) => error.into(),
+            SweepError::Io(error) => error.into(),
+        }
+    }
+}

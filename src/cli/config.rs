@@ -1,6 +1,7 @@
 //! `agentspool config [get | set | unset]`: each setting with where it comes from.
 
-use agentspool::config::{Settings, parse_value};
+use agentspool::client::Client;
+use agentspool::config::Origin;
 use serde_json::{Map, Value, json};
 
 use super::Context;
@@ -10,16 +11,11 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, verb: Option<ConfigVerb>) -> Result<ExitCode, CliError> {
-    let mut spool = context.open_spool()?;
+    let mut client = context.open_client()?;
     match verb {
-        None => show(context, &spool),
+        None => show(context, &client),
         Some(ConfigVerb::Get { key }) => {
-            let value = spool.settings().to_map().remove(&key);
-            // The same complaint as for setting it, with the same suggestion.
-            let value = match value {
-                Some(value) => value,
-                None => parse_value(&key, "null")?,
-            };
+            let value = client.setting(&key)?;
             if context.out.is_json() {
                 context
                     .out
@@ -29,31 +25,18 @@ pub(super) fn run(context: &Context, verb: Option<ConfigVerb>) -> Result<ExitCod
             }
             Ok(ExitCode::Done)
         }
-        Some(ConfigVerb::Set { key, value }) => {
-            let value = parse_value(&key, &value)?;
-            write(context, &mut spool, &key, Some(value))
-        }
-        Some(ConfigVerb::Unset { key }) => {
-            if !Settings::default().to_map().contains_key(&key) {
-                parse_value(&key, "null")?;
-            }
-            write(context, &mut spool, &key, None)
-        }
+        Some(ConfigVerb::Set { key, value }) => write(context, &mut client, &key, Some(&value)),
+        Some(ConfigVerb::Unset { key }) => write(context, &mut client, &key, None),
     }
 }
 
 fn write(
     context: &Context,
-    spool: &mut agentspool::spool::Spool,
+    client: &mut Client,
     key: &str,
-    value: Option<Value>,
+    value: Option<&str>,
 ) -> Result<ExitCode, CliError> {
-    if !spool.is_owner() {
-        let told = "only the owner of a spool may change its settings";
-        return Err(CliError::new(ExitCode::Refused, told));
-    }
-    spool.set(key, value)?;
-    let now = spool.settings().to_map().remove(key).unwrap_or(Value::Null);
+    let now = client.set_setting(key, value)?;
     if context.out.is_json() {
         context
             .out
@@ -64,36 +47,38 @@ fn write(
     Ok(ExitCode::Done)
 }
 
-fn show(context: &Context, spool: &agentspool::spool::Spool) -> Result<ExitCode, CliError> {
-    let (file, overrides) = (spool.settings_file(), spool.overrides());
-    let settings = spool.settings().to_map();
+fn show(context: &Context, client: &Client) -> Result<ExitCode, CliError> {
+    let settings = client.settings();
     let out = &context.out;
     if out.is_json() {
         let mut all = Map::new();
-        for (key, value) in &settings {
-            let origin = Settings::origin(key, file, overrides);
+        for setting in settings {
+            let variable = env::variable_of(&setting.key);
             all.insert(
-                key.clone(),
-                json!({ "value": value, "origin": origin, "variable": env::variable_of(key) }),
+                setting.key,
+                json!({ "value": setting.value, "origin": setting.origin, "variable": variable }),
             );
         }
         out.object(&json!({
-            "ok": true, "spool": spool.path(), "uuid": spool.uuid(), "settings": all,
+            "ok": true, "spool": client.path(), "uuid": client.uuid(), "settings": all,
         }))?;
         return Ok(ExitCode::Done);
     }
-    out.line(format!("spool {}", spool.path().display()))?;
-    let widest = settings.keys().map(String::len).max().unwrap_or(0);
-    for (key, value) in &settings {
-        let origin = Settings::origin(key, file, overrides);
-        let origin = serde_json::to_value(origin).unwrap_or_default();
-        let origin = origin.as_str().unwrap_or_default().to_owned();
-        let from = match origin.as_str() {
-            "environment" => format!("environment ({})", env::variable_of(key)),
-            "file" => "spool.json".to_owned(),
-            _ => origin,
+    out.line(format!("spool {}", client.path().display()))?;
+    let widest = settings.iter().map(|setting| setting.key.len()).max();
+    let widest = widest.unwrap_or(0);
+    for setting in settings {
+        let from = match setting.origin {
+            Origin::Flag => "flag".to_owned(),
+            Origin::Environment => format!("environment ({})", env::variable_of(&setting.key)),
+            Origin::File => "spool.json".to_owned(),
+            Origin::Default => "default".to_owned(),
         };
-        out.line(format!("{key:widest$}  {:<10}  {from}", text_of(value)))?;
+        out.line(format!(
+            "{:widest$}  {:<10}  {from}",
+            setting.key,
+            text_of(&setting.value)
+        ))?;
     }
     Ok(ExitCode::Done)
 }

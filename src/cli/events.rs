@@ -6,8 +6,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use agentspool::client::EventOptions;
-use agentspool::spool::EventRead;
+use agentspool::client::{EventOptions, EventRead};
 use serde_json::Value;
 
 use super::Context;

@@ -5,7 +5,7 @@
 
 use std::io::IsTerminal as _;
 
-use agentspool::spool::{LogReader, Piece, Stream};
+use agentspool::client::{LogReader, Piece, Stream};
 
 use super::Context;
 use super::report::CliError;

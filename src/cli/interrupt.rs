@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use agentspool::sys::SignalPipe;
+use agentspool::internals::SignalPipe;
 
 use agentspool::client::Stop;
 

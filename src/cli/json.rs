@@ -3,8 +3,7 @@
 //! Apart from the stored form on purpose: the files may change with their version, these keys only
 //! grow.
 
-use agentspool::client::Client;
-use agentspool::spool::TaskView;
+use agentspool::client::{Client, TaskView};
 use agentspool::task::{Condition, Json, Name, OutputEncoding, Status, TaskError, Timestamp};
 use serde::Serialize;
 use serde::ser::Error as _;

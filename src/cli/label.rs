@@ -6,7 +6,7 @@
 
 use std::io::IsTerminal as _;
 
-use agentspool::spool::TaskView;
+use agentspool::client::TaskView;
 use agentspool::task::escape_text;
 use unicode_width::UnicodeWidthStr as _;
 

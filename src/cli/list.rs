@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agentspool::client::{Counts, ListOptions, Page};
-use agentspool::spool::TaskView;
+use agentspool::client::{Counts, ListOptions, Page, TaskView};
 use agentspool::task::Status;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;

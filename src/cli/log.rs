@@ -45,7 +45,7 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
     // What runs unattended never waits for somebody to read its log, nor for the words of a panic.
     let lines_out = match verb {
         Verb::Watch(_) | Verb::Runner(_) | Verb::Sweep(_) => {
-            agentspool::sys::ignore_terminal_stop();
+            agentspool::internals::ignore_terminal_stop();
             super::output::open_log(disk_of_spool(context));
             std::panic::set_hook(Box::new(|panic| {
                 super::output::log().line(panic.to_string().as_bytes());

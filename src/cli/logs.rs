@@ -2,8 +2,7 @@
 //!
 //! Not the reading (`client/logs.rs`, `client/follow.rs`). Invariant: with `--json` a log that is no text says so.
 
-use agentspool::client::{Client, Followed, LogText};
-use agentspool::spool::Stream;
+use agentspool::client::{Client, Followed, LogText, Stream};
 use serde_json::json;
 
 use super::Context;

@@ -65,7 +65,7 @@ pub(crate) struct Context {
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     inherited::keep_from_children();
-    agentspool::sys::let_large_writes_fail();
+    agentspool::internals::let_large_writes_fail();
     // Whoever shares a spool with us shares it through its group, never with the world.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
     let env = env::Environment::read();

@@ -30,7 +30,7 @@ impl Context {
 }
 
 fn words(client: &Client, notice: &Notice) -> String {
-    let path = client.spool().path().display();
+    let path = client.path().display();
     match notice {
         Notice::NameNotLinked(error) => format!("note: {error}"),
         Notice::NotStarted(error) => format!("note: {error}"),

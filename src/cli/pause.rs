@@ -3,7 +3,6 @@
 //! What runs goes on, and what is submitted or dropped waits. Only the owner decides.
 
 use agentspool::client::Client;
-use agentspool::spool::Spool;
 use serde_json::json;
 
 use super::Context;
@@ -11,42 +10,27 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn pause(context: &Context) -> Result<ExitCode, CliError> {
-    let client = owned(context)?;
-    let spool = client.spool();
-    let is_new = spool.pause()?;
-    tell(context, spool, true, is_new)
+    let client = context.open_client()?;
+    let is_new = client.pause()?;
+    tell(context, &client, true, is_new)
 }
 
 pub(super) fn resume(context: &Context) -> Result<ExitCode, CliError> {
-    let client = owned(context)?;
-    let spool = client.spool();
-    let was_paused = spool.resume()?;
-    tell(context, spool, false, was_paused)?;
-    if !spool.open_ids()?.is_empty() || !spool.is_reconciled()? {
-        context.note_all(&client, Vec::from_iter(client.ensure_watcher()));
-    }
-    Ok(ExitCode::Done)
-}
-
-fn owned(context: &Context) -> Result<Client, CliError> {
     let client = context.open_client()?;
-    let spool = client.spool();
-    if spool.is_owner() {
-        return Ok(client);
-    }
-    let path = spool.path().display();
-    let told = format!("only the owner of the spool {path} can pause and resume it");
-    Err(CliError::new(ExitCode::Refused, told))
+    let resumed = client.resume()?;
+    let code = tell(context, &client, false, resumed.was_paused)?;
+    context.note_all(&client, Vec::from_iter(resumed.notice));
+    Ok(code)
 }
 
 fn tell(
     context: &Context,
-    spool: &Spool,
+    client: &Client,
     paused: bool,
     changed: bool,
 ) -> Result<ExitCode, CliError> {
     let out = &context.out;
-    let path = spool.path().display();
+    let path = client.path().display();
     if out.is_json() {
         out.object(&json!({ "ok": true, "paused": paused, "changed": changed }))?;
     } else if !out.is_quiet() {

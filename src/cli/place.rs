@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use agentspool::client::{Autostart, Client, Options};
 use agentspool::config::{Overrides, SettingsError, parse_value};
-use agentspool::spool::Spool;
 use serde_json::{Map, Value};
 
 use super::Context;
@@ -33,22 +32,9 @@ impl Context {
         })
     }
 
-    /// Opens the spool.
-    pub fn open_spool(&self) -> Result<Spool, CliError> {
-        let (path, _) = self.spool_path()?;
-        Ok(self.guarded(Spool::open(&path, self.overrides()?)?))
-    }
-
     /// In a group spool the text that is shown may be another user's.
-    fn guarded(&self, spool: Spool) -> Spool {
-        if spool.is_group() {
-            self.out.guard_terminal();
-        }
-        spool
-    }
-
     fn guarding(&self, client: Client) -> Client {
-        if client.spool().is_group() {
+        if client.is_group() {
             self.out.guard_terminal();
         }
         client
@@ -98,12 +84,9 @@ impl Context {
         })
     }
 
-    /// What a process we start needs to see the same spool and settings, and to say as much.
-    pub fn arguments_for_children(&self, spool: &Spool) -> Vec<String> {
-        let mut arguments = vec![
-            "--spool".to_owned(),
-            spool.path().to_string_lossy().into_owned(),
-        ];
+    /// What a process we start needs besides the spool, to see the same settings and to say as much.
+    pub fn arguments_for_children(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
         for setting in &self.global.settings {
             arguments.extend(["--set".to_owned(), setting.clone()]);
         }

@@ -1,8 +1,6 @@
 //! `agentspool recipe list | info | run`.
 
-use std::ffi::OsStr;
-
-use agentspool::recipe::{FindError, Kind, OnLost, Recipe, SessionMode};
+use agentspool::client::{Kind, ListedRecipe, OnLost, Recipe, RecipeInfo, SessionMode};
 use agentspool::task::Name;
 use serde_json::{Value, json};
 
@@ -33,36 +31,30 @@ fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError
 
 fn list(context: &Context) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
-    let recipes = client.recipes().all();
-    let search = client.search();
+    let recipes = client.recipe_list();
     let out = &context.out;
     if out.is_json() {
-        let rows: Vec<Value> = recipes
-            .iter()
-            .map(|(name, found)| row(search, name, found))
-            .collect();
+        let rows: Vec<Value> = recipes.iter().map(row).collect();
         out.object(&json!({ "ok": true, "recipes": rows }))?;
         return Ok(ExitCode::Done);
     }
-    let widest = recipes
-        .iter()
-        .map(|(name, _)| name.as_str().len())
-        .max()
-        .unwrap_or(0);
-    for (name, found) in &recipes {
-        let text = match (found, problem(search, found)) {
+    let widths = recipes.iter().map(|listed| listed.name.as_str().len());
+    let widest = widths.max().unwrap_or(0);
+    for listed in &recipes {
+        let name = listed.name.as_str();
+        let text = match (&listed.recipe, &listed.problem) {
             (_, Some(problem)) => format!("cannot run: {problem}"),
-            (Ok(recipe), None) => recipe.description(),
-            (Err(error), None) => error.to_string(),
+            (Some(recipe), None) => recipe.description(),
+            (None, None) => String::new(),
         };
         if out.is_quiet() {
-            out.line(name.as_str())?;
+            out.line(name)?;
         } else {
-            out.line(format!("{:widest$}  {text}", name.as_str()).trim_end())?;
+            out.line(format!("{name:widest$}  {text}").trim_end())?;
         }
     }
     if recipes.is_empty() {
-        let folder = client.spool().recipes_path();
+        let folder = client.recipes_folder();
         out.note(format!(
             "no recipes; put a script or a folder into {}",
             folder.display()
@@ -71,101 +63,67 @@ fn list(context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
-/// Why a recipe cannot run, if so.
-fn problem(search: Option<&OsStr>, found: &Result<Recipe, FindError>) -> Option<String> {
-    match found {
-        Ok(recipe) => recipe
-            .check_runnable(search)
-            .err()
-            .map(|error| error.to_string()),
-        Err(error) => Some(error.to_string()),
-    }
-}
-
-fn row(search: Option<&OsStr>, name: &Name, found: &Result<Recipe, FindError>) -> Value {
-    let recipe = found.as_ref().ok();
+fn row(listed: &ListedRecipe) -> Value {
+    let recipe = listed.recipe.as_ref();
     json!({
-        "name": name,
+        "name": listed.name,
         "kind": recipe.map(|recipe| recipe.kind.as_str()),
         "description": recipe.map(Recipe::description),
         "path": recipe.map(|recipe| recipe.path.as_path()),
-        "problem": problem(search, found),
+        "problem": listed.problem,
     })
 }
 
 fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
-    let recipe = client.recipes().find(name)?;
-    let search = client.search();
-    let problem = recipe
-        .check_runnable(search)
-        .err()
-        .map(|error| error.to_string());
-    let settings = client.spool().settings();
-    let timeout = recipe.manifest.timeout_sec;
-    let info = Info {
-        recipe: &recipe,
-        search,
-        problem,
-        timeout: timeout.unwrap_or(settings.timeout_sec),
-        enforced: settings.launcher.enforces_limits(),
-    };
+    let shown = Shown(context.open_client()?.recipe_info(name)?);
     if context.out.is_json() {
-        context.out.object(&info.json())?;
+        context.out.object(&shown.json())?;
     } else {
-        for line in info.lines() {
+        for line in shown.lines() {
             context.out.line(line)?;
         }
     }
     Ok(ExitCode::Done)
 }
 
-/// What is shown of one recipe.
-struct Info<'a> {
-    recipe: &'a Recipe,
-    search: Option<&'a OsStr>,
-    /// Why it cannot run, if so.
-    problem: Option<String>,
-    timeout: f64,
-    /// Whether its limits hold with the spool's launcher.
-    enforced: bool,
-}
+/// One recipe as it is shown.
+struct Shown(RecipeInfo);
 
-impl Info<'_> {
+impl Shown {
     fn on_lost(&self) -> &'static str {
-        match self.recipe.manifest.on_lost {
+        match self.0.recipe.manifest.on_lost {
             OnLost::Fail => "fail",
             OnLost::Requeue => "requeue",
         }
     }
 
     fn session(&self) -> &'static str {
-        match self.recipe.manifest.session {
+        match self.0.recipe.manifest.session {
             SessionMode::Serial => "serial",
             SessionMode::Parallel => "parallel",
         }
     }
 
     fn json(&self) -> Value {
-        let recipe = self.recipe;
+        let recipe = &self.0.recipe;
         let manifest = &recipe.manifest;
         // Values of [env] may be secrets; their names are not.
         json!({
             "ok": true, "name": recipe.name, "kind": recipe.kind.as_str(), "path": recipe.path,
             "description": recipe.description(), "command": manifest.command,
-            "timeout_sec": self.timeout, "on_lost": self.on_lost(),
+            "timeout_sec": self.0.timeout_sec, "on_lost": self.on_lost(),
             "max_attempts": manifest.max_attempts, "max_concurrent": manifest.max_concurrent,
             "session": self.session(), "memory_max": manifest.limits.memory_max,
             "cpu_quota": manifest.limits.cpu_quota, "tasks_max": manifest.limits.tasks_max,
-            "limits_enforced": self.enforced, "env": manifest.env.keys().collect::<Vec<_>>(),
+            "limits_enforced": self.0.enforces_limits, "env": manifest.env.keys().collect::<Vec<_>>(),
             "env_accept": manifest.env_accept, "env_file": manifest.env_file,
-            "config": manifest.config, "problem": self.problem,
-            "program": recipe.program(self.search),
+            "config": manifest.config, "problem": self.0.problem,
+            "program": self.0.program,
         })
     }
 
     fn lines(&self) -> Vec<String> {
-        let recipe = self.recipe;
+        let recipe = &self.0.recipe;
         let manifest = &recipe.manifest;
         let mut lines = vec![format!("Recipe: {}", recipe.name)];
         let description = recipe.description();
@@ -178,9 +136,9 @@ impl Info<'_> {
             lines.push(format!("Command: {}", manifest.command.join(" ")));
         }
         if recipe.kind == Kind::PraisonAi {
-            lines.push(format!("Python: {}", recipe.program(self.search).display()));
+            lines.push(format!("Python: {}", self.0.program.display()));
         }
-        lines.push(format!("Timeout: {}s", self.timeout));
+        lines.push(format!("Timeout: {}s", self.0.timeout_sec));
         lines.push(format!("When its runner dies: {}", self.on_lost()));
         lines.push(format!("Tasks of a session: {}", self.session()));
         lines.extend(
@@ -190,7 +148,7 @@ impl Info<'_> {
         );
         let limits = manifest.limits.properties();
         if !limits.is_empty() {
-            let note = if self.enforced {
+            let note = if self.0.enforces_limits {
                 ""
             } else {
                 " (not enforced: the setting `launcher` is `local`)"
@@ -203,7 +161,7 @@ impl Info<'_> {
         if !manifest.env_accept.is_empty() {
             lines.push(format!("Accepts --env: {}", manifest.env_accept.join(" ")));
         }
-        let problem = self.problem.as_ref();
+        let problem = self.0.problem.as_ref();
         lines.extend(problem.map(|problem| format!("Cannot run: {problem}")));
         lines
     }

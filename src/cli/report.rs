@@ -3,10 +3,9 @@
 //! The words come from the library; here is decided what they mean for a script. Invariant: every
 //! kind of error has a code of its own choosing, by matches without a catch-all.
 
+use agentspool::client::{FindError, IoError, OpenError, ReadError, ResolveError, StoreError};
 use agentspool::config::SettingsError;
-use agentspool::recipe::FindError;
-use agentspool::runner::ControlError;
-use agentspool::spool::{IoError, OpenError, ReadError, ResolveError, SubmitError};
+use agentspool::runner::{ControlError, RunnerError};
 use agentspool::task::{InvalidName, RequestError};
 use agentspool::watcher::WatchError;
 use serde_json::Value;
@@ -120,15 +119,15 @@ impl From<OpenError> for CliError {
     }
 }
 
-impl From<SubmitError> for CliError {
-    fn from(error: SubmitError) -> CliError {
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> CliError {
         let message = error.to_string();
         match error {
-            SubmitError::NoRoom { .. } => CliError::new(ExitCode::SpoolUnusable, message),
-            SubmitError::Request(error) => error.into(),
-            SubmitError::Environment { .. } => CliError::usage(message),
-            SubmitError::Late => CliError::new(ExitCode::General, message),
-            SubmitError::Io(error) => CliError {
+            StoreError::NoRoom { .. } => CliError::new(ExitCode::SpoolUnusable, message),
+            StoreError::Request(error) => error.into(),
+            StoreError::Environment { .. } => CliError::usage(message),
+            StoreError::Late => CliError::new(ExitCode::General, message),
+            StoreError::Io(error) => CliError {
                 message,
                 ..error.into()
             },
@@ -205,7 +204,17 @@ impl From<WatchError> for CliError {
             WatchError::NotOwner(_) => CliError::new(ExitCode::Refused, message),
             WatchError::Exposed { .. } => CliError::new(ExitCode::Refused, message),
             WatchError::Signals(_) => CliError::new(ExitCode::General, message),
+            WatchError::Open(error) => error.into(),
             WatchError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<RunnerError> for CliError {
+    fn from(error: RunnerError) -> CliError {
+        match error {
+            RunnerError::NotOwner(_) => CliError::new(ExitCode::Refused, error.to_string()),
+            RunnerError::Open(error) => error.into(),
         }
     }
 }

@@ -4,8 +4,7 @@
 
 use std::io::Read as _;
 
-use agentspool::client::{OutputFile, TaskResult};
-use agentspool::spool::Stream;
+use agentspool::client::{OutputFile, Stream, TaskResult};
 
 use super::Context;
 use super::args::ResultArgs;

@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 
 use agentspool::runner::{Control, Runner, Surroundings};
 use agentspool::task::Answer;
-use agentspool::watcher::WatchError;
 
 use super::Context;
 use super::args::RunnerArgs;
@@ -15,10 +14,6 @@ use super::report::CliError;
 const TRY_AGAIN: u8 = 75;
 
 pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliError> {
-    let mut spool = context.open_spool()?;
-    if !spool.is_owner() {
-        return Err(WatchError::NotOwner(spool.path().to_owned()).into());
-    }
     let _ = rustix::thread::set_name(c"agentspool");
     let surroundings = Surroundings {
         environment: context.env.for_recipes(args.once.is_some()),
@@ -26,13 +21,15 @@ pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliE
             .ok()
             .and_then(|exe| Some(exe.parent()?.to_owned())),
     };
+    let (path, _) = context.spool_path()?;
+    let open = |control| {
+        Runner::open(&path, context.overrides()?, surroundings, control).map_err(CliError::from)
+    };
     let Some(id) = args.once else {
-        let control = Control::new(take_stdin()?, take_stdout()?)?;
-        Runner::new(&mut spool, surroundings, control).serve()?;
+        open(Control::new(take_stdin()?, take_stdout()?)?)?.serve()?;
         return Ok(ExitCode::Done);
     };
-    let control = Control::new(None, None)?;
-    match Runner::new(&mut spool, surroundings, control).once(id)? {
+    match open(Control::new(None, None)?)?.once(id)? {
         Answer::Finished(_) => Ok(ExitCode::Done),
         Answer::Blocked(_) | Answer::Held(_) | Answer::Retry(..) => {
             Ok(ExitCode::Propagated(TRY_AGAIN))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentspool::clock;
+use agentspool::internals::wall;
 use agentspool::task::Timestamp;
 
 /// A moment, or how long ago it was.
@@ -31,7 +31,7 @@ impl Since {
             Since::At(moment) => moment,
             Since::Ago(time) => {
                 let ago = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-                Timestamp::from_unix_ms(clock::wall().unix_ms().saturating_sub(ago))
+                Timestamp::from_unix_ms(wall().unix_ms().saturating_sub(ago))
             }
         }
     }

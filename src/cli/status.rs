@@ -1,7 +1,6 @@
 //! `agentspool status ID`: where a task stands.
 
-use agentspool::client::{Client, Found};
-use agentspool::spool::TaskView;
+use agentspool::client::{Client, Found, TaskView};
 use agentspool::task::{Condition, Name, Origin, Reason, Status};
 
 use super::Context;

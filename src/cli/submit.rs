@@ -6,8 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-use agentspool::client::{Accepted, Batch, Client, Door, NewTask};
-use agentspool::recipe::Recipe;
+use agentspool::client::{Accepted, Batch, Client, Door, NewTask, Recipe};
 use agentspool::task::{Json, MAX_REQUEST_BYTES, Name};
 use serde_json::json;
 

@@ -5,8 +5,7 @@
 
 use std::time::Instant;
 
-use agentspool::spool::Spool;
-use agentspool::sweeper::{self, Swept};
+use agentspool::client::{Client, NeverStop, Swept};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
@@ -20,28 +19,20 @@ use super::report::CliError;
 use super::schedule::{self, Due, Schedule};
 
 pub(super) fn run(context: &Context, args: &SweepArgs) -> Result<ExitCode, CliError> {
-    let spool = open(context)?;
+    let client = context.open_client()?;
+    client.check_sweep()?;
     let schedule = match (&args.every, &args.cron) {
         (Some(period), _) => Schedule::every(*period, Instant::now()),
         (None, Some(line)) => Schedule::cron(line.clone(), &schedule::wall())
             .map_err(|never| CliError::usage(format!("--cron: {never}")))?,
-        (None, None) => return once(context, &spool, args.dry_run),
+        (None, None) => return once(context, &client, args.dry_run),
     };
-    drop(spool);
+    drop(client);
     again_and_again(context, schedule)
 }
 
-fn open(context: &Context) -> Result<Spool, CliError> {
-    let spool = context.open_spool()?;
-    if spool.is_owner() {
-        return Ok(spool);
-    }
-    let told = "only the owner of a spool may sweep it";
-    Err(CliError::new(ExitCode::Refused, told))
-}
-
-fn once(context: &Context, spool: &Spool, dry_run: bool) -> Result<ExitCode, CliError> {
-    let swept = sweeper::sweep(spool, dry_run, &|| true)?;
+fn once(context: &Context, client: &Client, dry_run: bool) -> Result<ExitCode, CliError> {
+    let swept = client.sweep(dry_run, &NeverStop)?;
     for error in &swept.errors {
         tracing::warn!("{error}");
     }
@@ -142,8 +133,8 @@ fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode
 
 /// One pass of a loop, told in one line.
 fn pass(context: &Context, stop: &Interrupt, said: &LineWriter) -> Result<Option<Swept>, CliError> {
-    let swept = open(context)
-        .and_then(|spool| sweeper::sweep(&spool, false, &|| !stop.came()).map_err(CliError::from));
+    let client = context.open_client();
+    let swept = client.and_then(|client| Ok(client.sweep(false, &|| stop.came())?));
     let swept = match swept {
         Ok(swept) => swept,
         Err(error) => {
@@ -156,7 +147,7 @@ fn pass(context: &Context, stop: &Interrupt, said: &LineWriter) -> Result<Option
     }
     let out = &context.out;
     if !out.is_json() && !out.is_quiet() {
-        let now = agentspool::clock::wall();
+        let now = agentspool::internals::wall();
         // Nobody need read it, and the next pass does not wait for that.
         said.line(format!("{now} {}", summary(&swept, "Swept")).as_bytes());
     }

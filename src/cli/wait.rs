@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use agentspool::client::{
-    Accepted, Attendance, Awaited, Client, Followed, WaitFor, WaitOptions, Waiting,
+    Accepted, Attendance, Awaited, Client, Followed, Stream, TaskView, WaitFor, WaitOptions,
+    Waiting,
 };
-use agentspool::spool::{Spool, Stream, TaskView};
 use agentspool::task::{ResultFile, Status, escape_text};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
     };
     loop {
         let is_over = waiting.look()?;
-        bar.show(client.spool(), waiting.awaited());
+        bar.show(&client, waiting.awaited());
         if is_over {
             break;
         }
@@ -142,7 +142,7 @@ pub(super) fn wait_and_show(
             }
             Followed::Looked => {
                 if let Some(id) = follow.task_id() {
-                    bar.show(client.spool(), &[Awaited::Open(id)]);
+                    bar.show(client, &[Awaited::Open(id)]);
                 }
                 context.note_while_waiting(client, attendance.look(client)?);
             }
@@ -177,7 +177,7 @@ impl Bar {
         self.bar.is_some()
     }
 
-    fn show(&self, spool: &Spool, awaited: &[Awaited]) {
+    fn show(&self, client: &Client, awaited: &[Awaited]) {
         let Some(bar) = &self.bar else { return };
         let mut done = 0.0;
         let mut message = String::new();
@@ -186,7 +186,7 @@ impl Bar {
                 Awaited::Ended(..) => done += 1.0,
                 Awaited::Drop(name) => message = format!("{name}: not admitted yet"),
                 Awaited::Open(id) => {
-                    let view = spool.views(&[*id]).ok().and_then(|mut views| views.pop());
+                    let view = client.view(*id).ok().flatten();
                     let Some(view) = view else { continue };
                     done += view.status.progress;
                     if view.status.status == Status::Running || message.is_empty() {

@@ -1,10 +1,9 @@
 //! `agentspool watch`: the watcher as a process.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agentspool::client::READY;
-use agentspool::spool::Spool;
 use agentspool::watcher::{Left, Options, Watcher};
 use serde_json::json;
 
@@ -15,36 +14,34 @@ use super::place::OWN_PROGRAM;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliError> {
-    let spool = context.open_spool()?;
     let _ = rustix::thread::set_name(c"agentspool");
     if args.autostarted {
         // Away from the terminal and the shell of whoever started it.
         let _ = rustix::process::setsid();
-        // Under the start lock: a watcher that came in between makes this one superfluous.
-        if spool.has_watcher()? {
-            release_start_lock()?;
-            return Ok(ExitCode::Done);
-        }
     }
     let options = Options {
         program: PathBuf::from(OWN_PROGRAM),
-        arguments: context.arguments_for_children(&spool),
+        arguments: context.arguments_for_children(),
         autostarted: args.autostarted,
         drain: args.drain,
         stop_tasks: args.stop_tasks,
     };
-    let mut watcher = Watcher::new(spool, options)?;
+    let (path, _) = context.spool_path()?;
+    let watcher = Watcher::open(&path, context.overrides()?, options)?;
     if args.autostarted {
         release_start_lock()?;
     }
+    let Some(mut watcher) = watcher else {
+        return Ok(ExitCode::Done);
+    };
     tracing::info!(
-        spool = %watcher.spool().path().display(),
+        spool = %watcher.path().display(),
         pid = rustix::process::getpid().as_raw_nonzero().get(),
         "watching"
     );
     let left = watcher.run();
     let running = watcher.running();
-    let (why, waiting) = log_end(left, running, watcher.spool());
+    let (why, waiting) = log_end(left, running, watcher.path());
     // Out of the way of the next watcher, however long it takes to print the answer.
     drop(watcher);
     if context.out.is_json() {
@@ -58,8 +55,8 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
 }
 
 /// Says in the log why the watcher leaves; the words, and how many tasks wait where it is paused.
-fn log_end(left: Left, running: usize, spool: &Spool) -> (&'static str, Option<usize>) {
-    let path = spool.path().display();
+fn log_end(left: Left, running: usize, path: &Path) -> (&'static str, Option<usize>) {
+    let path = path.display();
     let (why, waiting) = match left {
         Left::Stopped => ("stopped", None),
         Left::StoppedWithTasks => ("stopped with its tasks", None),

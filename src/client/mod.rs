@@ -7,7 +7,8 @@
 //! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
 //! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
 //! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`,
-//! `result`, `logs`, `follow`, `why` and `events` (looking) · `doctor` (whether all is well).
+//! `result`, `logs`, `follow`, `why`, `events` and `recipes` (looking) · `settings`, `pause` and `sweep`, which are the
+//! owner's (`not_owner`) · `doctor` (whether all is well).
 
 mod admission;
 mod ask;
@@ -23,13 +24,18 @@ mod follow;
 mod list;
 mod logs;
 mod lookup;
+mod not_owner;
 mod notice;
 mod open;
+mod pause;
+mod recipes;
 mod result;
+mod settings;
 mod status;
 mod stop;
 mod submit;
 mod submit_error;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -46,11 +52,25 @@ pub use follow::{Follow, FollowError, Followed};
 pub use list::{Counts, ListOptions, Page};
 pub use logs::{LogError, LogText, Logs};
 pub use lookup::LookupError;
+pub use not_owner::NotOwner;
 pub use notice::{Notice, StartError};
-pub use open::{Autostart, Client, Door, Options};
+pub use open::{Autostart, Client, Door, InitError, Options};
+pub use pause::{PauseError, Resumed};
+pub use recipes::{ListedRecipe, RecipeInfo};
 pub use result::{OutputError, OutputFile, ResultError, TaskResult};
+pub use settings::{Setting, SettingError};
 pub use status::Found;
 pub use stop::{NeverStop, Stop};
 pub use submit::{Accepted, NewTask};
 pub use submit_error::{SubmitError, Unaccepted};
+pub use sweep::SweepError;
 pub use wait::{Awaited, WaitError, WaitFor, WaitOptions, Waiting};
+
+/// What the verbs answer with and fail with, of the rooms below.
+pub use crate::recipe::{FindError, Kind, OnLost, Recipe, SessionMode};
+pub use crate::spool::SubmitError as StoreError;
+pub use crate::spool::{
+    Cursor, EventRead, IoError, LogReader, OpenError, Piece, ReadError, ResolveError, Stream,
+    TaskView,
+};
+pub use crate::sweeper::Swept;

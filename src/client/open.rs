@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Overrides;
 use crate::recipe::{RecipePath, Trust};
-use crate::spool::{OpenError, Spool};
+use crate::spool::{Exposed, OpenError, Spool, group_id};
 
 /// By which way a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,17 @@ pub struct Autostart {
     pub program: PathBuf,
     /// Its whole environment.
     pub environment: Vec<(OsString, OsString)>,
+}
+
+/// Why no spool is made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// It cannot be made or opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It is there, and others could put another folder in its place.
+    #[error("no watcher will run its tasks: {0}")]
+    Exposed(Exposed),
 }
 
 /// One spool, opened to submit tasks, look at them, wait for them and end them.
@@ -87,6 +98,21 @@ impl Client {
         Ok(Client::of(spool, options))
     }
 
+    /// Makes a spool, private or for the users of a group, or puts an old one right.
+    ///
+    /// # Errors
+    /// [`InitError`].
+    pub fn init(path: &Path, group: Option<&str>, options: Options) -> Result<Client, InitError> {
+        let gid = group.map(group_id).transpose()?;
+        let spool = Spool::init(path, gid, options.overrides.clone())?;
+        if spool.is_group()
+            && let Some(exposed) = spool.exposed_above().map_err(OpenError::from)?
+        {
+            return Err(InitError::Exposed(exposed));
+        }
+        Ok(Client::of(spool, options))
+    }
+
     /// Opens a spool to be looked at: nothing in it is put right.
     ///
     /// # Errors
@@ -104,13 +130,31 @@ impl Client {
         }
     }
 
-    /// The spool, for what is not a verb of this room.
-    pub fn spool(&self) -> &Spool {
+    /// The folder of the spool.
+    pub fn path(&self) -> &Path {
+        self.spool.path()
+    }
+
+    /// What tells this spool from its copies.
+    pub fn uuid(&self) -> &str {
+        self.spool.uuid()
+    }
+
+    /// Whether the users of a group use it too.
+    pub fn is_group(&self) -> bool {
+        self.spool.is_group()
+    }
+
+    pub(super) fn spool(&self) -> &Spool {
         &self.spool
     }
 
+    pub(super) fn spool_mut(&mut self) -> &mut Spool {
+        &mut self.spool
+    }
+
     /// Where the recipes of this spool are.
-    pub fn recipes(&self) -> RecipePath {
+    pub(super) fn recipes(&self) -> RecipePath {
         let settings = self.spool.settings();
         RecipePath::new(
             self.spool.recipes_path(),
@@ -121,7 +165,7 @@ impl Client {
     }
 
     /// Who may change the recipes of this spool.
-    pub fn recipe_trust(&self) -> Trust {
+    pub(super) fn recipe_trust(&self) -> Trust {
         Trust {
             owner: self.spool.owner_or_us(),
             is_shared: self.spool.is_group(),
@@ -130,7 +174,7 @@ impl Client {
 
     /// The `PATH` by which is looked whether recipes can run. Only the owner has one: see
     /// [`Recipe::check_runnable`](crate::recipe::Recipe::check_runnable).
-    pub fn search(&self) -> Option<&OsStr> {
+    pub(super) fn search(&self) -> Option<&OsStr> {
         self.search.as_deref().filter(|_| self.spool.is_owner())
     }
 

@@ -4,7 +4,7 @@
 
 use super::lookup::LookupError;
 use super::open::Client;
-use crate::spool::{Target, TaskView};
+use crate::spool::{IoError, Target, TaskView};
 use crate::task::{Name, Origin, TaskId};
 
 /// What is called so.
@@ -28,6 +28,14 @@ impl Client {
         };
         let task = self.spool().task(id)?.ok_or(LookupError::Removed(id))?;
         Ok(Found::Task(Box::new(task.view()?)))
+    }
+
+    /// Where one task stands, for somebody who asks again and again. `None`: it is not there any more.
+    ///
+    /// # Errors
+    /// The kernel said no.
+    pub fn view(&self, id: TaskId) -> Result<Option<TaskView>, IoError> {
+        Ok(self.spool().views(&[id])?.pop())
     }
 
     /// Who submitted a task through the drop box of a group spool. What cannot be read is not known.

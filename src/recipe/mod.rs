@@ -19,7 +19,7 @@ mod praisonai;
 mod program;
 mod trust;
 
-pub use error::{FindError, ManifestError};
+pub use error::FindError;
 pub use found::{Kind, Recipe};
 pub use limits::Limits;
 pub use manifest::{Manifest, OnLost, SessionMode, is_variable_name};

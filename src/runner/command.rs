@@ -60,7 +60,7 @@ impl BuildError {
 
 /// Puts the command together.
 pub(super) fn build<'a>(
-    runner: &'a Runner<'_>,
+    runner: &'a Runner,
     work: &'a Work,
     recipe: &'a Recipe,
     prepared: &'a Prepared,
@@ -110,7 +110,7 @@ fn given(text: impl Into<OsString>) -> Cow<'static, OsStr> {
 }
 
 /// A recipe may call `agentspool progress`; where the program is not on PATH it is found last.
-fn add_tools(environment: &mut Environment<'_>, runner: &Runner<'_>) {
+fn add_tools(environment: &mut Environment<'_>, runner: &Runner) {
     let Some(tools) = &runner.surroundings.tools else {
         return;
     };
@@ -126,7 +126,7 @@ fn add_tools(environment: &mut Environment<'_>, runner: &Runner<'_>) {
 
 fn add_ours<'a>(
     environment: &mut Environment<'a>,
-    runner: &'a Runner<'_>,
+    runner: &'a Runner,
     work: &'a Work,
     recipe: &'a Recipe,
     prepared: &'a Prepared,

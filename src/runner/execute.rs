@@ -22,7 +22,7 @@ use crate::task::{
     Timestamp, When, Why,
 };
 
-impl Runner<'_> {
+impl Runner {
     /// One attempt: prepare, spawn, supervise, finish, release.
     pub(super) fn execute(
         &mut self,
@@ -86,10 +86,10 @@ impl Runner<'_> {
             .and_then(Path::to_str)
             .map(str::to_owned);
         let request = &work.request;
-        let (attempt, start) = work.lock.start_attempt(self.spool, number, &self.boot)?;
+        let (attempt, start) = work.lock.start_attempt(&self.spool, number, &self.boot)?;
         let reserve = attempt.reserve_result()?;
         let state = match &request.session_id {
-            Some(session) => Some(work.lock.session_state(self.spool, session)?),
+            Some(session) => Some(work.lock.session_state(&self.spool, session)?),
             None => None,
         };
         let input = request.input.as_ref().map_or("{}", Json::text);
@@ -112,7 +112,7 @@ impl Runner<'_> {
                 None => proc::own_cgroup(),
             },
             cgroup,
-            mark: mark_of(self.spool, id, &attempt)?,
+            mark: mark_of(&self.spool, id, &attempt)?,
             started_at,
             deadline: Timestamp::from_unix_ms(started_at.unix_ms() + (seconds * 1000.0) as i64),
             timeout_sec: seconds,
@@ -157,12 +157,12 @@ impl Runner<'_> {
             pid: Some(leader.key().pid),
             ..Event::of(Happened::Started, run.task_id, Some(recipe), session)
         };
-        work.lock.emit(self.spool, started);
+        work.lock.emit(&self.spool, started);
         Supervisor {
             lock: &work.lock,
             attempt: &prepared.attempt,
             files: &prepared.files,
-            spool: self.spool,
+            spool: &self.spool,
             settings: self.spool.settings(),
             control: &mut self.control,
             leader,
@@ -208,7 +208,7 @@ impl Runner<'_> {
         let result = result::of_attempt(&work.request, &prepared, outcome, exit, metrics, begun);
         let (reserve, attempt) = (Some(prepared.reserve), Some(&prepared.attempt));
         ending::finish(
-            self.spool,
+            &self.spool,
             &work.lock,
             reserve,
             attempt,
@@ -247,7 +247,7 @@ impl Runner<'_> {
         result.attempt = run.attempt;
         result.started_at = Some(run.started_at);
         ending::finish(
-            self.spool,
+            &self.spool,
             &work.lock,
             Some(reserve),
             Some(&attempt),

@@ -10,11 +10,11 @@ use crate::recipe::OnLost;
 use crate::spool::{Attempt, IoError, ReservedResult};
 use crate::task::{Condition, ErrorKind, Event, Happened, Outcome, Status};
 
-impl Runner<'_> {
+impl Runner {
     /// Deals with the attempts that dead runners left. `None` when the task is finished by that,
     /// else the number of the attempt to make.
     pub(super) fn recover_lost(&mut self, work: &Work) -> Result<Option<u32>, IoError> {
-        let past = recover_all(self.spool, &work.lock, &self.boot, &|| true)?;
+        let past = recover_all(&self.spool, &work.lock, &self.boot, &|| true)?;
         let past = past.unwrap_or_default();
         if past.last == 0 || past.is_dealt_with {
             return Ok(Some(past.last + 1));
@@ -44,7 +44,7 @@ impl Runner<'_> {
         let (recipe, session) = (&work.request.recipe, work.request.session_id.as_ref());
         let emit = |what: Happened| {
             let event = Event::of(what, id, Some(recipe), session).of_attempt(number);
-            work.lock.emit(self.spool, event);
+            work.lock.emit(&self.spool, event);
         };
         emit(Happened::Lost);
         if let Ok(recipe) = &work.recipe
@@ -66,7 +66,7 @@ impl Runner<'_> {
         let mut result = unstarted(id, Some(&work.request), outcome);
         result.attempt = number;
         result.started_at = run.map(|run| run.started_at);
-        ending::finish(self.spool, &work.lock, reserve, attempt, result, None);
+        ending::finish(&self.spool, &work.lock, reserve, attempt, result, None);
         if let Some(session) = &work.request.session_id {
             // Whoever held its state is gone.
             self.spool.remove_empty_session(session);

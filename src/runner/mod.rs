@@ -21,7 +21,7 @@ mod state;
 mod supervise;
 
 pub use control::{Control, ControlError};
-pub use state::{Runner, Surroundings};
+pub use state::{Runner, RunnerError, Surroundings};
 
 /// Where it was before there was a room for endings.
 pub use crate::ending::finish_cancelled;

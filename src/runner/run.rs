@@ -12,7 +12,7 @@ use crate::recipe::{FindError, Recipe};
 use crate::spool::{Claim, IoError, PathLeads, ReadError, Spool, TaskDir, TaskLock};
 use crate::task::{Answer, Blocker, Condition, ErrorKind, Outcome, Request, TaskId, When, Why};
 
-impl Runner<'_> {
+impl Runner {
     /// Serves orders until the pipe closes or somebody asks it to stop.
     pub fn serve(mut self) -> Result<(), ControlError> {
         while let Some(id) = self.control.next_task()? {
@@ -77,7 +77,7 @@ impl Runner<'_> {
                 if error.is_unusable() && error.path.starts_with(self.spool.task_path(id)) =>
             {
                 match self.spool.task(id) {
-                    Ok(Some(task)) => set_aside(self.spool, task, &ReadError::of(error)),
+                    Ok(Some(task)) => set_aside(&self.spool, task, &ReadError::of(error)),
                     Ok(None) | Err(_) => Ok(Answer::Blocked(Blocker::Files)),
                 }
             }
@@ -86,9 +86,9 @@ impl Runner<'_> {
     }
 
     fn try_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
-        match turn_of(self.spool, id)? {
+        match turn_of(&self.spool, id)? {
             Turn::Over(answer) => Ok(answer),
-            Turn::Unreadable(task, error) => set_aside(self.spool, task, &error),
+            Turn::Unreadable(task, error) => set_aside(&self.spool, task, &error),
             Turn::NothingToStart(task) => self.claim_and(task, None),
             Turn::Ours {
                 task,
@@ -101,9 +101,9 @@ impl Runner<'_> {
 
     /// Like `run_task`, but what must be started is started as a unit.
     fn run_as_unit(&mut self, id: TaskId, launcher: Launcher) -> Result<Answer, IoError> {
-        let (task, request, recipe, held) = match turn_of(self.spool, id)? {
+        let (task, request, recipe, held) = match turn_of(&self.spool, id)? {
             Turn::Over(answer) => return Ok(answer),
-            Turn::Unreadable(task, error) => return set_aside(self.spool, task, &error),
+            Turn::Unreadable(task, error) => return set_aside(&self.spool, task, &error),
             Turn::NothingToStart(task) => return self.claim_and(task, None),
             Turn::Ours {
                 task,
@@ -118,13 +118,13 @@ impl Runner<'_> {
             Err(_) => return self.claim_and(task, Some((request, recipe))),
         };
         let is_started = task.last_attempt()? > 0;
-        if matches!(task.lock(self.spool)?, Claim::Busy(_)) {
+        if matches!(task.lock(&self.spool)?, Claim::Busy(_)) {
             return Ok(Answer::held(is_started));
         }
         // The unit's own runner takes all of this again.
         drop(held);
         self.units
-            .run(self.spool, id, limits, launcher, &mut self.control)
+            .run(&self.spool, id, limits, launcher, &mut self.control)
     }
 
     /// Takes the lock and goes on with what stands there. Without a request only what needs none
@@ -135,7 +135,7 @@ impl Runner<'_> {
         read: Option<(Request, Result<Recipe, FindError>)>,
     ) -> Result<Answer, IoError> {
         let id = task.id();
-        let lock = match task.lock(self.spool)? {
+        let lock = match task.lock(&self.spool)? {
             Claim::Locked(lock) => lock,
             Claim::Busy(task) => {
                 return Ok(Answer::held(task.last_attempt()? > 0));
@@ -146,10 +146,10 @@ impl Runner<'_> {
             }
         };
         if lock.task().has_result()? {
-            return settle_finished(self.spool, &lock);
+            return settle_finished(&self.spool, &lock);
         }
         if lock.task().cancel_requested()? {
-            let result = finish_cancelled(self.spool, &lock, &|| true)?;
+            let result = finish_cancelled(&self.spool, &lock, &|| true)?;
             let session = result.and_then(|result| result.session_id);
             return Ok(Answer::Finished(session));
         }
@@ -185,7 +185,7 @@ impl Runner<'_> {
                 let outcome = Outcome::failed(ErrorKind::Recipe, error.to_string());
                 let id = work.lock.task().id();
                 let result = unstarted(id, Some(&work.request), outcome);
-                ending::finish(self.spool, &work.lock, None, None, result, None);
+                ending::finish(&self.spool, &work.lock, None, None, result, None);
                 if let Some(session) = &work.request.session_id {
                     // Of an attempt that came to nothing its folder may be left.
                     self.spool.remove_empty_session(session);

@@ -39,7 +39,7 @@ pub(super) enum StartError {
     Ended(Ending),
 }
 
-impl Runner<'_> {
+impl Runner {
     /// The cgroup in which this runner's recipes are born, if it can have one.
     pub(super) fn cgroup(&mut self) -> Option<&Cgroup> {
         let own = self.own;

@@ -4,7 +4,7 @@
 //! attempt whose start is recorded.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::control::Control;
@@ -12,12 +12,13 @@ use super::growth::Growth;
 use super::nimble;
 use super::signals::not_reset_anyway;
 use crate::clock::BootId;
+use crate::config::Overrides;
 use crate::launcher::Units;
 use crate::log_limit::LogLimit;
 use crate::proc::{self, Cgroup, ProcessKey};
 use crate::recipe::{FindError, Recipe};
 use crate::spool::{
-    Attempt, Files, IoError, ReservedResult, RunFile, SessionState, Spool, TaskLock,
+    Attempt, Files, IoError, OpenError, ReservedResult, RunFile, SessionState, Spool, TaskLock,
 };
 use crate::task::Request;
 
@@ -30,9 +31,20 @@ pub struct Surroundings {
     pub tools: Option<PathBuf>,
 }
 
+/// Why a runner does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// Only its owner runs a spool's tasks.
+    #[error("only the owner of the spool {} may run its tasks", .0.display())]
+    NotOwner(PathBuf),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
 /// One runner process.
-pub struct Runner<'a> {
-    pub(super) spool: &'a mut Spool,
+pub struct Runner {
+    pub(super) spool: Spool,
     pub(super) surroundings: Surroundings,
     pub(super) control: Control,
     pub(super) own: ProcessKey,
@@ -69,9 +81,18 @@ pub(super) struct Prepared {
     pub oom_kills: Option<u64>,
 }
 
-impl<'a> Runner<'a> {
+impl Runner {
     /// Becomes a runner: a session of its own, and the one that orphans of recipes come back to.
-    pub fn new(spool: &'a mut Spool, surroundings: Surroundings, control: Control) -> Runner<'a> {
+    pub fn open(
+        path: &Path,
+        overrides: Overrides,
+        surroundings: Surroundings,
+        control: Control,
+    ) -> Result<Runner, RunnerError> {
+        let spool = Spool::open(path, overrides)?;
+        if !spool.is_owner() {
+            return Err(RunnerError::NotOwner(spool.path().to_owned()));
+        }
         // Fails only when this process leads a group already, as under a shell with job control;
         // then it is as far from its starter as it can be.
         let _ = rustix::process::setsid();
@@ -80,7 +101,7 @@ impl<'a> Runner<'a> {
         nimble::be_nimble();
         // Before there is another thread.
         proc::unblock_signals();
-        Runner {
+        Ok(Runner {
             spool,
             surroundings,
             control,
@@ -92,7 +113,7 @@ impl<'a> Runner<'a> {
             ignored: not_reset_anyway(proc::ignored_signals()),
             cgroup: None,
             log: LogLimit::default(),
-        }
+        })
     }
 
     /// Whether an attempt may start: not in a paused spool. Where the spool was moved or removed, or its

@@ -8,7 +8,7 @@ use std::io::Write;
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
-use super::disk::{Dir, IoError, IoResult, local_kind, network_kind, random_bits};
+use super::disk::{Dir, IoError, IoResult, LockLevel, local_kind, network_kind, random_bits};
 use super::layout::{FOLDERS, name};
 use super::open::Spool;
 use super::tasks::shown;
@@ -104,7 +104,7 @@ fn try_out(folder: &Dir) -> IoResult<()> {
         .map_err(|error| IoError::new("write", folder.path_of(first), error))?;
     folder.sync_file(&file, first)?;
     let lied = |doing| IoError::new(doing, folder.path(), Errno::NOTSUP);
-    let lock = folder.lock_exclusively(file, first)?;
+    let lock = folder.lock_exclusively(LockLevel::Moment, file, first)?;
     if lock.is_none() || !folder.is_locked(folder.open_file(first)?, first)? {
         return Err(lied("rely on the locks of"));
     }

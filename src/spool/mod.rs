@@ -27,21 +27,20 @@ mod wake;
 mod watchers;
 
 pub use disk::{Guard, IoError};
-pub use events::{Cursor, EventRead, EventReader, InvalidCursor};
-pub use health::FileSystem;
+pub use events::{Cursor, EventRead, EventReader};
 pub use inbox::{
-    Admission, ControlFile, Controlled, DropFile, DropRefusal, Dropped, DroppedRequest,
-    Fingerprint, InBox, Pickup, Reason, Rules,
+    Admission, ControlFile, Controlled, DropFile, DropRefusal, Fingerprint, InBox, Pickup, Reason,
+    Rules,
 };
 pub use index::{OpenHint, SessionState, SessionTurn};
 pub use limits::Slot;
-pub use open::{Exposed, OpenError, PathLeads, Pause, Spool, Strayed, group_id};
+pub use open::{Exposed, OpenError, PathLeads, Pause, Spool, group_id};
 pub use resolve::{ResolveError, Target};
 pub use tasks::{
-    Attempt, Claim, Files, LogCuts, LogReader, Output, Piece, ProgressReader, ReadError, Record,
-    ReservedResult, RunFile, StartRecord, Stream, Submission, SubmitError, TaskDir, TaskLock,
-    TaskView, WriteAlarm,
+    Attempt, Claim, Files, LogCuts, LogReader, Piece, ProgressReader, ReadError, Record,
+    ReservedResult, RunFile, Stream, Submission, SubmitError, TaskDir, TaskLock, TaskView,
+    WriteAlarm,
 };
-pub use trash::{Candidate, Cleared, Clearing, FinishedTask, Removal, SweepClock};
+pub use trash::{Candidate, Cleared, Clearing, FinishedTask, SweepClock};
 pub use wake::{Seen, Wake};
-pub use watchers::{StartLock, WatcherFile, WatcherSeat};
+pub use watchers::{WatcherFile, WatcherSeat};

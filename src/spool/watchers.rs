@@ -11,7 +11,9 @@ use std::time::Duration;
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Dir, Flock, IoError, IoResult, absent_is_none, lock_table, random_bits};
+use super::disk::{
+    Dir, Flock, IoError, IoResult, LockLevel, absent_is_none, lock_table, random_bits,
+};
 use super::layout::{
     SMALL_FILE,
     name::{self, LOG, OLD_LOG, SEAT_SUFFIX, START},
@@ -93,7 +95,9 @@ impl Spool {
         let dir = self.folder(name::WATCHERS)?;
         for seat in seats_in(&dir)? {
             if let Some(file) = absent_is_none(dir.open_file(&seat))?
-                && dir.lock_exclusively(file, &seat)?.is_some()
+                && dir
+                    .lock_exclusively(LockLevel::Watcher, file, &seat)?
+                    .is_some()
             {
                 dir.unlink(&seat)?;
             }
@@ -111,7 +115,9 @@ impl Spool {
                 std::io::ErrorKind::WouldBlock,
             )
         };
-        let lock = dir.lock_exclusively(file, &between)?.ok_or_else(busy)?;
+        let lock = dir
+            .lock_exclusively(LockLevel::Watcher, file, &between)?
+            .ok_or_else(busy)?;
         dir.rename_new(&between, &dir, &file_name)?;
         Ok(WatcherSeat {
             dir,
@@ -122,7 +128,9 @@ impl Spool {
 
     /// Waits for the right to start a watcher, at most so long.
     pub fn start_lock(&self, patience: Duration) -> IoResult<Option<StartLock>> {
-        let lock = self.folder(name::WATCHERS)?.lock_within(START, patience)?;
+        let lock = self
+            .folder(name::WATCHERS)?
+            .lock_within(LockLevel::Start, START, patience)?;
         Ok(lock.map(StartLock))
     }
 
@@ -150,7 +158,8 @@ impl Spool {
         if size <= LOG_LIMIT {
             return Ok(size);
         }
-        let Some(lock) = dir.lock_exclusively(dir.open_writable(LOG)?, LOG)? else {
+        let Some(lock) = dir.lock_exclusively(LockLevel::Moment, dir.open_writable(LOG)?, LOG)?
+        else {
             // Another process is at it.
             return Ok(size);
         };

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::clock;
-use crate::spool::{Exposed, IoError, WatcherFile};
+use crate::spool::{Exposed, IoError, OpenError, Spool, WatcherFile};
 use crate::task::FORMAT_VERSION;
 
 /// How a watcher is run.
@@ -15,7 +15,7 @@ pub struct Options {
     /// The program that runners and sweeps are started from. `/proc/self/exe` stays the same
     /// program when its file is replaced by an upgrade.
     pub program: PathBuf,
-    /// Arguments before the verb, so that runners see the same spool and settings.
+    /// Arguments before the verb besides the spool, so that runners see the same settings.
     pub arguments: Vec<String>,
     /// Leave after the spool's `idle_exit_sec`.
     pub autostarted: bool,
@@ -43,6 +43,9 @@ pub enum WatchError {
     /// Signals cannot be listened to.
     #[error("failed to listen to signals: {0}")]
     Signals(#[source] io::Error),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The disk refused.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -74,4 +77,12 @@ pub(super) fn describe(options: &Options) -> WatcherFile {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         autostarted: options.autostarted,
     }
+}
+
+/// The arguments before the verb with which a process of ours sees the same spool and settings.
+pub(super) fn arguments(spool: &Spool, options: &Options) -> Vec<String> {
+    let path = spool.path().to_string_lossy().into_owned();
+    let mut arguments = vec!["--spool".to_owned(), path];
+    arguments.extend(options.arguments.iter().cloned());
+    arguments
 }

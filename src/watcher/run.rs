@@ -4,6 +4,7 @@
 //! waits only at its end, for whatever comes first.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,13 +14,14 @@ use super::idle::Work;
 use super::listen::Listener;
 use super::log_watch::LogWatch;
 use super::markers::Markers;
-use super::options::{Left, Options, WatchError, describe};
+use super::options::{Left, Options, WatchError, arguments, describe};
 use super::reconcile::Reconcile;
 use super::root::RootWatch;
 use super::service::{Counts, Service};
 use super::shutdown::{is_first_process, reap_strangers, stop_tasks};
 use super::signals::Signals;
 use super::sweeps::Sweeps;
+use crate::config::Overrides;
 use crate::intake::Admitter;
 use crate::launcher::LocalPool;
 use crate::log_limit::LogLimit;
@@ -56,8 +58,25 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Takes a seat among the living and begins to listen. From here on `submit` sees a watcher.
-    pub fn new(spool: Spool, mut options: Options) -> Result<Watcher, WatchError> {
+    /// Opens the spool, takes a seat among the living and begins to listen. From here on `submit` sees a watcher.
+    ///
+    /// `None`: this one was started by a command under the start lock, and another one came in between.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub fn open(
+        path: &Path,
+        overrides: Overrides,
+        options: Options,
+    ) -> Result<Option<Watcher>, WatchError> {
+        let spool = Spool::open(path, overrides)?;
+        if options.autostarted && spool.has_watcher()? {
+            return Ok(None);
+        }
+        Watcher::new(spool, options).map(Some)
+    }
+
+    fn new(spool: Spool, mut options: Options) -> Result<Watcher, WatchError> {
         if !spool.is_owner() {
             return Err(WatchError::NotOwner(spool.path().to_owned()));
         }
@@ -76,7 +95,7 @@ impl Watcher {
         let now = Instant::now();
         let reconcile = Reconcile::new(&spool)?;
         Ok(Watcher {
-            launcher: LocalPool::new(options.program.clone(), options.arguments.clone()),
+            launcher: LocalPool::new(options.program.clone(), arguments(&spool, &options)),
             service: (!options.autostarted).then(Service::new),
             backlog: Backlog::default(),
             admitter: Admitter::default(),
@@ -97,9 +116,9 @@ impl Watcher {
         })
     }
 
-    /// The spool, for those who report on it.
-    pub fn spool(&self) -> &Spool {
-        &self.spool
+    /// The folder of the spool, as it was when it was opened.
+    pub fn path(&self) -> &Path {
+        self.spool.path()
     }
 
     /// Tasks its runners are at.

@@ -300,7 +300,7 @@ fn a_spool_that_nobody_sweeps_is_noticed() {
     all_is_well(&world);
     // Two days pass, for both clocks.
     let mut clock = read_json(&world.path("sweep.json"));
-    let now = agentspool::clock::wall().unix_ms();
+    let now = agentspool::internals::wall().unix_ms();
     let then = agentspool::task::Timestamp::from_unix_ms(now - 2 * 86_400_000);
     clock["wall"] = then.to_string().into();
     let boot = clock["boottime_sec"].as_f64().unwrap();
@@ -324,7 +324,7 @@ fn a_clock_that_jumped_is_noticed() {
 #[test]
 fn a_task_from_the_future_is_noticed() {
     let world = world();
-    let ahead = agentspool::clock::wall().unix_ms().unsigned_abs() + 3_600_000;
+    let ahead = agentspool::internals::wall().unix_ms().unsigned_abs() + 3_600_000;
     let id = TaskId::from_parts(ahead, 1).to_string();
     fs::create_dir(world.path("tasks").join(id)).unwrap();
     told(&world, "clock", "warn", "yet to come");

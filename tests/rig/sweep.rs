@@ -32,7 +32,7 @@ fn template(folder: &Path, below: &str, found: &mut Template) {
 /// Puts `count` copies of a task into a folder, made two hours ago, in an earlier boot.
 fn fill(folder: &Path, template: &Template, id: &str, count: u64) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    let then = agentspool::clock::wall().unix_ms() - 7_200_000;
+    let then = agentspool::internals::wall().unix_ms() - 7_200_000;
     let moment = Timestamp::from_unix_ms(then).to_string();
     for n in 0..count {
         let new = TaskId::from_parts(then.unsigned_abs(), u128::from(n) << 40 | 1).to_string();

@@ -10,10 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use agentspool::config::Overrides;
-use agentspool::recipe::{Manifest, RecipePath};
-use agentspool::spool::{
+use agentspool::internals::{
     Admission, DropFile, DropRefusal, Pickup, ProgressReader, Reason, Rules, Spool, Submission,
 };
+use agentspool::internals::{Manifest, RecipePath};
 use agentspool::task::{Json, Request, TaskId};
 
 /// Stands in a drop wherever the bytes have an `@`. It is no name of a recipe, which a reason may

@@ -14,7 +14,7 @@ use self::task::Tasks;
 use rustix::fs::{FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use crate::spool::disk::{Dir, Guard, IoResult};
+use crate::spool::disk::{Dir, Guard, IoResult, LockLevel};
 use crate::spool::layout::{
     FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode,
     name::{self, START},
@@ -68,7 +68,7 @@ fn refuse_watchers(root: &Dir, workers: &Workers) -> Result<Guard, OpenError> {
     // Anew: others could have the old one open, and so hold it.
     watchers.remove_anything(START)?;
     let start = watchers.create_lock(START)?;
-    let lock = watchers.lock_exclusively(start, START)?;
+    let lock = watchers.lock_exclusively(LockLevel::Start, start, START)?;
     let by = || busy(root, "a command that starts a watcher".to_owned());
     lock.map(Guard::from).ok_or_else(by)
 }

@@ -3,7 +3,7 @@
 //! Not which lock protects what (docs/architecture.md says that). Invariants: a lock that somebody else
 //! holds is an answer (`None`), and everything else that goes wrong is an error; no wait is without a
 //! limit; a lock is released by closing its file, never by unlocking it, so a guard of which a child has
-//! a copy lives as long as that child.
+//! a copy lives as long as that child; locks are taken in one order (`lock_order.rs`).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
 
+use super::lock_order::{Held, LockLevel, check};
 use super::{Dir, IoError, IoResult};
 
 /// The pause between two tries: longer than most locks are held.
@@ -23,6 +24,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct Flock {
     file: File,
+    _held: Held,
 }
 
 /// The right to go on: a lock, or nothing where none is needed.
@@ -33,6 +35,11 @@ pub struct Guard {
 }
 
 impl Flock {
+    fn new(file: File, level: LockLevel) -> Flock {
+        let _held = Held::new(level);
+        Flock { file, _held }
+    }
+
     /// The locked file, for reading and writing.
     pub fn file(&self) -> &File {
         &self.file
@@ -85,42 +92,50 @@ fn taken(answer: std::io::Result<()>) -> std::io::Result<bool> {
 
 impl Dir {
     /// Takes the exclusive lock of an open file of this folder; `None` when somebody holds it.
-    pub fn lock_exclusively(&self, file: File, name: impl AsRef<OsStr>) -> IoResult<Option<Flock>> {
-        self.guard(file.try_lock_exclusive(), file, name)
-    }
-
-    /// The same, shared with others.
-    pub fn lock_shared(&self, file: File, name: impl AsRef<OsStr>) -> IoResult<Option<Flock>> {
-        self.guard(FileExt::try_lock_shared(&file), file, name)
-    }
-
-    fn guard(
+    pub fn lock_exclusively(
         &self,
-        answer: std::io::Result<()>,
+        level: LockLevel,
         file: File,
         name: impl AsRef<OsStr>,
     ) -> IoResult<Option<Flock>> {
-        let is_taken =
-            taken(answer).map_err(|error| IoError::new("lock", self.path_of(name), error))?;
-        Ok(is_taken.then_some(Flock { file }))
+        check(level);
+        let is_taken = self.is_taken(file.try_lock_exclusive(), name)?;
+        Ok(is_taken.then(|| Flock::new(file, level)))
+    }
+
+    /// The same, shared with others.
+    pub fn lock_shared(
+        &self,
+        level: LockLevel,
+        file: File,
+        name: impl AsRef<OsStr>,
+    ) -> IoResult<Option<Flock>> {
+        check(level);
+        let is_taken = self.is_taken(FileExt::try_lock_shared(&file), name)?;
+        Ok(is_taken.then(|| Flock::new(file, level)))
+    }
+
+    fn is_taken(&self, answer: std::io::Result<()>, name: impl AsRef<OsStr>) -> IoResult<bool> {
+        taken(answer).map_err(|error| IoError::new("lock", self.path_of(name), error))
     }
 
     /// Takes the lock of a lock file, which is made where it is not there; `None` when somebody holds it.
-    pub fn try_lock(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Flock>> {
+    pub fn try_lock(&self, level: LockLevel, name: impl AsRef<OsStr>) -> IoResult<Option<Flock>> {
         let name = name.as_ref();
-        self.lock_exclusively(self.lock_file(name)?, name)
+        self.lock_exclusively(level, self.lock_file(name)?, name)
     }
 
     /// The same, with so much patience.
     pub fn lock_within(
         &self,
+        level: LockLevel,
         name: impl AsRef<OsStr>,
         patience: Duration,
     ) -> IoResult<Option<Flock>> {
         let name = name.as_ref();
         let begun = Instant::now();
         loop {
-            let lock = self.try_lock(name)?;
+            let lock = self.try_lock(level, name)?;
             if lock.is_some() || begun.elapsed() >= patience {
                 return Ok(lock);
             }
@@ -131,7 +146,7 @@ impl Dir {
     /// Whether somebody holds the lock of an open file of this folder. Asked by a shared lock that is gone at
     /// once.
     pub fn is_locked(&self, file: File, name: impl AsRef<OsStr>) -> IoResult<bool> {
-        Ok(self.lock_shared(file, name)?.is_none())
+        Ok(!self.is_taken(FileExt::try_lock_shared(&file), name)?)
     }
 
     /// This folder as a file of its own that can be locked: a lock belongs to what one call of open made, and
@@ -149,6 +164,8 @@ mod tests {
     use super::super::Making;
     use super::*;
 
+    const LEVEL: LockLevel = LockLevel::Moment;
+
     fn folder() -> (tempfile::TempDir, Dir) {
         let place = tempfile::tempdir().unwrap();
         let making = Making {
@@ -163,18 +180,20 @@ mod tests {
     #[test]
     fn a_lock_is_free_once_its_guard_is_gone() {
         let (_place, dir) = folder();
-        let held = dir.try_lock("lock").unwrap().unwrap();
-        assert!(dir.try_lock("lock").unwrap().is_none());
+        let held = dir.try_lock(LEVEL, "lock").unwrap().unwrap();
+        assert!(dir.try_lock(LEVEL, "lock").unwrap().is_none());
         let patience = Duration::from_millis(5);
-        assert!(dir.lock_within("lock", patience).unwrap().is_none());
+        assert!(dir.lock_within(LEVEL, "lock", patience).unwrap().is_none());
         drop(held);
-        assert!(dir.try_lock("lock").unwrap().is_some());
+        assert!(dir.try_lock(LEVEL, "lock").unwrap().is_some());
     }
 
     #[test]
     fn the_lock_of_a_folder_is_gone_before_the_folder_is_closed() {
         let (_place, dir) = folder();
-        let held = dir.lock_exclusively(dir.to_lock().unwrap(), "").unwrap();
+        let held = dir
+            .lock_exclusively(LEVEL, dir.to_lock().unwrap(), "")
+            .unwrap();
         assert!(held.is_some());
         assert!(dir.is_locked(dir.to_lock().unwrap(), "").unwrap());
         drop(held);
@@ -186,6 +205,6 @@ mod tests {
         let (_place, dir) = folder();
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&dir, ".", flags, Mode::empty()).unwrap();
-        assert!(dir.lock_shared(file.into(), "").is_err());
+        assert!(dir.lock_shared(LEVEL, file.into(), "").is_err());
     }
 }

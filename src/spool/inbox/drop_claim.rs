@@ -12,7 +12,9 @@ use rustix::io::Errno;
 
 use super::box_entry::is_placeholder;
 use super::drop_read::Fingerprint;
-use crate::spool::disk::{Dir, Flock, IoError, IoResult, Making, absent_is_none, random_bits};
+use crate::spool::disk::{
+    Dir, Flock, IoError, IoResult, LockLevel, Making, absent_is_none, random_bits,
+};
 use crate::spool::layout::{
     CLAIM_FOLDER,
     name::{self, BUILDING, CLAIM_SUFFIX, REFUSING},
@@ -226,7 +228,7 @@ impl ClaimPlace {
     }
 
     pub(super) fn hold(&self, dir: Dir, id: TaskId) -> IoResult<Option<HeldClaim>> {
-        let Some(lock) = dir.lock_exclusively(dir.to_lock()?, "")? else {
+        let Some(lock) = dir.lock_exclusively(LockLevel::Claim, dir.to_lock()?, "")? else {
             return Ok(None);
         };
         let file = dir.names()?.iter().find_map(|it| LookedAt::parse(it));

@@ -31,4 +31,3 @@ pub use rejected::Reason;
 pub(in crate::spool) use rejected::{
     DEEPEST, is_of_conversion, plain_file_name, reason_beside, reason_file, strange_below,
 };
-pub use submit_drop::{Dropped, DroppedRequest};

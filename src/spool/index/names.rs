@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::spool::disk::{Flock, IoResult};
+use crate::spool::disk::{Flock, IoResult, LockLevel};
 use crate::spool::layout::name::{self, LINK_SUFFIX};
 use crate::spool::open::Spool;
 use crate::task::{Name, TaskId};
@@ -86,6 +86,7 @@ impl Spool {
     /// must not stop everybody: after [`LINK_PATIENCE`] we go on, and at worst the older of two
     /// tasks has the name.
     fn names_turn(&self) -> IoResult<Option<Flock>> {
-        self.root()?.lock_within(name::NAMES_LOCK, LINK_PATIENCE)
+        self.root()?
+            .lock_within(LockLevel::Names, name::NAMES_LOCK, LINK_PATIENCE)
     }
 }

@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::spool::disk::{Dir, Flock, Guard, IoError, IoResult, absent_is_none, is_same_file};
+use crate::spool::disk::{
+    Dir, Flock, Guard, IoError, IoResult, LockLevel, absent_is_none, is_same_file,
+};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::spool::tasks::{TaskLock, ids_in};
@@ -84,7 +86,7 @@ impl TaskLock {
 /// Holds a session's state folder; `None` when somebody takes it away in this moment.
 fn hold_state(folder: Dir) -> IoResult<Option<(Dir, Flock)>> {
     let state = folder.ensure_own(name::STATE)?.into_file();
-    let Some(hold) = folder.lock_shared(state, name::STATE)? else {
+    let Some(hold) = folder.lock_shared(LockLevel::SessionState, state, name::STATE)? else {
         return Ok(None);
     };
     let stands = is_same_file(&folder, name::STATE, &hold)?;
@@ -103,7 +105,7 @@ pub(in crate::spool) fn unused_state(folder: &Dir) -> IoResult<Option<Guard>> {
     let Some(state) = folder.find_own(name::STATE)? else {
         return Ok(Some(Guard::not_needed()));
     };
-    let lock = folder.lock_exclusively(state.into_file(), name::STATE)?;
+    let lock = folder.lock_exclusively(LockLevel::SessionState, state.into_file(), name::STATE)?;
     Ok(lock.map(Guard::from))
 }
 
@@ -134,7 +136,7 @@ impl Spool {
             return Ok(SessionTurn::Ours(Guard::not_needed()));
         };
         let lock = folder.own_lock_file(name::LOCK)?;
-        let Some(lock) = folder.lock_exclusively(lock, name::LOCK)? else {
+        let Some(lock) = folder.lock_exclusively(LockLevel::Session, lock, name::LOCK)? else {
             return Ok(SessionTurn::NotYet);
         };
         // The sweeper may have moved an unused session's folder away in between.

@@ -3,7 +3,7 @@
 //! Not which task gets one (`ready/turn.rs`). Invariants: a slot is a locked file, so the kernel counts and a
 //! dead process holds none; the limit is never exceeded.
 
-use crate::spool::disk::{Dir, Flock, IoResult};
+use crate::spool::disk::{Dir, Flock, IoResult, LockLevel};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::task::Name;
@@ -51,7 +51,7 @@ impl Spool {
             // Runners begin at different places, so that they rarely meet.
             let k = (k + own) % limit;
             let file = format!("{prefix}{k}");
-            match slots.try_lock(&file)? {
+            match slots.try_lock(LockLevel::Slot, &file)? {
                 Some(lock) if beyond == 0 => return Ok(Some(Slot { _lock: lock })),
                 Some(lock) => taken = taken.or(Some(Slot { _lock: lock })),
                 None => held += 1,

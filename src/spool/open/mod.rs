@@ -22,7 +22,6 @@ pub use above::Exposed;
 pub use error::OpenError;
 pub use group::group_id;
 pub use identity::PathLeads;
-pub use modes::Strayed;
 pub use pause::Pause;
 pub(in crate::spool) use settings_file::{StoredSettings, read_older_settings, stored_settings};
 pub use spool::Spool;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::spool::Spool;
-use crate::spool::disk::{Dir, Flock, IoError, IoResult};
+use crate::spool::disk::{Dir, Flock, IoError, IoResult, LockLevel};
 use crate::spool::layout::name;
 
 /// How long to wait for another command that makes or replaces a file of the root.
@@ -16,7 +16,7 @@ const ROOT_PATIENCE: Duration = Duration::from_secs(10);
 pub(in crate::spool) fn root_lock(root: &Dir) -> IoResult<Flock> {
     let path = || root.path_of(name::ROOT_LOCK);
     let busy = || IoError::new("lock", path(), std::io::ErrorKind::WouldBlock);
-    root.lock_within(name::ROOT_LOCK, ROOT_PATIENCE)?
+    root.lock_within(LockLevel::Root, name::ROOT_LOCK, ROOT_PATIENCE)?
         .ok_or_else(busy)
 }
 

@@ -15,7 +15,8 @@ use super::run_record::RunFile;
 use super::store::TaskDir;
 use crate::clock;
 use crate::spool::disk::{
-    Dir, Flock, Guard, IoResult, LOCK_MODE, absent_is_none, is_same_file, lock_table, random_bits,
+    Dir, Flock, Guard, IoResult, LOCK_MODE, LockLevel, absent_is_none, is_same_file, lock_table,
+    random_bits,
 };
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
@@ -90,7 +91,10 @@ impl TaskDir {
                 }
                 Err(error) => return Err(error),
             };
-            if let Some(lock) = self.dir.lock_exclusively(file, name::LOCK)? {
+            if let Some(lock) = self
+                .dir
+                .lock_exclusively(LockLevel::Task, file, name::LOCK)?
+            {
                 return self.locked(tasks, lock, if_there);
             }
             if attempt + 1 < TRIES {
@@ -261,7 +265,8 @@ impl TaskLock {
             return Ok(Some(Guard::not_needed()));
         }
         dir.give_rights();
-        let lock = dir.lock_exclusively(self.task.make_lock_anew()?, name::LOCK)?;
+        let lock =
+            dir.lock_exclusively(LockLevel::Task, self.task.make_lock_anew()?, name::LOCK)?;
         Ok(lock.map(Guard::from))
     }
 
@@ -279,7 +284,10 @@ impl TaskLock {
         } else {
             self.task.dir.to_lock()?
         };
-        let lock = self.task.dir.lock_exclusively(held, "")?;
+        let lock = self
+            .task
+            .dir
+            .lock_exclusively(LockLevel::Readers, held, "")?;
         Ok(lock.map(Guard::from))
     }
 }

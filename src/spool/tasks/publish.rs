@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::status::pending_status;
 use super::store::{EnvironmentFile, TaskDir};
-use crate::spool::disk::{Dir, Flock, IoError, IoResult, Making};
+use crate::spool::disk::{Dir, Flock, IoError, IoResult, LockLevel, Making};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::task::{
@@ -274,7 +274,9 @@ impl Spool {
             )
         };
         let file = dir.create_lock(&between)?;
-        let lock = dir.lock_exclusively(file, &between)?.ok_or_else(busy)?;
+        let lock = dir
+            .lock_exclusively(LockLevel::Task, file, &between)?
+            .ok_or_else(busy)?;
         dir.rename_new(&between, &dir, name::LOCK)?;
         dir.make_dir(name::ATTEMPTS)?;
         dir.write_new(name::REQUEST, &bytes)?;

@@ -13,5 +13,5 @@ mod sessions;
 mod staged;
 mod sweeping;
 
-pub use clearing::{Candidate, Cleared, Clearing, FinishedTask, Removal};
+pub use clearing::{Candidate, Cleared, Clearing, FinishedTask};
 pub use sweeping::SweepClock;

@@ -4,7 +4,7 @@
 //! whose state somebody uses, is left.
 
 use super::removal::move_to_trash;
-use crate::spool::disk::{Dir, IoResult, random_bits};
+use crate::spool::disk::{Dir, IoResult, LockLevel, random_bits};
 use crate::spool::index::unused_state;
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
@@ -78,7 +78,7 @@ impl Spool {
             return sessions.unlink(session.as_str());
         };
         let lock = dir.own_lock_file(name::LOCK)?;
-        let Some(_lock) = dir.lock_exclusively(lock, name::LOCK)? else {
+        let Some(_lock) = dir.lock_exclusively(LockLevel::Session, lock, name::LOCK)? else {
             return Ok(false);
         };
         if let Some(queue) = dir.find_own(name::QUEUE)?

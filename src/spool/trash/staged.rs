@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 
-use crate::spool::disk::{Dir, Guard, IoResult, absent_is_none, random_bits};
+use crate::spool::disk::{Dir, Guard, IoResult, LockLevel, absent_is_none, random_bits};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::spool::tasks::TaskDir;
@@ -97,7 +97,7 @@ impl Spool {
         };
         let _lock = match absent_is_none(dir.open_writable(name::LOCK))? {
             None => Guard::not_needed(),
-            Some(file) => match dir.lock_exclusively(file, name::LOCK)? {
+            Some(file) => match dir.lock_exclusively(LockLevel::Task, file, name::LOCK)? {
                 Some(lock) => lock.into(),
                 None => return Ok(false),
             },

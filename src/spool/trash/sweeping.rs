@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::BootId;
-use crate::spool::disk::{Flock, IoResult};
+use crate::spool::disk::{Flock, IoResult, LockLevel};
 use crate::spool::layout::{SMALL_FILE, name};
 use crate::spool::open::Spool;
 use crate::task::{Timestamp, to_pretty};
@@ -29,7 +29,7 @@ pub struct SweepClock {
 impl Spool {
     /// Makes this process the only sweeper of the spool; `None` when another one is at it.
     pub fn sweep_turn(&self) -> IoResult<Option<Flock>> {
-        self.root()?.try_lock(name::SWEEP_LOCK)
+        self.root()?.try_lock(LockLevel::Sweep, name::SWEEP_LOCK)
     }
 
     /// The clocks of the last pass; `None` when there was none or they cannot be read.

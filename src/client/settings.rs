@@ -1,0 +1,80 @@
+//! The settings of a spool: looked at, set and unset.
+//!
+//! Not which settings there are (`config.rs`) and not their file (`spool/open/set.rs`). Invariant: a setting that does
+//! not exist is refused with a suggestion, in each of these verbs.
+
+use serde_json::Value;
+
+use super::not_owner::NotOwner;
+use super::open::Client;
+use crate::config::{Origin, Settings, SettingsError, parse_value};
+use crate::spool::OpenError;
+
+/// One setting as it is in force.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Its name in `spool.json`.
+    pub key: String,
+    /// Its value.
+    pub value: Value,
+    /// Where the value comes from.
+    pub origin: Origin,
+}
+
+/// Why a setting is not given or not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingError {
+    /// There is no such setting, or the value does not fit.
+    #[error(transparent)]
+    Invalid(#[from] SettingsError),
+    /// Somebody else's spool.
+    #[error(transparent)]
+    NotOwner(#[from] NotOwner),
+    /// `spool.json` cannot be written.
+    #[error(transparent)]
+    Write(#[from] OpenError),
+}
+
+impl Client {
+    /// All settings, by name.
+    pub fn settings(&self) -> Vec<Setting> {
+        let (file, overrides) = (self.spool().settings_file(), self.spool().overrides());
+        let settings = self.spool().settings().to_map();
+        let with_origin = settings.into_iter().map(|(key, value)| Setting {
+            origin: Settings::origin(&key, file, overrides),
+            key,
+            value,
+        });
+        with_origin.collect()
+    }
+
+    /// The value of one setting.
+    ///
+    /// # Errors
+    /// [`SettingError::Invalid`]: there is no such setting.
+    pub fn setting(&self, key: &str) -> Result<Value, SettingError> {
+        match self.spool().settings().to_map().remove(key) {
+            Some(value) => Ok(value),
+            // Refused in the words of `set_setting`, with the same suggestion.
+            None => Ok(parse_value(key, "null")?),
+        }
+    }
+
+    /// Writes one setting, given as text, into `spool.json`; `None` takes it out. Returns the value that is then in
+    /// force.
+    ///
+    /// # Errors
+    /// [`SettingError`].
+    pub fn set_setting(&mut self, key: &str, value: Option<&str>) -> Result<Value, SettingError> {
+        let value = match value {
+            Some(text) => Some(parse_value(key, text)?),
+            None => {
+                self.setting(key)?;
+                None
+            }
+        };
+        self.check_owner("change its settings")?;
+        self.spool_mut().set(key, value)?;
+        self.setting(key)
+    }
+}
