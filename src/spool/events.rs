@@ -90,6 +90,8 @@ pub struct EventRead {
 pub struct EventReader<'s> {
     spool: &'s Spool,
     day: Option<OpenDay>,
+    /// The file before it, and since when that is so.
+    older: Option<(OpenDay, Timestamp)>,
     /// The day at which it begins, where no file was open yet.
     from: String,
 }
@@ -103,8 +105,6 @@ struct OpenDay {
     /// Of the first byte in `rest`.
     offset: u64,
     rest: Vec<u8>,
-    /// When a newer file was first seen.
-    newer_since: Option<Timestamp>,
 }
 
 impl Spool {
@@ -167,6 +167,7 @@ impl Spool {
         let mut reader = EventReader {
             spool: self,
             day: None,
+            older: None,
             from,
         };
         let mut is_lost = false;
@@ -216,13 +217,16 @@ impl TaskLock {
 }
 
 impl EventReader<'_> {
-    /// The next event; `None` where there is none by now. Who `follows` is told of a late line in an older file
-    /// as well, so that it goes on to the next file a minute later.
+    /// The next event; `None` where there is none by now. Who `follows` is given late lines of the file before as
+    /// well, for a minute.
     ///
     /// # Errors
     /// `events/` cannot be listed, or a file in it cannot be opened or read.
     pub fn next_event(&mut self, follows: bool) -> IoResult<Option<EventRead>> {
         loop {
+            if let Some(late) = self.late_event()? {
+                return Ok(Some(late));
+            }
             let here = match &mut self.day {
                 None => None,
                 Some(day) => match day.next_event()? {
@@ -239,29 +243,35 @@ impl EventReader<'_> {
             let Some(later) = self.later_day(here.as_deref())? else {
                 return Ok(None);
             };
-            if follows && here.is_some() && !self.is_read_out() {
-                return Ok(None);
-            }
-            match self.open_day(&later)? {
+            let Some(next) = self.open_day(&later)? else {
                 // Swept in this moment.
-                None => return Ok(None),
-                next => self.day = next,
-            }
+                return Ok(None);
+            };
+            let before = self.day.replace(next);
+            self.older = before.filter(|_| follows).map(|day| (day, clock::wall()));
         }
+    }
+
+    /// The next line that was written into the file before after the newer one had appeared. Its cursor is the place in
+    /// the newer one, so that who begins there again is given no line twice.
+    fn late_event(&mut self) -> IoResult<Option<EventRead>> {
+        let (Some((older, since)), Some(day)) = (&mut self.older, &self.day) else {
+            return Ok(None);
+        };
+        if let Some(event) = older.next_event()? {
+            let cursor = day.cursor();
+            return Ok(Some(EventRead { cursor, ..event }));
+        }
+        // After a jump of the clock too.
+        if !(0..OLD_FILE_MS).contains(&(clock::wall().unix_ms() - since.unix_ms())) {
+            self.older = None;
+        }
+        Ok(None)
     }
 
     fn is_swept(&self) -> bool {
         let links = self.day.as_ref().map(|day| day.file.metadata());
         matches!(links, Some(Ok(file)) if file.nlink() == 0)
-    }
-
-    /// Whether the file that is open has been old for long enough.
-    fn is_read_out(&mut self) -> bool {
-        let now = clock::wall();
-        self.day.as_mut().is_none_or(|day| {
-            let since = *day.newer_since.get_or_insert(now);
-            !(0..OLD_FILE_MS).contains(&(now.unix_ms() - since.unix_ms()))
-        })
     }
 
     fn later_day(&self, than: Option<&str>) -> IoResult<Option<String>> {
@@ -288,7 +298,6 @@ impl EventReader<'_> {
             file,
             offset: 0,
             rest: Vec::new(),
-            newer_since: None,
         }))
     }
 }
@@ -296,6 +305,14 @@ impl EventReader<'_> {
 impl OpenDay {
     fn failed(&self, error: std::io::Error) -> IoError {
         IoError::new("read the events of", PathBuf::from(&self.day), error)
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            day: self.day.clone(),
+            inode: self.inode,
+            offset: self.offset,
+        }
     }
 
     /// Whether a line begins there.
@@ -322,11 +339,7 @@ impl OpenDay {
                 self.offset += line.len() as u64;
                 // A line that is torn, or of a file that somebody wrote into.
                 if let Ok(fields) = serde_json::from_slice(&line) {
-                    let cursor = Cursor {
-                        day: self.day.clone(),
-                        inode: self.inode,
-                        offset: self.offset,
-                    };
+                    let cursor = self.cursor();
                     return Ok(Some(EventRead { fields, cursor }));
                 }
                 continue;

@@ -155,6 +155,36 @@ fn a_follower_goes_on_when_the_file_that_it_reads_is_swept() {
 }
 
 #[test]
+fn a_follower_goes_on_with_a_new_day_at_once_and_misses_no_late_line() {
+    let world = World::new();
+    let old = world.path("events").join("2000-01-01.jsonl");
+    let line = |word: &str| format!("{{\"at\":\"2000-01-01T23:59:59Z\",\"event\":\"{word}\"}}\n");
+    std::fs::write(&old, line("swept")).unwrap();
+    let mut follower = world.command(&["events", "--follow", "--json"]);
+    let mut follower = follower
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(follower.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(output).map(|line| {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let text = |key: &str| event[key].as_str().unwrap().to_owned();
+        (text("event"), text("cursor"))
+    });
+    let (word, cursor) = lines.next().unwrap();
+    assert_eq!((word.as_str(), &cursor[..10]), ("swept", "2000-01-01"));
+    world.run(&["pause"]).succeeds();
+    let (word, newer) = lines.next().unwrap();
+    assert_eq!(word, "paused");
+    let mut late = std::fs::File::options().append(true).open(&old).unwrap();
+    std::io::Write::write_all(&mut late, line("cleared").as_bytes()).unwrap();
+    // Who begins again at its cursor is given nothing twice.
+    assert_eq!(lines.next().unwrap(), ("cleared".to_owned(), newer));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
 fn what_is_torn_or_unknown_stops_no_reader() {
     let world = World::new();
     world.run(&["pause"]).succeeds();
