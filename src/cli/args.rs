@@ -270,8 +270,8 @@ pub(crate) struct ResultArgs {
 pub(crate) struct LogsArgs {
     /// Id, part of an id, name, or `last`
     pub task: String,
-    /// Follow from the first byte until the task ends
-    #[arg(short, long)]
+    /// Follow until the task ends: from the first byte, or from the last N lines
+    #[arg(short, long, conflicts_with = "attempt")]
     pub follow: bool,
     /// Only stdout
     #[arg(long, conflicts_with = "stderr")]
@@ -279,7 +279,7 @@ pub(crate) struct LogsArgs {
     /// Only stderr
     #[arg(long)]
     pub stderr: bool,
-    /// Only the last N lines of each
+    /// Only the last N lines of each; of a line that was written over, as by a progress bar, only its end
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<usize>,
     /// Of this attempt [default: the latest]

@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, CliErr
         _ => &[Stream::Stdout, Stream::Stderr],
     };
     if args.follow {
-        return follow(context, &client, streams, &args.task, &interrupt);
+        return follow(context, &client, streams, args, &interrupt);
     }
     show(context, &client, streams, args)
 }
@@ -77,10 +77,10 @@ fn follow(
     context: &Context,
     client: &Client,
     streams: &[Stream],
-    task: &str,
+    args: &LogsArgs,
     interrupt: &Interrupt,
 ) -> Result<ExitCode, CliError> {
-    let mut follow = client.follow(task, streams)?;
+    let mut follow = client.follow(&args.task, streams, args.lines)?;
     while let Some(event) = follow.next(interrupt)? {
         match event {
             Followed::Begun => {

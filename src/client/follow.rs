@@ -87,17 +87,23 @@ enum Place {
 }
 
 impl Client {
-    /// Follows the task that is called so: by id, part of an id, name, or `last`.
+    /// Follows the task that is called so: by id, part of an id, name, or `last`. From its first byte on, or from so
+    /// many last lines of its latest attempt on, as they stand when its log is opened first.
     ///
     /// # Errors
     /// When this process cannot listen to the spool.
-    pub fn follow(&self, task: &str, streams: &[Stream]) -> Result<Follow<'_>, FollowError> {
+    pub fn follow(
+        &self,
+        task: &str,
+        streams: &[Stream],
+        lines: Option<usize>,
+    ) -> Result<Follow<'_>, FollowError> {
         let place = Place::Unknown {
             called: task.to_owned(),
             drop: task.to_owned(),
             is_accepted: false,
         };
-        self.follow_at(place, streams)
+        self.follow_at(place, streams, lines)
     }
 
     /// Follows a task that was just submitted.
@@ -117,17 +123,22 @@ impl Client {
                 is_accepted: true,
             },
         };
-        self.follow_at(place, streams)
+        self.follow_at(place, streams, None)
     }
 
-    fn follow_at(&self, place: Place, streams: &[Stream]) -> Result<Follow<'_>, FollowError> {
+    fn follow_at(
+        &self,
+        place: Place,
+        streams: &[Stream],
+        lines: Option<usize>,
+    ) -> Result<Follow<'_>, FollowError> {
         let logs = streams.iter();
         Ok(Follow {
             client: self,
             wake: Wake::for_waiting(self.spool())?,
             place,
             logs: logs
-                .map(|stream| (*stream, FollowedLog::default()))
+                .map(|stream| (*stream, FollowedLog::from_last(lines)))
                 .collect(),
             at: 0,
             has_ended: None,
@@ -247,23 +258,42 @@ impl Follow<'_> {
 }
 
 /// How far a task's log was read, over all its attempts.
-#[derive(Default)]
 struct FollowedLog {
     attempt: u32,
     reader: Option<LogReader>,
+    /// With how many last lines of the latest attempt it begins; `None`: with the first byte.
+    lines: Option<usize>,
 }
 
 impl FollowedLog {
+    fn from_last(lines: Option<usize>) -> FollowedLog {
+        FollowedLog {
+            attempt: 0,
+            reader: None,
+            lines,
+        }
+    }
+
     /// The next piece of what is new; `None` where there is none for now.
     fn next(&mut self, task: &TaskDir, stream: Stream) -> Result<Option<Piece>, IoError> {
         loop {
             if self.reader.is_none() {
-                let next = self.attempt.max(1);
-                if task.last_attempt()? < next {
+                let last = task.last_attempt()?;
+                let is_first = self.attempt == 0;
+                let next = match self.lines {
+                    Some(_) if is_first => last.max(1),
+                    _ => self.attempt.max(1),
+                };
+                if last < next {
                     return Ok(None);
                 }
-                self.attempt = next;
                 self.reader = LogReader::open(task, next, stream)?;
+                if let Some(reader) = &mut self.reader
+                    && let Some(lines) = self.lines.filter(|_| is_first)
+                {
+                    reader.skip_to_last(lines)?;
+                }
+                self.attempt = next;
             }
             let Some(reader) = &mut self.reader else {
                 return Ok(None);

@@ -123,7 +123,7 @@ fn waiting_ends_by_the_clock_and_by_its_caller() {
         asked.set(asked.get() + 1);
         asked.get() > 1
     };
-    let mut follow = client.follow("last", &[Stream::Stdout]).unwrap();
+    let mut follow = client.follow("last", &[Stream::Stdout], None).unwrap();
     let ended = loop {
         match follow.next(&stop) {
             Ok(Some(Followed::Begun | Followed::Looked)) => {}

@@ -315,3 +315,70 @@ fn a_gap_of_any_size_is_said_and_no_zero_of_it_is_shown() {
         assert_eq!((said, ended.stdout.len()), (gaps, shown), "{cut}");
     }
 }
+
+#[test]
+fn of_a_line_that_was_written_over_only_the_end_is_among_the_last() {
+    let world = World::new();
+    let script = "#!/bin/sh\necho begun\nfor n in $(seq 100); do printf '\\r%s%%' $n; done\n\
+                  printf '\\nended\\r\\n1%%\\r2%%' >&2\nprintf '\\nended\\n'\n";
+    world.recipe("bar", script);
+    let task = finished(&world, "bar");
+    for (lines, stdout, stderr) in [
+        ("1", "ended\n", "2%"),
+        ("2", "100%\nended\n", "ended\r\n2%"),
+        ("9", "begun\n100%\nended\n", "\nended\r\n2%"),
+    ] {
+        let ran = world.run(&["logs", &task.id, "-n", lines]);
+        ran.succeeds();
+        assert_eq!(
+            (ran.stdout.as_str(), ran.stderr.as_str()),
+            (stdout, stderr),
+            "-n {lines}"
+        );
+        let object = world.json(&["logs", &task.id, "-n", lines]);
+        assert_eq!(
+            (&object["stdout"], &object["stderr"]),
+            (&json!(stdout), &json!(stderr))
+        );
+    }
+    // Without a number it is all of it, byte for byte.
+    let whole = world.run(&["logs", &task.id, "--stdout"]).stdout;
+    assert_eq!(
+        whole.as_bytes(),
+        std::fs::read(task.path.join("attempts/1/stdout.log")).unwrap()
+    );
+}
+
+#[test]
+fn a_follower_begins_with_the_last_lines() {
+    let world = World::new();
+    let go = world.root().join("go");
+    let script = format!(
+        "#!/bin/sh\nseq 1 5\nseq 11 15 >&2\nwhile [ ! -e '{}' ]; do sleep 0.02; done\necho last\n",
+        go.display()
+    );
+    world.recipe("slow", &script);
+    let task = world.submit(&["slow"]);
+    world.wait_for_lines(&task.path.join("attempts/1/stderr.log"), 5);
+    let following = world.start(&["logs", &task.id, "-f", "-n", "2", "-q"]);
+    world.wait_until("the follower listens", || following.catches_interrupts());
+    std::fs::write(go, "").unwrap();
+    let ran = following.end();
+    ran.succeeds();
+    // What is written before it opens the log counts among the last lines.
+    assert!(
+        ["4\n5\nlast\n", "5\nlast\n"].contains(&ran.stdout.as_str()),
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(ran.stderr, "14\n15\n");
+    let over = world.run(&["logs", &task.id, "-f", "-n", "1"]);
+    assert_eq!(
+        (over.stdout.as_str(), over.stderr.as_str()),
+        ("last\n", "15\n")
+    );
+    // One attempt of several is not followed: that is refused, and not left out.
+    world
+        .run(&["logs", &task.id, "-f", "--attempt", "1"])
+        .ends_with(2);
+}

@@ -11,6 +11,7 @@ use rustix::fs::SeekFrom;
 use super::attempt::{Attempt, Stream};
 use super::log_cut::{Cut, read_cut};
 use super::store::TaskDir;
+use super::written_over::WrittenOver;
 use crate::spool::disk::{IoError, IoResult, is_same_file};
 
 /// How much is read at once.
@@ -73,6 +74,10 @@ pub struct LogReader {
     offset: u64,
     /// What stood right before the offset when it was read.
     seen: Vec<u8>,
+    /// Where only the end of lines is wanted that were written over.
+    written_over: Option<WrittenOver>,
+    /// What comes next, behind bytes that were held back.
+    after: Option<Piece>,
 }
 
 impl LogReader {
@@ -87,11 +92,14 @@ impl LogReader {
             file,
             offset: 0,
             seen: Vec::new(),
+            written_over: None,
+            after: None,
         }))
     }
 
-    /// Goes to where the last `lines` lines begin.
+    /// Goes to where the last `lines` lines begin. From there on only the end of a line comes that was written over.
     pub fn skip_to_last(&mut self, lines: usize) -> IoResult<()> {
+        self.written_over = Some(WrittenOver::default());
         self.find_last(lines)
             .map_err(|source| self.unreadable(source))
     }
@@ -129,6 +137,32 @@ impl LogReader {
 
     /// The next piece.
     pub fn next_piece(&mut self) -> IoResult<Piece> {
+        if let Some(piece) = self.after.take() {
+            return Ok(piece);
+        }
+        loop {
+            let piece = self.piece_of_file()?;
+            let Some(written_over) = &mut self.written_over else {
+                return Ok(piece);
+            };
+            let (whole, after) = match piece {
+                Piece::Bytes(bytes) => (written_over.take(&bytes), None),
+                Piece::Zeroes(_) | Piece::Gap(_) | Piece::Anew | Piece::End => {
+                    (written_over.flush(), Some(piece))
+                }
+            };
+            match after {
+                Some(piece) if whole.is_empty() => return Ok(piece),
+                None if whole.is_empty() => {}
+                after => {
+                    self.after = after;
+                    return Ok(Piece::Bytes(whole));
+                }
+            }
+        }
+    }
+
+    fn piece_of_file(&mut self) -> IoResult<Piece> {
         match self.piece() {
             Err(error) if error.is_denied() => {
                 // The recipe has shut the folder meanwhile.

@@ -20,6 +20,7 @@ mod status;
 mod store;
 mod view;
 mod write_alarm;
+mod written_over;
 
 pub use attempt::{Attempt, Files, Stream};
 pub use lock::{Claim, TaskLock};
