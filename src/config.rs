@@ -306,6 +306,19 @@ impl Settings {
     }
 }
 
+/// Whether a setting is one by which tasks are run, kept and removed: that is done by the watcher, so for a command
+/// that submits one it changes nothing.
+pub fn is_of_watcher(name: &str) -> bool {
+    let of_submission = [
+        "allow_network_fs",
+        "autostart",
+        "durability",
+        "min_free_bytes",
+        "min_free_inodes",
+    ];
+    !of_submission.contains(&name)
+}
+
 /// The value of a setting as a person types it: JSON where it is JSON, else a string.
 pub fn parse_value(name: &str, text: &str) -> Result<Value, SettingsError> {
     let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));

@@ -11,6 +11,7 @@ use agentspool::task::{Name, Status};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit_code::ExitCode;
+use super::recipe_args::RecipeVerb;
 use super::since::{Since, parse_since};
 
 /// Background tasks for agents and recipes on a file-system spool.
@@ -340,33 +341,6 @@ impl SweepArgs {
     pub fn repeats(&self) -> bool {
         self.every.is_some() || self.cron.is_some()
     }
-}
-
-#[derive(Subcommand)]
-#[command(defer = true)]
-pub(crate) enum RecipeVerb {
-    /// List the recipes
-    List,
-    /// Show one recipe
-    Info {
-        /// Its name
-        name: Name,
-    },
-    /// Run a recipe and wait for it, or submit it with --background
-    Run(RecipeRunArgs),
-}
-
-#[derive(Args)]
-pub(crate) struct RecipeRunArgs {
-    /// Its name
-    // Not `name`: that is what the task may be called.
-    #[arg(value_name = "NAME")]
-    pub recipe: Name,
-    /// Submit it as background task and return
-    #[arg(long)]
-    pub background: bool,
-    #[command(flatten)]
-    pub task: TaskArgs,
 }
 
 #[derive(Args)]

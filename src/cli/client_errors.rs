@@ -8,6 +8,21 @@ use agentspool::client;
 use super::exit_code::ExitCode;
 use super::report::CliError;
 
+impl From<client::NewRecipeError> for CliError {
+    fn from(error: client::NewRecipeError) -> CliError {
+        use client::NewRecipeError;
+        let message = error.to_string();
+        match error {
+            NewRecipeError::NotOwner(error) => error.into(),
+            NewRecipeError::Exists { .. } => {
+                CliError::usage(message).hint("choose another name, or edit that one")
+            }
+            NewRecipeError::Unseen(error) => error.into(),
+            NewRecipeError::Io(error) => error.into(),
+        }
+    }
+}
+
 impl From<client::SubmitError> for CliError {
     fn from(error: client::SubmitError) -> CliError {
         use client::SubmitError;

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use agentspool::config::{Settings, SettingsError, parse_value};
+use agentspool::task::TaskId;
 use serde_json::{Map, Value};
 
 /// The spool to use.
@@ -70,9 +71,28 @@ impl Environment {
         found.filter(|value| !value.is_empty())
     }
 
+    /// The task that this process runs inside.
+    pub fn own_task(&self) -> Option<TaskId> {
+        self.get(TASK_ID)?.to_str()?.parse().ok()
+    }
+
     /// Whether this process runs inside a task.
     pub fn is_inside_a_task(&self) -> bool {
         self.get(TASK_ID).is_some()
+    }
+
+    /// The `PATH` by which programs of recipes are found: this process's, and behind it the folder of this program.
+    pub fn search(&self) -> Option<OsString> {
+        let mut path = self.get("PATH").cloned().unwrap_or_default();
+        if let Some(tools) = tools()
+            && !std::env::split_paths(&path).any(|folder| folder == tools)
+        {
+            if !path.is_empty() {
+                path.push(":");
+            }
+            path.push(tools);
+        }
+        Some(path).filter(|path| !path.is_empty())
     }
 
     /// Where the default spool lies: `$XDG_STATE_HOME/agentspool`, else
@@ -142,6 +162,12 @@ impl Environment {
             .cloned()
             .collect()
     }
+}
+
+/// The folder of the program that is running, which tasks find last on their `PATH`.
+pub(crate) fn tools() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    program.parent().map(PathBuf::from)
 }
 
 /// The variable that sets a setting.

@@ -5,6 +5,7 @@
 use agentspool::client::{Client, Notice};
 
 use super::Context;
+use super::env::variable_of;
 
 impl Context {
     /// Says each; nothing with `--quiet`.
@@ -14,16 +15,18 @@ impl Context {
         }
     }
 
-    /// The same while somebody waits. That no watcher runs is said with `--quiet` as well: else it would look as if
-    /// the task took long.
+    /// The same while somebody waits. What may keep the task from ever ending is said with `--quiet` as well: else it
+    /// would seem that the task takes long.
     pub fn note_while_waiting(&self, client: &Client, notices: Vec<Notice>) {
         for notice in notices {
             let text = words(client, &notice);
             match notice {
-                Notice::NoWatcher { .. } => self.out.warn(text),
-                Notice::NameNotLinked(_) | Notice::Paused(_) | Notice::NotStarted(_) => {
-                    self.out.note(text);
-                }
+                Notice::NoWatcher { .. } | Notice::WaitsInTask { .. } => self.out.warn(text),
+                Notice::NameNotLinked(_)
+                | Notice::Paused(_)
+                | Notice::SettingOfWatcher { .. }
+                | Notice::Recipe(_)
+                | Notice::NotStarted(_) => self.out.note(text),
             }
         }
     }
@@ -37,6 +40,30 @@ fn words(client: &Client, notice: &Notice) -> String {
         Notice::Paused(why) => {
             format!("note: {why}: no task starts until `agentspool --spool {path} resume`")
         }
+        Notice::SettingOfWatcher {
+            key,
+            is_flag,
+            value,
+        } => {
+            let given = match is_flag {
+                true => format!("--set {key}"),
+                false => variable_of(key),
+            };
+            format!(
+                "note: {given} changes nothing here: the watcher runs the tasks, by spool.json and its own flags and variables; use `agentspool --spool {path} config set {key} '{value}'`"
+            )
+        }
+        Notice::Recipe(advice) => format!("note: {advice}"),
+        Notice::WaitsInTask {
+            own,
+            awaited,
+            reason,
+        } => match reason {
+            Some(reason) => format!(
+                "note: the task {own} waits here for {awaited}, and keeps its own slot meanwhile, so both may wait for ever: {awaited} {reason}"
+            ),
+            None => format!("note: the task {own} waits here for itself, so it never ends"),
+        },
         Notice::NoWatcher { is_owner } => {
             let what_to_do = if *is_owner {
                 format!("start one with `agentspool --spool {path} watch`")

@@ -65,7 +65,8 @@ impl Context {
         };
         Ok(Options {
             overrides: self.overrides()?,
-            search: self.env.get("PATH").cloned(),
+            search: self.env.search(),
+            own_task: self.env.own_task(),
             // Nothing is started inside a task.
             autostart: Some(autostart).filter(|_| !self.env.is_inside_a_task()),
         })

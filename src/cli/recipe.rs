@@ -1,19 +1,21 @@
-//! `agentspool recipe list | info | run`.
+//! `agentspool recipe list | info | run`, and the way to the others.
 
-use agentspool::client::{Kind, ListedRecipe, OnLost, Recipe, RecipeInfo, SessionMode};
-use agentspool::task::Name;
+use agentspool::client::{Kind, LeftOut, ListedRecipe, OnLost, Recipe, RecipeInfo, SessionMode};
+use agentspool::task::{Name, escape_path};
 use serde_json::{Value, json};
 
 use super::Context;
-use super::args::{RecipeRunArgs, RecipeVerb};
 use super::exit_code::ExitCode;
+use super::recipe_args::{RecipeRunArgs, RecipeVerb};
 use super::report::CliError;
-use super::{submit, wait};
+use super::{recipe_check, recipe_new, submit, wait};
 
 pub(super) fn run(context: &Context, verb: RecipeVerb) -> Result<ExitCode, CliError> {
     match verb {
         RecipeVerb::List => list(context),
         RecipeVerb::Info { name } => info(context, &name),
+        RecipeVerb::Check { name } => recipe_check::run(context, &name),
+        RecipeVerb::New { name, lang } => recipe_new::run(context, &name, lang),
         RecipeVerb::Run(args) => run_one(context, &args),
     }
 }
@@ -21,29 +23,36 @@ pub(super) fn run(context: &Context, verb: RecipeVerb) -> Result<ExitCode, CliEr
 /// `recipe run` waits and shows; with `--background` it is `submit`.
 fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError> {
     let client = context.open_or_make_client()?;
+    let mut stdin = submit::unread_stdin(&args.task);
     let accepted = submit::submit_one(context, &client, &args.recipe, &args.task, None)?;
+    stdin.note(context);
     if args.background {
         submit::tell(context, &accepted, Some("Task submitted to background"))?;
         return Ok(ExitCode::Done);
     }
-    wait::wait_and_show(context, &client, accepted)
+    let code = wait::wait_and_show(context, &client, accepted)?;
+    stdin.note(context);
+    Ok(code)
 }
 
 fn list(context: &Context) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
     let recipes = client.recipe_list();
+    let left_out = client.recipes_left_out();
     let out = &context.out;
     if out.is_json() {
         let rows: Vec<Value> = recipes.iter().map(row).collect();
-        out.object(&json!({ "ok": true, "recipes": rows }))?;
+        let left_out = left_out.iter().map(left_out_row);
+        let left_out: Vec<Value> = left_out.collect();
+        out.object(&json!({ "ok": true, "recipes": rows, "left_out": left_out }))?;
         return Ok(ExitCode::Done);
     }
     let widths = recipes.iter().map(|listed| listed.name.as_str().len());
     let widest = widths.max().unwrap_or(0);
     for listed in &recipes {
         let name = listed.name.as_str();
-        let text = match (&listed.recipe, &listed.problem) {
-            (_, Some(problem)) => format!("cannot run: {problem}"),
+        let text = match (&listed.recipe, &listed.error) {
+            (_, Some(error)) => format!("cannot run: {}; {}", error.problem(), error.fix()),
             (Some(recipe), None) => recipe.description(),
             (None, None) => String::new(),
         };
@@ -56,11 +65,20 @@ fn list(context: &Context) -> Result<ExitCode, CliError> {
     if recipes.is_empty() {
         let folder = client.recipes_folder();
         out.note(format!(
-            "no recipes; put a script or a folder into {}",
+            "no recipes; put a script or a folder into {}, or make one with `agentspool recipe new NAME`",
             folder.display()
         ));
     }
+    for LeftOut { path, problem, fix } in &left_out {
+        let path = escape_path(path);
+        out.note(format!("note: {path} is left out: {problem}; {fix}"));
+    }
     Ok(ExitCode::Done)
+}
+
+fn left_out_row(left_out: &LeftOut) -> Value {
+    let LeftOut { path, problem, fix } = left_out;
+    json!({ "path": path, "problem": problem, "fix": fix })
 }
 
 fn row(listed: &ListedRecipe) -> Value {
@@ -70,7 +88,7 @@ fn row(listed: &ListedRecipe) -> Value {
         "kind": recipe.map(|recipe| recipe.kind.as_str()),
         "description": recipe.map(Recipe::description),
         "path": recipe.map(|recipe| recipe.path.as_path()),
-        "problem": listed.problem,
+        "problem": listed.error.as_ref().map(ToString::to_string),
     })
 }
 
@@ -117,7 +135,8 @@ impl Shown {
             "cpu_quota": manifest.limits.cpu_quota, "tasks_max": manifest.limits.tasks_max,
             "limits_enforced": self.0.enforces_limits, "env": manifest.env.keys().collect::<Vec<_>>(),
             "env_accept": manifest.env_accept, "env_file": manifest.env_file,
-            "config": manifest.config, "problem": self.0.problem,
+            "config": manifest.config, "problem": self.0.error.as_ref().map(ToString::to_string),
+            "advice": self.0.advice,
             "program": self.0.program,
         })
     }
@@ -161,8 +180,11 @@ impl Shown {
         if !manifest.env_accept.is_empty() {
             lines.push(format!("Accepts --env: {}", manifest.env_accept.join(" ")));
         }
-        let problem = self.0.problem.as_ref();
-        lines.extend(problem.map(|problem| format!("Cannot run: {problem}")));
+        let error = self.0.error.as_ref();
+        lines
+            .extend(error.map(|error| format!("Cannot run: {}; {}", error.problem(), error.fix())));
+        let advice = self.0.advice.iter();
+        lines.extend(advice.map(|advice| format!("Note: {advice}")));
         lines
     }
 }

@@ -169,18 +169,24 @@ impl From<ResolveError> for CliError {
     }
 }
 
+/// What a recipe that cannot be used ends a command with.
+pub(crate) fn code_of(error: &FindError) -> ExitCode {
+    match error {
+        FindError::NotFound { .. } => ExitCode::NotFound,
+        FindError::Broken { .. } => ExitCode::Usage,
+        FindError::Open { .. } => ExitCode::Refused,
+        FindError::Unseen { .. } => ExitCode::General,
+        FindError::Missing { .. } => ExitCode::Missing,
+    }
+}
+
 impl From<FindError> for CliError {
     fn from(error: FindError) -> CliError {
-        let message = error.to_string();
-        match error {
-            FindError::NotFound { .. } => {
-                CliError::new(ExitCode::NotFound, message).hint("see `agentspool recipe list`")
-            }
-            FindError::Broken { .. } => CliError::usage(message),
-            FindError::Open { .. } => CliError::new(ExitCode::Refused, message),
-            FindError::Unseen { .. } => CliError::new(ExitCode::General, message)
-                .hint("see to it that the recipe path can be read, then try again"),
-            FindError::Missing { .. } => CliError::new(ExitCode::Missing, message),
+        let shown = CliError::new(code_of(&error), error.to_string());
+        match &error {
+            // The others say in their message what to do.
+            FindError::NotFound { .. } | FindError::Unseen { .. } => shown.hint(error.fix()),
+            FindError::Broken { .. } | FindError::Open { .. } | FindError::Missing { .. } => shown,
         }
     }
 }

@@ -7,6 +7,7 @@ use agentspool::task::Answer;
 
 use super::Context;
 use super::args::RunnerArgs;
+use super::env::tools;
 use super::exit_code::ExitCode;
 use super::report::CliError;
 
@@ -17,9 +18,7 @@ pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliE
     let _ = rustix::thread::set_name(c"agentspool");
     let surroundings = Surroundings {
         environment: context.env.for_recipes(args.once.is_some()),
-        tools: std::env::current_exe()
-            .ok()
-            .and_then(|exe| Some(exe.parent()?.to_owned())),
+        tools: tools(),
     };
     let (path, _) = context.spool_path()?;
     let open = |control| {

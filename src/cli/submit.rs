@@ -15,6 +15,7 @@ use super::args::{SubmitArgs, TaskArgs};
 use super::exit_code::ExitCode;
 use super::interrupt::LateInterrupt;
 use super::report::CliError;
+use super::stdin::UnreadStdin;
 use super::wait;
 
 pub(super) fn run(context: &Context, args: SubmitArgs) -> Result<ExitCode, CliError> {
@@ -25,12 +26,22 @@ pub(super) fn run(context: &Context, args: SubmitArgs) -> Result<ExitCode, CliEr
     let Some(recipe) = &args.recipe else {
         return Err(CliError::usage("--recipe is missing"));
     };
+    let mut stdin = unread_stdin(&args.task);
     let accepted = submit_one(context, &client, recipe, &args.task, args.attach.as_deref())?;
+    stdin.note(context);
     if args.wait {
-        return wait::wait_and_show(context, &client, accepted);
+        let code = wait::wait_and_show(context, &client, accepted)?;
+        stdin.note(context);
+        return Ok(code);
     }
     tell(context, &accepted, None)?;
     Ok(ExitCode::Done)
+}
+
+/// Whether there may be an input on stdin that nobody reads. Where one was given as an argument, stdin is another's.
+pub(super) fn unread_stdin(args: &TaskArgs) -> UnreadStdin {
+    let is_read = |text: &Option<String>| text.as_deref() == Some("-");
+    UnreadStdin::new(args.input.is_some() || is_read(&args.config) || is_read(&args.metadata))
 }
 
 /// Submits one task, and says what else there is to know.

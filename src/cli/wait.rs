@@ -141,10 +141,11 @@ pub(super) fn wait_and_show(
                 bar.hide_while(|| show_piece(context, piece, stream))?;
             }
             Followed::Looked => {
-                if let Some(id) = follow.task_id() {
-                    bar.show(client, &[Awaited::Open(id)]);
+                let open = Vec::from_iter(follow.task_id());
+                if let Some(id) = open.first() {
+                    bar.show(client, &[Awaited::Open(*id)]);
                 }
-                context.note_while_waiting(client, attendance.look(client)?);
+                context.note_while_waiting(client, attendance.look(client, &open)?);
             }
         }
     }

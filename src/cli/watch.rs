@@ -25,6 +25,7 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
         autostarted: args.autostarted,
         drain: args.drain,
         stop_tasks: args.stop_tasks,
+        search: context.env.search(),
     };
     let (path, _) = context.spool_path()?;
     let watcher = Watcher::open(&path, context.overrides()?, options)?;

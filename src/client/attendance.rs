@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::notice::Notice;
 use super::open::Client;
+use crate::ready;
 use crate::spool::IoError;
+use crate::task::{Reason, TaskId};
 
 /// Looks now and then, while somebody waits, whether there still is a watcher to wait for.
 #[derive(Debug)]
@@ -15,8 +17,53 @@ pub struct Attendance {
     next: Instant,
     said_watcher: bool,
     said_pause: bool,
+    said_own: bool,
     /// Since when there is no watcher and may be none.
     unattended: Option<Instant>,
+}
+
+impl Client {
+    /// That the caller is part of a task and waits for what may need this task to end first.
+    fn waits_in_task(&self, open: &[TaskId]) -> Result<Option<Notice>, IoError> {
+        let Some(own) = self.own_task() else {
+            return Ok(None);
+        };
+        // The caller may be a task of another spool.
+        let Some(own_view) = self.view(own)? else {
+            return Ok(None);
+        };
+        let status = &own_view.status;
+        for id in open {
+            let notice = |reason| Notice::WaitsInTask {
+                own,
+                awaited: *id,
+                reason,
+            };
+            if *id == own {
+                return Ok(Some(notice(None)));
+            }
+            let Some(view) = self.view(*id)? else {
+                continue;
+            };
+            let name = view.status.recipe.as_ref();
+            let recipe = name.and_then(|name| self.recipes().find(name).ok());
+            let reasons = ready::reasons(self.spool(), &view, recipe.as_ref())?;
+            let is_of_own = |reason: &Reason| match reason {
+                Reason::Slots { .. } => true,
+                Reason::RecipeSlots { recipe, .. } => status.recipe.as_ref() == Some(recipe),
+                Reason::Session { session, .. } => status.session_id.as_ref() == Some(session),
+                Reason::NoWatcher
+                | Reason::Paused
+                | Reason::Copy
+                | Reason::Condition(_)
+                | Reason::Soon => false,
+            };
+            if let Some(reason) = reasons.into_iter().find(is_of_own) {
+                return Ok(Some(notice(Some(reason))));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl Attendance {
@@ -30,6 +77,7 @@ impl Attendance {
             next: Instant::now(),
             said_watcher: false,
             said_pause: false,
+            said_own: false,
             unattended: None,
         }
     }
@@ -51,19 +99,25 @@ impl Attendance {
     }
 
     /// Starts a watcher where the last one is gone and one may be started; else answers once that
-    /// nobody runs anything.
+    /// nobody runs anything. Answers once as well if the caller is part of a task for which one of the tasks that are
+    /// waited for, `open`, has to wait.
     ///
     /// # Errors
-    /// When the watchers cannot be read.
-    pub fn look(&mut self, client: &Client) -> Result<Vec<Notice>, IoError> {
+    /// When the watchers or a task cannot be read.
+    pub fn look(&mut self, client: &Client, open: &[TaskId]) -> Result<Vec<Notice>, IoError> {
         let mut notices = Vec::new();
         if Instant::now() < self.next {
             return Ok(notices);
         }
         self.next = Instant::now() + Attendance::PAUSE;
+        if !self.said_own {
+            notices.extend(client.waits_in_task(open)?);
+            self.said_own = !notices.is_empty();
+        }
         if !self.said_pause {
-            notices.extend(client.paused());
-            self.said_pause = !notices.is_empty();
+            let paused = client.paused();
+            self.said_pause = paused.is_some();
+            notices.extend(paused);
         }
         if client.spool().has_watcher()? {
             self.unattended = None;

@@ -23,15 +23,16 @@ pub const READY: &[u8] = b"ready\n";
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Client {
-    /// What to know after something was submitted: that the spool is paused, and that nobody runs tasks. Starts a
-    /// watcher where none runs and one may be started.
+    /// What to know after something was submitted: that settings were given to this command by which only a watcher
+    /// goes, that the spool is paused, and that nobody runs tasks. Starts a watcher where none runs and one may be
+    /// started.
     ///
     /// It never fails: what was accepted before is safe, and waits for a watcher.
     pub fn make_ready(&self) -> Vec<Notice> {
-        self.paused()
-            .into_iter()
-            .chain(self.ensure_watcher())
-            .collect()
+        let mut notices = self.settings_of_watcher();
+        notices.extend(self.paused());
+        notices.extend(self.ensure_watcher());
+        notices
     }
 
     /// Sees to it that a watcher runs, where that is allowed. `None` if one runs now.

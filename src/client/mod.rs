@@ -7,7 +7,7 @@
 //! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
 //! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
 //! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`,
-//! `result`, `logs`, `follow`, `why`, `events` and `recipes` (looking) · `settings`, `pause` and `sweep`, which are the
+//! `result`, `logs`, `follow`, `why`, `events` and `recipes` (looking) · `recipe_new`, `settings`, `pause` and `sweep`, which are the
 //! owner's (`not_owner`) · `doctor` (whether all is well).
 
 mod admission;
@@ -28,6 +28,7 @@ mod not_owner;
 mod notice;
 mod open;
 mod pause;
+mod recipe_new;
 mod recipes;
 mod result;
 mod settings;
@@ -56,7 +57,8 @@ pub use not_owner::NotOwner;
 pub use notice::{Notice, StartError};
 pub use open::{Autostart, Client, Door, InitError, Options};
 pub use pause::{PauseError, Resumed};
-pub use recipes::{ListedRecipe, RecipeInfo};
+pub use recipe_new::{Language, NewRecipe, NewRecipeError};
+pub use recipes::{ListedRecipe, RecipeCheck, RecipeInfo};
 pub use result::{OutputError, OutputFile, ResultError, TaskResult};
 pub use settings::{Setting, SettingError};
 pub use status::Found;
@@ -67,7 +69,7 @@ pub use sweep::SweepError;
 pub use wait::{Awaited, WaitError, WaitFor, WaitOptions, Waiting};
 
 /// What the verbs answer with and fail with, of the rooms below.
-pub use crate::recipe::{FindError, Kind, OnLost, Recipe, SessionMode};
+pub use crate::recipe::{FindError, Kind, LeftOut, OnLost, Recipe, SessionMode};
 pub use crate::spool::SubmitError as StoreError;
 pub use crate::spool::{
     Cursor, EventRead, IoError, LogReader, OpenError, Piece, ReadError, ResolveError, Stream,

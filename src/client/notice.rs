@@ -5,7 +5,10 @@
 
 use std::io;
 
+use serde_json::Value;
+
 use crate::spool::{IoError, Pause};
+use crate::task::{Reason, TaskId};
 
 /// Something to know besides the answer.
 #[derive(Debug)]
@@ -18,6 +21,26 @@ pub enum Notice {
     NoWatcher {
         /// Whether this user could start one by hand.
         is_owner: bool,
+    },
+    /// Settings were given to this command that only a watcher goes by.
+    SettingOfWatcher {
+        /// Which.
+        key: String,
+        /// Whether by a flag, else by a variable.
+        is_flag: bool,
+        /// The value that was given.
+        value: Value,
+    },
+    /// Something about the recipe that may go wrong.
+    Recipe(String),
+    /// The caller is part of a task, and waits for what may need this task to end first.
+    WaitsInTask {
+        /// The task that the caller is a part of.
+        own: TaskId,
+        /// The task that is waited for.
+        awaited: TaskId,
+        /// What that one waits for; `None` where it is the same task.
+        reason: Option<Reason>,
     },
     /// A watcher was to be started, and was not.
     NotStarted(StartError),

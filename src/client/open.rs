@@ -3,12 +3,13 @@
 //! Not the verbs (a file for each). Not the question which spool is meant: that is the front door's. Invariant:
 //! whatever comes from the environment comes in as an option.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::config::Overrides;
-use crate::recipe::{RecipePath, Trust};
+use crate::recipe::{PathOf, RecipePath, Search, Trust};
 use crate::spool::{Exposed, OpenError, Spool, group_id};
+use crate::task::TaskId;
 
 /// By which way a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +31,10 @@ pub enum Door {
 pub struct Options {
     /// Settings over those of `spool.json`.
     pub overrides: Overrides,
-    /// The `PATH` by which recipes find their programs. It counts only for the spool's owner, whose watcher runs
-    /// them.
+    /// The `PATH` of a watcher that is started from here. Where one runs, its `PATH` counts.
     pub search: Option<OsString>,
+    /// The task that the caller is a part of. While it waits for another task it keeps its own slot.
+    pub own_task: Option<TaskId>,
     /// How a watcher is started where none runs. `None`: this client starts none.
     pub autostart: Option<Autostart>,
 }
@@ -73,6 +75,7 @@ pub enum InitError {
 pub struct Client {
     spool: Spool,
     search: Option<OsString>,
+    own_task: Option<TaskId>,
     autostart: Option<Autostart>,
 }
 
@@ -126,6 +129,7 @@ impl Client {
         Client {
             spool,
             search: options.search,
+            own_task: options.own_task,
             autostart: options.autostart,
         }
     }
@@ -172,10 +176,36 @@ impl Client {
         }
     }
 
-    /// The `PATH` by which is looked whether recipes can run. Only the owner has one: see
-    /// [`Recipe::check_runnable`](crate::recipe::Recipe::check_runnable).
-    pub(super) fn search(&self) -> Option<&OsStr> {
-        self.search.as_deref().filter(|_| self.spool.is_owner())
+    /// The `PATH`s that decide whether a recipe can run: those of the watchers that run, else the one that a watcher
+    /// gets from here. Empty where it is not known, and for other users, who must not run the owner's programs to
+    /// find out: see [`Recipe::problems`](crate::recipe::Recipe::problems).
+    pub(super) fn searches(&self) -> Vec<Search> {
+        self.searches_or_own(self.autostart().is_some())
+    }
+
+    /// The same to show a recipe: where no `PATH` is known, the caller's is the best guess.
+    pub(super) fn searches_to_show(&self) -> Vec<Search> {
+        self.searches_or_own(true)
+    }
+
+    fn searches_or_own(&self, is_own_allowed: bool) -> Vec<Search> {
+        // Systemd gives its units another one.
+        if !self.spool.is_owner() || self.spool.settings().launcher.enforces_limits() {
+            return Vec::new();
+        }
+        let of_watchers = Search::of_watchers(&self.spool).unwrap_or_default();
+        match &self.search {
+            Some(path) if of_watchers.is_empty() && is_own_allowed => vec![Search {
+                path: path.clone(),
+                of: PathOf::Caller,
+            }],
+            _ => of_watchers,
+        }
+    }
+
+    /// The task that the caller is a part of.
+    pub(super) fn own_task(&self) -> Option<TaskId> {
+        self.own_task
     }
 
     /// What a watcher is started with, where this client may start one.

@@ -6,8 +6,9 @@
 use serde_json::Value;
 
 use super::not_owner::NotOwner;
+use super::notice::Notice;
 use super::open::Client;
-use crate::config::{Origin, Settings, SettingsError, parse_value};
+use crate::config::{Origin, Overrides, Settings, SettingsError, is_of_watcher, parse_value};
 use crate::spool::OpenError;
 
 /// One setting as it is in force.
@@ -36,6 +37,29 @@ pub enum SettingError {
 }
 
 impl Client {
+    /// The settings that were given to this command, that only a watcher goes by, and that have another value without
+    /// being given.
+    pub(super) fn settings_of_watcher(&self) -> Vec<Notice> {
+        let (file, given) = (self.spool().settings_file(), self.spool().overrides());
+        let without = Settings::of_layers(file, &Overrides::default());
+        let without = without
+            .map(|settings| settings.to_map())
+            .unwrap_or_default();
+        let with = self.spool().settings().to_map();
+        let flags = given.flags.iter().map(|given| (given, true));
+        let variables = given.environment.iter().map(|given| (given, false));
+        let without_flag = |key: &String| !given.flags.contains_key(key);
+        let variables = variables.filter(|((key, _), _)| without_flag(key));
+        let changes = |key: &String| is_of_watcher(key) && with.get(key) != without.get(key);
+        let given = flags.chain(variables).filter(|((key, _), _)| changes(key));
+        let notices = given.map(|((key, value), is_flag)| Notice::SettingOfWatcher {
+            key: key.clone(),
+            is_flag,
+            value: value.clone(),
+        });
+        notices.collect()
+    }
+
     /// All settings, by name.
     pub fn settings(&self) -> Vec<Setting> {
         let (file, overrides) = (self.spool().settings_file(), self.spool().overrides());

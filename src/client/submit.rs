@@ -105,8 +105,7 @@ impl Client {
         recipe: &Name,
     ) -> Result<Recipe, SubmitError> {
         let recipe = recipes.find(recipe)?;
-        // Where our own watcher will run it, our PATH is the one that counts.
-        recipe.check_runnable(self.search().filter(|_| !self.spool().is_group()))?;
+        recipe.check_runnable(|| self.searches())?;
         Ok(recipe)
     }
 
@@ -154,6 +153,7 @@ impl Client {
         task: NewTask,
         stop: &dyn Stop,
     ) -> Result<(Accepted, Vec<Notice>), SubmitError> {
+        let mut notices = Vec::from_iter(recipe.advice().into_iter().map(Notice::Recipe));
         let mut environment = Map::new();
         for (name, value) in task.variables {
             self.check_variable(&recipe, &name)?;
@@ -170,7 +170,6 @@ impl Client {
         request.timeout_sec = task.timeout.map(|timeout| timeout.as_secs_f64());
         request.name = task.name;
         let asked = Asked::of(&request);
-        let mut notices = Vec::new();
         let (id, task) = if self.spool().is_owner() {
             let submission = Submission {
                 id: self.spool().new_id(),

@@ -164,7 +164,12 @@ impl Waiting<'_> {
     /// # Errors
     /// When the watchers cannot be read.
     pub fn attend(&mut self) -> Result<Vec<Notice>, WaitError> {
-        Ok(self.attendance.look(self.client)?)
+        let open = self.awaited.iter().filter_map(|one| match one {
+            Awaited::Open(id) => Some(*id),
+            Awaited::Drop(_) | Awaited::Ended(_) => None,
+        });
+        let open: Vec<TaskId> = open.collect();
+        Ok(self.attendance.look(self.client, &open)?)
     }
 
     /// Waits until something happens, at most so long.

@@ -5,12 +5,34 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::task::{Name, escape_path};
+use crate::task::{Name, escape_path, shell_word};
+
+/// What to do about files that others can write.
+const CLOSE: &str = "see that it is what it was, then `chown` it to the owner or `chmod go-w` it, or keep what the recipe needs elsewhere";
 
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ManifestError(pub(super) String);
+
+impl ManifestError {
+    /// With the key that it is about.
+    pub(super) fn of_key(self, key: &str) -> ManifestError {
+        match self.0.contains(&format!("`{key}`")) {
+            true => self,
+            false => ManifestError(format!("`{key}`: {}", self.0)),
+        }
+    }
+
+    /// Whether the other error says the same without a line.
+    pub(super) fn is_same(&self, other: &ManifestError) -> bool {
+        let text = other
+            .0
+            .split_once("`: ")
+            .map_or(&*other.0, |(_, text)| text);
+        self.0.ends_with(text)
+    }
+}
 
 /// Why a recipe cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,16 +52,18 @@ pub enum FindError {
         searched: Vec<PathBuf>,
     },
     /// It is there and cannot be used.
-    #[error("cannot use the recipe {}: {problem}", escape_path(path))]
+    #[error("cannot use the recipe {}: {problem}; {fix}", escape_path(path))]
     Broken {
         /// Its folder or file.
         path: PathBuf,
         /// What is wrong.
         problem: String,
+        /// What to do.
+        fix: String,
     },
     /// Others could choose what it runs.
     #[error(
-        "the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: see that it is what it was, then `chown` it to the owner or `chmod go-w` it, or keep what the recipe needs elsewhere",
+        "the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: {CLOSE}",
         escape_path(path)
     )]
     Open {
@@ -58,14 +82,21 @@ pub enum FindError {
         /// The kernel's word.
         source: std::io::Error,
     },
-    /// Something it needs is not installed.
-    #[error("the recipe {name} cannot run: {problem}")]
+    /// Something it needs is missing, or would not start.
+    #[error("the recipe {name} cannot run: {problem}; {fix}")]
     Missing {
         /// The recipe.
         name: Name,
-        /// What is missing.
+        /// What is wrong.
         problem: String,
+        /// What to do.
+        fix: String,
     },
+}
+
+/// A command that mends a file.
+pub(super) fn fix_command(command: &str, path: &Path) -> String {
+    format!("{command} {}", shell_word(&path.to_string_lossy()))
 }
 
 fn did_you_mean(suggestions: &[String]) -> String {
@@ -84,6 +115,26 @@ fn list(paths: &[PathBuf]) -> String {
 }
 
 impl FindError {
+    /// What is wrong, without what to do.
+    pub fn problem(&self) -> String {
+        match self {
+            FindError::Missing { problem, .. } => problem.clone(),
+            FindError::Broken { path, problem, .. } => format!("{}: {problem}", escape_path(path)),
+            FindError::Open { path, why, .. } => format!("{}: {why}", escape_path(path)),
+            FindError::NotFound { .. } | FindError::Unseen { .. } => self.to_string(),
+        }
+    }
+
+    /// What to do about it.
+    pub fn fix(&self) -> &str {
+        match self {
+            FindError::Missing { fix, .. } | FindError::Broken { fix, .. } => fix,
+            FindError::Open { .. } => CLOSE,
+            FindError::NotFound { .. } => "see `agentspool recipe list`",
+            FindError::Unseen { .. } => "make this path readable, then try again",
+        }
+    }
+
     pub(super) fn unseen(path: &Path, source: std::io::Error) -> FindError {
         FindError::Unseen {
             path: path.to_owned(),

@@ -1,20 +1,21 @@
-//! A recipe that was found: its program, its arguments, and whether it can run.
+//! A recipe that was found: its program, its arguments and its variables.
 //!
-//! Not where it is looked for (`path.rs`), not its process (`runner/`). Invariant: a recipe that others could change is
+//! Not where it is found (`path.rs`), not whether it can run (`check.rs`), not its process (`runner/`). Invariant: a recipe that others could change is
 //! not runnable where a group shares the spool.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{FindError, is_passing};
+use super::check::RECIPE_DIR;
+use super::error::{FindError, fix_command};
 use super::file;
 use super::manifest::{Manifest, parse_env_file};
 use super::praisonai::{self, Installed};
-use super::program::{is_executable, on_path};
 use super::trust::Trust;
-use crate::task::{Name, escape_path};
+use crate::task::Name;
 
 /// A description stands in a script's first lines or nowhere.
 const DESCRIPTION_LINES: usize = 10;
@@ -95,11 +96,28 @@ impl Recipe {
             return self.praisonai.interpreter(search);
         }
         let first = self.manifest.command.first().map_or("", String::as_str);
-        if first.contains('/') {
+        let first = self.with_folder(first);
+        if first.as_bytes().contains(&b'/') {
             self.folder().join(first)
         } else {
             PathBuf::from(first)
         }
+    }
+
+    /// A text of `command` with the recipe's folder in the place of `{recipe_dir}`. Only a manifest has that; the
+    /// path of a single file is taken as it is.
+    fn with_folder(&self, text: &str) -> OsString {
+        if self.kind != Kind::Folder || !text.contains(RECIPE_DIR) {
+            return OsString::from(text);
+        }
+        let mut whole = OsString::new();
+        for (at, part) in text.split(RECIPE_DIR).enumerate() {
+            if at > 0 {
+                whole.push(self.folder());
+            }
+            whole.push(part);
+        }
+        whole
     }
 
     /// The program's arguments.
@@ -108,51 +126,20 @@ impl Recipe {
             Kind::PraisonAi => praisonai::arguments().map(OsString::from).to_vec(),
             Kind::Folder | Kind::Executable => {
                 let arguments = self.manifest.command.iter().skip(1);
-                arguments.map(OsString::from).collect()
+                arguments.map(|text| self.with_folder(text)).collect()
             }
         }
     }
 
-    /// Looks whether the recipe could run with this PATH, or its own where it has one, which is read
-    /// from its `env_file`; PraisonAI is asked for by running its Python. So only the spool's owner
-    /// gives a PATH. `None` opens nothing and starts nothing: another user must not run the owner's
-    /// programs to find out, and the watcher that will run the recipe may have another PATH.
-    pub fn check_runnable(&self, search: Option<&OsStr>) -> Result<(), FindError> {
-        self.check_trust(search)?;
-        let missing = |problem: String| {
-            Err(FindError::Missing {
-                name: self.name.clone(),
-                problem,
-            })
-        };
-        if self.kind == Kind::PraisonAi {
-            return self.praisonai.check(search).or_else(missing);
-        }
-        let program = self.program(search);
-        if program.components().count() > 1 {
-            return match std::fs::metadata(&program) {
-                Err(error) if is_passing(&error) => Err(FindError::unseen(&program, error)),
-                Err(error) => missing(format!("{}: {error}", escape_path(&program))),
-                Ok(_) if !is_executable(&program) => missing(format!(
-                    "{} is not executable (chmod +x)",
-                    escape_path(&program)
-                )),
-                Ok(_) => Ok(()),
-            };
-        }
-        let Some(search) = search else { return Ok(()) };
-        let own = self.own_path();
-        let (search, whose) = match &own {
-            Some(own) => (OsStr::new(own), "the recipe's own PATH"),
-            None => (search, "PATH"),
-        };
-        if on_path(&program, search).is_some() {
+    /// Refuses what can be refused before its command is put together: what others could change, and PraisonAI
+    /// that is set to an interpreter which is not there.
+    pub fn check_before_start(&self) -> Result<(), FindError> {
+        self.check_trust(None)?;
+        if self.kind != Kind::PraisonAi {
             return Ok(());
         }
-        let program = escape_path(&program);
-        missing(format!(
-            "the program {program} is not on {whose}: install it"
-        ))
+        let checked = self.praisonai.check(None);
+        checked.map_err(|(problem, fix)| self.missing(problem, fix))
     }
 
     /// Refuses, in a group spool, a recipe of which others could change what it runs with this PATH.
@@ -183,15 +170,26 @@ impl Recipe {
             return Ok(Vec::new());
         };
         let path = self.folder().join(file);
-        let broken = |problem: String| FindError::Broken {
+        let broken = |problem: String, fix: String| FindError::Broken {
             path: path.clone(),
-            problem,
+            problem: format!("this `env_file` {problem}"),
+            fix,
         };
-        let metadata = std::fs::metadata(&path).map_err(|error| broken(error.to_string()))?;
+        let correct = || "correct the file, which has lines of NAME=value".to_owned();
+        let metadata = std::fs::metadata(&path).map_err(|error| {
+            let fix = "make it, with mode 600 and lines of NAME=value, or remove `env_file` from recipe.toml";
+            broken(format!("cannot be read: {error}"), fix.to_owned())
+        })?;
         if metadata.permissions().mode() & 0o077 != 0 {
-            return Err(broken("others may read it: chmod 600".into()));
+            let fix = fix_command("chmod 600", &path);
+            return Err(broken(
+                "has secrets, and others may read it".to_owned(),
+                fix,
+            ));
         }
-        let text = file::read_text(&path).map_err(|error| broken(error.to_string()))?;
-        parse_env_file(&text).map_err(|error| broken(error.to_string()))
+        let wrong =
+            |error: &dyn std::fmt::Display| broken(format!("cannot be used: {error}"), correct());
+        let text = file::read_text(&path).map_err(|error| wrong(&error))?;
+        parse_env_file(&text).map_err(|error| wrong(&error))
     }
 }

@@ -99,11 +99,53 @@ impl Manifest {
     /// Reads the text of a `recipe.toml`.
     pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         let manifest = Manifest::read(text)?;
-        if manifest.command.first().is_none_or(String::is_empty) {
+        if !manifest.names_a_program() {
             let told = "`command` must name a program, as in command = [\"./run.sh\"]";
             return Err(ManifestError(told.to_owned()));
         }
         Ok(manifest)
+    }
+
+    /// What is wrong with a text that is not a manifest: `first`, and each other key that cannot stand. Comes with
+    /// the manifest that the other keys make, if they make one.
+    pub(super) fn all_wrong(
+        text: &str,
+        first: ManifestError,
+    ) -> (Option<Manifest>, Vec<ManifestError>) {
+        let Ok(mut table) = toml::from_str::<toml::Table>(text) else {
+            return (None, vec![first]);
+        };
+        let mut wrong = vec![first];
+        let keys: Vec<String> = table.keys().cloned().collect();
+        for key in keys {
+            let Some(value) = table.remove(&key) else {
+                continue;
+            };
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            match Manifest::of_table(alone) {
+                Ok(_) => {
+                    table.insert(key, value);
+                }
+                Err(error) => {
+                    let error = error.of_key(&key);
+                    // The first error is said with its line.
+                    if !wrong.iter().any(|known| known.is_same(&error)) {
+                        wrong.push(error);
+                    }
+                }
+            }
+        }
+        let rest = Manifest::of_table(table).ok();
+        (rest.filter(Manifest::names_a_program), wrong)
+    }
+
+    fn names_a_program(&self) -> bool {
+        self.command.first().is_some_and(|first| !first.is_empty())
+    }
+
+    fn of_table(table: toml::Table) -> Result<Manifest, ManifestError> {
+        let written = table.try_into();
+        Manifest::of(written.map_err(|error: toml::de::Error| ManifestError(one_line(&error)))?)
     }
 
     /// Reads the text of a `recipe.toml` that says everything but how the recipe is called.
@@ -117,9 +159,11 @@ impl Manifest {
     }
 
     fn read(text: &str) -> Result<Manifest, ManifestError> {
+        Manifest::of(toml::from_str(text).map_err(|error| ManifestError(describe(text, &error)))?)
+    }
+
+    fn of(written: Written) -> Result<Manifest, ManifestError> {
         let refuse = |problem: &str| Err(ManifestError(problem.to_owned()));
-        let written: Written =
-            toml::from_str(text).map_err(|error| ManifestError(describe(text, &error)))?;
         for (key, value) in [
             ("max_attempts", written.max_attempts),
             ("max_concurrent", written.max_concurrent),
@@ -173,11 +217,7 @@ impl Manifest {
 /// The parser's complaint in one line, with the key and without the value, which may be a secret;
 /// its own picture of the place takes four lines and repeats the text.
 fn describe(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().replace('\n', " ");
-    let message = match message.split_once(", expected ") {
-        Some((found, expected)) if found.starts_with("invalid ") => format!("expected {expected}"),
-        _ => message,
-    };
+    let message = one_line(error);
     let Some(span) = error.span() else {
         return message;
     };
@@ -187,6 +227,14 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
     match line.split_once('=') {
         Some((key, _)) => format!("line {}: `{}`: {message}", number + 1, key.trim()),
         None => format!("line {}: {message}", number + 1),
+    }
+}
+
+fn one_line(error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    match message.split_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid ") => format!("expected {expected}"),
+        _ => message,
     }
 }
 

@@ -8,20 +8,26 @@
     reason = "recipes lie outside the protocol, and are only read"
 )]
 
+mod check;
 mod error;
 mod file;
 mod found;
+mod interpreter;
 mod limits;
+mod listing;
 mod manifest;
 mod parts;
 mod path;
 mod praisonai;
 mod program;
+mod search;
 mod trust;
 
 pub use error::FindError;
 pub use found::{Kind, Recipe};
 pub use limits::Limits;
+pub use listing::LeftOut;
 pub use manifest::{Manifest, OnLost, SessionMode, is_variable_name};
 pub use path::RecipePath;
+pub use search::{PathOf, Search};
 pub use trust::Trust;

@@ -8,19 +8,31 @@ use std::sync::Arc;
 
 use walkdir::WalkDir;
 
-use super::error::{FindError, ManifestError, is_passing};
+use super::error::{FindError, fix_command, is_passing};
 use super::file;
 use super::found::{Kind, Recipe};
 use super::manifest::{DEFAULT_ATTEMPTS, Manifest};
 use super::praisonai::{self, Installed};
-use super::program::{is_executable, may_be_executed};
+use super::program::may_be_executed;
 use super::trust::Trust;
 use crate::spool::Spool;
 use crate::task::{Name, nearest};
 
-const MANIFEST: &str = "recipe.toml";
+pub(super) const MANIFEST: &str = "recipe.toml";
 /// Endings a single file's recipe name leaves out.
-const SCRIPT_ENDINGS: [&str; 2] = ["sh", "py"];
+pub(super) const SCRIPT_ENDINGS: [&str; 2] = ["sh", "py"];
+
+/// The least that a manifest says.
+const LEAST: &str = "command = [\"./run.sh\"]";
+
+/// A recipe that was read, and what is wrong with it.
+#[derive(Debug)]
+pub struct Inspected {
+    /// The recipe, as far as it can be read.
+    pub recipe: Option<Recipe>,
+    /// What is wrong with its manifest, or with its file.
+    pub problems: Vec<FindError>,
+}
 
 /// The folders that are searched, in order.
 #[derive(Clone, Debug)]
@@ -70,14 +82,23 @@ impl RecipePath {
 
     /// Finds a recipe by its name.
     pub fn find(&self, name: &Name) -> Result<Recipe, FindError> {
+        let inspected = self.inspect(name)?;
+        match (inspected.problems.into_iter().next(), inspected.recipe) {
+            (None, Some(recipe)) => Ok(recipe),
+            (Some(problem), _) => Err(problem),
+            (None, None) => Err(self.not_found(name.as_str())),
+        }
+    }
+
+    /// The same with all that is wrong with it, and with the recipe as far as it can be read all the same.
+    ///
+    /// # Errors
+    /// There is none of this name, or it cannot be seen.
+    pub fn inspect(&self, name: &Name) -> Result<Inspected, FindError> {
         let mut unseen = None;
         for folder in &self.folders {
-            let endings = SCRIPT_ENDINGS
-                .iter()
-                .map(|ending| format!("{name}.{ending}"));
-            for candidate in std::iter::once(name.to_string()).chain(endings) {
-                let path = folder.join(candidate);
-                match is_there(&path) {
+            for candidate in candidates(folder, name.as_str()) {
+                match is_there(&candidate) {
                     Ok(true) => {}
                     Ok(false) => continue,
                     // A folder that this user may never look into hides nothing that he could run.
@@ -87,12 +108,20 @@ impl RecipePath {
                     }
                     Err(error) => return Err(error),
                 }
-                if let Some(recipe) = self.load(name, &path)? {
-                    return Ok(recipe);
+                if let Some(inspected) = self.load(name, &candidate)? {
+                    return Ok(inspected);
                 }
             }
         }
-        Err(unseen.unwrap_or_else(|| self.not_found(name.as_str())))
+        let mut folders = self.folders.iter().map(|folder| folder.join(name.as_str()));
+        let without_manifest = folders.find(|folder| folder.is_dir());
+        let without_manifest = without_manifest.map(|path| FindError::Broken {
+            path,
+            problem: format!("the folder has no {MANIFEST}"),
+            fix: format!("make one that says at least: {LEAST}"),
+        });
+        let absent = || self.not_found(name.as_str());
+        Err(unseen.or(without_manifest).unwrap_or_else(absent))
     }
 
     /// The error for a name nobody has, with what was probably meant.
@@ -138,80 +167,94 @@ impl RecipePath {
     }
 
     /// Reads the recipe at a path; `None` when there is none.
-    fn load(&self, name: &Name, path: &Path) -> Result<Option<Recipe>, FindError> {
-        let broken = |problem: String| FindError::Broken {
-            path: path.to_owned(),
-            problem,
-        };
-        let recipe = |kind, manifest| {
-            Some(Recipe {
-                name: name.clone(),
-                kind,
-                path: path.into(),
-                manifest,
-                praisonai: self.praisonai.clone(),
-                trust: self.trust,
-            })
-        };
+    fn load(&self, name: &Name, path: &Path) -> Result<Option<Inspected>, FindError> {
         let Ok(metadata) = std::fs::metadata(path) else {
             return Ok(None);
         };
         if metadata.is_dir() {
-            let manifest_path = path.join(MANIFEST);
-            let is_praisonai = praisonai::is_recipe(path);
-            if !is_praisonai && !manifest_path.is_file() {
-                return Ok(None);
-            }
-            let text = match file::read_text(&manifest_path) {
-                Ok(text) => Some(text),
-                Err(error) if is_praisonai && error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) if is_passing(&error) => {
-                    return Err(FindError::unseen(&manifest_path, error));
-                }
-                Err(error) => return Err(broken(format!("{MANIFEST} cannot be read: {error}"))),
-            };
-            let wrong = |error: ManifestError| broken(format!("{MANIFEST}: {error}"));
-            // A folder that says how it is called is called that way, whatever else lies in it.
-            return Ok(match text {
-                Some(text) if !is_praisonai || Manifest::has_command(&text) => {
-                    recipe(Kind::Folder, Manifest::parse(&text).map_err(wrong)?)
-                }
-                text => {
-                    let manifest = praisonai::manifest(path, text.as_deref()).map_err(wrong)?;
-                    recipe(Kind::PraisonAi, manifest)
-                }
-            });
+            return self.load_folder(name, path);
         }
         if !metadata.is_file() {
             return Ok(None);
         }
+        let mut problems = Vec::new();
         if !may_be_executed(&metadata) {
-            return Err(broken("the file is not executable (chmod +x)".into()));
+            problems.push(FindError::Broken {
+                path: path.to_owned(),
+                problem: "the file is not executable".to_owned(),
+                fix: fix_command("chmod +x", path),
+            });
         }
         let manifest = Manifest {
             command: vec![path.to_string_lossy().into_owned()],
             max_attempts: DEFAULT_ATTEMPTS,
             ..Manifest::default()
         };
-        Ok(recipe(Kind::Executable, manifest))
+        let recipe = Some(self.recipe(name, path, Kind::Executable, manifest));
+        Ok(Some(Inspected { recipe, problems }))
     }
 
-    fn names(&self) -> Vec<Name> {
-        let mut names: Vec<Name> = Vec::new();
-        for folder in &self.folders {
-            for entry in WalkDir::new(folder)
-                .min_depth(1)
-                .max_depth(1)
-                .into_iter()
-                .flatten()
-            {
-                names.extend(recipe_name(entry.path()));
-            }
+    fn load_folder(&self, name: &Name, path: &Path) -> Result<Option<Inspected>, FindError> {
+        let broken = |problem: String| FindError::Broken {
+            path: path.to_owned(),
+            problem: format!("{MANIFEST}{problem}"),
+            fix: format!("correct {MANIFEST}"),
+        };
+        let manifest_path = path.join(MANIFEST);
+        let is_praisonai = praisonai::is_recipe(path);
+        if !is_praisonai && !manifest_path.is_file() {
+            return Ok(None);
         }
-        names.sort();
-        names.dedup();
-        names
+        let text = match file::read_text(&manifest_path) {
+            Ok(text) => Some(text),
+            Err(error) if is_praisonai && error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) if is_passing(&error) => {
+                return Err(FindError::unseen(&manifest_path, error));
+            }
+            Err(error) => {
+                let (recipe, problems) = (None, vec![broken(format!(" cannot be read: {error}"))]);
+                return Ok(Some(Inspected { recipe, problems }));
+            }
+        };
+        // A folder that says how it is called is called that way, whatever else lies in it.
+        let is_own = |text: &String| !is_praisonai || Manifest::has_command(text);
+        let kind = match text.as_ref().is_some_and(is_own) {
+            true => Kind::Folder,
+            false => Kind::PraisonAi,
+        };
+        let parsed = match (kind, &text) {
+            (Kind::Folder, Some(text)) => Manifest::parse(text),
+            (_, text) => praisonai::manifest(path, text.as_deref()),
+        };
+        let (manifest, wrong) = match parsed {
+            Ok(manifest) => (Some(manifest), Vec::new()),
+            Err(error) => Manifest::all_wrong(text.as_deref().unwrap_or_default(), error),
+        };
+        let recipe = manifest.map(|manifest| self.recipe(name, path, kind, manifest));
+        let wrong = wrong.into_iter().map(|error| broken(format!(": {error}")));
+        let problems = wrong.collect();
+        Ok(Some(Inspected { recipe, problems }))
     }
+
+    fn recipe(&self, name: &Name, path: &Path, kind: Kind, manifest: Manifest) -> Recipe {
+        Recipe {
+            name: name.clone(),
+            kind,
+            path: path.into(),
+            manifest,
+            praisonai: self.praisonai.clone(),
+            trust: self.trust,
+        }
+    }
+}
+
+/// Where a recipe of this name may stand in a folder, in the order of the search.
+pub(super) fn candidates(folder: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
+    let endings = SCRIPT_ENDINGS
+        .iter()
+        .map(move |ending| format!(".{ending}"));
+    let endings = std::iter::once(String::new()).chain(endings);
+    endings.map(move |ending| folder.join(format!("{name}{ending}")))
 }
 
 /// Whether anything stands at a path.
@@ -228,26 +271,4 @@ fn is_there(path: &Path) -> Result<bool, FindError> {
 fn is_shut(error: &FindError) -> bool {
     let kind = std::io::ErrorKind::PermissionDenied;
     matches!(error, FindError::Unseen { source, .. } if source.kind() == kind)
-}
-
-/// The name under which a path is a recipe, if it is one.
-fn recipe_name(path: &Path) -> Option<Name> {
-    if path.is_dir() {
-        let is_recipe = path.join(MANIFEST).is_file() || praisonai::is_recipe(path);
-        return is_recipe
-            .then(|| path.file_name()?.to_str()?.parse().ok())
-            .flatten();
-    }
-    if !is_executable(path) {
-        return None;
-    }
-    let is_script = path
-        .extension()
-        .is_some_and(|e| SCRIPT_ENDINGS.iter().any(|s| e == *s));
-    let name = if is_script {
-        path.file_stem()?
-    } else {
-        path.file_name()?
-    };
-    name.to_str()?.parse().ok()
 }

@@ -45,12 +45,15 @@ const ENV_ACCEPT: [&str; 9] = [
     "TAVILY_API_KEY",
 ];
 
+/// What is missing, and what to do.
+type Lack = (String, String);
+
 /// The installed PraisonAI: which Python it is in, and, once asked, whether it is there.
 #[derive(Debug, Default)]
 pub(super) struct Installed {
     /// The setting `praisonai_python`.
     python: Option<PathBuf>,
-    found: OnceLock<Result<(), String>>,
+    found: OnceLock<Result<(), Lack>>,
 }
 
 impl Installed {
@@ -91,7 +94,7 @@ impl Installed {
     /// watchers, runners and users of the group ask, only the setting's interpreter is looked for: the
     /// first two must not wait for a program, the others must not run one that the owner names, and the
     /// bridge says what is missing as well.
-    pub fn check(&self, search: Option<&OsStr>) -> Result<(), String> {
+    pub fn check(&self, search: Option<&OsStr>) -> Result<(), Lack> {
         match (search, &self.python) {
             (Some(_), _) => self.found.get_or_init(|| self.ask(search)).clone(),
             (None, Some(python)) if !is_executable(python) => {
@@ -101,7 +104,7 @@ impl Installed {
         }
     }
 
-    fn ask(&self, search: Option<&OsStr>) -> Result<(), String> {
+    fn ask(&self, search: Option<&OsStr>) -> Result<(), Lack> {
         let python = self.interpreter(search);
         let mut probe = Command::new(&python);
         if let Some(search) = search {
@@ -117,19 +120,26 @@ impl Installed {
             .status();
         match asked {
             Ok(status) if status.success() => Ok(()),
-            Ok(_) => Err(format!(
-                "PraisonAI is not installed for {0}: install it with `{0} -m pip install praisonai`, \
-                 or name the Python that has it with {SETTING}",
-                python.display()
-            )),
+            Ok(_) => {
+                let python = python.display();
+                Err((
+                    format!("PraisonAI is not installed for {python}"),
+                    format!(
+                        "install it with `{python} -m pip install praisonai`, or name the Python that has it with {SETTING}"
+                    ),
+                ))
+            }
             Err(error) => Err(cannot_start(&python, &error.to_string())),
         }
     }
 }
 
-fn cannot_start(python: &Path, why: &str) -> String {
+fn cannot_start(python: &Path, why: &str) -> Lack {
     let python = python.display();
-    format!("{python}, which should run PraisonAI: {why}; name another one with {SETTING}")
+    (
+        format!("{python}, which should run PraisonAI: {why}"),
+        format!("name another one with {SETTING}"),
+    )
 }
 
 /// The arguments of the interpreter.

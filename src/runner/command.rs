@@ -65,13 +65,14 @@ pub(super) fn build<'a>(
     recipe: &'a Recipe,
     prepared: &'a Prepared,
 ) -> Result<Command<'a>, BuildError> {
-    recipe.check_runnable(None)?;
+    recipe.check_before_start()?;
     let inherited = &runner.surroundings.environment;
     let mut environment: Environment<'a> = inherited
         .iter()
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
     add_tools(&mut environment, runner);
+    set_place(&mut environment, prepared);
     let own = recipe.manifest.env.iter();
     environment.extend(own.map(|(name, value)| (as_os(name), as_os(value))));
     let kept = recipe.env_file()?.into_iter();
@@ -122,6 +123,17 @@ fn add_tools(environment: &mut Environment<'_>, runner: &Runner) {
         }
         path.push(tools);
     }
+}
+
+/// The folder in which the recipe runs is its current one, and there is no earlier one: those of the watcher are
+/// another shell's. Python holds back what it prints to a file until its end, so that no log would show it.
+fn set_place(environment: &mut Environment<'_>, prepared: &Prepared) {
+    environment.insert(as_os("PWD"), given(prepared.attempt.work_path()));
+    for of_shell in ["OLDPWD", "_", "SHLVL"] {
+        environment.remove(OsStr::new(of_shell));
+    }
+    let unbuffered = environment.entry(as_os("PYTHONUNBUFFERED"));
+    unbuffered.or_insert_with(|| as_os("1"));
 }
 
 fn add_ours<'a>(

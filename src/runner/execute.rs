@@ -124,6 +124,7 @@ impl Runner {
         Ok(Prepared {
             oom_kills: self.is_for_one.then(|| launcher::kills(id)).flatten(),
             state,
+            search: None,
             attempt,
             files,
             reserve,

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::time::Instant;
 
+use super::start::explained;
 use super::state::Prepared;
 use super::supervise::{Ending, Supervised};
 use crate::ending::unstarted;
@@ -25,6 +26,7 @@ pub(super) fn outcome_of(
         Ending::ByItself => {
             let id = prepared.run.task_id;
             let outcome = launcher::outcome(id, prepared.oom_kills, supervised.exit);
+            let outcome = with_reason(outcome, supervised.exit, recipe, prepared);
             Some(with_result(outcome, recipe, &prepared.attempt))
         }
         early => outcome_of_early(early, prepared),
@@ -81,6 +83,27 @@ pub(super) fn of_attempt(
         duration_seconds: Some(begun.elapsed().as_secs_f64()),
         metrics,
         ..unstarted(id, Some(request), outcome)
+    }
+}
+
+/// A failure with what is known of its reason: `env` and shells end with these codes where they cannot start a
+/// program, and an interpreter fails that is given a file of the recipe's folder by its bare name.
+fn with_reason(
+    outcome: Outcome,
+    exit: Exit,
+    recipe: Option<&Recipe>,
+    prepared: &Prepared,
+) -> Outcome {
+    let (Some(recipe), Outcome::Failed(error)) = (recipe, &outcome) else {
+        return outcome;
+    };
+    let known = match exit {
+        Exit::Code(126 | 127) => explained(recipe, prepared),
+        Exit::Code(_) | Exit::Signal(_) => None,
+    };
+    match known.or_else(|| recipe.advice().into_iter().next()) {
+        Some(known) => Outcome::failed(error.kind, format!("{}; {known}", error.message)),
+        None => outcome,
     }
 }
 

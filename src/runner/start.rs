@@ -4,6 +4,7 @@
 //! the deadline and looks for a cancellation meanwhile. Not the start itself (`spawn/`). Invariant: a start
 //! that was begun is waited for to its end, so nothing of it runs when it is said to have failed.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,32 @@ use super::state::{Prepared, Runner, Work};
 use super::supervise::Ending;
 use crate::ending::report_stuck;
 use crate::proc::{self, Cgroup};
-use crate::recipe::Recipe;
+use crate::recipe::{PathOf, Recipe, Search};
 use crate::spool::IoError;
 
 /// How often it is looked whether a start that hangs is still wanted.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// A child that KILL does not end within this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// Why a recipe's program cannot run, where that is known now, and what to do.
+pub(super) fn explained(recipe: &Recipe, prepared: &Prepared) -> Option<String> {
+    let search = Search {
+        path: prepared.search.clone().unwrap_or_default(),
+        of: PathOf::Task,
+    };
+    let error = recipe.check_program(&search).err()?;
+    Some(format!("{}; {}", error.problem(), error.fix()))
+}
+
+/// A start that was begun.
+struct Begun {
+    start: Result<Start, SpawnError>,
+    /// The program as it is called in messages.
+    program: String,
+    /// The task's `PATH`.
+    search: Option<OsString>,
+}
 
 type Started = Result<(Pid, OwnedFd), SpawnError>;
 
@@ -67,8 +87,13 @@ impl Runner {
                 |doing, error| StartError::Passing(IoError::new(doing, &recipe.path, error));
             let begins = rustix::fs::tell(prepared.reserve.record())
                 .map_err(|errno| failed("start the recipe", errno.into()))?;
-            let (begun, program) = self.begin(work, recipe, prepared)?;
-            let (started, early) = match begun {
+            let Begun {
+                start,
+                program,
+                search,
+            } = self.begin(work, recipe, prepared)?;
+            prepared.search = search;
+            let (started, early) = match start {
                 Ok(start) => self.wait_for_start(start, work, deadline),
                 Err(error) => (Err(error), None),
             };
@@ -93,20 +118,23 @@ impl Runner {
                     return Err(failed("start the recipe", error));
                 }
                 Err(SpawnError::Other(error)) => {
-                    let why = format!("failed to start {program}: {error}");
+                    let mut why = format!("failed to start {program}: {error}");
+                    if let Some(known) = explained(recipe, prepared) {
+                        why = format!("{why}; {known}");
+                    }
                     return Err(StartError::Spawn(why));
                 }
             }
         }
     }
 
-    /// The start, and the program as it is called in messages.
+    /// Puts the command together and begins the start.
     fn begin(
         &self,
         work: &Work,
         recipe: &Recipe,
         prepared: &Prepared,
-    ) -> Result<(Result<Start, SpawnError>, String), StartError> {
+    ) -> Result<Begun, StartError> {
         let command = command::build(self, work, recipe, prepared).map_err(|error| match error
             .passing()
         {
@@ -125,7 +153,12 @@ impl Runner {
             },
         };
         let program = command.program.display().to_string();
-        Ok((Start::begin(&command, &setting), program))
+        let search = command.environment.get(OsStr::new("PATH"));
+        Ok(Begun {
+            search: search.map(|path| path.clone().into_owned()),
+            start: Start::begin(&command, &setting),
+            program,
+        })
     }
 
     /// In a group spool no file of a recipe may be written by those who submit.

@@ -77,6 +77,8 @@ pub(super) struct Prepared {
     pub run: RunFile,
     pub timeout: Duration,
     pub state: Option<SessionState>,
+    /// The task's `PATH`, once its command was put together.
+    pub search: Option<OsString>,
     /// The kernel's counter before anything ran.
     pub oom_kills: Option<u64>,
 }

@@ -4,7 +4,7 @@
 //! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
 //! `layout` (names and modes) · `open` (how a spool is opened and made, and which one it is) · `disk` (folders, files, locks) ·
 //! `tasks` (publish, read, lock, attempts, results, logs) · `index` (where to look, names, sessions) · `limits` (slots) · `waiting` (what a task waits for) · `events` (what happened) ·
-//! `inbox` (the drop box) · `trash` (what leaves) · `watchers` (who lives) · `wake` (news of a change) · `resolve` (what a person may
+//! `inbox` (the drop box) · `trash` (what leaves) · `watchers` (who lives) · `new_recipe` (a recipe that is made) · `wake` (news of a change) · `resolve` (what a person may
 //! call a task) · `health` (can it work at all) · `convert` (from an earlier version).
 //!
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
@@ -18,6 +18,7 @@ mod inbox;
 mod index;
 mod layout;
 mod limits;
+mod new_recipe;
 mod open;
 mod resolve;
 mod tasks;
@@ -34,6 +35,7 @@ pub use inbox::{
 };
 pub use index::{OpenHint, SessionState, SessionTurn};
 pub use limits::Slot;
+pub use new_recipe::RecipeFile;
 pub use open::{Exposed, OpenError, PathLeads, Pause, Spool, group_id};
 pub use resolve::{ResolveError, Target};
 pub use tasks::{

@@ -37,6 +37,9 @@ pub struct WatcherFile {
     pub version: String,
     /// Whether a command started it by itself.
     pub autostarted: bool,
+    /// The `PATH` by which the programs of its tasks are found, where it is text.
+    #[serde(default)]
+    pub path: Option<String>,
 }
 
 /// A watcher's place among the living, until it is dropped.

@@ -2,6 +2,7 @@
 //!
 //! Not its loop (`run.rs`). Invariant: each way in which a watcher leaves has a word of its own.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -24,6 +25,8 @@ pub struct Options {
     /// On a signal stop the tasks, wait for their ends, and leave last. As the first process of a container a
     /// watcher always does.
     pub stop_tasks: bool,
+    /// The `PATH` that its tasks get.
+    pub search: Option<OsString>,
 }
 
 /// The watcher cannot go on.
@@ -76,6 +79,10 @@ pub(super) fn describe(options: &Options) -> WatcherFile {
         started_at: clock::wall(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         autostarted: options.autostarted,
+        path: options
+            .search
+            .as_deref()
+            .and_then(|path| Some(path.to_str()?.to_owned())),
     }
 }
 

@@ -312,19 +312,32 @@ fn a_file_of_secrets_that_others_may_read_is_not_used() {
     world.recipe_folder("vars", "env_file = \"secrets\"", script);
     let secrets = world.path("recipes/vars/secrets");
     std::fs::write(&secrets, "TOKEN=hunter2\n").unwrap();
-    let with_mode = |mode| {
+    let set_mode = |mode| {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(&secrets, permissions).unwrap();
-        world.result_of(&world.submit(&["vars"]))
     };
     for mode in [0o644, 0o640, 0o604, 0o620] {
-        let result = with_mode(mode);
-        assert_eq!(result["error"]["kind"], "recipe", "{mode:o}: {result}");
-        let told = result["error"]["message"].as_str().unwrap();
-        assert!(told.contains("others may read it"), "{told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        set_mode(mode);
+        let ran = world.run(&["submit", "--recipe", "vars"]);
+        ran.ends_with(2);
+        assert!(ran.stderr.contains("others may read it"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
     }
-    assert_eq!(with_mode(0o600)["output"], "hunter2");
+    // Opened to others once the task was accepted.
+    world.set("autostart", "false");
+    set_mode(0o600);
+    let task = world.submit(&["vars"]);
+    set_mode(0o640);
+    world.run(&["watch", "--drain"]).succeeds();
+    let result = task.result();
+    assert_eq!(result["error"]["kind"], "recipe", "{result}");
+    let shown = result["error"]["message"].as_str().unwrap();
+    assert!(shown.contains("others may read it"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    set_mode(0o600);
+    let task = world.submit(&["vars"]);
+    world.run(&["watch", "--drain"]).succeeds();
+    assert_eq!(task.result()["output"], "hunter2");
 }
 
 #[test]

@@ -42,6 +42,7 @@ mod praisonai;
 mod progress;
 mod readme;
 mod recipe;
+mod recipe_check;
 mod recover;
 mod reference;
 mod removed;

@@ -59,7 +59,7 @@ fn a_spool_without_recipes_says_where_to_put_one() {
     assert_eq!(ran.stdout, "");
     let folder = world.path("recipes");
     let told = format!(
-        "no recipes; put a script or a folder into {}\n",
+        "no recipes; put a script or a folder into {}, or make one with `agentspool recipe new NAME`\n",
         folder.display()
     );
     assert_eq!(ran.stderr, told);
@@ -197,7 +197,7 @@ fn a_broken_one_is_code_2_and_a_missing_program_code_6() {
     broken(&world);
     for (name, code, told) in [
         ("typo", 2, "unknown field `descripton`"),
-        ("plain", 2, "not executable (chmod +x)"),
+        ("plain", 2, "not executable; chmod +x"),
         ("needy", 6, "no-such-program-anywhere"),
     ] {
         let ran = world.run(&["submit", "--recipe", name]);

@@ -121,7 +121,7 @@ fn reference() -> String {
         writeln!(text, "| `{variable}` | {meaning} |").unwrap();
     }
     text += "| `XDG_STATE_HOME`, `HOME` | Where the default spool lies: `$XDG_STATE_HOME/agentspool`, else `~/.local/state/agentspool`. |\n\
-        | `PATH` | Where a recipe's program is looked for before its task is accepted. |\n\
+        | `PATH` | Where recipes find their programs, if this command starts the watcher. The `PATH` of a running watcher counts for all tasks. |\n\
         | `NO_COLOR`, `TERM` | No colour when `NO_COLOR` is not empty; no panel and no bar with `TERM=dumb` or without `TERM`. |\n\n\
         What a recipe finds in its environment stands in the [README](../README.md#your-own-recipe).\n";
     text

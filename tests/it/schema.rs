@@ -50,7 +50,11 @@ fn world() -> World {
         "large",
         "#!/bin/sh\nhead -c 1500000 /dev/zero | tr '\\0' x\n",
     );
-    world.recipe("unstartable", "#!/no/such/interpreter\n");
+    // No program can be given such an argument.
+    let unstartable = world.path("recipes/unstartable");
+    std::fs::create_dir(&unstartable).unwrap();
+    let manifest = "command = [\"true\", \"\\u0000\"]\n";
+    std::fs::write(unstartable.join("recipe.toml"), manifest).unwrap();
     world.recipe_folder("gone", "", "#!/bin/sh\n");
     world.recipe_folder(
         "steps",

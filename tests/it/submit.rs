@@ -437,3 +437,65 @@ fn waiting_with_json_prints_the_result_and_nothing_else() {
     assert_eq!(ran.json()["output"], json!([1]));
     assert_eq!(ran.stderr, "");
 }
+
+#[test]
+fn settings_that_only_a_watcher_goes_by_are_said_to_change_nothing() {
+    let world = World::new();
+    world.recipe("works", "#!/bin/sh\n");
+    let run = |variable: Option<&str>, arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.envs(variable.map(|value| ("AGENTSPOOL_TIMEOUT_SEC", value)));
+        let ran = Ran::of(&mut command);
+        ran.succeeds();
+        ran.stderr
+    };
+    let submit = ["submit", "--recipe", "works"];
+    let shown = run(
+        None,
+        &[&submit[..], &["--set", "max_concurrent=1"]].concat(),
+    );
+    assert!(
+        shown.starts_with("note: --set max_concurrent changes nothing here: "),
+        "{shown}"
+    );
+    assert!(shown.contains("config set max_concurrent '1'"), "{shown}");
+    let shown = run(Some("5"), &["recipe", "run", "works"]);
+    assert!(
+        shown.starts_with("note: AGENTSPOOL_TIMEOUT_SEC changes nothing here: "),
+        "{shown}"
+    );
+    // These two count for the command itself, and this one stands in spool.json.
+    let mine = ["--set", "durability=process", "--set", "min_free_bytes=1"];
+    assert_eq!(run(None, &[&submit[..], &mine].concat()), "");
+    world.set("timeout_sec", "5");
+    assert_eq!(run(Some("5"), &submit), "");
+}
+
+#[test]
+fn what_is_piped_in_and_not_read_is_said() {
+    let world = World::new();
+    world.recipe("shows", "#!/bin/sh\ncat\n");
+    let shown = "note: stdin is not read; with `--input -` it is the input\n";
+    for arguments in [
+        &["recipe", "run", "shows"][..],
+        &["submit", "--recipe", "shows", "--wait"],
+    ] {
+        let ran = world.run_with_stdin(arguments, b"{\"a\": 1}");
+        ran.succeeds();
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("{}\n", shown));
+        for input in ["-", "{}"] {
+            let arguments = [arguments, &["--input", input]].concat();
+            let ran = world.run_with_stdin(&arguments, b"{\"a\": 1}");
+            ran.succeeds();
+            assert_eq!(ran.stderr, "");
+        }
+    }
+    // A file is not the input either, and one that was read to its end is nobody's.
+    let file = world.root().join("file");
+    for (text, expected) in [("{}", shown), ("", "")] {
+        std::fs::write(&file, text).unwrap();
+        let mut command = world.command(&["recipe", "run", "shows"]);
+        let ran = Ran::of(command.stdin(std::fs::File::open(&file).unwrap()));
+        assert_eq!(ran.stderr, expected);
+    }
+}

@@ -292,3 +292,63 @@ fn who_needs_a_watcher_is_told_that_there_is_none() {
     runner.end().succeeds();
     world.run(&["wait", &task.id, "--need-watcher"]).succeeds();
 }
+
+/// A world in which one task runs at a time, and what the first task says on stderr once it waits for another one.
+fn said_inside(world: &World, arguments: &[&str], part: &str) -> String {
+    let task = world.submit(arguments);
+    let log = task.path.join("attempts/1/stderr.log");
+    let mut said = String::new();
+    world.wait_until("it says for what it may wait for ever", || {
+        said = std::fs::read_to_string(&log).unwrap_or_default();
+        said.contains(part)
+    });
+    world.run(&["cancel", &task.id]).succeeds();
+    assert!(said.contains(&task.id), "{said}");
+    said
+}
+
+#[test]
+fn a_task_that_waits_for_its_own_slot_says_so() {
+    let world = world();
+    world.set("max_concurrent", "1");
+    world.recipe(
+        "submits",
+        "#!/bin/sh\nagentspool submit --recipe works --wait -q\n",
+    );
+    world.recipe(
+        "waits",
+        "#!/bin/sh\nagentspool wait $(agentspool submit --recipe works -q) -q\n",
+    );
+    world.recipe("runs", "#!/bin/sh\nagentspool recipe run works\n");
+    for recipe in ["submits", "waits", "runs"] {
+        let said = said_inside(&world, &[recipe], "waits here for task_");
+        assert!(said.contains("keeps its own slot"), "{said}");
+        assert!(said.contains("at most 1 run at once"), "{said}");
+    }
+    world.recipe("itself", "#!/bin/sh\nagentspool wait --all -q\n");
+    let said = said_inside(&world, &["itself"], "waits here for itself");
+    assert!(said.contains("never ends"), "{said}");
+}
+
+#[test]
+fn a_task_that_waits_for_its_own_session_or_limit_says_so() {
+    let world = world();
+    let script =
+        "#!/bin/sh\nagentspool submit --recipe works --session-id $AGENTSPOOL_SESSION_ID --wait\n";
+    world.recipe("session", script);
+    let said = said_inside(&world, &["session"], "waits here for task_");
+    assert!(said.contains("an earlier task of the session"), "{said}");
+    let script = "#!/bin/sh\nagentspool submit --recipe again --wait\n";
+    world.recipe_folder("again", "max_concurrent = 1", script);
+    let said = said_inside(&world, &["again"], "waits here for task_");
+    assert!(said.contains("of the recipe again"), "{said}");
+    // With a slot left it is nobody's concern.
+    world.recipe(
+        "fine",
+        "#!/bin/sh\nagentspool submit --recipe works --wait\n",
+    );
+    let task = world.submit(&["fine"]);
+    assert_eq!(world.result_of(&task)["status"], "completed");
+    let said = task.read("attempts/1/stderr.log");
+    assert!(!said.contains("waits here"), "{said}");
+}

@@ -11,21 +11,13 @@ pub(super) fn runnable(
     surroundings: &Surroundings<'_>,
     spool: &Spool,
 ) -> Result<Vec<Check>, IoError> {
-    let search = surroundings.client.search();
-    let recipes = surroundings.client.recipes().all();
+    let client = surroundings.client;
+    let recipes = client.recipe_list();
     let mut checks = Vec::new();
-    for (_, found) in &recipes {
-        let problem = match found {
-            Ok(recipe) => recipe
-                .check_runnable(search)
-                .and_then(|()| recipe.env_file().map(|_| ()))
-                .err()
-                .map(|error| error.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(problem) = problem {
-            let hint = "mend it, or take it out of the recipe path";
-            checks.push(Check::problem("recipes", problem, hint));
+    for listed in &recipes {
+        if let Some(error) = &listed.error {
+            let problem = format!("{}: {}", listed.name, error.problem());
+            checks.push(Check::problem("recipes", problem, error.fix()));
         }
     }
     if recipes.is_empty() {

@@ -1,0 +1,49 @@
+//! `agentspool recipe new NAME`: a recipe to begin with.
+//!
+//! Not its files (`client/recipe_new.rs`). Invariant: the command that is printed to try next runs as it stands, in
+//! this shell and folder.
+
+use agentspool::client::Language;
+use agentspool::task::{Name, escape_path, shell_word};
+use serde_json::json;
+
+use super::Context;
+use super::exit_code::ExitCode;
+use super::recipe_args::Lang;
+use super::report::CliError;
+
+pub(super) fn run(context: &Context, name: &Name, lang: Lang) -> Result<ExitCode, CliError> {
+    let language = match lang {
+        Lang::Sh => Language::Sh,
+        Lang::Python => Language::Python,
+    };
+    let client = context.open_or_make_client()?;
+    let made = client.recipe_new(name, language)?;
+    let input = made.input;
+    // Without --spool and AGENTSPOOL_DIR it is the same spool again.
+    let spool = match &context.global.spool {
+        Some(path) => format!("--spool {} ", shell_word(&path.to_string_lossy())),
+        None => String::new(),
+    };
+    let next = format!(
+        "agentspool {spool}recipe run {name} --input {}",
+        shell_word(input)
+    );
+    let out = &context.out;
+    if out.is_json() {
+        out.object(&json!({
+            "ok": true, "name": made.name, "path": made.path, "program": made.program, "next": next,
+        }))?;
+    } else if out.is_quiet() {
+        out.line(escape_path(&made.path))?;
+    } else {
+        out.line(format!("Recipe: {name}"))?;
+        out.line(format!("Path: {}", escape_path(&made.path)))?;
+        out.line(format!("Edit: {}", escape_path(&made.program)))?;
+        out.line(format!("Try: {next}"))?;
+    }
+    for error in client.recipe_check(name)?.problems {
+        out.note(format!("note: {error}"));
+    }
+    Ok(ExitCode::Done)
+}

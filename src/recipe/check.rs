@@ -1,0 +1,241 @@
+//! What keeps a recipe from running: all of it, each with what to do.
+//!
+//! Not whether its manifest can be read (`path.rs`). The same checks answer `recipe check`, a submission, and the
+//! runner right before the start. Invariant: only what is certain to fail is a problem; what may be meant so is
+//! advice.
+
+use std::cell::LazyCell;
+use std::ffi::OsString;
+use std::path::{Component, Path};
+
+use super::error::{FindError, fix_command, is_passing};
+use super::found::{Kind, Recipe};
+use super::interpreter::{self, Complaint};
+use super::program::{is_executable, on_path};
+use super::search::{PathOf, Search};
+use crate::task::escape_path;
+
+/// Stands for the recipe's folder in `command`.
+pub(super) const RECIPE_DIR: &str = "{recipe_dir}";
+/// Of these `-e` is no code.
+const SHELLS: [&str; 4] = ["bash", "dash", "sh", "zsh"];
+/// Programs whose first argument that is no option is a file to run.
+const INTERPRETERS: [&str; 14] = [
+    "bash", "bun", "dash", "deno", "lua", "node", "perl", "php", "python", "Rscript", "ruby", "sh",
+    "tclsh", "zsh",
+];
+
+impl Recipe {
+    /// Why the recipe could not run, the first reason; see [`Recipe::problems`].
+    pub fn check_runnable(&self, searches: impl FnOnce() -> Vec<Search>) -> Result<(), FindError> {
+        none_of(self.problems(searches))
+    }
+
+    /// All that keeps the recipe from running by each of these PATHs, or by its own where it has one, which is
+    /// read from its `env_file`. They are asked for only where they count. PraisonAI is asked for by running its
+    /// Python, so only the spool's owner gives a PATH. Without one no program is searched for by its name.
+    pub fn problems(&self, searches: impl FnOnce() -> Vec<Search>) -> Vec<FindError> {
+        let is_ours = self.is_ours();
+        let own_path = || is_ours.then(|| self.own_path()).flatten();
+        let mut problems = Vec::new();
+        if self.kind == Kind::PraisonAi {
+            let given = searches().into_iter().next();
+            let known = given.map(|search| own_path().map_or(search.path, OsString::from));
+            problems.extend(self.check_trust(known.as_deref()).err());
+            problems.extend(is_ours.then(|| self.env_file().err()).flatten());
+            let checked = self.praisonai.check(known.as_deref()).err();
+            problems.extend(checked.map(|(problem, fix)| self.missing(problem, fix)));
+            return problems;
+        }
+        let searches = LazyCell::new(|| match own_path() {
+            Some(path) => vec![Search {
+                path: path.into(),
+                of: PathOf::Recipe,
+            }],
+            None => searches(),
+        });
+        problems.extend(self.check_trust(None).err());
+        problems.extend(is_ours.then(|| self.env_file().err()).flatten());
+        let program = self.program(None);
+        let mut seen = Vec::new();
+        if self.needs_path(&program) && !searches.is_empty() {
+            for search in searches.iter() {
+                seen.extend(self.program_problems(Some(search)));
+            }
+        } else {
+            seen.extend(self.program_problems(None));
+        }
+        seen.extend(
+            self.lost_script()
+                .map(|lost| self.missing(lost.problem, lost.fix)),
+        );
+        for problem in seen {
+            let text = problem.to_string();
+            if !problems.iter().any(|known| known.to_string() == text) {
+                problems.push(problem);
+            }
+        }
+        problems
+    }
+
+    /// The same of its program alone, with the PATH that the task has: right before the start.
+    pub fn check_program(&self, search: &Search) -> Result<(), FindError> {
+        if self.kind == Kind::PraisonAi {
+            return Ok(());
+        }
+        none_of(self.program_problems(Some(search)))
+    }
+
+    /// What may go wrong and may be meant so.
+    pub fn advice(&self) -> Vec<String> {
+        let certain = self.lost_script().is_some();
+        let mut names = self.own_names();
+        if certain {
+            names.truncate(0);
+        }
+        let advice = names.into_iter().map(|name| {
+            format!(
+                "the argument {name:?} names a file of the recipe's folder, but the task runs in an empty folder of its own: write {:?}",
+                format!("{RECIPE_DIR}/{name}")
+            )
+        });
+        advice.collect()
+    }
+
+    /// Whether the recipe belongs to the spool of this user, who may open what it names.
+    fn is_ours(&self) -> bool {
+        let us = rustix::process::geteuid().as_raw();
+        self.trust.is_none_or(|trust| trust.owner == us)
+    }
+
+    pub(super) fn missing(&self, problem: String, fix: String) -> FindError {
+        FindError::Missing {
+            name: self.name.clone(),
+            problem,
+            fix,
+        }
+    }
+
+    /// Whether anything is searched for on a PATH.
+    fn needs_path(&self, program: &Path) -> bool {
+        let words = || super::program::first_line(program).unwrap_or_default();
+        program.components().count() <= 1
+            || words().first().is_some_and(|first| first.ends_with("/env"))
+    }
+
+    fn program_problems(&self, search: Option<&Search>) -> Vec<FindError> {
+        let program = self.program(None);
+        if !is_path(&program) {
+            let problem = search.and_then(|search| self.problem_on_path(&program, search));
+            return Vec::from_iter(problem);
+        }
+        if let Err(error) = std::fs::metadata(&program) {
+            return vec![match is_passing(&error) {
+                true => FindError::unseen(&program, error),
+                false => self.absent_program(&program, &error),
+            }];
+        }
+        let mut problems = Vec::new();
+        if !is_executable(&program) {
+            let problem = format!("{} is not executable", escape_path(&program));
+            problems.push(self.missing(problem, fix_command("chmod +x", &program)));
+        }
+        if self.is_ours() {
+            let complaint = interpreter::complaint_of(&program, search);
+            problems.extend(complaint.map(|known| self.missing(known.problem, known.fix)));
+        }
+        problems
+    }
+
+    fn problem_on_path(&self, program: &Path, search: &Search) -> Option<FindError> {
+        if let Some(found) = on_path(program, search.path()) {
+            let complaint = interpreter::complaint_of(&found, Some(search))?;
+            return Some(self.missing(complaint.problem, complaint.fix));
+        }
+        let named = escape_path(program);
+        let own = self.folder().join(program);
+        if self.kind == Kind::Folder && own.is_file() {
+            return Some(self.missing(
+                format!("the program {named} is not on {}", search.named()),
+                format!("write \"./{named}\" in `command` for the file of the recipe's folder"),
+            ));
+        }
+        let fix = match named.contains(char::is_whitespace) {
+            true => {
+                "give each argument as a text of its own: command = [\"program\", \"argument\"]"
+            }
+            false => search.fix(),
+        };
+        let problem = format!("the program {named} is not on {}", search.named());
+        Some(self.missing(problem, fix.to_owned()))
+    }
+
+    fn absent_program(&self, program: &Path, error: &std::io::Error) -> FindError {
+        let shown = escape_path(program);
+        let fix = match shown.contains(char::is_whitespace) {
+            true => {
+                "give each argument as a text of its own: command = [\"./run.sh\", \"argument\"]"
+                    .to_owned()
+            }
+            false => "put the program there, or correct `command` in recipe.toml".to_owned(),
+        };
+        self.missing(format!("{shown}: {error}"), fix)
+    }
+
+    /// Arguments that name a file of the recipe's folder and are searched for in the task's.
+    fn own_names(&self) -> Vec<&str> {
+        let arguments = || self.manifest.command.iter().skip(1);
+        let knows_the_folder = |argument: &String| {
+            argument.contains(RECIPE_DIR) || argument.contains("AGENTSPOOL_RECIPE_DIR")
+        };
+        if self.kind != Kind::Folder || arguments().any(knows_the_folder) {
+            return Vec::new();
+        }
+        let is_own = |argument: &&str| {
+            let path = Path::new(argument);
+            let is_below = path
+                .components()
+                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            is_below && self.folder().join(path).is_file()
+        };
+        arguments().map(String::as_str).filter(is_own).collect()
+    }
+
+    /// An interpreter of PATH that is given a script of the recipe's folder by its bare name cannot find it.
+    fn lost_script(&self) -> Option<Complaint> {
+        let program = self.manifest.command.first()?;
+        let base = Path::new(program).file_name()?.to_str()?;
+        let base = base.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let begins_here = program.contains('/') && !Path::new(program).is_absolute();
+        if begins_here || !INTERPRETERS.contains(&base) {
+            return None;
+        }
+        let mut arguments = self.manifest.command.iter().skip(1);
+        // Behind one of these stands code or the name of a module.
+        let gives_code: &[&str] = match SHELLS.contains(&base) {
+            true => &["-c"],
+            false => &["-c", "-e", "-m", "-p", "--eval"],
+        };
+        let script = arguments.find(|argument| {
+            !argument.starts_with('-') || gives_code.contains(&argument.as_str())
+        })?;
+        if script.starts_with('-') || !self.own_names().contains(&script.as_str()) {
+            return None;
+        }
+        Some(Complaint {
+            problem: format!(
+                "{program} would search for {script} in the folder of the task, which is empty, and not in the recipe's"
+            ),
+            fix: format!("write {:?} in `command`", format!("{RECIPE_DIR}/{script}")),
+        })
+    }
+}
+
+fn none_of(problems: Vec<FindError>) -> Result<(), FindError> {
+    problems.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Whether a program is named by a path, and not by a name to be searched for on PATH.
+fn is_path(program: &Path) -> bool {
+    program.components().count() > 1
+}
