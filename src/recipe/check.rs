@@ -43,6 +43,10 @@ impl Recipe {
             let known = given.map(|search| own_path().map_or(search.path, OsString::from));
             problems.extend(self.check_trust(known.as_deref()).err());
             problems.extend(is_ours.then(|| self.env_file().err()).flatten());
+            if !problems.is_empty() {
+                // Its Python may be another user's choice: it is not started to be asked.
+                return problems;
+            }
             let checked = self.praisonai.check(known.as_deref()).err();
             problems.extend(checked.map(|(problem, fix)| self.missing(problem, fix)));
             return problems;

@@ -16,7 +16,8 @@ pub(super) fn runnable(
     let mut checks = Vec::new();
     for listed in &recipes {
         if let Some(error) = &listed.error {
-            let problem = format!("{}: {}", listed.name, error.problem());
+            let name = &listed.name;
+            let problem = format!("the recipe {name} is not run: {}", error.problem());
             checks.push(Check::problem("recipes", problem, error.fix()));
         }
     }
