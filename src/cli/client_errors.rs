@@ -17,6 +17,7 @@ impl From<client::NewRecipeError> for CliError {
             NewRecipeError::Exists { .. } => {
                 CliError::usage(message).hint("choose another name, or edit that one")
             }
+            NewRecipeError::Copy(_) => CliError::usage(message).hint("choose another name"),
             NewRecipeError::Unseen(error) => error.into(),
             NewRecipeError::Io(error) => error.into(),
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::not_owner::NotOwner;
 use super::open::Client;
-use crate::recipe::FindError;
+use crate::recipe::{FindError, is_name_of_copy};
 use crate::spool::{IoError, RecipeFile};
 use crate::task::{Name, escape_path};
 
@@ -51,6 +51,11 @@ pub enum NewRecipeError {
         /// Where it is.
         path: PathBuf,
     },
+    /// It would not be listed.
+    #[error(
+        "failed to make the recipe {0}: a name with this ending is that of a copy, and is not listed"
+    )]
+    Copy(Name),
     /// Whether there is one cannot be seen.
     #[error(transparent)]
     Unseen(FindError),
@@ -99,6 +104,9 @@ impl Client {
             name: name.clone(),
             path,
         };
+        if is_name_of_copy(name.as_str()) {
+            return Err(NewRecipeError::Copy(name.clone()));
+        }
         match self.recipes().find(name) {
             Ok(recipe) => return Err(exists(recipe.path)),
             Err(FindError::Broken { path, .. } | FindError::Open { path, .. }) => {

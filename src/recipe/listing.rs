@@ -110,11 +110,15 @@ fn is_recipe_folder(path: &Path) -> bool {
     path.join(MANIFEST).is_file() || praisonai::is_recipe(path)
 }
 
+/// Whether a name is that of a copy, which is not listed.
+pub fn is_name_of_copy(name: &str) -> bool {
+    OF_COPIES.iter().any(|ending| name.ends_with(ending))
+}
+
 /// What stands at a path.
 fn entry_at(path: &Path) -> Entry {
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-    let is_copy = OF_COPIES.iter().any(|ending| file_name.ends_with(ending));
-    if file_name.starts_with(['.', '#']) || is_copy {
+    if file_name.starts_with(['.', '#']) || is_name_of_copy(&file_name) {
         return Entry::Other;
     }
     let left_out = |problem: &str, fix: String| {

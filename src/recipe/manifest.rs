@@ -73,7 +73,7 @@ pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
 struct Written {
     #[serde(default)]
     description: String,
-    command: Option<Vec<String>>,
+    command: Option<toml::Value>,
     timeout: Option<toml::Value>,
     #[serde(default)]
     on_lost: OnLost,
@@ -190,6 +190,12 @@ impl Manifest {
                 .transpose()?,
             tasks_max: written.tasks_max,
         };
+        let command = written.command.map(|command| command.try_into());
+        let Ok(command) = command.unwrap_or_else(|| Ok(Vec::new())) else {
+            return refuse(
+                "`command` must be a list of texts, the program and each argument: command = [\"./run.sh\", \"--fast\"]",
+            );
+        };
         let timeout_sec = written.timeout.as_ref().map(seconds).transpose()?;
         let mut config = BTreeMap::new();
         for (key, value) in &written.config {
@@ -198,7 +204,7 @@ impl Manifest {
         }
         Ok(Manifest {
             description: written.description,
-            command: written.command.unwrap_or_default(),
+            command,
             timeout_sec,
             on_lost: written.on_lost,
             max_attempts: written.max_attempts.unwrap_or(DEFAULT_ATTEMPTS),

@@ -26,7 +26,7 @@ mod trust;
 pub use error::FindError;
 pub use found::{Kind, Recipe};
 pub use limits::Limits;
-pub use listing::LeftOut;
+pub use listing::{LeftOut, is_name_of_copy};
 pub use manifest::{Manifest, OnLost, SessionMode, is_variable_name};
 pub use path::RecipePath;
 pub use search::{PathOf, Search};

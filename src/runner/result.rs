@@ -86,8 +86,8 @@ pub(super) fn of_attempt(
     }
 }
 
-/// A failure with what is known of its reason: `env` and shells end with these codes where they cannot start a
-/// program, and an interpreter fails that is given a file of the recipe's folder by its bare name.
+/// A failure with what is known of its reason: `env` fails where it cannot start a program, an interpreter where it
+/// is given a carriage return with its options, or a file of the recipe's folder by its bare name.
 fn with_reason(
     outcome: Outcome,
     exit: Exit,
@@ -98,8 +98,8 @@ fn with_reason(
         return outcome;
     };
     let known = match exit {
-        Exit::Code(126 | 127) => explained(recipe, prepared),
-        Exit::Code(_) | Exit::Signal(_) => None,
+        Exit::Code(_) => explained(recipe, prepared),
+        Exit::Signal(_) => None,
     };
     match known.or_else(|| recipe.advice().into_iter().next()) {
         Some(known) => Outcome::failed(error.kind, format!("{}; {known}", error.message)),
