@@ -37,6 +37,7 @@ mod report;
 mod result;
 mod runner;
 mod schedule;
+mod served;
 mod since;
 mod status;
 mod submit;
