@@ -19,6 +19,8 @@ pub enum Notice {
         /// Whether this user could start one by hand.
         is_owner: bool,
     },
+    /// A watcher was started, and will end with the service of systemd that this process belongs to, with its tasks.
+    EndsWith(String),
     /// A watcher was to be started, and was not.
     NotStarted(StartError),
 }

@@ -5,8 +5,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::config::Overrides;
+use crate::proc;
 use crate::recipe::{RecipePath, Trust};
 use crate::spool::{Exposed, OpenError, Spool, group_id};
 
@@ -74,6 +76,8 @@ pub struct Client {
     spool: Spool,
     search: Option<OsString>,
     autostart: Option<Autostart>,
+    /// Whether this process is a part of a task, once that was asked.
+    is_inside: OnceLock<bool>,
 }
 
 impl Client {
@@ -127,6 +131,7 @@ impl Client {
             spool,
             search: options.search,
             autostart: options.autostart,
+            is_inside: OnceLock::new(),
         }
     }
 
@@ -183,5 +188,11 @@ impl Client {
         let is_allowed =
             self.spool.settings().autostart && self.spool.is_owner() && !self.spool.is_group();
         self.autostart.as_ref().filter(|_| is_allowed)
+    }
+
+    /// The same, seen from where this process stands: what is started inside a task ends with it.
+    pub(super) fn may_start(&self) -> Option<&Autostart> {
+        let is_inside = || *self.is_inside.get_or_init(proc::is_below_a_runner);
+        self.autostart().filter(|_| !is_inside())
     }
 }

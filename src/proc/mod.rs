@@ -11,6 +11,7 @@ mod children;
 mod evidence;
 mod nobody;
 mod open_files;
+mod place;
 mod signals;
 mod table;
 
@@ -22,6 +23,7 @@ pub use evidence::{
 };
 pub use nobody::{is_no_group, is_nobody};
 pub use open_files::{acts_for, open_files};
+pub use place::{OwnService, is_below_a_runner, own_service, path_for_others};
 pub use signals::{
     ignore_terminal_stop, ignored_signals, let_large_writes_fail, set_default, unblock_signals,
 };
