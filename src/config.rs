@@ -121,7 +121,8 @@ pub struct Settings {
     /// The Python that runs PraisonAI recipes: an absolute path. `null`: that of the `praisonai` program
     /// on PATH, else `python3`.
     pub praisonai_python: Option<String>,
-    /// The umask recipes run with, in octal. In a group spool it takes away at least 022.
+    /// The umask recipes run with, in octal. In a group spool it takes away at least 022, in a private one at least
+    /// what the umask of who started the watcher does.
     pub umask: String,
     /// Whether a network file system is taken, where locks may not be seen by other machines.
     pub allow_network_fs: bool,

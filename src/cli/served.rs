@@ -46,7 +46,8 @@ pub(super) fn can_be_named(path: &str) -> bool {
 /// Refuses a spool that the units could not name or write.
 pub(super) fn check_reach(context: &Context, spool: &Path, is_user: bool) -> Result<(), CliError> {
     let shown = spool.display();
-    if !can_be_named(&spool.to_string_lossy()) && !(is_user && is_found(context, spool)) {
+    let is_unnamed = is_user && is_found(context, spool);
+    if !is_unnamed && !can_be_named(&spool.to_string_lossy()) {
         let told = format!("a unit cannot name the spool {shown}");
         return Err(CliError::usage(told).hint("choose a path without blanks, quotes, %, \\ and $"));
     }

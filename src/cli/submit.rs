@@ -116,6 +116,7 @@ fn tell_all(context: &Context, accepted: &Accepted, message: Option<&str>) -> Re
 fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<ExitCode, CliError> {
     let mut reader = open_source("--batch", source)?;
     let mut ids = Vec::new();
+    agentspool::internals::raise_file_limit();
     let mut batch = client.batch(Door::Cli);
     let read = read_batch(context, client, &mut *reader, &mut batch, &mut ids);
     let ended = read.and(accept(context, client, &mut batch, &mut ids));

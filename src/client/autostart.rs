@@ -98,7 +98,7 @@ impl Client {
     /// Starts the watcher by a command that takes its arguments, and waits until it is seen.
     fn start(&self, mut command: Command, lock: File) -> Result<(), StartError> {
         let spool = self.spool();
-        let mut child = command
+        let mut child = proc::as_started(&mut command)
             .arg("--spool")
             .arg(spool.path())
             .args(["watch", "--autostarted"])

@@ -25,6 +25,8 @@ use crate::task::Request;
 /// What a runner needs to know besides the spool.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
+    /// The umask that the runner was started with.
+    pub umask: u32,
     /// The environment recipes begin with, before anything of the task's.
     pub environment: Vec<(OsString, OsString)>,
     /// The folder of the `agentspool` program, found last on a recipe's PATH.

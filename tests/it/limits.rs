@@ -375,3 +375,30 @@ fn a_program_is_found_as_a_shell_finds_it() {
         );
     }
 }
+
+/// The shell that happens to start the watcher may give few files and a strict umask: the first must not stop
+/// anything of ours, and a recipe sees both.
+#[test]
+fn what_the_first_shell_gives_is_not_too_little_and_reaches_recipes() {
+    for (setting, expected) in [
+        ("ulimit -S -n 64; umask 077", "64 0077"),
+        ("ulimit -n 64; umask 002", "64 0022"),
+    ] {
+        let world = World::new();
+        world.recipe("asks", "#!/bin/sh\necho $(ulimit -Sn) $(umask)\n");
+        let lines = "{\"recipe\":\"asks\"}\n".repeat(120);
+        std::fs::write(world.root().join("lines"), lines).unwrap();
+        let script = format!("{setting}; exec \"$0\" --quiet submit --batch lines");
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", &script, crate::support::PROGRAM])
+            .env("AGENTSPOOL_DIR", world.spool())
+            .env("HOME", world.root())
+            .current_dir(world.root());
+        let ran = crate::support::Ran::of(&mut command);
+        ran.succeeds();
+        assert_eq!(ran.stdout.lines().count(), 120, "{}", ran.stderr);
+        let last = world.task(ran.stdout.lines().last().unwrap());
+        assert_eq!(world.result_of(&last)["output"], expected, "{setting}");
+    }
+}
