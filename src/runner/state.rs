@@ -13,6 +13,7 @@ use super::nimble;
 use super::signals::not_reset_anyway;
 use crate::clock::BootId;
 use crate::config::Overrides;
+use crate::ending::TempLink;
 use crate::launcher::Units;
 use crate::log_limit::LogLimit;
 use crate::proc::{self, Cgroup, ProcessKey};
@@ -79,6 +80,8 @@ pub(super) struct Prepared {
     pub run: RunFile,
     pub timeout: Duration,
     pub state: Option<SessionState>,
+    /// The short path of its folder, where that has one; it goes with this value.
+    pub temp_link: Option<TempLink>,
     /// The kernel's counter before anything ran.
     pub oom_kills: Option<u64>,
 }
