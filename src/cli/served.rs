@@ -48,8 +48,8 @@ pub(super) fn check_reach(context: &Context, spool: &Path, is_user: bool) -> Res
     let shown = spool.display();
     let is_unnamed = is_user && is_found(context, spool);
     if !is_unnamed && !can_be_named(&spool.to_string_lossy()) {
-        let told = format!("a unit cannot name the spool {shown}");
-        return Err(CliError::usage(told).hint("choose a path without blanks, quotes, %, \\ and $"));
+        let why = format!("a unit cannot name the spool {shown}");
+        return Err(CliError::usage(why).hint("choose a path without blanks, quotes, %, \\ and $"));
     }
     if is_user {
         return Ok(());
@@ -58,10 +58,10 @@ pub(super) fn check_reach(context: &Context, spool: &Path, is_user: bool) -> Res
     let Some(folder) = OUT_OF_REACH.iter().find(is_below) else {
         return Ok(());
     };
-    let told = format!(
+    let why = format!(
         "the service of the whole machine cannot use the spool {shown}: its units cannot write below {folder}"
     );
-    Err(CliError::new(ExitCode::Refused, told)
+    Err(CliError::new(ExitCode::Refused, why)
         .hint("use --user for a spool of your own, or a folder as /srv/agentspool"))
 }
 
@@ -74,11 +74,11 @@ pub(super) fn check_folder(spool: &Path) -> Result<(), CliError> {
     if entries.next().is_none() || Some(owner) == uid_of_service() {
         return Ok(());
     }
-    let told = format!(
+    let why = format!(
         "the folder {} is not empty and belongs to user {owner}, and the service runs as the user agentspool",
         spool.display()
     );
-    Err(CliError::new(ExitCode::Refused, told)
+    Err(CliError::new(ExitCode::Refused, why)
         .hint("choose a new folder, or serve a spool of your own with --user"))
 }
 

@@ -82,7 +82,7 @@ impl Visitor<'_> for Seconds {
     fn visit_str<E: Error>(self, text: &str) -> Result<f64, E> {
         // What was written is not repeated: see `describe_json_error`.
         let duration =
-            parse_duration(text).map_err(|error| E::custom(format_args!("a duration {error}")))?;
+            parse_duration(text).map_err(|error| E::custom(format_args!("it {error}")))?;
         Ok(duration.as_secs_f64())
     }
 }

@@ -97,13 +97,13 @@ fn strange_in_box(spool: &Spool) -> Result<Option<Check>, IoError> {
         ""
     };
     let many = if strange.len() == 1 { "y" } else { "ies" };
-    let told = format!(
+    let found = format!(
         "{} entr{many} in incoming/ that no watcher takes ({}{more})",
         strange.len(),
         names.join(", ")
     );
     let hint = "a drop is one JSON object in a file NAME.json, in small letters; `agentspool submit --batch FILE` takes a file of many lines";
-    Ok(Some(Check::warn("leftovers", told, hint)))
+    Ok(Some(Check::warn("leftovers", found, hint)))
 }
 
 /// What was refused, and what of it no sweep can remove.

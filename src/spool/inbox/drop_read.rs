@@ -130,7 +130,7 @@ impl Spool {
                 format!(
                     "its name fits `{pattern}` of the setting `refused_drop_names`: sync programs call a second copy of a file so"
                 ),
-                "look which copy is meant, and drop that one under another name",
+                "choose which copy is meant, and drop that one under another name",
             )));
         }
         let (file, opened) = match open_drop(folder, file_name)? {
