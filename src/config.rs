@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::task::nearest;
+use crate::task::{describe_json_error, nearest, parse_duration, seconds, seconds_or_null};
 
 /// What survives what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,15 @@ impl Launcher {
     }
 }
 
-/// All settings of one spool. Durations are seconds, sizes are bytes.
+/// What Syncthing, Dropbox and Nextcloud, ownCloud, and Seafile call a file that was changed in two places.
+const CONFLICT_COPIES: [&str; 4] = [
+    "*.sync-conflict-*",
+    "*conflicted copy*",
+    "*_conflict-*",
+    "*(SFConflict *",
+];
+
+/// All settings of one spool. Durations are seconds, or a text such as "5m"; sizes are bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -52,20 +60,27 @@ pub struct Settings {
     /// How many tasks run at once, over all watchers of this spool (documented default 5).
     pub max_concurrent: u32,
     /// How long a task may run when neither it nor its recipe says (documented default 300).
+    #[serde(deserialize_with = "seconds")]
     pub timeout_sec: f64,
     /// How long completed and cancelled tasks are kept (documented default 3600).
+    #[serde(deserialize_with = "seconds")]
     pub cleanup_delay_sec: f64,
     /// How long cancelled tasks are kept. `null`: as long as completed ones.
+    #[serde(deserialize_with = "seconds_or_null")]
     pub cancelled_cleanup_delay_sec: Option<f64>,
     /// How long failed tasks are kept.
+    #[serde(deserialize_with = "seconds")]
     pub failed_cleanup_delay_sec: f64,
     /// How long refused drops are kept.
+    #[serde(deserialize_with = "seconds")]
     pub rejected_keep_sec: f64,
     /// How long the files of `events/` are kept.
+    #[serde(deserialize_with = "seconds")]
     pub events_keep_sec: f64,
     /// At most so many bytes of events are kept; the oldest go first.
     pub events_max_bytes: u64,
     /// How long the folder of a session that nobody uses is kept.
+    #[serde(deserialize_with = "seconds")]
     pub session_keep_sec: f64,
     /// At most so many finished tasks are kept; the oldest go first. `null`: no such limit.
     pub max_finished_tasks: Option<u64>,
@@ -74,17 +89,26 @@ pub struct Settings {
     /// Whether `submit` and `wait` start a watcher when none lives. Never in a group spool.
     pub autostart: bool,
     /// An autostarted watcher leaves after so long with nothing to do.
+    #[serde(deserialize_with = "seconds")]
     pub idle_exit_sec: f64,
     /// How often a watcher looks again without being told to.
+    #[serde(deserialize_with = "seconds")]
     pub rescan_sec: f64,
     /// How often a watcher starts a sweep.
+    #[serde(deserialize_with = "seconds")]
     pub sweep_every_sec: f64,
     /// How long an incomplete drop may stand unchanged before it is refused.
+    #[serde(deserialize_with = "seconds")]
     pub drop_patience_sec: f64,
+    /// Drops with such names are refused: those that sync programs give to a second copy of a file. `*` stands for
+    /// any text.
+    pub refused_drop_names: Vec<String>,
     /// How long a cancelled or timed-out task gets between TERM and KILL.
+    #[serde(deserialize_with = "seconds")]
     pub cancel_grace_sec: f64,
     /// How long what a recipe leaves behind at its end may go on while it holds the task's stdout or stderr,
     /// as the `tee` of `exec > >(tee log)` does. Then it gets TERM, and `cancel_grace_sec` later KILL.
+    #[serde(deserialize_with = "seconds")]
     pub leftover_wait_sec: f64,
     /// Disk space one log may take; beyond it the middle is cut out.
     pub log_cap_bytes: u64,
@@ -97,7 +121,8 @@ pub struct Settings {
     /// The Python that runs PraisonAI recipes: an absolute path. `null`: that of the `praisonai` program
     /// on PATH, else `python3`.
     pub praisonai_python: Option<String>,
-    /// The umask recipes run with, in octal. In a group spool it takes away at least 022.
+    /// The umask recipes run with, in octal. In a group spool it takes away at least 022, in a private one at least
+    /// what the umask of who started the watcher does.
     pub umask: String,
     /// Whether a network file system is taken, where locks may not be seen by other machines.
     pub allow_network_fs: bool,
@@ -124,6 +149,7 @@ impl Default for Settings {
             rescan_sec: 5.0,
             sweep_every_sec: 60.0,
             drop_patience_sec: 60.0,
+            refused_drop_names: CONFLICT_COPIES.map(str::to_owned).to_vec(),
             cancel_grace_sec: 10.0,
             leftover_wait_sec: 2.0,
             log_cap_bytes: 64 << 20,
@@ -200,7 +226,7 @@ impl Settings {
         let settings: Settings =
             serde_json::from_value(Value::Object(all)).map_err(|e| SettingsError::Invalid {
                 name: "spool.json".into(),
-                problem: e.to_string(),
+                problem: describe_json_error(&e),
             })?;
         settings.check()?;
         Ok(settings)
@@ -332,7 +358,11 @@ pub fn parse_value(name: &str, text: &str) -> Result<Value, SettingsError> {
         value
     };
     check_one(name, &value)?;
-    Ok(value)
+    Ok(match value.as_str().map(parse_duration) {
+        // `5m` is kept as the number that every program reads.
+        Some(Ok(duration)) if name.ends_with("_sec") => Value::from(duration.as_secs_f64()),
+        _ => value,
+    })
 }
 
 /// Tries one value in otherwise default settings, so that the complaint names the right one.
@@ -342,7 +372,7 @@ fn check_one(name: &str, value: &Value) -> Result<(), SettingsError> {
     let settings: Settings =
         serde_json::from_value(Value::Object(one)).map_err(|error| SettingsError::Invalid {
             name: name.into(),
-            problem: format!("does not fit: {error}"),
+            problem: format!("does not fit: {}", describe_json_error(&error)),
         })?;
     settings.check()
 }

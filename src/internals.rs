@@ -9,4 +9,6 @@ pub use crate::spool::{
     Admission, Candidate, DropFile, DropRefusal, FinishedTask, Pickup, ProgressReader, Reason,
     Rules, Spool, Submission, SweepClock,
 };
-pub use crate::sys::{SignalPipe, ignore_terminal_stop, let_large_writes_fail};
+pub use crate::sys::{
+    SignalPipe, ignore_terminal_stop, let_large_writes_fail, raise_file_limit, set_umask,
+};

@@ -17,6 +17,7 @@ use super::Context;
 use super::args::InstallArgs;
 use super::exit_code::ExitCode;
 use super::report::CliError;
+use super::served::{PACKAGED_SPOOL, can_be_named, check_folder, check_reach, served, with_spool};
 
 /// The program as the units of systemd/ name it; `install` names itself instead.
 const PACKAGED: &str = "/usr/bin/agentspool";
@@ -61,6 +62,8 @@ const POLKIT: (&str, &str) = (
 struct Plan {
     files: Vec<(PathBuf, String)>,
     commands: Vec<Vec<String>>,
+    /// The spool that the service serves.
+    spool: PathBuf,
 }
 
 /// What is done but not enough, and the command that mends it.
@@ -71,22 +74,33 @@ struct Missing {
 
 pub(super) fn install(context: &Context, args: &InstallArgs) -> Result<ExitCode, CliError> {
     let program = std::env::current_exe()?;
-    let files = files(context, args.user, &program)?;
+    let spool = served(context, args.user)?;
+    check_reach(context, &spool, args.user)?;
+    let files = files(context, args.user, &program, &spool)?;
     let mut commands = Vec::new();
     if !args.user {
         commands.push(words(&["systemd-sysusers", SYSUSERS.0]));
         commands.push(words(&["systemd-tmpfiles", "--create", TMPFILES.0]));
     }
     commands.push(systemctl(args.user, &["daemon-reload"]));
+    // One that runs already may serve another spool, by another program. Its tasks go on.
+    commands.push(systemctl(args.user, &["try-restart", STARTED[0]]));
     commands.push(systemctl(
         args.user,
         &["enable", "--now", STARTED[0], STARTED[1]],
     ));
-    let plan = Plan { files, commands };
+    let plan = Plan {
+        files,
+        commands,
+        spool,
+    };
     if args.print {
         return print(context, &plan, "written");
     }
     check_place(args.user)?;
+    if !args.user {
+        check_folder(&plan.spool)?;
+    }
     for (path, text) in &plan.files {
         write(path, text)?;
     }
@@ -103,7 +117,8 @@ pub(super) fn install(context: &Context, args: &InstallArgs) -> Result<ExitCode,
 
 pub(super) fn uninstall(context: &Context, args: &InstallArgs) -> Result<ExitCode, CliError> {
     let program = std::env::current_exe()?;
-    let mut files = files(context, args.user, &program)?;
+    let spool = served(context, args.user)?;
+    let mut files = files(context, args.user, &program, &spool)?;
     files.retain(|(path, _)| args.print || path.exists());
     let off = ["disable", "--now", STARTED[1], STARTED[0]];
     let plan = Plan {
@@ -112,6 +127,7 @@ pub(super) fn uninstall(context: &Context, args: &InstallArgs) -> Result<ExitCod
             systemctl(args.user, &off),
             systemctl(args.user, &["daemon-reload"]),
         ],
+        spool,
     };
     if args.print {
         return print(context, &plan, "removed");
@@ -138,9 +154,10 @@ fn files(
     context: &Context,
     is_user: bool,
     program: &Path,
+    spool: &Path,
 ) -> Result<Vec<(PathBuf, String)>, CliError> {
     let program = program.to_string_lossy();
-    if program.contains(char::is_whitespace) || program.contains(['%', '"', '\\', '$']) {
+    if !can_be_named(&program) {
         let told = format!("a unit cannot name the program {program}");
         return Err(CliError::usage(told).hint("copy it to /usr/local/bin and run it from there"));
     }
@@ -153,13 +170,17 @@ fn files(
     } else {
         (PathBuf::from("/etc/systemd/system"), SYSTEM_UNITS)
     };
+    let place = |text: &str| match is_user {
+        true => with_spool(text, context, spool),
+        false => text.replace(PACKAGED_SPOOL, &spool.to_string_lossy()),
+    };
     let mut files: Vec<(PathBuf, String)> = units
         .iter()
-        .map(|(name, text)| (folder.join(name), text.replace(PACKAGED, &program)))
+        .map(|(name, text)| (folder.join(name), place(&text.replace(PACKAGED, &program))))
         .collect();
     if !is_user {
         let rest = [SYSUSERS, TMPFILES, POLKIT];
-        files.extend(rest.map(|(path, text)| (PathBuf::from(path), text.to_owned())));
+        files.extend(rest.map(|(path, text)| (PathBuf::from(path), place(text))));
     }
     Ok(files)
 }
@@ -277,9 +298,10 @@ fn print(context: &Context, plan: &Plan, done: &str) -> Result<ExitCode, CliErro
             .iter()
             .map(|(path, text)| json!({ "path": path, "text": text }))
             .collect();
-        out.object(
-            &json!({ "ok": true, "printed": true, "files": files, "commands": plan.commands }),
-        )?;
+        out.object(&json!({
+            "ok": true, "printed": true, "files": files, "commands": plan.commands,
+            "spool": plan.spool,
+        }))?;
         return Ok(ExitCode::Done);
     }
     for (path, text) in &plan.files {
@@ -303,6 +325,7 @@ fn tell(
 ) -> Result<ExitCode, CliError> {
     let out = &context.out;
     if out.is_json() {
+        let spool = &plan.spool;
         let paths: Vec<&PathBuf> = plan.files.iter().map(|(path, _)| path).collect();
         let missing: Vec<Value> = missing
             .iter()
@@ -310,7 +333,7 @@ fn tell(
             .collect();
         out.object(&json!({
             "ok": true, "printed": false, "files": paths, "commands": plan.commands,
-            "missing": missing,
+            "missing": missing, "spool": spool,
         }))?;
         return Ok(ExitCode::Done);
     }
@@ -324,6 +347,9 @@ fn tell(
         if !out.is_quiet() {
             out.line(format!("done: {}", command.join(" ")))?;
         }
+    }
+    if done == "written" && !out.is_quiet() {
+        out.line(format!("served: {}", plan.spool.display()))?;
     }
     for missing in missing {
         out.line(format!(

@@ -40,6 +40,7 @@ mod report;
 mod result;
 mod runner;
 mod schedule;
+mod served;
 mod since;
 mod status;
 mod stdin;
@@ -61,6 +62,8 @@ use report::CliError;
 /// What a verb needs besides its own arguments.
 pub(crate) struct Context {
     pub out: Output,
+    /// The umask that this process was started with.
+    pub umask: u32,
     pub env: env::Environment,
     pub global: args::Global,
 }
@@ -71,7 +74,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode 
     inherited::keep_from_children();
     agentspool::internals::let_large_writes_fail();
     // Whoever shares a spool with us shares it through its group, never with the world.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
+    let umask = agentspool::internals::set_umask(0o007);
     let env = env::Environment::read();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -80,6 +83,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode 
     let out = Output::new(&cli.global, &env);
     let mut context = Context {
         out,
+        umask,
         env,
         global: cli.global,
     };

@@ -26,6 +26,7 @@ impl Context {
                 | Notice::Paused(_)
                 | Notice::SettingOfWatcher { .. }
                 | Notice::Recipe(_)
+                | Notice::EndsWith(_)
                 | Notice::NotStarted(_) => self.out.note(text),
             }
         }
@@ -37,6 +38,9 @@ fn words(client: &Client, notice: &Notice) -> String {
     match notice {
         Notice::NameNotLinked(error) => format!("note: {error}"),
         Notice::NotStarted(error) => format!("note: {error}"),
+        Notice::EndsWith(service) => format!(
+            "note: the watcher was started inside {service}, and ends with it together with its tasks: have one of its own (`agentspool --spool {path} install --user`), or let this user linger (`loginctl enable-linger`)"
+        ),
         Notice::Paused(why) => {
             format!("note: {why}: no task starts until `agentspool --spool {path} resume`")
         }

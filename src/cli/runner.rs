@@ -17,6 +17,7 @@ const TRY_AGAIN: u8 = 75;
 pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliError> {
     let _ = rustix::thread::set_name(c"agentspool");
     let surroundings = Surroundings {
+        umask: context.umask,
         environment: context.env.for_recipes(args.once.is_some()),
         tools: tools(),
     };

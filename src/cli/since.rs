@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agentspool::internals::wall;
-use agentspool::task::Timestamp;
+use agentspool::task::{Timestamp, parse_duration};
 
 /// A moment, or how long ago it was.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,9 +17,12 @@ pub(crate) fn parse_since(text: &str) -> Result<Since, String> {
     if let Ok(moment) = serde_json::from_value(serde_json::Value::from(text)) {
         return Ok(Since::At(moment));
     }
-    humantime::parse_duration(text)
+    // A bare number would be taken for seconds here and for a moment elsewhere.
+    let duration = text.parse::<f64>().is_err().then(|| parse_duration(text));
+    duration
+        .and_then(Result::ok)
         .map(Since::Ago)
-        .map_err(|_| {
+        .ok_or_else(|| {
             "is neither a moment such as 2026-11-27T09:00:00Z nor a duration such as 10m".to_owned()
         })
 }

@@ -7,7 +7,7 @@ use std::io::{BufRead, Read};
 use std::path::Path;
 
 use agentspool::client::{Accepted, Batch, Client, Door, NewTask, Recipe};
-use agentspool::task::{Json, MAX_REQUEST_BYTES, Name};
+use agentspool::task::{Json, MAX_REQUEST_BYTES, Name, without_bom};
 use serde_json::json;
 
 use super::Context;
@@ -127,6 +127,7 @@ fn tell_all(context: &Context, accepted: &Accepted, message: Option<&str>) -> Re
 fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<ExitCode, CliError> {
     let mut reader = open_source("--batch", source)?;
     let mut ids = Vec::new();
+    agentspool::internals::raise_file_limit();
     let mut batch = client.batch(Door::Cli);
     let read = read_batch(context, client, &mut *reader, &mut batch, &mut ids);
     let ended = read.and(accept(context, client, &mut batch, &mut ids));
@@ -158,7 +159,7 @@ fn read_batch(
 ) -> Result<(), CliError> {
     let mut number = 1u64;
     while let Some(line) = read_line(reader, number)? {
-        if !line.trim_ascii().is_empty() {
+        if !without_bom(&line).trim_ascii().is_empty() {
             batch.add(&line).map_err(|error| {
                 let error = CliError::from(error);
                 let message = format!("line {number}: {}", error.message);
@@ -259,7 +260,7 @@ fn read_text(flag: &str, argument: &str) -> Result<String, CliError> {
         let message = format!("{flag} {source} is larger than {MAX_REQUEST_BYTES} bytes");
         return Err(CliError::usage(message).hint("put its path into the input instead"));
     }
-    String::from_utf8(bytes)
+    String::from_utf8(without_bom(&bytes).to_vec())
         .map_err(|_| CliError::usage(format!("{flag} {source} is not UTF-8 text")))
 }
 

@@ -19,6 +19,7 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
         // Away from the terminal and the shell of whoever started it.
         let _ = rustix::process::setsid();
     }
+    agentspool::internals::raise_file_limit();
     let options = Options {
         program: PathBuf::from(OWN_PROGRAM),
         arguments: context.arguments_for_children(),

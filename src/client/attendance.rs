@@ -123,7 +123,7 @@ impl Attendance {
             self.unattended = None;
             return Ok(notices);
         }
-        let may_start = client.autostart().is_some();
+        let may_start = client.may_start().is_some();
         if !may_start {
             self.unattended.get_or_insert_with(Instant::now);
             if self.said_watcher {

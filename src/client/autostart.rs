@@ -2,13 +2,16 @@
 //!
 //! Not the watcher (`watcher/`), and not looking after it while somebody waits (`attendance.rs`).
 //! The task is published first and a watcher looked for second, while a leaving watcher leaves
-//! first and looks for tasks second: one of the two always sees the other. Invariant: whoever
+//! first and looks for tasks second: one of the two always sees the other. A watcher does not end with the
+//! service or the task that its starter belongs to: it is started outside, or not at all. Where neither can be, that is
+//! said. Invariant: whoever
 //! starts one holds `watchers/start` until the new one holds its own file, so only one is started.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::notice::{Notice, StartError};
 use super::open::{Autostart, Client};
+use crate::proc::{self, OwnService};
 use crate::spool::IoError;
 
 /// What a watcher says on its stdout once it is seen by others.
@@ -37,12 +41,11 @@ impl Client {
 
     /// Sees to it that a watcher runs, where that is allowed. `None` if one runs now.
     pub fn ensure_watcher(&self) -> Option<Notice> {
-        match self.autostart() {
-            Some(with) => self.start_watcher(with).err().map(Notice::NotStarted),
-            None => self
-                .without_watcher()
-                .unwrap_or_else(|error| Some(Notice::NotStarted(error.into()))),
-        }
+        let noticed = match self.autostart() {
+            Some(with) => self.start_watcher(with),
+            None => self.without_watcher().map_err(StartError::from),
+        };
+        noticed.unwrap_or_else(|error| Some(Notice::NotStarted(error)))
     }
 
     /// That no task starts, if the spool is paused. What cannot be read is not known.
@@ -63,27 +66,45 @@ impl Client {
         }))
     }
 
-    fn start_watcher(&self, with: &Autostart) -> Result<(), StartError> {
+    fn start_watcher(&self, with: &Autostart) -> Result<Option<Notice>, StartError> {
         let spool = self.spool();
         if spool.has_watcher()? {
-            return Ok(());
+            return Ok(None);
+        }
+        if self.may_start().is_none() {
+            return Ok(self.without_watcher()?);
         }
         let Some(lock) = spool.start_lock(START_PATIENCE)? else {
             return Err(StartError::Busy);
         };
         // While we waited for the lock, somebody else's watcher may have come.
         if spool.has_watcher()? {
-            return Ok(());
+            return Ok(None);
         }
-        let mut child = Command::new(&with.program)
-            .arg0("agentspool")
+        let lock = lock.into_file();
+        let Some(service) = proc::own_service() else {
+            self.start(here(with), lock)?;
+            return Ok(None);
+        };
+        let again = lock.try_clone().map_err(StartError::Spawn)?;
+        if let Some(command) = outside(with, &service)
+            && self.start(command, lock).is_ok()
+        {
+            return Ok(None);
+        }
+        self.start(here(with), again)?;
+        Ok(Some(Notice::EndsWith(service.name)))
+    }
+
+    /// Starts the watcher by a command that takes its arguments, and waits until it is seen.
+    fn start(&self, mut command: Command, lock: File) -> Result<(), StartError> {
+        let spool = self.spool();
+        let mut child = proc::as_started(&mut command)
             .arg("--spool")
             .arg(spool.path())
             .args(["watch", "--autostarted"])
-            .env_clear()
-            .envs(with.environment.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
-            .stdin(Stdio::from(lock.into_file()))
+            .stdin(Stdio::from(lock))
             .stdout(Stdio::piped())
             .stderr(Stdio::from(spool.watcher_log()?))
             .spawn()
@@ -91,6 +112,41 @@ impl Client {
         let stdout = child.stdout.take().ok_or(StartError::Mute)?;
         wait_until_ready(OwnedFd::from(stdout).into())
     }
+}
+
+/// A child of this process.
+fn here(with: &Autostart) -> Command {
+    let mut command = Command::new(&with.program);
+    command.arg0("agentspool");
+    surround(&mut command, with);
+    command
+}
+
+/// A scope beside the service in which this process is, so that the watcher and its tasks do not end with that.
+/// `None` where there is no systemd that this user could ask.
+fn outside(with: &Autostart, service: &OwnService) -> Option<Command> {
+    let uid = rustix::process::geteuid();
+    let mut command = Command::new("systemd-run");
+    surround(&mut command, with);
+    if service.is_users || !uid.is_root() {
+        let runtime = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
+        if !runtime.join("systemd/private").exists() {
+            return None;
+        }
+        command.arg("--user").env("XDG_RUNTIME_DIR", runtime);
+    }
+    command
+        .args(["--scope", "--quiet", "--collect", "--property=Delegate=yes"])
+        .args(["--description=agentspool watcher", "--"])
+        .arg(proc::path_for_others(&with.program));
+    Some(command)
+}
+
+fn surround(command: &mut Command, with: &Autostart) {
+    let variables = with.environment.iter();
+    command
+        .env_clear()
+        .envs(variables.map(|(name, value)| (name, value)));
 }
 
 fn wait_until_ready(mut stdout: File) -> Result<(), StartError> {

@@ -11,6 +11,7 @@ use super::open::{Client, Door};
 use super::stop::Stop;
 use super::submit::{Accepted, Asked};
 use super::submit_error::{SubmitError, Unaccepted};
+use crate::proc;
 use crate::recipe::RecipePath;
 use crate::spool::Submission;
 use crate::task::{Name, Request};
@@ -27,7 +28,12 @@ pub struct Batch<'a> {
     known: Vec<Name>,
     /// Added and not accepted yet.
     waiting: Vec<Request>,
+    /// So many are accepted together.
+    portion: usize,
 }
+
+/// Files that are open besides those of a batch.
+const FILES_BESIDES: u64 = 32;
 
 /// What [`Batch::accept`] did.
 #[derive(Debug, Default)]
@@ -49,12 +55,20 @@ impl Client {
             recipes: self.recipes(),
             known: Vec::new(),
             waiting: Vec::new(),
+            portion: portion(),
         }
     }
 }
 
+fn portion() -> usize {
+    let files = proc::file_limit().unwrap_or(u64::MAX);
+    let portion = files.saturating_sub(FILES_BESIDES) / 2;
+    usize::try_from(portion).map_or(Batch::AT_MOST, |portion| portion.clamp(1, Batch::AT_MOST))
+}
+
 impl Batch<'_> {
-    /// So many are accepted together at most: each holds two files open until then.
+    /// So many are accepted together at most: each holds two files open until then. Fewer where this process may not
+    /// open as many.
     pub const AT_MOST: usize = 200;
 
     /// By which way the requests come.
@@ -78,7 +92,7 @@ impl Batch<'_> {
 
     /// Whether what was added should be accepted before more is.
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= Batch::AT_MOST
+        self.waiting.len() >= self.portion
     }
 
     /// Accepts what was added. Nothing waits afterwards, also where this fails.

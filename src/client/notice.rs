@@ -42,6 +42,8 @@ pub enum Notice {
         /// What that one waits for; `None` where it is the same task.
         reason: Option<Reason>,
     },
+    /// A watcher was started, and will end with the service of systemd that this process belongs to, with its tasks.
+    EndsWith(String),
     /// A watcher was to be started, and was not.
     NotStarted(StartError),
 }

@@ -5,8 +5,10 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::config::Overrides;
+use crate::proc;
 use crate::recipe::{PathOf, RecipePath, Search, Trust};
 use crate::spool::{Exposed, OpenError, Spool, group_id};
 use crate::task::TaskId;
@@ -77,6 +79,8 @@ pub struct Client {
     search: Option<OsString>,
     own_task: Option<TaskId>,
     autostart: Option<Autostart>,
+    /// Whether this process is a part of a task, once that was asked.
+    is_inside: OnceLock<bool>,
 }
 
 impl Client {
@@ -131,6 +135,7 @@ impl Client {
             search: options.search,
             own_task: options.own_task,
             autostart: options.autostart,
+            is_inside: OnceLock::new(),
         }
     }
 
@@ -213,5 +218,11 @@ impl Client {
         let is_allowed =
             self.spool.settings().autostart && self.spool.is_owner() && !self.spool.is_group();
         self.autostart.as_ref().filter(|_| is_allowed)
+    }
+
+    /// The same, seen from where this process stands: what is started inside a task ends with it.
+    pub(super) fn may_start(&self) -> Option<&Autostart> {
+        let is_inside = || *self.is_inside.get_or_init(proc::is_below_a_runner);
+        self.autostart().filter(|_| !is_inside())
     }
 }

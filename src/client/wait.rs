@@ -123,7 +123,8 @@ impl Client {
             wake,
             awaited,
             attendance: Attendance::new(),
-            deadline: timeout.map(|timeout| Instant::now() + timeout),
+            // One that is too long to be counted never comes.
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             need_watcher: options.need_watcher,
         })
     }

@@ -8,6 +8,7 @@
 use super::mark::{beginning_of, mark_of};
 use super::recover::{self, Lost};
 use super::report::report_foreign_result;
+use super::temp_link::remove_recorded;
 use crate::clock::BootId;
 use crate::spool::{Attempt, IoError, Spool, TaskLock};
 use crate::task::Timestamp;
@@ -49,7 +50,7 @@ pub(crate) fn recover_all(
     for (place, number) in numbers.iter().copied().enumerate() {
         let attempt = task.attempt(number)?;
         let run = attempt.as_ref().and_then(Attempt::run);
-        let is_lost = run.is_some_and(|run| run.lost_at.is_some());
+        let is_lost = run.as_ref().is_some_and(|run| run.lost_at.is_some());
         let is_last = place + 1 == numbers.len();
         let lost = match &attempt {
             Some(_) if is_lost && !is_last => Lost::MayHaveRun,
@@ -63,6 +64,11 @@ pub(crate) fn recover_all(
             // No folder of ours.
             None => Lost::NothingRan,
         };
+        if lost != Lost::GivenUp
+            && let (Some(run), Some(attempt)) = (&run, &attempt)
+        {
+            remove_recorded(run, attempt);
+        }
         match lost {
             Lost::GivenUp => return Ok(None),
             Lost::NothingRan => {

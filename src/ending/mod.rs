@@ -9,9 +9,11 @@ mod mark;
 mod recover;
 mod report;
 mod search;
+mod temp_link;
 
 pub use finish::finish_cancelled;
 pub(crate) use finish::{finish, unstarted};
 pub(crate) use lost::recover_all;
 pub(crate) use mark::{MARK, mark_of};
 pub(crate) use report::{report_foreign_result, report_stuck};
+pub(crate) use temp_link::TempLink;

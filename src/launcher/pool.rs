@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
+use crate::proc;
 use crate::task::{Answer, Order, TaskId, When, Why};
 
 /// A runner with nothing to do for this long is let go.
@@ -142,7 +143,8 @@ impl LocalPool {
     }
 
     fn spawn(&self) -> io::Result<PooledRunner> {
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        let mut child = proc::as_started(&mut command)
             .arg0("agentspool")
             .args(&self.arguments)
             .arg("runner")

@@ -11,7 +11,9 @@ mod children;
 mod evidence;
 mod nobody;
 mod open_files;
+mod place;
 mod signals;
+mod start_limits;
 mod table;
 
 pub use cgroup::{Cgroup, own_cgroup, remove_left_cgroups};
@@ -22,9 +24,11 @@ pub use evidence::{
 };
 pub use nobody::{is_no_group, is_nobody};
 pub use open_files::{acts_for, open_files};
+pub use place::{OwnService, is_below_a_runner, own_service, path_for_others};
 pub use signals::{
     ignore_terminal_stop, ignored_signals, let_large_writes_fail, set_default, unblock_signals,
 };
+pub use start_limits::{as_started, file_limit, raise_file_limit, raised_file_limit, set_umask};
 pub use table::{
     Entry, ProcessKey, check_mounted, entry, highest_number, is_alive, is_process, numbers,
     open_locks, own_key, parse_stat, pid_namespace, read_text, signal, time_namespace,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::error::ManifestError;
 use super::limits::{self, Limits};
-use crate::task::Json;
+use crate::task::{Json, in_plain_words, seconds_or_null};
 
 /// What becomes of a task whose runner died.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -74,7 +74,8 @@ struct Written {
     #[serde(default)]
     description: String,
     command: Option<toml::Value>,
-    timeout: Option<toml::Value>,
+    #[serde(default, deserialize_with = "seconds_or_null")]
+    timeout: Option<f64>,
     #[serde(default)]
     on_lost: OnLost,
     max_attempts: Option<u32>,
@@ -196,7 +197,10 @@ impl Manifest {
                 "`command` must be a list of texts, the program and each argument: command = [\"./run.sh\", \"--fast\"]",
             );
         };
-        let timeout_sec = written.timeout.as_ref().map(seconds).transpose()?;
+        let timeout_sec = written.timeout;
+        if timeout_sec.is_some_and(|seconds| !(seconds > 0.0 && seconds < 1e9)) {
+            return refuse("`timeout` must be more than 0 and less than 1000000000 seconds");
+        }
         let mut config = BTreeMap::new();
         for (key, value) in &written.config {
             let json = Json::of(value).map_err(|e| ManifestError(e.to_string()))?;
@@ -239,23 +243,11 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
 fn one_line(error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     match message.split_once(", expected ") {
-        Some((found, expected)) if found.starts_with("invalid ") => format!("expected {expected}"),
+        Some((found, expected)) if found.starts_with("invalid ") => {
+            format!("expected {}", in_plain_words(expected))
+        }
         _ => message,
     }
-}
-
-fn seconds(value: &toml::Value) -> Result<f64, ManifestError> {
-    let seconds = match value {
-        toml::Value::Integer(n) => Some(*n as f64),
-        toml::Value::Float(n) => Some(*n),
-        toml::Value::String(text) => humantime::parse_duration(text)
-            .ok()
-            .map(|duration| duration.as_secs_f64()),
-        _ => None,
-    };
-    seconds
-        .filter(|seconds| seconds.is_finite() && *seconds > 0.0 && *seconds < 1e9)
-        .ok_or_else(|| ManifestError("`timeout` must be seconds or a text as \"5m\"".into()))
 }
 
 /// What may stand before the `=` of an environment entry.
@@ -269,6 +261,7 @@ pub fn is_variable_name(name: &str) -> bool {
 /// taken off, nothing is expanded.
 pub fn parse_env_file(text: &str) -> Result<Vec<(String, String)>, ManifestError> {
     let mut variables = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -360,7 +353,10 @@ mod tests {
         // The parser says only in words that it quotes a value.
         let quoted = "command = [\"a\"]\nmax_attempts = \"hunter2\"";
         let error = Manifest::parse(quoted).unwrap_err().to_string();
-        assert_eq!(error, "line 2: `max_attempts`: expected u32");
+        assert_eq!(
+            error,
+            "line 2: `max_attempts`: expected a whole number from 0 to 4294967295"
+        );
         let secret = "command = [\"a\"]\n[env]\nKEY = hunter2\n";
         let error = Manifest::parse(secret).unwrap_err().to_string();
         assert!(
@@ -371,7 +367,7 @@ mod tests {
 
     #[test]
     fn env_files() {
-        let text = "# keys\nA=1\n export B = \"two words\" \n\nC='x=y'\n";
+        let text = "\u{feff}# keys\nA=1\n export B = \"two words\" \n\nC='x=y'\n";
         let expected = [("A", "1"), ("B", "two words"), ("C", "x=y")];
         let parsed = parse_env_file(text).unwrap();
         let parsed: Vec<_> = parsed

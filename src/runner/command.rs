@@ -145,9 +145,13 @@ fn add_ours<'a>(
 ) -> Result<(), BuildError> {
     let task = work.lock.task();
     let attempt = &prepared.attempt;
+    let temp_folder = match &prepared.temp_link {
+        Some(link) => link.path().to_owned(),
+        None => attempt.work_path(),
+    };
     let config = merged_config(recipe, work.request.config.as_ref())?;
     let ours = [
-        ("TMPDIR", given(attempt.work_path())),
+        ("TMPDIR", given(temp_folder)),
         ("AGENTSPOOL_DIR", runner.spool.path().as_os_str().into()),
         ("AGENTSPOOL_TASK_ID", given(task.id().to_string())),
         ("AGENTSPOOL_TASK_DIR", task.path().as_os_str().into()),

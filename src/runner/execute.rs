@@ -12,7 +12,7 @@ use super::start::StartError;
 use super::state::{Prepared, Runner, Work};
 use super::supervise::{Ending, Supervised, Supervisor};
 use crate::clock;
-use crate::ending::{self, mark_of, unstarted};
+use crate::ending::{self, TempLink, mark_of, unstarted};
 use crate::launcher;
 use crate::proc::{self, Cgroup, Usage};
 use crate::recipe::Recipe;
@@ -100,6 +100,7 @@ impl Runner {
             .unwrap_or(self.spool.settings().timeout_sec);
         let started_at = clock::wall();
         let id = work.lock.task().id();
+        let temp_link = TempLink::plan(id, &attempt);
         let run = RunFile {
             v: FORMAT_VERSION,
             task_id: id,
@@ -112,6 +113,7 @@ impl Runner {
                 None => proc::own_cgroup(),
             },
             cgroup,
+            temp_link: temp_link.as_ref().and_then(as_text),
             mark: mark_of(&self.spool, id, &attempt)?,
             started_at,
             deadline: Timestamp::from_unix_ms(started_at.unix_ms() + (seconds * 1000.0) as i64),
@@ -125,6 +127,7 @@ impl Runner {
             oom_kills: self.is_for_one.then(|| launcher::kills(id)).flatten(),
             state,
             search: None,
+            temp_link: temp_link.and_then(TempLink::make),
             attempt,
             files,
             reserve,
@@ -257,6 +260,10 @@ impl Runner {
         );
         Answer::Finished(work.request.session_id.clone())
     }
+}
+
+fn as_text(link: &TempLink) -> Option<String> {
+    link.path().to_str().map(str::to_owned)
 }
 
 /// Nothing of this attempt ran. That its start hung may stand in the status.

@@ -161,13 +161,14 @@ impl Runner {
         })
     }
 
-    /// In a group spool no file of a recipe may be written by those who submit.
+    /// In a group spool no file of a recipe may be written by those who submit. In a private one the stricter one of
+    /// the setting and of who started the watcher counts.
     fn umask(&self) -> u32 {
         let asked = self.spool.settings().umask_bits();
         if self.spool.is_group() {
             asked | 0o022
         } else {
-            asked
+            asked | self.surroundings.umask
         }
     }
 

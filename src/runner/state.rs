@@ -13,6 +13,7 @@ use super::nimble;
 use super::signals::not_reset_anyway;
 use crate::clock::BootId;
 use crate::config::Overrides;
+use crate::ending::TempLink;
 use crate::launcher::Units;
 use crate::log_limit::LogLimit;
 use crate::proc::{self, Cgroup, ProcessKey};
@@ -25,6 +26,8 @@ use crate::task::Request;
 /// What a runner needs to know besides the spool.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
+    /// The umask that the runner was started with.
+    pub umask: u32,
     /// The environment recipes begin with, before anything of the task's.
     pub environment: Vec<(OsString, OsString)>,
     /// The folder of the `agentspool` program, found last on a recipe's PATH.
@@ -79,6 +82,8 @@ pub(super) struct Prepared {
     pub state: Option<SessionState>,
     /// The task's `PATH`, once its command was put together.
     pub search: Option<OsString>,
+    /// The short path of its folder, where that has one; it goes with this value.
+    pub temp_link: Option<TempLink>,
     /// The kernel's counter before anything ran.
     pub oom_kills: Option<u64>,
 }

@@ -4,5 +4,5 @@
 
 mod signals;
 
-pub use crate::proc::{ignore_terminal_stop, let_large_writes_fail};
+pub use crate::proc::{ignore_terminal_stop, let_large_writes_fail, raise_file_limit, set_umask};
 pub use signals::SignalPipe;

@@ -135,12 +135,41 @@ pub fn describe_json_error(error: &serde_json::Error) -> String {
         return text;
     }
     match text.rfind(", expected ") {
-        Some(at) => text[at + 2..].to_owned(),
+        Some(at) => {
+            let expected = at + ", expected ".len();
+            format!("expected {}", in_plain_words(&text[expected..]))
+        }
         None => format!(
             "unexpected value at line {} column {}",
             error.line(),
             error.column()
         ),
+    }
+}
+
+/// A file without the byte order mark that Windows programs write before UTF-8 text.
+pub fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// What a parser expected, without the words of its programming language.
+pub fn in_plain_words(expected: &str) -> String {
+    let (kind, place) = expected.split_once(" at line ").unwrap_or((expected, ""));
+    let kind = match kind {
+        "f32" | "f64" => "a number",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u8" | "u16" | "u64" | "usize" => "a whole number of 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a string" | "string or map" => "a text",
+        "a map" => "an object",
+        _ if kind.starts_with("struct ") => "an object",
+        other => other,
+    };
+    match place {
+        "" => kind.to_owned(),
+        place => format!("{kind} at line {place}"),
     }
 }
 
@@ -192,7 +221,7 @@ mod tests {
         let error = serde_json::from_str::<Typed>("{\"n\": \"hunter2, expected \"}").unwrap_err();
         let told = describe_json_error(&error);
         assert!(!told.contains("hunter2"), "{told}");
-        assert!(told.starts_with("expected f64"), "{told}");
+        assert!(told.starts_with("expected a number at line 1"), "{told}");
         // The parser says only in words that it quotes a value: each wording is held here.
         let invalid = [
             serde_json::Error::invalid_type(Unexpected::Str("hunter2"), &"a name"),

@@ -7,6 +7,7 @@
 mod answer;
 mod characters;
 mod control;
+mod duration;
 mod event;
 mod id;
 mod json;
@@ -23,9 +24,10 @@ mod unknown_field;
 
 pub use answer::{Answer, Blocker, Holder, Order, When, Why};
 pub use control::{Action, Control};
+pub use duration::{DurationError, parse_duration, seconds, seconds_or_null};
 pub use event::{Event, Happened};
 pub use id::{IdSequence, InvalidId, TaskId};
-pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error};
+pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error, in_plain_words, without_bom};
 pub use name::{
     InvalidName, Name, escape_bytes, escape_label, escape_lines, escape_path, escape_row,
     escape_text, session_of, task_of_session,

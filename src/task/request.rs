@@ -8,7 +8,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::unknown_field::unknown_field;
-use super::{FORMAT_VERSION, Json, Name, describe_json_error, escape_label, is_typo_of};
+use super::{
+    FORMAT_VERSION, Json, Name, describe_json_error, escape_label, is_typo_of, seconds_or_null,
+    without_bom,
+};
 
 /// The largest request that is read, in bytes (SPOOL-SAFETY hazard 7).
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
@@ -60,7 +63,11 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Name>,
     /// Seconds the recipe may run; else the recipe's own timeout, else the spool's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "seconds_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub timeout_sec: Option<f64>,
     /// What the task is called; `names/<name>` leads to the newest of that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +104,9 @@ pub enum RequestError {
     /// No JSON text at all.
     #[error("not valid JSON: {0}")]
     Syntax(String),
+    /// Text of another encoding.
+    #[error("it is UTF-16 text, and a request is UTF-8")]
+    Utf16,
     /// JSON, but no object with these fields and types.
     #[error("not a request: {0}")]
     Shape(String),
@@ -132,6 +142,10 @@ impl Request {
     pub fn parse(bytes: &[u8]) -> Result<Request, RequestError> {
         if bytes.len() > MAX_REQUEST_BYTES {
             return Err(RequestError::TooLarge);
+        }
+        let bytes = without_bom(bytes);
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+            return Err(RequestError::Utf16);
         }
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
@@ -272,6 +286,12 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_not_part_of_a_request() {
+        let request = Request::parse(b"\xef\xbb\xbf{\"recipe\":\"hello\"}\r\n").unwrap();
+        assert_eq!(request.recipe.as_str(), "hello");
+    }
+
+    #[test]
     fn an_input_of_null_is_an_input() {
         let request = Request::parse(b"{\"recipe\":\"h\",\"input\":null}").unwrap();
         assert_eq!(request.input.as_ref().map(Json::text), Some("null"));
@@ -293,6 +313,9 @@ mod tests {
             (b"[1, \"h\", {}]", "expected one JSON object"),
             (b"{\"recipe\":\"h\"} x", "trailing"),
             (b"{\"recipe\":\"h\"}\0", "trailing"),
+            (b"\xff\xfe{\0}\0", "UTF-16"),
+            (b"\xef\xbb\xbf", "ends too early"),
+            (b"\xef\xbb", "ends too early"),
             (b"{}", "missing field `recipe`"),
             (b"hello", "not valid JSON"),
             (b"{\"recipe\":\"h\",\"inptu\":1}", "unknown field `inptu`"),

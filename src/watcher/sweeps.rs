@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::options::Options;
+use crate::proc;
 use crate::spool::Spool;
 
 /// When the next sweep is due.
@@ -32,7 +33,8 @@ impl Sweeps {
         if !spool.has_anything_to_sweep().unwrap_or(true) {
             return;
         }
-        let started = Command::new(&options.program)
+        let mut command = Command::new(&options.program);
+        let started = proc::as_started(&mut command)
             .args(&options.arguments)
             // Its summary is nobody's; what it removes is told like every other transition.
             .args(["--verbose", "sweep"])

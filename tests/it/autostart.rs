@@ -267,3 +267,25 @@ fn a_secret_of_the_submitting_shell_reaches_no_task() {
         .unwrap();
     assert!(found.stdout.is_empty());
 }
+
+/// Without its variables a command inside a task would start a watcher that ends with the task.
+#[test]
+fn inside_a_task_nothing_is_started_also_without_the_variables_of_the_task() {
+    let (world, _) = noting_world();
+    let other = world.root().join("other");
+    world.run(&["init", other.to_str().unwrap()]).succeeds();
+    std::fs::create_dir_all(other.join("recipes")).unwrap();
+    crate::support::write_executable(&other.join("recipes/later"), "#!/bin/sh\n:\n");
+    let script = format!(
+        "#!/bin/sh\nexec env -i sh -c '(\"{PROGRAM}\" --spool \"{other}\" submit --recipe later) 2>&1'\n",
+        other = other.display()
+    );
+    world.recipe("cleaned", &script);
+    let task = world.submit(&["cleaned"]);
+    let said = world.result_of(&task)["output"].to_string();
+    assert!(said.contains("no watcher is running on"), "{said}");
+    assert!(!other.join("watchers/log").exists(), "one was started");
+    let ran = world.run(&["recipe", "run", "cleaned"]);
+    ran.succeeds();
+    assert_eq!(names_in(&other.join("tasks")).len(), 2, "{}", ran.stdout);
+}

@@ -181,9 +181,24 @@ fn requests_that_cannot_be() {
         (
             submit(&["--timeout", "soon"]),
             2,
-            "expected seconds or a duration",
+            "must be seconds or a duration",
         ),
         (submit(&["--timeout", "0"]), 2, "timeout_sec"),
+        (
+            submit(&["--timeout=-1"]),
+            2,
+            "must not be less than 0 seconds",
+        ),
+        (
+            vec!["wait", "--all", "--timeout", "500000000000y"],
+            2,
+            "must be at most 1000 years",
+        ),
+        (
+            vec!["sweep", "--every", "1e19"],
+            2,
+            "must be at most 1000 years",
+        ),
         (submit(&["--name", "last"]), 2, "`name` may not be `last`"),
         (
             submit(&["--name", "task_1"]),
@@ -313,7 +328,7 @@ fn tasks_that_are_not_there() {
         &["clear", "--older-than", "long"],
         b"",
         2,
-        "expected seconds",
+        "must be seconds",
     );
     is_refused(
         &world,

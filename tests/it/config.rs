@@ -97,6 +97,28 @@ fn set_get_unset() {
     ran.succeeds();
     assert_eq!(ran.stdout, "timeout_sec = 300.0\n");
     assert_eq!(read_json(&world.path("spool.json")), json!({"v": 2}));
+    // A duration as people write it is kept as seconds.
+    for (text, shown) in [("5m", "300.0"), ("1h 30m", "5400.0")] {
+        world
+            .run(&["config", "set", "cleanup_delay_sec", text])
+            .succeeds();
+        let got = world.run(&["config", "get", "cleanup_delay_sec"]).stdout;
+        assert_eq!(got, format!("{shown}\n"));
+    }
+    assert!(read_json(&world.path("spool.json"))["cleanup_delay_sec"].is_number());
+    std::fs::write(
+        world.path("spool.json"),
+        r#"{"v":2,"cancelled_cleanup_delay_sec":"2h","timeout_sec":"90s"}"#,
+    )
+    .unwrap();
+    for (key, shown) in [
+        ("timeout_sec", "90.0"),
+        ("cancelled_cleanup_delay_sec", "7200.0"),
+    ] {
+        let got = world.run(&["config", "get", key]).stdout;
+        assert_eq!(got, format!("{shown}\n"), "{key}");
+    }
+    std::fs::write(world.path("spool.json"), r#"{"v":2}"#).unwrap();
     // What is not there can be taken out.
     world.run(&["config", "unset", "timeout_sec"]).succeeds();
 }
@@ -112,7 +134,21 @@ fn what_is_refused_leaves_the_file_as_it_was() {
             "did you mean `max_concurrent`?",
         ),
         (&["set", "max_concurrent", "0"], "must be from 1 to 10000"),
-        (&["set", "max_concurrent", "many"], "`max_concurrent`"),
+        (
+            &["set", "max_concurrent", "many"],
+            "`max_concurrent` does not fit: expected a whole number",
+        ),
+        (&["set", "min_free_bytes", "1.5"], "a whole number"),
+        (
+            &["set", "timeout_sec", "soon"],
+            "must be seconds or a duration",
+        ),
+        (
+            &["set", "timeout_sec", "true"],
+            "expected seconds or a duration",
+        ),
+        (&["set", "autostart", "5"], "expected true or false"),
+        (&["set", "recipe_path", "5"], "expected a list"),
         (&["set", "timeout_sec", "1e12"], "`timeout_sec`"),
         (&["set", "umask", "999"], "octal"),
         (&["set", "durability", "luck"], "`durability`"),
@@ -124,6 +160,9 @@ fn what_is_refused_leaves_the_file_as_it_was() {
         all.extend(arguments);
         let ran = world.run(&all);
         ran.ends_with(2);
+        for word in ["f64", "u32", "u64", "Duration", "sequence"] {
+            assert!(!ran.stderr.contains(word), "{arguments:?}: {}", ran.stderr);
+        }
         assert_eq!(ran.stdout, "");
         assert!(ran.stderr.contains(told), "{arguments:?}: {}", ran.stderr);
         assert_eq!(world.json(&all)["code"], 2);

@@ -425,6 +425,25 @@ fn litter_is_counted() {
     told(&world, "leftovers", "warn", "1 refused drop in rejected/");
 }
 
+/// A newcomer's file that no watcher looks at is named, and so is a folder.
+#[test]
+fn what_no_watcher_takes_from_the_box_is_named() {
+    let world = world();
+    let names = ["UPPER.JSON", "many.jsonl", "notes.txt"];
+    for name in names {
+        fs::write(world.path("incoming").join(name), r#"{"recipe":"ok"}"#).unwrap();
+        let object = told(&world, "leftovers", "warn", name);
+        let message = of(&object, "leftovers")[0]["message"].as_str().unwrap();
+        assert!(message.starts_with("1 entry in incoming/"), "{message}");
+        fs::remove_file(world.path("incoming").join(name)).unwrap();
+    }
+    for name in ["folder", "folder.json"] {
+        fs::create_dir(world.path("incoming").join(name)).unwrap();
+    }
+    let words = "2 entries in incoming/ that no watcher takes (folder, folder.json)";
+    told(&world, "leftovers", "warn", words);
+}
+
 #[test]
 fn tasks_that_wait_for_a_person_are_named() {
     let world = world();

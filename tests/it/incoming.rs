@@ -291,7 +291,6 @@ fn what_can_never_be_a_task_is_kept_with_its_reason() {
         ("tail", "{\"recipe\":\"echo\"}\0\0", "trailing"),
         ("twice", r#"{"recipe":"echo","recipe":"echo"}"#, "duplicate"),
         ("escape", r#"{"recipe":"../echo"}"#, "name"),
-        ("bom", "\u{feff}{\"recipe\":\"echo\"}", "JSON"),
         ("deep", &deep, "recursion limit"),
         ("large", &large, "larger than"),
         ("half", r#"{"recipe":"ec"#, "too early"),
@@ -377,6 +376,96 @@ fn what_is_no_file_is_neither_opened_nor_followed() {
     assert!(incoming.join("folder.json/deeper/kept").exists());
     fs::remove_dir_all(incoming.join("folder.json")).unwrap();
     box_is_clear(&world);
+}
+
+/// What Windows programs write before UTF-8 text is not part of it, wherever JSON is read.
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let world = world();
+    fs::write(
+        world.path("spool.json"),
+        "\u{feff}{\"v\": 2, \"autostart\": false}",
+    )
+    .unwrap();
+    let text = format!("\u{feff}{}\r\n", request("x"));
+    world.drop_in("marked.json", &text);
+    world.start_watcher();
+    gives(&world, "marked", "x");
+    let lines = format!("\u{feff}\n\u{feff}{}\n{}\n", request("a"), request("b"));
+    let ran = world.run_with_stdin(&["submit", "--batch", "-"], lines.as_bytes());
+    ran.succeeds();
+    assert_eq!(ran.stdout.lines().count(), 2, "{}", ran.stdout);
+    fs::write(world.root().join("input"), "\u{feff}{\"n\": 1}").unwrap();
+    let input = format!("@{}", world.root().join("input").display());
+    let task = world.submit(&["echo", "--input", &input]);
+    assert_eq!(task.request()["input"], json!({"n": 1}));
+}
+
+/// A watcher need not wait for what more bytes cannot mend.
+#[test]
+fn what_no_more_bytes_can_mend_is_refused_at_once() {
+    let world = world();
+    world.set("drop_patience_sec", "1h");
+    world.start_watcher();
+    for (name, text) in [
+        ("comma", r#"{"recipe":"echo","input":[1,],}"#),
+        ("comment", "// a task\n{\"recipe\":\"echo\"}"),
+        ("inside", "{\"recipe\":\"echo\" /* which */}"),
+        ("single", "{'recipe':'echo'}"),
+        ("lines", "{\"recipe\":\"echo\"}\n{\"recipe\":\"echo\"}"),
+        ("yaml", "recipe: echo\n"),
+    ] {
+        world.drop_in(&format!("{name}.json"), text);
+        let (_, reason) = refused(&world, name);
+        let why = reason["reason"].as_str().unwrap();
+        assert!(why.contains("not valid JSON"), "{name}: {why}");
+    }
+    let utf16: Vec<u8> = "\u{feff}{\"recipe\":\"echo\"}"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    fs::write(world.path("incoming").join("wide.json"), utf16).unwrap();
+    let (_, reason) = refused(&world, "wide");
+    assert!(reason["reason"].as_str().unwrap().contains("UTF-16"));
+    assert!(world.tasks().is_empty());
+}
+
+#[test]
+fn second_copies_of_sync_programs_are_refused_by_their_names() {
+    let world = world();
+    world.start_watcher();
+    let names = [
+        "a.sync-conflict-20261127-101500-ABCDEFG",
+        "a (Ada's conflicted copy 2026-11-27)",
+        "a_conflict-20261127-101500",
+        "a (SFConflict ada@example.org 2026-11-27-10-15-00)",
+    ];
+    for name in names {
+        world.drop_in(&format!("{name}.json"), &request("twice"));
+    }
+    world.wait_until("all are refused", || {
+        let reasons = names_in(&world.path("rejected"));
+        let reasons = reasons.iter().filter(|it| it.ends_with(".reason.json"));
+        reasons.count() == names.len()
+    });
+    for file in names_in(&world.path("rejected")) {
+        if file.ends_with(".reason.json") {
+            let reason = read_json(&world.path("rejected").join(file));
+            let why = reason["reason"].as_str().unwrap();
+            assert!(why.contains("refused_drop_names"), "{why}");
+        }
+    }
+    assert!(world.tasks().is_empty());
+    // The patterns are a setting.
+    world.set("refused_drop_names", r#"["no-*.json"]"#);
+    world.wait_until("the watcher has read the setting", || {
+        let log = fs::read_to_string(world.root().join("watch.log")).unwrap();
+        log.contains("settings read again")
+    });
+    world.drop_in("b_conflict-1.json", &request("taken"));
+    gives(&world, "b_conflict-1", "taken");
+    world.drop_in("no-b.json", &request("refused"));
+    refused(&world, "no-b");
 }
 
 #[test]

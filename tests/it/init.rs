@@ -220,3 +220,33 @@ fn the_first_commands_of_many_at_once_make_one_spool() {
         assert_eq!(names_in(&world.spool().join("tasks")).len(), 0);
     }
 }
+
+/// Whoever holds the root's lock stops nobody who finds all of it made: a service calls `init` at each start.
+#[test]
+fn a_finished_spool_is_ready_without_its_lock() {
+    let gid = rustix::process::getgid().as_raw().to_string();
+    for arguments in [&["init"][..], &["init", "--group", &gid]] {
+        let world = World::without_spool();
+        world.run(arguments).succeeds();
+        let lock = std::fs::File::open(world.path("spool.lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let ran = world.run(arguments);
+        ran.succeeds();
+        assert!(ran.stdout.starts_with("spool ready: "), "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_private_spool_does_not_become_a_groups_in_silence() {
+    let world = World::without_spool();
+    world.run(&["init"]).succeeds();
+    let before = std::fs::read(world.path("spool.json")).unwrap();
+    let gid = rustix::process::getgid().as_raw().to_string();
+    let ran = world.run(&["init", "--group", &gid]);
+    assert_ne!(ran.code, 0);
+    assert!(ran.stderr.contains("a private spool"), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+    assert_eq!(std::fs::read(world.path("spool.json")).unwrap(), before);
+    let mode = std::fs::metadata(world.path("tasks")).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o7777, 0o700);
+}

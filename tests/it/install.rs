@@ -6,7 +6,7 @@ use crate::support::World;
 #[test]
 fn it_prints_the_units_with_its_own_path() {
     let world = World::new();
-    let ran = world.run(&["install", "--print"]);
+    let ran = plan_for(&world, &["install", "--print"], &[]);
     ran.succeeds();
     let own = crate::support::PROGRAM;
     for expected in [
@@ -50,4 +50,90 @@ fn uninstall_prints_what_goes_and_keeps_the_spool() {
     ran.succeeds();
     assert!(ran.stdout.contains("agentspool.service is removed"));
     assert!(!ran.stdout.contains("/var/spool"), "{}", ran.stdout);
+}
+
+/// The plan of `install` for a spool that some way of naming one leads to.
+fn plan_for(
+    world: &World,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> crate::support::Ran {
+    let mut command = world.command(&[]);
+    command.env_remove("AGENTSPOOL_DIR");
+    command.envs(environment.iter().copied()).args(arguments);
+    crate::support::Ran::of(&mut command)
+}
+
+#[test]
+fn a_users_service_serves_the_spool_that_is_named() {
+    let world = World::new();
+    let state = world.root().join("state");
+    let (elsewhere, state) = (world.root().join("else"), state.to_str().unwrap());
+    let elsewhere = elsewhere.to_str().unwrap();
+    let install = ["install", "--user", "--print"];
+    let named = [&["--spool", elsewhere][..], &install].concat();
+    for (arguments, environment, spool) in [
+        (&named[..], None, elsewhere.to_owned()),
+        (
+            &install,
+            Some(("AGENTSPOOL_DIR", elsewhere)),
+            elsewhere.to_owned(),
+        ),
+        (
+            &install,
+            Some(("XDG_STATE_HOME", state)),
+            format!("{state}/agentspool"),
+        ),
+    ] {
+        let environment: Vec<_> = environment.into_iter().collect();
+        let ran = plan_for(&world, arguments, &environment);
+        ran.succeeds();
+        let line = format!("[Service]\nEnvironment=AGENTSPOOL_DIR={spool}\n");
+        // The watcher, its tasks and the sweep.
+        assert_eq!(ran.stdout.matches(&line).count(), 3, "{}", ran.stdout);
+        assert!(!ran.stdout.contains("your own spool"), "{}", ran.stdout);
+    }
+    let ran = plan_for(&world, &install, &[]);
+    assert!(!ran.stdout.contains("AGENTSPOOL_DIR="), "{}", ran.stdout);
+    let ran = plan_for(&world, &[&["--spool", "/a b"][..], &install].concat(), &[]);
+    ran.ends_with(2);
+    assert!(ran.stderr.contains("a unit cannot name the spool /a b"));
+}
+
+#[test]
+fn the_machines_service_serves_the_spool_that_is_named() {
+    let world = World::new();
+    let ran = plan_for(&world, &["--spool", "/srv/jobs", "install", "--print"], &[]);
+    ran.succeeds();
+    for expected in [
+        "Environment=AGENTSPOOL_DIR=/srv/jobs\n",
+        "init /srv/jobs --group agentspool\n",
+        "ReadWritePaths=/srv/jobs\n",
+        "d /srv/jobs 2750 agentspool agentspool -\n",
+        "\nsystemctl try-restart agentspool.service\n",
+    ] {
+        assert!(ran.stdout.contains(expected), "{expected}\n{}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("/var/spool/agentspool"));
+    // A user's default place is not the machine's.
+    let ran = plan_for(
+        &world,
+        &["install", "--print"],
+        &[("XDG_STATE_HOME", "/state")],
+    );
+    assert!(
+        ran.stdout
+            .contains("AGENTSPOOL_DIR=/var/spool/agentspool\n")
+    );
+    let ran = plan_for(
+        &world,
+        &["--spool", "/home/ada/jobs", "install", "--print"],
+        &[],
+    );
+    ran.ends_with(4);
+    assert!(
+        ran.stderr.contains("cannot write below /home"),
+        "{}",
+        ran.stderr
+    );
 }

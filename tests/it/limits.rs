@@ -143,6 +143,53 @@ fn variables(text: &str) -> BTreeMap<&str, &str> {
         .collect()
 }
 
+/// The short name of an attempt's folder.
+fn temp_link(task: &Task, attempt: u32) -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    let id = task.id.strip_prefix("task_").unwrap();
+    format!("/tmp/agentspool-{uid}/{id}-{attempt}")
+}
+
+/// Programs put sockets below TMPDIR, and the path of a socket has 107 bytes at most. The short name goes at the end,
+/// also where the runner died first; what it leads to goes with the task.
+#[test]
+fn a_socket_fits_into_the_temporary_folder_and_its_short_name_goes_at_the_end() {
+    let world = World::new();
+    world.set("autostart", "false");
+    let toml = "on_lost = \"requeue\"\nmax_attempts = 2";
+    let script = "#!/bin/sh\nmkdir pymp-12345678\ntouch ready\n\
+                  until [ -e go ]; do sleep 0.02; done\n";
+    world.recipe_folder("serves", toml, script);
+    let task = world.submit(&["serves"]);
+    world.start_watcher();
+    for attempt in [1, 2] {
+        world.wait_for_file(&task.work(attempt, "ready"));
+        let link = std::path::PathBuf::from(temp_link(&task, attempt));
+        let (runner, _) = world.processes_of(&task, attempt);
+        assert_eq!(
+            std::fs::read_link(&link).unwrap(),
+            task.work(attempt, "").parent().unwrap().join("work")
+        );
+        let folder = std::fs::metadata(link.parent().unwrap()).unwrap();
+        assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+        let socket = link.join("pymp-12345678/listener-12345678");
+        std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        if attempt == 1 {
+            world.signal(runner, rustix::process::Signal::KILL);
+        } else {
+            std::fs::write(task.work(attempt, "go"), "").unwrap();
+            assert_eq!(world.result_of(&task)["status"], "completed");
+        }
+        world.wait_until("the short name is gone", || {
+            std::fs::symlink_metadata(&link).is_err()
+        });
+        assert!(
+            task.work(attempt, "pymp-12345678/listener-12345678")
+                .exists()
+        );
+    }
+}
+
 #[test]
 fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
     let world = quiet_world();
@@ -226,7 +273,7 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
             "AGENTSPOOL_MARK",
             format!("{}/{}/1/{attempt}", uuid.as_str().unwrap(), task.id),
         ),
-        ("TMPDIR", format!("{folder}/attempts/1/work")),
+        ("TMPDIR", temp_link(&task, 1)),
         ("TOKEN", "t0k".into()),
         ("FROM_RECIPE", "yes".into()),
         ("OF_THE_WATCHER", "kept".into()),
@@ -386,5 +433,32 @@ fn a_program_is_found_as_a_shell_finds_it() {
             message.starts_with("failed to start tool: ") && message.contains(why),
             "{message}"
         );
+    }
+}
+
+/// The shell that happens to start the watcher may give few files and a strict umask: the first must not stop
+/// anything of ours, and a recipe sees both.
+#[test]
+fn what_the_first_shell_gives_is_not_too_little_and_reaches_recipes() {
+    for (setting, expected) in [
+        ("ulimit -S -n 64; umask 077", "64 0077"),
+        ("ulimit -n 64; umask 002", "64 0022"),
+    ] {
+        let world = World::new();
+        world.recipe("asks", "#!/bin/sh\necho $(ulimit -Sn) $(umask)\n");
+        let lines = "{\"recipe\":\"asks\"}\n".repeat(120);
+        std::fs::write(world.root().join("lines"), lines).unwrap();
+        let script = format!("{setting}; exec \"$0\" --quiet submit --batch lines");
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", &script, crate::support::PROGRAM])
+            .env("AGENTSPOOL_DIR", world.spool())
+            .env("HOME", world.root())
+            .current_dir(world.root());
+        let ran = crate::support::Ran::of(&mut command);
+        ran.succeeds();
+        assert_eq!(ran.stdout.lines().count(), 120, "{}", ran.stderr);
+        let last = world.task(ran.stdout.lines().last().unwrap());
+        assert_eq!(world.result_of(&last)["output"], expected, "{setting}");
     }
 }

@@ -1,10 +1,11 @@
 //! What lies about: litter, refused drops, hints, and tasks that wait for a person.
 
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::clock;
 use crate::spool::{ControlFile, DropFile, IoError, Spool};
-use crate::task::{Condition, TaskId, Timestamp};
+use crate::task::{Condition, TaskId, Timestamp, escape_label};
 
 use super::check::{Check, count};
 use super::surroundings::Surroundings;
@@ -61,8 +62,10 @@ fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
         let hint = "`agentspool sweep` removes it once it is older than rejected_keep_sec";
         checks.push(Check::warn("leftovers", told, hint));
     }
+    checks.extend(strange_in_box(spool)?);
     let waiting = spool.in_box()?;
-    let arrivals = waiting.drops.iter().map(DropFile::arrived);
+    let files = waiting.drops.iter().filter(|drop| !drop.is_folder());
+    let arrivals = files.map(DropFile::arrived);
     let arrivals = arrivals.chain(waiting.controls.iter().map(ControlFile::arrived));
     let is_late = |(seconds, _): &(i64, u64)| {
         clock::wall().seconds_since(Timestamp::from_unix_ms(seconds.saturating_mul(1000)))
@@ -74,10 +77,33 @@ fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
             "{} in incoming/ that no watcher has taken",
             count(late, "file")
         );
-        let hint = "the watcher's log says why; a folder, and a file that cannot be moved, stay until somebody removes them";
+        let hint = "the watcher's log says why; a file that cannot be moved stays until somebody removes it";
         checks.push(Check::warn("leftovers", told, hint));
     }
     Ok(checks)
+}
+
+/// What lies in the drop box and will never be taken.
+fn strange_in_box(spool: &Spool) -> Result<Option<Check>, IoError> {
+    let strange = spool.strange_in_box()?;
+    if strange.is_empty() {
+        return Ok(None);
+    }
+    let names = strange.iter().take(NAME_AT_MOST);
+    let names: Vec<String> = names.map(|name| escape_label(name.as_bytes())).collect();
+    let more = if strange.len() > NAME_AT_MOST {
+        ", …"
+    } else {
+        ""
+    };
+    let many = if strange.len() == 1 { "y" } else { "ies" };
+    let found = format!(
+        "{} entr{many} in incoming/ that no watcher takes ({}{more})",
+        strange.len(),
+        names.join(", ")
+    );
+    let hint = "a drop is one JSON object in a file NAME.json, in small letters; `agentspool submit --batch FILE` takes a file of many lines";
+    Ok(Some(Check::warn("leftovers", found, hint)))
 }
 
 /// What was refused, and what of it no sweep can remove.

@@ -172,7 +172,8 @@ pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
                     then tasks are found at each rescan only";
         return Ok(vec![Check::warn(NAME, told, hint)]);
     }
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // A watcher raises its own limit.
+    let files = proc::raised_file_limit();
     let most = u64::from(spool.settings().max_concurrent);
     let needed = most * FILES_A_TASK + FILES_BESIDES;
     let told = match files {

@@ -94,6 +94,34 @@ impl Spool {
     }
 }
 
+impl Spool {
+    /// What lies in the box and is never taken: folders, and files whose names are not a drop's. Names with a leading
+    /// dot are left out, because something is being written under them.
+    ///
+    /// # Errors
+    /// The box cannot be read.
+    pub fn strange_in_box(&self) -> IoResult<Vec<OsString>> {
+        let incoming = self.folder(name::INCOMING)?;
+        let (mut strange, mut drops) = (Vec::new(), Vec::new());
+        incoming.each_name(|name, _| {
+            let file_name = OsString::from_vec(name.to_vec());
+            if Control::of_file_name(name).is_some() || is_drop_name(name) {
+                drops.push(file_name);
+            } else if !name.starts_with(b".") {
+                strange.push(file_name);
+            }
+            true
+        })?;
+        for file_name in drops {
+            // What cannot be looked at is counted elsewhere.
+            let stat = incoming.look(&file_name).ok().flatten();
+            strange.extend(stat.filter(is_folder).map(|_| file_name));
+        }
+        strange.sort();
+        Ok(strange)
+    }
+}
+
 /// The first file of each user, then the second of each, and so on; the order within a turn stays.
 fn in_turns<T>(files: Vec<(u32, T)>) -> Vec<T> {
     let mut counts: HashMap<u32, u32> = HashMap::new();

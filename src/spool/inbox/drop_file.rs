@@ -79,6 +79,26 @@ pub(super) fn is_drop_name(name: &[u8]) -> bool {
     name.ends_with(DROP_SUFFIX.as_bytes()) && !name.starts_with(b".") && name.len() > 5
 }
 
+/// Whether a whole name fits a pattern, in which `*` stands for any text and everything else for itself.
+pub(super) fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    let mut parts = pattern.split(|byte| *byte == b'*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    let mut parts: Vec<&[u8]> = parts.collect();
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        let Some(at) = rest.windows(part.len()).position(|window| window == part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
 /// The name a drop gives its task, if its file name is one.
 pub(super) fn name_of_drop(file_name: &OsStr) -> Option<Name> {
     let text = std::str::from_utf8(stem(file_name)).ok()?;
@@ -107,6 +127,29 @@ mod tests {
             ("task_01m85x906pb06zhxqqsktssv9k.cancel", false),
         ] {
             assert_eq!(is_drop_name(name.as_bytes()), is_drop, "{name}");
+        }
+    }
+
+    #[test]
+    fn which_names_fit_a_pattern() {
+        for (pattern, name, does_fit) in [
+            ("*.sync-conflict-*", "a.sync-conflict-1-2-ABC.json", true),
+            ("*.sync-conflict-*", "sync-conflict.json", false),
+            (
+                "*conflicted copy*",
+                "a (Ada's conflicted copy 2).json",
+                true,
+            ),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c", false),
+            ("a*a", "a", false),
+            ("same.json", "same.json", true),
+            ("same", "same.json", false),
+            ("*", "", true),
+            ("**.json", "x.json", true),
+        ] {
+            let fits = fits(pattern.as_bytes(), name.as_bytes());
+            assert_eq!(fits, does_fit, "{pattern} {name}");
         }
     }
 

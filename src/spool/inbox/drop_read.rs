@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::drop_file::fits;
 use crate::proc;
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none};
 use crate::spool::open::Spool;
@@ -110,12 +111,26 @@ impl Spool {
         Ok(None)
     }
 
+    fn refused_by_name(&self, file_name: &OsStr) -> Option<&str> {
+        let patterns = self.settings().refused_drop_names.iter();
+        let mut patterns = patterns.map(String::as_str);
+        patterns.find(|pattern| fits(pattern.as_bytes(), file_name.as_bytes()))
+    }
+
     /// Opens, checks and parses a drop; never blocks, never follows, never waits.
     pub(super) fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
         if !self.is_group() && Control::of_file_name(file_name.as_bytes()).is_some() {
             return Ok(Pickup::Refused(refusal(
                 "it asks for something to be done to a task, which only the drop box of a group spool takes",
                 "use `agentspool cancel`",
+            )));
+        }
+        if let Some(pattern) = self.refused_by_name(file_name) {
+            return Ok(Pickup::Refused(refusal(
+                format!(
+                    "its name fits `{pattern}` of the setting `refused_drop_names`: sync programs call a second copy of a file so"
+                ),
+                "choose which copy is meant, and drop that one under another name",
             )));
         }
         let (file, opened) = match open_drop(folder, file_name)? {
@@ -126,7 +141,7 @@ impl Spool {
             return Ok(Pickup::NotYet(why));
         }
         if opened.st_size.unsigned_abs() > MAX_REQUEST_BYTES as u64 {
-            return Ok(refuse_request(&RequestError::TooLarge));
+            return Ok(refuse_request(&RequestError::TooLarge, &[]));
         }
         let mut bytes = Vec::new();
         file.take(MAX_REQUEST_BYTES as u64 + 1)
@@ -134,7 +149,7 @@ impl Spool {
             .map_err(|source| IoError::new("read", folder.path_of(file_name), source))?;
         Ok(match Request::parse(&bytes) {
             Ok(request) => Pickup::Ready(Box::new(request), bytes),
-            Err(error) => refuse_request(&error),
+            Err(error) => refuse_request(&error, &bytes),
         })
     }
 }
@@ -189,18 +204,28 @@ fn has_access_list(file: &File) -> bool {
     !matches!(list, Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
-fn refuse_request(error: &RequestError) -> Pickup {
+fn refuse_request(error: &RequestError, bytes: &[u8]) -> Pickup {
     let reason = error.to_string();
     match error {
         RequestError::Incomplete(_) => Pickup::NotYet(refusal(
             reason,
             "write the whole file, best as .NAME.tmp, and then rename it to NAME.json",
         )),
-        // Not a beginning of anything, but a writer that does not go from front to back may mend it.
-        RequestError::Syntax(_) => Pickup::NotYet(refusal(
-            reason,
-            "check the file with any JSON parser and drop it again",
-        )),
+        RequestError::Syntax(_) => {
+            let why = refusal(
+                reason,
+                "check the file with any JSON parser, which has no comments and no comma behind the last entry, and drop it again",
+            );
+            // Zeros stand where a writer that makes room first has not been yet. Nothing else that is wrong
+            // here is mended by more bytes.
+            match bytes.contains(&0) {
+                true => Pickup::NotYet(why),
+                false => Pickup::Refused(why),
+            }
+        }
+        RequestError::Utf16 => {
+            Pickup::Refused(refusal(reason, "save the file as UTF-8 and drop it again"))
+        }
         RequestError::TooLarge => Pickup::Refused(refusal(
             reason,
             "put the data into a file of its own and name its path in the input",

@@ -10,7 +10,7 @@ use rustix::fs::Mode;
 use serde_json::Map;
 
 use super::error::OpenError;
-use super::modes::{group_of, mend_modes, set_mode_wholly};
+use super::modes::{are_modes_right, group_of, mend_modes, set_mode_wholly};
 use super::opening::{check_path, lost_settings};
 use super::root_lock::root_lock;
 use super::settings_file::{read_older_settings, read_settings, stored_settings};
@@ -78,9 +78,13 @@ impl Spool {
     }
 }
 
-/// Makes, completes or converts the spool in a folder of ours that is closed to others. Gives the root's lock.
-fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Flock, OpenError> {
+/// Makes, completes or converts the spool in a folder of ours that is closed to others. Gives the root's lock, which
+/// a finished spool does not need: a service that calls `init` at each start waits for nobody.
+fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Option<Flock>, OpenError> {
     check_entries(root, was_open)?;
+    if !was_open && is_finished(root, gid)? {
+        return Ok(None);
+    }
     let lock = lock_new(root, gid)?;
     // Of two first commands at once the second must not meet the half-made spool of the first.
     check_entries(root, was_open)?;
@@ -105,7 +109,19 @@ fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Flock, Ope
         // Each time: an earlier `init` may have been cut off when it had closed the folder.
         mend_modes(root, gid)?;
     }
-    Ok(lock)
+    Ok(Some(lock))
+}
+
+/// Whether there is nothing to make, convert or mend. `spool.json` comes last, and the modes after it.
+fn is_finished(root: &Dir, gid: Option<u32>) -> Result<bool, OpenError> {
+    let Ok(Some(stored)) = read_settings(root) else {
+        return Ok(false);
+    };
+    check_kind(root, stored.sharing, gid)?;
+    Ok(match stored.sharing {
+        Sharing::Private => true,
+        Sharing::Group => are_modes_right(root, gid)?,
+    })
 }
 
 /// Makes a new spool in a folder of ours that holds nothing else.

@@ -155,13 +155,37 @@ pub(super) fn group_of(root: &Dir) -> IoResult<u32> {
     settings.map_or_else(|| Ok(root.own_stat()?.st_gid), |stat| Ok(stat.st_gid))
 }
 
+/// An entry to be set, and the group that it lacks, if so.
+type ToSet = (Entry, Option<u32>);
+
 /// Gives the root of a group spool, and its folders and files, the modes of the layout and this group. Without
 /// one, that of `spool.json` if the root has it too: else nobody but a person knows which of the two is right.
 pub(super) fn mend_modes(root: &Dir, gid: Option<u32>) -> Result<(), OpenError> {
+    for (entry, gid) in wrong_modes(root, gid)? {
+        let is_open = |stat: Stat| stat.st_mode & WRITABLE != 0;
+        match mend(root, &entry, gid) {
+            // Recipes may be mounted read-only. Others could not write them.
+            Err(OpenError::Io(error))
+                if entry.name == name::RECIPES
+                    && !root.stat(entry.name)?.is_some_and(is_open)
+                    && matches!(error.errno(), Some(Errno::ROFS | Errno::PERM)) => {}
+            mended => mended?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether [`mend_modes`] would find nothing to do.
+pub(super) fn are_modes_right(root: &Dir, gid: Option<u32>) -> IoResult<bool> {
+    Ok(wrong_modes(root, gid)?.is_empty())
+}
+
+fn wrong_modes(root: &Dir, gid: Option<u32>) -> IoResult<Vec<ToSet>> {
     let known = group_of(root)?;
     let is_sure = root.own_stat()?.st_gid == known;
     let gid = gid.or_else(|| is_sure.then_some(known));
     let us = rustix::process::geteuid().as_raw();
+    let mut wrong = Vec::new();
     for entry in entries() {
         let Some(stat) = root.stat(entry.name)? else {
             continue;
@@ -178,19 +202,11 @@ pub(super) fn mend_modes(root: &Dir, gid: Option<u32>) -> Result<(), OpenError> 
         }
         let has_list = entry.kind == FileType::Directory
             && entry.has_list_that_counts(&root.open_dir(entry.name)?);
-        if is_right && !has_list {
-            continue;
-        }
-        match mend(root, &entry, gid.filter(|_| !has_group)) {
-            // Recipes may be mounted read-only. Others could not write them.
-            Err(OpenError::Io(error))
-                if entry.name == name::RECIPES
-                    && stat.st_mode & WRITABLE == 0
-                    && matches!(error.errno(), Some(Errno::ROFS | Errno::PERM)) => {}
-            mended => mended?,
+        if !is_right || has_list {
+            wrong.push((entry, gid.filter(|_| !has_group)));
         }
     }
-    Ok(())
+    Ok(wrong)
 }
 
 fn mend(root: &Dir, entry: &Entry, gid: Option<u32>) -> Result<(), OpenError> {

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::{Overrides, Settings, SettingsError};
 use crate::spool::disk::{Dir, IoResult};
 use crate::spool::layout::{SMALL_FILE, Sharing, name};
-use crate::task::SPOOL_VERSION;
+use crate::task::{SPOOL_VERSION, without_bom};
 
 /// By what a changed settings file is known without reading it, once a task. One that was edited in
 /// place within the kernel's tick (4 ms at most) of the last reading is taken for the same: it is
@@ -86,8 +86,8 @@ fn parse_settings(root: &Dir, bytes: &[u8], known: u32) -> Result<StoredSettings
         path: path.clone(),
         problem,
     };
-    let mut map: Map<String, Value> =
-        serde_json::from_slice(bytes).map_err(|e| broken(format!("not a JSON object: {e}")))?;
+    let mut map: Map<String, Value> = serde_json::from_slice(without_bom(bytes))
+        .map_err(|e| broken(format!("not a JSON object: {e}")))?;
     match map.remove("v").as_ref().and_then(Value::as_u64) {
         Some(version) if version == u64::from(known) => {}
         Some(1) => return Err(OpenError::Older { path }),

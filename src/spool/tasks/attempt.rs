@@ -89,7 +89,7 @@ impl Attempt {
         self.dir.path()
     }
 
-    /// The folder the recipe runs in, and its TMPDIR: what it leaves there goes with the task. A
+    /// The folder the recipe runs in, and what its TMPDIR leads to: what it leaves there goes with the task. A
     /// second folder would cost a short task nearly as much as all its files (docs/design/0021).
     pub fn work_path(&self) -> PathBuf {
         self.dir.path_of(name::WORK)

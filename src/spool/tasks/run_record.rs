@@ -38,6 +38,9 @@ pub struct RunFile {
     /// the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner_cgroup: Option<String>,
+    /// The link that is the attempt's `TMPDIR`, where the path of its folder is too long for that; removed at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temp_link: Option<String>,
     /// The value of `AGENTSPOOL_MARK` in the environment of everything this attempt started.
     pub mark: String,
     /// When the attempt began.

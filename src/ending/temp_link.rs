@@ -1,0 +1,104 @@
+//! The short name of an attempt's folder, for programs that put sockets into `TMPDIR`: the path of a socket has 107
+//! bytes at most, and the folder of an attempt alone may have more.
+//!
+//! Not the folder, which goes with the task. It does not lie in `$XDG_RUNTIME_DIR`, which is removed when its user logs
+//! out, while tasks go on. Invariants: a name is recorded before it is made; only a link that leads to this attempt, or
+//! nowhere, is removed; it is made only where no other user can put something else in its place.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, lstat, mkdir, readlink, stat, symlink, unlink};
+
+use crate::spool::{Attempt, RunFile};
+use crate::task::TaskId;
+
+const TEMPORARY: &str = "/tmp";
+/// A path of so many bytes leaves room for what programs make of it.
+const SHORT: usize = 60;
+/// What no folder of ours has: rights for group and others.
+const SHARED: u32 = 0o077;
+const STICKY: u32 = 0o1000;
+const WRITABLE: u32 = 0o022;
+
+/// A link that is removed when this value goes.
+#[derive(Debug)]
+pub(crate) struct TempLink {
+    path: PathBuf,
+    leads_to: PathBuf,
+}
+
+impl TempLink {
+    /// The name that the attempt's folder is to have, where its own path is long.
+    pub fn plan(id: TaskId, attempt: &Attempt) -> Option<TempLink> {
+        let leads_to = attempt.work_path();
+        if leads_to.as_os_str().len() <= SHORT {
+            return None;
+        }
+        let (id, number) = (id.to_string(), attempt.number());
+        let id = id.strip_prefix("task_").unwrap_or(&id);
+        let path = own_folder().join(format!("{id}-{number}"));
+        Some(TempLink { path, leads_to })
+    }
+
+    /// Makes it. `None` where that cannot be: then the folder has its own path alone.
+    pub fn make(self) -> Option<TempLink> {
+        let folder = self.path.parent()?;
+        if !is_safe(folder) {
+            // Another runner may be the first.
+            let _ = mkdir(folder, Mode::RWXU);
+            if !is_safe(folder) {
+                return None;
+            }
+        }
+        // One that leads nowhere is of a spool that was moved or removed.
+        remove(&self.path, &self.leads_to);
+        symlink(&self.leads_to, &self.path).ok()?;
+        Some(self)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempLink {
+    fn drop(&mut self) {
+        remove(&self.path, &self.leads_to);
+    }
+}
+
+/// Removes the link of an attempt whose runner is dead.
+pub(super) fn remove_recorded(run: &RunFile, attempt: &Attempt) {
+    if let Some(path) = &run.temp_link {
+        remove(Path::new(path), &attempt.work_path());
+    }
+}
+
+fn remove(path: &Path, leads_to: &Path) {
+    let Ok(target) = readlink(path, Vec::new()) else {
+        return;
+    };
+    let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+    if target == leads_to || lstat(target).is_err() {
+        let _ = unlink(path);
+    }
+}
+
+fn own_folder() -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    Path::new(TEMPORARY).join(format!("agentspool-{uid}"))
+}
+
+/// Whether the folder is ours alone, and nobody else can rename it.
+fn is_safe(folder: &Path) -> bool {
+    let us = rustix::process::geteuid().as_raw();
+    let is_ours = lstat(folder).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+            && stat.st_uid == us
+            && stat.st_mode & SHARED == 0
+    });
+    let is_kept = |mode: u32| mode & STICKY != 0 || mode & WRITABLE == 0;
+    is_ours && stat(TEMPORARY).is_ok_and(|stat| is_kept(stat.st_mode))
+}
