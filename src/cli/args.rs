@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agentspool::client::Cursor;
-use agentspool::task::{Name, Status};
+use agentspool::task::{InvalidName, Name, Status};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit_code::ExitCode;
@@ -17,7 +17,7 @@ use super::since::{Since, parse_since};
 #[derive(Parser)]
 #[command(name = "agentspool", version, after_help = ExitCode::table_text(), max_term_width = 100)]
 pub(crate) struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Global options")]
     pub global: Global,
     #[command(subcommand)]
     pub verb: Verb,
@@ -28,7 +28,7 @@ pub(crate) struct Global {
     /// The spool [default: $AGENTSPOOL_DIR, else $XDG_STATE_HOME/agentspool]
     #[arg(long, global = true, value_name = "DIR")]
     pub spool: Option<PathBuf>,
-    /// Print one JSON object and nothing else
+    /// Print one JSON object and nothing else; `ok` is true if the exit code is 0
     #[arg(long, global = true)]
     pub json: bool,
     /// Print less: the bare id, no notes
@@ -116,7 +116,7 @@ pub(crate) enum TaskVerb {
     Clear(ClearArgs),
     /// Print what a task gave
     Result(ResultArgs),
-    /// Print a task's logs
+    /// Print a task's logs: its stdout to stdout, its stderr to stderr
     Logs(LogsArgs),
     /// Wait until tasks end
     Wait(WaitArgs),
@@ -156,9 +156,12 @@ pub(crate) struct TaskArgs {
     /// How long it may run: 300, 90s, 1h30m [default: the recipe's, else the spool's 300]
     #[arg(long, value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-    /// What to call the task
-    #[arg(long)]
+    /// What to call the task in commands: letters, digits, `.`, `_` and `-`
+    #[arg(long, value_parser = parse_task_name)]
     pub name: Option<Name>,
+    /// Any text to show for the task, and to find it by where no other task has it
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
     /// Your own notes: a JSON object
     #[arg(long)]
     pub metadata: Option<String>,
@@ -181,7 +184,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, conflicts_with = "batch")]
     pub wait: bool,
     /// Requests as JSON Lines from a file, or - for stdin; prints one id a line
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "metadata", "env"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "label", "metadata", "env"])]
     pub batch: Option<String>,
 }
 
@@ -212,6 +215,12 @@ pub(crate) struct ListArgs {
     /// Only tasks of this status: pending, running, completed, failed, cancelled
     #[arg(long)]
     pub status: Option<Status>,
+    /// Only tasks of this name
+    #[arg(long)]
+    pub name: Option<Name>,
+    /// Only tasks of this label
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
     /// Which page
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub page: u64,
@@ -258,6 +267,9 @@ pub(crate) struct ClearArgs {
     /// Only say what would be removed
     #[arg(long)]
     pub dry_run: bool,
+    /// Do not ask: on a terminal --all asks before it cancels tasks
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Args)]
@@ -273,10 +285,10 @@ pub(crate) struct LogsArgs {
     /// Follow from the first byte until the task ends
     #[arg(short, long)]
     pub follow: bool,
-    /// Only stdout
+    /// Only what the task wrote to stdout
     #[arg(long, conflicts_with = "stderr")]
     pub stdout: bool,
-    /// Only stderr
+    /// Only what the task wrote to stderr; it is printed to stderr, so a pipe needs `2>&1`
     #[arg(long)]
     pub stderr: bool,
     /// Only the last N lines of each
@@ -415,6 +427,12 @@ pub(crate) struct CompletionsArgs {
     /// Write manual pages into this folder instead
     #[arg(long, value_name = "DIR")]
     pub man: Option<PathBuf>,
+}
+
+/// A name for a task; any other text is a label.
+fn parse_task_name(text: &str) -> Result<Name, String> {
+    text.parse()
+        .map_err(|error: InvalidName| format!("{error}; --label takes any text"))
 }
 
 /// `300`, `90s`, `5m`, `1h30m`; a bare number is seconds.

@@ -35,6 +35,7 @@ mod progress;
 mod recipe;
 mod report;
 mod result;
+mod retention;
 mod runner;
 mod schedule;
 mod since;
@@ -71,7 +72,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode 
     let env = env::Environment::read();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return output::clap_error(&error, wants_json(&arguments)).into(),
+        Err(error) => {
+            let error = completions::without_hidden(error);
+            return output::clap_error(&error, wants_json(&arguments)).into();
+        }
     };
     let out = Output::new(&cli.global, &env);
     let mut context = Context {

@@ -2,6 +2,8 @@
 //!
 //! Not errors (`report.rs`). Invariant: every kind of notice has words, by a match without a catch-all.
 
+use std::path::Path;
+
 use agentspool::client::{Client, Notice};
 
 use super::Context;
@@ -38,14 +40,21 @@ fn words(client: &Client, notice: &Notice) -> String {
             format!("note: {why}: no task starts until `agentspool --spool {path} resume`")
         }
         Notice::NoWatcher { is_owner } => {
-            let what_to_do = if *is_owner {
-                format!("start one with `agentspool --spool {path} watch`")
-            } else {
-                "ask the spool's owner to start one".to_owned()
-            };
+            let what_to_do = how_to_start(client.path(), *is_owner);
             format!(
                 "note: no watcher is running on {path}, and nothing is done until one runs; {what_to_do}"
             )
         }
+    }
+}
+
+/// How a watcher comes to run, for a user who may start one and for one who may not.
+pub(super) fn how_to_start(spool: &Path, is_owner: bool) -> String {
+    match is_owner {
+        true => format!(
+            "start one with `agentspool --spool {} watch`",
+            spool.display()
+        ),
+        false => "ask the spool's owner to start one".to_owned(),
     }
 }

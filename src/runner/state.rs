@@ -76,6 +76,9 @@ pub(super) struct Prepared {
     pub reserve: ReservedResult,
     pub run: RunFile,
     pub timeout: Duration,
+    /// Where the timeout comes from and how to give a task more, fit behind its message. Nothing where the submitter
+    /// chose it.
+    pub timeout_from: &'static str,
     pub state: Option<SessionState>,
     /// The kernel's counter before anything ran.
     pub oom_kills: Option<u64>,
