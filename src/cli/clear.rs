@@ -36,10 +36,11 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
     tell(context, &client.clear_planned(plan, &interrupt)?)
 }
 
-/// Asks a person who sits at a terminal; a script has said what it wants.
+/// Asks a person who sits at a terminal; a script has said what it wants, and so has who wants JSON.
 fn is_agreed(context: &Context, plan: &ClearPlan) -> Result<bool, CliError> {
     let stdin = std::io::stdin();
-    if !stdin.is_terminal() || !context.out.is_read_by_a_person() {
+    let is_asked = stdin.is_terminal() && std::io::stderr().is_terminal();
+    if !is_asked || context.out.is_json() {
         return Ok(true);
     }
     let (open, over) = (plan.cancel.len(), plan.remove.len());

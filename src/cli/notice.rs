@@ -58,3 +58,15 @@ pub(super) fn how_to_start(spool: &Path, is_owner: bool) -> String {
         false => "ask the spool's owner to start one".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_start_a_watcher_is_not_asked_to() {
+        let spool = Path::new("/s");
+        assert!(how_to_start(spool, true).contains("`agentspool --spool /s watch`"));
+        assert!(!how_to_start(spool, false).contains("watch`"));
+    }
+}

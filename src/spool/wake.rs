@@ -317,3 +317,30 @@ fn is_marker(kind: EventKind, path: &Path) -> bool {
         EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_))
     ) && path.file_name().is_some_and(|file| file == name::CANCEL)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::is_limit_of_inotify;
+
+    #[test]
+    fn only_a_limit_is_taken_for_one() {
+        let of = |errno: Errno| notify::Error::io(io::Error::from(errno));
+        for limit in [of(Errno::MFILE), of(Errno::NOSPC)] {
+            assert!(is_limit_of_inotify(&limit), "{limit}");
+        }
+        assert!(is_limit_of_inotify(&notify::Error::new(
+            notify::ErrorKind::MaxFilesWatch
+        )));
+        for other in [
+            of(Errno::ACCESS),
+            of(Errno::NOENT),
+            notify::Error::path_not_found(),
+        ] {
+            assert!(!is_limit_of_inotify(&other), "{other}");
+        }
+    }
+}

@@ -165,7 +165,7 @@ fn a_terminal_is_asked_before_tasks_are_cancelled() {
     world.wait_running(&task);
     for (typed, arguments) in [
         (Some("n\n"), &["clear", "--all"][..]),
-        (Some("\n"), &["clear", "--all"]),
+        (Some("\n"), &["clear", "--all", "-q"]),
         (None, &["clear", "--all", "--dry-run"]),
     ] {
         let mut command = world.command(arguments);
