@@ -163,6 +163,19 @@ impl Default for Settings {
     }
 }
 
+/// How long finished tasks are kept, by the settings of a spool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retention {
+    /// Completed tasks, and cancelled ones where nothing else is said.
+    pub completed_sec: f64,
+    /// Cancelled tasks, where that is said.
+    pub cancelled_sec: Option<f64>,
+    /// Failed tasks.
+    pub failed_sec: f64,
+    /// Whether their number or their size is limited as well.
+    pub is_bounded: bool,
+}
+
 /// Why settings are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -208,6 +221,16 @@ pub struct Overrides {
 }
 
 impl Settings {
+    /// How long finished tasks are kept.
+    pub fn retention(&self) -> Retention {
+        Retention {
+            completed_sec: self.cleanup_delay_sec,
+            cancelled_sec: self.cancelled_cleanup_delay_sec,
+            failed_sec: self.failed_cleanup_delay_sec,
+            is_bounded: self.max_finished_tasks.is_some() || self.max_finished_bytes.is_some(),
+        }
+    }
+
     /// The settings that these layers make, over the defaults.
     pub fn of_layers(
         file: &Map<String, Value>,

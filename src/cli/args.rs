@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agentspool::client::Cursor;
-use agentspool::task::{Name, Status, parse_duration};
+use agentspool::task::{InvalidName, Name, Status, parse_duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit_code::ExitCode;
@@ -18,7 +18,7 @@ use super::since::{Since, parse_since};
 #[derive(Parser)]
 #[command(name = "agentspool", version, after_help = ExitCode::table_text(), max_term_width = 100)]
 pub(crate) struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Global options")]
     pub global: Global,
     #[command(subcommand)]
     pub verb: Verb,
@@ -29,7 +29,7 @@ pub(crate) struct Global {
     /// The spool [default: $AGENTSPOOL_DIR, else $XDG_STATE_HOME/agentspool]
     #[arg(long, global = true, value_name = "DIR")]
     pub spool: Option<PathBuf>,
-    /// Print one JSON object and nothing else
+    /// Print one JSON object and nothing else; `ok` is true if the exit code is 0
     #[arg(long, global = true)]
     pub json: bool,
     /// Print less: the bare id, no notes
@@ -117,7 +117,7 @@ pub(crate) enum TaskVerb {
     Clear(ClearArgs),
     /// Print what a task gave
     Result(ResultArgs),
-    /// Print a task's logs
+    /// Print a task's logs: its stdout to stdout, its stderr to stderr
     Logs(LogsArgs),
     /// Wait until tasks end
     Wait(WaitArgs),
@@ -157,9 +157,12 @@ pub(crate) struct TaskArgs {
     /// How long it may run: 300, 90s, 1h30m [default: the recipe's, else the spool's 300]
     #[arg(long, value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-    /// What to call the task
-    #[arg(long)]
+    /// What to call the task in commands: letters, digits, `.`, `_` and `-`
+    #[arg(long, value_parser = parse_task_name)]
     pub name: Option<Name>,
+    /// Any text to show for the task, and to find it by where no other task has it
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
     /// Your own notes: a JSON object
     #[arg(long)]
     pub metadata: Option<String>,
@@ -182,7 +185,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, conflicts_with = "batch")]
     pub wait: bool,
     /// Requests as JSON Lines from a file, or - for stdin; prints one id a line
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "metadata", "env"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "label", "metadata", "env"])]
     pub batch: Option<String>,
 }
 
@@ -213,6 +216,12 @@ pub(crate) struct ListArgs {
     /// Only tasks of this status: pending, running, completed, failed, cancelled
     #[arg(long)]
     pub status: Option<Status>,
+    /// Only tasks of this name
+    #[arg(long)]
+    pub name: Option<Name>,
+    /// Only tasks of this label
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
     /// Which page
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub page: u64,
@@ -259,6 +268,9 @@ pub(crate) struct ClearArgs {
     /// Only say what would be removed
     #[arg(long)]
     pub dry_run: bool,
+    /// Do not ask: on a terminal --all asks before it cancels tasks
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Args)]
@@ -274,10 +286,10 @@ pub(crate) struct LogsArgs {
     /// Follow until the task ends: from the first byte, or from the last N lines
     #[arg(short, long, conflicts_with = "attempt")]
     pub follow: bool,
-    /// Only stdout
+    /// Only what the task wrote to stdout
     #[arg(long, conflicts_with = "stderr")]
     pub stdout: bool,
-    /// Only stderr
+    /// Only what the task wrote to stderr; it is printed to stderr, so a pipe needs `2>&1`
     #[arg(long)]
     pub stderr: bool,
     /// Only the last N lines of each; of a line that was written over, as by a progress bar, only its end
@@ -389,6 +401,12 @@ pub(crate) struct CompletionsArgs {
     /// Write manual pages into this folder instead
     #[arg(long, value_name = "DIR")]
     pub man: Option<PathBuf>,
+}
+
+/// A name for a task; any other text is a label.
+fn parse_task_name(text: &str) -> Result<Name, String> {
+    text.parse()
+        .map_err(|error: InvalidName| format!("{error}; --label takes any text"))
 }
 
 /// A duration after which something is done again.

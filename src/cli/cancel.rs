@@ -53,7 +53,11 @@ fn tell(context: &Context, cancelled: &Cancelled) -> Result<(), CliError> {
         return Ok(());
     }
     match cancelled.outcome {
-        CancelOutcome::AlreadyOver(_) => out.line(format!("Task {id} was already {status}")),
+        CancelOutcome::AlreadyOver(_) => out.line(match status {
+            Status::Completed | Status::Failed => format!("Task {id} had already {status}"),
+            // Whatever stands there, it is over.
+            _ => format!("Task {id} was already {status}"),
+        }),
         CancelOutcome::Requested | CancelOutcome::Unattended => {
             out.line(format!("Cancellation of {id} requested"))
         }

@@ -2,6 +2,8 @@
 //!
 //! Not the removing (`client/clear.rs`). Invariant: `--dry-run` says exactly what would be done.
 
+use std::io::IsTerminal as _;
+
 use agentspool::client::{ClearOptions, ClearPlan, ClearReport};
 use serde_json::json;
 
@@ -24,8 +26,40 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
     if args.dry_run {
         return tell_plan(context, &plan);
     }
+    if args.all && !args.yes && !plan.cancel.is_empty() && !is_agreed(context, &plan)? {
+        return Err(
+            CliError::new(ExitCode::Refused, "nothing was cancelled or removed")
+                .hint("answer y, or use --yes"),
+        );
+    }
     let interrupt = Interrupt::listen()?;
     tell(context, &client.clear_planned(plan, &interrupt)?)
+}
+
+/// Asks a person who sits at a terminal; a script has said what it wants, and so has who wants JSON.
+fn is_agreed(context: &Context, plan: &ClearPlan) -> Result<bool, CliError> {
+    let stdin = std::io::stdin();
+    let is_asked = stdin.is_terminal() && std::io::stderr().is_terminal();
+    if !is_asked || context.out.is_json() {
+        return Ok(true);
+    }
+    let (open, over) = (plan.cancel.len(), plan.remove.len());
+    context.out.question(format!(
+        "This cancels {} and removes {}. Go on? [y/N] ",
+        counted(open, "task that is not over", "tasks that are not over"),
+        counted(
+            open + over,
+            "task with its result",
+            "tasks with their results"
+        ),
+    ));
+    let mut answer = String::new();
+    stdin.read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
+}
+
+fn counted(n: usize, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
 }
 
 fn tell(context: &Context, report: &ClearReport) -> Result<ExitCode, CliError> {
@@ -66,7 +100,11 @@ fn tell(context: &Context, report: &ClearReport) -> Result<ExitCode, CliError> {
         out.line(format!("Cleared {} {tasks}", cleared.len()))?;
         let held = report.held;
         if held > 0 {
-            out.note(format!("{held} tasks are held by somebody and were left"));
+            out.note(format!(
+                "note: {} and {} left: a program works on it or keeps it",
+                counted(held, "task is in use", "tasks are in use"),
+                if held == 1 { "was" } else { "were" },
+            ));
         }
     }
     Ok(code)

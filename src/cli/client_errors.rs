@@ -6,6 +6,7 @@
 use agentspool::client;
 
 use super::exit_code::ExitCode;
+use super::notice;
 use super::report::CliError;
 
 impl From<client::NewRecipeError> for CliError {
@@ -98,10 +99,10 @@ impl From<client::WaitError> for CliError {
             WaitError::Resolve(error) => error.into(),
             WaitError::Io(error) => error.into(),
             WaitError::Removed(_) => CliError::new(ExitCode::NotFound, message),
-            WaitError::Unattended(path) => CliError::new(ExitCode::Missing, message)
+            WaitError::Unattended { spool, is_owner } => CliError::new(ExitCode::Missing, message)
                 .hint(format!(
-                    "start one with `agentspool --spool {} watch`; the tasks wait for it",
-                    path.display()
+                    "{}; the tasks wait for it",
+                    notice::how_to_start(&spool, is_owner)
                 ))
                 .detail("watcher", false),
             WaitError::TimedOut { .. } => CliError::new(ExitCode::WaitTimedOut, message),

@@ -8,7 +8,7 @@ use std::io::IsTerminal as _;
 
 use agentspool::client::TaskView;
 use agentspool::task::escape_text;
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::UnicodeWidthChar as _;
 
 use super::Context;
 
@@ -19,6 +19,12 @@ pub(super) fn shown(view: &TaskView, columns: Option<usize>) -> Option<String> {
         let name = name.as_str();
         return Some(columns.map_or_else(|| name.to_owned(), |room| cut(name, room)));
     }
+    of_label(view, columns)
+}
+
+/// The label alone, where there is one.
+pub(super) fn of_label(view: &TaskView, columns: Option<usize>) -> Option<String> {
+    let status = &view.status;
     let label = folded(status.label.as_deref()?);
     Some(match columns {
         Some(room) => format!("\"{}\"", cut(&label, room.saturating_sub(2))),
@@ -39,16 +45,30 @@ fn folded(label: &str) -> String {
     escape_text(&words.join(" ")).into_owned()
 }
 
-/// As much of a text as fits into so many columns.
+/// As much of a text as fits into so many columns of any terminal.
 pub(super) fn cut(text: &str, columns: usize) -> String {
-    if text.width() <= columns {
-        return text.to_owned();
+    let mut width = 0;
+    let mut kept = 0;
+    for (at, c) in text.char_indices() {
+        width += most_columns(c);
+        if width > columns {
+            return format!("{}…", &text[..kept]);
+        }
+        if width < columns {
+            kept = at + c.len_utf8();
+        }
     }
-    let ends = text.char_indices().map(|(at, _)| at).rev();
-    let kept = ends
-        .map(|end| &text[..end])
-        .find(|part| part.width() < columns);
-    format!("{}…", kept.unwrap_or_default())
+    text.to_owned()
+}
+
+/// The columns that a character takes at most. A terminal that does not know a sequence of emoji shows each of
+/// them, and one that knows U+FE0F makes the character before it two columns wide.
+fn most_columns(c: char) -> usize {
+    const EMOJI_FOLLOWS: char = '\u{fe0f}';
+    match c {
+        EMOJI_FOLLOWS => 1,
+        _ => c.width().unwrap_or(0),
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +89,9 @@ mod tests {
             ("表表", 4, "表表"),
             ("表表表", 4, "表…"),
             ("表", 1, "…"),
+            ("👩\u{200d}👩\u{200d}👧", 5, "👩\u{200d}👩\u{200d}…"),
+            ("⚠\u{fe0f}x", 2, "⚠…"),
+            ("", 0, ""),
         ] {
             assert_eq!(cut(text, columns), shown, "{text} in {columns}");
         }

@@ -42,6 +42,8 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         .saturating_mul(limit);
     let page = client.list(&ListOptions {
         status: args.status,
+        name: args.name.clone(),
+        label: args.label.clone(),
         skip,
         limit,
         // Only there the results themselves are shown.

@@ -38,6 +38,7 @@ mod recipe_check;
 mod recipe_new;
 mod report;
 mod result;
+mod retention;
 mod runner;
 mod schedule;
 mod served;
@@ -78,7 +79,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode 
     let env = env::Environment::read();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return output::clap_error(&error, wants_json(&arguments)).into(),
+        Err(error) => {
+            let error = completions::without_hidden(error);
+            return output::clap_error(&error, wants_json(&arguments)).into();
+        }
     };
     let out = Output::new(&cli.global, &env);
     let mut context = Context {

@@ -2,6 +2,8 @@
 //!
 //! Not errors (`report.rs`). Invariant: every kind of notice has words, by a match without a catch-all.
 
+use std::path::Path;
+
 use agentspool::client::{Client, Notice};
 
 use super::Context;
@@ -69,14 +71,33 @@ fn words(client: &Client, notice: &Notice) -> String {
             None => format!("note: the task {own} waits here for itself, so it never ends"),
         },
         Notice::NoWatcher { is_owner } => {
-            let what_to_do = if *is_owner {
-                format!("start one with `agentspool --spool {path} watch`")
-            } else {
-                "ask the spool's owner to start one".to_owned()
-            };
+            let what_to_do = how_to_start(client.path(), *is_owner);
             format!(
                 "note: no watcher is running on {path}, and nothing is done until one runs; {what_to_do}"
             )
         }
+    }
+}
+
+/// How a watcher comes to run, for a user who may start one and for one who may not.
+pub(super) fn how_to_start(spool: &Path, is_owner: bool) -> String {
+    match is_owner {
+        true => format!(
+            "start one with `agentspool --spool {} watch`",
+            spool.display()
+        ),
+        false => "ask the spool's owner to start one".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_start_a_watcher_is_not_asked_to() {
+        let spool = Path::new("/s");
+        assert!(how_to_start(spool, true).contains("`agentspool --spool /s watch`"));
+        assert!(!how_to_start(spool, false).contains("watch`"));
     }
 }

@@ -21,6 +21,19 @@ use super::exit_code::ExitCode;
 use super::log_line::LineWriter;
 use super::report::CliError;
 
+/// The width of the terminal that stderr is; 80 where it is none.
+pub(super) fn error_width() -> usize {
+    width_of(io::stderr())
+}
+
+fn width_of(stream: impl std::os::fd::AsFd) -> usize {
+    let size = rustix::termios::tcgetwinsize(stream);
+    size.ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|width| *width > 0)
+        .unwrap_or(80)
+}
+
 /// Where and how to print.
 pub(crate) struct Output {
     json: bool,
@@ -80,11 +93,12 @@ impl Output {
 
     /// The width of the terminal; 80 where there is none.
     pub fn width(&self) -> usize {
-        let size = rustix::termios::tcgetwinsize(io::stdout());
-        size.ok()
-            .map(|size| usize::from(size.ws_col))
-            .filter(|width| *width > 0)
-            .unwrap_or(80)
+        width_of(io::stdout())
+    }
+
+    /// Whether a person reads our remarks: what only a person needs to know is not written anywhere else.
+    pub fn is_read_by_a_person(&self) -> bool {
+        !self.json && !self.quiet && io::stderr().is_terminal()
     }
 
     /// One line for people, on stdout. Tabs stay: they part columns.
@@ -172,6 +186,14 @@ impl Output {
     pub fn warn(&self, text: impl AsRef<str>) {
         self.end_pieces();
         let _ = writeln!(anstream::stderr(), "{}", remark(text.as_ref()));
+    }
+
+    /// A question to a person at a terminal, who answers in the same line.
+    pub fn question(&self, text: impl AsRef<str>) {
+        self.end_pieces();
+        let mut stderr = anstream::stderr();
+        let _ = write!(stderr, "{}", remark(text.as_ref()));
+        let _ = stderr.flush();
     }
 
     /// Tells an error, and what the command ends with.

@@ -11,6 +11,7 @@ use agentspool::watcher::WatchError;
 use serde_json::Value;
 
 use super::exit_code::ExitCode;
+use super::retention;
 
 /// An error as it is told.
 #[derive(Debug)]
@@ -157,10 +158,26 @@ impl From<ResolveError> for CliError {
     fn from(error: ResolveError) -> CliError {
         let message = error.to_string();
         match error {
-            ResolveError::NotFound(_) | ResolveError::Empty => {
+            ResolveError::NotFound { kept, .. } => {
+                CliError::new(ExitCode::NotFound, message).hint(format!(
+                    "see `agentspool list`; if it has ended, it may have been removed: {}",
+                    retention::words(&kept)
+                ))
+            }
+            ResolveError::Empty => {
                 CliError::new(ExitCode::NotFound, message).hint("see `agentspool list`")
             }
             ResolveError::Rejected { .. } => CliError::new(ExitCode::NotFound, message),
+            ResolveError::Ambiguous {
+                ref text,
+                ref candidates,
+                ..
+            } if candidates
+                .iter()
+                .any(|id| !id.to_string().contains(text.as_str())) =>
+            {
+                CliError::usage(message).hint("give the id")
+            }
             ResolveError::Ambiguous { .. } => {
                 CliError::usage(message).hint("give more characters of the id")
             }

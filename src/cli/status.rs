@@ -59,9 +59,15 @@ fn show(
         if let Some(session) = &status.session_id {
             out.line(format!("Session: {session}"))?;
         }
-        let name = label::shown(view, label::room_behind(context, "Name: ".len()));
+        if let Some(name) = &status.name {
+            out.line(format!("Name: {name}"))?;
+        }
+        let room = label::room_behind(context, "Label: ".len());
+        if let Some(label) = label::of_label(view, room) {
+            out.line(format!("Label: {label}"))?;
+        }
         let origin = client.origin(status.task_id);
-        for line in more_lines(view, name, origin, absolute) {
+        for line in more_lines(view, origin, absolute) {
             out.line(line)?;
         }
         // What is left of them is said beside, or by the condition above.
@@ -82,15 +88,9 @@ fn show(
 }
 
 /// What the page does not show, only where there is something to say.
-fn more_lines(
-    view: &TaskView,
-    name: Option<String>,
-    origin: Option<Origin>,
-    absolute: bool,
-) -> Vec<String> {
+fn more_lines(view: &TaskView, origin: Option<Origin>, absolute: bool) -> Vec<String> {
     let status = &view.status;
     let mut lines = Vec::new();
-    lines.extend(name.map(|name| format!("Name: {name}")));
     lines.extend(origin.map(|origin| match origin.uid {
         Some(uid) => format!("Submitted by: user {uid}"),
         None => "Submitted by: unknown".to_owned(),

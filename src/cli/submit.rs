@@ -15,6 +15,7 @@ use super::args::{SubmitArgs, TaskArgs};
 use super::exit_code::ExitCode;
 use super::interrupt::LateInterrupt;
 use super::report::CliError;
+use super::retention;
 use super::stdin::UnreadStdin;
 use super::wait;
 
@@ -65,14 +66,19 @@ pub(super) fn submit_one(
         session_id: args.session_id.clone(),
         timeout: args.timeout,
         name: args.name.clone(),
+        label: args.label.clone(),
         variables: read_variables(context, client, &recipe, &args.env)?,
         attachment: attach
             .map(|path| open_attachment(client, path))
             .transpose()?,
         ..NewTask::new(Door::Cli)
     };
+    let promise = retention::promise(client, &recipe, args.timeout);
     let (accepted, notices) = client.submit_to(recipe, task, &LateInterrupt::default())?;
     context.note_all(client, notices);
+    if context.out.is_read_by_a_person() {
+        context.out.note(promise);
+    }
     Ok(accepted)
 }
 

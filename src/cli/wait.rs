@@ -18,15 +18,20 @@ use super::exit_code::ExitCode;
 use super::follow::show_piece;
 use super::interrupt::Interrupt;
 use super::json::TaskJson;
+use super::label;
 use super::list;
+use super::output;
 use super::report::CliError;
 use super::result;
 
 /// How often to look while a bar is shown: what a person sees should move.
 const LOOK_AT_BAR: Duration = Duration::from_millis(100);
 
-/// The columns that a name takes in the bar; its line is cut where the terminal ends.
+/// The columns that a name takes in the bar.
 const MOST_OF_A_TITLE: usize = 40;
+
+/// The columns before the message, at most: the bar, the percentage, the time, and the blanks between them.
+const BEFORE_THE_MESSAGE: usize = 30 + 1 + 4 + 1 + 5 + 1;
 
 pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
@@ -155,7 +160,16 @@ pub(super) fn wait_and_show(
     Ok(ExitCode::of_result(&result.result))
 }
 
+/// A text without what joins emoji to one: whether that is done is the terminal's choice, and so the width would be.
+fn without_joins(text: &str) -> String {
+    let joins = |c: char| matches!(c, '\u{200d}' | '\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}');
+    text.replace(joins, "")
+}
+
 /// The bar on a terminal; nothing anywhere else.
+///
+/// The message is cut here by its columns: a line that is wider than the terminal would be painted anew and anew,
+/// each time in lines of its own.
 struct Bar {
     bar: Option<ProgressBar>,
 }
@@ -166,9 +180,7 @@ impl Bar {
             return Bar { bar: None };
         }
         let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
-        if let Ok(style) =
-            ProgressStyle::with_template("{bar:30} {percent:>3}% {elapsed} {wide_msg}")
-        {
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3}% {elapsed} {msg}") {
             bar.set_style(style);
         }
         Bar { bar: Some(bar) }
@@ -180,6 +192,8 @@ impl Bar {
 
     fn show(&self, client: &Client, awaited: &[Awaited]) {
         let Some(bar) = &self.bar else { return };
+        // Each time: a terminal changes its width. The last column stays free, where some begin a new line.
+        let room = output::error_width().saturating_sub(BEFORE_THE_MESSAGE + 1);
         let mut done = 0.0;
         let mut message = String::new();
         for one in awaited {
@@ -201,7 +215,7 @@ impl Bar {
         }
         let share = done / awaited.len().max(1) as f64;
         bar.set_position((share * 1000.0) as u64);
-        bar.set_message(message);
+        bar.set_message(label::cut(&without_joins(&message), room));
     }
 
     /// Takes the bar away while a log is written over its line.

@@ -4,20 +4,33 @@
 //! `running` reads only what the hints say is open. Not one task (`status.rs`). Invariant: looking changes nothing.
 
 use super::open::Client;
-use crate::spool::{IoError, TaskView};
-use crate::task::{Status, TaskId};
+use crate::spool::{IoError, TaskView, is_label};
+use crate::task::{Name, Status, StatusFile, TaskId};
 
 /// Which tasks are listed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ListOptions {
     /// Only those of this status.
     pub status: Option<Status>,
+    /// Only those of this name.
+    pub name: Option<Name>,
+    /// Only those of this label.
+    pub label: Option<String>,
     /// So many of the newest are left out.
     pub skip: usize,
     /// So many at most.
     pub limit: usize,
     /// Whether the results are read as well, which costs a file for each finished task.
     pub with_results: bool,
+}
+
+impl ListOptions {
+    fn chooses(&self, status: &StatusFile) -> bool {
+        let label = || status.label.as_deref().unwrap_or_default();
+        self.status.is_none_or(|wanted| status.status == wanted)
+            && (self.name.is_none() || self.name == status.name)
+            && (self.label.as_deref()).is_none_or(|wanted| is_label(label(), wanted))
+    }
 }
 
 /// Some tasks, and how many there are in all.
@@ -44,9 +57,11 @@ impl Client {
     /// # Errors
     /// When the spool cannot be read.
     pub fn list(&self, options: &ListOptions) -> Result<Page, IoError> {
-        let mut page = match options.status {
-            None => self.list_all(options)?,
-            Some(status) => self.list_filtered(status, options)?,
+        let is_filtered =
+            options.status.is_some() || options.name.is_some() || options.label.is_some();
+        let mut page = match is_filtered {
+            false => self.list_all(options)?,
+            true => self.list_filtered(options)?,
         };
         if options.with_results {
             let ids: Vec<TaskId> = page.tasks.iter().map(|view| view.status.task_id).collect();
@@ -67,9 +82,9 @@ impl Client {
         })
     }
 
-    fn list_filtered(&self, status: Status, options: &ListOptions) -> Result<Page, IoError> {
+    fn list_filtered(&self, options: &ListOptions) -> Result<Page, IoError> {
         let spool = self.spool();
-        let is_open = !status.is_terminal();
+        let is_open = options.status.is_some_and(|status| !status.is_terminal());
         let ids = if is_open {
             let mut open = spool.open_ids()?;
             open.reverse();
@@ -83,7 +98,7 @@ impl Client {
             let Some(view) = spool.glance(id)? else {
                 continue;
             };
-            if view.status.status != status {
+            if !options.chooses(&view.status) {
                 continue;
             }
             if found >= options.skip && tasks.len() < options.limit {

@@ -3,12 +3,17 @@
 //! Not which settings there are (`config.rs`) and not their file (`spool/open/set.rs`). Invariant: a setting that does
 //! not exist is refused with a suggestion, in each of these verbs.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::not_owner::NotOwner;
 use super::notice::Notice;
 use super::open::Client;
-use crate::config::{Origin, Overrides, Settings, SettingsError, is_of_watcher, parse_value};
+use crate::config::{
+    Origin, Overrides, Retention, Settings, SettingsError, is_of_watcher, parse_value,
+};
+use crate::recipe::Recipe;
 use crate::spool::OpenError;
 
 /// One setting as it is in force.
@@ -70,6 +75,18 @@ impl Client {
             value,
         });
         with_origin.collect()
+    }
+
+    /// How long finished tasks are kept.
+    pub fn retention(&self) -> Retention {
+        self.spool().settings().retention()
+    }
+
+    /// How long a task of this recipe may run when its submitter does not say.
+    pub fn timeout_of(&self, recipe: &Recipe) -> Duration {
+        let seconds = recipe.manifest.timeout_sec;
+        let seconds = seconds.unwrap_or(self.spool().settings().timeout_sec);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
     /// The value of one setting.

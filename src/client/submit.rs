@@ -35,6 +35,8 @@ pub struct NewTask {
     pub timeout: Option<Duration>,
     /// What the task is called.
     pub name: Option<Name>,
+    /// Any text that is shown for the task.
+    pub label: Option<String>,
     /// Environment variables, which the recipe must accept. Only in a private spool.
     pub variables: Vec<(String, String)>,
     /// A file whose content becomes `attachment` in the task's folder. Only for the spool's owner.
@@ -52,6 +54,7 @@ impl NewTask {
             session_id: None,
             timeout: None,
             name: None,
+            label: None,
             variables: Vec::new(),
             attachment: None,
         }
@@ -169,6 +172,7 @@ impl Client {
         request.session_id = task.session_id;
         request.timeout_sec = task.timeout.map(|timeout| timeout.as_secs_f64());
         request.name = task.name;
+        request.label = task.label;
         let asked = Asked::of(&request);
         let (id, task) = if self.spool().is_owner() {
             let submission = Submission {

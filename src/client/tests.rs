@@ -155,6 +155,8 @@ fn a_list_has_pages_and_counts() {
     let page = |status, skip| {
         let page = client
             .list(&ListOptions {
+                name: None,
+                label: None,
                 status,
                 skip,
                 limit: 1,

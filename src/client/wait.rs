@@ -58,8 +58,13 @@ pub enum WaitError {
     #[error("the task {0} was removed while it was waited for")]
     Removed(TaskId),
     /// Nobody runs tasks.
-    #[error("no watcher runs on {}, and none may be started from here", .0.display())]
-    Unattended(PathBuf),
+    #[error("no watcher runs on {}, and none may be started from here", spool.display())]
+    Unattended {
+        /// The spool.
+        spool: PathBuf,
+        /// Whether this user could start one by hand.
+        is_owner: bool,
+    },
     /// The time is over; the tasks go on.
     #[error("the wait ran out; {}", going_on(*open, *all))]
     TimedOut {
@@ -85,6 +90,7 @@ fn going_on(open: usize, all: usize) -> String {
     match (open, all) {
         (_, 1) => "the task goes on".to_owned(),
         (1, _) => format!("1 of {all} tasks goes on"),
+        _ if open == all => format!("all {all} tasks go on"),
         _ => format!("{open} of {all} tasks go on"),
     }
 }
@@ -180,7 +186,10 @@ impl Waiting<'_> {
     pub fn pause(&mut self, longest: Duration, stop: &dyn Stop) -> Result<(), WaitError> {
         let spool = self.client.spool();
         if self.need_watcher && self.attendance.is_hopeless() && !self.anything_runs()? {
-            return Err(WaitError::Unattended(spool.path().to_owned()));
+            return Err(WaitError::Unattended {
+                spool: spool.path().to_owned(),
+                is_owner: spool.is_owner(),
+            });
         }
         let (open, all) = (self.open(), self.awaited.len());
         if stop.is_asked() {

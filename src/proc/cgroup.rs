@@ -198,7 +198,7 @@ fn own_folder() -> Option<PathBuf> {
 }
 
 /// Mountinfo writes blanks and backslashes as three octal digits (proc(5)).
-fn unescape(text: &str) -> PathBuf {
+pub fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -16,7 +16,7 @@ mod signals;
 mod start_limits;
 mod table;
 
-pub use cgroup::{Cgroup, own_cgroup, remove_left_cgroups};
+pub use cgroup::{Cgroup, own_cgroup, remove_left_cgroups, unescape};
 pub use children::{Usage, children, descendants, has_living_children, reap_any, reap_others};
 pub use evidence::{
     Environment, cgroup_of, environment, has_open_to_write, hides_processes, is_at, name_of,

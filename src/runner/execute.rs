@@ -94,10 +94,17 @@ impl Runner {
         };
         let input = request.input.as_ref().map_or("{}", Json::text);
         let files = attempt.create_files(input.as_bytes())?;
-        let seconds = request
-            .timeout_sec
-            .or(recipe.manifest.timeout_sec)
-            .unwrap_or(self.spool.settings().timeout_sec);
+        let (seconds, timeout_from) = match (request.timeout_sec, recipe.manifest.timeout_sec) {
+            (Some(seconds), _) => (seconds, ""),
+            (None, Some(seconds)) => (
+                seconds,
+                " (`timeout` in recipe.toml; `--timeout` gives a task more)",
+            ),
+            (None, None) => (
+                self.spool.settings().timeout_sec,
+                " (the spool's `timeout_sec`; `--timeout` gives a task more, `timeout` in recipe.toml a recipe)",
+            ),
+        };
         let started_at = clock::wall();
         let id = work.lock.task().id();
         let temp_link = TempLink::plan(id, &attempt);
@@ -133,6 +140,7 @@ impl Runner {
             reserve,
             run,
             timeout: Duration::from_secs_f64(seconds),
+            timeout_from,
         })
     }
 

@@ -40,8 +40,9 @@ pub(super) fn outcome_of_early(ending: Ending, prepared: &Prepared) -> Option<Ou
         Ending::TimedOut => Some(Outcome::failed(
             ErrorKind::Timeout,
             format!(
-                "stopped after its timeout of {}",
-                humantime::format_duration(prepared.timeout)
+                "stopped after its timeout of {}{}",
+                humantime::format_duration(prepared.timeout),
+                prepared.timeout_from
             ),
         )),
         Ending::RunnerStopped | Ending::ByItself => None,

@@ -79,6 +79,9 @@ pub(super) struct Prepared {
     pub reserve: ReservedResult,
     pub run: RunFile,
     pub timeout: Duration,
+    /// Where the timeout comes from and how to give a task more, fit behind its message. Nothing where the submitter
+    /// chose it.
+    pub timeout_from: &'static str,
     pub state: Option<SessionState>,
     /// The task's `PATH`, once its command was put together.
     pub search: Option<OsString>,

@@ -4,14 +4,16 @@
 //! but a probe, and that is removed again.
 
 use std::io::Write;
+use std::path::PathBuf;
 
-use rustix::fs::{Access, AtFlags};
+use rustix::fs::{Access, AtFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::disk::{Dir, IoError, IoResult, LockLevel, local_kind, network_kind, random_bits};
 use super::layout::{FOLDERS, name};
 use super::open::Spool;
 use super::tasks::shown;
+use crate::proc;
 use crate::task::{Condition, TaskId};
 
 /// The file system below a spool.
@@ -64,9 +66,21 @@ impl Spool {
         Ok(FileSystem {
             kind: kind.map_or_else(|| format!("{magic:#x}"), str::to_owned),
             is_network: network.is_some(),
-            is_volatile: matches!(kind, Some("tmpfs" | "ramfs")),
+            is_volatile: is_volatile(kind) || self.is_upper_volatile(&root),
             is_read_only: flags.contains(rustix::fs::StatVfsMountFlags::RDONLY),
         })
+    }
+
+    /// Whether the root lies in an overlay whose upper layer a boot empties. From inside a container that layer is
+    /// often not to be seen; nothing is said of it then.
+    fn is_upper_volatile(&self, root: &Dir) -> bool {
+        let stat = rustix::fs::statx(root, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+        let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
+        let upper = stat
+            .ok()
+            .and_then(|stat| upper_of(&mounts, stat.stx_mnt_id));
+        let stat = upper.and_then(|upper| rustix::fs::statfs(upper).ok());
+        stat.is_some_and(|stat| is_volatile(local_kind(stat.f_type as u32)))
     }
 
     /// Folders of the layout that are not there.
@@ -97,6 +111,22 @@ impl Spool {
     }
 }
 
+fn is_volatile(kind: Option<&str>) -> bool {
+    matches!(kind, Some("tmpfs" | "ramfs"))
+}
+
+/// The upper layer of an overlay, from `/proc/self/mountinfo`: `36 35 0:40 / /mnt rw - overlay overlay
+/// rw,lowerdir=/l,upperdir=/u,workdir=/w`.
+fn upper_of(mounts: &str, mount: u64) -> Option<PathBuf> {
+    let id = |line: &&str| line.split(' ').next().and_then(|id| id.parse().ok()) == Some(mount);
+    let (_, super_block) = mounts.lines().find(id)?.split_once(" - overlay ")?;
+    let options = super_block.split(' ').nth(1)?;
+    let upper = options
+        .split(',')
+        .find_map(|option| option.strip_prefix("upperdir="))?;
+    Some(proc::unescape(upper))
+}
+
 fn try_out(folder: &Dir) -> IoResult<()> {
     let (first, second) = ("first", "second");
     let mut file = folder.create_lock(first)?;
@@ -116,4 +146,20 @@ fn try_out(folder: &Dir) -> IoResult<()> {
         Ok(()) => return Err(lied("rely on the renames of")),
     }
     folder.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upper_layer_of_an_overlay() {
+        let mounts = "35 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            36 35 0:40 / /m rw,relatime shared:1 - overlay overlay rw,lowerdir=/l,upperdir=/u\\040p,workdir=/w\n\
+            37 35 0:41 / /r ro - overlay overlay ro,lowerdir=/l:/k\n";
+        assert_eq!(upper_of(mounts, 36), Some(PathBuf::from("/u p")));
+        for other in [35, 37, 38] {
+            assert_eq!(upper_of(mounts, other), None, "{other}");
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
 //! `lock` file is never removed but together with its folder.
 
+mod called;
 mod convert;
 mod disk;
 mod events;
@@ -27,8 +28,10 @@ mod waiting;
 mod wake;
 mod watchers;
 
+pub use called::is_label;
 pub use disk::{Guard, IoError};
 pub use events::{Cursor, EventRead, EventReader};
+pub use health::FileSystem;
 pub use inbox::{
     Admission, ControlFile, Controlled, DropFile, DropRefusal, Fingerprint, InBox, Pickup, Reason,
     Rules,

@@ -1,11 +1,13 @@
-//! What a person may call a task: its id, a part of it, its name, or `last`.
+//! What a person may call a task: its id, a part of it, its name, its label, or `last`.
 //!
-//! Not the wording of the answer (`cli/`). Invariant: a text never means two things; where it
-//! could, the candidates are told and nothing is chosen.
+//! Not the search for what tasks are called (`called.rs`) and not the wording of the answer (`cli/`). A name means the
+//! task of that name that is not over, else the newest one. A label counts only where nothing else fits. Invariant: a
+//! text never means two things; where it could, the candidates are reported and nothing is chosen.
 
 use super::disk::IoError;
 use super::inbox::Reason;
 use super::open::Spool;
+use crate::config::Retention;
 use crate::task::{Name, TaskId};
 
 /// The fewest characters of an id that are taken for it.
@@ -24,9 +26,14 @@ pub enum Target {
 /// Why a text means nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// Nothing is called so.
-    #[error("no task is called {0:?}")]
-    NotFound(String),
+    /// Nothing is called so, now.
+    #[error("no task is called {text:?}")]
+    NotFound {
+        /// What was asked.
+        text: String,
+        /// How long finished tasks are kept: it may have been one.
+        kept: Retention,
+    },
     /// There is no task at all.
     #[error("there is no task in this spool")]
     Empty,
@@ -83,25 +90,22 @@ impl Spool {
         };
         // Others choose names: one that is also a part of an id must not stand for that task.
         let mut candidates = self.ids_with_part(text)?;
-        let task = match &named {
-            Named::Task(id) => Some(*id),
-            Named::Drop | Named::Refused(_) => None,
+        let tasks = match named {
+            Named::Tasks(tasks) => tasks,
+            Named::Drop if candidates.is_empty() => return Ok(Target::Drop(task_name)),
+            Named::Refused(reason) if candidates.is_empty() => {
+                return Err(rejected(task_name, reason));
+            }
+            Named::Drop | Named::Refused(_) => {
+                return Err(ambiguous(text, candidates, Some(task_name)));
+            }
         };
-        candidates.retain(|id| Some(*id) != task);
-        if candidates.is_empty() {
-            return match named {
-                Named::Task(id) => Ok(Target::Task(id)),
-                Named::Drop => Ok(Target::Drop(task_name)),
-                Named::Refused(reason) => Err(rejected(task_name, reason)),
-            };
+        candidates.retain(|id| !tasks.contains(id));
+        candidates.splice(..0, tasks);
+        match candidates.as_slice() {
+            [id] => Ok(Target::Task(*id)),
+            _ => Err(ambiguous(text, candidates, None)),
         }
-        candidates.splice(..0, task);
-        candidates.truncate(MOST_CANDIDATES);
-        Err(ResolveError::Ambiguous {
-            text: text.to_owned(),
-            candidates,
-            drop: task.is_none().then_some(task_name),
-        })
     }
 
     /// An id may also be that of a task to be: a user of the group has put it into the drop box.
@@ -119,7 +123,7 @@ impl Spool {
             }
             // What was removed does not come again, whatever somebody puts into the box.
             if self.is_removed(id)? {
-                return Err(ResolveError::NotFound(text));
+                return Err(self.not_found(&text));
             }
             if self.drop_waits(&text)? {
                 return Ok(Target::Drop(name));
@@ -132,38 +136,51 @@ impl Spool {
                 return Err(rejected(name, reason));
             }
         }
-        Err(ResolveError::NotFound(text))
+        Err(self.not_found(&text))
     }
 
     fn resolve_name(&self, task_name: &Name) -> Result<Option<Named>, ResolveError> {
         if self.drop_waits(task_name.as_str())? {
             return Ok(Some(Named::Drop));
         }
-        let named = match self.named_task(task_name)? {
-            Some(id) if self.task(id)?.is_some() => Some(id),
-            _ => None,
-        };
+        let mut named = self.open_tasks_named(task_name)?;
+        if named.is_empty()
+            && let Some(id) = self.named_task(task_name)?
+            && self.task(id)?.is_some()
+        {
+            named.push(id);
+        }
         let refused = self.rejected_drop(task_name.as_str())?;
-        Ok(match (named, refused) {
-            (Some(id), Some((refused, reason))) if id <= refused => Some(Named::Refused(reason)),
-            (Some(id), _) => Some(Named::Task(id)),
+        Ok(match (named.first(), refused) {
+            (Some(id), Some((refused, reason))) if *id <= refused => Some(Named::Refused(reason)),
+            (Some(_), _) => Some(Named::Tasks(named)),
             (None, refused) => refused.map(|(_, reason)| Named::Refused(reason)),
         })
     }
 
-    fn resolve_part(&self, text: &str) -> Result<Target, ResolveError> {
-        let mut candidates = self.ids_with_part(text)?;
-        match candidates.as_slice() {
-            [] => Err(ResolveError::NotFound(text.to_owned())),
+    /// Where nothing else fits: the task of this label, if there is one alone.
+    fn resolve_label(&self, text: &str) -> Result<Target, ResolveError> {
+        let labelled = self.tasks_labelled(text)?;
+        match labelled.as_slice() {
+            [] => Err(self.not_found(text)),
             [id] => Ok(Target::Task(*id)),
-            _ => {
-                candidates.truncate(MOST_CANDIDATES);
-                Err(ResolveError::Ambiguous {
-                    text: text.to_owned(),
-                    candidates,
-                    drop: None,
-                })
-            }
+            _ => Err(ambiguous(text, labelled, None)),
+        }
+    }
+
+    fn not_found(&self, text: &str) -> ResolveError {
+        ResolveError::NotFound {
+            text: text.to_owned(),
+            kept: self.settings().retention(),
+        }
+    }
+
+    fn resolve_part(&self, text: &str) -> Result<Target, ResolveError> {
+        let candidates = self.ids_with_part(text)?;
+        match candidates.as_slice() {
+            [] => self.resolve_label(text),
+            [id] => Ok(Target::Task(*id)),
+            _ => Err(ambiguous(text, candidates, None)),
         }
     }
 
@@ -184,11 +201,21 @@ impl Spool {
 
 /// What a name leads to.
 enum Named {
-    Task(TaskId),
+    /// One that is over, or all that are not, newest first.
+    Tasks(Vec<TaskId>),
     /// A drop that waits.
     Drop,
     /// A drop that was refused.
     Refused(Reason),
+}
+
+fn ambiguous(text: &str, mut candidates: Vec<TaskId>, drop: Option<Name>) -> ResolveError {
+    candidates.truncate(MOST_CANDIDATES);
+    ResolveError::Ambiguous {
+        text: text.to_owned(),
+        candidates,
+        drop,
+    }
 }
 
 fn rejected(name: Name, reason: Reason) -> ResolveError {

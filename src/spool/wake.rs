@@ -46,7 +46,7 @@ pub struct Wake {
     bell: Arc<OwnedFd>,
     seen: Arc<Mutex<Seen>>,
     watcher: Option<RecommendedWatcher>,
-    deaf: Option<String>,
+    deaf: Option<notify::Error>,
     tasks: PathBuf,
     /// What is listened to, and which folder that was.
     folders: Vec<(PathBuf, Option<Which>)>,
@@ -64,6 +64,17 @@ fn room_for_a_thread() -> notify::Result<()> {
     // It does nothing, so joining it says nothing.
     let _ = tried.map_err(notify::Error::io)?.join();
     Ok(())
+}
+
+/// Too many instances of inotify or files, or too many watches; not a folder that may not be read.
+fn is_limit_of_inotify(error: &notify::Error) -> bool {
+    use rustix::io::Errno;
+    let limits = [Errno::MFILE, Errno::NFILE, Errno::NOSPC].map(Errno::raw_os_error);
+    match &error.kind {
+        notify::ErrorKind::MaxFilesWatch => true,
+        notify::ErrorKind::Io(error) => error.raw_os_error().is_some_and(|it| limits.contains(&it)),
+        _ => false,
+    }
 }
 
 impl Wake {
@@ -122,14 +133,19 @@ impl Wake {
         });
         match armed {
             Ok(watcher) => wake.watcher = Some(watcher),
-            Err(error) => wake.deaf = Some(error.to_string()),
+            Err(error) => wake.deaf = Some(error),
         }
         Ok(wake)
     }
 
     /// Why nothing will be heard, if so: then only looking by the clock works.
-    pub fn is_deaf(&self) -> Option<&str> {
-        self.deaf.as_deref()
+    pub fn is_deaf(&self) -> Option<String> {
+        self.deaf.as_ref().map(ToString::to_string)
+    }
+
+    /// Whether that is for a limit of inotify, which the administrator may raise.
+    pub fn lacks_inotify(&self) -> bool {
+        self.deaf.as_ref().is_some_and(is_limit_of_inotify)
     }
 
     /// Whether something is not heard that could be: nothing at all, or what happens in a folder that
@@ -300,4 +316,31 @@ fn is_marker(kind: EventKind, path: &Path) -> bool {
         kind,
         EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_))
     ) && path.file_name().is_some_and(|file| file == name::CANCEL)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::is_limit_of_inotify;
+
+    #[test]
+    fn only_a_limit_is_taken_for_one() {
+        let of = |errno: Errno| notify::Error::io(io::Error::from(errno));
+        for limit in [of(Errno::MFILE), of(Errno::NOSPC)] {
+            assert!(is_limit_of_inotify(&limit), "{limit}");
+        }
+        assert!(is_limit_of_inotify(&notify::Error::new(
+            notify::ErrorKind::MaxFilesWatch
+        )));
+        for other in [
+            of(Errno::ACCESS),
+            of(Errno::NOENT),
+            notify::Error::path_not_found(),
+        ] {
+            assert!(!is_limit_of_inotify(&other), "{other}");
+        }
+    }
 }

@@ -58,7 +58,7 @@ impl Reason {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Reason::NoWatcher => f.write_str("no watcher is running: `agentspool watch` starts one"),
+            Reason::NoWatcher => f.write_str("no watcher is running: the spool's owner starts one with `agentspool watch`"),
             Reason::Paused => {
                 f.write_str("the spool is paused: `agentspool resume` lets tasks start again")
             }

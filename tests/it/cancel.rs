@@ -79,7 +79,7 @@ fn what_is_over_stays_as_it_ended() {
     ran.succeeds();
     assert_eq!(
         ran.stdout,
-        format!("Task {} was already completed\n", task.id)
+        format!("Task {} had already completed\n", task.id)
     );
     let object = world.json(&["cancel", "last"]);
     assert_eq!(object["already_terminal"], true);

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::terminal::{On, Terminal};
 use crate::support::{Task, World, names_in};
 
 struct Four {
@@ -157,6 +158,55 @@ fn all_cancels_first_and_then_removes_everything() {
 }
 
 #[test]
+fn a_terminal_is_asked_before_tasks_are_cancelled() {
+    let world = World::new();
+    world.recipe("sleeps", "#!/bin/sh\nexec sleep 1000\n");
+    let task = world.submit(&["sleeps"]);
+    world.wait_running(&task);
+    for (typed, arguments) in [
+        (Some("n\n"), &["clear", "--all"][..]),
+        (Some("\n"), &["clear", "--all", "-q"]),
+        (None, &["clear", "--all", "--dry-run"]),
+    ] {
+        let mut command = world.command(arguments);
+        let mut terminal = Terminal::start(&mut command, On::All, 80);
+        if let Some(typed) = typed {
+            world.wait_until("it asks", || terminal.seen().contains("[y/N]"));
+            terminal.type_in(typed);
+        }
+        let ran = terminal.end();
+        ran.ends_with(if typed.is_some() { 4 } else { 0 });
+        assert!(task.path.exists(), "{}", ran.stdout);
+        assert!(!task.path.join("cancel").exists());
+    }
+    let mut command = world.command(&["clear", "--all"]);
+    let mut terminal = Terminal::start(&mut command, On::All, 80);
+    world.wait_until("it asks", || terminal.seen().contains("[y/N]"));
+    assert!(
+        terminal.seen().contains("1 task that is not over"),
+        "{}",
+        terminal.seen()
+    );
+    terminal.type_in("y\n");
+    terminal.end().succeeds();
+    assert!(left(&world).is_empty());
+
+    let task = world.submit(&["sleeps"]);
+    let ran = world.run_on_terminal(On::All, 80, &["clear", "--all", "--yes"]);
+    ran.succeeds();
+    assert!(!ran.stdout.contains("[y/N]"), "{}", ran.stdout);
+    assert!(!task.path.exists());
+    // Nothing is lost that was not over: nothing is asked.
+    world.recipe("works", "#!/bin/sh\n");
+    let task = world.submit(&["works"]);
+    world.result_of(&task);
+    world
+        .run_on_terminal(On::All, 80, &["clear", "--all"])
+        .succeeds();
+    assert!(left(&world).is_empty());
+}
+
+#[test]
 fn what_somebody_works_on_is_skipped() {
     let world = World::new();
     let four = four(&world);
@@ -170,7 +220,10 @@ fn what_somebody_works_on_is_skipped() {
     let ran = world.run(&["clear"]);
     ran.succeeds();
     assert_eq!(ran.stdout, "Cleared 0 tasks\n");
-    assert_eq!(ran.stderr, "1 tasks are held by somebody and were left\n");
+    assert_eq!(
+        ran.stderr,
+        "note: 1 task is in use and was left: a program works on it or keeps it\n"
+    );
     drop(lock);
     assert_eq!(world.json(&["clear"])["cleared"], 1);
 }

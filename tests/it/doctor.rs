@@ -290,6 +290,23 @@ fn tasks_that_nobody_will_run_are_a_problem() {
 }
 
 #[test]
+fn drops_that_nobody_will_take_are_a_problem() {
+    let world = world();
+    world.drop_in("waits.json", "{\"recipe\": \"ok\"}");
+    told(
+        &world,
+        "watcher",
+        "problem",
+        "none, and 1 file in the drop box",
+    );
+    world.start_watcher();
+    world.wait_until("it is taken", || {
+        !world.path("incoming/waits.json").exists()
+    });
+    all_is_well(&world);
+}
+
+#[test]
 fn a_spool_that_nobody_sweeps_is_noticed() {
     let world = world();
     world.set("autostart", "false");

@@ -227,8 +227,9 @@ fn a_file_name_that_is_no_name_becomes_a_label() {
     world.start_watcher();
     for (file, label) in [
         ("my report.json", "my report"),
-        ("last.json", "last"),
-        ("task_1.json", "task_1"),
+        // Both mean other tasks without their suffix.
+        ("last.json", "last.json"),
+        ("task_1.json", "task_1.json"),
     ] {
         let before = world.tasks().len();
         world.drop_in(file, &request(label));
@@ -237,6 +238,18 @@ fn a_file_name_that_is_no_name_becomes_a_label() {
         assert_eq!(world.result_of(&task)["output"], label);
         assert_eq!(task.request()["label"], label);
         assert_eq!(task.request()["name"], Value::Null);
+        // It is reported, shown as what it is, and found by it.
+        assert_eq!(world.json(&["status", label])["task_id"], task.id);
+        let shown = world.run(&["status", &task.id]).stdout;
+        assert!(shown.contains(&format!("\nLabel: {label}\n")), "{shown}");
+        let log = fs::read_to_string(world.root().join("watch.log")).unwrap();
+        let line = log
+            .lines()
+            .find(|line| line.contains(&task.id) && line.contains("label"));
+        assert!(
+            line.is_some_and(|line| line.contains("not a name")),
+            "{log}"
+        );
     }
     assert!(names_in(&world.path("names")).is_empty());
 }
@@ -250,6 +263,11 @@ fn the_file_name_counts_before_the_name_inside() {
     let task = gives(&world, "outer", 1);
     assert_eq!(task.request()["name"], "outer");
     assert!(linked(&world, "inner").is_none());
+    // What it replaces is not lost without a word.
+    assert_eq!(task.request()["label"], "inner");
+    assert_eq!(world.json(&["status", "inner"])["task_id"], task.id);
+    let log = fs::read_to_string(world.root().join("watch.log")).unwrap();
+    assert!(log.contains("not the one in the file"), "{log}");
     world.drop_in("no name.json", &inside);
     let task = gives(&world, "inner", 1);
     assert_eq!(task.request()["label"], "no name");

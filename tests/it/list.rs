@@ -182,7 +182,7 @@ fn a_label_stays_in_its_place() {
             .stdout;
         let name = page
             .lines()
-            .find(|line| line.starts_with("Name: "))
+            .find(|line| line.starts_with("Label: "))
             .unwrap();
         assert!(name.width() < 80 && name.ends_with('"'), "{page}");
         let rows = world

@@ -37,6 +37,7 @@ mod list;
 mod log;
 mod logs;
 mod moved;
+mod package;
 mod pause;
 mod praisonai;
 mod progress;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::{Value, json};
 
+use crate::support::terminal::On;
 use crate::support::{Ran, World, names_in};
 
 /// A recipe that gives back what it read.
@@ -98,7 +99,106 @@ fn a_name_leads_to_the_newest_task_of_that_name() {
     let text = std::fs::read_to_string(link.join("request.json")).unwrap();
     let request: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(request["name"], "report");
-    assert_eq!(world.json(&["status", "report"])["task_id"], second.id);
+
+    // Which of two that are not over is meant, nobody can say.
+    let both = world.run(&["cancel", "report"]);
+    both.ends_with(2);
+    let listed = format!("{}, {}", second.id, first.id);
+    assert!(both.stderr.contains(&listed), "{}", both.stderr);
+    // One that is not over is meant before a newer one that is.
+    world.run(&["cancel", &second.id]).succeeds();
+    assert_eq!(world.json(&["status", "report"])["task_id"], first.id);
+    assert_eq!(world.json(&["cancel", "report"])["task_id"], first.id);
+    assert_eq!(first.result()["status"], "cancelled");
+    // Of those that are over it is the newest.
+    assert_eq!(world.json(&["cancel", "report"])["task_id"], second.id);
+    // The name stays with an older task when the newest one is removed.
+    let third = world.submit(&["echo", "--name", "report"]);
+    let fourth = world.submit(&["echo", "--name", "report"]);
+    world.run(&["cancel", &fourth.id]).succeeds();
+    world.run(&["clear"]).succeeds();
+    assert_eq!(world.json(&["status", "report"])["task_id"], third.id);
+    let listed = world.json(&["list", "--name", "report"]);
+    assert_eq!(listed["tasks"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["tasks"][0]["task_id"], third.id);
+}
+
+#[test]
+fn a_label_is_any_text_and_finds_the_task_where_it_is_alone() {
+    let world = still_world();
+    let text = "nightly build: \"all\"";
+    let refused = world.run(&["submit", "--recipe", "echo", "--name", text]);
+    refused.ends_with(2);
+    assert!(refused.stderr.contains("--label"), "{}", refused.stderr);
+    let first = world.submit(&["echo", "--label", text]);
+    let other = world.submit(&["echo", "--name", "other"]);
+    assert_eq!(first.request()["label"], text);
+    assert_eq!(world.json(&["status", text])["task_id"], first.id);
+    let listed = world.json(&["list", "--label", text, "--status", "pending"]);
+    assert_eq!(listed["tasks"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["tasks"][0]["task_id"], first.id);
+    let shown = world.run(&["status", text]).stdout;
+    assert!(shown.contains(&format!("\nLabel: {text}\n")), "{shown}");
+
+    let second = world.submit(&["echo", "--label", text]);
+    let both = world.run(&["cancel", text]);
+    both.ends_with(2);
+    let listed = format!("{}, {}", second.id, first.id);
+    assert!(both.stderr.contains(&listed), "{}", both.stderr);
+    world.run(&["cancel", &second.id]).succeeds();
+    assert_eq!(world.json(&["cancel", text])["task_id"], first.id);
+    // Both are over now, and neither is chosen.
+    world.run(&["result", text]).ends_with(2);
+    // A name counts before a label.
+    world.submit(&["echo", "--label", "other"]);
+    assert_eq!(world.json(&["status", "other"])["task_id"], other.id);
+}
+
+#[test]
+fn a_terminal_reads_how_long_a_task_may_run_and_is_kept() {
+    let world = world();
+    world.set("cleanup_delay_sec", "7200");
+    world.set("timeout_sec", "42");
+    world.recipe_folder("patient", "timeout = \"3m\"", "#!/bin/sh\n");
+    for (arguments, limit) in [
+        (&["echo"][..], Some("stopped after 42s (--timeout")),
+        (&["patient"], Some("stopped after 3m (--timeout")),
+        (&["echo", "--timeout", "9"], None),
+    ] {
+        let submit = [&["submit", "--recipe"], arguments].concat();
+        let ran = world.run_on_terminal(On::Stderr, 80, &submit);
+        ran.succeeds();
+        assert_eq!(ran.stdout.lines().count(), 4, "{}", ran.stdout);
+        let kept = "kept 2h (`cleanup_delay_sec`), failed ones 7days (`failed_cleanup_delay_sec`)";
+        assert!(ran.stderr.contains(kept), "{}", ran.stderr);
+        match limit {
+            Some(limit) => assert!(ran.stderr.contains(limit), "{}", ran.stderr),
+            None => assert!(!ran.stderr.contains("stopped after"), "{}", ran.stderr),
+        }
+        let quiet = world.run_on_terminal(On::Stderr, 80, &[&submit[..], &["-q"]].concat());
+        assert_eq!(quiet.stderr, "");
+        // A script, whose stderr is often kept, is not reminded.
+        assert_eq!(world.run(&submit).stderr, "");
+    }
+}
+
+#[test]
+fn a_timeout_says_where_it_comes_from() {
+    let world = world();
+    world.set("timeout_sec", "0.1");
+    world.recipe("slow", "#!/bin/sh\nexec sleep 1000\n");
+    world.recipe_folder("slow2", "timeout = 0.2", "#!/bin/sh\nexec sleep 1000\n");
+    for (recipe, time, setting) in [
+        ("slow", "100ms", "`timeout_sec`"),
+        ("slow2", "200ms", "recipe.toml"),
+    ] {
+        let task = world.submit(&[recipe]);
+        let message = world.result_of(&task)["error"]["message"].to_string();
+        let begins = format!("stopped after its timeout of {time}");
+        assert!(message.contains(&begins), "{message}");
+        assert!(message.contains(setting), "{message}");
+        assert!(message.contains("`--timeout`"), "{message}");
+    }
 }
 
 #[test]
@@ -327,7 +427,8 @@ fn a_batch_prints_one_id_a_line_in_order() {
     for (index, id) in ids.iter().enumerate() {
         assert_eq!(world.task(id).request()["input"], index % 3 + 1);
     }
-    assert_eq!(world.json(&["status", "one"])["task_id"], ids[3]);
+    let named = world.path("names/one");
+    assert!(std::fs::read_link(named).unwrap().ends_with(ids[3]));
     let object = world
         .run_with_stdin(&["submit", "--batch", "-", "--json"], lines.as_bytes())
         .json();

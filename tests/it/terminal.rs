@@ -52,3 +52,80 @@ fn what_was_typed_wrong_is_shown_without_its_controls() {
         }
     }
 }
+
+/// A verb for units is no help to a person who mistypes another one.
+#[test]
+fn what_is_hidden_is_neither_completed_nor_suggested() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = world.run(&["completions", shell]);
+        ran.succeeds();
+        let script = ran.stdout;
+        assert!(script.contains("submit"), "{shell}");
+        assert!(script.contains("need-watcher"), "{shell}");
+        for hidden in ["runner", "autostarted"] {
+            assert!(!script.contains(hidden), "{shell}: {hidden}");
+        }
+    }
+    for (typed, hidden) in [
+        (&["runnr"][..], "runner"),
+        (&["watch", "--autostart"], "autostarted"),
+    ] {
+        let ran = world.run(typed);
+        ran.ends_with(2);
+        assert!(!ran.stderr.contains(hidden), "{}", ran.stderr);
+    }
+    let ran = world.run(&["sumbit"]);
+    assert!(ran.stderr.contains("'submit'"), "{}", ran.stderr);
+    let ran = world.run(&["watch", "--dran"]);
+    assert!(ran.stderr.contains("'--drain'"), "{}", ran.stderr);
+}
+
+/// What a verb is for comes first, what every verb takes last.
+#[test]
+fn the_options_of_a_verb_stand_together() {
+    let world = World::new();
+    for verb in [
+        &["submit"][..],
+        &["background", "submit"],
+        &["logs"],
+        &["watch"],
+        &["list"],
+    ] {
+        let help = world.run(&[verb, &["--help"]].concat()).stdout;
+        let (own, global) = help.split_once("Global options:").unwrap();
+        for option in [
+            "--spool",
+            "--json",
+            "--quiet",
+            "--verbose",
+            "--color",
+            "--set",
+        ] {
+            assert!(!own.contains(&format!("{option} ")), "{verb:?}: {own}");
+            assert!(global.contains(option), "{verb:?}: {global}");
+        }
+    }
+}
+
+#[test]
+fn ok_is_true_exactly_if_the_exit_code_is_0() {
+    let world = World::new();
+    world.recipe("fails", "#!/bin/sh\nexit 1\n");
+    let task = world.submit(&["fails"]);
+    world.result_of(&task);
+    for arguments in [
+        &["status", "last"][..],
+        &["result", "last"],
+        &["wait", "last"],
+        &["submit", "--recipe", "fails", "--wait"],
+        &["list"],
+        &["cancel", "last"],
+        &["status", "nobody"],
+        &["doctor"],
+        &["clear"],
+    ] {
+        let ran = world.run(&[arguments, &["--json"]].concat());
+        assert_eq!(ran.json()["ok"], ran.code == 0, "{arguments:?}");
+    }
+}

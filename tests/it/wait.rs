@@ -270,6 +270,41 @@ fn a_terminal_gets_a_bar_that_leaves_nothing_behind() {
     }
 }
 
+/// A line wider than the terminal cannot be painted over: each look would add one.
+#[test]
+fn a_wide_message_stays_in_its_line() {
+    use unicode_width::UnicodeWidthChar as _;
+    let world = world();
+    let message = "進捗👩\u{200d}👩\u{200d}👧⚠\u{fe0f}".repeat(20);
+    let report = json!({"progress": 0.5, "message": message});
+    let script = format!(
+        "#!/bin/sh\necho '{report}' >>\"$AGENTSPOOL_PROGRESS_FILE\"\nwhile [ ! -e '{}' ]; do sleep 0.02; done\n",
+        world.root().join("go").display()
+    );
+    world.recipe("wide", &script);
+    let task = world.submit(&["wide", "--label", &"表".repeat(90)]);
+    world.wait_until("the message is there", || {
+        world.json(&["status", &task.id])["message"] != serde_json::Value::Null
+    });
+    let mut command = world.command(&["wait", &task.id]);
+    let waiting = Terminal::start(&mut command, On::Stderr, 120);
+    world.wait_until("the bar was painted again", || {
+        waiting.seen().matches("進捗").count() >= 3
+    });
+    open_gate(&world);
+    let ran = waiting.end();
+    ran.succeeds();
+    assert!(!ran.stderr.contains('\n'), "{:?}", ran.stderr);
+    assert!(!ran.stderr.contains("\u{1b}[1A"), "{:?}", ran.stderr);
+    for painted in ran.stderr.split(['\r', '\u{1b}']) {
+        let text = painted.trim_start_matches("[2K").trim_end();
+        let columns: usize = text.chars().filter_map(|c| c.width()).sum();
+        assert!(columns < 120, "{columns}: {text:?}");
+        let filled: usize = painted.chars().filter_map(|c| c.width()).sum();
+        assert!(filled <= 120 + "[2K".len(), "{filled}: {painted:?}");
+    }
+}
+
 #[test]
 fn who_needs_a_watcher_is_told_that_there_is_none() {
     let world = world();

@@ -36,6 +36,7 @@ mod mounts;
 mod namespace;
 mod overlay;
 mod own_folders;
+mod package;
 mod page;
 mod power;
 mod process;

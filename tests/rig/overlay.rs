@@ -60,6 +60,19 @@ impl Container {
     }
 }
 
+#[test]
+fn an_overlay_in_memory_is_not_durable() {
+    let container = Container::new(|_| {});
+    let object = container.world().json(&["doctor"]);
+    let mut checks = object["checks"].as_array().unwrap().iter();
+    let check = checks.find(|check| check["name"] == "file system");
+    let message = check.unwrap()["message"].to_string();
+    assert!(
+        message.contains("overlayfs") && message.contains("empty after a boot"),
+        "{message}"
+    );
+}
+
 impl Drop for Container {
     fn drop(&mut self) {
         if let Some(world) = self.world.take() {

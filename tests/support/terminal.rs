@@ -4,7 +4,7 @@
 //! for a person. Not a screen: nothing here interprets escape codes.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,7 @@ pub enum On {
 /// A command that runs with a terminal.
 pub struct Terminal {
     child: Child,
+    keyboard: File,
     screen: Reader,
     other: Reader,
     on: On,
@@ -67,6 +68,7 @@ impl Terminal {
         };
         Terminal {
             child,
+            keyboard: File::from(master.try_clone().unwrap()),
             screen: Reader::start(Box::new(File::from(master))),
             other: Reader::start(other),
             on,
@@ -77,6 +79,11 @@ impl Terminal {
     /// What was painted so far, escape codes included.
     pub fn seen(&self) -> String {
         self.screen.text()
+    }
+
+    /// Types on it, with [`On::All`].
+    pub fn type_in(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).unwrap();
     }
 
     /// Waits for the end. The terminal's line ends come as plain newlines.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::config::Durability;
-use crate::spool::{IoError, Spool};
+use crate::config::{Durability, Settings};
+use crate::spool::{FileSystem, IoError, Spool};
 use crate::sweeper::{self, ClockTrust};
 use indicatif::HumanBytes;
 use rustix::io::Errno;
@@ -87,10 +87,12 @@ pub(super) fn writable(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>
 
 /// Whether the file system keeps what it is given, and has room for more.
 pub(super) fn file_system(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
-    const NAME: &str = "file system";
     let system = spool.file_system()?;
-    let (bytes, inodes) = spool.free_room()?;
-    let settings = spool.settings();
+    Ok(vec![judge(&system, spool.free_room()?, spool.settings())])
+}
+
+fn judge(system: &FileSystem, (bytes, inodes): (u64, u64), settings: &Settings) -> Check {
+    const NAME: &str = "file system";
     let free_inodes = if inodes == u64::MAX {
         "inodes without a limit".to_owned()
     } else {
@@ -101,7 +103,7 @@ pub(super) fn file_system(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Che
         system.kind,
         HumanBytes(bytes)
     );
-    let check = if system.is_read_only {
+    if system.is_read_only {
         Check::problem(
             NAME,
             format!("{told}, mounted read-only"),
@@ -117,15 +119,20 @@ pub(super) fn file_system(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Che
         let hint = "make room (`agentspool clear`), or lower min_free_bytes and min_free_inodes";
         Check::problem(NAME, told, hint).unusable()
     } else if system.is_network {
-        let hint = "see to it that only one machine ever uses this spool";
-        Check::warn(NAME, format!("{told}, over a network"), hint)
+        // `allow_network_fs` says nothing against it: the renames fail on one machine as well.
+        let told = format!(
+            "{told}, over a network: most such file systems refuse renameat2 with flags, without which no task is \
+             accepted, and locks may not be seen by other machines"
+        );
+        let hint =
+            "move the spool to a local disk; `writable` above says whether these renames work here";
+        Check::problem(NAME, told, hint)
     } else if system.is_volatile && settings.durability == Durability::Power {
         let hint = "move the spool to a disk, or set durability to process if that is meant";
         Check::warn(NAME, format!("{told}, empty after a boot"), hint)
     } else {
         Check::ok(NAME, told)
-    };
-    Ok(vec![check])
+    }
 }
 
 /// Whether this folder is known as itself, and who we are to it.
@@ -204,4 +211,42 @@ pub(super) fn above(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
         ),
         Some(exposed) => Check::warn(NAME, exposed.to_string(), "its tasks run all the same"),
     }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::doctor::Verdict;
+
+    #[test]
+    fn a_file_system_that_cannot_do_what_is_needed_is_named_with_the_reason() {
+        let disk = FileSystem {
+            kind: "ext4".to_owned(),
+            is_network: false,
+            is_volatile: false,
+            is_read_only: false,
+        };
+        let free = (1 << 40, 1 << 20);
+        let settings = Settings::default();
+        assert_eq!(judge(&disk, free, &settings).status, Verdict::Ok);
+        let network = FileSystem {
+            kind: "NFS".to_owned(),
+            is_network: true,
+            ..disk.clone()
+        };
+        let check = judge(&network, free, &settings);
+        assert_eq!(check.status, Verdict::Problem);
+        assert!(check.message.contains("renameat2"), "{}", check.message);
+        let memory = FileSystem {
+            is_volatile: true,
+            ..disk
+        };
+        let check = judge(&memory, free, &settings);
+        assert_eq!(check.status, Verdict::Warn);
+        assert!(
+            check.message.contains("empty after a boot"),
+            "{}",
+            check.message
+        );
+    }
 }

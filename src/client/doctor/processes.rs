@@ -166,10 +166,16 @@ pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
         number("max_user_instances"),
         number("max_user_watches")
     );
-    if let Some(why) = Wake::for_watcher(spool)?.is_deaf() {
-        let told = format!("{inotify}, and none is left: {why}");
-        let hint = "raise fs.inotify.max_user_instances and max_user_watches with sysctl; until \
-                    then tasks are found at each rescan only";
+    let wake = Wake::for_watcher(spool)?;
+    if let Some(why) = wake.is_deaf() {
+        let (told, hint) = if wake.lacks_inotify() {
+            let hint = "raise fs.inotify.max_user_instances and max_user_watches with sysctl";
+            (format!("{inotify}, and none is left: {why}"), hint)
+        } else {
+            let hint = "see to it that the owner can read the folders of the spool";
+            (format!("a watcher cannot listen: {why}"), hint)
+        };
+        let hint = format!("{hint}; until then tasks are found at each rescan only");
         return Ok(vec![Check::warn(NAME, told, hint)]);
     }
     // A watcher raises its own limit.

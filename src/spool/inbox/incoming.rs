@@ -35,6 +35,41 @@ pub enum Admission {
     Rejected(DropRefusal),
 }
 
+/// The file's name is what people look the task up by: it is the name, or where it is not a name the label. What it
+/// replaces becomes the label, by which the task is found as well; nothing is dropped without a word.
+fn name_by_file(request: &mut Request, file_name: &OsStr, id: TaskId) {
+    let Some(task_name) = name_of_drop(file_name) else {
+        // `last` and a part of an id mean other tasks: with its suffix such a file name means this one alone.
+        let file = escape_label(match is_a_name(stem(file_name)) {
+            true => file_name.as_encoded_bytes(),
+            false => stem(file_name),
+        });
+        tracing::info!(task = %id, file, "not a name, so it is the task's label: {NOT_A_NAME}");
+        if let Some(label) = request.label.replace(file) {
+            tracing::info!(task = %id, label, "the label in the file is replaced by the file's name");
+        }
+        return;
+    };
+    let inside = request.name.replace(task_name);
+    let Some(inside) = inside.filter(|inside| Some(inside) != request.name.as_ref()) else {
+        return;
+    };
+    let inside = inside.to_string();
+    let becomes = match request.label.is_none() {
+        true => "it is the task's label",
+        false => "it is left out",
+    };
+    tracing::info!(task = %id, name = inside, "the file's name is the task's name, not the one in the file; {becomes}");
+    request.label.get_or_insert(inside);
+}
+
+fn is_a_name(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<Name>().is_ok())
+}
+
+/// What makes a text a name.
+const NOT_A_NAME: &str = "a name has 1 to 100 of A-Z a-z 0-9 . _ - and begins with a letter or a digit; `last` and what looks like an id are none";
+
 impl Spool {
     /// Whether a drop of this name waits in the box, or is being admitted. A user of the group may not
     /// list the box but may ask for a name.
@@ -202,11 +237,8 @@ impl Spool {
         }
         // What is to be shown is made safe to be shown, also by `cat`.
         request.label = request.label.map(|label| escape_label(label.as_bytes()));
-        // The file's name is what people look it up by; a name inside counts only without one.
-        match name_of_drop(file_name) {
-            Some(task_name) => request.name = Some(task_name),
-            None if self.chosen_id(file_name).is_some() => {}
-            None => request.label = Some(escape_label(stem(file_name))),
+        if self.chosen_id(file_name).is_none() {
+            name_by_file(&mut request, file_name, id);
         }
         let task_name = request.name.clone();
         let submitted = self.accept(vec![Submission {

@@ -1,0 +1,63 @@
+//! Which tasks carry a name or a label, by their requests.
+//!
+//! Not the links in `names/`, which lead to the newest task of a name (`index/names.rs`), and not what a text means
+//! (`resolve.rs`). Invariant: a task that cannot be read is called nothing, and stops no search.
+
+use super::disk::IoResult;
+use super::open::Spool;
+use super::tasks::TaskDir;
+use crate::task::{Name, TaskId, escape_label};
+
+impl Spool {
+    /// The tasks of this name that are not over, newest first. Reads the request of every task that is not over.
+    pub(super) fn open_tasks_named(&self, task_name: &Name) -> IoResult<Vec<TaskId>> {
+        if !task_name.is_allowed_for_a_task() {
+            return Ok(Vec::new());
+        }
+        let mut open = self.open_ids()?;
+        open.reverse();
+        let mut named = Vec::new();
+        for id in open {
+            if let Ok(Some(task)) = self.task(id)
+                && is_open(&task)
+                && task
+                    .request()
+                    .is_ok_and(|request| request.name.as_ref() == Some(task_name))
+            {
+                named.push(id);
+            }
+        }
+        Ok(named)
+    }
+
+    /// The tasks of this label that are not over; where there is none, those that are. Newest first. Reads the request
+    /// of every task.
+    pub(super) fn tasks_labelled(&self, text: &str) -> IoResult<Vec<TaskId>> {
+        let (mut open, mut over) = (Vec::new(), Vec::new());
+        for id in self.task_ids()? {
+            let Ok(Some(task)) = self.task(id) else {
+                continue;
+            };
+            let label = task.request().ok().and_then(|request| request.label);
+            if !label.is_some_and(|label| is_label(&label, text)) {
+                continue;
+            }
+            match is_open(&task) {
+                true => open.push(id),
+                false => over.push(id),
+            }
+        }
+        Ok(if open.is_empty() { over } else { open })
+    }
+}
+
+/// Whether a task carries this label: as it was written, or as it is shown.
+pub fn is_label(label: &str, text: &str) -> bool {
+    label == text
+        || escape_label(label.as_bytes()) == text
+        || label == escape_label(text.as_bytes())
+}
+
+fn is_open(task: &TaskDir) -> bool {
+    !task.has_result().unwrap_or(false)
+}

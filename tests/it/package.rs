@@ -1,0 +1,168 @@
+//! The Debian package, as Cargo.toml describes it: what it ships and where the links of its documents lead.
+//!
+//! Not the package itself, which needs cargo-deb (`tests/systemd/run`), and not an installation (`rig/package.rs`).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const DOCUMENTS: &str = "usr/share/doc/agentspool";
+
+/// Where each file of the repository is installed.
+fn installed() -> Vec<(PathBuf, PathBuf)> {
+    let manifest: toml::Value = toml::from_str(&read("Cargo.toml")).unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"]
+        .as_array()
+        .unwrap();
+    let mut installed = Vec::new();
+    for asset in assets {
+        let (from, to) = (asset[0].as_str().unwrap(), asset[1].as_str().unwrap());
+        if from.starts_with("target/") {
+            continue;
+        }
+        // What stands behind the first star keeps its folders.
+        let base = from.split('*').next().unwrap();
+        let base = Path::new(base.rsplit_once('/').map_or("", |(folder, _)| folder));
+        let matching = files()
+            .into_iter()
+            .filter(|file| fits(from, file.to_str().unwrap()));
+        let before = installed.len();
+        for file in matching {
+            let to = match to.ends_with('/') {
+                true => Path::new(to).join(file.strip_prefix(base).unwrap()),
+                false => PathBuf::from(to),
+            };
+            installed.push((file, to));
+        }
+        assert!(installed.len() > before, "{from} names no file");
+    }
+    installed
+}
+
+fn read(file: impl AsRef<Path>) -> String {
+    fs::read_to_string(Path::new(ROOT).join(file)).unwrap()
+}
+
+/// The files of the folders that a package may ship.
+fn files() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+    ]
+    .map(PathBuf::from)
+    .into();
+    for folder in ["docs", "systemd", "spool"] {
+        let walk = walkdir::WalkDir::new(Path::new(ROOT).join(folder)).into_iter();
+        let found = walk
+            .map(Result::unwrap)
+            .filter(|entry| entry.file_type().is_file());
+        files.extend(found.map(|entry| entry.path().strip_prefix(ROOT).unwrap().to_owned()));
+    }
+    files
+}
+
+/// Whether a path fits a pattern: `*` is a part of a name, `**` any number of folders.
+fn fits(pattern: &str, path: &str) -> bool {
+    let Some((before, behind)) = pattern.split_once('*') else {
+        return pattern == path;
+    };
+    let Some(rest) = path.strip_prefix(before) else {
+        return false;
+    };
+    if let Some(behind) = behind.strip_prefix("*/") {
+        let starts = rest.match_indices('/').map(|(at, _)| &rest[at + 1..]);
+        return std::iter::once(rest)
+            .chain(starts)
+            .any(|rest| fits(behind, rest));
+    }
+    let name = rest.find('/').unwrap_or(rest.len());
+    (0..=name).any(|end| rest.is_char_boundary(end) && fits(behind, &rest[end..]))
+}
+
+/// The targets of the links in a document that are files.
+fn links(text: &str) -> Vec<String> {
+    let targets = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    let files = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
+    files
+        .map(|target| target.split('#').next().unwrap().to_owned())
+        .collect()
+}
+
+/// A path without `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => assert!(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+#[test]
+fn every_link_of_a_packaged_document_leads_somewhere() {
+    let installed = installed();
+    let mut places: BTreeSet<&Path> = BTreeSet::new();
+    for (_, to) in &installed {
+        places.extend(to.ancestors());
+    }
+    let mut followed = 0;
+    for (from, to) in &installed {
+        if !to.starts_with(DOCUMENTS) || to.extension().is_none_or(|it| it != "md") {
+            continue;
+        }
+        for link in links(&read(from)) {
+            let target = plain(&to.parent().unwrap().join(&link));
+            assert!(
+                places.contains(target.as_path()),
+                "{}: {link}",
+                from.display()
+            );
+            followed += 1;
+        }
+    }
+    assert!(followed > 20, "{followed}");
+}
+
+#[test]
+fn schemas_samples_and_both_licences_are_shipped() {
+    let installed = installed();
+    let at = |path: &str| {
+        let to = Path::new(DOCUMENTS).join(path);
+        installed
+            .iter()
+            .find(|(_, place)| *place == to)
+            .map(|(from, _)| from)
+    };
+    for file in [
+        "spool/schema/request.schema.json",
+        "spool/recipes/hello",
+        "spool/recipes/agent/agent.py",
+        "LICENSE-MIT",
+    ] {
+        assert!(at(file).is_some(), "{file}");
+    }
+    let copyright = read(at("copyright").unwrap());
+    let permission = read("LICENSE-MIT");
+    let (_, permission) = permission.split_once("\n\nPermission").unwrap();
+    let words = |text: &str| -> String {
+        let words = text.split_whitespace().filter(|word| *word != ".");
+        words.collect::<Vec<_>>().join(" ")
+    };
+    assert!(
+        words(&copyright).contains(&words(permission)),
+        "{copyright}"
+    );
+    assert!(copyright.contains("/usr/share/common-licenses/Apache-2.0"));
+    let changelog = read("systemd/debian/changelog");
+    let version = format!("agentspool ({}-1) ", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.starts_with(&version), "{changelog}");
+}
