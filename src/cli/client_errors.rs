@@ -4,6 +4,7 @@
 //! matches without a catch-all.
 
 use agentspool::client;
+use agentspool::task::quote_path;
 
 use super::exit_code::ExitCode;
 use super::report::CliError;
@@ -85,7 +86,7 @@ impl From<client::WaitError> for CliError {
             WaitError::Unattended(path) => CliError::new(ExitCode::Missing, message)
                 .hint(format!(
                     "start one with `agentspool --spool {} watch`; the tasks wait for it",
-                    path.display()
+                    quote_path(&path)
                 ))
                 .detail("watcher", false),
             WaitError::TimedOut { .. } => CliError::new(ExitCode::WaitTimedOut, message),

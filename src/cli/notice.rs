@@ -3,6 +3,7 @@
 //! Not errors (`report.rs`). Invariant: every kind of notice has words, by a match without a catch-all.
 
 use agentspool::client::{Client, Notice};
+use agentspool::task::quote_path;
 
 use super::Context;
 
@@ -31,15 +32,16 @@ impl Context {
 
 fn words(client: &Client, notice: &Notice) -> String {
     let path = client.path().display();
+    let quoted = quote_path(client.path());
     match notice {
         Notice::NameNotLinked(error) => format!("note: {error}"),
         Notice::NotStarted(error) => format!("note: {error}"),
         Notice::Paused(why) => {
-            format!("note: {why}: no task starts until `agentspool --spool {path} resume`")
+            format!("note: {why}: no task starts until `agentspool --spool {quoted} resume`")
         }
         Notice::NoWatcher { is_owner } => {
             let what_to_do = if *is_owner {
-                format!("start one with `agentspool --spool {path} watch`")
+                format!("start one with `agentspool --spool {quoted} watch`")
             } else {
                 "ask the spool's owner to start one".to_owned()
             };

@@ -14,6 +14,7 @@ mod name;
 mod nearest;
 mod origin;
 mod outcome;
+mod quoted;
 mod reason;
 mod request;
 mod status;
@@ -32,6 +33,7 @@ pub use name::{
 pub use nearest::{is_typo_of, nearest};
 pub use origin::Origin;
 pub use outcome::{Condition, ErrorKind, Exit, Outcome, Status, TaskError};
+pub use quoted::quote_path;
 pub use reason::Reason;
 pub use request::{MAX_REQUEST_BYTES, Request, RequestError, StoredRequest};
 pub(crate) use status::to_pretty;
