@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::trust::Exposed;
 use crate::task::{Name, escape_path};
 
 /// Why a manifest cannot be used.
@@ -39,7 +40,7 @@ pub enum FindError {
     },
     /// Others could choose what it runs.
     #[error(
-        "the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: see that it is what it was, then `chown` it to the owner or `chmod go-w` it, or keep what the recipe needs elsewhere",
+        "the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: {fix}; or keep what the recipe needs elsewhere",
         escape_path(path)
     )]
     Open {
@@ -49,6 +50,8 @@ pub enum FindError {
         path: PathBuf,
         /// Who could.
         why: String,
+        /// What to do.
+        fix: String,
     },
     /// Whether it is there cannot be seen now, which says nothing of the recipe.
     #[error("failed to look for a recipe at {}: {source}", escape_path(path))]
@@ -84,6 +87,16 @@ fn list(paths: &[PathBuf]) -> String {
 }
 
 impl FindError {
+    pub(super) fn open(name: Name, exposed: Exposed) -> FindError {
+        let Exposed { path, why, fix } = exposed;
+        FindError::Open {
+            name,
+            path,
+            why,
+            fix,
+        }
+    }
+
     pub(super) fn unseen(path: &Path, source: std::io::Error) -> FindError {
         FindError::Unseen {
             path: path.to_owned(),

@@ -175,7 +175,12 @@ impl Manifest {
 fn describe(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     let message = match message.split_once(", expected ") {
-        Some((found, expected)) if found.starts_with("invalid ") => format!("expected {expected}"),
+        // Both begin with the value.
+        Some((found, expected))
+            if found.starts_with("invalid ") || found.starts_with("unknown variant ") =>
+        {
+            format!("expected {expected}")
+        }
         _ => message,
     };
     let Some(span) = error.span() else {
@@ -184,10 +189,17 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
     let before = text.get(..span.start).unwrap_or_default();
     let number = before.matches('\n').count();
     let line = text.lines().nth(number).unwrap_or_default();
-    match line.split_once('=') {
-        Some((key, _)) => format!("line {}: `{}`: {message}", number + 1, key.trim()),
-        None => format!("line {}: {message}", number + 1),
+    match line.split_once('=').map(|(key, _)| key.trim()) {
+        Some(key) if is_key(key) => format!("line {}: `{key}`: {message}", number + 1),
+        _ => format!("line {}: {message}", number + 1),
     }
+}
+
+/// Whether what stands before a `=` is a key, and no part of a value.
+fn is_key(text: &str) -> bool {
+    const LONGEST: usize = 40;
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || "_-.\"' ".contains(c);
+    text.len() <= LONGEST && text.chars().all(is_of_key)
 }
 
 fn seconds(value: &toml::Value) -> Result<f64, ManifestError> {
@@ -288,7 +300,10 @@ mod tests {
             ("command = [\"a\"]\ncomand = 1", "comand"),
             ("command = [\"a\"]\ntimeout = \"soon\"", "timeout"),
             ("command = [\"a\"]\ntimeout = -1", "timeout"),
-            ("command = [\"a\"]\non_lost = \"retry\"", "retry"),
+            (
+                "command = [\"a\"]\non_lost = \"retry\"",
+                "`on_lost`: expected",
+            ),
             ("command = [\"a\"]\nmax_concurrent = 0", "max_concurrent"),
             ("command = [\"a\"]\nneeds_result = 1", "needs_result"),
             ("command = [\"a\"]\nmemory_max = \"much\"", "memory_max"),
@@ -307,6 +322,16 @@ mod tests {
         let quoted = "command = [\"a\"]\nmax_attempts = \"hunter2\"";
         let error = Manifest::parse(quoted).unwrap_err().to_string();
         assert_eq!(error, "line 2: `max_attempts`: expected u32");
+        // A key is repeated, and no text that only has a `=` in it.
+        for secret in [
+            "session = \"hunter2\"",
+            "hunter2+hunter2/hunter2=",
+            "//u:hunter2@h/?a=1",
+        ] {
+            let error = Manifest::parse(secret).unwrap_err().to_string();
+            assert!(error.starts_with("line 1: "), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
         let secret = "command = [\"a\"]\n[env]\nKEY = hunter2\n";
         let error = Manifest::parse(secret).unwrap_err().to_string();
         assert!(

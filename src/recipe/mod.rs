@@ -10,6 +10,7 @@
 
 mod error;
 mod file;
+mod first_line;
 mod found;
 mod limits;
 mod manifest;

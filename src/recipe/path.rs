@@ -14,11 +14,13 @@ use super::found::{Kind, Recipe};
 use super::manifest::{DEFAULT_ATTEMPTS, Manifest};
 use super::praisonai::{self, Installed};
 use super::program::{is_executable, may_be_executed};
-use super::trust::Trust;
+use super::trust::{Exposed, Trust};
 use crate::spool::Spool;
 use crate::task::{Name, nearest};
 
 const MANIFEST: &str = "recipe.toml";
+/// Of so many entries of a folder one may be suggested. Others may fill a folder that is listed.
+const MOST_SUGGESTED_FROM: usize = 1000;
 /// Endings a single file's recipe name leaves out.
 const SCRIPT_ENDINGS: [&str; 2] = ["sh", "py"];
 
@@ -77,6 +79,7 @@ impl RecipePath {
                 .map(|ending| format!("{name}.{ending}"));
             for candidate in std::iter::once(name.to_string()).chain(endings) {
                 let path = folder.join(candidate);
+                self.check_place(name, &path)?;
                 match is_there(&path) {
                     Ok(true) => {}
                     Ok(false) => continue,
@@ -97,7 +100,7 @@ impl RecipePath {
 
     /// The error for a name nobody has, with what was probably meant.
     pub fn not_found(&self, name: &str) -> FindError {
-        let names = self.names();
+        let names = self.names(MOST_SUGGESTED_FROM);
         let near = nearest(name, names.iter().map(Name::as_str));
         let suggestions = near.into_iter().take(3).map(str::to_owned).collect();
         FindError::NotFound {
@@ -109,7 +112,7 @@ impl RecipePath {
 
     /// Every recipe there is, by name; those that cannot be used come with the reason.
     pub fn all(&self) -> Vec<(Name, Result<Recipe, FindError>)> {
-        self.names()
+        self.names(usize::MAX)
             .into_iter()
             .map(|name| (name.clone(), self.find(&name)))
             .collect()
@@ -117,15 +120,13 @@ impl RecipePath {
 
     /// What stands on this path and could be changed by others, each with why. They could choose what
     /// is run.
-    pub fn open_to_others(&self, trust: Trust) -> Vec<(PathBuf, String)> {
+    pub fn open_to_others(&self, trust: Trust) -> Vec<Exposed> {
         let mut found = Vec::new();
         for folder in &self.folders {
             // In a recipe's folder it is the manifest and the program that count.
             let entries = WalkDir::new(folder).max_depth(2).into_iter().flatten();
             for entry in entries {
-                if let Some(why) = trust.problem(entry.path()) {
-                    found.push((entry.into_path(), why));
-                }
+                found.extend(trust.problem(entry.path()));
             }
         }
         found
@@ -135,6 +136,20 @@ impl RecipePath {
     pub fn missing(&self) -> Vec<&Path> {
         let folders = self.folders.iter().map(PathBuf::as_path);
         folders.filter(|folder| !folder.is_dir()).collect()
+    }
+
+    /// Refuses, in a group spool, what others could have put at a path, before anything is read there or behind
+    /// it: what a link leads to may be a private file.
+    fn check_place(&self, name: &Name, path: &Path) -> Result<(), FindError> {
+        let trust = self.trust.filter(|trust| trust.is_shared);
+        let Some(trust) = trust.filter(|_| path.symlink_metadata().is_ok()) else {
+            return Ok(());
+        };
+        let read = [MANIFEST, praisonai::MARKS[0], praisonai::MARKS[1]];
+        let exposed = trust.problem_of(read.iter().map(|file| path.join(file)));
+        exposed.map_or(Ok(()), |exposed| {
+            Err(FindError::open(name.clone(), exposed))
+        })
     }
 
     /// Reads the recipe at a path; `None` when there is none.
@@ -196,13 +211,15 @@ impl RecipePath {
         Ok(recipe(Kind::Executable, manifest))
     }
 
-    fn names(&self) -> Vec<Name> {
+    /// Of each folder so many entries.
+    fn names(&self, most: usize) -> Vec<Name> {
         let mut names: Vec<Name> = Vec::new();
         for folder in &self.folders {
             for entry in WalkDir::new(folder)
                 .min_depth(1)
                 .max_depth(1)
                 .into_iter()
+                .take(most)
                 .flatten()
             {
                 names.extend(recipe_name(entry.path()));
@@ -250,4 +267,22 @@ fn recipe_name(path: &Path) -> Option<Name> {
         path.file_name()?
     };
     name.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_entries_are_looked_at_for_a_suggestion() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            file.set_permissions(mode).unwrap();
+        }
+        let path = RecipePath::new(folder.path().to_owned(), &[], None);
+        assert_eq!(path.names(usize::MAX).len(), 3);
+        assert_eq!(path.names(2).len(), 2);
+    }
 }

@@ -53,10 +53,9 @@ pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Che
         let hint = "make it, or take it out of the setting recipe_path";
         checks.push(Check::warn(NAME, told, hint));
     }
-    for (entry, why) in path.open_to_others(surroundings.client.recipe_trust()) {
-        let told = format!("{}: {why}", escape_path(&entry));
-        let hint = "chown it to the spool's user or root, and `chmod go-w` it";
-        checks.push(Check::problem(NAME, told, hint));
+    for exposed in path.open_to_others(surroundings.client.recipe_trust()) {
+        let problem = format!("{}: {}", escape_path(&exposed.path), exposed.why);
+        checks.push(Check::problem(NAME, problem, exposed.fix));
     }
     if checks.is_empty() {
         let told = format!(
