@@ -9,11 +9,13 @@ use serde_json::json;
 use super::Context;
 use super::exit_code::ExitCode;
 use super::report::CliError;
+use super::runner::own_folder;
 
 pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
     let (path, _) = context.spool_path()?;
     let options = DoctorOptions {
         default_spool: context.env.default_spool(),
+        tools: own_folder(),
     };
     let checks = match Client::open_as_it_is(&path, context.options()?) {
         Ok(client) => client.doctor(&options),

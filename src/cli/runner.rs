@@ -1,6 +1,7 @@
 //! `agentspool runner` (hidden): a runner as a process, for the pool and for units.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use agentspool::runner::{Control, Runner, Surroundings};
 use agentspool::task::Answer;
@@ -17,9 +18,7 @@ pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliE
     let _ = rustix::thread::set_name(c"agentspool");
     let surroundings = Surroundings {
         environment: context.env.for_recipes(args.once.is_some()),
-        tools: std::env::current_exe()
-            .ok()
-            .and_then(|exe| Some(exe.parent()?.to_owned())),
+        tools: own_folder(),
     };
     let (path, _) = context.spool_path()?;
     let open = |control| {
@@ -35,6 +34,12 @@ pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliE
             Ok(ExitCode::Propagated(TRY_AGAIN))
         }
     }
+}
+
+/// The folder of this program.
+pub(super) fn own_folder() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    program.parent().map(Path::to_owned)
 }
 
 /// The pipes as files of our own; /dev/null takes their places, so that nothing started from here

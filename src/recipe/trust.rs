@@ -71,7 +71,7 @@ impl Trust {
     }
 
     /// Whether nobody but the owner and root could add a file to a folder, or put another folder in its place.
-    pub(super) fn is_closed(self, folder: &Path) -> bool {
+    pub fn is_closed(self, folder: &Path) -> bool {
         // The group that the files of a private spool's owner have is commonly his alone.
         let own_group = (!self.is_shared).then(|| rustix::process::getegid().as_raw());
         let Ok(path) = std::path::absolute(folder) else {

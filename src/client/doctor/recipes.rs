@@ -57,6 +57,15 @@ pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Che
         let problem = format!("{}: {}", escape_path(&exposed.path), exposed.why);
         checks.push(Check::problem(NAME, problem, exposed.fix));
     }
+    let own = surroundings.tools;
+    if let Some(own) = own.filter(|own| !surroundings.client.recipe_trust().is_closed(own)) {
+        let problem = format!(
+            "recipes do not search {}, the folder of this program: others could add programs there",
+            escape_path(own)
+        );
+        let fix = "where recipes call agentspool, install it in a folder of PATH that only root or its owner can write";
+        checks.push(Check::warn(NAME, problem, fix));
+    }
     if checks.is_empty() {
         let told = format!(
             "{}, nobody else may write there",

@@ -52,6 +52,9 @@ fn a_folder_in_which_others_can_add_programs_is_not_added_to_path() {
                 .unwrap();
                 chown(own.join("recipes/path"), Some(OWNER), None).unwrap();
             }
+            let doctor = with(&["doctor"]).stdout;
+            let says = doctor.contains("the folder of this program: others could add");
+            assert_eq!(says, !is_added, "{}: {doctor}", folder.display());
             let arguments = ["submit", "--recipe", "path", "--json"];
             let mut command = shared.as_user(OWNER, "agentspool");
             command.env("AGENTSPOOL_DIR", &spool);
