@@ -7,6 +7,7 @@ use clap::builder::styling::AnsiColor;
 use serde_json::json;
 
 use super::Context;
+use super::env::tools;
 use super::exit_code::ExitCode;
 use super::report::CliError;
 
@@ -14,6 +15,7 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
     let (path, _) = context.spool_path()?;
     let options = DoctorOptions {
         default_spool: context.env.default_spool(),
+        tools: tools(),
     };
     let checks = match Client::open_as_it_is(&path, context.options()?) {
         Ok(client) => client.doctor(&options),

@@ -11,6 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use agentspool::task::quote_path;
 use serde_json::{Value, json};
 
 use super::Context;
@@ -236,7 +237,10 @@ fn missing_for_system(program: &Path) -> Vec<Missing> {
         let target = "/usr/local/bin/agentspool";
         missing.push(Missing {
             what: format!("the service may not reach {}", program.display()),
-            command: format!("install {} {target} && {target} install", program.display()),
+            command: format!(
+                "install {} {target} && {target} install",
+                quote_path(program)
+            ),
         });
     }
     missing

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use agentspool::client::{Client, Notice};
+use agentspool::task::quote_path;
 
 use super::Context;
 use super::env::variable_of;
@@ -37,14 +38,15 @@ impl Context {
 
 fn words(client: &Client, notice: &Notice) -> String {
     let path = client.path().display();
+    let quoted = quote_path(client.path());
     match notice {
         Notice::NameNotLinked(error) => format!("note: {error}"),
         Notice::NotStarted(error) => format!("note: {error}"),
         Notice::EndsWith(service) => format!(
-            "note: the watcher was started inside {service}, and ends with it together with its tasks: have one of its own (`agentspool --spool {path} install --user`), or let this user linger (`loginctl enable-linger`)"
+            "note: the watcher was started inside {service}, and ends with it together with its tasks: have one of its own (`agentspool --spool {quoted} install --user`), or let this user linger (`loginctl enable-linger`)"
         ),
         Notice::Paused(why) => {
-            format!("note: {why}: no task starts until `agentspool --spool {path} resume`")
+            format!("note: {why}: no task starts until `agentspool --spool {quoted} resume`")
         }
         Notice::SettingOfWatcher {
             key,
@@ -56,7 +58,7 @@ fn words(client: &Client, notice: &Notice) -> String {
                 false => variable_of(key),
             };
             format!(
-                "note: {given} changes nothing here: the watcher runs the tasks, by spool.json and its own flags and variables; use `agentspool --spool {path} config set {key} '{value}'`"
+                "note: {given} changes nothing here: the watcher runs the tasks, by spool.json and its own flags and variables; use `agentspool --spool {quoted} config set {key} '{value}'`"
             )
         }
         Notice::Recipe(advice) => format!("note: {advice}"),
@@ -84,7 +86,7 @@ pub(super) fn how_to_start(spool: &Path, is_owner: bool) -> String {
     match is_owner {
         true => format!(
             "start one with `agentspool --spool {} watch`",
-            spool.display()
+            quote_path(spool)
         ),
         false => "ask the spool's owner to start one".to_owned(),
     }

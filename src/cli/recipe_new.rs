@@ -4,7 +4,7 @@
 //! this shell and folder.
 
 use agentspool::client::Language;
-use agentspool::task::{Name, escape_path, shell_word};
+use agentspool::task::{Name, escape_path, quote_path, quote_word};
 use serde_json::json;
 
 use super::Context;
@@ -22,12 +22,12 @@ pub(super) fn run(context: &Context, name: &Name, lang: Lang) -> Result<ExitCode
     let input = made.input;
     // Without --spool and AGENTSPOOL_DIR it is the same spool again.
     let spool = match &context.global.spool {
-        Some(path) => format!("--spool {} ", shell_word(&path.to_string_lossy())),
+        Some(path) => format!("--spool {} ", quote_path(path)),
         None => String::new(),
     };
     let next = format!(
         "agentspool {spool}recipe run {name} --input {}",
-        shell_word(input)
+        quote_word(input)
     );
     let out = &context.out;
     if out.is_json() {

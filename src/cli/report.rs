@@ -6,7 +6,7 @@
 use agentspool::client::{FindError, IoError, OpenError, ReadError, ResolveError, StoreError};
 use agentspool::config::SettingsError;
 use agentspool::runner::{ControlError, RunnerError};
-use agentspool::task::{InvalidName, RequestError};
+use agentspool::task::{InvalidName, RequestError, quote_path};
 use agentspool::watcher::WatchError;
 use serde_json::Value;
 
@@ -96,10 +96,10 @@ impl From<OpenError> for CliError {
         match error {
             OpenError::Io(error) => error.into(),
             OpenError::Absent { path } => CliError::new(ExitCode::SpoolUnusable, message).hint(
-                format!("make one with `agentspool init {}`", path.display()),
+                format!("make one with `agentspool init {}`", quote_path(&path)),
             ),
             OpenError::Older { path } => {
-                let spool = path.parent().unwrap_or(&path).display();
+                let spool = quote_path(path.parent().unwrap_or(&path));
                 CliError::new(ExitCode::SpoolUnusable, message)
                     .hint(format!("`agentspool init {spool}` converts it"))
             }

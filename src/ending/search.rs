@@ -220,7 +220,7 @@ impl<'a> Search<'a> {
         }
         Ok(match (in_session, self.is_another_uids(entry)) {
             (true, false) => Whose::Ours,
-            (true, true) => Whose::Unknown("it runs as another user in the task's session"),
+            (true, true) => self.whose_of_another(entry),
             (false, false) if self.prints_here(entry) || self.writes_here(entry, depth)? => {
                 Whose::Ours
             }
@@ -233,7 +233,7 @@ impl<'a> Search<'a> {
         let is_own = proc::real_uid(entry).is_none_or(|uid| uid == self.us);
         Ok(match (in_session, is_own) {
             (true, true) => Whose::Ours,
-            (true, false) => Whose::Unknown("it runs as another user in the task's session"),
+            (true, false) => self.whose_of_another(entry),
             (false, false) => Whose::Others,
             (false, true) => {
                 // Without a record every process of this user would be in doubt.
@@ -248,6 +248,20 @@ impl<'a> Search<'a> {
                 }
             }
         })
+    }
+
+    /// Of a process that another user started, in the recorded session, whose leader is gone: the number may have
+    /// been given to a session of that user. An attempt of root's becomes any user. One of another user's becomes
+    /// root (`sudo`), or a user of a namespace that maps its own.
+    fn whose_of_another(&self, entry: &Entry) -> Whose {
+        let is_possible = |uid| uid == 0 || proc::is_nobody(uid);
+        let may_be_ours = self.us == 0
+            || proc::real_uid(entry).is_none_or(is_possible)
+            || proc::is_in_namespace_of(entry, self.us);
+        match may_be_ours {
+            true => Whose::Unknown("it runs as another user in the task's session"),
+            false => Whose::Others,
+        }
     }
 
     /// Whether it is in the recorded session or group.

@@ -81,6 +81,30 @@ fn real_uid_in(status: &str) -> Option<u32> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// Whether a process is in a user namespace, not this process's own, that has this user. So is one of which that
+/// cannot be seen.
+pub fn is_in_namespace_of(entry: &Entry, uid: u32) -> bool {
+    let own = read_text("/proc/self/uid_map");
+    match read_text(path(entry, "uid_map")) {
+        Some(map) => Some(&map) != own.as_ref() && has_user(&map, uid),
+        None => true,
+    }
+}
+
+/// Whether a `uid_map` has a user outside of the namespace; one that cannot be understood has.
+fn has_user(map: &str, uid: u32) -> bool {
+    map.lines().any(|line| {
+        let numbers: Vec<u32> = line
+            .split_ascii_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        let [_, first, count] = numbers[..] else {
+            return true;
+        };
+        uid.checked_sub(first).is_some_and(|at| at < count)
+    })
+}
+
 /// The cgroup of version 2 in which a process is, as seen from this process's own cgroup namespace.
 /// `None` where there is none or it is not told.
 pub fn cgroup_of(entry: &Entry) -> Option<String> {
@@ -231,4 +255,32 @@ fn writes_below(open: &str, folder: &Path) -> bool {
     let (there, theirs) = (rustix::fs::stat(&path), rustix::fs::stat(open));
     path.starts_with(folder)
         && there.is_ok_and(|there| theirs.is_ok_and(|theirs| which(&there) == which(&theirs)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_of_users_has_what_it_names_outside() {
+        for (map, uid, expected) in [
+            (
+                "         0       1000          1\n         1     100000      65536\n",
+                1000,
+                true,
+            ),
+            (
+                "         0       1000          1\n         1     100000      65536\n",
+                1001,
+                false,
+            ),
+            ("         0     100000      65536\n", 165_535, true),
+            ("         0     100000      65536\n", 165_536, false),
+            ("         0 4294967295          1\n", 1000, false),
+            ("odd\n", 1000, true),
+            ("", 1000, false),
+        ] {
+            assert_eq!(has_user(map, uid), expected, "{map} {uid}");
+        }
+    }
 }

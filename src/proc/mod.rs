@@ -19,8 +19,8 @@ mod table;
 pub use cgroup::{Cgroup, own_cgroup, remove_left_cgroups, unescape};
 pub use children::{Usage, children, descendants, has_living_children, reap_any, reap_others};
 pub use evidence::{
-    Environment, cgroup_of, environment, has_open_to_write, hides_processes, is_at, name_of,
-    path_of, prints_into, real_uid, real_uid_of, writes_to,
+    Environment, cgroup_of, environment, has_open_to_write, hides_processes, is_at,
+    is_in_namespace_of, name_of, path_of, prints_into, real_uid, real_uid_of, writes_to,
 };
 pub use nobody::{is_no_group, is_nobody};
 pub use open_files::{acts_for, open_files};

@@ -5,10 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::task::{Name, escape_path, shell_word};
-
-/// What to do about files that others can write.
-const CLOSE: &str = "see that it is what it was, then `chown` it to the owner or `chmod go-w` it, or keep what the recipe needs elsewhere";
+use super::trust::Exposed;
+use crate::task::{Name, escape_path, quote_path};
 
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +61,7 @@ pub enum FindError {
     },
     /// Others could choose what it runs.
     #[error(
-        "the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: {CLOSE}",
+        "the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: {fix}; or keep what the recipe needs elsewhere",
         escape_path(path)
     )]
     Open {
@@ -73,6 +71,8 @@ pub enum FindError {
         path: PathBuf,
         /// Who could.
         why: String,
+        /// What to do.
+        fix: String,
     },
     /// Whether it is there cannot be seen now, which says nothing of the recipe.
     #[error("failed to look for a recipe at {}: {source}", escape_path(path))]
@@ -96,7 +96,7 @@ pub enum FindError {
 
 /// A command that mends a file.
 pub(super) fn fix_command(command: &str, path: &Path) -> String {
-    format!("{command} {}", shell_word(&path.to_string_lossy()))
+    format!("{command} {}", quote_path(path))
 }
 
 fn did_you_mean(suggestions: &[String]) -> String {
@@ -129,9 +129,19 @@ impl FindError {
     pub fn fix(&self) -> &str {
         match self {
             FindError::Missing { fix, .. } | FindError::Broken { fix, .. } => fix,
-            FindError::Open { .. } => CLOSE,
+            FindError::Open { fix, .. } => fix,
             FindError::NotFound { .. } => "see `agentspool recipe list`",
             FindError::Unseen { .. } => "make this path readable, then try again",
+        }
+    }
+
+    pub(super) fn open(name: Name, exposed: Exposed) -> FindError {
+        let Exposed { path, why, fix } = exposed;
+        FindError::Open {
+            name,
+            path,
+            why,
+            fix,
         }
     }
 

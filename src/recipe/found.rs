@@ -14,7 +14,7 @@ use super::error::{FindError, fix_command};
 use super::file;
 use super::manifest::{Manifest, parse_env_file};
 use super::praisonai::{self, Installed};
-use super::trust::Trust;
+use super::trust::{Exposed, Trust};
 use crate::task::Name;
 
 /// A description stands in a script's first lines or nowhere.
@@ -69,6 +69,14 @@ fn describe_script(path: &Path) -> String {
         .find_map(|line| line.trim().strip_prefix("# description:"))
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
+}
+
+fn unclear(path: PathBuf) -> Exposed {
+    Exposed {
+        path: std::path::absolute(&path).unwrap_or(path),
+        why: "its first line has options, quotes or variables by which it could start more than it names".to_owned(),
+        fix: "name the program that starts it by its path there, as in #!/usr/bin/python3".to_owned(),
+    }
 }
 
 impl Recipe {
@@ -147,13 +155,18 @@ impl Recipe {
         let Some(trust) = self.trust.filter(|trust| trust.is_shared) else {
             return Ok(());
         };
-        match trust.problem_of(self.parts(trust, search)) {
-            None => Ok(()),
-            Some((path, why)) => {
-                let name = self.name.clone();
-                Err(FindError::Open { name, path, why })
-            }
-        }
+        // A folder that others fill is not listed, and a file that others could have put there is not read.
+        let env_file = self.manifest.env_file.as_ref();
+        let env_file = env_file.map(|file| self.folder().join(file));
+        let places = [self.path.parent(), Some(self.folder()), env_file.as_deref()];
+        let exposed = trust.problem_of(places.into_iter().flatten()).or_else(|| {
+            let parts = self.parts(trust, search);
+            trust
+                .problem_of(&parts.paths)
+                .or(parts.unclear.map(unclear))
+        });
+        let name = || self.name.clone();
+        exposed.map_or(Ok(()), |exposed| Err(FindError::open(name(), exposed)))
     }
 
     /// The PATH that the recipe sets for itself.

@@ -54,9 +54,9 @@ enum Entry {
 }
 
 impl RecipePath {
-    /// The names of all recipes.
-    pub(super) fn names(&self) -> Vec<Name> {
-        let entries = self.entries();
+    /// The names of the recipes, of at most so many entries of each folder.
+    pub(super) fn names(&self, most: usize) -> Vec<Name> {
+        let entries = self.entries(most);
         let mut names: Vec<Name> = entries
             .filter_map(|path| match entry_at(&path) {
                 Entry::Recipe(name) => Some(name),
@@ -71,7 +71,7 @@ impl RecipePath {
     /// What seems to be a recipe and is not, or stands behind another one of its name.
     pub fn left_out(&self) -> Vec<LeftOut> {
         let mut left_out: Vec<LeftOut> = self
-            .entries()
+            .entries(usize::MAX)
             .filter_map(|path| match entry_at(&path) {
                 Entry::Recipe(name) => self.hidden(path, &name),
                 Entry::LeftOut(left_out) => Some(left_out),
@@ -82,8 +82,11 @@ impl RecipePath {
         left_out
     }
 
-    fn entries(&self) -> impl Iterator<Item = PathBuf> {
-        let in_folder = |folder| WalkDir::new(folder).min_depth(1).max_depth(1).into_iter();
+    fn entries(&self, most: usize) -> impl Iterator<Item = PathBuf> {
+        let in_folder = move |folder| {
+            let entries = WalkDir::new(folder).min_depth(1).max_depth(1);
+            entries.into_iter().take(most)
+        };
         let entries = self.folders().iter().flat_map(in_folder).flatten();
         entries.map(walkdir::DirEntry::into_path)
     }
@@ -180,4 +183,22 @@ fn seems_to_be_recipe(folder: &Path) -> bool {
         let path = entry.path();
         path.extension().is_some_and(|ending| ending == "toml") || is_executable(path)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_entries_are_looked_at_for_a_suggestion() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            file.set_permissions(mode).unwrap();
+        }
+        let path = RecipePath::new(folder.path().to_owned(), &[], None);
+        assert_eq!(path.names(usize::MAX).len(), 3);
+        assert_eq!(path.names(2).len(), 2);
+    }
 }

@@ -234,20 +234,30 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
     let before = text.get(..span.start).unwrap_or_default();
     let number = before.matches('\n').count();
     let line = text.lines().nth(number).unwrap_or_default();
-    match line.split_once('=') {
-        Some((key, _)) => format!("line {}: `{}`: {message}", number + 1, key.trim()),
-        None => format!("line {}: {message}", number + 1),
+    match line.split_once('=').map(|(key, _)| key.trim()) {
+        Some(key) if is_key(key) => format!("line {}: `{key}`: {message}", number + 1),
+        _ => format!("line {}: {message}", number + 1),
     }
 }
 
 fn one_line(error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     match message.split_once(", expected ") {
-        Some((found, expected)) if found.starts_with("invalid ") => {
+        // Both begin with the value.
+        Some((found, expected))
+            if found.starts_with("invalid ") || found.starts_with("unknown variant ") =>
+        {
             format!("expected {}", in_plain_words(expected))
         }
         _ => message,
     }
+}
+
+/// Whether what stands before a `=` is a key, and no part of a value.
+fn is_key(text: &str) -> bool {
+    const LONGEST: usize = 40;
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || "_-.\"' ".contains(c);
+    text.len() <= LONGEST && text.chars().all(is_of_key)
 }
 
 /// What may stand before the `=` of an environment entry.
@@ -335,7 +345,10 @@ mod tests {
             ("command = [\"a\"]\ncomand = 1", "comand"),
             ("command = [\"a\"]\ntimeout = \"soon\"", "timeout"),
             ("command = [\"a\"]\ntimeout = -1", "timeout"),
-            ("command = [\"a\"]\non_lost = \"retry\"", "retry"),
+            (
+                "command = [\"a\"]\non_lost = \"retry\"",
+                "`on_lost`: expected",
+            ),
             ("command = [\"a\"]\nmax_concurrent = 0", "max_concurrent"),
             ("command = [\"a\"]\nneeds_result = 1", "needs_result"),
             ("command = [\"a\"]\nmemory_max = \"much\"", "memory_max"),
@@ -357,6 +370,16 @@ mod tests {
             error,
             "line 2: `max_attempts`: expected a whole number from 0 to 4294967295"
         );
+        // A key is repeated, and no text that only has a `=` in it.
+        for secret in [
+            "session = \"hunter2\"",
+            "hunter2+hunter2/hunter2=",
+            "//u:hunter2@h/?a=1",
+        ] {
+            let error = Manifest::parse(secret).unwrap_err().to_string();
+            assert!(error.starts_with("line 1: "), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
         let secret = "command = [\"a\"]\n[env]\nKEY = hunter2\n";
         let error = Manifest::parse(secret).unwrap_err().to_string();
         assert!(

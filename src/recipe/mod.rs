@@ -11,6 +11,7 @@
 mod check;
 mod error;
 mod file;
+mod first_line;
 mod found;
 mod interpreter;
 mod limits;

@@ -14,11 +14,13 @@ use super::found::{Kind, Recipe};
 use super::manifest::{DEFAULT_ATTEMPTS, Manifest};
 use super::praisonai::{self, Installed};
 use super::program::may_be_executed;
-use super::trust::Trust;
+use super::trust::{Exposed, Trust};
 use crate::spool::Spool;
 use crate::task::{Name, nearest};
 
 pub(super) const MANIFEST: &str = "recipe.toml";
+/// Of so many entries of a folder one may be suggested. Others may fill a folder that is listed.
+const MOST_SUGGESTED_FROM: usize = 1000;
 /// Endings a single file's recipe name leaves out.
 pub(super) const SCRIPT_ENDINGS: [&str; 2] = ["sh", "py"];
 
@@ -98,6 +100,7 @@ impl RecipePath {
         let mut unseen = None;
         for folder in &self.folders {
             for candidate in candidates(folder, name.as_str()) {
+                self.check_place(name, &candidate)?;
                 match is_there(&candidate) {
                     Ok(true) => {}
                     Ok(false) => continue,
@@ -126,7 +129,7 @@ impl RecipePath {
 
     /// The error for a name nobody has, with what was probably meant.
     pub fn not_found(&self, name: &str) -> FindError {
-        let names = self.names();
+        let names = self.names(MOST_SUGGESTED_FROM);
         let near = nearest(name, names.iter().map(Name::as_str));
         let suggestions = near.into_iter().take(3).map(str::to_owned).collect();
         FindError::NotFound {
@@ -138,7 +141,7 @@ impl RecipePath {
 
     /// Every recipe there is, by name; those that cannot be used come with the reason.
     pub fn all(&self) -> Vec<(Name, Result<Recipe, FindError>)> {
-        self.names()
+        self.names(usize::MAX)
             .into_iter()
             .map(|name| (name.clone(), self.find(&name)))
             .collect()
@@ -146,15 +149,13 @@ impl RecipePath {
 
     /// What stands on this path and could be changed by others, each with why. They could choose what
     /// is run.
-    pub fn open_to_others(&self, trust: Trust) -> Vec<(PathBuf, String)> {
+    pub fn open_to_others(&self, trust: Trust) -> Vec<Exposed> {
         let mut found = Vec::new();
         for folder in &self.folders {
             // In a recipe's folder it is the manifest and the program that count.
             let entries = WalkDir::new(folder).max_depth(2).into_iter().flatten();
             for entry in entries {
-                if let Some(why) = trust.problem(entry.path()) {
-                    found.push((entry.into_path(), why));
-                }
+                found.extend(trust.problem(entry.path()));
             }
         }
         found
@@ -164,6 +165,20 @@ impl RecipePath {
     pub fn missing(&self) -> Vec<&Path> {
         let folders = self.folders.iter().map(PathBuf::as_path);
         folders.filter(|folder| !folder.is_dir()).collect()
+    }
+
+    /// Refuses, in a group spool, what others could have put at a path, before anything is read there or behind
+    /// it: what a link leads to may be a private file.
+    fn check_place(&self, name: &Name, path: &Path) -> Result<(), FindError> {
+        let trust = self.trust.filter(|trust| trust.is_shared);
+        let Some(trust) = trust.filter(|_| path.symlink_metadata().is_ok()) else {
+            return Ok(());
+        };
+        let read = [MANIFEST, praisonai::MARKS[0], praisonai::MARKS[1]];
+        let exposed = trust.problem_of(read.iter().map(|file| path.join(file)));
+        exposed.map_or(Ok(()), |exposed| {
+            Err(FindError::open(name.clone(), exposed))
+        })
     }
 
     /// Reads the recipe at a path; `None` when there is none.

@@ -12,10 +12,10 @@ use std::sync::OnceLock;
 use super::error::ManifestError;
 use super::file;
 use super::manifest::Manifest;
-use super::program::{first_line, is_executable, on_path};
+use super::program::{each_on_path, first_line, is_executable, on_path};
 
 /// The files either of which makes a folder a PraisonAI recipe.
-const MARKS: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
+pub(super) const MARKS: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
 /// What the interpreter is given to run.
 const BRIDGE: &str = include_str!("praisonai.py");
 /// Ends with 0 where the package is there, without importing it. `python -c` looks for modules in the
@@ -84,8 +84,8 @@ impl Installed {
         let program = on_path(PROGRAM, search);
         let python = self.interpreter(Some(search));
         let python = match python.is_absolute() {
-            true => Some(python),
-            false => on_path(python, search),
+            true => vec![python],
+            false => each_on_path(&python, search).collect(),
         };
         program.into_iter().chain(python).collect()
     }

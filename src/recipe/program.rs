@@ -11,9 +11,14 @@ use super::file;
 
 /// The first program of this name on a PATH.
 pub(super) fn on_path(program: impl AsRef<Path>, search: &OsStr) -> Option<PathBuf> {
+    each_on_path(program.as_ref(), search).next()
+}
+
+/// All programs of this name on a PATH: where the first one does not start, the next one is tried.
+pub(super) fn each_on_path(program: &Path, search: &OsStr) -> impl Iterator<Item = PathBuf> {
     std::env::split_paths(search)
-        .map(|folder| folder.join(program.as_ref()))
-        .find(|path| is_executable(path))
+        .map(move |folder| folder.join(program))
+        .filter(|path| is_executable(path))
 }
 
 pub(super) fn is_executable(path: &Path) -> bool {
@@ -24,7 +29,7 @@ pub(super) fn may_be_executed(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
 }
 
-/// The words of a script's first line after `#!`; `None` of any other file.
+/// The words of a script's first line after `#!`, as a person reads them; `None` of any other file.
 pub(super) fn first_line(script: &Path) -> Option<Vec<String>> {
     let head = file::read_head(script, 4096).ok()?;
     let head = String::from_utf8_lossy(&head);

@@ -71,7 +71,7 @@ pub(super) fn build<'a>(
         .iter()
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
-    add_tools(&mut environment, runner);
+    add_tools(&mut environment, runner, recipe);
     set_place(&mut environment, prepared);
     let own = recipe.manifest.env.iter();
     environment.extend(own.map(|(name, value)| (as_os(name), as_os(value))));
@@ -110,9 +110,11 @@ fn given(text: impl Into<OsString>) -> Cow<'static, OsStr> {
     Cow::Owned(text.into())
 }
 
-/// A recipe may call `agentspool progress`; where the program is not on PATH it is found last.
-fn add_tools(environment: &mut Environment<'_>, runner: &Runner) {
-    let Some(tools) = &runner.surroundings.tools else {
+/// A recipe may call `agentspool progress`; where the program is not on PATH it is found last. A folder in which
+/// others could add a program is not searched.
+fn add_tools(environment: &mut Environment<'_>, runner: &Runner, recipe: &Recipe) {
+    let tools = runner.surroundings.tools.as_ref();
+    let Some(tools) = tools.filter(|tools| recipe.is_closed(tools)) else {
         return;
     };
     let path = environment.entry(as_os("PATH")).or_default();

@@ -41,7 +41,11 @@ fn a_reader_starts_no_program_that_the_owner_names() {
     let shared = Shared::new();
     folder(&shared, "asks", "TEMPLATE.yaml", "description: Asks\n");
     let started = open_to_all(&shared, "started");
-    let python = shared.world.root().join("python");
+    // Not right below a folder in which anybody could leave a `pyvenv.cfg`.
+    let bin = shared.world.root().join("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).unwrap();
+    let python = bin.join("python");
     let script = format!("#!/bin/sh\ntouch {}/$(id -u)\n", started.display());
     write_executable(&python, &script);
     let setting = [

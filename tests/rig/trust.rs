@@ -3,11 +3,13 @@
 //! Not the modes of a spool (`convert.rs`). What is held: a recipe is run only if nobody but the owner and root
 //! could add, write or exchange what it runs.
 
+mod around;
+
 use std::fs;
 use std::os::unix::fs::chown;
 
 use crate::group::{GROUP, MEMBER, OWNER, Shared};
-use crate::support::write_executable;
+use crate::support::{Ran, names_in, write_executable};
 
 /// Refused, with this in the message; `doctor` says the same.
 #[track_caller]
@@ -92,7 +94,9 @@ fn the_program_and_its_interpreter_are_trusted_only_as_the_recipe_is() {
          printf \"#! $HERE/bin/second\\n\" >$R/nested/run.sh\n\
          for r in env split; do printf \"[env]\\nPATH = \\\"$HERE/bin:/bin\\\"\\n\" >>$R/$r/recipe.toml; done\n\
          printf '#!/usr/bin/env linked\\n' >$R/env/run.sh\n\
-         printf '#!/usr/bin/env -S A=b mode -u\\n' >$R/split/run.sh",
+         printf '#!/usr/bin/env -S mode -u\\n' >$R/split/run.sh\n\
+         open 1775 py; mkdir py/bin; ln -s /bin/sh py/bin/python3; recipe venv 'command = [\"./run.sh\"]\\n'\n\
+         printf \"#!$HERE/py/bin/python3\\n\" >$R/venv/run.sh",
     );
     for (recipe, what) in [
         ("mode", "bin/mode"),
@@ -102,6 +106,7 @@ fn the_program_and_its_interpreter_are_trusted_only_as_the_recipe_is() {
         ("nested", "team"),
         ("env", "team"),
         ("split", "bin/mode"),
+        ("venv", "py"),
     ] {
         let said = format!("{here}/{what}: group {GROUP} may write there");
         is_refused(&shared, recipe, &said);
@@ -134,7 +139,7 @@ fn the_interpreter_of_praisonai_is_trusted_only_as_the_recipe_is() {
     let with_path = |arguments: &[&str]| {
         let mut command = shared.as_user(OWNER, "agentspool");
         command.env("PATH", &path).args(arguments);
-        crate::support::Ran::of(&mut command)
+        Ran::of(&mut command)
     };
     let doctor = with_path(&["doctor"]).stdout;
     let said = "the recipe given is not run: ";
@@ -144,6 +149,141 @@ fn the_interpreter_of_praisonai_is_trusted_only_as_the_recipe_is() {
     let result = shared.run(OWNER, &["result", submitted["task_id"].as_str().unwrap()]);
     assert!(result.stderr.contains(said), "{}", result.stderr);
     assert!(!ran.join("it").exists());
+}
+
+/// Lines that the kernel, `env` and a person read in different ways, and programs that start another one.
+#[test]
+fn a_first_line_that_could_start_more_than_it_names_is_not_run() {
+    let shared = Shared::new();
+    let here = shared.world.root().join("owner").display().to_string();
+    let lines = [
+        ("setting", "/usr/bin/env -S PATH=$HERE/team prog", None),
+        ("option", "/usr/bin/env -iSprog", None),
+        ("long", "/usr/bin/env --split-string=prog", None),
+        ("quoted", "/usr/bin/env -S \\\"prog\\\"", None),
+        ("variable", "/usr/bin/env -S \\${PROG}", None),
+        ("folder", "/usr/bin/perl -I$HERE/team", None),
+        ("bytes", "$HERE/b\\344r/sh", Some("b\\xe4r")),
+        ("space", "$HERE/a\\302\\240b/sh", Some("a\u{a0}b")),
+        ("script", "/bin/sh $HERE/team/prog", Some("team")),
+        ("starter", "/usr/bin/nice prog", Some("team")),
+    ];
+    let mut script = "mkdir bin; open 2775 team; printf '#!/bin/sh\\ntrue\\n' >team/prog; chmod 755 team/prog\n\
+         ln -s ../team/prog bin/prog; bytes=$(printf 'b\\344r'); open 2775 \"$bytes\"\n\
+         space=$(printf 'a\\302\\240b'); open 2775 \"$space\"; cp /bin/sh \"$bytes/sh\"; cp /bin/sh \"$space/sh\"\n"
+        .to_owned();
+    let plain = [
+        ("options", "/bin/sh -e", None),
+        ("split", "/usr/bin/env -S sh -e", None),
+    ];
+    for (recipe, line, _) in lines.iter().chain(&plain) {
+        script += &format!(
+            "recipe {recipe} 'command = [\"./run.sh\"]\\n'\n\
+             printf \"[env]\\nPROG = \\\"prog\\\"\\nPATH = \\\"$HERE/bin:/bin\\\"\\n\" >>$R/{recipe}/recipe.toml\n\
+             printf \"#!{line}\\ntrue\\n\" >$R/{recipe}/run.sh\n"
+        );
+    }
+    make(&shared, &script);
+    for (recipe, _, folder) in lines {
+        let said = match folder {
+            Some(folder) => format!("{here}/{folder}: group {GROUP} may write there"),
+            None => format!("{here}/spool/recipes/{recipe}/run.sh: its first line has options"),
+        };
+        is_refused(&shared, recipe, &said);
+    }
+    for (recipe, ..) in plain {
+        shared
+            .run(OWNER, &["submit", "--recipe", recipe])
+            .succeeds();
+    }
+}
+
+/// Where the first program of a name does not start, the next one does.
+#[test]
+fn each_program_of_a_name_on_the_recipes_path_counts() {
+    let shared = Shared::new();
+    let here = shared.world.root().join("owner").display().to_string();
+    make(
+        &shared,
+        &format!(
+            "mkdir a b; for p in a/gone a/mode b/gone b/mode b/env; do \
+             printf '#!/bin/sh\\ntrue\\n' >$p; chmod 755 $p; done\n\
+             printf '#!/no/such\\n' >a/gone; chmod 645 a/mode; chgrp {GROUP} b/*; chmod 775 b/*\n\
+             printf '#!/no/such\\n' >a/env; chmod 755 a/env; mv b/env b/named; mv a/env a/named\n\
+             path=\"[env]\\nPATH = \\\"$HERE/a:$HERE/b:/bin\\\"\\n\"\n\
+             for r in gone mode; do recipe $r \"command = [\\\"$r\\\"]\\n$path\"; done\n\
+             recipe named \"command = [\\\"./run.sh\\\"]\\n$path\"; printf '#!/usr/bin/env named\\n' >$R/named/run.sh"
+        ),
+    );
+    for recipe in ["gone", "mode", "named"] {
+        let said = format!("{here}/b/{recipe}: group {GROUP} may write there");
+        is_refused(&shared, recipe, &said);
+    }
+}
+
+/// A recipe that is refused for its place is not read: its manifest may be a link to a private file.
+#[test]
+fn nothing_is_read_where_others_could_have_put_it() {
+    const SECRETS: [&str; 5] = [
+        "yAnz5TFlXXJte14tji3zlMNqhd2rYUIgJBgB3fBmk=",
+        "https://bob:ghp_TOKEN123@example.org/x?y=1",
+        "session = \"hunter2\"",
+        "command = [\"a\"]\nhunter3 = 1",
+        "description = \"hunter4",
+    ];
+    let shared = Shared::new();
+    let here = shared.world.root().join("owner");
+    make(
+        &shared,
+        "open 2775 team; mkdir private; chmod 700 private; umask 002; mkdir $R/two\n\
+         printf 'command = [\"./run.sh\"]\\n' >$R/two/recipe.toml; chmod 2775 $R/two",
+    );
+    let listed = format!("[\"{}/team\"]", here.display());
+    shared
+        .run(OWNER, &["config", "set", "recipe_path", &listed])
+        .succeeds();
+    let mut links = vec!["gone".to_owned()];
+    for (n, secret) in SECRETS.iter().enumerate() {
+        let file = here.join(format!("private/{n}"));
+        fs::write(&file, secret).unwrap();
+        chown(&file, Some(OWNER), None).unwrap();
+        links.push(n.to_string());
+    }
+    let mut script = "umask 027; rm $S/recipes/two/recipe.toml; ln -s $H/private/2 $S/recipes/two/recipe.toml\n\
+         ask() { printf '{\"v\":1,\"recipe\":\"%s\"}' $1 >$S/incoming/.$1; mv $S/incoming/.$1 $S/incoming/$1.json; }\n\
+         ask two\n"
+        .to_owned();
+    for link in &links {
+        // A folder of his own, and a link to the file itself.
+        script += &format!(
+            "mkdir $H/team/x{link}; ln -s $H/private/{link} $H/team/x{link}/recipe.toml\n\
+             ln -s $H/private/{link} $H/team/y{link}; ask x{link}; ask y{link}\n"
+        );
+    }
+    let set = format!("set -e; H={0}; S=$H/spool\n{script}", here.display());
+    shared.shell(MEMBER, &set).succeeds();
+    shared.drain();
+    let rejected = shared.spool().join("rejected");
+    let reasons = names_in(&rejected).into_iter();
+    let reasons: Vec<String> = reasons
+        .filter(|name| name.ends_with(".reason.json"))
+        .map(|name| fs::read_to_string(rejected.join(name)).unwrap())
+        .collect();
+    assert_eq!(reasons.len(), 2 * links.len() + 1, "{reasons:?}");
+    let lists = [&["doctor"][..], &["recipe", "list"]].map(|list| {
+        let ran = shared.run(OWNER, list);
+        format!("{}{}", ran.stdout, ran.stderr)
+    });
+    for said in reasons.iter().chain(&lists) {
+        for part in ["yAnz", "bob", "TOKEN", "hunter", "line "] {
+            assert!(!said.contains(part), "{part}: {said}");
+        }
+    }
+    for reason in &reasons {
+        // Nor does it say whether there is a file.
+        assert!(reason.contains("is not run: "), "{reason}");
+        assert!(reason.contains("may write there"), "{reason}");
+    }
 }
 
 /// A name that a group user gave his file does not forge a line.

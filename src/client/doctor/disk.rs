@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::config::{Durability, Settings};
 use crate::spool::{FileSystem, IoError, Spool};
 use crate::sweeper::{self, ClockTrust};
+use crate::task::quote_path;
 use indicatif::HumanBytes;
 use rustix::io::Errno;
 
@@ -24,7 +25,10 @@ pub(super) fn spool(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     let mut checks = Vec::new();
     if !missing.is_empty() {
         let told = format!("{path} has no {}", missing.join(", no "));
-        let hint = format!("`agentspool init {path}` makes what is missing");
+        let hint = format!(
+            "`agentspool init {}` makes what is missing",
+            quote_path(spool.path())
+        );
         checks.push(Check::problem(NAME, told, hint));
     }
     if spool.is_owner() {
@@ -39,7 +43,7 @@ pub(super) fn spool(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
 
 /// What in the root is shut, or not as `init` makes it.
 fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
-    let path = spool.path().display();
+    let path = quote_path(spool.path());
     let strayed = spool.strayed()?;
     let more = strayed.len().saturating_sub(NAME_AT_MOST);
     let mut checks = Vec::new();
@@ -165,7 +169,7 @@ pub(super) fn paused(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
         return Ok(Vec::new());
     };
     let told = format!("{why}, and no task starts");
-    let hint = format!("`agentspool --spool {} resume`", spool.path().display());
+    let hint = format!("`agentspool --spool {} resume`", quote_path(spool.path()));
     Ok(vec![Check::warn("paused", told, hint)])
 }
 

@@ -15,6 +15,8 @@ use crate::spool::{IoError, Spool};
 pub struct DoctorOptions {
     /// The spool that this user has by default: for that one the units of the user's own systemd count.
     pub default_spool: Option<PathBuf>,
+    /// The folder of the program that runs tasks, which recipes search last.
+    pub tools: Option<PathBuf>,
 }
 
 impl Client {
@@ -26,6 +28,7 @@ impl Client {
         let surroundings = Surroundings {
             client: self,
             default_spool: options.default_spool.as_deref(),
+            tools: options.tools.as_deref(),
         };
         all(&surroundings, self.spool())
     }

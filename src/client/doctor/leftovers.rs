@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::clock;
 use crate::spool::{ControlFile, DropFile, IoError, Spool};
-use crate::task::{Condition, TaskId, Timestamp, escape_label};
+use crate::task::{Condition, TaskId, Timestamp, escape_label, escape_path, quote_path};
 
 use super::check::{Check, count};
 use super::surroundings::Surroundings;
@@ -121,9 +121,9 @@ fn refused(spool: &Spool) -> Result<Vec<Check>, IoError> {
         checks.push(Check::warn("leftovers", told, hint));
     }
     for (path, uid) in spool.strange_in_rejected()? {
-        let path = path.display();
-        let told = format!("{path} belongs to user {uid}, so no sweep can remove it");
-        let hint = format!("remove it as root: `rm -r {path}`");
+        let shown = escape_path(&path);
+        let told = format!("{shown} belongs to user {uid}, so no sweep can remove it");
+        let hint = format!("remove it as root: `rm -r {}`", quote_path(&path));
         checks.push(Check::warn("leftovers", told, hint));
     }
     Ok(checks)
@@ -203,7 +203,7 @@ fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
             "{} with a file `lock` that others can open, and so hold",
             named(&open_locks)
         );
-        let hint = format!("`chmod 600 {}/tasks/*/lock`", spool.path().display());
+        let hint = format!("`chmod 600 {}/tasks/*/lock`", quote_path(spool.path()));
         checks.push(Check::problem("tasks", told, hint));
     }
     if !lockless.is_empty() {

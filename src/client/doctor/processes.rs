@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use crate::clock;
 use crate::proc;
 use crate::spool::{IoError, Spool, Wake, WatcherFile};
+use crate::task::quote_path;
 
 use super::check::{Check, count};
 use super::surroundings::Surroundings;
@@ -57,7 +58,7 @@ fn nobody_watches(spool: &Spool) -> Result<Check, IoError> {
     const NAME: &str = "watcher";
     let hint = format!(
         "start one: `agentspool --spool {} watch`",
-        spool.path().display()
+        quote_path(spool.path())
     );
     let waiting = spool.open_ids()?.len();
     if waiting > 0 {

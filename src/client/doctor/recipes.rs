@@ -46,10 +46,18 @@ pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Che
         let hint = "make it, or take it out of the setting recipe_path";
         checks.push(Check::warn(NAME, told, hint));
     }
-    for (entry, why) in path.open_to_others(surroundings.client.recipe_trust()) {
-        let told = format!("{}: {why}", escape_path(&entry));
-        let hint = "chown it to the spool's user or root, and `chmod go-w` it";
-        checks.push(Check::problem(NAME, told, hint));
+    for exposed in path.open_to_others(surroundings.client.recipe_trust()) {
+        let problem = format!("{}: {}", escape_path(&exposed.path), exposed.why);
+        checks.push(Check::problem(NAME, problem, exposed.fix));
+    }
+    let own = surroundings.tools;
+    if let Some(own) = own.filter(|own| !surroundings.client.recipe_trust().is_closed(own)) {
+        let problem = format!(
+            "recipes do not search {}, the folder of this program: others could add programs there",
+            escape_path(own)
+        );
+        let fix = "where recipes call agentspool, install it in a folder of PATH that only root or its owner can write";
+        checks.push(Check::warn(NAME, problem, fix));
     }
     if checks.is_empty() {
         let told = format!(

@@ -11,4 +11,6 @@ pub(super) struct Surroundings<'a> {
     pub client: &'a Client,
     /// The spool that this user has by default.
     pub default_spool: Option<&'a Path>,
+    /// The folder of the program that runs tasks.
+    pub tools: Option<&'a Path>,
 }

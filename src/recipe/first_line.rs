@@ -1,0 +1,173 @@
+//! The first line of a script, as the kernel and `env` read it, and what it names.
+//!
+//! Not whether others could change that (`trust.rs`). Invariant: the line is taken as bytes, and is cut where the
+//! kernel cuts it; of a line that could start more than it names, no names are given.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::file;
+
+/// So much of a file the kernel reads to find out how it is started (`BINPRM_BUF_SIZE`).
+const KERNEL_READS: u64 = 256;
+/// What `env -S` does not take as it is written, besides spaces and tabs.
+const SPECIAL: &[u8] = b"\"'\\$#\r\x0b\x0c";
+
+/// What stands behind `#!`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FirstLine {
+    /// The program that the kernel starts.
+    pub interpreter: PathBuf,
+    /// Its first argument: the whole rest of the line. Empty where there is none.
+    argument: Vec<u8>,
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// The text as a C program sees it.
+fn until_zero(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn trim(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !is_blank(byte));
+    let end = text.iter().rposition(|byte| !is_blank(byte));
+    match (start, end) {
+        (Some(start), Some(end)) => &text[start..=end],
+        _ => &[],
+    }
+}
+
+impl FirstLine {
+    /// `None` of a file that does not begin with `#!`, and of one that cannot be read.
+    pub fn of(script: &Path) -> Option<FirstLine> {
+        FirstLine::parse(&file::read_head(script, KERNEL_READS).ok()?)
+    }
+
+    fn parse(head: &[u8]) -> Option<FirstLine> {
+        let line = head.strip_prefix(b"#!")?;
+        let line = trim(line.split(|byte| *byte == b'\n').next()?);
+        let end = line.iter().position(|byte| is_blank(byte) || *byte == 0);
+        let (interpreter, rest) = line.split_at(end.unwrap_or(line.len()));
+        Some(FirstLine {
+            interpreter: PathBuf::from(OsStr::from_bytes(interpreter)),
+            argument: until_zero(trim(rest)).to_vec(),
+        })
+    }
+
+    /// What the interpreter is given and may start or read: paths, and names of programs. `None` where that cannot
+    /// be known from the line: options that have a path in them, and of `env` all options but `-S`, variables and
+    /// quotes.
+    pub fn named(&self) -> Option<Vec<OsString>> {
+        let words = match self.is_env() {
+            true => self.words_of_env()?,
+            false if self.argument.is_empty() => Vec::new(),
+            false => vec![&*self.argument],
+        };
+        let has_hidden_path = |word: &&[u8]| {
+            let is_setting = word.starts_with(b"-") || word.contains(&b'=');
+            !word.starts_with(b"/") && word.contains(&b'/') && is_setting
+        };
+        if words.iter().any(has_hidden_path) {
+            return None;
+        }
+        let words = words.into_iter().filter(|word| !word.starts_with(b"-"));
+        Some(words.map(|word| OsStr::from_bytes(word).into()).collect())
+    }
+
+    /// Also where it is one of many names of a program.
+    fn is_env(&self) -> bool {
+        let behind_links = std::fs::canonicalize(&self.interpreter);
+        let mut both = [Some(&self.interpreter), behind_links.as_ref().ok()]
+            .into_iter()
+            .flatten();
+        both.any(|path| path.file_name() == Some(OsStr::new("env")))
+    }
+
+    /// The program and its arguments, where it is only these.
+    fn words_of_env(&self) -> Option<Vec<&[u8]>> {
+        let words: Vec<&[u8]> = match self.argument.strip_prefix(b"-S") {
+            Some(split) if split.iter().any(|byte| SPECIAL.contains(byte)) => return None,
+            Some(split) => split
+                .split(is_blank)
+                .filter(|word| !word.is_empty())
+                .collect(),
+            None if self.argument.is_empty() => Vec::new(),
+            None => vec![&*self.argument],
+        };
+        let is_program = |first: &&[u8]| !first.starts_with(b"-") && !first.contains(&b'=');
+        words.first().is_none_or(is_program).then_some(words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_as_the_kernel_reads_it() {
+        for (line, interpreter, argument) in [
+            (&b"#!/bin/sh\nx"[..], &b"/bin/sh"[..], &b""[..]),
+            (b"#! \t/bin/sh -e  x \t\n", b"/bin/sh", b"-e  x"),
+            (b"#!/b\xe4r/sh\n", b"/b\xe4r/sh", b""),
+            (
+                "#!/a\u{a0}b/sh\n".as_bytes(),
+                "/a\u{a0}b/sh".as_bytes(),
+                b"",
+            ),
+            (b"#!/bin/sh\r\n", b"/bin/sh\r", b""),
+            (b"#!/bin/sh\x0bx\n", b"/bin/sh\x0bx", b""),
+            (b"#!/bin/sh\0x y\n", b"/bin/sh", b""),
+        ] {
+            let read = FirstLine::parse(line).unwrap();
+            assert_eq!(read.interpreter.as_os_str().as_bytes(), interpreter);
+            assert_eq!(read.argument, argument);
+        }
+        assert_eq!(FirstLine::parse(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn what_a_line_names_is_known_or_nothing_is() {
+        let named = |line: &str| {
+            let line = FirstLine::parse(format!("#!{line}\n").as_bytes()).unwrap();
+            let words = line.named()?.into_iter();
+            Some(
+                words
+                    .map(|word| word.into_string().unwrap())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        for (line, expected) in [
+            ("/bin/sh", &[][..]),
+            ("/bin/sh -e", &[]),
+            ("/bin/sh /team/wrap.sh", &["/team/wrap.sh"]),
+            ("/usr/bin/nice prog", &["prog"]),
+            ("/usr/bin/env", &[]),
+            ("/usr/bin/env python3", &["python3"]),
+            ("/usr/bin/env -S uv run --script", &["uv", "run"]),
+            ("/usr/bin/env -Spython3 -u", &["python3"]),
+        ] {
+            assert_eq!(named(line).unwrap(), expected, "{line}");
+        }
+        for line in [
+            "/usr/bin/env -i prog",
+            "/usr/bin/env A=b",
+            "/usr/bin/env -S PATH=/team prog",
+            "/usr/bin/env -SPATH=/team prog",
+            "/usr/bin/env -iSPATH=/team prog",
+            "/usr/bin/env --split-string=prog",
+            "/usr/bin/env -S \"prog\"",
+            "/usr/bin/env -S ${PROG}",
+            "/usr/bin/env -S pr\\og",
+            "/usr/bin/env -S -i prog",
+            "/usr/bin/env -S nice env PATH=/team prog",
+            "/usr/bin/env -S /bin/sh\u{b}/team/x",
+            "/usr/bin/perl -I/team",
+        ] {
+            assert_eq!(named(line), None, "{line}");
+        }
+    }
+}
