@@ -106,6 +106,7 @@ impl From<OpenError> for CliError {
                 .hint("stop the watcher, wait for running tasks, then run `agentspool init` again"),
             OpenError::Occupied { .. }
             | OpenError::SettingsLost { .. }
+            | OpenError::Mounted { .. }
             | OpenError::OtherKind { .. }
             | OpenError::Newer { .. }
             | OpenError::Settings { .. }
@@ -113,6 +114,7 @@ impl From<OpenError> for CliError {
             | OpenError::Network { .. } => CliError::new(ExitCode::SpoolUnusable, message),
             OpenError::Foreign { .. }
             | OpenError::Planted { .. }
+            | OpenError::OpenToOthers { .. }
             | OpenError::NotInGroup { .. } => CliError::new(ExitCode::Refused, message),
             OpenError::NoGroup(_) => CliError::usage(message),
         }

@@ -177,7 +177,10 @@ fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
             "{} with a file `lock` that others can open, and so hold",
             named(&open_locks)
         );
-        let hint = format!("`chmod 600 {}/tasks/*/lock`", spool.path().display());
+        let hint = format!(
+            "`agentspool init {}` makes them anew",
+            spool.path().display()
+        );
         checks.push(Check::problem("tasks", told, hint));
     }
     if !lockless.is_empty() {
