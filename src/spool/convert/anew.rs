@@ -63,7 +63,8 @@ impl<'a> Anew<'a> {
         fill: impl Fn(&Dir, &Dir) -> IoResult<()>,
     ) -> IoResult<()> {
         if !self.has_begun(folder)? {
-            if !self.root.has(folder)? {
+            // There is none, or it is the new one.
+            if !self.root.has(folder)? || self.old.has(folder)? {
                 return Ok(());
             }
             self.new.remove_tree(folder)?;
@@ -76,9 +77,12 @@ impl<'a> Anew<'a> {
             self.put_away(folder)?;
         }
         match self.new.rename_new(folder, self.root, folder) {
-            // Made meanwhile by a command that missed it.
+            // Made meanwhile by a command that missed it, or moved in parts and not to the end.
             Err(error) if error.errno() == Some(Errno::EXIST) => {
-                self.root.remove_empty_dir(folder)?;
+                if self.root.remove_empty_dir(folder).is_err() {
+                    let folder = OsStr::new(folder);
+                    move_part(self.root, folder, &self.old, folder)?;
+                }
                 self.new.rename_new(folder, self.root, folder)
             }
             placed => placed,

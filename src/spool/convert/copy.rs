@@ -1,7 +1,7 @@
 //! How a file is copied out of a folder in which others could write.
 //!
-//! Not which ones (`task.rs`). Invariants: only a regular file of the owner's with one name is copied, never one that is
-//! mounted there; a copy is readable for nobody who may not read the file; holes stay holes, so it takes no more of
+//! Not which ones (`task.rs`). Invariants: only a regular file of the owner's is copied, never one that is mounted there; a
+//! copy is readable for nobody who may not read the file; holes stay holes, so it takes no more of
 //! the disk than its bound.
 
 use std::fs::{File, FileTimes};
@@ -45,13 +45,17 @@ impl Copier {
         let path = dir.path_of(name);
         let stat =
             rustix::fs::fstat(&file).map_err(|errno| IoError::new("look at", &path, errno))?;
-        let is_ours = is_file(&stat) && stat.st_uid == self.us && stat.st_nlink == 1;
+        let is_ours = is_file(&stat) && stat.st_uid == self.us;
         if !is_ours || stat.st_size.unsigned_abs() > most {
             return Ok(None);
         }
         let is_for_group = stat.st_gid == self.gid
             && stat.st_mode & GROUP_CAN_READ != 0
             && !has_access_list(&file);
+        // A backup by links gives all files a second name. A private one may have got it from somebody else.
+        if !is_for_group && stat.st_nlink > 1 {
+            return Ok(None);
+        }
         Ok(Some(Source {
             file,
             stat,

@@ -60,6 +60,12 @@ pub(super) fn exposed_folders(root: &Dir) -> IoResult<Vec<&'static str>> {
             exposed.push(folder);
         }
     }
+    // What stands in the one is found by the other.
+    for (one, other) in [(name::OPEN, name::SESSIONS), (name::SESSIONS, name::OPEN)] {
+        if exposed.contains(&one) && !exposed.contains(&other) && root.has(other)? {
+            exposed.push(other);
+        }
+    }
     Ok(exposed)
 }
 

@@ -116,17 +116,21 @@ fn make_anew(root: &Dir, folders: &[&'static str], trust: Trust) -> Result<bool,
             root.path_of(name::SETTINGS).display()
         );
     }
-    for file in [name::IDENTITY, name::SWEEP] {
-        if was_exposed || is_exposed_file(root, file)? {
-            root.remove_anything(file)?;
-        }
-    }
     // Others could open it, and so may hold it for as long as they like.
     if trust == Trust::Version1 {
         root.remove_anything(name::SWEEP_LOCK)?;
     }
     root.sync_whole()?;
     anew.finish()?;
+    if was_exposed {
+        root.set_mode(".", OURS_ONLY.dir)?;
+    }
+    // By the identity an open folder is known as a spool, so it goes after that.
+    for file in [name::IDENTITY, name::SWEEP] {
+        if was_exposed || is_exposed_file(root, file)? {
+            root.remove_anything(file)?;
+        }
+    }
     Ok(is_believed)
 }
 

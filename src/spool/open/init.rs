@@ -57,7 +57,22 @@ impl Spool {
             root.set_mode(".", mode)?;
         }
         drop((ready?, root));
-        Spool::open(path, overrides)
+        let spool = Spool::open(path, overrides)?;
+        spool.complete_index()?;
+        Ok(spool)
+    }
+
+    /// Gives waiting tasks the entries that were put away with `open/`. A watcher does the same.
+    fn complete_index(&self) -> IoResult<()> {
+        if !self.is_group() || self.is_reconciled()? {
+            return Ok(());
+        }
+        for id in self.unhinted_ids()?.into_iter().rev() {
+            if let Err(error) = self.reconcile_hint(id) {
+                tracing::warn!("{error}");
+            }
+        }
+        self.mark_reconciled()
     }
 
     /// Makes the folders that are missing. Each appears with its mode and its group, so one that is there
