@@ -204,7 +204,9 @@ impl From<WatchError> for CliError {
         let message = error.to_string();
         match error {
             WatchError::NotOwner(_) => CliError::new(ExitCode::Refused, message),
-            WatchError::Exposed { .. } => CliError::new(ExitCode::Refused, message),
+            WatchError::Exposed { .. } | WatchError::OpenToOthers { .. } => {
+                CliError::new(ExitCode::Refused, message)
+            }
             WatchError::Signals(_) => CliError::new(ExitCode::General, message),
             WatchError::Open(error) => error.into(),
             WatchError::Io(error) => error.into(),

@@ -307,6 +307,9 @@ fn what_was_planted_while_modes_were_lost_does_not_count() {
         doctor.contains("makes anew what others could write"),
         "{doctor}"
     );
+    let ran = shared.run(OWNER, &["watch", "--drain"]);
+    ran.ends_with(4);
+    assert!(ran.stderr.contains("agentspool init"), "{}", ran.stderr);
     // In depth: without `init` it is no task either.
     mode(&tasks, 0o2750);
     shared.run(OWNER, &["status", &planted_id(1)]).ends_with(7);
@@ -469,6 +472,8 @@ fn a_moved_file_makes_no_spool_of_an_open_folder() {
             assert!(ran.stderr.contains(&named), "{}", ran.stderr);
             assert_eq!(mode_of(&folder), others);
         }
+        let watch = ["--spool", folder.to_str().unwrap(), "watch", "--drain"];
+        assert_ne!(shared.run(OWNER, &watch).code, 0);
         holder.kill().unwrap();
         holder.wait().unwrap();
     }

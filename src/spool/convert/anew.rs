@@ -104,7 +104,6 @@ impl<'a> Anew<'a> {
     }
 
     fn put_away(&self, folder: &str) -> IoResult<()> {
-        let path = self.root.path_of(folder);
         match self.root.rename_new(folder, &self.old, folder) {
             // A folder of another user's cannot be moved, and an empty one be removed.
             Err(error) if error.is_denied() => {
@@ -118,10 +117,6 @@ impl<'a> Anew<'a> {
             }
             moved => moved?,
         }
-        tracing::warn!(
-            "made anew, because others could write in it: {}",
-            path.display()
-        );
         Ok(())
     }
 
@@ -155,6 +150,10 @@ impl<'a> Anew<'a> {
                 }
                 moved => moved?,
             }
+            tracing::warn!(
+                "made anew what others could write; what it was is in {}",
+                root.path_of(name::REJECTED).join(&kept).display()
+            );
         }
         place.remove_tree(NEW)?;
         // Something that stays in it is nobody's to reach.
