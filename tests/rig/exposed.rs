@@ -520,6 +520,13 @@ fn a_conversion_that_was_cut_off_is_continued() {
                 let plant = format!("mkdir spool/tasks/{}", planted_id(2));
                 shared.shell(MEMBER, &plant).succeeds();
                 kill_at(&shared, call, when);
+                let left = shared.spool().join(".converting");
+                if version == 2 && left.exists() {
+                    shared.run(OWNER, &["watch", "--drain"]).ends_with(4);
+                    let doctor = shared.run(OWNER, &["doctor"]).stdout;
+                    let named = format!("problem  spool: {} was left", left.display());
+                    assert!(doctor.contains(&named), "{doctor}");
+                }
                 init(&shared, OWNER, &[]).succeeds();
                 let what = format!("{call} {when} {version}\n{}", shared.tree());
                 assert!(!shared.spool().join(".converting").exists(), "{what}");

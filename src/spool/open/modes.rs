@@ -108,6 +108,9 @@ impl Spool {
         let root = self.root_dir();
         let others =
             entries().filter(|entry| ![name::INCOMING, name::RECIPES].contains(&entry.name));
+        if root.has(name::CONVERTING)? {
+            return Ok(Some(root.path_of(name::CONVERTING)));
+        }
         for entry in others {
             if root.stat(entry.name)?.is_some_and(|stat| is_exposed(&stat)) {
                 return Ok(Some(root.path_of(entry.name)));
@@ -125,6 +128,13 @@ impl Spool {
         let root = self.root_dir();
         let (own, gid) = (root.own_stat()?, group_of(root)?);
         let mut strayed = Vec::new();
+        if root.has(name::CONVERTING)? {
+            strayed.push(Strayed {
+                path: root.path_of(name::CONVERTING),
+                problem: "was left by an `init` that was cut off".to_owned(),
+                can_be_set: true,
+            });
+        }
         for entry in entries() {
             let Some(stat) = root.stat(entry.name)? else {
                 continue;
