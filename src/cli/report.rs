@@ -107,6 +107,7 @@ impl From<OpenError> for CliError {
                 .hint("stop the watcher, wait for running tasks, then run `agentspool init` again"),
             OpenError::Occupied { .. }
             | OpenError::SettingsLost { .. }
+            | OpenError::Mounted { .. }
             | OpenError::OtherKind { .. }
             | OpenError::Newer { .. }
             | OpenError::Settings { .. }
@@ -114,6 +115,7 @@ impl From<OpenError> for CliError {
             | OpenError::Network { .. } => CliError::new(ExitCode::SpoolUnusable, message),
             OpenError::Foreign { .. }
             | OpenError::Planted { .. }
+            | OpenError::OpenToOthers { .. }
             | OpenError::NotInGroup { .. } => CliError::new(ExitCode::Refused, message),
             OpenError::NoGroup(_) => CliError::usage(message),
         }
@@ -225,7 +227,9 @@ impl From<WatchError> for CliError {
         let message = error.to_string();
         match error {
             WatchError::NotOwner(_) => CliError::new(ExitCode::Refused, message),
-            WatchError::Exposed { .. } => CliError::new(ExitCode::Refused, message),
+            WatchError::Exposed { .. } | WatchError::OpenToOthers { .. } => {
+                CliError::new(ExitCode::Refused, message)
+            }
             WatchError::Signals(_) => CliError::new(ExitCode::General, message),
             WatchError::Open(error) => error.into(),
             WatchError::Io(error) => error.into(),

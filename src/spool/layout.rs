@@ -145,6 +145,9 @@ pub(super) const CLAIM_FOLDER: Mode = Mode::from_bits_retain(0o710);
 /// The spool's owner reads it through the group; nobody else writes it.
 pub(super) const DROP_FILE: Mode = Mode::from_bits_retain(0o640);
 
+/// Of a folder that `init` found open to others, until it has dealt with what is in it: no other folder has this mode.
+pub(super) const CLOSED: Mode = Mode::from_bits_retain(0o1700);
+
 /// Mode bits by which others than the owner can write. An access list shows in the group's.
 pub(super) const WRITABLE: u32 = 0o022;
 

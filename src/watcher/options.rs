@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::clock;
 use crate::spool::{Exposed, IoError, OpenError, Spool, WatcherFile};
-use crate::task::FORMAT_VERSION;
+use crate::task::{FORMAT_VERSION, escape_path};
 
 /// How a watcher is run.
 #[derive(Clone, Debug)]
@@ -42,6 +42,19 @@ pub enum WatchError {
         path: PathBuf,
         /// Where.
         exposed: Exposed,
+    },
+    /// Users of the group can write in the spool where they should not, or could.
+    #[error(
+        "the tasks of the group spool {} are not run, because others can write {}, or could: run `agentspool init {}`, which makes anew what they could write",
+        escape_path(path),
+        escape_path(open),
+        escape_path(path)
+    )]
+    OpenToOthers {
+        /// The spool.
+        path: PathBuf,
+        /// What they can write.
+        open: PathBuf,
     },
     /// Signals cannot be listened to.
     #[error("failed to listen to signals: {0}")]

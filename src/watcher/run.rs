@@ -86,6 +86,12 @@ impl Watcher {
             let path = spool.path().to_owned();
             return Err(WatchError::Exposed { path, exposed });
         }
+        if spool.is_group()
+            && let Some(open) = spool.open_to_others()?
+        {
+            let path = spool.path().to_owned();
+            return Err(WatchError::OpenToOthers { path, open });
+        }
         // Before there is another thread: whoever starts us may block TERM.
         proc::unblock_signals();
         options.stop_tasks |= is_first_process();

@@ -12,16 +12,16 @@ use std::process::{Child, Stdio};
 use crate::group::{GROUP, MEMBER, OWNER, STRANGER, Shared};
 use crate::support::{Ran, names_in};
 
-fn mode(path: &Path, mode: u32) {
+pub fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn mode_of(path: &Path) -> u32 {
+pub fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
 /// Makes the spool as a program of version 1 left it.
-fn age(shared: &Shared) {
+pub fn age(shared: &Shared) {
     let spool = shared.spool();
     for folder in ["staging", "tasks", "names", "open", "sessions"] {
         mode(&spool.join(folder), 0o2770);
@@ -38,14 +38,14 @@ fn age(shared: &Shared) {
     fs::write(spool.join("spool.json"), text).unwrap();
 }
 
-fn init(shared: &Shared, uid: u32, more: &[&str]) -> Ran {
+pub fn init(shared: &Shared, uid: u32, more: &[&str]) -> Ran {
     let spool = shared.spool();
     let arguments = [&["init", spool.to_str().unwrap()], more].concat();
     shared.run(uid, &arguments)
 }
 
 /// Somebody who holds a lock until he is killed.
-fn hold(shared: &Shared, uid: u32, file: &Path) -> Child {
+pub fn hold(shared: &Shared, uid: u32, file: &Path) -> Child {
     const HOLD: &str =
         "open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; print 'h'; sleep 1000";
     let mut holder = shared
@@ -268,9 +268,9 @@ fn no_init_leaves_a_group_spool_shut() {
     killed.args(["-e", "inject=flock:signal=KILL:when=1"]);
     let ran = Ran::of(killed.arg(program).arg("init").arg(&spool));
     assert_ne!(ran.code, 0);
-    assert_eq!(mode_of(&spool), 0o700);
+    assert_eq!(mode_of(&spool), 0o1700);
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
-    let named = format!("{} has mode 0700 instead of 2750", spool.display());
+    let named = format!("{} has mode 1700 instead of 2750", spool.display());
     assert!(doctor.contains(&named), "{doctor}");
     init(&shared, OWNER, &[]).succeeds();
     assert_eq!(mode_of(&spool), 0o2750);
@@ -370,62 +370,6 @@ fn what_a_group_user_renamed_is_not_believed() {
         "{}",
         doctor.stdout
     );
-}
-
-/// A mode takes nothing from who has a file open, or another name of it.
-#[test]
-fn what_an_attempt_left_open_to_the_group_is_made_anew() {
-    let shared = Shared::new();
-    let ids = ["7", "8"].map(|input| shared.submit(OWNER, &["--input", input]));
-    shared.drain();
-    let attempt = |id: &String| shared.spool().join("tasks").join(id).join("attempts/1");
-    for id in &ids {
-        let leave = format!(
-            "umask 002; cd {}; mkdir out out/deep; chgrp {GROUP} out out/deep; chmod 2770 out out/deep; \
-             for f in held linked out/deep/f; do printf whole >$f; chgrp {GROUP} $f; chmod 664 $f; done",
-            attempt(id).display()
-        );
-        shared.shell(OWNER, &leave).succeeds();
-    }
-    age(&shared);
-    let other = shared.world.root().join("other");
-    fs::create_dir(&other).unwrap();
-    chown(&other, Some(MEMBER), None).unwrap();
-    // Nobody but its maker can move the last of these, so the whole attempt goes.
-    let plant = format!(
-        "set -e; ln {0}/linked {0}/out/deep/f {2}; echo x >{0}/out/x; mkdir {0}/out/deep/empty; \
-         mkdir {1}/out/mine; echo x >{1}/out/mine/x",
-        attempt(&ids[0]).display(),
-        attempt(&ids[1]).display(),
-        other.display()
-    );
-    shared.shell(MEMBER, &plant).succeeds();
-    let kept = attempt(&ids[0]);
-    let mut held = fs::File::options()
-        .append(true)
-        .open(kept.join("held"))
-        .unwrap();
-    init(&shared, OWNER, &[]).succeeds();
-    std::io::Write::write_all(&mut held, b"late").unwrap();
-    let late = format!(
-        "cd {}; for f in *; do echo late >>$f; done",
-        other.display()
-    );
-    shared.shell(MEMBER, &late).succeeds();
-    let tree = shared.tree();
-    for file in ["held", "linked", "out/deep/f"] {
-        let file = kept.join(file);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "whole", "{tree}");
-        assert_eq!(mode_of(&file), 0o644, "{tree}");
-    }
-    assert_eq!(names_in(&kept.join("out")), ["deep"], "{tree}");
-    assert_eq!(names_in(&kept.join("out/deep")), ["f"], "{tree}");
-    assert!(!attempt(&ids[1]).exists(), "{tree}");
-    for (id, output) in ids.iter().zip(["7\n", "8\n"]) {
-        assert_eq!(shared.run(OWNER, &["result", id]).stdout, output);
-    }
-    let find = "find spool ! -path 'spool/incoming*' \\( -type d -o -type f \\) -writable";
-    assert_eq!(shared.shell(MEMBER, find).stdout, "", "{tree}");
 }
 
 #[test]

@@ -830,7 +830,11 @@ fn a_group_spool_of_version_one_is_converted() {
         crate::support::read_json(&spool.join("tasks").join(&waiting).join("request.json"));
     assert_eq!(request["recipe"], "echo");
     assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o600);
-    assert!(!spool.join("sessions/s").exists(), "{}", shared.tree());
+    assert!(
+        !spool.join("sessions/s/state").exists(),
+        "{}",
+        shared.tree()
+    );
 
     for entry in walkdir::WalkDir::new(&spool)
         .into_iter()

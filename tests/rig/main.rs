@@ -23,6 +23,7 @@ mod disk;
 mod drop_box;
 mod errno;
 mod events;
+mod exposed;
 mod full_box;
 mod group;
 mod group_power;

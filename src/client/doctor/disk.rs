@@ -49,7 +49,9 @@ fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
     let mut checks = Vec::new();
     for (n, entry) in strayed.into_iter().take(NAME_AT_MOST).enumerate() {
         let hint = if entry.can_be_set {
-            format!("`agentspool init {path}` sets the modes, and with --group the group of all")
+            format!(
+                "`agentspool init {path}` sets the modes, makes anew what others could write, and with --group sets the group of all"
+            )
         } else {
             "see whose it is, and give it back to the spool's user (`chown`, `chmod u+rwx`)"
                 .to_owned()

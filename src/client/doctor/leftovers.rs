@@ -203,7 +203,10 @@ fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
             "{} with a file `lock` that others can open, and so hold",
             named(&open_locks)
         );
-        let hint = format!("`chmod 600 {}/tasks/*/lock`", quote_path(spool.path()));
+        let hint = format!(
+            "`agentspool init {}` makes them anew",
+            quote_path(spool.path())
+        );
         checks.push(Check::problem("tasks", told, hint));
     }
     if !lockless.is_empty() {

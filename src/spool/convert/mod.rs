@@ -1,69 +1,213 @@
-//! From version 1 of the spool to version 2, by `init`.
+//! How `init` makes folders of a group spool anew in which others could write.
 //!
-//! In version 1 the users of a group could write in most folders of a group spool, rename what was in them,
-//! and lock most files; in version 2 they write in the drop box alone. Not the layout itself (`layout.rs`).
-//! What is kept of a task is in `task.rs` and `attempt.rs`, where the rest goes in `aside.rs`, who may still be at work in
-//! `running.rs`. Invariants: `spool.json` says 2 only once everything else is converted, so a conversion that
-//! was cut off is done again; a folder is closed before its content is judged; no task is deleted.
+//! In version 1 the users of a group could write in most folders; in version 2 they can where modes or access
+//! lists were lost. Not the layout itself (`layout.rs`). Which folders those are is in `exposed.rs`, what is kept of a
+//! task in `task.rs`, how a file is copied in `copy.rs`, how a folder takes the place of an old one in `anew.rs`, who may
+//! still be at work in `running.rs`. Invariants: nothing is moved out of a folder in which others could write, but
+//! copied from it; the old folder is put away whole; each step can be done again.
 
-use std::ffi::OsStr;
+use rustix::fs::{FileType, Mode, Stat};
 
-use self::aside::{Aside, Fate};
+use self::anew::Anew;
+use self::exposed::{ALWAYS, exposed_folders, is_exposed_file};
 use self::running::Workers;
 use self::task::Tasks;
-use rustix::fs::{FileType, Mode, Stat};
-use rustix::io::Errno;
-
-use crate::spool::disk::{Dir, Guard, IoResult, LockLevel};
+use crate::spool::disk::{Dir, Guard, IoResult, LockLevel, absent_is_none};
 use crate::spool::layout::{
     FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode,
-    name::{self, START},
+    name::{self, CONVERTING, START},
 };
 use crate::spool::open::{OpenError, StoredSettings, read_older_settings, stored_settings};
+use crate::spool::tasks::{TaskDir, ids_in};
 use crate::spool::watchers::seats_in;
-use crate::task::{TaskId, to_pretty};
+use crate::task::{Name, TaskId, to_pretty};
 
-mod aside;
-mod attempt;
+mod anew;
+mod copy;
+mod exposed;
 mod running;
 mod task;
+
+pub(super) use exposed::is_exposed;
+
+/// The locks in the root.
+const ROOT_LOCKS: [&str; 2] = [name::NAMES_LOCK, name::SWEEP_LOCK];
 
 /// Converts a spool of version 1. The caller holds the root's lock.
 ///
 /// # Errors
-/// When a watcher runs on it, when a task runs in a group spool, or when the disk refuses. Then it is still
-/// of version 1 and can be converted again.
+/// When a watcher runs on it, when a task runs in a group spool, when something is mounted on one of its folders, or
+/// when the disk refuses. Then it is still of version 1 and can be converted again.
 pub(super) fn convert(root: &Dir) -> Result<(), OpenError> {
     let StoredSettings { sharing, settings } = read_older_settings(root)?;
+    if sharing == Sharing::Private {
+        let _start = refuse_watchers(root, &Workers::look(root)?)?;
+        let stored = stored_settings(sharing, &settings);
+        root.replace_durably_as(name::SETTINGS, &to_pretty(&stored), OURS_ONLY.file, None)?;
+        return Ok(());
+    }
+    let mut folders = exposed_folders(root)?;
+    folders.extend(ALWAYS);
+    let trust = Trust::Version1;
+    let settings = make_anew(root, &folders, trust)?.then_some(settings);
+    write_settings(root, &settings.unwrap_or_default())
+}
+
+/// Makes anew what others could write or lock in a group spool of version 2. The caller holds the root's lock.
+///
+/// # Errors
+/// As [`convert`].
+pub(super) fn mend_exposed(
+    root: &Dir,
+    settings: &serde_json::Map<String, serde_json::Value>,
+) -> Result<(), OpenError> {
+    let folders = exposed_folders(root)?;
+    let is_settings_exposed = is_exposed_file(root, name::SETTINGS)?;
+    if !folders.is_empty() || is_settings_exposed || root.has(CONVERTING)? {
+        if make_anew(root, &folders, Trust::Version2)? {
+            write_settings(root, settings)?;
+        } else {
+            write_settings(root, &serde_json::Map::new())?;
+        }
+    }
+    renew_locks(root)
+}
+
+/// Whether [`mend_exposed`] would find anything to do.
+pub(super) fn is_anything_exposed(root: &Dir) -> IoResult<bool> {
+    if root.has(CONVERTING)?
+        || is_exposed_file(root, name::SETTINGS)?
+        || !exposed_folders(root)?.is_empty()
+    {
+        return Ok(true);
+    }
+    for lock in ROOT_LOCKS {
+        if open_lock(root, lock)? {
+            return Ok(true);
+        }
+    }
+    let Some(tasks) = absent_is_none(root.open_dir(name::TASKS))? else {
+        return Ok(false);
+    };
+    let has_open_lock = |id: TaskId| {
+        let dir = tasks.find_dir_here(id.to_string()).ok().flatten();
+        dir.is_some_and(|dir| open_lock(&dir, name::LOCK).unwrap_or(false))
+    };
+    Ok(ids_in(&tasks)?.into_iter().any(has_open_lock))
+}
+
+/// How far files of a task are believed that others could write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Their modes show who could: a runner made its folders and results so that nobody else could.
+    Version1,
+    /// All modes may have been changed at once.
+    Version2,
+}
+
+/// Makes these folders anew; `false` where the settings are not believed.
+fn make_anew(root: &Dir, folders: &[&'static str], trust: Trust) -> Result<bool, OpenError> {
+    for folder in folders {
+        if root.is_mount_point(folder) {
+            let path = root.path_of(folder);
+            return Err(OpenError::Mounted { path });
+        }
+    }
     let workers = Workers::look(root)?;
     let _start = refuse_watchers(root, &workers)?;
-    let (file, gid) = match sharing {
-        Sharing::Private => (OURS_ONLY.file, None),
-        Sharing::Group => {
-            if let Some(tasks) = root.find_dir(name::TASKS)?
-                && let Some(by) = workers.task(&tasks)?
-            {
-                return Err(busy(root, by));
-            }
-            close(root, GROUP_READS.dir)?;
-            let aside = Aside::of(root)?;
-            group_spool(root, &aside)?;
-            aside.finish()?;
-            (GROUP_READS.file, Some(root.own_stat()?.st_gid))
+    if let Some(tasks) = root.find_dir_here(name::TASKS)?
+        && let Some(by) = workers.task(&tasks)?
+    {
+        return Err(busy(root, by));
+    }
+    let was_exposed = is_exposed(&root.own_stat()?);
+    let anew = Anew::of(root)?;
+    // Last the watchers' folder, in which our lock keeps one from starting.
+    let is_last = |folder: &str| folder == name::WATCHERS;
+    let in_order = FOLDERS.into_iter().filter(|folder| !is_last(folder));
+    for folder in in_order.chain([name::WATCHERS]) {
+        let mode = folder_mode(Sharing::Group, folder);
+        if folders.contains(&folder) || anew.has_begun(folder)? {
+            anew.replace(folder, mode, |old, new| fill(folder, old, new, trust))?;
         }
-    };
-    let stored = stored_settings(sharing, &settings);
-    root.replace_durably_as(name::SETTINGS, &to_pretty(&stored), file, gid)?;
+    }
+    let is_believed = !is_exposed_file(root, name::SETTINGS)?;
+    if !is_believed {
+        anew.keep_copy(name::SETTINGS)?;
+        tracing::warn!(
+            "the settings are the defaults again, because others could write {}",
+            root.path_of(name::SETTINGS).display()
+        );
+    }
+    // Others could open it, and so may hold it for as long as they like.
+    if trust == Trust::Version1 {
+        root.remove_anything(name::SWEEP_LOCK)?;
+    }
+    root.sync_whole()?;
+    anew.finish()?;
+    if was_exposed {
+        root.set_mode(".", OURS_ONLY.dir)?;
+    }
+    // By the identity an open folder is known as a spool, so it goes after that.
+    for file in [name::IDENTITY, name::SWEEP] {
+        if was_exposed || is_exposed_file(root, file)? {
+            root.remove_anything(file)?;
+        }
+    }
+    Ok(is_believed)
+}
+
+/// Copies into a new folder what is kept of an old one.
+fn fill(folder: &str, old: &Dir, new: &Dir, trust: Trust) -> IoResult<()> {
+    match folder {
+        name::TASKS => Tasks::new(new, trust)?.all(old),
+        name::NAMES => copy_names(old, new),
+        // All else is made anew by who needs it, or is nobody's to believe.
+        _ => Ok(()),
+    }
+}
+
+fn copy_names(old: &Dir, new: &Dir) -> IoResult<()> {
+    for entry in old.names()? {
+        let is_name = entry
+            .to_str()
+            .is_some_and(|text| text.parse::<Name>().is_ok());
+        let Some(target) = is_name.then(|| task_of(old, &entry)).flatten() else {
+            continue;
+        };
+        new.symlink(&target, &entry)?;
+    }
+    Ok(())
+}
+
+/// Where a link in `names/` leads, if that is a task.
+fn task_of(names: &Dir, entry: &std::ffi::OsStr) -> Option<String> {
+    let target = names.read_link(entry).ok()??.into_string().ok()?;
+    let id = target.strip_prefix("../tasks/")?;
+    id.parse::<TaskId>().is_ok().then_some(target)
+}
+
+fn write_settings(
+    root: &Dir,
+    settings: &serde_json::Map<String, serde_json::Value>,
+) -> Result<(), OpenError> {
+    let stored = to_pretty(&stored_settings(Sharing::Group, settings));
+    // The group that `init --group` gave: the root's may have been changed.
+    let gid = root.stat(name::SETTINGS)?.map(|stat| stat.st_gid);
+    root.replace_durably_as(name::SETTINGS, &stored, GROUP_READS.file, gid)?;
     Ok(())
 }
 
 /// Sees that no watcher runs, and that none starts as long as the answer is held.
 fn refuse_watchers(root: &Dir, workers: &Workers) -> Result<Guard, OpenError> {
-    let Some(watchers) = root.find_dir(name::WATCHERS)? else {
+    let Some(watchers) = root.find_dir_here(name::WATCHERS)? else {
         return Ok(Guard::not_needed());
     };
     if let Some(by) = workers.watcher(&watchers, START)? {
         return Err(busy(root, by));
+    }
+    for seat in seats_in(&watchers)? {
+        watchers.remove_anything(&seat)?;
     }
     // Anew: others could have the old one open, and so hold it.
     watchers.remove_anything(START)?;
@@ -80,109 +224,69 @@ fn busy(root: &Dir, by: String) -> OpenError {
     }
 }
 
-fn group_spool(root: &Dir, aside: &Aside<'_>) -> IoResult<()> {
-    let us = rustix::process::geteuid().as_raw();
-    let synced_at_once = root.has_whole_sync()?;
-    for folder in FOLDERS {
-        let (entry, mode) = (OsStr::new(folder), folder_mode(Sharing::Group, folder));
-        if [name::TASKS, name::NAMES, name::REJECTED].contains(&folder) {
-            aside.continue_renewal(root, entry, folder, mode)?;
+/// Makes the root's own lock anew where others can open it, and nobody of ours holds it. The caller is about to take
+/// it.
+pub(super) fn renew_root_lock(root: &Dir) -> IoResult<()> {
+    match open_lock(root, name::ROOT_LOCK)? {
+        true => renew_lock(root, name::ROOT_LOCK, &Workers::look(root)?),
+        false => Ok(()),
+    }
+}
+
+/// The same for the locks of the root and of the tasks.
+fn renew_locks(root: &Dir) -> Result<(), OpenError> {
+    let mut workers = None;
+    for lock in ROOT_LOCKS {
+        if open_lock(root, lock)? {
+            let workers = known(&mut workers, root)?;
+            renew_lock(root, lock, workers)?;
         }
-        let Some(dir) = root.find_dir(folder)? else {
-            if root.has(folder)? && folder != name::RECIPES {
-                aside.put_away(root, entry)?;
-            }
+    }
+    let Some(tasks) = absent_is_none(root.open_dir(name::TASKS))? else {
+        return Ok(());
+    };
+    for id in ids_in(&tasks)? {
+        let Ok(Some(dir)) = tasks.find_dir_here(id.to_string()) else {
             continue;
         };
-        // First: from here on nobody else puts anything into it.
-        close(&dir, mode)?;
-        let is_stuck = match folder {
-            name::TASKS => Tasks {
-                aside,
-                us,
-                synced_at_once,
-            }
-            .all(&dir)?,
-            name::NAMES => keep(aside, &dir, |entry, stat| {
-                stat.st_uid == us && leads_to_task(&dir, entry)
-            })?,
-            // Refused drops stay their makers' files.
-            name::REJECTED => keep(aside, &dir, |entry, stat| {
-                is_file(stat) && !entry.as_encoded_bytes().starts_with(b".")
-            })?,
-            name::WATCHERS => {
-                for seat in seats_in(&dir)? {
-                    dir.unlink(&seat)?;
-                }
-                keep(aside, &dir, |entry, _| entry == START)?
-            }
-            name::STAGING | name::TRASH | name::SESSIONS | name::OPEN | name::SLOTS => {
-                put_away_whole(root, aside, &dir, folder)?;
-                false
-            }
-            _ => false,
-        };
-        if is_stuck {
-            aside.renew(root, entry, folder, mode)?;
+        if !open_lock(&dir, name::LOCK).unwrap_or(false) {
+            continue;
         }
-    }
-    // Others could open it, and so may hold it for as long as they like.
-    root.remove_anything(name::SWEEP_LOCK)?;
-    root.sync_whole()
-}
-
-/// Puts away what is not to be kept in a folder. Whether something has to stay behind.
-fn keep(aside: &Aside<'_>, dir: &Dir, keeps: impl Fn(&OsStr, &Stat) -> bool) -> IoResult<bool> {
-    let mut is_stuck = false;
-    for entry in dir.names()? {
-        let kept = dir.stat(&entry)?.is_none_or(|stat| keeps(&entry, &stat));
-        is_stuck |= !kept && aside.put_away(dir, &entry)? == Fate::Stuck;
-    }
-    Ok(is_stuck)
-}
-
-/// A link of ours to a task; nobody can change it any more.
-fn leads_to_task(names: &Dir, entry: &OsStr) -> bool {
-    let target = names.read_link(entry).ok().flatten();
-    let target = target.as_ref().and_then(|target| target.to_str());
-    let id = target.and_then(|target| target.strip_prefix("../tasks/"));
-    id.is_some_and(|id| id.parse::<TaskId>().is_ok())
-}
-
-/// Nothing in it is kept: indexes and slots are made anew by who needs them, and others could put something
-/// into the rest, however deep.
-fn put_away_whole(root: &Dir, aside: &Aside<'_>, dir: &Dir, folder: &str) -> IoResult<()> {
-    let are_empty_files = [name::OPEN, name::SLOTS].contains(&folder);
-    for entry in dir.names()? {
-        if are_empty_files && dir.stat(&entry)?.is_some_and(|stat| is_file(&stat)) {
-            dir.unlink(&entry)?;
+        let task = TaskDir::of(id, dir);
+        if known(&mut workers, root)?.at_work_on(&task)?.is_none() {
+            renew_lock(&task.dir, name::LOCK, known(&mut workers, root)?)?;
         }
-    }
-    if !dir.is_empty()? && aside.put_away(root, OsStr::new(folder))? != Fate::Away {
-        aside.empty(dir)?;
     }
     Ok(())
 }
 
-/// Takes a folder's access lists away, and sets its mode. One that is read-only and that others cannot write
-/// needs neither.
-fn close(dir: &Dir, mode: Mode) -> IoResult<()> {
-    let stat = dir.own_stat()?;
-    let closed = dir.remove_access_lists().and_then(|()| {
-        if stat.st_mode & 0o7777 == mode.as_raw_mode() {
-            return Ok(());
-        }
-        dir.set_mode(".", mode)
-    });
-    match closed {
-        Err(error)
-            if stat.st_mode & WRITABLE & !mode.as_raw_mode() == 0
-                && matches!(error.errno(), Some(Errno::ROFS | Errno::PERM)) =>
-        {
-            Ok(())
-        }
-        closed => closed,
+fn known<'a>(workers: &'a mut Option<Workers>, root: &Dir) -> IoResult<&'a Workers> {
+    if workers.is_none() {
+        *workers = Some(Workers::look(root)?);
     }
+    Ok(workers.get_or_insert_with(Workers::none))
+}
+
+/// Whether others can open a lock, or have another name of it, and so hold it.
+fn open_lock(dir: &Dir, lock: &str) -> IoResult<bool> {
+    const OTHERS: u32 = 0o077;
+    let stat = dir.stat(lock)?;
+    Ok(stat.is_some_and(|stat| is_file(&stat) && stat.st_mode & OTHERS != 0))
+}
+
+fn renew_lock(dir: &Dir, lock: &str, workers: &Workers) -> IoResult<()> {
+    if workers.hold(dir, lock)? {
+        return Ok(());
+    }
+    let ours = dir.open_dir(".")?.moved_to(dir.path().to_owned());
+    ours.with_making(OURS_ONLY).replace(lock, b"")
+}
+
+/// Takes a folder's access lists away, and sets its mode and group.
+fn set_rights(dir: &Dir, gid: u32, mode: Mode) -> IoResult<()> {
+    dir.remove_access_lists()?;
+    dir.set_group(".", gid)?;
+    dir.set_mode(".", mode)
 }
 
 fn is_file(stat: &Stat) -> bool {

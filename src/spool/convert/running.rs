@@ -1,7 +1,6 @@
-//! Who is at work on a spool of version 1.
+//! Who is at work on a spool in which others could write.
 //!
-//! Not what is converted (`mod.rs`). Invariant: in version 1 a group user could lock most files and write
-//! most files, so neither a lock nor a file says that a watcher or a runner lives: an open file of a process
+//! Not what is converted (`mod.rs`). Invariant: a group user could lock and write most files, so neither a lock nor a file says that a watcher or a runner lives: an open file of a process
 //! of the owner's does. Where the holder of a lock is not seen (another container), a record says it that
 //! only the owner could make.
 
@@ -50,27 +49,40 @@ impl Workers {
         Ok(None)
     }
 
+    /// Nobody.
+    pub fn none() -> Workers {
+        let us = rustix::process::geteuid().as_raw();
+        let open = HashMap::new();
+        Workers { open, us }
+    }
+
     /// The first task that runs.
     pub fn task(&self, tasks: &Dir) -> IoResult<Option<String>> {
         for id in ids_in(tasks)? {
             // What others have closed to us, no runner of ours is at work in.
-            let Ok(Some(dir)) = tasks.find_dir(id.to_string()) else {
+            let Ok(Some(dir)) = tasks.find_dir_here(id.to_string()) else {
                 continue;
             };
-            let task = TaskDir { id, dir };
-            let who = match self.holder(&task.dir, name::LOCK)? {
-                Holder::Ours(who) => Some(who),
-                _ if task.has_result().unwrap_or(true) => None,
-                Holder::Unseen if self.may_run_elsewhere(&task) => {
-                    Some(unseen(&task.dir, name::LOCK))
-                }
-                Holder::Unseen | Holder::Nobody => self.runner(&task),
-            };
-            if let Some(who) = who {
+            if let Some(who) = self.at_work_on(&TaskDir::of(id, dir))? {
                 return Ok(Some(format!("{id} ({who})")));
             }
         }
         Ok(None)
+    }
+
+    /// Who runs a task.
+    pub fn at_work_on(&self, task: &TaskDir) -> IoResult<Option<String>> {
+        Ok(match self.holder(&task.dir, name::LOCK)? {
+            Holder::Ours(who) => Some(who),
+            _ if task.has_result().unwrap_or(true) => None,
+            Holder::Unseen if self.may_run_elsewhere(task) => Some(unseen(&task.dir, name::LOCK)),
+            Holder::Unseen | Holder::Nobody => self.runner(task),
+        })
+    }
+
+    /// Whether a process of ours holds a lock.
+    pub fn hold(&self, dir: &Dir, lock: &str) -> IoResult<bool> {
+        Ok(matches!(self.holder(dir, lock)?, Holder::Ours(_)))
     }
 
     /// Whoever works in the last attempt: others could exchange the lock.

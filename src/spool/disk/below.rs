@@ -4,12 +4,13 @@
 //! (`tree.rs`). Invariant: nothing here leads through a link or into another mount, also not into a
 //! bind mount of the same file system, which has the same device number.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::dir::Dir;
@@ -81,7 +82,77 @@ fn mount_in(about: &Statx) -> Option<u64> {
         .then_some(about.stx_mnt_id)
 }
 
+/// Opens something that may have shut its owner out: one of this user's is opened up first, through a handle of
+/// exactly this folder or file.
+fn open_ours(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let denied = match open_in(parent, name, flags) {
+        Err(Errno::ACCESS) => Errno::ACCESS,
+        opened => return opened,
+    };
+    let handle = open_in(
+        parent,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+    )?;
+    let stat = rustix::fs::fstat(&handle)?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(denied);
+    }
+    let rights = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Mode::RWXU,
+        FileType::RegularFile => Mode::RUSR | Mode::WUSR,
+        _ => return Err(denied),
+    };
+    let mode = Mode::from_raw_mode(stat.st_mode) | rights;
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    rustix::fs::chmodat(CWD, path, mode, AtFlags::empty())?;
+    open_in(parent, name, flags)
+}
+
 impl Dir {
+    /// Opens a folder in this one, as it is there, never what is mounted on it. `None` where there is none, or no
+    /// folder.
+    pub(in crate::spool) fn find_dir_here(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
+        let name = name.as_ref();
+        match self.open_ours_here(name, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => Ok(Some(Dir {
+                fd,
+                path: self.path_of(name),
+                making: self.making,
+            })),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(self.failed("open the folder", name, errno)),
+        }
+    }
+
+    /// The same for a file to read; `None` where there is none, or no file that can be opened.
+    pub(in crate::spool) fn find_file_here(
+        &self,
+        name: impl AsRef<OsStr>,
+    ) -> IoResult<Option<File>> {
+        let name = name.as_ref();
+        match self.open_ours_here(name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
+            Err(errno) => Err(self.failed("open", name, errno)),
+        }
+    }
+
+    fn open_ours_here(&self, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let entry = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        open_ours(self.as_fd(), &entry, flags)
+    }
+
+    /// Whether something is mounted on what has this name. It is not asked itself: one that never answers would keep
+    /// us for ever.
+    pub(in crate::spool) fn is_mount_point(&self, name: &str) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = CString::new(name).map_err(|_| Errno::INVAL);
+        let opened = entry.and_then(|entry| open_in(self.as_fd(), &entry, flags));
+        matches!(opened, Err(Errno::XDEV))
+    }
+
     /// Opens a file of which something is to be cut off: never one that is mounted there.
     pub(in crate::spool) fn open_to_cut(&self, name: &str) -> IoResult<File> {
         let entry = CString::new(name).map_err(|_| Errno::INVAL);

@@ -23,10 +23,23 @@ impl Dir {
     /// Opens such a folder. One that is shut to its owner is opened up first; one that cannot be
     /// written only stays so. `None` where there is none, or no folder.
     pub(in crate::spool) fn find_own(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
+        self.find_own_of(name, None)
+    }
+
+    /// The same, and one that is not this user's is none.
+    pub(in crate::spool) fn find_own_of(
+        &self,
+        name: impl AsRef<OsStr>,
+        owner: Option<u32>,
+    ) -> IoResult<Option<Dir>> {
         let name = name.as_ref();
         match self.find_dir(name) {
             Ok(Some(dir)) => {
-                if dir.own_stat()?.st_mode & TO_READ != TO_READ {
+                let stat = dir.own_stat()?;
+                if owner.is_some_and(|owner| owner != stat.st_uid) {
+                    return Ok(None);
+                }
+                if stat.st_mode & TO_READ != TO_READ {
                     dir.give_rights();
                 }
                 Ok(Some(dir))

@@ -36,6 +36,13 @@ impl Dir {
             .whole()
     }
 
+    /// The same; a folder that others could put something into stays, with all in it.
+    pub fn remove_closed_tree_by(&self, name: impl AsRef<OsStr>, deep_into: &Dir) -> IoResult<u64> {
+        let mut walk = Walk::new(self, deep_into);
+        walk.is_closed_only = true;
+        walk.finish(vec![name.as_ref().to_owned()]).whole()
+    }
+
     /// The same in `trash/`, where all that stands beside it is to be removed as well.
     pub fn remove_from_trash(&self, name: impl AsRef<OsStr>) -> IoResult<u64> {
         let mut walk = Walk::new(self, self);

@@ -35,6 +35,9 @@ pub(super) struct Walk<'a> {
     pub(super) raised: Vec<(usize, CString)>,
     /// Whether all that stands beside the tree is to be removed as well.
     pub(super) is_in_trash: bool,
+    /// Whether a folder that is another user's, or that others can write, stays with all in it: they may have moved
+    /// something there that is not ours to remove.
+    pub(super) is_closed_only: bool,
     /// The folder that is being removed, and the one in which it stands.
     pub(super) root: Which,
     pub(super) root_in: Which,
@@ -109,6 +112,7 @@ impl<'a> Walk<'a> {
             root_in: (0, 0),
             at: Vec::new(),
             is_in_trash: false,
+            is_closed_only: false,
             has_moved: false,
             is_seen_below: false,
             bytes: 0,

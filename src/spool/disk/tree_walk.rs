@@ -17,6 +17,7 @@ use super::error::{IoError, IoResult};
 use super::tree_left::{Left, Removed};
 use super::tree_step::{HELD, Held, Level, Place, Walk, bytes_of, is_folder};
 use super::which::which;
+use crate::spool::layout::WRITABLE;
 
 /// So many folders of one folder are remembered before they are gone into.
 const FOLDERS_AT_ONCE: usize = 10_000;
@@ -300,6 +301,11 @@ impl<'a> Walk<'a> {
         }
         let folder = self.permitted(place, |walk| walk.open_shut_or_not(place, name))?;
         let stat = rustix::fs::fstat(&folder)?;
+        let is_closed =
+            || stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & WRITABLE == 0;
+        if self.is_closed_only && !is_closed() {
+            return Err(Errno::PERM);
+        }
         Ok(Some(Level::new(Held::Ours(folder), name, &stat)))
     }
 

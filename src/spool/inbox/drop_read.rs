@@ -198,7 +198,7 @@ fn open_drop(folder: &Dir, file_name: &OsStr) -> IoResult<Result<(File, Stat), P
 
 /// Whether an access list (acl(5)) says more of a file than its mode does. What cannot be found out counts
 /// as one.
-fn has_access_list(file: &File) -> bool {
+pub(in crate::spool) fn has_access_list(file: &File) -> bool {
     let mut nothing: [u8; 0] = [];
     let list = rustix::fs::fgetxattr(file, "system.posix_acl_access", &mut nothing);
     !matches!(list, Err(Errno::NODATA | Errno::OPNOTSUPP))

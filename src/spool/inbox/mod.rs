@@ -25,9 +25,10 @@ pub(in crate::spool) use chosen_id::is_young;
 pub use control::{ControlFile, Controlled};
 pub(in crate::spool) use drop_claim::ClaimPlace;
 pub use drop_file::DropFile;
+pub(in crate::spool) use drop_read::has_access_list;
 pub use drop_read::{DropRefusal, Fingerprint, Pickup};
 pub use incoming::Admission;
 pub use rejected::Reason;
 pub(in crate::spool) use rejected::{
-    DEEPEST, is_of_conversion, plain_file_name, reason_beside, reason_file, strange_below,
+    DEEPEST, is_of_conversion, reason_beside, reason_file, strange_below,
 };

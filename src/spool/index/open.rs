@@ -66,7 +66,7 @@ impl Spool {
     /// submitter left, and never becomes a task. Where that cannot be seen, somebody may be at it.
     pub(in crate::spool) fn is_being_staged(&self, id: TaskId) -> IoResult<bool> {
         let staged = self.folder(name::STAGING)?.find_dir(id.to_string())?;
-        Ok(staged.is_some_and(|dir| TaskDir { id, dir }.is_held().unwrap_or(true)))
+        Ok(staged.is_some_and(|dir| TaskDir::of(id, dir).is_held().unwrap_or(true)))
     }
 
     /// Looks into a hint whose task was not found: removes it when nobody is about to publish it.

@@ -43,9 +43,9 @@ pub enum OpenError {
         /// The settings file.
         path: PathBuf,
     },
-    /// An earlier program is at work while the spool is to be converted.
+    /// A watcher or a task is at work while `init` is to make the spool's folders anew.
     #[error(
-        "{} cannot be converted to version {SPOOL_VERSION} while {by} runs",
+        "the folders of {} cannot be made anew while {by} runs",
         escape_path(path)
     )]
     Busy {
@@ -96,6 +96,24 @@ pub enum OpenError {
         path: PathBuf,
         /// Its owner's uid.
         owner: u32,
+    },
+    /// Others could have put there what is in it.
+    #[error(
+        "{} is writable for others and not empty: make a new folder",
+        escape_path(path)
+    )]
+    OpenToOthers {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder of the spool's that `init` is to make anew has something mounted on it.
+    #[error(
+        "cannot make {} anew, because something is mounted on it: unmount it (`umount`, as root where another user mounted it), and run `init` again",
+        escape_path(path)
+    )]
+    Mounted {
+        /// The folder.
+        path: PathBuf,
     },
     /// It is a spool already, and not of the kind that was asked for.
     #[error(

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use rustix::fs::Mode;
+use rustix::fs::{FileType, Mode, Stat};
 use serde_json::Map;
 
 use super::error::OpenError;
@@ -16,9 +16,13 @@ use super::root_lock::root_lock;
 use super::settings_file::{read_older_settings, read_settings, stored_settings};
 use super::spool::Spool;
 use crate::config::Overrides;
-use crate::spool::convert::convert;
+use crate::spool::convert::{
+    convert, is_anything_exposed, is_exposed, mend_exposed, renew_root_lock,
+};
 use crate::spool::disk::{Dir, Flock, IoError, IoResult};
-use crate::spool::layout::{FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode, name};
+use crate::spool::layout::{
+    CLOSED, FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode, name,
+};
 use crate::task::to_pretty;
 
 /// What an `init` that was cut off leaves in the root before there is a `spool.json`.
@@ -43,18 +47,34 @@ impl Spool {
         }
         let root = Dir::open(path, OURS_ONLY)?;
         check_owner(&root)?;
-        let is_open = root.own_stat()?.st_mode & WRITABLE != 0;
-        check_entries(&root, is_open)?;
+        let was_open = is_exposed(&root.own_stat()?);
+        check_entries(&root, was_open)?;
         let opened = close_to_others(&root)?;
-        let ready = make_ready(&root, gid, is_open);
+        let ready = make_ready(&root, gid, was_open);
         if let (Err(_), Some(mode)) = (&ready, opened)
-            && root.own_stat()?.st_mode & ALL == OURS_ONLY.dir.as_raw_mode()
+            && root.own_stat()?.st_mode & ALL == CLOSED.as_raw_mode()
+            && !root.has(name::CONVERTING)?
         {
-            // Refused means: left as it was. A conversion that was begun has set another mode.
+            // Refused means: left as it was.
             root.set_mode(".", mode)?;
         }
         drop((ready?, root));
-        Spool::open(path, overrides)
+        let spool = Spool::open(path, overrides)?;
+        spool.complete_index()?;
+        Ok(spool)
+    }
+
+    /// Gives waiting tasks the entries that were put away with `open/`. A watcher does the same.
+    fn complete_index(&self) -> IoResult<()> {
+        if !self.is_group() || self.is_reconciled()? {
+            return Ok(());
+        }
+        for id in self.unhinted_ids()?.into_iter().rev() {
+            if let Err(error) = self.reconcile_hint(id) {
+                tracing::warn!("{error}");
+            }
+        }
+        self.mark_reconciled()
     }
 
     /// Makes the folders that are missing. Each appears with its mode and its group, so one that is there
@@ -85,6 +105,11 @@ fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Option<Flo
     if !was_open && is_finished(root, gid)? {
         return Ok(None);
     }
+    if was_open && root.is_empty()? {
+        // Nothing of anybody's is in it, and from here on nobody else puts anything there.
+        root.set_mode(".", OURS_ONLY.dir)?;
+    }
+    let was_open = is_exposed(&root.own_stat()?);
     let lock = lock_new(root, gid)?;
     // Of two first commands at once the second must not meet the half-made spool of the first.
     check_entries(root, was_open)?;
@@ -92,6 +117,9 @@ fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Option<Flo
         Ok(None) => make(root, gid)?,
         Ok(Some(stored)) => {
             check_kind(root, stored.sharing, gid)?;
+            if stored.sharing == Sharing::Group {
+                mend_exposed(root, &stored.settings)?;
+            }
             stored.sharing
         }
         Err(OpenError::Older { .. }) => {
@@ -120,7 +148,7 @@ fn is_finished(root: &Dir, gid: Option<u32>) -> Result<bool, OpenError> {
     check_kind(root, stored.sharing, gid)?;
     Ok(match stored.sharing {
         Sharing::Private => true,
-        Sharing::Group => are_modes_right(root, gid)?,
+        Sharing::Group => are_modes_right(root, gid)? && !is_anything_exposed(root)?,
     })
 }
 
@@ -145,6 +173,7 @@ fn lock_new(root: &Dir, gid: Option<u32>) -> Result<Flock, OpenError> {
     if gid.is_some() && !root.has(name::SETTINGS)? {
         root.remove_access_lists()?;
     }
+    renew_root_lock(root)?;
     Ok(root_lock(root)?)
 }
 
@@ -211,37 +240,60 @@ fn close_to_others(root: &Dir) -> IoResult<Option<Mode>> {
     if mode & WRITABLE == 0 {
         return Ok(None);
     }
-    root.set_mode(".", OURS_ONLY.dir)?;
+    root.set_mode(".", CLOSED)?;
     Ok(Some(Mode::from_raw_mode(mode)))
 }
 
 /// Refuses a folder that holds something else than a spool, or than what another `init` has made of one
-/// so far; and one in which another user has put something, while it was open to others or in our place.
+/// so far; one in which another user has put something in our place; and one that others can write, unless it
+/// is empty or a group spool of ours, of which nothing is believed then that others could write.
 fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
-    let us = rustix::process::geteuid().as_raw();
     let names = root.names()?;
     let is_spool = names.iter().any(|entry| entry == name::SETTINGS);
-    for entry in &names {
-        let Some(stat) = root.stat(entry)? else {
-            continue;
-        };
-        let is_unfinished = UNFINISHED.iter().any(|known| entry == known);
-        // Another `init` may have gone on since the listing.
-        if !is_spool && !is_unfinished && !root.has(name::SETTINGS)? {
-            let occupied = || OpenError::Occupied {
-                path: root.path().to_owned(),
-            };
-            return Err(lost_settings(root)?.unwrap_or_else(occupied));
-        }
-        let is_file = is_unfinished || entry == name::SETTINGS;
-        if (is_file || was_open) && stat.st_uid != us {
-            return Err(OpenError::Planted {
-                path: root.path_of(entry),
-                owner: stat.st_uid,
-            });
-        }
+    for file in UNFINISHED.into_iter().chain([name::SETTINGS]) {
+        check_file(root, file)?;
+    }
+    if was_open && !names.is_empty() && !is_opened_spool(root)? {
+        let path = root.path().to_owned();
+        return Err(OpenError::OpenToOthers { path });
+    }
+    let is_unfinished = |entry| UNFINISHED.iter().any(|known| entry == known);
+    // Another `init` may have gone on since the listing.
+    if !is_spool && !names.iter().all(is_unfinished) && !root.has(name::SETTINGS)? {
+        let path = root.path().to_owned();
+        let occupied = OpenError::Occupied { path };
+        return Err(lost_settings(root)?.unwrap_or(occupied));
     }
     Ok(())
+}
+
+fn check_file(root: &Dir, file: &str) -> Result<(), OpenError> {
+    let us = rustix::process::geteuid().as_raw();
+    match root.stat(file)? {
+        Some(stat) if stat.st_uid != us => Err(OpenError::Planted {
+            path: root.path_of(file),
+            owner: stat.st_uid,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a folder that others can write was a group spool of ours, by the two files that each has.
+fn is_opened_spool(root: &Dir) -> Result<bool, OpenError> {
+    let us = rustix::process::geteuid().as_raw();
+    for file in [name::SETTINGS, name::IDENTITY] {
+        let is_ours = |stat: &Stat| {
+            stat.st_uid == us && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        };
+        if !root.stat(file)?.is_some_and(|stat| is_ours(&stat)) {
+            return Ok(false);
+        }
+    }
+    let stored = match read_settings(root) {
+        Err(OpenError::Older { .. }) => read_older_settings(root).map(Some),
+        stored => stored,
+    };
+    Ok(matches!(stored, Ok(Some(stored)) if stored.sharing == Sharing::Group))
 }
 
 /// Makes the folder and what is missing above it.

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::error::OpenError;
 use super::spool::Spool;
+use crate::spool::convert::is_exposed;
 use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::{FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode, name};
 
@@ -101,6 +102,23 @@ impl Entry {
 }
 
 impl Spool {
+    /// What others can write of a group spool's root, its folders but the drop box, and its settings, or could until an
+    /// `init` that was cut off. Each recipe is judged before it is run.
+    pub fn open_to_others(&self) -> IoResult<Option<PathBuf>> {
+        let root = self.root_dir();
+        let others =
+            entries().filter(|entry| ![name::INCOMING, name::RECIPES].contains(&entry.name));
+        if root.has(name::CONVERTING)? {
+            return Ok(Some(root.path_of(name::CONVERTING)));
+        }
+        for entry in others {
+            if root.stat(entry.name)?.is_some_and(|stat| is_exposed(&stat)) {
+                return Ok(Some(root.path_of(entry.name)));
+            }
+        }
+        Ok(None)
+    }
+
     /// What of the root's folders and files is shut, or, in a group spool, has another owner, group, mode or
     /// access list than `init` gives it. Only the owner can see all of it.
     ///
@@ -110,6 +128,13 @@ impl Spool {
         let root = self.root_dir();
         let (own, gid) = (root.own_stat()?, group_of(root)?);
         let mut strayed = Vec::new();
+        if root.has(name::CONVERTING)? {
+            strayed.push(Strayed {
+                path: root.path_of(name::CONVERTING),
+                problem: "was left by an `init` that was cut off".to_owned(),
+                can_be_set: true,
+            });
+        }
         for entry in entries() {
             let Some(stat) = root.stat(entry.name)? else {
                 continue;

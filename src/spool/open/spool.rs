@@ -78,6 +78,12 @@ impl Spool {
         self.sharing == Sharing::Group
     }
 
+    /// In a group spool, for its owner: the user whose folders of tasks and attempts count. Another user's is as good as
+    /// not there, also where others could write for a while.
+    pub(in crate::spool) fn only_owner(&self) -> Option<u32> {
+        (self.is_group() && self.is_owner).then(|| rustix::process::geteuid().as_raw())
+    }
+
     /// The folder of a spool's own recipes.
     pub fn recipes_path(&self) -> PathBuf {
         self.root.path_of(name::RECIPES)

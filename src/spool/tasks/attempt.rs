@@ -122,7 +122,7 @@ impl TaskDir {
     /// that name, and those that only a file beside it tells of.
     pub fn attempt_numbers(&self) -> IoResult<Vec<u32>> {
         let mut numbers = Vec::new();
-        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
+        let Some(attempts) = self.dir.find_own_of(name::ATTEMPTS, self.owner)? else {
             return Ok(numbers);
         };
         attempts.each_name(|name, _| {
@@ -142,7 +142,7 @@ impl TaskDir {
 
     /// Whether an attempt was recorded that has no folder, so that what it did is not known.
     pub fn is_attempt_gone(&self, number: u32) -> IoResult<bool> {
-        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
+        let Some(attempts) = self.dir.find_own_of(name::ATTEMPTS, self.owner)? else {
             return Ok(true);
         };
         Ok(!marks_of(&attempts, number)?.is_empty() || !attempts.has(number.to_string())?)
@@ -150,10 +150,10 @@ impl TaskDir {
 
     /// An attempt's folder, if it is there.
     pub fn attempt(&self, number: u32) -> IoResult<Option<Attempt>> {
-        let Some(attempts) = self.dir.find_own(name::ATTEMPTS)? else {
+        let Some(attempts) = self.dir.find_own_of(name::ATTEMPTS, self.owner)? else {
             return Ok(None);
         };
-        let dir = attempts.find_own(number.to_string())?;
+        let dir = attempts.find_own_of(number.to_string(), self.owner)?;
         Ok(dir.map(|dir| Attempt { number, dir }))
     }
 

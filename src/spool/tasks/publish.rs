@@ -194,7 +194,7 @@ impl Spool {
         let dir = staging.make_dir(id.to_string())?;
         match self.build(&dir, submission, sync) {
             Ok(lock) => Ok(Unaccepted {
-                task: TaskDir { id, dir },
+                task: TaskDir::of(id, dir),
                 _lock: lock,
             }),
             Err(error) => {
@@ -206,7 +206,7 @@ impl Spool {
 
     fn publish(&self, staging: &Dir, tasks: &Dir, staged: Unaccepted) -> IoResult<Unaccepted> {
         let Unaccepted { task, _lock } = staged;
-        let TaskDir { id, dir } = task;
+        let TaskDir { id, dir, .. } = task;
         let folder = id.to_string();
         if let Err(error) = staging.rename_new(&folder, tasks, &folder) {
             self.clear_one_away(staging, id, &dir);
@@ -216,7 +216,7 @@ impl Spool {
         // fail, and the task stands.
         let dir = dir.moved_to(tasks.path_of(&folder));
         Ok(Unaccepted {
-            task: TaskDir { id, dir },
+            task: TaskDir::of(id, dir),
             _lock,
         })
     }

@@ -19,7 +19,7 @@ use crate::task::{
 
 /// `env.json`: variables that came with `submit --env`, readable by the owner alone.
 #[derive(Serialize, Deserialize)]
-pub(super) struct EnvironmentFile {
+pub(in crate::spool) struct EnvironmentFile {
     pub v: u32,
     pub variables: Map<String, Value>,
 }
@@ -27,10 +27,12 @@ pub(super) struct EnvironmentFile {
 impl Spool {
     /// A task's folder; `None` when there is none.
     pub fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        let Some(dir) = self.folder(name::TASKS)?.find_own(id.to_string())? else {
+        let owner = self.only_owner();
+        let tasks = self.folder(name::TASKS)?;
+        let Some(dir) = tasks.find_own_of(id.to_string(), owner)? else {
             return Ok(None);
         };
-        let task = TaskDir { id, dir };
+        let task = TaskDir { id, dir, owner };
         Ok((!self.is_husk(&task)?).then_some(task))
     }
 
@@ -126,6 +128,8 @@ impl ReadError {
 pub struct TaskDir {
     pub(in crate::spool) id: TaskId,
     pub(in crate::spool) dir: Dir,
+    /// Whose folders count in it, where not anybody's: see [`Spool::only_owner`].
+    pub(in crate::spool) owner: Option<u32>,
 }
 
 impl AsFd for TaskDir {
@@ -135,6 +139,12 @@ impl AsFd for TaskDir {
 }
 
 impl TaskDir {
+    /// A task in a folder that is open.
+    pub(in crate::spool) fn of(id: TaskId, dir: Dir) -> TaskDir {
+        let owner = None;
+        TaskDir { id, dir, owner }
+    }
+
     /// Device of its folder.
     pub fn device(&self) -> IoResult<u64> {
         Ok(self.dir.own_stat()?.st_dev)

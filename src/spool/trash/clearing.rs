@@ -217,8 +217,9 @@ impl Clearing<'_> {
     }
 
     fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        let dir = self.tasks.find_own(id.to_string())?;
-        Ok(dir.map(|dir| TaskDir { id, dir }))
+        let owner = self.spool.only_owner();
+        let dir = self.tasks.find_own_of(id.to_string(), owner)?;
+        Ok(dir.map(|dir| TaskDir { id, dir, owner }))
     }
 
     /// Takes a task out of the spool.

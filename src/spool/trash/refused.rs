@@ -47,7 +47,7 @@ impl Spool {
             self.remember_removed(&trash, id, None)?;
         }
         let removed = if is_of_conversion(file) {
-            rejected.remove_tree_by(file, &trash).map(|_| true)
+            rejected.remove_closed_tree_by(file, &trash).map(|_| true)
         } else {
             match rejected.unlink(file) {
                 Err(error) if matches!(error.errno(), Some(Errno::ISDIR | Errno::PERM)) => {

@@ -37,7 +37,7 @@ impl Spool {
             let is_dead = match id {
                 Some(id) => match dir.has(name::LOCK) {
                     // A lock that cannot be tested is nobody's whom we know: left alone.
-                    Ok(true) => !TaskDir { id, dir }.is_held().unwrap_or(true),
+                    Ok(true) => !TaskDir::of(id, dir).is_held().unwrap_or(true),
                     Ok(false) => is_old,
                     Err(_) => false,
                 },
@@ -72,7 +72,7 @@ impl Spool {
         }
         if let Some(id) = id
             && let Some(dir) = absent_is_none(trash.open_dir(&grave)).ok().flatten()
-            && (TaskDir { id, dir }).is_held().unwrap_or(false)
+            && TaskDir::of(id, dir).is_held().unwrap_or(false)
         {
             trash.rename_new(&grave, &staging, entry)?;
             return Ok(false);
