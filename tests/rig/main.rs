@@ -15,6 +15,7 @@ mod support;
 
 mod box_errors;
 mod box_ids;
+mod box_users;
 mod chance;
 mod clock;
 mod convert;

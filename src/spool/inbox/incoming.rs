@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use serde_json::Map;
 
-use super::chosen_id::{ID_TOLERANCE_MS, ProblemOfId, Rules};
+use super::chosen_id::{ID_TOLERANCE_MS, ProblemOfId, Rules, problem_of_session};
 use super::drop_claim::{HeldClaim, ms_of};
 use super::drop_file::{DropFile, is_folder, name_of_drop, stem};
 use super::drop_read::{DropRefusal, Pickup, refusal};
@@ -31,8 +31,8 @@ pub enum Admission {
     Gone,
     /// It changed while it was being claimed and was put back.
     Changed,
-    /// It lies in `rejected/` now.
-    Rejected(DropRefusal),
+    /// It lies in `rejected/` now, under this id.
+    Rejected(TaskId, DropRefusal),
 }
 
 impl Spool {
@@ -198,6 +198,9 @@ impl Spool {
         }
         let id = claim.id;
         if self.chosen_id(file_name).is_some() {
+            if let Some(why) = problem_of_session(id, request.session_id.as_ref()) {
+                return Ok(self.reject_claim(claim, file_name, why, rules)?);
+            }
             claim.begin_building()?;
         }
         // What is to be shown is made safe to be shown, also by `cat`.

@@ -161,7 +161,7 @@ impl Spool {
         }
         self.reject_claimed(&claim, file_name, id, &why)?;
         claim.remove()?;
-        Ok(Admission::Rejected(why))
+        Ok(Admission::Rejected(id, why))
     }
 
     /// An id for the refusal of a claimed drop that is not to have the one that it brought.
