@@ -13,6 +13,7 @@
 mod convert;
 mod disk;
 mod events;
+mod events_cap;
 mod health;
 mod inbox;
 mod index;

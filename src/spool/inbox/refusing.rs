@@ -34,7 +34,7 @@ impl Spool {
         if self.is_another(&claim, &drop.file_name)? {
             return self.put_back(claim, &drop.file_name, rules);
         }
-        let claimed = claim.dir.stat(&drop.file_name)?;
+        let claimed = claim.dir.look(&drop.file_name)?;
         if claimed.is_some_and(|stat| Fingerprint::of(&stat) == drop.seen) {
             return Ok(self.reject_claim(claim, &drop.file_name, why, rules)?);
         }
