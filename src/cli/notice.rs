@@ -20,7 +20,7 @@ impl Context {
         for notice in notices {
             let text = words(client, &notice);
             match notice {
-                Notice::NoWatcher { .. } => self.out.warn(text),
+                Notice::NoWatcher { .. } | Notice::WatcherUnseen => self.out.warn(text),
                 Notice::NameNotLinked(_) | Notice::Paused(_) | Notice::NotStarted(_) => {
                     self.out.note(text);
                 }
@@ -37,6 +37,9 @@ fn words(client: &Client, notice: &Notice) -> String {
         Notice::Paused(why) => {
             format!("note: {why}: no task starts until `agentspool --spool {path} resume`")
         }
+        Notice::WatcherUnseen => format!(
+            "note: whether a watcher is running on {path} cannot be seen, because the system's table of locks is very long; ask the spool's owner"
+        ),
         Notice::NoWatcher { is_owner } => {
             let what_to_do = if *is_owner {
                 format!("start one with `agentspool --spool {path} watch`")

@@ -19,6 +19,8 @@ pub enum Notice {
         /// Whether this user could start one by hand.
         is_owner: bool,
     },
+    /// Whether a watcher runs cannot be seen by this user now.
+    WatcherUnseen,
     /// A watcher was to be started, and was not.
     NotStarted(StartError),
 }

@@ -22,8 +22,11 @@ pub fn reasons(
     if status.status != Status::Pending {
         return Ok(reasons);
     }
-    if !spool.has_watcher()? {
-        reasons.push(Reason::NoWatcher);
+    let mut is_unseen = false;
+    match spool.sees_watcher()? {
+        Some(true) => {}
+        Some(false) => reasons.push(Reason::NoWatcher),
+        None => is_unseen = true,
     }
     match spool.paused()? {
         Some(Pause::Asked) => reasons.push(Reason::Paused),
@@ -32,7 +35,6 @@ pub fn reasons(
     }
     let manifest = recipe.map(|recipe| &recipe.manifest);
     let is_serial = manifest.is_none_or(|manifest| manifest.session == SessionMode::Serial);
-    let mut is_unseen = false;
     // What this user may not see says nothing, and keeps no other reason from being given.
     let mut seen = |answer: Result<Option<Reason>, IoError>| match answer {
         Err(error) if error.is_denied() => {

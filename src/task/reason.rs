@@ -95,7 +95,7 @@ impl std::fmt::Display for Reason {
                 "waits for another task: at most {limit} run at once (`agentspool config set max_concurrent N`)"
             ),
             Reason::Unseen => f.write_str(
-                "which other tasks it waits for is not known: only the spool's owner may see that",
+                "what it waits for is not known: only the spool's owner may see that",
             ),
             Reason::Soon => f.write_str("nothing holds it back: it starts in a moment"),
         }
