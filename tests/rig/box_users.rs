@@ -182,3 +182,58 @@ fn a_refused_event_names_no_task_of_another_user() {
     let kept = names_in(&shared.spool().join("rejected"));
     assert!(kept.iter().all(|name| name.starts_with(under)), "{kept:?}");
 }
+
+/// Files of a user's that another one moves here wait in his turn, and not before what he submits.
+#[test]
+fn what_a_user_submits_comes_before_what_was_moved_here() {
+    let shared = Shared::new();
+    for n in 0..20 {
+        put(
+            &shared,
+            MEMBER,
+            &format!("moved-{n}.json"),
+            "{\"recipe\": \"echo\"}",
+            0o640,
+        );
+    }
+    let id = shared.submit(MEMBER, &[]);
+    drop_request(&shared, OTHER_MEMBER, &id_at(0, "z0"), "x");
+    shared.drain();
+    let admitted = events(&shared, "admitted");
+    assert_eq!(admitted.len(), 22);
+    let place = admitted.iter().position(|it| it["task_id"] == id.as_str());
+    assert!(place.unwrap() <= 1, "{place:?}");
+}
+
+/// A watcher that was killed leaves its file, and whether it is locked only the table of locks says.
+#[test]
+fn a_watcher_that_cannot_be_seen_is_not_said_to_run() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.run(OWNER, &["pause"]).succeeds();
+    let mut watching = shared.watcher();
+    shared.world.wait_until("it is a task", || {
+        shared.spool().join("tasks").join(&id).exists()
+    });
+    watching.kill();
+    let doctor = || shared.run(MEMBER, &["doctor"]).stdout;
+    assert!(doctor().contains("none is seen"), "{}", doctor());
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let many = rustix::process::Rlimit {
+        current: Some(limit.current.unwrap_or(0).max(12_000)),
+        maximum: limit.maximum.map(|most| most.max(12_000)),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, many).unwrap();
+    let path = shared.world.root().join("locks");
+    fs::write(&path, "").unwrap();
+    let held: Vec<fs::File> = (0..9000).map(|_| fs::File::open(&path).unwrap()).collect();
+    for file in &held {
+        rustix::fs::flock(file, rustix::fs::FlockOperation::LockShared).unwrap();
+    }
+    let said = doctor();
+    assert!(said.contains("cannot be seen"), "{said}");
+    let reasons = &shared.json(MEMBER, &["why", &id])["reasons"];
+    assert!(!reasons.to_string().contains("\"watcher\""), "{reasons}");
+    drop(held);
+    assert!(doctor().contains("none is seen"), "{}", doctor());
+}

@@ -1,4 +1,4 @@
-//! What is in the drop box: one listing, in the order of arrival.
+//! What is in the drop box: one listing, in the order of arrival; first what has an id of its moment.
 //!
 //! Not what becomes of a file (`incoming.rs`, `control.rs`), nor whose turn it is
 //! (`intake/turns.rs`). Invariant: what is mounted here, and what cannot be seen, keeps nobody from the rest.
@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use super::chosen_id::is_near;
 use super::control::ControlFile;
 use super::drop_file::{DropFile, is_drop_name, is_folder};
 use super::drop_read::Fingerprint;
@@ -14,7 +15,7 @@ use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::task::Control;
 
-/// The files in the box, each kind in the order of its arrival.
+/// The files in the box, each kind in its order.
 #[derive(Debug, Default)]
 pub struct InBox {
     /// What may become a task.
@@ -80,7 +81,13 @@ impl Spool {
                 }),
             }
         }
-        drops.sort_by(|a, b| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
+        // Before what another user may have moved here from a folder that they share.
+        let is_by_submit = |drop: &DropFile| {
+            let id = self.chosen_id(&drop.file_name);
+            id.is_some_and(|id| is_near(id, drop.looked_at().changed_ms))
+        };
+        drops
+            .sort_by_cached_key(|drop| (!is_by_submit(drop), drop.arrived, drop.file_name.clone()));
         controls.sort_by(|a, b| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
         Ok(InBox {
             drops,
