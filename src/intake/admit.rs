@@ -80,6 +80,21 @@ pub(crate) struct Admitted {
 }
 
 impl Look<'_> {
+    fn report_refusal(&mut self, drop: &DropFile, id: TaskId, why: String) {
+        // A file that bears another task's id says nothing of that task.
+        let is_id = drop.label().parse::<TaskId>().is_ok();
+        let event = Event {
+            drop: Some(if is_id { id.to_string() } else { drop.label() }),
+            message: Some(why),
+            ..Event::new(Happened::Refused)
+        };
+        if self.log.allows("drops refused") {
+            self.spool.emit(event);
+        } else {
+            self.spool.record(event);
+        }
+    }
+
     /// For how long files of a class are taken. The clock brings back those that wait.
     fn longest(&self, class: Class) -> Duration {
         match class {
@@ -239,18 +254,7 @@ impl Admitter {
                 Ok(Decision::Gone) => {}
                 Ok(Decision::Refused(id, why)) => {
                     taken += 1;
-                    // A file that bears another task's id says nothing of that task.
-                    let is_id = drop.label().parse::<TaskId>().is_ok();
-                    let event = Event {
-                        drop: Some(if is_id { id.to_string() } else { drop.label() }),
-                        message: Some(why),
-                        ..Event::new(Happened::Refused)
-                    };
-                    if look.log.allows("drops refused") {
-                        look.spool.emit(event);
-                    } else {
-                        look.spool.record(event);
-                    }
+                    look.report_refusal(drop, id, why);
                 }
                 Ok(Decision::Admitted(id)) => {
                     taken += 1;
