@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<ExitCode, CliE
         context.out.note(note);
     }
     loop {
-        while let Some(event) = events.next_event()? {
+        while let Some(event) = events.next_event_unless(&|| interrupt.came())? {
             show(context, event)?;
             if interrupt.came() {
                 break;

@@ -24,7 +24,9 @@ impl Context {
         for notice in notices {
             let text = words(client, &notice);
             match notice {
-                Notice::NoWatcher { .. } | Notice::WaitsInTask { .. } => self.out.warn(text),
+                Notice::NoWatcher { .. } | Notice::WatcherUnseen | Notice::WaitsInTask { .. } => {
+                    self.out.warn(text)
+                }
                 Notice::NameNotLinked(_)
                 | Notice::Paused(_)
                 | Notice::SettingOfWatcher { .. }
@@ -48,6 +50,9 @@ fn words(client: &Client, notice: &Notice) -> String {
         Notice::Paused(why) => {
             format!("note: {why}: no task starts until `agentspool --spool {quoted} resume`")
         }
+        Notice::WatcherUnseen => format!(
+            "note: whether a watcher is running on {path} cannot be seen, because the system's table of locks is very long; ask the spool's owner"
+        ),
         Notice::SettingOfWatcher {
             key,
             is_flag,

@@ -33,7 +33,7 @@ pub(super) fn run(context: &Context, args: &SweepArgs) -> Result<ExitCode, CliEr
 
 fn once(context: &Context, client: &Client, dry_run: bool) -> Result<ExitCode, CliError> {
     let swept = client.sweep(dry_run, &NeverStop)?;
-    for error in &swept.errors {
+    for error in swept.mounted.iter().chain(&swept.errors) {
         tracing::warn!("{error}");
     }
     let out = &context.out;
@@ -51,6 +51,7 @@ fn once(context: &Context, client: &Client, dry_run: bool) -> Result<ExitCode, C
             "names": swept.names,
             "sessions": swept.sessions,
             "freed_bytes": swept.freed_bytes,
+            "mounted": swept.mounted,
             "errors": swept.errors,
         }))?;
     } else if !out.is_quiet() {
@@ -86,6 +87,9 @@ fn summary(swept: &Swept, verb: &str) -> String {
     );
     if !swept.skipped.is_empty() {
         line += &format!("; {} tasks are held and were left", swept.skipped.len());
+    }
+    if !swept.mounted.is_empty() {
+        line += &format!("; {} are mount points and were left", swept.mounted.len());
     }
     if !swept.errors.is_empty() {
         line += &format!("; {} could not be removed", swept.errors.len());
@@ -142,7 +146,7 @@ fn pass(context: &Context, stop: &Interrupt, said: &LineWriter) -> Result<Option
             return Ok(None);
         }
     };
-    for error in &swept.errors {
+    for error in swept.mounted.iter().chain(&swept.errors) {
         tracing::warn!("{error}");
     }
     let out = &context.out;

@@ -56,10 +56,11 @@ pub(super) fn drop_in(
 /// On a file system where a drop alone is not safe from a power cut: the task it becomes is.
 fn wait_until_admitted(spool: &Spool, id: TaskId, stop: &dyn Stop) -> Result<(), SubmitError> {
     let wake = Wake::for_waiting(spool)?;
+    let begun = std::time::Instant::now();
     loop {
         match spool.resolve(&id.to_string())? {
             Target::Task(_) => return Ok(()),
-            Target::Drop(_) if !spool.has_watcher()? => {
+            Target::Drop(_) if spool.is_unattended(begun)? => {
                 let spool = spool.path().to_owned();
                 return Err(SubmitError::NotAdmitted { id, spool });
             }

@@ -32,6 +32,7 @@ pub(super) fn ask(
         return Err(CancelError::DropOfAnotherUser(id));
     }
     let asked = spool.ask(id, Action::Cancel)?;
+    let asked_at = std::time::Instant::now();
     loop {
         let mut is_noted = false;
         if let Some(task) = spool.task(id)? {
@@ -46,7 +47,7 @@ pub(super) fn ask(
             let (reason, hint) = (refusal.reason, refusal.hint);
             return Err(CancelError::Refused { id, reason, hint });
         }
-        if !spool.has_watcher()? {
+        if spool.is_unattended(asked_at)? {
             return Ok(CancelOutcome::Unattended);
         }
         if !wait {

@@ -56,6 +56,7 @@ impl Client {
                 | Reason::Paused
                 | Reason::Copy
                 | Reason::Condition(_)
+                | Reason::Unseen
                 | Reason::Soon => false,
             };
             if let Some(reason) = reasons.into_iter().find(is_of_own) {

@@ -58,12 +58,13 @@ impl Client {
     /// # Errors
     /// When the watchers cannot be read.
     pub fn without_watcher(&self) -> Result<Option<Notice>, IoError> {
-        if self.spool().has_watcher()? {
-            return Ok(None);
-        }
-        Ok(Some(Notice::NoWatcher {
-            is_owner: self.spool().is_owner(),
-        }))
+        Ok(match self.spool().sees_watcher()? {
+            Some(true) => None,
+            Some(false) => Some(Notice::NoWatcher {
+                is_owner: self.spool().is_owner(),
+            }),
+            None => Some(Notice::WatcherUnseen),
+        })
     }
 
     fn start_watcher(&self, with: &Autostart) -> Result<Option<Notice>, StartError> {

@@ -69,7 +69,18 @@ impl Events<'_> {
     /// # Errors
     /// `events/` cannot be read.
     pub fn next_event(&mut self) -> Result<Option<EventRead>, LookupError> {
-        while let Some(event) = self.reader.next_event(self.follows)? {
+        self.next_event_unless(&|| false)
+    }
+
+    /// The same; once `is_stopped`, which is asked again and again, there is none.
+    ///
+    /// # Errors
+    /// `events/` cannot be read.
+    pub fn next_event_unless(
+        &mut self,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Option<EventRead>, LookupError> {
+        while let Some(event) = self.reader.next_event(self.follows, is_stopped)? {
             if self.is_wanted(&event) {
                 return Ok(Some(event));
             }

@@ -44,6 +44,8 @@ pub enum Notice {
     },
     /// A watcher was started, and will end with the service of systemd that this process belongs to, with its tasks.
     EndsWith(String),
+    /// Whether a watcher runs cannot be seen by this user now.
+    WatcherUnseen,
     /// A watcher was to be started, and was not.
     NotStarted(StartError),
 }

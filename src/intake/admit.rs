@@ -1,6 +1,6 @@
 //! How patient the watcher is with the drop box, and how much of it it takes at once.
 //!
-//! Not what a drop is (`spool/inbox/incoming.rs`), nor the order of arrival (`spool/inbox/box_listing.rs`), nor what becomes of one
+//! Not what a drop is (`spool/inbox/incoming.rs`), nor whose turn it is (`turns.rs`), nor what becomes of one
 //! (`judge.rs`). Invariant: a file that is still being written is left alone, one that will never be right is refused, and neither makes the watcher busy.
 
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use crate::task::{Event, Happened, TaskId, escape_label};
 use super::box_memory::{Class, Face, Memory, Why};
 use super::judge::{Decision, decide};
 use super::recipe_check::check_recipe;
+use super::turns::Turns;
 
 /// How many drops are taken before everything else gets its turn.
 const AT_ONCE: usize = 256;
@@ -32,6 +33,8 @@ const MOST_RETRIES: u32 = 5;
 #[derive(Debug, Default)]
 pub(crate) struct Admitter {
     memory: Memory,
+    drop_turns: Turns,
+    control_turns: Turns,
     next_look: Option<Instant>,
     /// No sooner than this: others have the watcher as long as the last look had it.
     rest_until: Option<Instant>,
@@ -77,6 +80,21 @@ pub(crate) struct Admitted {
 }
 
 impl Look<'_> {
+    fn report_refusal(&mut self, drop: &DropFile, id: TaskId, why: String) {
+        // A file that bears another task's id says nothing of that task.
+        let is_id = drop.label().parse::<TaskId>().is_ok();
+        let event = Event {
+            drop: Some(if is_id { id.to_string() } else { drop.label() }),
+            message: Some(why),
+            ..Event::new(Happened::Refused)
+        };
+        if self.log.allows("drops refused") {
+            self.spool.emit(event);
+        } else {
+            self.spool.record(event);
+        }
+    }
+
     /// For how long files of a class are taken. The clock brings back those that wait.
     fn longest(&self, class: Class) -> Duration {
         match class {
@@ -208,17 +226,18 @@ impl Admitter {
                 Class::Aside => !look.tries_all,
             };
             if !is_left {
-                queue.push((class, drop));
+                queue.push((class, drop.user(), drop));
             }
         }
-        queue.sort_by_key(|(class, _)| *class);
         let begun = Instant::now();
         let mut taken = 0;
-        for (at, (class, drop)) in queue.into_iter().enumerate() {
+        let queue = self.drop_turns.order(queue);
+        for (at, (class, user, drop)) in queue.into_iter().enumerate() {
             if taken == AT_ONCE || (at > 0 && begun.elapsed() > look.longest(class)) {
                 look.is_cut |= class != Class::Waiting;
                 return;
             }
+            self.drop_turns.serve(user);
             look.is_progress |= class == Class::New;
             let since = self.memory.unchanged_since(drop.into());
             match decide(drop, look.spool, look.rules, since, look.patience) {
@@ -233,18 +252,9 @@ impl Admitter {
                     continue;
                 }
                 Ok(Decision::Gone) => {}
-                Ok(Decision::Refused(why)) => {
+                Ok(Decision::Refused(id, why)) => {
                     taken += 1;
-                    let event = Event {
-                        drop: Some(drop.label()),
-                        message: Some(why.to_string()),
-                        ..Event::new(Happened::Refused)
-                    };
-                    if look.log.allows("drops refused") {
-                        look.spool.emit(event);
-                    } else {
-                        look.spool.record(event);
-                    }
+                    look.report_refusal(drop, id, why);
                 }
                 Ok(Decision::Admitted(id)) => {
                     taken += 1;
@@ -262,19 +272,20 @@ impl Admitter {
             match self.memory.class(file.into(), look.patience) {
                 // What it waited for has come.
                 Class::Waiting if look.found.tasks.contains(&file.task()) => {
-                    queue.push((Class::New, file));
+                    queue.push((Class::New, file.user(), file));
                 }
                 Class::Aside if !look.tries_all => {}
-                class => queue.push((class, file)),
+                class => queue.push((class, file.user(), file)),
             }
         }
-        queue.sort_by_key(|(class, _)| *class);
         let begun = Instant::now();
-        for (at, (class, file)) in queue.into_iter().enumerate() {
+        let queue = self.control_turns.order(queue);
+        for (at, (class, user, file)) in queue.into_iter().enumerate() {
             if at > 0 && begun.elapsed() > look.longest(class) {
                 look.is_cut |= class != Class::Waiting;
                 return;
             }
+            self.control_turns.serve(user);
             look.is_progress |= class == Class::New;
             let since = self.memory.unchanged_since(file.into());
             let is_patient = since.elapsed() < look.patience;

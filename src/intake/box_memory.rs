@@ -54,7 +54,7 @@ pub(super) enum Why {
 
 /// In which order files are taken. What failed before comes last, so that however much of it there is, it
 /// does not hold up what can be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Class {
     New,
     /// Unchanged, as far as it shows.

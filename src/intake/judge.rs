@@ -11,8 +11,8 @@ use crate::task::{Event, Happened, Request, TaskId, session_of};
 /// What became of a drop.
 pub(super) enum Decision {
     Admitted(TaskId),
-    /// With this reason.
-    Refused(String),
+    /// Under this id, with this reason.
+    Refused(TaskId, String),
     /// Not complete, and it has not been so for long.
     Wait,
     /// Somebody else has it, or it is another file now.
@@ -78,7 +78,7 @@ fn refuse(
 fn told(admission: Admission) -> Decision {
     match admission {
         Admission::Task(id) => Decision::Admitted(id),
-        Admission::Rejected(why) => Decision::Refused(why.reason),
+        Admission::Rejected(id, why) => Decision::Refused(id, why.reason),
         Admission::Gone | Admission::Changed => Decision::Gone,
     }
 }

@@ -22,8 +22,11 @@ pub fn reasons(
     if status.status != Status::Pending {
         return Ok(reasons);
     }
-    if !spool.has_watcher()? {
-        reasons.push(Reason::NoWatcher);
+    let mut is_unseen = false;
+    match spool.sees_watcher()? {
+        Some(true) => {}
+        Some(false) => reasons.push(Reason::NoWatcher),
+        None => is_unseen = true,
     }
     match spool.paused()? {
         Some(Pause::Asked) => reasons.push(Reason::Paused),
@@ -32,25 +35,40 @@ pub fn reasons(
     }
     let manifest = recipe.map(|recipe| &recipe.manifest);
     let is_serial = manifest.is_none_or(|manifest| manifest.session == SessionMode::Serial);
-    if let Some(session) = status.session_id.as_ref().filter(|_| is_serial)
-        && let Some(earlier) = spool.earlier_in_session(session, status.task_id)?
-    {
-        let session = session.clone();
-        reasons.push(Reason::Session { session, earlier });
+    // What this user may not see says nothing, and keeps no other reason from being given.
+    let mut seen = |answer: Result<Option<Reason>, IoError>| match answer {
+        Err(error) if error.is_denied() => {
+            is_unseen = true;
+            Ok(None)
+        }
+        answer => answer,
+    };
+    if let Some(session) = status.session_id.as_ref().filter(|_| is_serial) {
+        let earlier = spool.earlier_in_session(session, status.task_id);
+        let waits_for = |earlier| Reason::Session {
+            session: session.clone(),
+            earlier,
+        };
+        reasons.extend(seen(earlier.map(|earlier| earlier.map(waits_for)))?);
     }
     if let Some(recipe) = recipe
         && let Some(limit) = recipe.manifest.max_concurrent
-        && spool.are_slots_taken(Some(&recipe.name), limit)?
     {
+        let taken = spool.are_slots_taken(Some(&recipe.name), limit);
         let recipe = recipe.name.clone();
-        reasons.push(Reason::RecipeSlots { recipe, limit });
+        let reason = Reason::RecipeSlots { recipe, limit };
+        reasons.extend(seen(taken.map(|is_taken| is_taken.then_some(reason)))?);
     }
     let limit = spool.settings().max_concurrent;
-    if spool.are_slots_taken(None, limit)? {
-        reasons.push(Reason::Slots { limit });
-    }
+    let taken = spool.are_slots_taken(None, limit);
+    reasons.extend(seen(
+        taken.map(|is_taken| is_taken.then_some(Reason::Slots { limit })),
+    )?);
     if reasons.is_empty() {
-        reasons.push(Reason::Soon);
+        reasons.push(match is_unseen {
+            true => Reason::Unseen,
+            false => Reason::Soon,
+        });
     }
     Ok(reasons)
 }

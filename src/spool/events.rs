@@ -21,9 +21,9 @@ use crate::task::{Event, Happened, Timestamp};
 /// By this name a filter of the log chooses events.
 const TARGET: &str = "agentspool::events";
 /// What the names of the files end with.
-const SUFFIX: &str = ".jsonl";
+pub(super) const SUFFIX: &str = ".jsonl";
 /// A line that is longer is not one of ours: the longest text in an event is a message.
-const LONGEST_LINE: usize = 64 << 10;
+pub(super) const LONGEST_LINE: usize = 64 << 10;
 /// How much is read at once.
 const PIECE: usize = 64 << 10;
 /// How long a reader asks an old file for more after a newer one has appeared, in milliseconds. A writer may
@@ -183,29 +183,6 @@ impl Spool {
         }
         Ok((reader, is_lost))
     }
-
-    /// Removes the oldest files: those of days that ended before `before`, and then as many as are needed to
-    /// keep at most so many bytes. Returns the bytes that became free.
-    pub fn sweep_events(&self, before: Timestamp, most_bytes: u64) -> IoResult<u64> {
-        let dir = self.folder(name::EVENTS)?;
-        let last_kept = day_of(before);
-        let mut sizes = Vec::new();
-        for day in days_in(&dir)? {
-            let stat = dir.stat(format!("{day}{SUFFIX}"))?;
-            sizes.push((day, stat.map_or(0, |stat| stat.st_size.unsigned_abs())));
-        }
-        let mut bytes: u64 = sizes.iter().map(|(_, size)| size).sum();
-        let mut freed = 0;
-        for (day, size) in sizes {
-            if day >= last_kept && bytes <= most_bytes {
-                break;
-            }
-            dir.unlink(format!("{day}{SUFFIX}"))?;
-            bytes -= size;
-            freed += size;
-        }
-        Ok(freed)
-    }
 }
 
 impl TaskLock {
@@ -218,18 +195,26 @@ impl TaskLock {
 
 impl EventReader<'_> {
     /// The next event; `None` where there is none by now. Who `follows` is given late lines of the file before as
-    /// well, for a minute.
+    /// well, for a minute. `is_stopped` is asked again and again; once it says so, there is none.
     ///
     /// # Errors
     /// `events/` cannot be listed, or a file in it cannot be opened or read.
-    pub fn next_event(&mut self, follows: bool) -> IoResult<Option<EventRead>> {
+    pub fn next_event(
+        &mut self,
+        follows: bool,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> IoResult<Option<EventRead>> {
         loop {
-            if let Some(late) = self.late_event()? {
+            if is_stopped() {
+                return Ok(None);
+            }
+            if let Some(late) = self.late_event(is_stopped)? {
                 return Ok(Some(late));
             }
             let here = match &mut self.day {
                 None => None,
-                Some(day) => match day.next_event()? {
+                Some(day) => match day.next_event(is_stopped)? {
+                    None if is_stopped() => return Ok(None),
                     None => Some(day.day.clone()),
                     event => return Ok(event),
                 },
@@ -254,11 +239,11 @@ impl EventReader<'_> {
 
     /// The next line that was written into the file before after the newer one had appeared. Its cursor is the place in
     /// the newer one, so that who begins there again is given no line twice.
-    fn late_event(&mut self) -> IoResult<Option<EventRead>> {
+    fn late_event(&mut self, is_stopped: &dyn Fn() -> bool) -> IoResult<Option<EventRead>> {
         let (Some((older, since)), Some(day)) = (&mut self.older, &self.day) else {
             return Ok(None);
         };
-        if let Some(event) = older.next_event()? {
+        if let Some(event) = older.next_event(is_stopped)? {
             let cursor = day.cursor();
             return Ok(Some(EventRead { cursor, ..event }));
         }
@@ -331,14 +316,32 @@ impl OpenDay {
         Ok(before == [b'\n'])
     }
 
-    fn next_event(&mut self) -> IoResult<Option<EventRead>> {
+    /// Goes on behind a hole, where old lines were cut off; `false` where there is nothing more. A file system that
+    /// knows no holes reads zeros.
+    fn skip_hole(&mut self) -> bool {
+        let here = self.offset + self.rest.len() as u64;
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(here)) {
+            Ok(data) if data > here => {
+                self.rest.clear();
+                self.offset = data;
+                true
+            }
+            Err(rustix::io::Errno::NXIO) => false,
+            _ => true,
+        }
+    }
+
+    fn next_event(&mut self, is_stopped: &dyn Fn() -> bool) -> IoResult<Option<EventRead>> {
         use std::io::Read;
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 self.offset += line.len() as u64;
+                // Behind a hole, which ends within a block.
+                let text = line.iter().position(|byte| *byte != 0);
+                let text = &line[text.unwrap_or_default()..];
                 // A line that is torn, or of a file that somebody wrote into.
-                if let Ok(fields) = serde_json::from_slice(&line) {
+                if let Ok(fields) = serde_json::from_slice(text) {
                     let cursor = self.cursor();
                     return Ok(Some(EventRead { fields, cursor }));
                 }
@@ -347,6 +350,9 @@ impl OpenDay {
             if self.rest.len() > LONGEST_LINE {
                 self.offset += self.rest.len() as u64;
                 self.rest.clear();
+            }
+            if is_stopped() || !self.skip_hole() {
+                return Ok(None);
             }
             let mut piece = vec![0; PIECE];
             let read = self.file.read(&mut piece);
@@ -359,7 +365,7 @@ impl OpenDay {
     }
 }
 
-fn day_of(moment: Timestamp) -> String {
+pub(super) fn day_of(moment: Timestamp) -> String {
     moment.to_string().chars().take(10).collect()
 }
 
@@ -372,7 +378,7 @@ fn is_day(text: &str) -> bool {
 }
 
 /// The days of which there is a file, oldest first.
-fn days_in(dir: &Dir) -> IoResult<Vec<String>> {
+pub(super) fn days_in(dir: &Dir) -> IoResult<Vec<String>> {
     let mut days = Vec::new();
     dir.each_name(|name, _| {
         let name = std::str::from_utf8(name).unwrap_or_default();

@@ -14,6 +14,7 @@ mod called;
 mod convert;
 mod disk;
 mod events;
+mod events_cap;
 mod health;
 mod inbox;
 mod index;

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ use super::layout::{
 use super::open::Spool;
 use crate::task::{Timestamp, to_pretty};
 
+/// How long something is waited for where it is not seen whether a watcher lives.
+const UNSEEN_PATIENCE: Duration = Duration::from_secs(10);
 /// A watcher's log is begun anew at this size; its end stays as `log.1`.
 const LOG_LIMIT: u64 = 1 << 20;
 
@@ -67,7 +69,7 @@ impl Spool {
         let dir = self.folder(name::WATCHERS)?;
         let mut living = Vec::new();
         for seat in seats_in(&dir)? {
-            if !is_living(&dir, &seat)? {
+            if is_living(&dir, &seat)? != Some(true) {
                 continue;
             }
             // Of a group spool only the owner may read it.
@@ -82,15 +84,33 @@ impl Spool {
         Ok(living)
     }
 
-    /// Whether any watcher lives.
+    /// Whether any watcher is seen to live.
     pub fn has_watcher(&self) -> IoResult<bool> {
+        Ok(self.sees_watcher()? == Some(true))
+    }
+
+    /// Whether any watcher lives; `None` where that cannot be seen, because the table of locks is too long for a user of
+    /// the group.
+    pub fn sees_watcher(&self) -> IoResult<Option<bool>> {
         let dir = self.folder(name::WATCHERS)?;
+        let mut seen = Some(false);
         for seat in seats_in(&dir)? {
-            if is_living(&dir, &seat)? {
-                return Ok(true);
+            match is_living(&dir, &seat)? {
+                Some(true) => return Ok(Some(true)),
+                Some(false) => {}
+                None => seen = None,
             }
         }
-        Ok(false)
+        Ok(seen)
+    }
+
+    /// Whether nobody can be expected to do what was asked for `since` then: no watcher lives, or none was seen for so
+    /// long that a living one would have done it.
+    pub fn is_unattended(&self, since: Instant) -> IoResult<bool> {
+        Ok(match self.sees_watcher()? {
+            Some(is_living) => !is_living,
+            None => since.elapsed() > UNSEEN_PATIENCE,
+        })
     }
 
     /// Sits down among the living; what dead watchers left is removed.
@@ -193,13 +213,13 @@ impl Drop for WatcherSeat {
 }
 
 /// Whether the watcher of a file lives: a shared lock, gone at once, fails exactly then. A user of the
-/// group may not open the file, and asks the kernel's table. Where that one is too long, the file is believed:
-/// a watcher that ends removes it.
-pub(super) fn is_living(dir: &Dir, seat: &str) -> IoResult<bool> {
+/// group may not open the file, and asks the kernel's table; where that one is too long, `None`: each user can make
+/// it so, and a watcher that was killed leaves its file.
+pub(super) fn is_living(dir: &Dir, seat: &str) -> IoResult<Option<bool>> {
     match absent_is_none(dir.open_file(seat)) {
-        Ok(None) => Ok(false),
-        Ok(Some(file)) => dir.is_locked(file, seat),
-        Err(error) if error.is_denied() => Ok(lock_table::is_locked(dir, seat)?.unwrap_or(true)),
+        Ok(None) => Ok(Some(false)),
+        Ok(Some(file)) => dir.is_locked(file, seat).map(Some),
+        Err(error) if error.is_denied() => lock_table::is_locked(dir, seat),
         Err(error) => Err(error),
     }
 }

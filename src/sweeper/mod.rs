@@ -44,6 +44,8 @@ pub struct Swept {
     pub sessions: usize,
     /// Disk that was freed by removing tasks, in bytes.
     pub freed_bytes: u64,
+    /// On what somebody mounted something, so that it was left until that is unmounted; the rest was removed.
+    pub mounted: Vec<String>,
     /// What could not be removed, and why; the rest was.
     pub errors: Vec<String>,
 }
@@ -151,7 +153,7 @@ impl Pass<'_> {
         let mut ids = self.spool.task_ids()?;
         ids.reverse();
         if let Err(error) = self.tasks(&ids, &names) {
-            self.swept.errors.push(error.to_string());
+            self.note(&error);
         }
         let leftovers = self.leftovers(&ids, names);
         self.remove_leftovers(leftovers);
@@ -169,7 +171,7 @@ impl Pass<'_> {
         let before = Timestamp::from_unix_ms(self.ages.now.unix_ms() - keep_ms as i64);
         match self.spool.sweep_events(before, settings.events_max_bytes) {
             Ok(freed) => self.swept.freed_bytes += freed,
-            Err(error) => self.swept.errors.push(error.to_string()),
+            Err(error) => self.note(&error),
         }
     }
 
@@ -269,13 +271,14 @@ impl Pass<'_> {
                     .emit(Event::of(Happened::Swept, id, recipe, session));
                 self.swept.tasks.push(id);
                 self.swept.freed_bytes += removal.freed_bytes;
-                let left = removal.left.map(|error| error.to_string());
-                self.swept.errors.extend(left);
+                if let Some(left) = &removal.left {
+                    self.note(left);
+                }
                 return Ok(true);
             }
             Ok(Cleared::Held) => self.swept.skipped.push(id),
             Ok(Cleared::Kept | Cleared::Gone) => {}
-            Err(error) => self.swept.errors.push(error.to_string()),
+            Err(error) => self.note(&error),
         }
         Ok(false)
     }
@@ -289,7 +292,7 @@ impl Pass<'_> {
             // Nobody understands what stands there: it is left, as a task would be.
             Err(error) if error.is_unusable() => false,
             Err(error) => {
-                self.swept.errors.push(error.to_string());
+                self.note(&error);
                 false
             }
             Ok(is_removed) => is_removed,
@@ -332,7 +335,7 @@ impl Pass<'_> {
                     .filter(|(id, _)| ids.binary_search(id).is_err() && is_gone(*id));
                 leftovers.names = dangling.map(|(id, name)| (name, id)).collect();
             }
-            Err(error) => self.swept.errors.push(error.to_string()),
+            Err(error) => self.note(&error),
         }
         for (session, at) in self.noted(spool.idle_sessions()) {
             if ages.is_over(at, session_keep) {
@@ -342,10 +345,19 @@ impl Pass<'_> {
         leftovers
     }
 
+    /// Notes what stays, and why.
+    fn note(&mut self, error: &IoError) {
+        let notes = match error.is_mounted() {
+            true => &mut self.swept.mounted,
+            false => &mut self.swept.errors,
+        };
+        notes.push(error.to_string());
+    }
+
     /// What was found; where the looking failed, nothing, and that is said.
     fn noted<T: Default>(&mut self, found: Result<T, IoError>) -> T {
         found.unwrap_or_else(|error| {
-            self.swept.errors.push(error.to_string());
+            self.note(&error);
             T::default()
         })
     }
@@ -394,7 +406,7 @@ impl Pass<'_> {
         match removed {
             Ok(removed) => usize::from(removed),
             Err(error) => {
-                self.swept.errors.push(error.to_string());
+                self.note(&error);
                 0
             }
         }

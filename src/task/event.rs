@@ -99,7 +99,7 @@ pub struct Event {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ErrorKind>,
-    /// The file that was dropped.
+    /// The file that was dropped; for a refused one that bears an id, the id under which it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop: Option<String>,
 }

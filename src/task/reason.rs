@@ -37,6 +37,8 @@ pub enum Reason {
         /// How many may.
         limit: u32,
     },
+    /// This user may not see what it waits for, if for anything.
+    Unseen,
     /// Nothing holds it back: a runner takes it next, or has just taken it.
     Soon,
 }
@@ -50,6 +52,7 @@ impl Reason {
             Reason::Condition(condition) => condition.as_str(),
             Reason::Session { .. } => "session",
             Reason::RecipeSlots { .. } | Reason::Slots { .. } => "slot",
+            Reason::Unseen => "unseen",
             Reason::Soon => "soon",
         }
     }
@@ -91,6 +94,9 @@ impl std::fmt::Display for Reason {
                 f,
                 "waits for another task: at most {limit} run at once (`agentspool config set max_concurrent N`)"
             ),
+            Reason::Unseen => f.write_str(
+                "what it waits for is not known: only the spool's owner may see that",
+            ),
             Reason::Soon => f.write_str("nothing holds it back: it starts in a moment"),
         }
     }
@@ -116,6 +122,7 @@ impl Serialize for Reason {
             | Reason::Paused
             | Reason::Copy
             | Reason::Condition(_)
+            | Reason::Unseen
             | Reason::Soon => {}
         }
         map.end()

@@ -259,3 +259,57 @@ fn no_task_fails_because_its_events_cannot_be_written() {
         read_json(&task.path.join("status.json"))["status"] == "completed"
     });
 }
+
+#[test]
+fn the_newest_events_of_a_day_stay_when_it_has_too_many() {
+    use std::os::unix::fs::MetadataExt;
+    let world = World::new();
+    world.run(&["pause"]).succeeds();
+    let file = world
+        .path("events")
+        .join(&names_in(&world.path("events"))[0]);
+    let filler = format!(
+        "{{\"event\": \"filler\", \"message\": \"{}\"}}\n",
+        "x".repeat(400)
+    );
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    text.push_str(&filler.repeat(2000));
+    std::fs::write(&file, &text).unwrap();
+    world.run(&["resume"]).succeeds();
+    let before = events(&world, &[]);
+    let cursor = before[before.len() - 2]["cursor"].as_str().unwrap();
+    world.set("events_max_bytes", "65536");
+    for _ in 0..3 {
+        world.run(&["sweep"]).succeeds();
+    }
+    let kept = events(&world, &[]);
+    let words = words(&kept);
+    assert_eq!(words.last().map(|word| &**word), Some("resumed"));
+    assert_eq!(words[0], "filler");
+    let most = 65536 / filler.len() + 1;
+    assert!((most - 2..=most).contains(&words.len()), "{}", words.len());
+    assert!(std::fs::metadata(&file).unwrap().blocks() * 512 < 65536 + 8192);
+    // Who stood there goes on there, and so do writers.
+    world.run(&["pause"]).succeeds();
+    let ran = world.run(&["events", "--json", "--after", cursor]);
+    assert_eq!(ran.stderr, "");
+    assert_eq!(objects(&ran).len(), 2);
+    let gone = before[5]["cursor"].as_str().unwrap();
+    let ran = world.run(&["events", "--json", "--after", gone]);
+    assert!(ran.stderr.contains("are gone"), "{}", ran.stderr);
+}
+
+/// Longer than anybody reads.
+#[test]
+fn a_hole_in_a_file_of_events_is_skipped() {
+    use std::io::{Seek, SeekFrom, Write};
+    let world = World::new();
+    world.run(&["pause"]).succeeds();
+    let mut file = std::fs::File::create(world.path("events/2020-01-01.jsonl")).unwrap();
+    file.write_all(b"{\"event\": \"first\"}\n{\"event\":")
+        .unwrap();
+    file.seek(SeekFrom::Start(1 << 40)).unwrap();
+    file.write_all(b"\n{\"event\": \"second\"}\n").unwrap();
+    file.set_len(1 << 41).unwrap();
+    assert_eq!(words(&events(&world, &[])), ["first", "second", "paused"]);
+}

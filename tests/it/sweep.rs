@@ -150,6 +150,7 @@ fn the_keys_that_scripts_rely_on() {
             "names",
             "sessions",
             "freed_bytes",
+            "mounted",
             "errors"
         ]
     );

@@ -15,6 +15,8 @@ mod support;
 
 mod box_errors;
 mod box_ids;
+mod box_mounts;
+mod box_users;
 mod chance;
 mod clock;
 mod convert;

@@ -193,7 +193,7 @@ impl DropBox {
         let admitted = self.spool.admit(drop, request.clone(), bytes, rules);
         match admitted.unwrap() {
             Admission::Task(id) => self.see_the_task(id, &asked),
-            Admission::Rejected(why) => self.see_the_refusal(case, &why),
+            Admission::Rejected(_, why) => self.see_the_refusal(case, &why),
             other => panic!("a whole request is taken or refused: {other:?}"),
         }
     }
@@ -222,7 +222,7 @@ impl DropBox {
             return;
         }
         match self.spool.reject(drop, why, rules).unwrap() {
-            Admission::Rejected(why) => self.see_the_refusal(case, &why),
+            Admission::Rejected(_, why) => self.see_the_refusal(case, &why),
             other => panic!("{other:?}"),
         }
     }

@@ -25,11 +25,17 @@ pub(super) fn watcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>,
     const NAME: &str = "watcher";
     if !spool.is_owner() {
         // A user of the group sees that one lives, and not which.
-        return Ok(vec![if spool.has_watcher()? {
-            Check::ok(NAME, "one is running")
-        } else {
-            let hint = "ask the spool's owner to start one";
-            Check::problem(NAME, "none is seen, so nothing is run", hint)
+        return Ok(vec![match spool.sees_watcher()? {
+            Some(true) => Check::ok(NAME, "one is running"),
+            Some(false) => {
+                let hint = "ask the spool's owner to start one";
+                Check::problem(NAME, "none is seen, so nothing is run", hint)
+            }
+            None => {
+                let hint = "ask the spool's owner whether one is running";
+                let why = "it cannot be seen: the system's table of locks is very long";
+                Check::warn(NAME, why, hint)
+            }
         }]);
     }
     let watchers = spool.living_watchers()?;

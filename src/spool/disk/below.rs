@@ -10,7 +10,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, Statx, StatxFlags,
+};
 use rustix::io::Errno;
 
 use super::dir::Dir;
@@ -43,6 +45,25 @@ fn open_in(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd
         // An old kernel, or a container whose filter does not know the call.
         Err(Errno::NOSYS | Errno::PERM) => open_and_compare(parent, name, flags),
         opened => opened,
+    }
+}
+
+/// What stands under a name, links not followed; a mount is refused with `XDEV`, and its file system is asked nothing:
+/// a FUSE mount can keep whoever asks waiting for ever.
+pub(in crate::spool) fn look_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
+        Ok(handle) => rustix::fs::fstat(handle),
+        // The handle asks nothing of what is mounted there.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let handle = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+            if mount_by_fdinfo(handle.as_raw_fd())? != mount_by_fdinfo(parent.as_raw_fd())? {
+                return Err(Errno::XDEV);
+            }
+            rustix::fs::fstat(handle)
+        }
+        Err(errno) => Err(errno),
     }
 }
 

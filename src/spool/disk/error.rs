@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::tree_left::Left;
 use crate::task::escape_path;
 
 /// An operation on a path that failed: what, where, why.
@@ -45,6 +46,12 @@ impl IoError {
     /// Whether there is no room (blocks, inodes or quota).
     pub fn is_no_space(&self) -> bool {
         matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
+    }
+
+    /// Whether somebody mounted something there, which stays.
+    pub fn is_mounted(&self) -> bool {
+        let left = self.source.get_ref().and_then(|it| it.downcast_ref());
+        matches!(left, Some(Left::Mounted)) || self.errno() == Some(Errno::BUSY)
     }
 
     /// Whether the thing is not there.

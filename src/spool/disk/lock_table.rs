@@ -18,6 +18,8 @@ use crate::proc;
 /// kernel walks through the whole list for each page of it.
 const MOST_BYTES: usize = 256 * 1024;
 const LONGEST: Duration = Duration::from_millis(50);
+/// So much is read however long that takes: a busy machine makes no table long.
+const SHORT: usize = 64 * 1024;
 /// What took long to read is used again for so many times as long.
 const KEPT_FOR: u32 = 20;
 /// What took less is read anew each time: whether a watcher lives is asked to find out what just changed.
@@ -105,7 +107,7 @@ fn read(mut from: impl Read, most: usize, longest: Duration) -> Table {
             Ok(0) | Err(_) => break true,
             Ok(read) => bytes.extend_from_slice(page.get(..read).unwrap_or_default()),
         }
-        if bytes.len() > most || begun.elapsed() > longest {
+        if bytes.len() > most || (bytes.len() > SHORT && begun.elapsed() > longest) {
             break false;
         }
     };
@@ -161,7 +163,9 @@ mod tests {
         let table = read(line.as_bytes(), MOST_BYTES, Duration::from_secs(60));
         assert!(!table.is_whole && table.text.len() <= MOST_BYTES + 4096);
         let table = read(line.as_bytes(), MOST_BYTES, Duration::ZERO);
-        assert!(!table.is_whole && table.text.len() <= 4096);
+        assert!(!table.is_whole && table.text.len() <= SHORT + 4096);
+        let short = read(&line.as_bytes()[..9000], MOST_BYTES, Duration::ZERO);
+        assert!(short.is_whole);
         let table = read(
             &line.as_bytes()[..9000],
             MOST_BYTES,

@@ -1,17 +1,18 @@
-//! How an entry of the drop box is seen, opened and taken.
+//! How an entry of the drop box is seen, opened and taken, also once it is in its claim or in `rejected/`.
 //!
 //! Not what it says (`drop_read.rs`, `control.rs`). Others make these entries, and may exchange them at any
-//! moment. Invariants: no mount in the box is entered, not even to ask what it is (a FUSE mount can keep
+//! moment; what is mounted on one goes with it wherever we move it. Invariants: no such mount is entered, not even to ask what it is (a FUSE mount can keep
 //! whoever asks waiting for ever), so what is mounted there is not there; a folder never leaves the box.
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::spool::disk::{Dir, IoError, IoResult, mount_by_fdinfo};
+use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, mount_by_fdinfo};
 
 /// What says that there is nothing to take under a name.
 const NOT_THERE: [Errno; 6] = [
@@ -49,6 +50,35 @@ impl Dir {
         }
     }
 
+    /// Whether something stands under a name, also a mount.
+    pub(super) fn has_here(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
+        let name = name.as_ref();
+        match retry_on_intr(|| open_entry(self.as_fd(), name, OFlags::PATH)) {
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) if !NOT_THERE.contains(&errno) => {
+                Err(IoError::new("look at", self.path_of(name), errno))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Reads a file of the box, as [`Dir::read`] does.
+    pub(super) fn read_here(
+        &self,
+        name: impl AsRef<OsStr>,
+        cap: usize,
+    ) -> IoResult<Option<Vec<u8>>> {
+        let name = name.as_ref();
+        let Some(file) = absent_is_none(self.open_here(name))? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        file.take(cap as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| IoError::new("read", self.path_of(name), source))?;
+        Ok(Some(bytes))
+    }
+
     /// Moves an entry of the box into a folder of ours, under a name that is not there yet; `false` where
     /// there is nothing to move.
     ///
@@ -67,12 +97,12 @@ impl Dir {
             Ok(_) => {}
             Err(Errno::NOENT) => return Ok(false),
             // One that died between the two steps left it.
-            Err(Errno::EXIST) if to.stat(new_name)?.is_some_and(|it| is_placeholder(&it)) => {}
+            Err(Errno::EXIST) if to.look(new_name)?.is_some_and(|it| is_placeholder(&it)) => {}
             Err(errno) => return Err(IoError::new("create", to.path_of(new_name), errno)),
         }
         let moved = rustix::fs::renameat(self, name, to, new_name);
         // Another watcher that does the same may have put the entry there.
-        if moved.is_err() && to.stat(new_name)?.is_some_and(|it| is_placeholder(&it)) {
+        if moved.is_err() && to.look(new_name)?.is_some_and(|it| is_placeholder(&it)) {
             let _ = rustix::fs::unlinkat(to, new_name, AtFlags::empty());
         }
         match moved {

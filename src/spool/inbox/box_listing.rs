@@ -1,13 +1,12 @@
-//! What is in the drop box: one listing, in the order in which it is taken.
+//! What is in the drop box: one listing, in the order of arrival; first what has an id of its moment.
 //!
-//! Not what becomes of a file (`incoming.rs`, `control.rs`), nor how much of it is done at once
-//! (`watcher/admit.rs`). Invariant: however many files one user puts here, the first file of every other
-//! user comes right behind his first one.
+//! Not what becomes of a file (`incoming.rs`, `control.rs`), nor whose turn it is
+//! (`intake/turns.rs`). Invariant: what is mounted here, and what cannot be seen, keeps nobody from the rest.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use super::chosen_id::is_near;
 use super::control::ControlFile;
 use super::drop_file::{DropFile, is_drop_name, is_folder};
 use super::drop_read::Fingerprint;
@@ -38,12 +37,11 @@ impl InBox {
 }
 
 impl Spool {
-    /// Lists the box. In a private spool files come in the order of their arrival. In a group spool the
-    /// users take turns, because the order of arrival would let one user hold up all later ones.
+    /// Lists the box.
     pub fn in_box(&self) -> IoResult<InBox> {
         self.check_box()?;
         let incoming = self.folder(name::INCOMING)?;
-        let (is_group, us) = (self.is_group(), rustix::process::geteuid().as_raw());
+        let is_group = self.is_group();
         let mut names = Vec::new();
         incoming.each_name(|name, _| {
             let control = Control::of_file_name(name);
@@ -66,28 +64,34 @@ impl Spool {
                     continue;
                 }
             };
-            let user = if is_group { stat.st_uid } else { us };
             match control.filter(|_| is_group) {
                 // Somebody's folder asks for nothing.
                 Some(_) if is_folder(&stat) => {}
-                Some(control) => controls.push((
-                    user,
-                    ControlFile {
-                        file_name,
-                        control,
-                        seen: Fingerprint::of(&stat),
-                        arrived: (stat.st_ctime, stat.st_ctime_nsec),
-                    },
-                )),
-                None => drops.push((user, DropFile::of(file_name, &stat))),
+                Some(control) => controls.push(ControlFile {
+                    file_name,
+                    control,
+                    user: stat.st_uid,
+                    seen: Fingerprint::of(&stat),
+                    arrived: (stat.st_ctime, stat.st_ctime_nsec),
+                }),
+                None => drops.push(DropFile {
+                    // In a private spool all files are the owner's to take in the order of their arrival.
+                    user: if is_group { stat.st_uid } else { 0 },
+                    ..DropFile::of(file_name, &stat)
+                }),
             }
         }
-        drops.sort_by(|(_, a), (_, b)| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
-        controls
-            .sort_by(|(_, a), (_, b)| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
+        // Before what another user may have moved here from a folder that they share.
+        let is_by_submit = |drop: &DropFile| {
+            let id = self.chosen_id(&drop.file_name);
+            id.is_some_and(|id| is_near(id, drop.looked_at().changed_ms))
+        };
+        drops
+            .sort_by_cached_key(|drop| (!is_by_submit(drop), drop.arrived, drop.file_name.clone()));
+        controls.sort_by(|a, b| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
         Ok(InBox {
-            drops: in_turns(drops),
-            controls: in_turns(controls),
+            drops,
+            controls,
             unseen,
             failed,
         })
@@ -119,31 +123,5 @@ impl Spool {
         }
         strange.sort();
         Ok(strange)
-    }
-}
-
-/// The first file of each user, then the second of each, and so on; the order within a turn stays.
-fn in_turns<T>(files: Vec<(u32, T)>) -> Vec<T> {
-    let mut counts: HashMap<u32, u32> = HashMap::new();
-    let mut turns: Vec<(u32, T)> = files
-        .into_iter()
-        .map(|(user, file)| {
-            let count = counts.entry(user).or_default();
-            *count += 1;
-            (*count, file)
-        })
-        .collect();
-    turns.sort_by_key(|(turn, _)| *turn);
-    turns.into_iter().map(|(_, file)| file).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_take_turns() {
-        let came = [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (3, "e"), (2, "f")];
-        assert_eq!(in_turns(came.to_vec()), ["a", "d", "e", "b", "f", "c"]);
     }
 }

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::spool::disk::IoResult;
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
-use crate::task::{Request, TaskId};
+use crate::task::{Name, Request, TaskId, task_of_session};
 
 /// An id that a user of the group chose must have been made so near to the last change of his file.
 /// One of the future would be `last` for everybody, and one of the past come before all others.
@@ -68,6 +68,17 @@ impl ProblemOfId {
     }
 }
 
+/// Why a chosen id cannot have a place in a session, if so: it would come before tasks that were there first.
+pub(super) fn problem_of_session(id: TaskId, session: Option<&Name>) -> Option<DropRefusal> {
+    let began = session.and_then(task_of_session)?;
+    (id < began).then(|| {
+        refusal(
+            format!("its id is older than {began}, with which its session began"),
+            "submit it again with `agentspool submit`, which makes a new id",
+        )
+    })
+}
+
 impl Spool {
     /// The ids that stand in `rejected/` and `trash/`. Asked for after the drops were listed: who puts in
     /// a drop of such an id has seen it before. Empty in a private spool, where nobody chooses an id.
@@ -99,7 +110,7 @@ impl Spool {
         if self.chosen_id(file_name).is_none() {
             return Ok(false);
         }
-        let inode = claim.dir.stat(file_name)?.map(|stat| stat.st_ino);
+        let inode = claim.dir.look(file_name)?.map(|stat| stat.st_ino);
         Ok(inode != claim.file.map(|file| file.inode))
     }
 

@@ -28,6 +28,7 @@ const MOST_BYTES: u64 = 4096;
 pub struct ControlFile {
     pub(in crate::spool) file_name: OsString,
     pub(in crate::spool) control: Control,
+    pub(in crate::spool) user: u32,
     pub(in crate::spool) seen: Fingerprint,
     /// As a drop's.
     pub(in crate::spool) arrived: (i64, u64),
@@ -50,6 +51,11 @@ impl ControlFile {
     /// The file's name.
     pub fn file_name(&self) -> &OsStr {
         &self.file_name
+    }
+
+    /// In whose turn it is taken.
+    pub fn user(&self) -> u32 {
+        self.user
     }
 
     /// What it was when it was listed.

@@ -84,8 +84,12 @@ pub(super) struct HeldClaim {
 }
 
 impl HeldClaim {
-    /// Takes the folder away, once no drop is in it.
+    /// Takes the folder away, once no drop is in it. A drop on which somebody mounted something stays there with all
+    /// that is known of it, until that is gone.
     pub fn remove(&self) -> IoResult<()> {
+        if self.drop_name()?.is_some() {
+            return Ok(());
+        }
         for entry in self.dir.names()? {
             if is_note(&entry) {
                 self.dir.unlink(&entry)?;

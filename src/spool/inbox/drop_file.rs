@@ -16,6 +16,7 @@ use crate::task::{Name, escape_label};
 #[derive(Debug)]
 pub struct DropFile {
     pub(in crate::spool) file_name: OsString,
+    pub(in crate::spool) user: u32,
     pub(in crate::spool) seen: Fingerprint,
     /// When the file came here or was last changed: seconds and nanoseconds of its ctime, which nobody
     /// can set.
@@ -28,6 +29,7 @@ impl DropFile {
     pub(in crate::spool) fn of(file_name: OsString, stat: &Stat) -> DropFile {
         DropFile {
             file_name,
+            user: stat.st_uid,
             seen: Fingerprint::of(stat),
             arrived: (stat.st_ctime, stat.st_ctime_nsec),
             is_folder: is_folder(stat),
@@ -37,6 +39,11 @@ impl DropFile {
     /// The file's name.
     pub fn file_name(&self) -> &OsStr {
         &self.file_name
+    }
+
+    /// In whose turn it is taken.
+    pub fn user(&self) -> u32 {
+        self.user
     }
 
     /// What it was when it was listed.

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use serde_json::Map;
 
-use super::chosen_id::{ID_TOLERANCE_MS, ProblemOfId, Rules};
+use super::chosen_id::{ID_TOLERANCE_MS, ProblemOfId, Rules, problem_of_session};
 use super::drop_claim::{HeldClaim, ms_of};
 use super::drop_file::{DropFile, is_folder, name_of_drop, stem};
 use super::drop_read::{DropRefusal, Pickup, refusal};
@@ -31,8 +31,8 @@ pub enum Admission {
     Gone,
     /// It changed while it was being claimed and was put back.
     Changed,
-    /// It lies in `rejected/` now.
-    Rejected(DropRefusal),
+    /// It lies in `rejected/` now, under this id.
+    Rejected(TaskId, DropRefusal),
 }
 
 /// The file's name is what people look the task up by: it is the name, or where it is not a name the label. What it
@@ -141,7 +141,7 @@ impl Spool {
         if self.is_another(&claim, &drop.file_name)? {
             return self.put_back(claim, &drop.file_name, rules);
         }
-        let claimed = claim.dir.read(&drop.file_name, MAX_REQUEST_BYTES);
+        let claimed = claim.dir.read_here(&drop.file_name, MAX_REQUEST_BYTES);
         if matches!(&claimed, Ok(Some(claimed)) if claimed == bytes) {
             return self.finish_admission(claim, &drop.file_name, request, rules);
         }
@@ -161,8 +161,25 @@ impl Spool {
             // Its writer is still at it.
             Pickup::NotYet(_) => self.put_back(claim, file_name, rules),
             Pickup::Refused(why) => Ok(self.reject_claim(claim, file_name, why, rules)?),
-            Pickup::Gone => Ok(Admission::Gone),
+            Pickup::Gone => self.refuse_covered(claim, file_name, rules),
         }
+    }
+
+    /// Nobody else takes a drop out of its claim: one that stands there and cannot be looked at is under a mount.
+    pub(super) fn refuse_covered(
+        &self,
+        claim: HeldClaim,
+        file_name: &OsStr,
+        rules: Rules<'_>,
+    ) -> Result<Admission, SubmitError> {
+        if claim.drop_name()?.is_none() {
+            return Ok(Admission::Gone);
+        }
+        let why = refusal(
+            "something was mounted on it while it was being taken",
+            "unmount it and submit it again",
+        );
+        Ok(self.reject_claim(claim, file_name, why, rules)?)
     }
 
     pub(super) fn admit_checked(
@@ -208,6 +225,7 @@ impl Spool {
                 claim.remove()?;
                 Ok(Admission::Changed)
             }
+            Err(error) if error.is_mounted() => self.refuse_covered(claim, file_name, rules),
             // Its place was taken, or it cannot go back, so nobody can finish it under its name: it is kept where
             // a person finds it.
             Err(error) if error.errno() == Some(Errno::EXIST) || error.is_immovable() => {
@@ -233,6 +251,9 @@ impl Spool {
         }
         let id = claim.id;
         if self.chosen_id(file_name).is_some() {
+            if let Some(why) = problem_of_session(id, request.session_id.as_ref()) {
+                return Ok(self.reject_claim(claim, file_name, why, rules)?);
+            }
             claim.begin_building()?;
         }
         // What is to be shown is made safe to be shown, also by `cat`.
@@ -279,7 +300,7 @@ impl Spool {
         if !self.is_group() {
             return Ok(None);
         }
-        let stat = claim.dir.stat(file_name)?;
+        let stat = claim.dir.look(file_name)?;
         let is_proof = |stat: &rustix::fs::Stat| stat.st_nlink == 1 && stat.st_mode & 0o022 == 0;
         Ok(Some(Origin::new(
             stat.filter(is_proof)
@@ -299,7 +320,13 @@ impl Spool {
         if let Some(task_name) = task_name.or_else(|| name_of_drop(file_name)) {
             self.link_name(&task_name, claim.id)?;
         }
-        claim.dir.unlink(file_name)?;
-        claim.remove()
+        match claim.dir.unlink(file_name) {
+            // It goes with the task, or once that is unmounted.
+            Err(error) if error.is_mounted() => Ok(()),
+            removed => {
+                removed?;
+                claim.remove()
+            }
+        }
     }
 }

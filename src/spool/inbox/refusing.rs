@@ -34,7 +34,7 @@ impl Spool {
         if self.is_another(&claim, &drop.file_name)? {
             return self.put_back(claim, &drop.file_name, rules);
         }
-        let claimed = claim.dir.stat(&drop.file_name)?;
+        let claimed = claim.dir.look(&drop.file_name)?;
         if claimed.is_some_and(|stat| Fingerprint::of(&stat) == drop.seen) {
             return Ok(self.reject_claim(claim, &drop.file_name, why, rules)?);
         }
@@ -161,7 +161,7 @@ impl Spool {
         }
         self.reject_claimed(&claim, file_name, id, &why)?;
         claim.remove()?;
-        Ok(Admission::Rejected(why))
+        Ok(Admission::Rejected(id, why))
     }
 
     /// An id for the refusal of a claimed drop that is not to have the one that it brought.

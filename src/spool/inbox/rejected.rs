@@ -81,7 +81,7 @@ pub(in crate::spool) fn strange_below(
     entry: &OsStr,
     levels: usize,
 ) -> Option<(std::path::PathBuf, u32)> {
-    let stat = folder.stat(entry).ok()??;
+    let stat = folder.look(entry).ok()??;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || levels == 0 {
         return None;
     }
@@ -159,7 +159,7 @@ impl Spool {
         let file = format!("{kept}{DROP_SUFFIX}");
         let taken = folder.take_file(file_name, &rejected, &file);
         // A reason without its file would be one more at each look. Who was faster has put both there.
-        if !matches!(taken, Ok(true)) && !rejected.has(&file)? {
+        if !matches!(taken, Ok(true)) && !rejected.has_here(&file)? {
             rejected.unlink(&reason_file)?;
         }
         taken

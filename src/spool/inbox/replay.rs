@@ -65,7 +65,7 @@ impl Spool {
             Pickup::NotYet(why) | Pickup::Refused(why) => {
                 self.reject_claim(claim, &file_name, why, rules)?
             }
-            Pickup::Gone => return Ok(None),
+            Pickup::Gone => self.refuse_covered(claim, &file_name, rules)?,
         }))
     }
 

@@ -1,7 +1,7 @@
 //! Sessions: the order of their tasks, and the folder of the state that these share.
 //!
-//! Not what becomes of one that nobody uses (`trash/sessions.rs`). Invariants: the tasks of a session run in the
-//! order of their ids; a state folder is never taken away from under a task.
+//! Not what becomes of one that nobody uses (`trash/sessions.rs`). Invariants: the first task of a made session runs
+//! before all others of it, and these run in the order of their ids; a state folder is never taken away from under a task.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -110,22 +110,15 @@ pub(in crate::spool) fn unused_state(folder: &Dir) -> IoResult<Option<Guard>> {
 }
 
 impl Spool {
-    /// Asks whether it is this task's turn in its session. A session's order is that of the ids in
-    /// its queue; the first task of a made session stands in no queue and is known by its name.
+    /// Asks whether it is this task's turn in its session.
     pub fn session_turn(&self, session: &Name, id: TaskId) -> IoResult<SessionTurn> {
-        if let Some(first) = task_of_session(session)
-            && first < id
-            && let Some(task) = self.task(first)?
-            && !task.has_result()?
-        {
+        // Asked before the queue is looked for: the first task of a made session stands in none.
+        if self.first_open(session, id, &[])?.is_some() {
             return Ok(SessionTurn::NotYet);
         }
-        // The first task of a made session comes before all others of it, whatever its queue says.
-        if task_of_session(session) == Some(id) {
-            return Ok(SessionTurn::Ours(Guard::not_needed()));
-        }
-        // After a power cut an earlier task's place in the queue may be missing.
-        if !self.is_reconciled()? {
+        // After a power cut an earlier task's place in the queue may be missing. Before the first task of a made
+        // session there is none.
+        if task_of_session(session) != Some(id) && !self.is_reconciled()? {
             return Ok(SessionTurn::NotYet);
         }
         let sessions = self.folder(name::SESSIONS)?;
@@ -145,14 +138,42 @@ impl Spool {
         if !stands {
             return Ok(SessionTurn::NotYet);
         }
-        for earlier in ids_in(&queue)?.into_iter().take_while(|other| *other < id) {
-            if self.is_open_task(earlier)? {
-                return Ok(SessionTurn::NotYet);
-            }
+        let queued = ids_in(&queue)?;
+        let earlier = self.first_open(session, id, &queued)?;
+        for before in queued
+            .into_iter()
+            .take_while(|before| Some(*before) != earlier && *before < id)
+        {
             // A hint whose task is finished or gone: whoever left it did not get to this.
-            queue.remove_anything(&earlier.to_string())?;
+            if !self.is_open_task(before)? {
+                queue.remove_anything(&before.to_string())?;
+            }
         }
-        Ok(SessionTurn::Ours(lock.into()))
+        Ok(match earlier {
+            Some(_) => SessionTurn::NotYet,
+            None => SessionTurn::Ours(lock.into()),
+        })
+    }
+
+    /// The first task of a session that comes before this one and is not over: before all others the one that a
+    /// made session began with, then those of its queue, in the order of their ids. This alone is the order of a session.
+    pub(in crate::spool) fn first_open(
+        &self,
+        session: &Name,
+        id: TaskId,
+        queued: &[TaskId],
+    ) -> IoResult<Option<TaskId>> {
+        let began = task_of_session(session);
+        if began == Some(id) {
+            return Ok(None);
+        }
+        let queued = queued.iter().copied().take_while(|before| *before < id);
+        for before in began.into_iter().chain(queued) {
+            if self.is_open_task(before)? {
+                return Ok(Some(before));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a task is published or about to be, and has no result.
@@ -200,5 +221,56 @@ impl Spool {
             return Ok(false);
         }
         is_same_file(&sessions, session.as_str(), &folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+    use crate::config::Overrides;
+    use crate::spool::tasks::Submission;
+    use crate::task::{Request, session_of};
+
+    fn submit(spool: &Spool, id: TaskId, session: Option<&Name>) {
+        let mut request = Request::parse(b"{\"recipe\": \"echo\"}").unwrap();
+        request.session_id = session.cloned();
+        let (environment, attachment, origin) = (Map::new(), None, None);
+        let submission = Submission {
+            id,
+            request,
+            environment,
+            attachment,
+            origin,
+        };
+        drop(spool.submit(vec![submission]).unwrap());
+    }
+
+    /// The clock may have been set back, or the id chosen.
+    #[test]
+    fn the_first_task_of_a_made_session_runs_before_older_ids() {
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::init(&place.path().join("spool"), None, Overrides::default()).unwrap();
+        spool.mark_reconciled().unwrap();
+        let first = spool.new_id();
+        let session = session_of(first);
+        let older = TaskId::from_parts(first.unix_ms().unsigned_abs() - 90_000, 7);
+        submit(&spool, older, Some(&session));
+        // Before there is a first one, it has the session to itself.
+        let SessionTurn::Ours(held) = spool.session_turn(&session, older).unwrap() else {
+            panic!("nothing is before it");
+        };
+        submit(&spool, first, None);
+        let is_ours = |id| {
+            let turn = spool.session_turn(&session, id).unwrap();
+            matches!(turn, SessionTurn::Ours(_))
+        };
+        assert!(!is_ours(first), "the other one has begun");
+        drop(held);
+        assert!(!is_ours(older));
+        let earlier = |id| spool.earlier_in_session(&session, id).unwrap();
+        assert_eq!((earlier(older), earlier(first)), (Some(first), None));
+        assert!(is_ours(first));
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 
 use rustix::io::Errno;
 
-use crate::spool::disk::IoResult;
+use crate::spool::disk::{IoResult, mounted};
 use crate::spool::inbox::{DEEPEST, is_of_conversion, reason_beside, strange_below};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
@@ -58,6 +58,7 @@ impl Spool {
         };
         match removed {
             Err(error) if error.errno() == Some(Errno::NOTEMPTY) => Ok(false),
+            Err(error) if error.is_mounted() => Err(mounted("remove", rejected.path_of(file))),
             Err(_) if strange_below(&rejected, file, DEEPEST).is_some() => Ok(false),
             removed => removed,
         }

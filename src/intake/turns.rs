@@ -1,0 +1,92 @@
+//! Whose file is taken next: the users of a group spool take turns, over as many looks into the box as that needs.
+//!
+//! Not what becomes of a file (`admit.rs`), nor the order of one user's files (`spool/inbox/box_listing.rs`).
+//! Invariant: who was served longest ago comes first, and who is new comes before whoever was served last.
+//! So of each kind at most one file of every other user is taken before a user's first one, however long each of them takes.
+
+use std::collections::HashMap;
+
+use super::box_memory::Class;
+
+/// A file that is to be taken, with its class and its user.
+type Queued<T> = (Class, u32, T);
+
+/// When each user was served last, counted in files.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    served: HashMap<u32, u64>,
+    now: u64,
+}
+
+impl Turns {
+    /// Puts files in the order in which they are taken: by class, and within a class the first file of each user, then
+    /// the second of each. A user who has none here is forgotten, and is a new one when he comes again.
+    pub fn order<T>(&mut self, mut files: Vec<Queued<T>>) -> Vec<Queued<T>> {
+        let before = std::mem::take(&mut self.served);
+        let mut first_seen: HashMap<u32, usize> = HashMap::new();
+        for (at, (_, user, _)) in files.iter().enumerate() {
+            first_seen.entry(*user).or_insert(at);
+            let new = self.now.saturating_sub(1);
+            let served = before.get(user).copied().unwrap_or(new);
+            self.served.insert(*user, served);
+        }
+        let mut counts: HashMap<(Class, u32), usize> = HashMap::new();
+        let served = &self.served;
+        files.sort_by_cached_key(|(class, user, _)| {
+            let count = counts.entry((*class, *user)).or_default();
+            *count += 1;
+            (*class, *count, served.get(user), first_seen.get(user))
+        });
+        files
+    }
+
+    /// A file of this user was taken, whatever became of it.
+    pub fn serve(&mut self, user: u32) {
+        // In steps of two: a new user comes between the one who was served last and the one before him.
+        self.now += 2;
+        self.served.insert(user, self.now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(turns: &mut Turns, files: &[(u32, &'static str)]) -> Vec<(u32, &'static str)> {
+        let queued = files.iter().map(|(user, file)| (Class::New, *user, *file));
+        let ordered = turns.order(queued.collect()).into_iter();
+        ordered.map(|(_, user, file)| (user, file)).collect()
+    }
+
+    #[test]
+    fn users_take_turns() {
+        let came = [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (3, "e"), (2, "f")];
+        let files: String = order(&mut Turns::default(), &came)
+            .iter()
+            .map(|(_, file)| *file)
+            .collect();
+        assert_eq!(files, "adebfc");
+    }
+
+    /// As on a slow disk: each look takes one file.
+    #[test]
+    fn turns_go_on_in_the_next_look() {
+        let mut turns = Turns::default();
+        let mut waiting: Vec<(u32, &str)> = (0..10).map(|_| (1, "x")).collect();
+        let mut taken = String::new();
+        for look in 0..9 {
+            match look {
+                2 => waiting.extend([(2, "b"), (2, "b"), (2, "b")]),
+                // One who never came before does not keep coming before the others.
+                3.. => waiting.push((100 + look, "n")),
+                _ => {}
+            }
+            let next = order(&mut turns, &waiting)[0];
+            turns.serve(next.0);
+            let at = waiting.iter().position(|it| *it == next).unwrap();
+            waiting.remove(at);
+            taken.push_str(next.1);
+        }
+        assert_eq!(taken, "xxbxnbnxn");
+    }
+}

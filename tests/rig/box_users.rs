@@ -1,0 +1,243 @@
+//! What one user of the group does, by way of the drop box, to the tasks of another one.
+//!
+//! Not single odd files (`hostile.rs`) nor a box that is full (`full_box.rs`). What is held: no user waits for more than
+//! one file of each other user, no task runs in the place of another one's, and nothing is said of a task
+//! that another user made up.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+
+use crate::drop_box::{drop_request, id_at, is_refused, put};
+use crate::group::{MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::support::{PROGRAM, names_in};
+
+/// A watcher whose disk takes longer for each file than a look into the box may take. It ends once nothing is open.
+fn drain_slowly(shared: &Shared) {
+    let delay = "inject=fsync,fdatasync,syncfs:delay_enter=60000";
+    let mut command = shared.as_user(OWNER, "timeout");
+    command.args(["60", "strace", "-f", "-qq", "-o", "/dev/null"]);
+    command.args(["-e", "trace=fsync,fdatasync,syncfs", "-e", delay]);
+    command.args([PROGRAM, "watch", "--drain"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(command.status().unwrap().success());
+}
+
+fn events(shared: &Shared, event: &str) -> Vec<serde_json::Value> {
+    let said = shared.run(OWNER, &["events", "--json"]);
+    let all = said
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    all.filter(|it: &serde_json::Value| it["event"] == event)
+        .collect()
+}
+
+#[test]
+fn on_a_slow_disk_drops_are_taken_in_turns() {
+    let shared = Shared::new();
+    for n in 0..4 {
+        drop_request(&shared, MEMBER, &id_at(0, &format!("m{n}")), "x");
+    }
+    drop_request(&shared, OTHER_MEMBER, &id_at(0, "z0"), "x");
+    drain_slowly(&shared);
+    let admitted = events(&shared, "admitted");
+    let ids: Vec<&str> = admitted
+        .iter()
+        .filter_map(|it| it["task_id"].as_str())
+        .collect();
+    assert_eq!(ids.len(), 5, "{ids:?}");
+    assert!(ids[1].ends_with("z0"), "{ids:?}");
+}
+
+#[test]
+fn on_a_slow_disk_control_files_are_taken_in_turns() {
+    let shared = Shared::new();
+    shared.run(OWNER, &["pause"]).succeeds();
+    let mut ids: Vec<String> = (0..4).map(|_| shared.submit(MEMBER, &[])).collect();
+    ids.push(shared.submit(OTHER_MEMBER, &[]));
+    shared.drain();
+    for (n, id) in ids.iter().enumerate() {
+        let uid = if n == 4 { OTHER_MEMBER } else { MEMBER };
+        let content = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
+        put(&shared, uid, &format!("{id}.cancel"), &content, 0o640);
+    }
+    drain_slowly(&shared);
+    let asked_at = |id: &String| {
+        let marker = shared.spool().join("tasks").join(id).join("cancel");
+        let marker = fs::metadata(marker).unwrap();
+        (marker.mtime(), marker.mtime_nsec())
+    };
+    let last = asked_at(&ids[4]);
+    let before = ids[..4].iter().filter(|id| asked_at(id) < last).count();
+    assert_eq!(before, 1);
+}
+
+/// Who knows the id of another's task may name its session.
+#[test]
+fn nobody_comes_before_the_first_task_of_its_session() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "max_concurrent", "4"])
+        .succeeds();
+    shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
+    let object = shared.json(MEMBER, &["submit", "--recipe", "forever"]);
+    let (id, session) = (&object["task_id"], &object["session_id"]);
+    let _watching = shared.watcher();
+    let id = id.as_str().unwrap();
+    shared.world.wait_until("it runs", || {
+        shared.json(MEMBER, &["status", id])["status"] == "running"
+    });
+    let session = session
+        .as_str()
+        .map_or_else(|| id.replacen("task", "session", 1), str::to_owned);
+    let request = format!("{{\"recipe\": \"forever\", \"session_id\": \"{session}\"}}");
+    let older = id_at(-90, "d");
+    let file = put(
+        &shared,
+        OTHER_MEMBER,
+        &format!("{older}.json"),
+        &request,
+        0o640,
+    );
+    shared.world.wait_until("it is judged", || !file.exists());
+    is_refused(&shared, &older, "with which its session began");
+    assert!(!shared.spool().join("tasks").join(&older).exists());
+    // A newer one waits for it.
+    let newer = id_at(0, "d");
+    put(
+        &shared,
+        OTHER_MEMBER,
+        &format!("{newer}.json"),
+        &request,
+        0o640,
+    );
+    shared.world.wait_until("it is a task", || {
+        shared.run(OWNER, &["why", &newer]).stdout.contains(id)
+    });
+    shared.run(OWNER, &["cancel", &newer]).succeeds();
+    shared.run(OWNER, &["cancel", id]).succeeds();
+}
+
+/// Which other tasks run, and in which sessions, is shut to them.
+#[test]
+fn a_user_of_the_group_asks_why_his_task_waits() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &["--session-id", "mine"]);
+    shared.drain();
+    shared.run(OWNER, &["pause"]).succeeds();
+    let id = {
+        let later = shared.submit(MEMBER, &["--session-id", "mine"]);
+        assert_eq!(
+            shared.run(MEMBER, &["why", &id]).stdout,
+            format!("{id} has completed\n")
+        );
+        shared.drain();
+        later
+    };
+    let reasons = || {
+        let said = shared.json(MEMBER, &["why", &id]);
+        let reasons = said["reasons"].as_array().unwrap().clone();
+        let words = reasons.iter().filter_map(|it| it["reason"].as_str());
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(), ["watcher", "paused"]);
+    let status = shared.run(MEMBER, &["status", &id]);
+    status.succeeds();
+    assert!(status.stderr.contains("paused"), "{}", status.stderr);
+    shared.recipe("echo", "#!/bin/sh\nexec sleep 1000\n");
+    shared
+        .run(OWNER, &["config", "set", "max_concurrent", "1"])
+        .succeeds();
+    let running = shared.submit(OWNER, &[]);
+    shared.run(OWNER, &["resume"]).succeeds();
+    let _watching = shared.watcher();
+    let status = |id: &str| shared.json(MEMBER, &["status", id])["status"].clone();
+    shared.world.wait_until("one of them runs", || {
+        status(&running) == "running" || status(&id) == "running"
+    });
+    let (ran, waits) = match status(&id) == "running" {
+        true => (id.clone(), running),
+        false => (running, id.clone()),
+    };
+    let said = shared.json(MEMBER, &["why", &waits]);
+    assert_eq!(said["reasons"][0]["reason"], "unseen", "{said}");
+    shared.run(MEMBER, &["status", &waits]).succeeds();
+    for id in [waits, ran] {
+        shared.run(OWNER, &["cancel", &id]).succeeds();
+    }
+}
+
+#[test]
+fn a_refused_event_names_no_task_of_another_user() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.drain();
+    drop_request(&shared, OTHER_MEMBER, &id, "x");
+    shared.drain();
+    let refused = events(&shared, "refused");
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    let under = refused[0]["drop"].as_str().unwrap();
+    assert_ne!(under, id);
+    let kept = names_in(&shared.spool().join("rejected"));
+    assert!(kept.iter().all(|name| name.starts_with(under)), "{kept:?}");
+}
+
+/// Files of a user's that another one moves here wait in his turn, and not before what he submits.
+#[test]
+fn what_a_user_submits_comes_before_what_was_moved_here() {
+    let shared = Shared::new();
+    for n in 0..20 {
+        put(
+            &shared,
+            MEMBER,
+            &format!("moved-{n}.json"),
+            "{\"recipe\": \"echo\"}",
+            0o640,
+        );
+    }
+    let id = shared.submit(MEMBER, &[]);
+    drop_request(&shared, OTHER_MEMBER, &id_at(0, "z0"), "x");
+    shared.drain();
+    let admitted = events(&shared, "admitted");
+    assert_eq!(admitted.len(), 22);
+    let place = admitted.iter().position(|it| it["task_id"] == id.as_str());
+    assert!(place.unwrap() <= 1, "{place:?}");
+}
+
+/// A watcher that was killed leaves its file, and whether it is locked only the table of locks says.
+#[test]
+fn a_watcher_that_cannot_be_seen_is_not_said_to_run() {
+    let shared = Shared::new();
+    let id = shared.submit(MEMBER, &[]);
+    shared.run(OWNER, &["pause"]).succeeds();
+    let mut watching = shared.watcher();
+    shared.world.wait_until("it is a task", || {
+        shared.spool().join("tasks").join(&id).exists()
+    });
+    watching.kill();
+    let doctor = || shared.run(MEMBER, &["doctor"]).stdout;
+    assert!(doctor().contains("none is seen"), "{}", doctor());
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let many = rustix::process::Rlimit {
+        current: Some(limit.current.unwrap_or(0).max(12_000)),
+        maximum: limit.maximum.map(|most| most.max(12_000)),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, many).unwrap();
+    let path = shared.world.root().join("locks");
+    fs::write(&path, "").unwrap();
+    let held: Vec<fs::File> = (0..9000).map(|_| fs::File::open(&path).unwrap()).collect();
+    for file in &held {
+        rustix::fs::flock(file, rustix::fs::FlockOperation::LockShared).unwrap();
+    }
+    let said = doctor();
+    assert!(said.contains("cannot be seen"), "{said}");
+    let reasons = &shared.json(MEMBER, &["why", &id])["reasons"];
+    assert!(!reasons.to_string().contains("\"watcher\""), "{reasons}");
+    drop(held);
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    // What was just being started may have them for a moment.
+    shared
+        .world
+        .wait_until("it can be seen again", || doctor().contains("none is seen"));
+}
