@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stronger_layer_wins_and_its_origin_is_told() {
+    fn the_stronger_layer_wins_and_its_origin_is_reported() {
         let file = map(json!({"max_concurrent": 2, "timeout_sec": 9}));
         let overrides = Overrides {
             flags: map(json!({"max_concurrent": 4})),

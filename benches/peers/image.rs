@@ -74,7 +74,7 @@ impl Image {
             .args(["-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"])
             .arg(&path));
         let image = Image { path };
-        image.settle();
+        image.finalize();
         image
     }
 
@@ -87,12 +87,12 @@ impl Image {
             .arg(&self.path)
             .arg(&path));
         let image = Image { path };
-        image.settle();
+        image.finalize();
         image
     }
 
     /// What was written to it is on the disk, so that nobody's round pays for it.
-    fn settle(&self) {
+    fn finalize(&self) {
         let synced = File::open(&self.path).and_then(|file| file.sync_all());
         synced.expect("an image can be synced");
     }

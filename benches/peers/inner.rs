@@ -14,7 +14,7 @@ const FLAG: &str = "--inner";
 
 /// Does what is asked, if this is such a process.
 pub fn answer(arguments: &[String]) -> bool {
-    let told = match arguments {
+    let message = match arguments {
         [flag, what, count, at_once] if flag == FLAG && what == "spawn" => {
             spawn(number(count), number(at_once))
         }
@@ -28,7 +28,7 @@ pub fn answer(arguments: &[String]) -> bool {
         }
         _ => return false,
     };
-    println!("{told}");
+    println!("{message}");
     true
 }
 

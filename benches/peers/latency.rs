@@ -53,7 +53,7 @@ impl Spans {
     fn take(durability: Durability, count: usize) -> Spans {
         let world = World::fresh(durability);
         let watcher = world.spool.watcher();
-        let told = Arrivals::listen(&world.spool.path().join("tasks"));
+        let message = Arrivals::listen(&world.spool.path().join("tasks"));
         let peers = peers(world.mounted.path());
         let stamps = folder_in(world.mounted.path(), "stamps");
         let mut spans = Spans {
@@ -71,7 +71,7 @@ impl Spans {
             std::thread::sleep(IDLE);
             spans.dropped.push(drop_one(&world.spool, n));
             std::thread::sleep(IDLE);
-            let (submitted, accepted) = submit_one(&world.spool, &told);
+            let (submitted, accepted) = submit_one(&world.spool, &message);
             spans.submitted.push(submitted);
             spans.accepted.push(accepted);
             // pueue takes a tenth of a second each.
@@ -205,14 +205,14 @@ fn drop_one(spool: &Spool, n: usize) -> f64 {
 }
 
 /// From the start of the command, and from the moment the task stood.
-fn submit_one(spool: &Spool, told: &Arrivals) -> (f64, f64) {
+fn submit_one(spool: &Spool, message: &Arrivals) -> (f64, f64) {
     let mut command = spool.command(&["submit", "--recipe", "stamp", "-q"]);
     let begun = monotonic();
     let output = command.stderr(Stdio::null()).output();
     let output = output.expect("the program can be started");
     let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let stamp = stamp_of(&spool.task(&id));
-    (since(begun, stamp), since(told.of(&id), stamp))
+    (since(begun, stamp), since(message.of(&id), stamp))
 }
 
 /// What the recipe told, once its task is over and nothing of it is going on.
@@ -231,14 +231,14 @@ fn stamp_of(task: &Path) -> i64 {
 
 /// When names appeared in a folder, as inotify told it.
 pub struct Arrivals {
-    told: Arc<Mutex<HashMap<OsString, i64>>>,
+    message: Arc<Mutex<HashMap<OsString, i64>>>,
 }
 
 impl Arrivals {
     pub fn listen(folder: &Path) -> Arrivals {
         let inotify = listen(folder);
-        let told = Arc::new(Mutex::new(HashMap::new()));
-        let noted = Arc::clone(&told);
+        let message = Arc::new(Mutex::new(HashMap::new()));
+        let noted = Arc::clone(&message);
         // It ends with the program; the descriptor of a folder that is gone only never tells again.
         std::thread::spawn(move || {
             each_arrival(&inotify, |name, moment| {
@@ -247,14 +247,14 @@ impl Arrivals {
                 true
             });
         });
-        Arrivals { told }
+        Arrivals { message }
     }
 
     fn of(&self, name: &str) -> i64 {
         let mut moment = None;
         wait_until("inotify told of a task", || {
-            let told = self.told.lock().expect("nobody panics with it");
-            moment = told.get(&OsString::from(name)).copied();
+            let message = self.message.lock().expect("nobody panics with it");
+            moment = message.get(&OsString::from(name)).copied();
             moment.is_some()
         });
         moment.expect("it was just read")

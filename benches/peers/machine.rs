@@ -79,11 +79,11 @@ fn commit() -> String {
 }
 
 fn program() -> String {
-    let told = match std::env::var_os("BENCH_PROGRAM") {
+    let message = match std::env::var_os("BENCH_PROGRAM") {
         Some(_) => "what `just release` made",
         None => "as `cargo bench` builds it",
     };
-    told.to_owned()
+    message.to_owned()
 }
 
 fn processor() -> String {
@@ -118,8 +118,8 @@ fn disk() -> String {
     command
         .args(["-n", "-o", "FSTYPE,OPTIONS", "--target"])
         .arg(place());
-    let told = first_line(&mut command);
-    told.split_whitespace().collect::<Vec<_>>().join(", ")
+    let message = first_line(&mut command);
+    message.split_whitespace().collect::<Vec<_>>().join(", ")
 }
 
 fn load() -> String {

@@ -123,13 +123,13 @@ pub fn table(found: &Findings) -> String {
         let beside: Vec<String> = row
             .beside
             .iter()
-            .map(|(name, figure)| format!("{name}: {}", told(figure)))
+            .map(|(name, figure)| format!("{name}: {}", message(figure)))
             .collect();
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} |",
             row.what,
-            told(&row.ours),
+            message(&row.ours),
             beside.join("<br>"),
             ratio(row),
             row.goal,
@@ -174,7 +174,7 @@ fn verdict(row: &Row) -> &'static str {
 
 fn ratio(row: &Row) -> String {
     row.ratio.as_ref().map_or(String::new(), |(of, figure)| {
-        format!("{} {of}", told(figure))
+        format!("{} {of}", message(figure))
     })
 }
 
@@ -187,7 +187,7 @@ fn short(figure: &Figure) -> String {
 }
 
 /// The median, and between what the samples lay.
-fn told(figure: &Figure) -> String {
+fn message(figure: &Figure) -> String {
     match figure.samples.len() {
         1 => short(figure),
         _ => format!(

@@ -234,10 +234,10 @@ pub fn hyperqueue_rate(folder: &Path, count: usize, mode: &str) -> f64 {
         .output()
         .expect("python3 can be started");
     let text = String::from_utf8_lossy(&output.stdout);
-    let told = text
+    let message = text
         .lines()
         .last()
         .and_then(|line| line.parse::<f64>().ok());
-    let took = told.unwrap_or_else(|| panic!("HyperQueue: {output:?}"));
+    let took = message.unwrap_or_else(|| panic!("HyperQueue: {output:?}"));
     count as f64 / took
 }

@@ -59,7 +59,7 @@ def main() -> int:
         # Without the frames of this file.
         trace = error.__traceback__.tb_next if error.__traceback__ else None
         told = "".join(traceback.format_exception(type(error), error, trace))
-        write_told(told)
+        write_report(told)
         keep(os.path.join(attempt, RAISED), pickle.dumps((pickled_or_nothing(cloudpickle, error), told)))
         return 1
     keep(os.path.join(attempt, RETURNED), pickled)
@@ -112,7 +112,7 @@ def pickled_or_nothing(cloudpickle: Any, error: BaseException) -> Any:
         return None
 
 
-def write_told(told: str) -> None:
+def write_report(told: str) -> None:
     """The traceback in the log. The function may have closed stderr, or its text may be none."""
     try:
         sys.stderr.write(told)

@@ -296,7 +296,7 @@ def test_a_result_is_kept_for_its_handle(world):
     assert kept.wait_sync(60)[0] == "nobody"
 
 
-def test_what_cannot_be_read_here_is_told_by_wait(world):
+def test_what_cannot_be_read_here_is_reported_by_wait(world):
     task = BackgroundRunner().submit_sync(callables.where)
     world.cli("wait", task.task_id, "--spool", private_spool())
     (task.dir / "attempts/1/returned.pickle").write_bytes(b"no pickle")

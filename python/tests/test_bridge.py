@@ -53,7 +53,7 @@ def test_a_run_that_gives_no_answer_has_failed(ask):
     assert ask("none").wait_sync(60) is None
 
 
-def test_an_answer_that_is_no_json_is_told_as_far_as_it_can_be(ask):
+def test_an_answer_that_is_no_json_is_reported_as_far_as_it_can_be(ask):
     assert ask("half").wait_sync(60) == {"a": "x\ufffd", "b": ["\ufffd", "\ufffd"], "c": "\U0001f600"}
     keys = ask("keys").wait_sync(60)
     assert keys["(1, 2)"] == {"3": "<Silent>"} and keys["list"] == [[4, None], True, "<int>"]

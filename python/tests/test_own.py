@@ -64,7 +64,7 @@ def test_a_task_of_another_recipe_runs_no_code_here(world):
     assert not touched.exists()
 
 
-def test_a_function_that_another_user_submitted_is_told_in_json(world):
+def test_a_function_that_another_user_submitted_is_reported_in_json(world):
     task = BackgroundRunner().submit_sync(callables.where)
     name, pid = task.wait_sync(60)
     origin = task.dir / "origin.json"
@@ -134,7 +134,7 @@ def test_text_of_a_task_moves_no_cursor(world):
     assert str(raised.value).endswith(r": a\x1b[2Jb\rc\x9bd\u202ee")
 
 
-def test_an_exception_that_is_not_known_here_is_told_with_its_traceback(world):
+def test_an_exception_that_is_not_known_here_is_reported_with_its_traceback(world):
     def fails():
         raise LookupError("nothing")
 

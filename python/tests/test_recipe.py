@@ -380,7 +380,7 @@ def test_a_task_that_was_removed(world):
     assert task.result is None
 
 
-def test_too_many_open_files_are_told_and_the_task_is_made(world):
+def test_too_many_open_files_are_reported_and_the_task_is_made(world):
     import resource
 
     world.recipe("my-recipe", ECHO)

@@ -13,11 +13,11 @@ use super::report::CliError;
 pub(super) fn run(context: &Context, args: &CompletionsArgs) -> Result<ExitCode, CliError> {
     if let Some(folder) = &args.man {
         clap_mangen::generate_to(Cli::command(), folder).map_err(|error| {
-            let told = format!(
+            let message = format!(
                 "failed to write manual pages to {}: {error}",
                 folder.display()
             );
-            CliError::new(ExitCode::General, told)
+            CliError::new(ExitCode::General, message)
         })?;
         return Ok(ExitCode::Done);
     }

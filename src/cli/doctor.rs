@@ -20,10 +20,10 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
     let checks = match Client::open_as_it_is(&path, context.options()?) {
         Ok(client) => client.doctor(&options),
         Err(error) => {
-            let told = CliError::from(error);
-            let hint = told.hints.first().cloned();
+            let report = CliError::from(error);
+            let hint = report.hints.first().cloned();
             let hint = hint.unwrap_or_else(|| "see docs/operating.md".to_owned());
-            vec![Check::problem("spool", told.message, hint).unusable()]
+            vec![Check::problem("spool", report.message, hint).unusable()]
         }
     };
     tell(context, &checks)
@@ -45,8 +45,8 @@ fn tell(context: &Context, checks: &[Check]) -> Result<ExitCode, CliError> {
             let is_bad = |check: &&Check| check.status != Verdict::Ok;
             let first = checks.iter().find(|check| check.is_unusable);
             let first = first.or_else(|| checks.iter().find(is_bad));
-            let told = first.map(|check| format!("{}: {}", check.name, check.message));
-            object["error"] = told.into();
+            let report = first.map(|check| format!("{}: {}", check.name, check.message));
+            object["error"] = report.into();
             object["code"] = code.number().into();
         }
         out.object(&object)?;

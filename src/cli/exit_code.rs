@@ -95,15 +95,15 @@ impl ExitCode {
     /// The recipe's own code, as a shell would give it. What it ended with because we stopped it
     /// is not its own.
     pub fn propagated(result: &ResultFile) -> ExitCode {
-        let told = ExitCode::of_result(result);
-        if told != ExitCode::TaskFailed {
-            return told;
+        let message = ExitCode::of_result(result);
+        if message != ExitCode::TaskFailed {
+            return message;
         }
         let own = result
             .exit_code
             .or_else(|| result.signal.map(|signal| 128 + signal));
         match own.and_then(|code| u8::try_from(code & 0xff).ok()) {
-            Some(0) | None => told,
+            Some(0) | None => message,
             Some(code) => ExitCode::Propagated(code),
         }
     }

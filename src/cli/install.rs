@@ -135,8 +135,8 @@ pub(super) fn uninstall(context: &Context, args: &InstallArgs) -> Result<ExitCod
     }
     check_place(args.user)?;
     if plan.files.is_empty() {
-        let told = "nothing of `agentspool install` is here";
-        return Err(CliError::new(ExitCode::General, told));
+        let message = "nothing of `agentspool install` is here";
+        return Err(CliError::new(ExitCode::General, message));
     }
     run(&plan.commands[0])?;
     for (path, _) in &plan.files {
@@ -159,8 +159,10 @@ fn files(
 ) -> Result<Vec<(PathBuf, String)>, CliError> {
     let program = program.to_string_lossy();
     if !can_be_named(&program) {
-        let told = format!("a unit cannot name the program {program}");
-        return Err(CliError::usage(told).hint("copy it to /usr/local/bin and run it from there"));
+        let message = format!("a unit cannot name the program {program}");
+        return Err(
+            CliError::usage(message).hint("copy it to /usr/local/bin and run it from there")
+        );
     }
     let (folder, units) = if is_user {
         let folder = context
@@ -188,18 +190,18 @@ fn files(
 
 fn check_place(is_user: bool) -> Result<(), CliError> {
     if !is_user && !rustix::process::geteuid().is_root() {
-        let told = "the service of the whole machine can be changed only by root";
-        return Err(CliError::new(ExitCode::Refused, told)
+        let message = "the service of the whole machine can be changed only by root";
+        return Err(CliError::new(ExitCode::Refused, message)
             .hint("use sudo, or --user for a service of your own"));
     }
     if !is_user && Path::new(PACKAGED_UNIT).exists() {
-        let told = "the Debian package agentspool brings the service already";
-        return Err(CliError::new(ExitCode::Refused, told)
+        let message = "the Debian package agentspool brings the service already";
+        return Err(CliError::new(ExitCode::Refused, message)
             .hint("see `systemctl status agentspool.service`"));
     }
     if !Path::new("/run/systemd/system").is_dir() {
-        let told = "systemd does not run this machine";
-        return Err(CliError::new(ExitCode::Missing, told)
+        let message = "systemd does not run this machine";
+        return Err(CliError::new(ExitCode::Missing, message)
             .hint("run `agentspool watch` by other means; --print shows the units"));
     }
     Ok(())
@@ -257,8 +259,8 @@ fn write(path: &Path, text: &str) -> Result<(), CliError> {
 }
 
 fn failed(doing: &str, path: &Path, error: &std::io::Error) -> CliError {
-    let told = format!("failed to {doing} {}: {error}", path.display());
-    CliError::new(ExitCode::General, told)
+    let message = format!("failed to {doing} {}: {error}", path.display());
+    CliError::new(ExitCode::General, message)
 }
 
 fn run(command: &[String]) -> Result<(), CliError> {

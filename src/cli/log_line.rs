@@ -114,9 +114,9 @@ impl LineWriter {
     }
 
     /// They were told of elsewhere.
-    pub fn forget_dropped(&self, told: u64) {
+    pub fn forget_dropped(&self, message: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.dropped = state.dropped.saturating_sub(told);
+        state.dropped = state.dropped.saturating_sub(message);
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {

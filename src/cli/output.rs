@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_of_several_lines_is_told_whole_and_in_one() {
+    fn a_complaint_of_several_lines_is_reported_whole_and_in_one() {
         let text = "error: these are missing:\n  --recipe <RECIPE>\n\nUsage: agentspool submit\n";
         assert_eq!(one_line(text), "these are missing: --recipe <RECIPE>");
     }

@@ -82,10 +82,10 @@ impl From<IoError> for CliError {
             Some(Errno::ACCESS | Errno::PERM) => Some("run the command as the spool's owner"),
             _ => None,
         };
-        let told = CliError::new(code, error.to_string());
+        let report = CliError::new(code, error.to_string());
         match hint {
-            Some(hint) => told.hint(hint),
-            None => told,
+            Some(hint) => report.hint(hint),
+            None => report,
         }
     }
 }

@@ -85,10 +85,10 @@ fn next_of(line: &Cron, after: &Zoned) -> Result<Zoned, Never> {
 
 /// A cron line, as a flag takes it.
 pub(super) fn parse_cron(text: &str) -> Result<Cron, String> {
-    let told = |error: CronError| {
+    let message = |error: CronError| {
         format!("{error} (five fields: minute hour day month weekday, as '*/5 * * * *')")
     };
-    text.parse::<Cron>().map_err(told)
+    text.parse::<Cron>().map_err(message)
 }
 
 #[cfg(test)]

@@ -240,12 +240,14 @@ fn open_source(flag: &str, source: &str) -> Result<Box<dyn BufRead>, CliError> {
 )]
 fn open_attachment(client: &Client, path: &Path) -> Result<File, CliError> {
     client.check_attachment()?;
-    let told =
+    let report =
         |why: &str| CliError::usage(format!("failed to read --attach {}: {why}", path.display()));
-    let file = File::open(path).map_err(|error| told(&error.to_string()))?;
-    let metadata = file.metadata().map_err(|error| told(&error.to_string()))?;
+    let file = File::open(path).map_err(|error| report(&error.to_string()))?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| report(&error.to_string()))?;
     if metadata.is_dir() {
-        return Err(told("it is a folder"));
+        return Err(report("it is a folder"));
     }
     Ok(file)
 }

@@ -18,7 +18,7 @@ use crate::task::{Status, TaskId};
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How often to look while a runner is about to let go of a task that has ended, and for how long.
-const SETTLING: Duration = Duration::from_millis(5);
+const FINALIZING: Duration = Duration::from_millis(5);
 const SETTLING_PATIENCE: Duration = Duration::from_millis(100);
 
 impl Client {
@@ -90,7 +90,7 @@ fn refuse_drop(spool: &Spool, id: TaskId, stop: &dyn Stop) -> Result<bool, Cance
         if stop.is_asked() {
             return Err(CancelError::InterruptedAtDrop(id));
         }
-        std::thread::sleep(SETTLING);
+        std::thread::sleep(FINALIZING);
     }
     Ok(false)
 }
@@ -135,7 +135,7 @@ pub(super) fn cancel_task(
             return Err(CancelError::Interrupted(id));
         }
         // The holder of a task with a result is about to let go of it.
-        let pause = if task.has_result()? { SETTLING } else { LOOK };
+        let pause = if task.has_result()? { FINALIZING } else { LOOK };
         wake.wait(stop.wakes(), pause);
         wake.take();
     }
@@ -153,7 +153,7 @@ fn is_over(task: &TaskDir) -> Result<bool, CancelError> {
         if begun.elapsed() > SETTLING_PATIENCE {
             return Ok(false);
         }
-        std::thread::sleep(SETTLING);
+        std::thread::sleep(FINALIZING);
     }
     Ok(false)
 }

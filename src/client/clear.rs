@@ -15,7 +15,7 @@ use crate::task::{Event, Happened, Status, StatusFile, TaskId, Timestamp};
 
 /// Whoever finished a task holds it for a moment after its result stands; `wait` has returned by
 /// then, and a person who clears next means that task too.
-const SETTLING: Duration = Duration::from_secs(2);
+const FINALIZING: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Which tasks are cleared.
@@ -37,7 +37,7 @@ pub struct ClearPlan {
     /// Finished tasks that are removed.
     pub remove: Vec<TaskId>,
     /// Folders of tasks that are gone, as far as a reader can tell.
-    pub husks: Vec<TaskId>,
+    pub empty_folders: Vec<TaskId>,
 }
 
 /// What was done.
@@ -110,7 +110,7 @@ impl Client {
         let mut plan = ClearPlan::default();
         for id in self.spool().task_ids()? {
             let Some(view) = self.spool().glance(id)? else {
-                plan.husks.push(id);
+                plan.empty_folders.push(id);
                 continue;
             };
             let status = view.status.status;
@@ -146,7 +146,7 @@ impl Client {
     ) -> Result<ClearReport, ClearError> {
         let mut report = ClearReport::default();
         let cancelled = self.cancel_all(&plan.cancel, stop, &mut report)?;
-        let patience = Instant::now() + SETTLING;
+        let patience = Instant::now() + FINALIZING;
         let clearing = self.spool().clearing()?;
         for id in cancelled.into_iter().chain(plan.remove) {
             note(
@@ -156,8 +156,8 @@ impl Client {
                 remove(&clearing, id, patience),
             );
         }
-        for id in plan.husks {
-            if let Err(error) = clearing.remove_husk(id) {
+        for id in plan.empty_folders {
+            if let Err(error) = clearing.remove_empty_folder(id) {
                 report.failed.push(error.into());
             }
         }

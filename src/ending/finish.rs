@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::lost;
 use super::report::report_foreign_result;
 use crate::clock::{self, BootId};
-use crate::spool::{Attempt, IoError, ReadError, ReservedResult, Spool, TaskLock};
+use crate::spool::{Attempt, IoError, PreallocatedResult, ReadError, Spool, TaskLock};
 use crate::task::{
     Event, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
 };
@@ -74,7 +74,7 @@ pub fn finish_cancelled(
     let Some(stands) = standing(lock, is_ours, result) else {
         return Ok(None);
     };
-    settle(spool, lock, &stands, None)?;
+    finalize(spool, lock, &stands, None)?;
     if let Some(session) = &stands.session_id {
         spool.remove_empty_session(session);
     }
@@ -90,13 +90,13 @@ fn standing(lock: &TaskLock, is_ours: bool, written: ResultFile) -> Option<Resul
 }
 
 /// Brings everything in line with the result that stands.
-fn settle(
+fn finalize(
     spool: &Spool,
     lock: &TaskLock,
     stands: &ResultFile,
     before: Option<StatusFile>,
 ) -> Result<(), IoError> {
-    lock.settle(spool, stands, before)?;
+    lock.finalize(spool, stands, before)?;
     if let Some(end) = Event::end(stands) {
         lock.emit(spool, end);
     }
@@ -116,14 +116,14 @@ fn is_gone(spool: &Spool, lock: &TaskLock) -> bool {
 pub(crate) fn finish(
     spool: &Spool,
     lock: &TaskLock,
-    mut reserve: Option<ReservedResult>,
+    mut preallocated: Option<PreallocatedResult>,
     attempt: Option<&Attempt>,
     result: ResultFile,
     before: Option<StatusFile>,
 ) {
     let mut pause = COMMIT_BACKOFF.0;
     let is_ours = loop {
-        let error = match lock.commit(&mut reserve, attempt, &result, &mut || {
+        let error = match lock.commit(&mut preallocated, attempt, &result, &mut || {
             report_foreign_result(result.task_id)
         }) {
             Ok(is_ours) => break is_ours,
@@ -143,7 +143,7 @@ pub(crate) fn finish(
         tracing::error!(task = %id, "its lock was removed, and another runner works on it by now");
         return;
     };
-    if let Err(error) = settle(spool, lock, &stands, before) {
+    if let Err(error) = finalize(spool, lock, &stands, before) {
         tracing::warn!(task = %stands.task_id, "{error}");
     }
 }

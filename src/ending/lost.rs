@@ -5,9 +5,9 @@
 //! attempt that ran, and its folder may be gone. Invariant: an attempt counts as not begun only if what
 //! stands there says so.
 
-use super::mark::{beginning_of, mark_of};
 use super::recover::{self, Lost};
 use super::report::report_foreign_result;
+use super::tag::{beginning_of, tag_of};
 use super::temp_link::remove_recorded;
 use crate::clock::BootId;
 use crate::spool::{Attempt, IoError, Spool, TaskLock};
@@ -42,9 +42,9 @@ pub(crate) fn recover_all(
     let task = lock.task();
     let mut numbers = task.attempt_numbers()?;
     // Written once something ran: this one may have been removed with all that tells of it.
-    let told = task.status_file().map_or(0, |status| status.attempt);
-    if told > numbers.last().copied().unwrap_or(0) {
-        numbers.push(told);
+    let message = task.status_file().map_or(0, |status| status.attempt);
+    if message > numbers.last().copied().unwrap_or(0) {
+        numbers.push(message);
     }
     let (mut past, mut was_lost) = (Past::default(), false);
     for (place, number) in numbers.iter().copied().enumerate() {
@@ -55,8 +55,8 @@ pub(crate) fn recover_all(
         let lost = match &attempt {
             Some(_) if is_lost && !is_last => Lost::MayHaveRun,
             Some(attempt) => {
-                let mark = mark_of(spool, task.id(), attempt)?;
-                recover::recover(lock, attempt, &mark, boot, go_on)?
+                let tag = tag_of(spool, task.id(), attempt)?;
+                recover::recover(lock, attempt, &tag, boot, go_on)?
             }
             None if task.is_attempt_gone(number)? => {
                 recover::recover_gone(lock, &beginning_of(spool, task, number)?, go_on)

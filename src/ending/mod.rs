@@ -5,15 +5,15 @@
 
 mod finish;
 mod lost;
-mod mark;
 mod recover;
 mod report;
 mod search;
+mod tag;
 mod temp_link;
 
 pub use finish::finish_cancelled;
 pub(crate) use finish::{finish, unstarted};
 pub(crate) use lost::recover_all;
-pub(crate) use mark::{MARK, mark_of};
 pub(crate) use report::{report_foreign_result, report_stuck};
+pub(crate) use tag::{TAG_VARIABLE, tag_of};
 pub(crate) use temp_link::TempLink;

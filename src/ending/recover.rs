@@ -43,7 +43,7 @@ pub(super) enum Lost {
 pub(super) fn recover(
     lock: &TaskLock,
     attempt: &Attempt,
-    mark: &str,
+    tag: &str,
     boot: &BootId,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Lost, IoError> {
@@ -55,13 +55,13 @@ pub(super) fn recover(
         return Ok(Lost::NothingRan);
     }
     // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
-    // in a copy of a spool they are another one's living tasks. The mark finds what it finds.
+    // in a copy of a spool they are another one's living tasks. The tag finds what it finds.
     let mut wait = Wait::new(lock, go_on);
-    let Some(run) = recorded(attempt, mark, &mut wait) else {
+    let Some(run) = recorded(attempt, tag, &mut wait) else {
         return Ok(Lost::GivenUp);
     };
     let run = run.filter(|run| run.boot == *boot);
-    let run = run.filter(|run| run.mark == mark || is_without_place(&run.mark, mark));
+    let run = run.filter(|run| run.tag == tag || is_without_place(&run.tag, tag));
     let cgroup = run.as_ref().and_then(cgroup_of_dead);
     let is_emptied = match &cgroup {
         Some(cgroup) => match empty(cgroup, &mut wait) {
@@ -70,16 +70,16 @@ pub(super) fn recover(
         },
         None => false,
     };
-    let mut search = Search::new(attempt.as_fd(), mark, run.as_ref(), is_emptied);
-    if run.as_ref().is_some_and(|run| run.mark != mark) {
-        search.ask_for_place(mark);
+    let mut search = Search::new(attempt.as_fd(), tag, run.as_ref(), is_emptied);
+    if run.as_ref().is_some_and(|run| run.tag != tag) {
+        search.ask_for_place(tag);
     }
     Ok(ended(kill_all(&mut search, is_emptied, &mut wait)))
 }
 
 /// Who ran it, where somebody said so; `None` when the wait was given up. What cannot be read may name living
-/// processes: it is waited for, after what the mark finds was ended.
-fn recorded(attempt: &Attempt, mark: &str, wait: &mut Wait<'_>) -> Option<Option<RunFile>> {
+/// processes: it is waited for, after what the tag finds was ended.
+fn recorded(attempt: &Attempt, tag: &str, wait: &mut Wait<'_>) -> Option<Option<RunFile>> {
     let mut has_looked = false;
     loop {
         let path = match attempt.record() {
@@ -88,7 +88,7 @@ fn recorded(attempt: &Attempt, mark: &str, wait: &mut Wait<'_>) -> Option<Option
             Record::Unreadable(path) => path,
         };
         if !has_looked {
-            let mut search = Search::new(attempt.as_fd(), mark, None, false);
+            let mut search = Search::new(attempt.as_fd(), tag, None, false);
             has_looked = kill_all(&mut search, false, wait);
             if !has_looked {
                 return None;
@@ -114,16 +114,16 @@ fn ended(is_ended: bool) -> Lost {
     }
 }
 
-/// Whether a recorded mark is this one as programs of version 1 wrote it: without device and inode, so that a copy
+/// Whether a recorded tag is this one as programs of version 1 wrote it: without device and inode, so that a copy
 /// of the spool has the same.
-fn is_without_place(recorded: &str, mark: &str) -> bool {
-    mark.rsplit_once('/')
+fn is_without_place(recorded: &str, tag: &str) -> bool {
+    tag.rsplit_once('/')
         .is_some_and(|(before, _)| recorded == before)
 }
 
 /// Like [`recover`], for an attempt whose folder somebody moved or removed.
-pub(super) fn recover_gone(lock: &TaskLock, mark: &str, go_on: &dyn Fn() -> bool) -> Lost {
-    let mut search = Search::new(lock.task().as_fd(), mark, None, false);
+pub(super) fn recover_gone(lock: &TaskLock, tag: &str, go_on: &dyn Fn() -> bool) -> Lost {
+    let mut search = Search::new(lock.task().as_fd(), tag, None, false);
     ended(kill_all(&mut search, false, &mut Wait::new(lock, go_on)))
 }
 
@@ -238,7 +238,7 @@ struct Wait<'a> {
     go_on: &'a dyn Fn() -> bool,
     begun: Instant,
     pause: Duration,
-    told: bool,
+    message: bool,
 }
 
 impl<'a> Wait<'a> {
@@ -248,7 +248,7 @@ impl<'a> Wait<'a> {
             go_on,
             begun: Instant::now(),
             pause: PAUSE.0,
-            told: false,
+            message: false,
         }
     }
 
@@ -258,9 +258,9 @@ impl<'a> Wait<'a> {
 
     /// Waits a little longer than the last time; `false` when the caller does not want to.
     fn on(&mut self, why: impl Fn() -> String) -> bool {
-        if !self.told && self.begun.elapsed() > STUCK_AFTER {
+        if !self.message && self.begun.elapsed() > STUCK_AFTER {
             report_stuck(self.lock, &why());
-            self.told = true;
+            self.message = true;
         }
         if !(self.go_on)() {
             return false;

@@ -6,7 +6,7 @@
 //!
 //! A process that started no earlier than the attempt belongs to it if
 //! - it is in the recorded session or group, and nothing shows that the number was reused; or
-//! - it carries the attempt's mark, runs as this user, and could have been born in the attempt; or
+//! - it carries the attempt's tag, runs as this user, and could have been born in the attempt; or
 //! - it prints into one of the attempt's logs; or
 //! - it has another file of the attempt open to write, and could have been born in the attempt.
 
@@ -16,7 +16,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::process::Pid;
 
-use super::mark::MARK;
+use super::tag::TAG_VARIABLE;
 use crate::proc::{self, Entry, Environment, ProcessKey};
 use crate::spool::RunFile;
 
@@ -63,7 +63,7 @@ enum Whose {
 pub(super) struct Search<'a> {
     /// The attempt's folder, or the task's where that is gone.
     folder: BorrowedFd<'a>,
-    mark: Vec<u8>,
+    tag: Vec<u8>,
     child: Option<ProcessKey>,
     /// Nothing of the attempt started before.
     begin: u64,
@@ -72,28 +72,23 @@ pub(super) struct Search<'a> {
     /// Whether the attempt's cgroup was emptied: then only what moved out of it can be left.
     is_emptied: bool,
     us: u32,
-    /// Whether the mark is no evidence without the place.
+    /// Whether the tag is no evidence without the place.
     asks_for_place: bool,
     /// Processes that are known to be others', which a process stays.
     others: HashMap<i32, ProcessKey>,
 }
 
 impl<'a> Search<'a> {
-    /// A search for what an attempt of this mark left. What its record says counts only if it is of this
-    /// boot and this mark, which the caller has seen.
-    pub fn new(
-        folder: BorrowedFd<'a>,
-        mark: &str,
-        run: Option<&RunFile>,
-        is_emptied: bool,
-    ) -> Self {
+    /// A search for what an attempt of this tag left. What its record says counts only if it is of this
+    /// boot and this tag, which the caller has seen.
+    pub fn new(folder: BorrowedFd<'a>, tag: &str, run: Option<&RunFile>, is_emptied: bool) -> Self {
         let child = run.and_then(|run| run.child);
         let begin = child
             .or(run.map(|run| run.runner))
             .map_or(0, |key| key.start);
         Search {
             folder,
-            mark: format!("{MARK}={mark}").into_bytes(),
+            tag: format!("{TAG_VARIABLE}={tag}").into_bytes(),
             child,
             begin,
             cgroup: run.and_then(|run| run.runner_cgroup.clone()),
@@ -104,11 +99,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The attempt was made by a program of version 1, whose mark does not tell a copy from its original: only
+    /// The attempt was made by a program of version 1, whose tag does not tell a copy from its original: only
     /// what stands in this attempt's folder, or prints there, is believed to be its.
-    pub fn ask_for_place(&mut self, mark: &str) {
-        let old = mark.rsplit_once('/').map_or(mark, |(before, _)| before);
-        self.mark = format!("{MARK}={old}").into_bytes();
+    pub fn ask_for_place(&mut self, tag: &str) {
+        let old = tag.rsplit_once('/').map_or(tag, |(before, _)| before);
+        self.tag = format!("{TAG_VARIABLE}={old}").into_bytes();
         self.child = None;
         self.asks_for_place = true;
     }
@@ -197,9 +192,9 @@ impl<'a> Search<'a> {
             Environment::Refused => return self.whose_unread(entry, in_session),
         };
         let mut entries = environment.split(|byte| *byte == 0);
-        let name = format!("{MARK}=");
-        let mark = entries.find(|item| item.starts_with(name.as_bytes()));
-        if mark.is_some_and(|mark| self.is_of_attempt(mark)) {
+        let name = format!("{TAG_VARIABLE}=");
+        let tag = entries.find(|item| item.starts_with(name.as_bytes()));
+        if tag.is_some_and(|tag| self.is_of_attempt(tag)) {
             // A person may have copied a task's environment, or another user have read it.
             if self.is_another_uids(entry) || self.is_of_older_session(entry) {
                 return Ok(Whose::Others);
@@ -214,7 +209,7 @@ impl<'a> Search<'a> {
                 Ok(Whose::Ours)
             };
         }
-        if mark.is_some_and(|mark| mark.len() > name.len()) {
+        if tag.is_some_and(|tag| tag.len() > name.len()) {
             // Another task's.
             return Ok(Whose::Others);
         }
@@ -323,10 +318,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether a mark is the attempt's. The inode of a folder that is gone is not known; then the mark ends
+    /// Whether a tag is the attempt's. The inode of a folder that is gone is not known; then the tag ends
     /// where it would stand.
-    fn is_of_attempt(&self, mark: &[u8]) -> bool {
-        mark == self.mark || (self.mark.ends_with(b":") && mark.starts_with(&self.mark))
+    fn is_of_attempt(&self, tag: &[u8]) -> bool {
+        tag == self.tag || (self.tag.ends_with(b":") && tag.starts_with(&self.tag))
     }
 
     /// Whether its output is one of the attempt's logs, which nobody else writes.

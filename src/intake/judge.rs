@@ -63,7 +63,7 @@ fn take(
             ..Event::of(Happened::Admitted, *id, Some(&recipe), Some(&session))
         });
     }
-    Ok(told(admission))
+    Ok(message(admission))
 }
 
 fn refuse(
@@ -72,10 +72,10 @@ fn refuse(
     why: DropRefusal,
     rules: Rules<'_>,
 ) -> Result<Decision, SubmitError> {
-    Ok(told(spool.reject(drop, why, rules)?))
+    Ok(message(spool.reject(drop, why, rules)?))
 }
 
-fn told(admission: Admission) -> Decision {
+fn message(admission: Admission) -> Decision {
     match admission {
         Admission::Task(id) => Decision::Admitted(id),
         Admission::Rejected(id, why) => Decision::Refused(id, why.reason),

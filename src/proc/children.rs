@@ -162,11 +162,11 @@ fn one_that_ended() -> Option<i32> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: the kernel fills it in, and zeroes are a whole siginfo, in which nobody is named.
     let pid = unsafe {
-        let mut told: libc::siginfo_t = std::mem::zeroed();
-        if libc::waitid(libc::P_ALL, 0, &mut told, options) != 0 {
+        let mut message: libc::siginfo_t = std::mem::zeroed();
+        if libc::waitid(libc::P_ALL, 0, &mut message, options) != 0 {
             return None;
         }
-        told.si_pid()
+        message.si_pid()
     };
     (pid > 0).then_some(pid)
 }

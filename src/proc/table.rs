@@ -220,8 +220,9 @@ pub(super) fn numbers_in(folder: &str) -> io::Result<Vec<i32>> {
 pub fn highest_number() -> i32 {
     // What the kernel allows at most, where it does not say.
     const MOST: i32 = 1 << 22;
-    let told = read_text("/proc/sys/kernel/pid_max");
-    told.and_then(|told| told.trim().parse().ok())
+    let message = read_text("/proc/sys/kernel/pid_max");
+    message
+        .and_then(|message| message.trim().parse().ok())
         .unwrap_or(MOST)
 }
 

@@ -4,8 +4,8 @@
 //! Not the task's lock, and not the order in which tasks are offered (`watcher/backlog.rs`). Invariant: both ask in
 //! one order: pause, session, the recipe's slots, the spool's slots.
 
+mod guards;
 mod reasons;
-mod turn;
 
+pub(crate) use guards::{MayRun, take_guards};
 pub use reasons::reasons;
-pub(crate) use turn::{Turn, turn_of};

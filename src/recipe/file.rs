@@ -59,12 +59,12 @@ mod tests {
         assert_eq!(read_text(&path("link")).unwrap(), "text");
         let fifo = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), fifo, Mode::RUSR, 0).unwrap();
-        let told = read_text(&path("fifo")).unwrap_err().to_string();
-        assert_eq!(told, "it is not a regular file");
+        let message = read_text(&path("fifo")).unwrap_err().to_string();
+        assert_eq!(message, "it is not a regular file");
         let sparse = File::create(path("sparse")).unwrap();
         sparse.set_len(1 << 42).unwrap();
-        let told = read_text(&path("sparse")).unwrap_err().to_string();
-        assert_eq!(told, "it is larger than 1048576 bytes");
+        let message = read_text(&path("sparse")).unwrap_err().to_string();
+        assert_eq!(message, "it is larger than 1048576 bytes");
         assert_eq!(read_head(&path("sparse"), 7).unwrap(), [0; 7]);
     }
 }

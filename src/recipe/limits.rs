@@ -42,8 +42,9 @@ pub(super) fn bytes(value: &toml::Value) -> Result<u64, ManifestError> {
     bytes
         .filter(|bytes| (LEAST_MEMORY..1 << 60).contains(bytes))
         .ok_or_else(|| {
-            let told = "`memory_max` must be bytes or a text as \"512M\" or \"2G\", at least 16M";
-            ManifestError(told.into())
+            let message =
+                "`memory_max` must be bytes or a text as \"512M\" or \"2G\", at least 16M";
+            ManifestError(message.into())
         })
 }
 

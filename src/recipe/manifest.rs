@@ -101,8 +101,8 @@ impl Manifest {
     pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         let manifest = Manifest::read(text)?;
         if !manifest.names_a_program() {
-            let told = "`command` must name a program, as in command = [\"./run.sh\"]";
-            return Err(ManifestError(told.to_owned()));
+            let report = "`command` must name a program, as in command = [\"./run.sh\"]";
+            return Err(ManifestError(report.to_owned()));
         }
         Ok(manifest)
     }
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn what_is_wrong_is_reported() {
         for (text, expected) in [
             ("", "command"),
             ("command = []", "command"),

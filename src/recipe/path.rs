@@ -174,7 +174,11 @@ impl RecipePath {
         let Some(trust) = trust.filter(|_| path.symlink_metadata().is_ok()) else {
             return Ok(());
         };
-        let read = [MANIFEST, praisonai::MARKS[0], praisonai::MARKS[1]];
+        let read = [
+            MANIFEST,
+            praisonai::MARKER_FILES[0],
+            praisonai::MARKER_FILES[1],
+        ];
         let exposed = trust.problem_of(read.iter().map(|file| path.join(file)));
         exposed.map_or(Ok(()), |exposed| {
             Err(FindError::open(name.clone(), exposed))

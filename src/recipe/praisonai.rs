@@ -15,7 +15,7 @@ use super::manifest::Manifest;
 use super::program::{each_on_path, first_line, is_executable, on_path};
 
 /// The files either of which makes a folder a PraisonAI recipe.
-pub(super) const MARKS: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
+pub(super) const MARKER_FILES: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
 /// What the interpreter is given to run.
 const BRIDGE: &str = include_str!("praisonai.py");
 /// Ends with 0 where the package is there, without importing it. `python -c` looks for modules in the
@@ -149,7 +149,7 @@ pub(super) fn arguments() -> [&'static str; 2] {
 
 /// Whether a folder is a PraisonAI recipe.
 pub(super) fn is_recipe(folder: &Path) -> bool {
-    MARKS.iter().any(|mark| folder.join(mark).is_file())
+    MARKER_FILES.iter().any(|mark| folder.join(mark).is_file())
 }
 
 /// What there is to know of such a folder: from its `recipe.toml` where it has one (without a
@@ -175,7 +175,7 @@ pub(super) fn manifest(folder: &Path, toml: Option<&str>) -> Result<Manifest, Ma
 
 /// The one-line `description` of `TEMPLATE.yaml`. Only that: reading YAML is PraisonAI's.
 fn describe(folder: &Path) -> String {
-    let text = file::read_head(&folder.join(MARKS[0]), file::MAX_BYTES).unwrap_or_default();
+    let text = file::read_head(&folder.join(MARKER_FILES[0]), file::MAX_BYTES).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let described = text
         .lines()
@@ -226,7 +226,7 @@ mod tests {
             ("description: |\n  Reads\n", "a PraisonAI recipe"),
             ("meta:\n  description: no\n", "a PraisonAI recipe"),
         ] {
-            std::fs::write(folder.path().join(MARKS[0]), text).unwrap();
+            std::fs::write(folder.path().join(MARKER_FILES[0]), text).unwrap();
             assert_eq!(describe(folder.path()), expected, "{text}");
         }
     }

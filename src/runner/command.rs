@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::state::{Prepared, Runner, Work};
-use crate::ending::MARK;
+use crate::ending::TAG_VARIABLE;
 use crate::recipe::{FindError, Kind, Recipe, is_variable_name};
 use crate::spool::IoError;
 use crate::task::{Json, JsonError};
@@ -163,7 +163,7 @@ fn add_ours<'a>(
         ("AGENTSPOOL_CONFIG", given(config.text())),
         ("AGENTSPOOL_PROGRESS_FILE", given(attempt.progress_path())),
         ("AGENTSPOOL_RESULT_FILE", given(attempt.output_path())),
-        (MARK, as_os(&prepared.run.mark)),
+        (TAG_VARIABLE, as_os(&prepared.run.tag)),
     ];
     environment.extend(ours.map(|(name, value)| (as_os(name), value)));
     if let Some(session) = &work.request.session_id {

@@ -12,7 +12,7 @@ use super::start::StartError;
 use super::state::{Prepared, Runner, Work};
 use super::supervise::{Ending, Supervised, Supervisor};
 use crate::clock;
-use crate::ending::{self, TempLink, mark_of, unstarted};
+use crate::ending::{self, TempLink, tag_of, unstarted};
 use crate::launcher;
 use crate::proc::{self, Cgroup, Usage};
 use crate::recipe::Recipe;
@@ -87,7 +87,7 @@ impl Runner {
             .map(str::to_owned);
         let request = &work.request;
         let (attempt, start) = work.lock.start_attempt(&self.spool, number, &self.boot)?;
-        let reserve = attempt.reserve_result()?;
+        let preallocated = attempt.preallocate_result()?;
         let state = match &request.session_id {
             Some(session) => Some(work.lock.session_state(&self.spool, session)?),
             None => None,
@@ -121,13 +121,13 @@ impl Runner {
             },
             cgroup,
             temp_link: temp_link.as_ref().and_then(as_text),
-            mark: mark_of(&self.spool, id, &attempt)?,
+            tag: tag_of(&self.spool, id, &attempt)?,
             started_at,
             deadline: Timestamp::from_unix_ms(started_at.unix_ms() + (seconds * 1000.0) as i64),
             timeout_sec: seconds,
             lost_at: None,
         };
-        reserve.write_intent(&run)?;
+        preallocated.write_intent(&run)?;
         // The last thing before something may be started.
         start.make_durable()?;
         Ok(Prepared {
@@ -137,7 +137,7 @@ impl Runner {
             temp_link: temp_link.and_then(TempLink::make),
             attempt,
             files,
-            reserve,
+            preallocated,
             run,
             timeout: Duration::from_secs_f64(seconds),
             timeout_from,
@@ -184,7 +184,7 @@ impl Runner {
             looks_ended: false,
             deadline,
             status,
-            is_told: false,
+            is_reported: false,
             reported: None,
             is_report_due: false,
             growth: &mut self.growth,
@@ -218,11 +218,11 @@ impl Runner {
             ..
         } = supervised;
         let result = result::of_attempt(&work.request, &prepared, outcome, exit, metrics, begun);
-        let (reserve, attempt) = (Some(prepared.reserve), Some(&prepared.attempt));
+        let (preallocated, attempt) = (Some(prepared.preallocated), Some(&prepared.attempt));
         ending::finish(
             &self.spool,
             &work.lock,
-            reserve,
+            preallocated,
             attempt,
             result,
             Some(status),
@@ -233,8 +233,8 @@ impl Runner {
     /// This runner was told to stop, which ends the attempt and not the task.
     fn after_stop(&mut self, work: &Work, prepared: Prepared) -> Answer {
         let why = "its runner was told to stop";
-        let (attempt, reserve) = (&prepared.attempt, Some(prepared.reserve));
-        match self.after_loss(work, attempt.number(), Some(attempt), reserve, why) {
+        let (attempt, preallocated) = (&prepared.attempt, Some(prepared.preallocated));
+        match self.after_loss(work, attempt.number(), Some(attempt), preallocated, why) {
             Ok(Some(_)) => Answer::Retry(When::AtScan, Why::RunnerStopped),
             Ok(None) => Answer::Finished(work.request.session_id.clone()),
             Err(error) => {
@@ -247,7 +247,7 @@ impl Runner {
     fn finish_unspawned(&mut self, work: &Work, prepared: Prepared, outcome: Outcome) -> Answer {
         let Prepared {
             attempt,
-            reserve,
+            preallocated,
             run,
             state,
             ..
@@ -261,7 +261,7 @@ impl Runner {
         ending::finish(
             &self.spool,
             &work.lock,
-            Some(reserve),
+            Some(preallocated),
             Some(&attempt),
             result,
             None,

@@ -211,7 +211,7 @@ struct Chase<'a> {
     cgroup: Option<&'a Cgroup>,
     begun: Instant,
     pause: Duration,
-    told: bool,
+    message: bool,
 }
 
 impl<'a> Chase<'a> {
@@ -220,7 +220,7 @@ impl<'a> Chase<'a> {
             cgroup,
             begun: Instant::now(),
             pause: PAUSE.0,
-            told: false,
+            message: false,
         }
     }
 
@@ -240,9 +240,9 @@ impl<'a> Chase<'a> {
         } else {
             std::thread::yield_now();
         }
-        if !self.told && self.begun.elapsed() > STUCK_AFTER {
+        if !self.message && self.begun.elapsed() > STUCK_AFTER {
             on_stuck();
-            self.told = true;
+            self.message = true;
         }
     }
 }

@@ -7,7 +7,7 @@ use super::state::{Runner, Work};
 use crate::clock;
 use crate::ending::{self, recover_all, unstarted};
 use crate::recipe::OnLost;
-use crate::spool::{Attempt, IoError, ReservedResult};
+use crate::spool::{Attempt, IoError, PreallocatedResult};
 use crate::task::{Condition, ErrorKind, Event, Happened, Outcome, Status};
 
 impl Runner {
@@ -32,7 +32,7 @@ impl Runner {
         work: &Work,
         number: u32,
         attempt: Option<&Attempt>,
-        reserve: Option<ReservedResult>,
+        preallocated: Option<PreallocatedResult>,
         why: &str,
     ) -> Result<Option<u32>, IoError> {
         let run = attempt.and_then(Attempt::run);
@@ -66,7 +66,7 @@ impl Runner {
         let mut result = unstarted(id, Some(&work.request), outcome);
         result.attempt = number;
         result.started_at = run.map(|run| run.started_at);
-        ending::finish(&self.spool, &work.lock, reserve, attempt, result, None);
+        ending::finish(&self.spool, &work.lock, preallocated, attempt, result, None);
         if let Some(session) = &work.request.session_id {
             // Whoever held its state is gone.
             self.spool.remove_empty_session(session);

@@ -7,7 +7,7 @@ use super::control::ControlError;
 use super::state::{Runner, Work};
 use crate::config::Launcher;
 use crate::ending::{self, finish_cancelled, unstarted};
-use crate::ready::{Turn, turn_of};
+use crate::ready::{MayRun, take_guards};
 use crate::recipe::{FindError, Recipe};
 use crate::spool::{Claim, IoError, PathLeads, ReadError, Spool, TaskDir, TaskLock};
 use crate::task::{Answer, Blocker, Condition, ErrorKind, Outcome, Request, TaskId, When, Why};
@@ -55,12 +55,12 @@ impl Runner {
         self.is_for_one = true;
         if !self.spool.is_reconciled()? {
             // No watcher has done it since the boot, and a session's turn hangs on it.
-            for id in self.spool.unhinted_ids()? {
-                if let Err(error) = self.spool.reconcile_hint(id) {
+            for id in self.spool.unindexed_ids()? {
+                if let Err(error) = self.spool.reconcile_entry(id) {
                     tracing::warn!(task = %id, "{error}");
                 }
             }
-            self.spool.mark_reconciled()?;
+            self.spool.record_reconciled()?;
         }
         if let Err(error) = self.spool.reload() {
             tracing::warn!("the settings stay as they were: {error}");
@@ -86,11 +86,11 @@ impl Runner {
     }
 
     fn try_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
-        match turn_of(&self.spool, id)? {
-            Turn::Over(answer) => Ok(answer),
-            Turn::Unreadable(task, error) => set_aside(&self.spool, task, &error),
-            Turn::NothingToStart(task) => self.claim_and(task, None),
-            Turn::Ours {
+        match take_guards(&self.spool, id)? {
+            MayRun::Over(answer) => Ok(answer),
+            MayRun::Unreadable(task, error) => set_aside(&self.spool, task, &error),
+            MayRun::NothingToStart(task) => self.claim_and(task, None),
+            MayRun::Ours {
                 task,
                 request,
                 recipe,
@@ -101,11 +101,11 @@ impl Runner {
 
     /// Like `run_task`, but what must be started is started as a unit.
     fn run_as_unit(&mut self, id: TaskId, launcher: Launcher) -> Result<Answer, IoError> {
-        let (task, request, recipe, held) = match turn_of(&self.spool, id)? {
-            Turn::Over(answer) => return Ok(answer),
-            Turn::Unreadable(task, error) => return set_aside(&self.spool, task, &error),
-            Turn::NothingToStart(task) => return self.claim_and(task, None),
-            Turn::Ours {
+        let (task, request, recipe, held) = match take_guards(&self.spool, id)? {
+            MayRun::Over(answer) => return Ok(answer),
+            MayRun::Unreadable(task, error) => return set_aside(&self.spool, task, &error),
+            MayRun::NothingToStart(task) => return self.claim_and(task, None),
+            MayRun::Ours {
                 task,
                 request,
                 recipe,
@@ -128,7 +128,7 @@ impl Runner {
     }
 
     /// Takes the lock and goes on with what stands there. Without a request only what needs none
-    /// is done: settle a result, honour a cancellation.
+    /// is done: finalize a result, honour a cancellation.
     fn claim_and(
         &mut self,
         task: TaskDir,
@@ -141,12 +141,12 @@ impl Runner {
                 return Ok(Answer::held(task.last_attempt()? > 0));
             }
             Claim::Gone => {
-                self.spool.check_open_hint(id)?;
+                self.spool.check_open_entry(id)?;
                 return Ok(Answer::Finished(None));
             }
         };
         if lock.task().has_result()? {
-            return settle_finished(&self.spool, &lock);
+            return finalize_finished(&self.spool, &lock);
         }
         if lock.task().cancel_requested()? {
             let result = finish_cancelled(&self.spool, &lock, &|| true)?;
@@ -200,10 +200,10 @@ impl Runner {
     }
 }
 
-fn settle_finished(spool: &Spool, lock: &TaskLock) -> Result<Answer, IoError> {
+fn finalize_finished(spool: &Spool, lock: &TaskLock) -> Result<Answer, IoError> {
     match lock.task().result() {
         Ok(Some(result)) => {
-            lock.settle(spool, &result, None)?;
+            lock.finalize(spool, &result, None)?;
             Ok(Answer::Finished(result.session_id))
         }
         // Damaged or newer: kept as it is, reported by every reader, offered again slowly.

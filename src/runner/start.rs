@@ -85,7 +85,7 @@ impl Runner {
         loop {
             let failed =
                 |doing, error| StartError::Passing(IoError::new(doing, &recipe.path, error));
-            let begins = rustix::fs::tell(prepared.reserve.record())
+            let begins = rustix::fs::tell(prepared.preallocated.record())
                 .map_err(|errno| failed("start the recipe", errno.into()))?;
             let Begun {
                 start,
@@ -102,7 +102,7 @@ impl Runner {
             }
             match started {
                 Ok((pid, handle)) => {
-                    let leader = Leader::new(pid, handle, prepared.reserve.record(), begins);
+                    let leader = Leader::new(pid, handle, prepared.preallocated.record(), begins);
                     return Ok((leader, early));
                 }
                 Err(SpawnError::Cgroup(error)) => {
@@ -111,7 +111,7 @@ impl Runner {
                     self.cgroup = Some(None);
                     prepared.run.cgroup = None;
                     prepared.run.runner_cgroup = proc::own_cgroup();
-                    let said = prepared.reserve.rewrite_intent(&prepared.run);
+                    let said = prepared.preallocated.rewrite_intent(&prepared.run);
                     said.map_err(StartError::Passing)?;
                 }
                 Err(SpawnError::Other(error)) if group::is_passing(&error) => {
@@ -144,7 +144,7 @@ impl Runner {
         let setting = Setting {
             files: &prepared.files,
             umask: self.umask(),
-            record: prepared.reserve.record(),
+            record: prepared.preallocated.record(),
             is_alone: prepared.oom_kills.is_some(),
             ignored: &self.ignored,
             cgroup: match &self.cgroup {

@@ -19,7 +19,7 @@ use crate::log_limit::LogLimit;
 use crate::proc::{self, Cgroup, ProcessKey};
 use crate::recipe::{FindError, Recipe};
 use crate::spool::{
-    Attempt, Files, IoError, OpenError, ReservedResult, RunFile, SessionState, Spool, TaskLock,
+    Attempt, Files, IoError, OpenError, PreallocatedResult, RunFile, SessionState, Spool, TaskLock,
 };
 use crate::task::Request;
 
@@ -76,7 +76,7 @@ pub(super) struct Work {
 pub(super) struct Prepared {
     pub attempt: Attempt,
     pub files: Files,
-    pub reserve: ReservedResult,
+    pub preallocated: PreallocatedResult,
     pub run: RunFile,
     pub timeout: Duration,
     /// Where the timeout comes from and how to give a task more, fit behind its message. Nothing where the submitter

@@ -71,7 +71,7 @@ pub(super) struct Supervisor<'a> {
     pub deadline: Instant,
     pub status: StatusFile,
     /// Whether `status` stands on the disk.
-    pub is_told: bool,
+    pub is_reported: bool,
     /// The bounds of what it writes.
     pub growth: &'a mut Growth,
     /// Whether the leader looks ended to `poll` without having ended: somebody traces it, or a thread of it
@@ -322,7 +322,7 @@ impl Supervisor<'_> {
         changed |= dropped != self.status.log_bytes_dropped;
         self.status.log_bytes_dropped = dropped;
         if changed {
-            self.is_told = false;
+            self.is_reported = false;
             self.tell();
         }
     }
@@ -348,10 +348,10 @@ impl Supervisor<'_> {
     /// Writes the status where the one on the disk says something else. Best effort: it can be
     /// derived.
     fn tell(&mut self) {
-        if self.is_told {
+        if self.is_reported {
             return;
         }
-        self.is_told = true;
+        self.is_reported = true;
         if let Err(error) = self.lock.write_status(&self.status) {
             tracing::debug!("{error}");
         }

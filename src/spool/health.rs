@@ -96,7 +96,7 @@ impl Spool {
     }
 
     /// Whether a hint's task is nowhere: neither there nor being made.
-    pub fn is_stray_hint(&self, id: TaskId) -> IoResult<bool> {
+    pub fn is_stray_entry(&self, id: TaskId) -> IoResult<bool> {
         // In this order: a task moves from staging/ to tasks/ only.
         Ok(!self.is_being_staged(id)? && self.task(id)?.is_none())
     }

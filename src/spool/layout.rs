@@ -53,7 +53,7 @@ pub(super) mod name {
     pub const INPUT: &str = "input.json";
     pub const PROGRESS: &str = "progress";
     pub const OUTPUT: &str = "output";
-    pub const RESERVE: &str = "result.part";
+    pub const RESULT_PART: &str = "result.part";
     pub const CUT: &str = "cut.json";
     /// What a foreign result is called in the attempt's folder.
     pub const FOREIGN: &str = "foreign-result";
@@ -74,7 +74,7 @@ pub(super) mod name {
     pub const START: &str = "start";
     pub const LOG: &str = "log";
     pub const OLD_LOG: &str = "log.1";
-    pub const SEAT_SUFFIX: &str = ".json";
+    pub const WATCHER_SUFFIX: &str = ".json";
 
     // In `incoming/`, and in the claims of drops.
     pub const DROP_SUFFIX: &str = ".json";

@@ -37,16 +37,16 @@ pub use inbox::{
     Admission, ControlFile, Controlled, DropFile, DropRefusal, Fingerprint, InBox, Pickup, Reason,
     Rules,
 };
-pub use index::{OpenHint, SessionState, SessionTurn};
+pub use index::{OpenEntry, SessionOrder, SessionState};
 pub use limits::Slot;
 pub use new_recipe::RecipeFile;
 pub use open::{Exposed, OpenError, PathLeads, Pause, Spool, group_id};
 pub use resolve::{ResolveError, Target};
 pub use tasks::{
-    Attempt, Claim, Files, LogCuts, LogReader, Piece, ProgressReader, ReadError, Record,
-    ReservedResult, RunFile, Stream, Submission, SubmitError, TaskDir, TaskLock, TaskView,
+    Attempt, Claim, Files, LogCuts, LogReader, Piece, PreallocatedResult, ProgressReader,
+    ReadError, Record, RunFile, Stream, Submission, SubmitError, TaskDir, TaskLock, TaskView,
     WriteAlarm,
 };
 pub use trash::{Candidate, Cleared, Clearing, FinishedTask, SweepClock};
 pub use wake::{Seen, Wake};
-pub use watchers::{WatcherFile, WatcherSeat};
+pub use watchers::{WatcherFile, WatcherLock};

@@ -16,7 +16,7 @@ use super::disk::{
 };
 use super::layout::{
     SMALL_FILE,
-    name::{self, LOG, OLD_LOG, SEAT_SUFFIX, START},
+    name::{self, LOG, OLD_LOG, START, WATCHER_SUFFIX},
 };
 use super::open::Spool;
 use crate::task::{Timestamp, to_pretty};
@@ -46,7 +46,7 @@ pub struct WatcherFile {
 
 /// A watcher's place among the living, until it is dropped.
 #[derive(Debug)]
-pub struct WatcherSeat {
+pub struct WatcherLock {
     dir: Dir,
     file_name: String,
     _lock: Flock,
@@ -68,12 +68,12 @@ impl Spool {
     pub fn living_watchers(&self) -> IoResult<Vec<WatcherFile>> {
         let dir = self.folder(name::WATCHERS)?;
         let mut living = Vec::new();
-        for seat in seats_in(&dir)? {
-            if is_living(&dir, &seat)? != Some(true) {
+        for file_name in watcher_files_in(&dir)? {
+            if is_living(&dir, &file_name)? != Some(true) {
                 continue;
             }
             // Of a group spool only the owner may read it.
-            let bytes = match dir.read(&seat, SMALL_FILE) {
+            let bytes = match dir.read(&file_name, SMALL_FILE) {
                 Err(error) if error.is_denied() => None,
                 read => read?,
             };
@@ -94,8 +94,8 @@ impl Spool {
     pub fn sees_watcher(&self) -> IoResult<Option<bool>> {
         let dir = self.folder(name::WATCHERS)?;
         let mut seen = Some(false);
-        for seat in seats_in(&dir)? {
-            match is_living(&dir, &seat)? {
+        for file_name in watcher_files_in(&dir)? {
+            match is_living(&dir, &file_name)? {
                 Some(true) => return Ok(Some(true)),
                 Some(false) => {}
                 None => seen = None,
@@ -114,18 +114,18 @@ impl Spool {
     }
 
     /// Sits down among the living; what dead watchers left is removed.
-    pub fn take_seat(&self, watcher: &WatcherFile) -> IoResult<WatcherSeat> {
+    pub fn lock_watcher_file(&self, watcher: &WatcherFile) -> IoResult<WatcherLock> {
         let dir = self.folder(name::WATCHERS)?;
-        for seat in seats_in(&dir)? {
-            if let Some(file) = absent_is_none(dir.open_file(&seat))?
+        for file_name in watcher_files_in(&dir)? {
+            if let Some(file) = absent_is_none(dir.open_file(&file_name))?
                 && dir
-                    .lock_exclusively(LockLevel::Watcher, file, &seat)?
+                    .lock_exclusively(LockLevel::Watcher, file, &file_name)?
                     .is_some()
             {
-                dir.unlink(&seat)?;
+                dir.unlink(&file_name)?;
             }
         }
-        let file_name = format!("{:032x}{SEAT_SUFFIX}", random_bits());
+        let file_name = format!("{:032x}{WATCHER_SUFFIX}", random_bits());
         let between = format!(".{file_name}");
         let mut file = dir.create_lock(&between)?;
         let failed = |error| IoError::new("write", dir.path_of(&file_name), error);
@@ -142,7 +142,7 @@ impl Spool {
             .lock_exclusively(LockLevel::Watcher, file, &between)?
             .ok_or_else(busy)?;
         dir.rename_new(&between, &dir, &file_name)?;
-        Ok(WatcherSeat {
+        Ok(WatcherLock {
             dir,
             file_name,
             _lock: lock,
@@ -205,7 +205,7 @@ impl Spool {
     }
 }
 
-impl Drop for WatcherSeat {
+impl Drop for WatcherLock {
     fn drop(&mut self) {
         // The file first, the lock with it: nobody sees an unlocked file of a living watcher.
         let _ = self.dir.unlink(&self.file_name);
@@ -215,25 +215,25 @@ impl Drop for WatcherSeat {
 /// Whether the watcher of a file lives: a shared lock, gone at once, fails exactly then. A user of the
 /// group may not open the file, and asks the kernel's table; where that one is too long, `None`: each user can make
 /// it so, and a watcher that was killed leaves its file.
-pub(super) fn is_living(dir: &Dir, seat: &str) -> IoResult<Option<bool>> {
-    match absent_is_none(dir.open_file(seat)) {
+pub(super) fn is_living(dir: &Dir, file_name: &str) -> IoResult<Option<bool>> {
+    match absent_is_none(dir.open_file(file_name)) {
         Ok(None) => Ok(Some(false)),
-        Ok(Some(file)) => dir.is_locked(file, seat).map(Some),
-        Err(error) if error.is_denied() => lock_table::is_locked(dir, seat),
+        Ok(Some(file)) => dir.is_locked(file, file_name).map(Some),
+        Err(error) if error.is_denied() => lock_table::is_locked(dir, file_name),
         Err(error) => Err(error),
     }
 }
 
-pub(super) fn seats_in(dir: &Dir) -> IoResult<Vec<String>> {
-    let mut seats = Vec::new();
+pub(super) fn watcher_files_in(dir: &Dir) -> IoResult<Vec<String>> {
+    let mut files = Vec::new();
     dir.each_name(|name, _| {
         if let Ok(name) = std::str::from_utf8(name)
-            && name.ends_with(SEAT_SUFFIX)
+            && name.ends_with(WATCHER_SUFFIX)
             && !name.starts_with('.')
         {
-            seats.push(name.to_owned());
+            files.push(name.to_owned());
         }
         true
     })?;
-    Ok(seats)
+    Ok(files)
 }

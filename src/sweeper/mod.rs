@@ -64,7 +64,7 @@ struct Pass<'a> {
 /// between two bites; once it says no, the rest is left for the next pass.
 pub fn sweep(spool: &Spool, dry_run: bool, go_on: &dyn Fn() -> bool) -> Result<Swept, IoError> {
     // A dry run writes nothing, so it needs no turn.
-    let turn = if dry_run { None } else { spool.sweep_turn()? };
+    let turn = if dry_run { None } else { spool.lock_sweep()? };
     if turn.is_none() && !dry_run {
         return Ok(Swept {
             is_busy: true,
@@ -203,7 +203,7 @@ impl Pass<'_> {
             let bite = bite.iter().filter(|id| open.binary_search(id).is_err());
             self.bite(bite, |pass, id| {
                 let Some(candidate) = clearing.look(*id, with_bytes)? else {
-                    return pass.remove_husk(&clearing, *id);
+                    return pass.remove_empty_folder(&clearing, *id);
                 };
                 let task = candidate.task.clone();
                 if is_due(task.status, task.completed_at) {
@@ -284,11 +284,15 @@ impl Pass<'_> {
     }
 
     /// Removes what a removal that was cut off left of a task.
-    fn remove_husk(&mut self, clearing: &Clearing<'_>, id: TaskId) -> Result<bool, IoError> {
+    fn remove_empty_folder(
+        &mut self,
+        clearing: &Clearing<'_>,
+        id: TaskId,
+    ) -> Result<bool, IoError> {
         if self.dry_run {
             return Ok(false);
         }
-        let is_removed = match clearing.remove_husk(id) {
+        let is_removed = match clearing.remove_empty_folder(id) {
             // Nobody understands what stands there: it is left, as a task would be.
             Err(error) if error.is_unusable() => false,
             Err(error) => {

@@ -265,8 +265,8 @@ mod tests {
             (Some(moment("this", 6_401.0)), false),
             (Some(moment("this", 11_000.0)), false),
         ] {
-            let told = is_over_in_this_boot(ended_in.as_ref(), &now, hour);
-            assert_eq!(told, is_over, "{ended_in:?}");
+            let message = is_over_in_this_boot(ended_in.as_ref(), &now, hour);
+            assert_eq!(message, is_over, "{ended_in:?}");
         }
     }
 

@@ -219,9 +219,12 @@ mod tests {
             n: f64,
         }
         let error = serde_json::from_str::<Typed>("{\"n\": \"hunter2, expected \"}").unwrap_err();
-        let told = describe_json_error(&error);
-        assert!(!told.contains("hunter2"), "{told}");
-        assert!(told.starts_with("expected a number at line 1"), "{told}");
+        let message = describe_json_error(&error);
+        assert!(!message.contains("hunter2"), "{message}");
+        assert!(
+            message.starts_with("expected a number at line 1"),
+            "{message}"
+        );
         // The parser says only in words that it quotes a value: each wording is held here.
         let invalid = [
             serde_json::Error::invalid_type(Unexpected::Str("hunter2"), &"a name"),

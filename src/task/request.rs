@@ -231,16 +231,16 @@ fn not_an_object() -> RequestError {
 
 fn refuse(text: &str, error: &serde_json::Error) -> RequestError {
     use serde_json::error::Category;
-    let told = describe_json_error(error);
+    let message = describe_json_error(error);
     match error.classify() {
-        Category::Eof | Category::Io => RequestError::Incomplete(told),
-        Category::Syntax => RequestError::Syntax(told),
+        Category::Eof | Category::Io => RequestError::Incomplete(message),
+        Category::Syntax => RequestError::Syntax(message),
         Category::Data => {
             if !is_object(text) {
                 return not_an_object();
             }
             let Some(field) = unknown_field::<Request>(text, &FIELDS) else {
-                return RequestError::Shape(told);
+                return RequestError::Shape(message);
             };
             match RESERVED.into_iter().find(|word| *word == field) {
                 Some(word) => RequestError::Reserved(word),
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_key_is_repeated_only_as_a_typo_of_ours() {
-        for (key, is_told) in [
+        for (key, is_reported) in [
             ("inptu", true),
             ("Recipe", true),
             ("timeout_secs", true),
@@ -361,14 +361,18 @@ mod tests {
             ("name\\n", true),
         ] {
             let text = format!("{{\"recipe\":\"h\",\"{key}\":1}}");
-            let told = Request::parse(text.as_bytes()).unwrap_err().to_string();
-            assert_eq!(told.contains(&format!("`{key}`")), is_told, "{told}");
-            assert!(told.contains("unknown field"), "{told}");
-            assert!(
-                told.contains("expected one of `v`") && told.contains("line 1"),
-                "{told}"
+            let message = Request::parse(text.as_bytes()).unwrap_err().to_string();
+            assert_eq!(
+                message.contains(&format!("`{key}`")),
+                is_reported,
+                "{message}"
             );
-            assert!(!told.contains('\n'), "{told}");
+            assert!(message.contains("unknown field"), "{message}");
+            assert!(
+                message.contains("expected one of `v`") && message.contains("line 1"),
+                "{message}"
+            );
+            assert!(!message.contains('\n'), "{message}");
         }
     }
 

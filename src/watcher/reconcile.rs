@@ -18,7 +18,7 @@ pub(super) struct Reconcile {
     /// put back by hand, as from a backup, has no hint.
     compare_later: bool,
     /// They were compared, and the disk refused to note it.
-    is_unmarked: bool,
+    is_unrecorded: bool,
 }
 
 impl Reconcile {
@@ -27,12 +27,12 @@ impl Reconcile {
         let left = if compare_later {
             None
         } else {
-            Some(spool.unhinted_ids()?)
+            Some(spool.unindexed_ids()?)
         };
         Ok(Reconcile {
             left,
             compare_later,
-            is_unmarked: false,
+            is_unrecorded: false,
         })
     }
 
@@ -50,7 +50,7 @@ impl Reconcile {
         let first = left.len().saturating_sub(LOOKS_AT_ONCE);
         // The list is newest first: its end holds the oldest, which have waited longest.
         for id in left.split_off(first).into_iter().rev() {
-            match spool.reconcile_hint(id) {
+            match spool.reconcile_entry(id) {
                 Ok(true) => {
                     backlog.add([id]);
                     has_found = true;
@@ -64,7 +64,7 @@ impl Reconcile {
         }
         if left.is_empty() {
             self.left = None;
-            self.mark(spool);
+            self.record(spool);
         }
         has_found
     }
@@ -74,25 +74,25 @@ impl Reconcile {
         if is_busy || !std::mem::take(&mut self.compare_later) {
             return;
         }
-        match spool.unhinted_ids() {
+        match spool.unindexed_ids() {
             Ok(ids) => self.left = Some(ids).filter(|ids| !ids.is_empty()),
             Err(error) => tracing::warn!("{error}"),
         }
     }
 
     /// Where the disk refused to note it: once more.
-    pub fn mark_if_refused(&mut self, spool: &Spool) {
-        if self.is_unmarked {
-            self.mark(spool);
+    pub fn record_if_refused(&mut self, spool: &Spool) {
+        if self.is_unrecorded {
+            self.record(spool);
         }
     }
 
     /// Says that hints and tasks were compared. A full disk may refuse that, and as long as it is
     /// not said, the tasks of a session wait: it is tried again at each rescan.
-    fn mark(&mut self, spool: &Spool) {
-        let marked = spool.mark_reconciled();
-        self.is_unmarked = marked.is_err();
-        if let Err(error) = marked {
+    fn record(&mut self, spool: &Spool) {
+        let recorded = spool.record_reconciled();
+        self.is_unrecorded = recorded.is_err();
+        if let Err(error) = recorded {
             tracing::warn!("{error}");
         }
     }

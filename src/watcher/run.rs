@@ -26,7 +26,7 @@ use crate::intake::Admitter;
 use crate::launcher::LocalPool;
 use crate::log_limit::LogLimit;
 use crate::proc;
-use crate::spool::{Pause, Seen, Spool, SubmitError, WatcherSeat};
+use crate::spool::{Pause, Seen, Spool, SubmitError, WatcherLock};
 use crate::task::{Answer, TaskId, When, Why};
 
 /// How long to wait for the right to go on after all, when work came in the moment of leaving.
@@ -38,7 +38,7 @@ const AFTER_ANOTHER: Duration = Duration::from_millis(50);
 pub struct Watcher {
     spool: Spool,
     options: Options,
-    seat: Option<WatcherSeat>,
+    watcher_lock: Option<WatcherLock>,
     listener: Listener,
     signals: Signals,
     launcher: LocalPool,
@@ -58,7 +58,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Opens the spool, takes a seat among the living and begins to listen. From here on `submit` sees a watcher.
+    /// Opens the spool, takes a watcher_lock among the living and begins to listen. From here on `submit` sees a watcher.
     ///
     /// `None`: this one was started by a command under the start lock, and another one came in between.
     ///
@@ -96,7 +96,7 @@ impl Watcher {
         proc::unblock_signals();
         options.stop_tasks |= is_first_process();
         let signals = Signals::new(is_first_process()).map_err(WatchError::Signals)?;
-        let seat = Some(spool.take_seat(&describe(&options))?);
+        let watcher_lock = Some(spool.lock_watcher_file(&describe(&options))?);
         let listener = Listener::new(&spool)?;
         let now = Instant::now();
         let reconcile = Reconcile::new(&spool)?;
@@ -116,7 +116,7 @@ impl Watcher {
             root: RootWatch::default(),
             spool,
             options,
-            seat,
+            watcher_lock,
             listener,
             signals,
         })
@@ -248,7 +248,7 @@ impl Watcher {
         if let Err(error) = self.scan() {
             tracing::warn!("{error}");
         }
-        self.reconcile.mark_if_refused(&self.spool);
+        self.reconcile.record_if_refused(&self.spool);
         self.log.flush();
         self.launcher.dismiss_idle();
         reap_strangers();
@@ -377,8 +377,8 @@ impl Watcher {
         }
     }
 
-    /// Leaves when there is nothing to do: the seat first, then one more look, so that a `submit`
-    /// that still saw the seat is not left alone.
+    /// Leaves when there is nothing to do: the watcher_lock first, then one more look, so that a `submit`
+    /// that still saw the watcher_lock is not left alone.
     fn leave_if_idle(&mut self) -> Option<Left> {
         if !self.work().is_idle() {
             self.busy_at = Instant::now();
@@ -389,7 +389,7 @@ impl Watcher {
         if !over && !self.options.drain {
             return None;
         }
-        self.seat = None;
+        self.watcher_lock = None;
         if self.paused.is_some()
             && let Some(waiting) = self.work().waits_paused()
         {
@@ -419,8 +419,8 @@ impl Watcher {
         if self.spool.has_watcher().unwrap_or(false) {
             return Some(Left::Replaced);
         }
-        match self.spool.take_seat(&describe(&self.options)) {
-            Ok(seat) => self.seat = Some(seat),
+        match self.spool.lock_watcher_file(&describe(&self.options)) {
+            Ok(watcher_lock) => self.watcher_lock = Some(watcher_lock),
             Err(error) => tracing::warn!("{error}"),
         }
         drop(turn);

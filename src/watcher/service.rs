@@ -19,8 +19,8 @@ pub(super) struct Service {
     sign_every: Option<Duration>,
     next_sign: Instant,
     is_ready: bool,
-    told: Counts,
-    told_at: Option<Instant>,
+    message: Counts,
+    reported_at: Option<Instant>,
 }
 
 /// What the status line counts.
@@ -41,8 +41,8 @@ impl Service {
             sign_every: has_watchdog.then(|| Duration::from_micros(limit) / 2),
             next_sign: Instant::now(),
             is_ready: false,
-            told: Counts::default(),
-            told_at: None,
+            message: Counts::default(),
+            reported_at: None,
         }
     }
 
@@ -54,14 +54,14 @@ impl Service {
             tell(&[NotifyState::Watchdog]);
             self.next_sign = now + self.sign_every.unwrap_or_default();
         }
-        let is_new = counts != self.told || self.told_at.is_none();
-        let is_due = self.told_at.is_none_or(|at| at + TELL_EVERY <= now);
+        let is_new = counts != self.message || self.reported_at.is_none();
+        let is_due = self.reported_at.is_none_or(|at| at + TELL_EVERY <= now);
         if is_new && is_due {
             let Counts { pending, running } = counts;
             let text = format!("{running} running, {pending} pending");
             tell(&[NotifyState::Status(&text)]);
-            self.told = counts;
-            self.told_at = Some(now);
+            self.message = counts;
+            self.reported_at = Some(now);
         }
         if !self.is_ready {
             self.is_ready = true;
@@ -92,8 +92,8 @@ impl Service {
     pub fn wake_at(&self, counts: Counts) -> Option<Instant> {
         let sign = self.sign_every.map(|_| self.next_sign);
         let text = self
-            .told_at
-            .filter(|_| counts != self.told)
+            .reported_at
+            .filter(|_| counts != self.message)
             .map(|at| at + TELL_EVERY);
         sign.into_iter().chain(text).min()
     }

@@ -44,22 +44,22 @@ fn world() -> World {
 }
 
 /// The three promises for one command line.
-fn is_refused(world: &World, arguments: &[&str], stdin: &[u8], code: i32, told: &str) {
+fn is_refused(world: &World, arguments: &[&str], stdin: &[u8], code: i32, message: &str) {
     let before = tree(world.spool());
     let ran = world.run_with_stdin(arguments, stdin);
-    is_told(&ran, code, told);
+    is_reported(&ran, code, message);
     let mut as_json = vec!["--json"];
     as_json.extend(arguments);
-    is_told_as_json(&world.run_with_stdin(&as_json, stdin), code, told);
+    is_reported_as_json(&world.run_with_stdin(&as_json, stdin), code, message);
     assert!(
         tree(world.spool()) == before,
         "{arguments:?} changed the spool"
     );
 }
 
-fn is_told(ran: &Ran, code: i32, told: &str) {
+fn is_reported(ran: &Ran, code: i32, message: &str) {
     ran.ends_with(code);
-    assert_eq!(ran.stdout, "", "{told}");
+    assert_eq!(ran.stdout, "", "{message}");
     let complaints: Vec<&str> = ran
         .stderr
         .lines()
@@ -67,14 +67,14 @@ fn is_told(ran: &Ran, code: i32, told: &str) {
         .collect();
     assert_eq!(complaints.len(), 1, "{}", ran.stderr);
     assert!(
-        ran.stderr.contains(told),
-        "{told:?} is not in {}",
+        ran.stderr.contains(message),
+        "{message:?} is not in {}",
         ran.stderr
     );
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
 }
 
-fn is_told_as_json(ran: &Ran, code: i32, told: &str) {
+fn is_reported_as_json(ran: &Ran, code: i32, message: &str) {
     ran.ends_with(code);
     let object = ran.json();
     assert_eq!(ran.stdout.lines().count(), 1);
@@ -83,7 +83,7 @@ fn is_told_as_json(ran: &Ran, code: i32, told: &str) {
         (&json!(false), &json!(code))
     );
     let error = object["error"].as_str().unwrap();
-    assert!(error.contains(told), "{told:?} is not in {error:?}");
+    assert!(error.contains(message), "{message:?} is not in {error:?}");
     assert!(!error.contains('\n'), "{error:?}");
     assert!(!ran.stderr.contains("error:"), "told twice: {}", ran.stderr);
 }
@@ -228,8 +228,8 @@ fn requests_that_cannot_be() {
             "failed to open --batch nowhere",
         ),
     ];
-    for (arguments, code, told) in cases {
-        is_refused(&world, arguments, b"", *code, told);
+    for (arguments, code, message) in cases {
+        is_refused(&world, arguments, b"", *code, message);
     }
 }
 
@@ -282,8 +282,8 @@ fn lines_of_a_batch_that_cannot_be() {
             "line 1: the request is larger than 1048576 bytes",
         ),
     ];
-    for (line, code, told) in cases {
-        is_refused(&world, &["submit", "--batch", "-"], line, *code, told);
+    for (line, code, message) in cases {
+        is_refused(&world, &["submit", "--batch", "-"], line, *code, message);
     }
 }
 
@@ -371,7 +371,7 @@ fn a_spool_that_cannot_be_used() {
     let newer = made("newer", "{\"v\": 3, \"shiny\": true}");
     let half = made("half", "{\"v\": 2, \"max_con");
     let odd = made("odd", "{\"v\": 2, \"max_concurent\": 3}");
-    for (spool, told) in [
+    for (spool, message) in [
         (spool("absent"), "is no spool"),
         (spool("home"), "is no spool"),
         (newer, "has format version 3"),
@@ -387,9 +387,9 @@ fn a_spool_that_cannot_be_used() {
             let mut arguments = vec!["--spool", &*spool];
             arguments.extend(verb);
             let before = tree(world.root());
-            is_told(&world.run(&arguments), 8, told);
+            is_reported(&world.run(&arguments), 8, message);
             arguments.push("--json");
-            is_told_as_json(&world.run(&arguments), 8, told);
+            is_reported_as_json(&world.run(&arguments), 8, message);
             assert!(
                 tree(world.root()) == before,
                 "{arguments:?} changed something"
@@ -412,7 +412,7 @@ fn a_spool_that_may_not_be_written() {
 }
 
 #[test]
-fn no_room_is_told_before_anything_is_made() {
+fn no_room_is_reported_before_anything_is_made() {
     let world = world();
     world.set("min_free_bytes", "9000000000000000000");
     is_refused(&world, &["submit", "--recipe", "works"], b"", 8, "free");

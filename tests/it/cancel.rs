@@ -91,7 +91,7 @@ fn what_is_over_stays_as_it_ended() {
 }
 
 #[test]
-fn without_waiting_the_request_is_told() {
+fn without_waiting_the_request_is_reported() {
     let world = world();
     // It takes its time to end: an answer that waited would say how it ended.
     world.recipe(

@@ -11,7 +11,7 @@ fn fresh() -> World {
 }
 
 #[test]
-fn the_documented_defaults_are_told_as_defaults() {
+fn the_documented_defaults_are_reported_as_defaults() {
     let world = fresh();
     let object = world.json(&["config"]);
     assert_eq!(object["ok"], true);
@@ -128,7 +128,7 @@ fn what_is_refused_leaves_the_file_as_it_was() {
     let world = fresh();
     world.set("max_concurrent", "3");
     let before = std::fs::read(world.path("spool.json")).unwrap();
-    for (arguments, told) in [
+    for (arguments, message) in [
         (
             &["set", "max_concurent", "4"][..],
             "did you mean `max_concurrent`?",
@@ -164,7 +164,11 @@ fn what_is_refused_leaves_the_file_as_it_was() {
             assert!(!ran.stderr.contains(word), "{arguments:?}: {}", ran.stderr);
         }
         assert_eq!(ran.stdout, "");
-        assert!(ran.stderr.contains(told), "{arguments:?}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains(message),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
         assert_eq!(world.json(&all)["code"], 2);
         assert_eq!(
             std::fs::read(world.path("spool.json")).unwrap(),

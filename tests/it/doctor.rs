@@ -33,7 +33,7 @@ fn of<'a>(object: &'a Value, name: &str) -> Vec<&'a Value> {
 /// Asserts that a check is told as this, with these words and a hint, and that nothing else is
 /// wrong.
 #[track_caller]
-fn told(world: &World, name: &str, status: &str, words: &str) -> Value {
+fn text(world: &World, name: &str, status: &str, words: &str) -> Value {
     let ran = world.run(&["doctor", "--json"]);
     let object = ran.json();
     let wrong = object["checks"].as_array().unwrap().iter();
@@ -70,8 +70,8 @@ fn all_is_well(world: &World) -> Value {
 fn a_new_spool_is_well_and_each_check_has_its_line() {
     let world = world();
     let object = all_is_well(&world);
-    let told = world.run(&["doctor"]);
-    told.succeeds();
+    let text = world.run(&["doctor"]);
+    text.succeeds();
     let names: Vec<&str> = object["checks"]
         .as_array()
         .unwrap()
@@ -97,8 +97,8 @@ fn a_new_spool_is_well_and_each_check_has_its_line() {
             "tasks"
         ]
     );
-    let lines: Vec<&str> = told.stdout.lines().collect();
-    assert_eq!(lines.len(), names.len(), "{}", told.stdout);
+    let lines: Vec<&str> = text.stdout.lines().collect();
+    assert_eq!(lines.len(), names.len(), "{}", text.stdout);
     for (line, name) in lines.iter().zip(names) {
         assert!(line.starts_with(&format!("ok       {name}: ")), "{line}");
     }
@@ -153,12 +153,12 @@ fn a_spool_that_cannot_be_used_is_code_8() {
         check["hint"].as_str().unwrap().contains("agentspool init"),
         "{check}"
     );
-    let told = world.run(&["doctor"]);
-    told.ends_with(8);
+    let text = world.run(&["doctor"]);
+    text.ends_with(8);
     assert!(
-        told.stdout.starts_with("problem  spool: "),
+        text.stdout.starts_with("problem  spool: "),
         "{}",
-        told.stdout
+        text.stdout
     );
 
     world.run(&["init"]).succeeds();
@@ -181,9 +181,9 @@ fn a_spool_that_lost_its_settings_is_named_as_one() {
     for arguments in [&["doctor"][..], &["init"], &["list"]] {
         let ran = world.run(arguments);
         ran.ends_with(8);
-        let told = ran.stdout + &ran.stderr;
-        assert!(told.contains("is a spool without its spool.json"), "{told}");
-        assert!(!told.contains("make one with"), "{told}");
+        let text = ran.stdout + &ran.stderr;
+        assert!(text.contains("is a spool without its spool.json"), "{text}");
+        assert!(!text.contains("make one with"), "{text}");
     }
     fs::write(world.path("spool.json"), "{\"v\": 2}").unwrap();
     world.run(&["list"]).succeeds();
@@ -209,7 +209,7 @@ fn a_damaged_result_of_a_finished_task_is_named() {
 fn what_is_missing_is_named() {
     let world = world();
     fs::remove_dir(world.path("slots")).unwrap();
-    told(&world, "spool", "problem", "has no slots");
+    text(&world, "spool", "problem", "has no slots");
     world.run(&["init"]).succeeds();
     all_is_well(&world);
 }
@@ -230,7 +230,7 @@ fn a_spool_that_cannot_be_written_is_code_8() {
 fn the_floor_of_free_room_is_watched() {
     let world = world();
     world.set("min_free_bytes", "1000000000000000000");
-    let object = told(&world, "file system", "problem", "nothing is accepted");
+    let object = text(&world, "file system", "problem", "nothing is accepted");
     assert_eq!(object["code"], 8);
 }
 
@@ -241,18 +241,18 @@ fn a_copy_is_noticed() {
     let mut identity = read_json(&path);
     identity["inode"] = json!(identity["inode"].as_u64().unwrap() + 1);
     fs::write(&path, identity.to_string()).unwrap();
-    told(&world, "identity", "warn", "another folder's");
+    text(&world, "identity", "warn", "another folder's");
     world.run(&["list"]).succeeds();
-    told(&world, "paused", "warn", "copy");
+    text(&world, "paused", "warn", "copy");
     world.run(&["resume"]).succeeds();
     all_is_well(&world);
 }
 
 #[test]
-fn the_watcher_is_told_with_its_age_and_version() {
+fn the_watcher_is_reported_with_its_age_and_version() {
     let world = world();
     world.set("autostart", "false");
-    told(&world, "watcher", "problem", "none, so nothing will be run");
+    text(&world, "watcher", "problem", "none, so nothing will be run");
     world.set("autostart", "true");
     let object = all_is_well(&world);
     let message = &of(&object, "watcher")[0]["message"];
@@ -275,7 +275,7 @@ fn the_watcher_is_told_with_its_age_and_version() {
     let mut file = read_json(&path);
     file["version"] = "0.0.1".into();
     fs::write(&path, file.to_string()).unwrap();
-    told(&world, "watcher", "warn", "version 0.0.1, while this is ");
+    text(&world, "watcher", "warn", "version 0.0.1, while this is ");
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn tasks_that_nobody_will_run_are_a_problem() {
     world.set("autostart", "false");
     let task = world.submit(&["ok"]);
     world.set("autostart", "true");
-    told(&world, "watcher", "problem", "none, and 1 task open");
+    text(&world, "watcher", "problem", "none, and 1 task open");
     world.run(&["runner", "--once", &task.id]).succeeds();
     all_is_well(&world);
 }
@@ -293,7 +293,7 @@ fn tasks_that_nobody_will_run_are_a_problem() {
 fn drops_that_nobody_will_take_are_a_problem() {
     let world = world();
     world.drop_in("waits.json", "{\"recipe\": \"ok\"}");
-    told(
+    text(
         &world,
         "watcher",
         "problem",
@@ -323,7 +323,7 @@ fn a_spool_that_nobody_sweeps_is_noticed() {
     let boot = clock["boottime_sec"].as_f64().unwrap();
     clock["boottime_sec"] = json!(boot - 2.0 * 86_400.0);
     fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
-    told(&world, "sweeps", "warn", "no timer and no watcher");
+    text(&world, "sweeps", "warn", "no timer and no watcher");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_clock_that_jumped_is_noticed() {
     let mut clock = read_json(&world.path("sweep.json"));
     clock["wall"] = "9000-01-01T00:00:00.000Z".into();
     fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
-    told(&world, "clock", "warn", "jumped");
+    text(&world, "clock", "warn", "jumped");
     world.run(&["sweep"]).succeeds();
     all_is_well(&world);
 }
@@ -344,7 +344,7 @@ fn a_task_from_the_future_is_noticed() {
     let ahead = agentspool::internals::wall().unix_ms().unsigned_abs() + 3_600_000;
     let id = TaskId::from_parts(ahead, 1).to_string();
     fs::create_dir(world.path("tasks").join(id)).unwrap();
-    told(&world, "clock", "warn", "yet to come");
+    text(&world, "clock", "warn", "yet to come");
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn recipes_that_cannot_run_have_a_line_each() {
     let open = fs::Permissions::from_mode(0o644);
     fs::set_permissions(world.path("recipes/leaky/secrets"), open).unwrap();
     for words in ["tiemout", "no-such-program", "others may read it"] {
-        told(&world, "recipes", "problem", words);
+        text(&world, "recipes", "problem", words);
     }
     let ran = world.run(&["doctor"]);
     ran.ends_with(1);
@@ -380,7 +380,7 @@ fn recipes_that_cannot_run_have_a_line_each() {
 fn no_recipe_at_all_is_a_warning() {
     let world = world();
     fs::remove_file(world.path("recipes/ok")).unwrap();
-    told(&world, "recipes", "warn", "there are none");
+    text(&world, "recipes", "warn", "there are none");
 }
 
 #[test]
@@ -389,7 +389,7 @@ fn recipes_that_others_could_change_are_a_problem() {
     let listed = world.root().join("listed");
     let setting = format!("[\"{}\"]", listed.display());
     world.set("recipe_path", &setting);
-    told(&world, "recipe path", "warn", "is not there");
+    text(&world, "recipe path", "warn", "is not there");
     fs::create_dir(&listed).unwrap();
     let mode = |path: &std::path::Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -397,12 +397,12 @@ fn recipes_that_others_could_change_are_a_problem() {
     mode(&listed, 0o755);
     all_is_well(&world);
     mode(&listed, 0o777);
-    told(&world, "recipe path", "problem", "anybody may write there");
+    text(&world, "recipe path", "problem", "anybody may write there");
     mode(&listed, 0o755);
     let recipe = world.path("recipes/ok");
     assert_eq!(fs::metadata(&recipe).unwrap().mode() & 0o777, 0o755);
     mode(&recipe, 0o757);
-    told(
+    text(
         &world,
         "recipe path",
         "problem",
@@ -416,7 +416,7 @@ fn litter_is_counted() {
     let staged = world.path("staging").join(id(1));
     fs::create_dir(&staged).unwrap();
     fs::write(staged.join("lock"), "").unwrap();
-    told(
+    text(
         &world,
         "leftovers",
         "warn",
@@ -426,7 +426,7 @@ fn litter_is_counted() {
 
     let grave = world.path("trash").join(format!("{}.00000000", id(1)));
     fs::create_dir(&grave).unwrap();
-    told(&world, "leftovers", "warn", "in trash/");
+    text(&world, "leftovers", "warn", "in trash/");
     world.run(&["sweep"]).succeeds();
     assert!(!grave.exists());
 
@@ -439,7 +439,7 @@ fn litter_is_counted() {
     let drop = world.path("rejected").join(format!("{}-x", id(3)));
     fs::write(drop.with_extension("json"), "[]").unwrap();
     fs::write(drop.with_extension("reason.json"), "{}").unwrap();
-    told(&world, "leftovers", "warn", "1 refused drop in rejected/");
+    text(&world, "leftovers", "warn", "1 refused drop in rejected/");
 }
 
 /// A newcomer's file that no watcher looks at is named, and so is a folder.
@@ -449,7 +449,7 @@ fn what_no_watcher_takes_from_the_box_is_named() {
     let names = ["UPPER.JSON", "many.jsonl", "notes.txt"];
     for name in names {
         fs::write(world.path("incoming").join(name), r#"{"recipe":"ok"}"#).unwrap();
-        let object = told(&world, "leftovers", "warn", name);
+        let object = text(&world, "leftovers", "warn", name);
         let message = of(&object, "leftovers")[0]["message"].as_str().unwrap();
         assert!(message.starts_with("1 entry in incoming/"), "{message}");
         fs::remove_file(world.path("incoming").join(name)).unwrap();
@@ -458,7 +458,7 @@ fn what_no_watcher_takes_from_the_box_is_named() {
         fs::create_dir(world.path("incoming").join(name)).unwrap();
     }
     let words = "2 entries in incoming/ that no watcher takes (folder, folder.json)";
-    told(&world, "leftovers", "warn", words);
+    text(&world, "leftovers", "warn", words);
 }
 
 #[test]
@@ -485,7 +485,7 @@ fn tasks_that_wait_for_a_person_are_named() {
         fs::create_dir(task.path.join("attempts")).unwrap();
         fs::write(task.path.join("request.json"), request).unwrap();
         fs::write(world.path("open").join(&task.id), "").unwrap();
-        let object = told(&world, "tasks", "problem", words);
+        let object = text(&world, "tasks", "problem", words);
         let named = of(&object, "tasks")
             .iter()
             .any(|check| check["message"].as_str().unwrap().contains(&task.id));

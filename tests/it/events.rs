@@ -27,7 +27,7 @@ fn words(events: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn a_task_is_told_from_its_acceptance_to_its_removal() {
+fn a_task_is_reported_from_its_acceptance_to_its_removal() {
     let world = World::new();
     world.recipe(
         "works",
@@ -83,7 +83,7 @@ fn a_task_is_told_from_its_acceptance_to_its_removal() {
 }
 
 #[test]
-fn what_was_dropped_is_told_as_well() {
+fn what_was_dropped_is_reported_as_well() {
     let world = World::new();
     world.recipe("works", "#!/bin/sh\n");
     world.drop_in("good.json", "{\"recipe\": \"works\"}");

@@ -217,13 +217,13 @@ fn a_task_whose_recipe_emptied_its_folder_keeps_its_place() {
     world.set("autostart", "false");
     world.set("cleanup_delay_sec", "0");
     world.recipe(
-        "husk",
+        "empty_folder",
         "#!/bin/sh\ncd \"$AGENTSPOOL_TASK_DIR\"\ntouch ../../ready\n\
          while [ ! -e ../../go ]; do sleep 0.02; done\nrm -rf ./* .status* ; touch ../../emptied\n\
          while [ ! -e ../../end ]; do sleep 0.02; done\n",
     );
     world.run(&["sweep"]).succeeds();
-    let task = world.submit(&["husk"]);
+    let task = world.submit(&["empty_folder"]);
     world.start_watcher();
     world.wait_for_file(&world.path("ready"));
     world.wait_running(&task);

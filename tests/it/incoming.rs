@@ -190,9 +190,9 @@ fn a_drop_without_a_watcher_is_pending_and_wait_starts_one() {
         (&status["status"], &status["task_id"]),
         (&json!("pending"), &Value::Null)
     );
-    let told = world.run(&["status", "report"]);
-    told.succeeds();
-    assert!(told.stderr.contains("no watcher"), "{}", told.stderr);
+    let message = world.run(&["status", "report"]);
+    message.succeeds();
+    assert!(message.stderr.contains("no watcher"), "{}", message.stderr);
     assert!(world.path("incoming/report.json").exists());
 
     world.run(&["wait", "report", "--timeout", "50"]).succeeds();
@@ -333,9 +333,9 @@ fn what_can_never_be_a_task_is_kept_with_its_reason() {
         assert!(why.contains(expected), "{name}: {why}");
         assert_eq!(reason["name"], *name);
         assert!(!reason["hint"].as_str().unwrap().is_empty());
-        let told = world.run(&["status", name]);
-        told.ends_with(7);
-        assert!(told.stderr.contains(why), "{name}: {}", told.stderr);
+        let message = world.run(&["status", name]);
+        message.ends_with(7);
+        assert!(message.stderr.contains(why), "{name}: {}", message.stderr);
         assert_eq!(world.json(&["status", name])["code"], 7);
     }
     let (_, reason) = refused(&world, "secret");

@@ -53,9 +53,13 @@ fn a_log_over_its_cap_keeps_its_beginning_and_its_end() {
     assert!(ran.stdout.starts_with("the first line\nxxx"));
     assert!(ran.stdout.ends_with("xxx\nthe last line\n"));
     assert!(!ran.stdout.contains('\0'), "a hole is no text");
-    let told = format!("{} bytes", dropped());
+    let report = format!("{} bytes", dropped());
     let whole = format!("{}{}", ran.stdout, ran.stderr);
-    assert!(whole.contains(&told), "no note of {told}: {}", ran.stderr);
+    assert!(
+        whole.contains(&report),
+        "no note of {report}: {}",
+        ran.stderr
+    );
     assert!((ran.stdout.len() as u64) <= size - dropped() + 100);
     let shown = world.run(&["logs", &task.id, "--stdout", "--lines", "1"]);
     assert_eq!(shown.stdout, "the last line\n");

@@ -271,8 +271,8 @@ fn pages_are_newest_first_and_the_total_is_exact() {
     assert_eq!(ids(&filtered), newest_first[7..14]);
     assert_eq!(filtered["total"], 25, "of what is open all is counted");
     let panel = world.run_on_terminal(On::Stdout, 80, &["list", "--page-size", "2"]);
-    let told = panel.stdout.lines().last().unwrap();
-    assert_eq!(told, "2 of 25 tasks; see --page and --page-size");
+    let message = panel.stdout.lines().last().unwrap();
+    assert_eq!(message, "2 of 25 tasks; see --page and --page-size");
     for arguments in [["--page", "0"], ["--page-size", "0"], ["--page", "x"]] {
         let mut command = world.command(&["list"]);
         let ran = crate::support::Ran::of(command.args(arguments));
@@ -291,9 +291,9 @@ fn counts_are_there_when_asked_for() {
     assert_eq!(world.json(&["list"]).get("counts"), None);
     assert_eq!(world.json(&["list"]).get("drops"), None);
     let ran = world.run(&["list", "--counts"]);
-    let told = "1 pending, 1 running, 1 completed, 1 failed, 1 cancelled\n";
+    let message = "1 pending, 1 running, 1 completed, 1 failed, 1 cancelled\n";
     assert_eq!(
-        ran.stderr, told,
+        ran.stderr, message,
         "a script that reads lines gets only tasks"
     );
     assert_eq!(ran.stdout.lines().count(), 5);
@@ -307,12 +307,15 @@ fn what_waits_in_the_drop_box_is_counted_and_reported() {
     world.drop_in("one.json", "{\"recipe\": \"ok\"}");
     world.drop_in("two.json", "{");
     assert_eq!(world.json(&["list", "--counts"])["drops"], 2);
-    let told = world.run(&["list", "--counts"]).stderr;
-    assert!(told.ends_with("0 cancelled, 2 in the drop box\n"), "{told}");
+    let message = world.run(&["list", "--counts"]).stderr;
+    assert!(
+        message.ends_with("0 cancelled, 2 in the drop box\n"),
+        "{message}"
+    );
     let doctor = world.run(&["doctor"]);
     doctor.ends_with(1);
-    let told = "none, and 2 files in the drop box";
-    assert!(doctor.stdout.contains(told), "{}", doctor.stdout);
+    let message = "none, and 2 files in the drop box";
+    assert!(doctor.stdout.contains(message), "{}", doctor.stdout);
 }
 
 #[test]

@@ -228,8 +228,8 @@ fn the_log_of_a_living_watcher_stays_short() {
     world.wait_until("it is told", || {
         let text = std::fs::read(&log).unwrap();
         assert!(!text.contains(&0));
-        let told = |text: &[u8]| String::from_utf8_lossy(text).contains(&id);
-        told(&text) || told(&std::fs::read(world.path("watchers/log.1")).unwrap())
+        let message = |text: &[u8]| String::from_utf8_lossy(text).contains(&id);
+        message(&text) || message(&std::fs::read(world.path("watchers/log.1")).unwrap())
     });
     assert_eq!(world.json(&["status", &id])["condition"], Value::Null);
 }

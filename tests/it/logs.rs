@@ -233,8 +233,8 @@ fn a_followed_log_that_is_begun_anew_is_shown_from_its_beginning() {
         world.wait_until("the second part is shown", || shows("again"));
         std::fs::write(task.work(1, "end"), "").unwrap();
         let ended = following.wait_with_output().unwrap();
-        let told = String::from_utf8(ended.stderr).unwrap();
-        assert!(told.contains("begins anew"), "{again}: {told}");
+        let message = String::from_utf8(ended.stderr).unwrap();
+        assert!(message.contains("begins anew"), "{again}: {message}");
     }
 }
 

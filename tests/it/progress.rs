@@ -117,7 +117,7 @@ fn outside_a_task_and_beyond_the_scale_it_is_an_error() {
 
 /// A recipe reports as fast as it writes; the log of the watcher must not grow with it.
 #[test]
-fn metrics_that_are_left_out_are_told_once() {
+fn metrics_that_are_left_out_are_reported_once() {
     let world = World::new();
     world.recipe(
         "floods",

@@ -58,11 +58,11 @@ fn a_spool_without_recipes_says_where_to_put_one() {
     ran.succeeds();
     assert_eq!(ran.stdout, "");
     let folder = world.path("recipes");
-    let told = format!(
+    let text = format!(
         "no recipes; put a script or a folder into {}, or make one with `agentspool recipe new NAME`\n",
         folder.display()
     );
-    assert_eq!(ran.stderr, told);
+    assert_eq!(ran.stderr, text);
 }
 
 #[test]
@@ -181,12 +181,12 @@ fn a_name_nobody_has_is_code_7_with_what_was_meant() {
         let ran = world.run(arguments);
         ran.ends_with(7);
         assert_eq!(ran.stdout, "");
-        let told = format!(
+        let text = format!(
             "error: no recipe is called \"gret\" (did you mean greet?); looked in {}\n\
              hint: see `agentspool recipe list`\n",
             world.path("recipes").display()
         );
-        assert_eq!(ran.stderr, told);
+        assert_eq!(ran.stderr, text);
     }
     assert!(world.tasks().is_empty());
 }
@@ -195,7 +195,7 @@ fn a_name_nobody_has_is_code_7_with_what_was_meant() {
 fn a_broken_one_is_code_2_and_a_missing_program_code_6() {
     let world = world();
     broken(&world);
-    for (name, code, told) in [
+    for (name, code, text) in [
         ("typo", 2, "unknown field `descripton`"),
         ("plain", 2, "not executable; chmod +x"),
         ("needy", 6, "no-such-program-anywhere"),
@@ -204,7 +204,7 @@ fn a_broken_one_is_code_2_and_a_missing_program_code_6() {
         ran.ends_with(code);
         assert_eq!(ran.stdout, "");
         assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
-        assert!(ran.stderr.contains(told), "{name}: {}", ran.stderr);
+        assert!(ran.stderr.contains(text), "{name}: {}", ran.stderr);
         let object = world.json(&["recipe", "run", name, "--background"]);
         assert_eq!(
             (&object["ok"], &object["code"]),

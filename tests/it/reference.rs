@@ -100,14 +100,14 @@ fn reference() -> String {
         let name = line.strip_prefix("pub ")?.split_once(':')?.0;
         Some(name.to_owned())
     });
-    for (setting, told) in config["settings"].as_object().unwrap() {
+    for (setting, message) in config["settings"].as_object().unwrap() {
         let (_, meaning) = meanings.iter().find(|(name, _)| name == setting).unwrap();
         writeln!(
             text,
             "| `{setting}` | `{}` | {} | `{}` | {meaning} |",
-            told["value"],
+            message["value"],
             unit(setting),
-            told["variable"].as_str().unwrap(),
+            message["variable"].as_str().unwrap(),
         )
         .unwrap();
     }

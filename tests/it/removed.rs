@@ -34,8 +34,8 @@ fn waiting_and_following_end_when_the_task_is_removed() {
     std::fs::rename(&task.path, world.root().join("elsewhere")).unwrap();
     for child in [waiting, following] {
         let output = child.wait_with_output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(7), "{told}");
-        assert!(told.contains("removed"), "{told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(7), "{message}");
+        assert!(message.contains("removed"), "{message}");
     }
 }

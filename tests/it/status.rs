@@ -44,7 +44,7 @@ fn still_world() -> World {
 }
 
 #[test]
-fn a_running_task_is_told_as_the_page_shows() {
+fn a_running_task_is_reported_as_the_page_shows() {
     let world = World::new();
     world.recipe(
         "my-recipe",
@@ -251,12 +251,12 @@ fn a_refused_drop_is_code_7_with_the_reason() {
     let ran = world.run(&["status", "report"]);
     ran.ends_with(7);
     assert_eq!(ran.stdout, "");
-    let told = "error: the drop report.json was refused: not a request: unknown field `inptu`";
-    assert!(ran.stderr.starts_with(told), "{}", ran.stderr);
+    let report = "error: the drop report.json was refused: not a request: unknown field `inptu`";
+    assert!(ran.stderr.starts_with(report), "{}", ran.stderr);
 }
 
 #[test]
-fn a_pending_task_that_nobody_will_run_is_told_so() {
+fn a_pending_task_that_nobody_will_run_is_reported_so() {
     let world = still_world();
     let task = world.submit(&["works"]);
     let ran = world.run(&["status", "last"]);

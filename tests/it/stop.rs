@@ -175,7 +175,7 @@ fn what_is_left_behind_on_a_normal_exit_is_ended_even_if_it_ignores_term() {
 }
 
 #[test]
-fn a_signal_from_outside_is_told_as_such() {
+fn a_signal_from_outside_is_reported_as_such() {
     let world = impatient_world();
     world.recipe("kills-itself", "#!/bin/sh\nkill -SEGV $$\n");
     let task = world.submit(&["kills-itself"]);

@@ -344,8 +344,8 @@ fn an_accepted_variable_is_seen_by_the_recipe_and_gone_after_its_end() {
     let metadata = std::fs::metadata(&file).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
     assert_eq!(metadata.uid(), rustix::process::getuid().as_raw());
-    for told in ["request.json", "status.json", "attempts/1/run.json"] {
-        assert!(!task.read(told).contains("hunter2"), "{told}");
+    for report in ["request.json", "status.json", "attempts/1/run.json"] {
+        assert!(!task.read(report).contains("hunter2"), "{report}");
     }
     std::fs::write(go, "").unwrap();
     let result = world.result_of(&task);
@@ -452,15 +452,15 @@ fn a_bad_line_ends_a_batch_and_says_which_and_what_stands() {
     let lines = good.repeat(250) + "{\"recipe\": \"echo\", \"inptu\": 1}\n" + &good.repeat(5);
     let ran = world.run_with_stdin(&["submit", "--batch", "-"], lines.as_bytes());
     ran.ends_with(2);
-    let told = "error: line 251: not a request: unknown field `inptu`";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let report = "error: line 251: not a request: unknown field `inptu`";
+    assert!(ran.stderr.contains(report), "{}", ran.stderr);
     // Every id that was printed is a task and every task was printed: nobody has to guess.
     let printed: Vec<&str> = ran.stdout.lines().collect();
     let stored: Vec<String> = world.tasks().into_iter().map(|task| task.id).collect();
     assert_eq!(printed, stored);
     assert_eq!(stored.len(), 250, "all lines before the bad one");
-    let told = "hint: 250 tasks of the lines before were accepted\n";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let report = "hint: 250 tasks of the lines before were accepted\n";
+    assert!(ran.stderr.contains(report), "{}", ran.stderr);
     assert_eq!(names_in(&world.path("staging")).len(), 0);
 }
 

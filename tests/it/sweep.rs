@@ -426,9 +426,9 @@ fn of_two_sweeps_one_is_busy() {
         (&swept["busy"], &swept["cleared"]),
         (&json!(true), &json!(0))
     );
-    let told = world.run(&["sweep"]);
-    told.succeeds();
-    assert_eq!(told.stdout, "Another sweep is at it\n");
+    let message = world.run(&["sweep"]);
+    message.succeeds();
+    assert_eq!(message.stdout, "Another sweep is at it\n");
     assert!(task.has_result());
     drop(lock);
     assert_eq!(sweep(&world)["cleared"], 1);
@@ -445,15 +445,15 @@ fn a_dry_run_changes_nothing_and_says_what_would_go() {
     fs::create_dir(world.path("trash").join(grave)).unwrap();
     let before = picture(world.spool());
     let dry = world.json(&["sweep", "--dry-run"]);
-    let told = world.run(&["sweep", "--dry-run"]);
+    let message = world.run(&["sweep", "--dry-run"]);
     assert_eq!(picture(world.spool()), before);
     assert_eq!(dry["dry_run"], true);
     assert_eq!(dry["task_ids"], json!([task.id, named.id]));
     for id in [&task.id, &named.id] {
         assert!(
-            told.stdout.contains(&format!("would clear {id}")),
+            message.stdout.contains(&format!("would clear {id}")),
             "{}",
-            told.stdout
+            message.stdout
         );
     }
     let real = sweep(&world);
@@ -656,15 +656,15 @@ fn more_tasks_than_a_bite_go_in_one_pass() {
 }
 
 #[test]
-fn a_loop_makes_pass_after_pass_until_it_is_told_to_stop() {
+fn a_loop_makes_pass_after_pass_until_it_is_reported_to_stop() {
     let world = world();
-    let told = world.root().join("told");
+    let message = world.root().join("told");
     let mut child = world
         .command(&["sweep", "--every", "1s"])
-        .stdout(fs::File::create(&told).unwrap())
+        .stdout(fs::File::create(&message).unwrap())
         .spawn()
         .unwrap();
-    let text = world.wait_for_lines(&told, 1);
+    let text = world.wait_for_lines(&message, 1);
     assert!(
         text.contains("nothing is removed by age this time"),
         "{text}"
@@ -674,14 +674,14 @@ fn a_loop_makes_pass_after_pass_until_it_is_told_to_stop() {
     let task = done(&world, "ok");
     world.wait_until("a later pass sweeps", || !task.path.exists());
     world.wait_until("the pass is told", || {
-        fs::read_to_string(&told)
+        fs::read_to_string(&message)
             .unwrap()
             .contains(" Swept 1 tasks, ")
     });
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
-    let text = fs::read_to_string(&told).unwrap();
+    let text = fs::read_to_string(&message).unwrap();
     for line in text.lines() {
         let (at, what) = line.split_once(' ').unwrap();
         assert!(at.ends_with('Z') && what.starts_with("Swept "), "{line}");
@@ -770,14 +770,14 @@ fn a_bad_schedule_is_one_clear_error() {
 
 /// One line for each task that goes, with what it was.
 #[test]
-fn each_removal_is_told() {
+fn each_removal_is_reported() {
     let world = world();
     let task = world.submit(&["ok", "--session-id", "chat"]);
     world.run(&["runner", "--once", &task.id]).succeeds();
     first_pass(&world);
-    let told = world.run(&["--verbose", "sweep"]);
+    let message = world.run(&["--verbose", "sweep"]);
     let expected = format!("INFO swept task={} recipe=ok session=chat\n", task.id);
-    assert!(told.stderr.ends_with(&expected), "{}", told.stderr);
+    assert!(message.stderr.ends_with(&expected), "{}", message.stderr);
 }
 
 #[test]

@@ -49,8 +49,9 @@ fn a_task_has_one_line_for_each_transition() {
     for task in &world.tasks() {
         world.result_of(task);
         world.wait_until("its end is told", || {
-            let told = story(&log(&world), task);
-            told.iter()
+            let message = story(&log(&world), task);
+            message
+                .iter()
                 .any(|words| ["completed", "failed", "cancelled"].contains(&words.as_str()))
         });
     }
@@ -81,7 +82,7 @@ fn a_task_has_one_line_for_each_transition() {
 }
 
 #[test]
-fn a_loss_is_told_and_what_came_of_it() {
+fn a_loss_is_reported_and_what_came_of_it() {
     let world = world();
     let gate = world.root().join("gate");
     let script = format!(
@@ -105,8 +106,8 @@ fn a_loss_is_told_and_what_came_of_it() {
     world.wait_until("its end is told", || {
         log(&world).contains("completed task=")
     });
-    let told = story(&log(&world), &task);
-    assert_eq!(told, ["lost", "retrying", "started", "completed"]);
+    let message = story(&log(&world), &task);
+    assert_eq!(message, ["lost", "retrying", "started", "completed"]);
 }
 
 #[test]
@@ -118,10 +119,10 @@ fn how_much_is_said() {
     let submit = ["submit", "--recipe", "ok", "--json"];
     let silent = world.run(&submit);
     assert!(!silent.stderr.contains("accepted"), "{}", silent.stderr);
-    let told = world.run(&[&["-v"], &submit[..]].concat());
-    let id = told.json()["task_id"].as_str().unwrap().to_owned();
+    let message = world.run(&[&["-v"], &submit[..]].concat());
+    let id = message.json()["task_id"].as_str().unwrap().to_owned();
     let expected = format!(" INFO accepted task={id} recipe=ok session=session_");
-    assert!(told.stderr.contains(&expected), "{}", told.stderr);
+    assert!(message.stderr.contains(&expected), "{}", message.stderr);
 
     let mut filtered = world.command(&["runner", "--once", &id]);
     filtered.env("AGENTSPOOL_LOG", "agentspool::events=info");

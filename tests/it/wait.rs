@@ -31,7 +31,7 @@ fn cancelled(world: &World) -> Task {
 }
 
 #[test]
-fn several_tasks_are_told_in_the_order_asked() {
+fn several_tasks_are_reported_in_the_order_asked() {
     let world = world();
     let (first, second) = (
         world.submit(&["gate"]),
@@ -193,8 +193,8 @@ fn a_wait_that_nobody_will_end_says_so_once_also_when_it_is_quiet() {
         waiting.interrupt();
         let ran = waiting.end();
         ran.ends_with(130);
-        let told = ran.stderr.matches("nothing is done until one runs").count();
-        assert_eq!(told, 1, "{arguments:?}: {}", ran.stderr);
+        let report = ran.stderr.matches("nothing is done until one runs").count();
+        assert_eq!(report, 1, "{arguments:?}: {}", ran.stderr);
     }
 }
 
@@ -306,7 +306,7 @@ fn a_wide_message_stays_in_its_line() {
 }
 
 #[test]
-fn who_needs_a_watcher_is_told_that_there_is_none() {
+fn who_needs_a_watcher_is_reported_that_there_is_none() {
     let world = world();
     world.set("autostart", "false");
     let task = world.submit(&["gate"]);

@@ -111,11 +111,11 @@ fn what_cannot_leave_its_claim_is_refused_all_the_same() {
     .succeeds();
     assert_eq!(rejected(&shared), [format!("{id}-{id}.reason.json")]);
     assert!(names_in(&shared.spool().join("staging")).is_empty());
-    let told = shared.run(MEMBER, &["status", &id]);
+    let message = shared.run(MEMBER, &["status", &id]);
     assert!(
-        told.stderr.contains("could not be moved"),
+        message.stderr.contains("could not be moved"),
         "{}",
-        told.stderr
+        message.stderr
     );
 }
 
@@ -205,9 +205,13 @@ fn what_another_watcher_has_done_is_not_refused() {
 fn another_users_drop_is_not_asked_to_be_cancelled() {
     let shared = Shared::new();
     let id = shared.submit(MEMBER, &["--input", "1"]);
-    let told = shared.run(OTHER_MEMBER, &["cancel", &id]);
-    told.ends_with(4);
-    assert!(told.stderr.contains("is another user's"), "{}", told.stderr);
+    let message = shared.run(OTHER_MEMBER, &["cancel", &id]);
+    message.ends_with(4);
+    assert!(
+        message.stderr.contains("is another user's"),
+        "{}",
+        message.stderr
+    );
     assert_eq!(in_the_box(&shared), [format!("{id}.json")]);
     shared.run(MEMBER, &["cancel", &id]).succeeds();
     assert_eq!(in_the_box(&shared).len(), 2);

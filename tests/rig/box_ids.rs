@@ -133,23 +133,23 @@ fn a_name_that_is_a_part_of_an_id_stands_for_no_task_alone() {
     let other = shared.submit(OTHER_MEMBER, &["--name", "abcdefgh"]);
     shared.drain();
     for verb in ["status", "result", "cancel"] {
-        let told = shared.run(MEMBER, &[verb, "abcdefgh"]);
-        assert_ne!(told.code, 0, "{verb}: {}", told.stdout);
-        assert!(told.stderr.contains(&id) && told.stderr.contains(&other));
+        let message = shared.run(MEMBER, &[verb, "abcdefgh"]);
+        assert_ne!(message.code, 0, "{verb}: {}", message.stdout);
+        assert!(message.stderr.contains(&id) && message.stderr.contains(&other));
     }
     // A drop of that name, refused or waiting, neither.
     let lonely = id_at(0, "hgfedcba");
     drop_request(&shared, MEMBER, &lonely, "mine");
     put(&shared, OTHER_MEMBER, "hgfedcba.json", "[]", 0o640);
     shared.drain();
-    let told = shared.run(MEMBER, &["status", "hgfedcba"]);
-    assert!(told.stderr.contains(&lonely), "{}", told.stderr);
+    let message = shared.run(MEMBER, &["status", "hgfedcba"]);
+    assert!(message.stderr.contains(&lonely), "{}", message.stderr);
     // What lists show of an id mostly has a digit before a letter, and no name does that is so short.
-    let told = shared.run(
+    let message = shared.run(
         MEMBER,
         &["submit", "--recipe", "echo", "--name", "01m85x90"],
     );
-    assert_ne!(told.code, 0);
+    assert_ne!(message.code, 0);
 }
 
 /// The mode and the group of a file do not say everything.
@@ -254,9 +254,13 @@ fn a_removed_id_neither_waits_nor_was_refused() {
     shared.drain();
     shared.run(OWNER, &["clear"]).succeeds();
     let is_gone = || {
-        let told = shared.run(MEMBER, &["status", &id]);
-        told.ends_with(7);
-        assert!(told.stderr.contains("no task is called"), "{}", told.stderr);
+        let message = shared.run(MEMBER, &["status", &id]);
+        message.ends_with(7);
+        assert!(
+            message.stderr.contains("no task is called"),
+            "{}",
+            message.stderr
+        );
     };
     is_gone();
     put(
@@ -311,9 +315,13 @@ fn a_refused_id_stays_taken_when_its_reason_is_gone() {
     drop_request(&shared, OTHER_MEMBER, &id, "forged");
     shared.drain();
     assert!(!shared.spool().join("tasks").join(&id).exists());
-    let told = shared.run(MEMBER, &["status", &id]);
-    told.ends_with(7);
-    assert!(told.stderr.contains("no task is called"), "{}", told.stderr);
+    let message = shared.run(MEMBER, &["status", &id]);
+    message.ends_with(7);
+    assert!(
+        message.stderr.contains("no task is called"),
+        "{}",
+        message.stderr
+    );
 }
 
 /// Mounts in the box are not there: they neither count against a limit nor stop a removal.
@@ -354,7 +362,7 @@ fn a_group_spool_whose_box_is_a_mount_of_its_own_is_refused() {
     let incoming = shared.spool().join("incoming");
     let path = incoming.to_str().unwrap();
     crate::mount::run("mount", &["--bind", path, path]);
-    let told = [(OWNER, "list"), (MEMBER, "submit"), (OWNER, "watch")].map(|(uid, verb)| {
+    let message = [(OWNER, "list"), (MEMBER, "submit"), (OWNER, "watch")].map(|(uid, verb)| {
         let arguments: &[&str] = match verb {
             "submit" => &["submit", "--recipe", "echo"],
             verb => &[verb],
@@ -362,7 +370,7 @@ fn a_group_spool_whose_box_is_a_mount_of_its_own_is_refused() {
         shared.run(uid, arguments)
     });
     crate::mount::run("umount", &[path]);
-    for ran in told {
+    for ran in message {
         assert_ne!(ran.code, 0, "{}", ran.stdout);
         assert!(ran.stderr.contains("mount of its own"), "{}", ran.stderr);
     }

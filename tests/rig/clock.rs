@@ -108,14 +108,14 @@ fn world() -> World {
 }
 
 /// What is told of the clock, in days from the true one.
-fn told_days(world: &World) -> i64 {
-    let told = read_json(&world.path("sweep.json"))["wall"].clone();
+fn reported_days(world: &World) -> i64 {
+    let message = read_json(&world.path("sweep.json"))["wall"].clone();
     let seconds = |text: &str| {
         let output = Command::new("date").args(["-d", text, "+%s"]).output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         text.trim().parse::<i64>().unwrap()
     };
-    (seconds(told.as_str().unwrap()) - seconds("now")) / 86_400
+    (seconds(message.as_str().unwrap()) - seconds("now")) / 86_400
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn jumps_by_a_year_during_load() {
     clock.set(YEAR, 0);
     clock.run(&world, &["sweep"]).succeeds();
     assert!(
-        (360..370).contains(&told_days(&world)),
+        (360..370).contains(&reported_days(&world)),
         "the clock is not shifted"
     );
 

@@ -119,7 +119,7 @@ impl Disk {
     }
 
     /// Everything so far is on the disk.
-    pub fn settle(&self) {
+    pub fn finalize(&self) {
         rustix::fs::syncfs(File::open(self.path()).unwrap()).unwrap();
     }
 

@@ -277,8 +277,8 @@ fn a_read_only_spool_can_be_read() {
         let pending = world.submit(&["ok", "--name", "later"]);
         mount.remount("ro");
         refused(world);
-        let told = world.run(&["submit", "--recipe", "ok"]).stderr;
-        assert!(told.contains("Read-only file system"), "{told}");
+        let message = world.run(&["submit", "--recipe", "ok"]).stderr;
+        assert!(message.contains("Read-only file system"), "{message}");
         assert_eq!(world.json(&["list"])["total"], 2);
         assert_eq!(world.json(&["status", &task.id])["status"], "completed");
         assert_eq!(world.json(&["status", "later"])["status"], "pending");
@@ -380,9 +380,9 @@ fn a_log_on_a_disk_that_hangs_stops_no_task() {
     drop(frozen);
     // What had room to wait is written now.
     world.wait_until("it is told", || {
-        let told = fs::read_to_string(&log).unwrap();
+        let message = fs::read_to_string(&log).unwrap();
         let ended = format!("completed task={}", fine.id);
-        told.contains(&ended)
+        message.contains(&ended)
     });
 }
 

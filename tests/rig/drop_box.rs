@@ -53,9 +53,9 @@ pub(crate) fn origin(shared: &Shared, id: &str) -> Value {
 }
 
 pub(crate) fn is_refused(shared: &Shared, id: &str, words: &str) {
-    let told = shared.run(MEMBER, &["status", id]);
-    told.ends_with(7);
-    assert!(told.stderr.contains(words), "{}", told.stderr);
+    let message = shared.run(MEMBER, &["status", id]);
+    message.ends_with(7);
+    assert!(message.stderr.contains(words), "{}", message.stderr);
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn only_a_whole_control_file_of_the_right_user_counts() {
 }
 
 #[test]
-fn the_submitter_is_told_or_said_to_be_unknown() {
+fn the_submitter_is_reported_or_said_to_be_unknown() {
     let shared = Shared::new();
     shared.recipe("ok", "#!/bin/sh\n");
     let (own, writable) = (id_at(0, "a"), id_at(0, "b"));
@@ -387,7 +387,7 @@ fn the_submitter_is_told_or_said_to_be_unknown() {
 }
 
 #[test]
-fn no_text_of_a_member_reaches_a_terminal_as_it_is() {
+fn no_text_of_a_group_user_reaches_a_terminal_as_it_is() {
     let shared = Shared::new();
     shared.recipe(
         "loud",
@@ -530,7 +530,7 @@ fn what_stands_in_the_way_in_the_box_stops_nobody() {
 
 /// Below the floor of free room nothing is accepted; what was accepted can still be stopped.
 #[test]
-fn without_room_a_member_still_cancels() {
+fn without_room_a_group_user_still_cancels() {
     let shared = Shared::new();
     shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
     let object = shared.json(MEMBER, &["submit", "--recipe", "forever"]);
@@ -817,8 +817,8 @@ fn a_group_spool_of_version_one_is_converted() {
     std::io::Read::read_exact(runner.stdout.as_mut().unwrap(), &mut said).unwrap();
     let ran = shared.run(OWNER, &["init", path]);
     ran.ends_with(8);
-    let told = format!("while {waiting} (pid {}) runs", runner.id());
-    assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    let message = format!("while {waiting} (pid {}) runs", runner.id());
+    assert!(ran.stderr.contains(&message), "{}", ran.stderr);
     runner.kill().unwrap();
     runner.wait().unwrap();
     fs::remove_dir_all(&attempt).unwrap();

@@ -85,11 +85,11 @@ fn is_true_of_the_submission(world: &World, ran: &Ran) {
             ran.stderr
         );
     } else if let Some(id) = there {
-        let told = format!("{}{}", ran.stdout, ran.stderr);
-        let is_mute = told.is_empty() && ran.code == 1;
+        let message = format!("{}{}", ran.stdout, ran.stderr);
+        let is_mute = message.is_empty() && ran.code == 1;
         assert!(
-            is_mute || told.contains(&id),
-            "{id} is there, but it said: {told}"
+            is_mute || message.contains(&id),
+            "{id} is there, but it said: {message}"
         );
     } else {
         assert_eq!(ran.stdout, "");
@@ -249,9 +249,12 @@ fn failures(points: &[Point]) -> Vec<Failure> {
 fn try_failure(template: &World, victim: &Victim, scenario: &Scenario, failure: &Failure) {
     let world = crate::kill::copy(template.root());
     let ran = victim.run(&world, None, &failure.expressions());
-    let told = format!("{}{}", ran.stdout, ran.stderr);
-    assert!(!told.contains("panicked") && ran.code != 101, "{told}");
-    assert!(ran.code < 128, "it died of a signal: {told}");
+    let message = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(
+        !message.contains("panicked") && ran.code != 101,
+        "{message}"
+    );
+    assert!(ran.code < 128, "it died of a signal: {message}");
     world.wait_until("its runners are gone", || world.processes().is_empty());
     let acknowledged: Vec<String> = match scenario.removes {
         true => Vec::new(),

@@ -212,18 +212,18 @@ impl Drop for Bind<'_> {
 /// A wrong drop cannot leave the mount; it is kept there, out of sight, and the reason says so.
 fn refused_in_its_place(world: &World) {
     world.drop_in("wrong.json", r#"{"recipe": "nobody"}"#);
-    let mut told = String::new();
+    let mut message = String::new();
     world.wait_until("the wrong drop is refused", || {
-        told = world.json(&["status", "wrong"]).to_string();
-        told.contains("incoming/.task_")
+        message = world.json(&["status", "wrong"]).to_string();
+        message.contains("incoming/.task_")
     });
     let left = names_in(&world.path("incoming"));
     let [kept] = &left[..] else {
         panic!("{left:?}");
     };
     assert!(
-        kept.ends_with("-wrong.json") && told.contains(kept),
-        "{told}"
+        kept.ends_with("-wrong.json") && message.contains(kept),
+        "{message}"
     );
     std::fs::remove_file(world.path("incoming").join(kept)).unwrap();
 }

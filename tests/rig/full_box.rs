@@ -111,8 +111,8 @@ fn files_that_cannot_be_opened_are_set_aside() {
     let ran = crate::support::Ran::of(command.args([PROGRAM, "watch", "--drain"]));
     ran.succeeds();
     for name in ["own", "others"] {
-        let told = shared.run(OWNER, &["result", name]);
-        assert_eq!(told.stdout, format!("{name}\n"), "{}", ran.stderr);
+        let message = shared.run(OWNER, &["result", name]);
+        assert_eq!(message.stdout, format!("{name}\n"), "{}", ran.stderr);
     }
     assert_eq!(names_in(&shared.spool().join("incoming")).len(), COUNT);
     assert!(ran.stderr.contains("left in the box"), "{}", ran.stderr);
@@ -219,9 +219,9 @@ fn a_cancel_that_nobody_may_ask_for_ends() {
     shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
     let watching = shared.watcher();
     let (id, child) = cancel_of_a_drop(&shared, &watching, 0o660);
-    let told = ended(&watching, child);
-    let stderr = String::from_utf8_lossy(&told.stderr).into_owned();
-    assert_eq!(told.status.code(), Some(4), "{stderr}");
+    let message = ended(&watching, child);
+    let stderr = String::from_utf8_lossy(&message.stderr).into_owned();
+    assert_eq!(message.status.code(), Some(4), "{stderr}");
     assert!(stderr.contains("nobody knows who submitted"), "{stderr}");
     wait_for(&shared, &id, "running");
     let again = shared.run(MEMBER, &["cancel", &id]);
@@ -243,9 +243,9 @@ fn a_cancel_whose_control_file_is_refused_ends() {
     let (id, child) = cancel_of_a_drop(&shared, &watching, 0o640);
     let file = control_file(&shared).unwrap();
     fs::hard_link(&file, shared.spool().join("incoming/.second")).unwrap();
-    let told = ended(&watching, child);
-    let stderr = String::from_utf8_lossy(&told.stderr).into_owned();
-    assert_eq!(told.status.code(), Some(4), "{stderr}");
+    let message = ended(&watching, child);
+    let stderr = String::from_utf8_lossy(&message.stderr).into_owned();
+    assert_eq!(message.status.code(), Some(4), "{stderr}");
     assert!(stderr.contains("was refused"), "{stderr}");
     shared.run(OWNER, &["cancel", &id]).succeeds();
 }

@@ -278,12 +278,12 @@ fn a_group_spool_inherits_no_access_list() {
 }
 
 #[test]
-fn a_member_submits_and_reads_and_the_owner_runs() {
+fn a_group_user_submits_and_reads_and_the_owner_runs() {
     let shared = Shared::new();
     let id = shared.submit(MEMBER, &["--input", "\"mine\"", "--name", "report"]);
-    let told = shared.run(MEMBER, &["status", &id]);
-    told.succeeds();
-    assert!(told.stdout.contains("Status: pending"));
+    let message = shared.run(MEMBER, &["status", &id]);
+    message.succeeds();
+    assert!(message.stdout.contains("Status: pending"));
     // Nobody may run it but the owner, and nobody starts a watcher in a shared spool.
     shared.run(MEMBER, &["watch", "--drain"]).ends_with(4);
     assert_ne!(shared.run(MEMBER, &["runner", "--once", &id]).code, 0);
@@ -302,7 +302,7 @@ fn a_member_submits_and_reads_and_the_owner_runs() {
 }
 
 #[test]
-fn a_member_uses_the_drop_box_without_seeing_into_it() {
+fn a_group_user_uses_the_drop_box_without_seeing_into_it() {
     let shared = Shared::new();
     let dropped = "printf '{\"recipe\": \"echo\", \"input\": 5}' > spool/incoming/five.json";
     shared.shell(MEMBER, dropped).succeeds();
@@ -323,14 +323,18 @@ fn a_member_uses_the_drop_box_without_seeing_into_it() {
         .succeeds();
     shared.drain();
     assert_eq!(shared.run(MEMBER, &["result", "five"]).stdout, "5\n");
-    let told = shared.run(MEMBER, &["status", "wrong"]);
-    told.ends_with(7);
-    assert!(told.stderr.contains("one JSON object"), "{}", told.stderr);
+    let message = shared.run(MEMBER, &["status", "wrong"]);
+    message.ends_with(7);
+    assert!(
+        message.stderr.contains("one JSON object"),
+        "{}",
+        message.stderr
+    );
 }
 
 /// The owner may move a member's file but not a member's folder, nor read what is shut.
 #[test]
-fn what_a_member_drops_to_annoy_stops_nobody() {
+fn what_a_group_user_drops_to_annoy_stops_nobody() {
     let shared = Shared::new();
     shared
         .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
@@ -360,7 +364,7 @@ fn what_a_member_drops_to_annoy_stops_nobody() {
 
 /// Nobody else's; and nothing is done before a watcher runs, which is said.
 #[test]
-fn a_member_cancels_what_he_submitted() {
+fn a_group_user_cancels_what_he_submitted() {
     let shared = Shared::new();
     let early = shared.submit(MEMBER, &[]);
     let ran = shared.run(MEMBER, &["cancel", &early]);
@@ -408,7 +412,7 @@ fn a_member_cancels_what_he_submitted() {
 }
 
 #[test]
-fn members_share_a_session_in_order() {
+fn group_users_share_a_session_in_order() {
     let shared = Shared::new();
     let ids: Vec<String> = [MEMBER, OWNER, OTHER_MEMBER]
         .iter()
@@ -438,7 +442,7 @@ fn members_share_a_session_in_order() {
 }
 
 #[test]
-fn no_member_decides_what_is_run() {
+fn no_group_user_decides_what_is_run() {
     let shared = Shared::new();
     let id = shared.submit(MEMBER, &[]);
     shared.drain();
@@ -497,7 +501,7 @@ fn only_the_owner_attaches_and_nobody_else_reads_it() {
 
 /// Only the owner removes; what a member may not remove keeps its name.
 #[test]
-fn a_member_clears_nothing_and_breaks_nothing() {
+fn a_group_user_clears_nothing_and_breaks_nothing() {
     let shared = Shared::new();
     let id = shared.submit(MEMBER, &["--name", "kept"]);
     shared.drain();
@@ -510,7 +514,7 @@ fn a_member_clears_nothing_and_breaks_nothing() {
 
 /// What is the owner's to see to is not a member's trouble.
 #[test]
-fn a_member_asks_the_doctor() {
+fn a_group_user_asks_the_doctor() {
     let shared = Shared::new();
     let without = shared.run(MEMBER, &["doctor"]);
     without.ends_with(1);
@@ -520,9 +524,9 @@ fn a_member_asks_the_doctor() {
         without.stdout
     );
     let _watching = shared.watcher();
-    let told = shared.run(MEMBER, &["doctor"]);
-    told.succeeds();
-    assert_eq!(told.stdout.lines().count(), 5, "{}", told.stdout);
+    let message = shared.run(MEMBER, &["doctor"]);
+    message.succeeds();
+    assert_eq!(message.stdout.lines().count(), 5, "{}", message.stdout);
 }
 
 #[test]

@@ -25,7 +25,7 @@ const CUTS: [(Kind, &str); 4] = [
     (Kind::Xfs, "nodiscard"),
 ];
 
-fn as_member(world: &World, uid: u32, arguments: &[&str]) -> Ran {
+fn as_group_user(world: &World, uid: u32, arguments: &[&str]) -> Ran {
     let sealed = world.command(arguments);
     let mut command = as_number(&sealed, uid, &(uid + 1000).to_string(), true);
     command.arg(sealed.get_program()).args(arguments);
@@ -50,7 +50,7 @@ fn in_use(kind: Kind, options: &str) -> (Disk, World) {
     world.recipe("once", &script);
     let recipe = world.path("recipes/once");
     fs::set_permissions(recipe, fs::Permissions::from_mode(0o755)).unwrap();
-    disk.settle();
+    disk.finalize();
     (disk, world)
 }
 
@@ -66,7 +66,7 @@ fn load_and_cut(disk: &Disk, world: &World, after: u64) -> Vec<String> {
                 let (is_over, printed) = (&is_over, &printed);
                 scope.spawn(move || {
                     while !is_over.load(Ordering::SeqCst) {
-                        let ran = as_member(world, *uid, &["submit", "--recipe", "once", "-q"]);
+                        let ran = as_group_user(world, *uid, &["submit", "--recipe", "once", "-q"]);
                         // What is printed after the cut was called is nobody's promise.
                         if ran.code == 0 && !is_over.load(Ordering::SeqCst) {
                             printed.lock().unwrap().push(ran.stdout.trim().to_owned());
@@ -79,14 +79,14 @@ fn load_and_cut(disk: &Disk, world: &World, after: u64) -> Vec<String> {
         std::thread::sleep(Duration::from_millis(after));
         let mut before = printed.lock().unwrap();
         is_over.store(true, Ordering::SeqCst);
-        let told = std::mem::take(&mut *before);
+        let message = std::mem::take(&mut *before);
         disk.cut();
         drop(before);
         world.wait_until("the submitters have ended", || {
             kill_all(world);
             submitters.iter().all(|one| one.is_finished())
         });
-        told
+        message
     })
 }
 

@@ -520,7 +520,7 @@ impl Hostile<'_> {
 
 /// Everywhere a reader looks but in the drops themselves.
 fn leaks(shared: &Shared, log: &str) -> Vec<String> {
-    let is_told = |path: &Path| {
+    let is_reported = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         !path.starts_with(shared.spool().join("incoming"))
             && (name.ends_with(".reason.json")
@@ -528,7 +528,7 @@ fn leaks(shared: &Shared, log: &str) -> Vec<String> {
     };
     let files = walkdir::WalkDir::new(shared.spool()).into_iter().flatten();
     let mut leaks: Vec<String> = files
-        .filter(|entry| entry.file_type().is_file() && is_told(entry.path()))
+        .filter(|entry| entry.file_type().is_file() && is_reported(entry.path()))
         .filter(|entry| has_secret(&fs::read(entry.path()).unwrap_or_default()))
         .map(|entry| entry.path().display().to_string())
         .collect();

@@ -225,9 +225,9 @@ fn what_a_cut_off_removal_leaves_is_never_run() {
         assert_eq!(starts(world), 1, "{gone:?}\n{}", world.describe());
         let shown = world.json(&["list"]);
         let count = shown["tasks"].as_array().unwrap().len();
-        let is_husk = gone.contains(&"result.json");
-        assert_eq!(count, usize::from(!is_husk), "{gone:?}: {shown}");
-        if is_husk {
+        let is_empty_folder = gone.contains(&"result.json");
+        assert_eq!(count, usize::from(!is_empty_folder), "{gone:?}: {shown}");
+        if is_empty_folder {
             world.run(&["status", &task.id]).ends_with(7);
             world.run(&["sweep"]).succeeds();
             world

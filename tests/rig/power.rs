@@ -188,7 +188,7 @@ fn in_use(options: &str, durability: &str) -> (Disk, World) {
     );
     world.recipe("once", &script);
     world.start_watcher();
-    disk.settle();
+    disk.finalize();
     (disk, world)
 }
 

@@ -89,8 +89,8 @@ fn alive(task: &Task) -> Vec<i32> {
 
 fn assert_none_alive(world: &World, task: &Task) {
     let left = alive(task);
-    let told = || format!("{left:?} are left of {}\n{}", task.id, world.describe());
-    assert!(left.is_empty(), "{}", told());
+    let message = || format!("{left:?} are left of {}\n{}", task.id, world.describe());
+    assert!(left.is_empty(), "{}", message());
 }
 
 /// What a killed runner's task came to.
@@ -133,12 +133,12 @@ fn kill_at_random_moments(kind: &Kind) {
         assert_none_alive(&world, &task);
         count_end(kind, &world, &task, recipe, status.success(), &mut tally);
     }
-    let told = |what: &str| format!("process {}: {what}", kind.name);
-    figure(&told("runners killed"), moments);
-    figure(&told("lost"), tally.lost);
-    figure(&told("tried again"), tally.again);
-    figure(&told("true ends"), tally.true_ends);
-    figure(&told("survivors"), 0);
+    let message = |what: &str| format!("process {}: {what}", kind.name);
+    figure(&message("runners killed"), moments);
+    figure(&message("lost"), tally.lost);
+    figure(&message("tried again"), tally.again);
+    figure(&message("true ends"), tally.true_ends);
+    figure(&message("survivors"), 0);
 }
 
 /// The next runner takes over. Where the one before died before it began anything, a recipe that
@@ -152,13 +152,13 @@ fn recover(world: &World, task: &Task) {
 /// The end of the run that nobody disturbed.
 fn assert_end(kind: &Kind, world: &World, task: &Task) {
     let result = task.result();
-    let told = || format!("{}: {result}\n{}", kind.name, world.describe());
+    let message = || format!("{}: {result}\n{}", kind.name, world.describe());
     match kind.code {
         Some(code) => {
-            assert_eq!(result["exit_code"], code, "{}", told());
-            assert_eq!(result["signal"], Value::Null, "{}", told());
+            assert_eq!(result["exit_code"], code, "{}", message());
+            assert_eq!(result["signal"], Value::Null, "{}", message());
         }
-        None => assert_eq!(result["error"]["kind"], "lost", "{}", told()),
+        None => assert_eq!(result["error"]["kind"], "lost", "{}", message()),
     }
 }
 
@@ -172,27 +172,27 @@ fn count_end(
     tally: &mut Tally,
 ) {
     let result = task.result();
-    let told = || format!("{} {recipe}: {result}\n{}", kind.name, world.describe());
+    let message = || format!("{} {recipe}: {result}\n{}", kind.name, world.describe());
     let attempts = task.attempts();
     if attempts == 2 {
-        assert_eq!((recipe, lived), ("requeue", false), "{}", told());
-        assert!(task.work(2, "looked").exists(), "{}", told());
+        assert_eq!((recipe, lived), ("requeue", false), "{}", message());
+        assert!(task.work(2, "looked").exists(), "{}", message());
         let survivors = std::fs::read_to_string(task.work(2, "survivors")).unwrap();
-        assert_eq!(survivors, "", "{}", told());
-        assert_eq!(result["exit_code"], 0, "{}", told());
+        assert_eq!(survivors, "", "{}", message());
+        assert_eq!(result["exit_code"], 0, "{}", message());
         tally.again += 1;
         return;
     }
-    assert_eq!(attempts, 1, "{}", told());
+    assert_eq!(attempts, 1, "{}", message());
     if result["error"]["kind"] == "lost" {
-        assert!(!lived && recipe == "fail", "{}", told());
+        assert!(!lived && recipe == "fail", "{}", message());
         let none = json!([null, null]);
         assert_eq!(json!([result["exit_code"], result["signal"]]), none);
         tally.lost += 1;
         return;
     }
     // The first runner, which died after it had told; or the second, before which nothing had run.
-    assert_eq!(result["exit_code"], json!(kind.code), "{}", told());
+    assert_eq!(result["exit_code"], json!(kind.code), "{}", message());
     tally.true_ends += 1;
 }
 

@@ -77,16 +77,16 @@ impl Stage<'_> {
         ] {
             world.set(key, value);
         }
-        let told = format!(
+        let message = format!(
             "#!/bin/sh\necho \"$AGENTSPOOL_TASK_ID $AGENTSPOOL_ATTEMPT\" >> '{}'\n",
             outside.path().join("starts").display()
         );
         let gate = outside.path().join("gate");
         let wait = format!("while [ ! -e '{}' ]; do sleep 0.02; done", gate.display());
-        world.recipe("ok", &format!("{told}echo fine\n"));
-        world.recipe("gated", &format!("{told}{wait}\nexit 7\n"));
+        world.recipe("ok", &format!("{message}echo fine\n"));
+        world.recipe("gated", &format!("{message}{wait}\nexit 7\n"));
         let glut = "head -c 16000000 /dev/zero 2>/dev/null | cat 2>/dev/null";
-        world.recipe("glutton", &format!("{told}{wait}\n{glut}\nexit 7\n"));
+        world.recipe("glutton", &format!("{message}{wait}\n{glut}\nexit 7\n"));
         let watcher = world.start_watcher();
         let running = world.submit(&["gated"]);
         world.wait_running(&running);
@@ -119,11 +119,11 @@ impl Stage<'_> {
     /// However full the disk is, what ran gets its true result.
     fn ends_truly(&self, task: &Task) {
         let result = self.world.result_of(task);
-        let told = || format!("{:?} on {}: {result}", self.lack, self.mount.what());
-        assert_eq!(result["exit_code"], 7, "{}", told());
-        assert_eq!(result["error"]["kind"], "exit", "{}", told());
-        assert_eq!(result["attempt"], 1, "{}", told());
-        assert_eq!(self.starts(task), 1, "{}", told());
+        let message = || format!("{:?} on {}: {result}", self.lack, self.mount.what());
+        assert_eq!(result["exit_code"], 7, "{}", message());
+        assert_eq!(result["error"]["kind"], "exit", "{}", message());
+        assert_eq!(result["attempt"], 1, "{}", message());
+        assert_eq!(self.starts(task), 1, "{}", message());
     }
 
     fn completes(&self, task: &Task) {
@@ -214,16 +214,16 @@ fn at_the_finish(stage: &Stage<'_>) {
 fn at_the_cancellation(stage: &Stage<'_>) {
     let pending = stage.world.submit(&["ok"]);
     let full = stage.fill();
-    let told = stage.world.json(&["cancel", &stage.running.id]);
-    assert_eq!(told["ok"], true, "{:?}: {told}", stage.lack);
-    assert_eq!(told["status"], "cancelled", "{told}");
+    let message = stage.world.json(&["cancel", &stage.running.id]);
+    assert_eq!(message["ok"], true, "{:?}: {message}", stage.lack);
+    assert_eq!(message["status"], "cancelled", "{message}");
     assert_eq!(stage.running.result()["status"], "cancelled");
     assert!(stage.running.processes().is_empty());
     // Of one that waits, the end may have no place yet; then that is what is said.
-    let told = stage.world.run(&["cancel", &pending.id]);
-    if told.code != 0 {
-        told.ends_with(8);
-        assert!(told.stderr.contains("is noted"), "{}", told.stderr);
+    let message = stage.world.run(&["cancel", &pending.id]);
+    if message.code != 0 {
+        message.ends_with(8);
+        assert!(message.stderr.contains("is noted"), "{}", message.stderr);
         assert!(pending.path.join("cancel").exists());
     }
     full.end();

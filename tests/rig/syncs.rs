@@ -63,14 +63,14 @@ fn steps(world: &World, id: &str) -> Vec<String> {
     let spool = world.spool().to_str().unwrap();
     let step = |line: &str| {
         let (call, rest) = line.split_once('(')?;
-        let told = if call == "renameat2" {
+        let message = if call == "renameat2" {
             format!("rename {}", rest.rsplit('"').nth(1)?)
         } else {
             let path = rest.split_once('<')?.1.split_once('>')?.0;
             let path = path.strip_prefix(spool)?.trim_start_matches('/');
             format!("sync {path}")
         };
-        Some(told.replace(id, "ID"))
+        Some(message.replace(id, "ID"))
     };
     text.lines().filter_map(step).collect()
 }
@@ -103,7 +103,7 @@ fn violations(options: &str, victim: Victim, left_out: Option<&str>, wait: bool)
         disk.outside("open").display()
     );
     recipe(&world, &disk, "held", &held);
-    disk.settle();
+    disk.finalize();
     let witness = victim(&disk, &world, left_out);
     if wait {
         // Not for a fact: what the journal does by the clock is what this cut is about.
@@ -139,8 +139,8 @@ fn mutant(name: &str, options: &str, victim: Victim, when: &str, is_seen: bool) 
             "without the sync of {name} ({options}): {wrong:#?}"
         );
     }
-    let told = if is_seen { "seen" } else { "not seen on ext4" };
-    scale::figure(&format!("sync left out: {name} ({options})"), told);
+    let message = if is_seen { "seen" } else { "not seen on ext4" };
+    scale::figure(&format!("sync left out: {name} ({options})"), message);
 }
 
 fn submit(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
@@ -175,7 +175,7 @@ fn submit_batch(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
 /// Accepted for long, not begun.
 fn waiting(disk: &Disk, world: &World, recipe: &str) -> (Task, Witness) {
     let task = world.submit(&[recipe]);
-    disk.settle();
+    disk.finalize();
     let mut witness = Witness::new(disk.outside("starts"));
     witness.accepted.push(task.id.clone());
     (task, witness)
@@ -217,7 +217,7 @@ fn cancel(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
         .unwrap();
     world.wait_running(&task);
     world.signal(runner.id() as i32, Signal::STOP);
-    disk.settle();
+    disk.finalize();
     let asked = ["cancel", "--no-wait", &task.id];
     Ran::of(&mut traced(world, &asked, left_out)).succeeds();
     witness.cancelled.push(task.id);
@@ -228,7 +228,7 @@ fn cancel(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
 
 fn init(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     fs::remove_dir_all(world.spool()).unwrap();
-    disk.settle();
+    disk.finalize();
     Ran::of(&mut traced(world, &["init"], left_out)).succeeds();
     Witness::new(disk.outside("starts"))
 }
@@ -260,8 +260,8 @@ fn a_batch_without_one_of_its_syncs() {
         let wrong = violations(options, submit_batch, Some("syncfs:retval=0"), wait);
         assert!(!wrong.is_empty(), "without the sync of all files");
     }
-    let told = violations(AFTER_COMMIT, submit_batch, None, true);
-    assert!(told.is_empty(), "{told:#?}");
+    let message = violations(AFTER_COMMIT, submit_batch, None, true);
+    assert!(message.is_empty(), "{message:#?}");
 }
 
 /// What the tasks of a batch need is on the disk before the first of them can be seen, and they are
@@ -327,8 +327,8 @@ fn a_setting_without_one_of_its_syncs() {
 
 /// The runner sees its last sync refused and tries again for ever; its result can be seen by then.
 #[test]
-fn a_result_is_told_only_once_it_is_durable() {
-    fn told(disk: &Disk, world: &World, refused: Option<&str>) -> Witness {
+fn a_result_is_reported_only_once_it_is_durable() {
+    fn message(disk: &Disk, world: &World, refused: Option<&str>) -> Witness {
         let (task, mut witness) = waiting(disk, world, "once");
         let mut runner = traced(world, &["runner", "--once", &task.id], refused)
             .stderr(Stdio::null())
@@ -343,7 +343,7 @@ fn a_result_is_told_only_once_it_is_durable() {
         witness
     }
     let refused = "error=EIO:when=3+";
-    let wrong = violations(AT_ONCE, told, Some(refused), false);
+    let wrong = violations(AT_ONCE, message, Some(refused), false);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -358,7 +358,7 @@ fn a_cancellation_that_another_one_began_is_durable() {
             .unwrap();
         world.wait_running(&task);
         world.signal(runner.id() as i32, Signal::STOP);
-        disk.settle();
+        disk.finalize();
         let asked = ["cancel", "--no-wait", &task.id];
         Ran::of(&mut traced(world, &asked, refused)).ends_with(8);
         world.run(&asked).succeeds();

@@ -467,17 +467,17 @@ impl Place {
         let input = shell.stdin.as_mut().unwrap();
         writeln!(input, "({line}) & echo $!").unwrap();
         let output = shell.stdout.as_mut().unwrap();
-        let mut told = Vec::new();
-        while told.last() != Some(&b'\n') {
+        let mut message = Vec::new();
+        while message.last() != Some(&b'\n') {
             let mut byte = [0];
             output.read_exact(&mut byte).unwrap();
-            told.push(byte[0]);
+            message.push(byte[0]);
         }
-        String::from_utf8(told).unwrap().trim().parse().unwrap()
+        String::from_utf8(message).unwrap().trim().parse().unwrap()
     }
 
     fn watch(&self, cell: Cell, task: &Task, runner: &mut Child) -> Result<(), String> {
-        let told = |what: &str| {
+        let message = |what: &str| {
             let said = std::fs::read_to_string(self.log(&task.id)).unwrap_or_default();
             Err(format!(
                 "{cell:?}: {what}: {} {said}",
@@ -491,10 +491,10 @@ impl Place {
                     status.contains("\"stuck\"") || task.has_result()
                 })?;
                 if task.has_result() {
-                    return told("it is over, and nobody could look");
+                    return message("it is over, and nobody could look");
                 }
                 if !self.is_anybody_alive(&task.id) && cell.sight != Sight::NoProc {
-                    return told("it waits for nobody");
+                    return message("it waits for nobody");
                 }
                 Ok(())
             }
@@ -503,11 +503,11 @@ impl Place {
                     runner.try_wait().is_ok_and(|status| status.is_some())
                 })?;
                 if !task.has_result() {
-                    return told(NO_RESULT);
+                    return message(NO_RESULT);
                 }
                 let lives = self.is_anybody_alive(&task.id);
                 if lives != (wanted == Expected::Escapes) {
-                    return told(if lives {
+                    return message(if lives {
                         "a survivor"
                     } else {
                         "it holds after all"
@@ -628,18 +628,21 @@ fn try_all(is_root: bool) {
         }
     }
     let who = if is_root { "root" } else { "a user" };
-    let told = |what: &str| format!("table of {who}: {what}");
-    figure(&told("cells tried"), cells.len());
+    let message = |what: &str| format!("table of {who}: {what}");
+    figure(&message("cells tried"), cells.len());
     figure(
-        &told("ended to the last process"),
+        &message("ended to the last process"),
         tally[Expected::Ended as usize],
     );
-    figure(&told("waits, and says so"), tally[Expected::Waits as usize]);
     figure(
-        &told("named as not to be found"),
+        &message("waits, and says so"),
+        tally[Expected::Waits as usize],
+    );
+    figure(
+        &message("named as not to be found"),
         tally[Expected::Escapes as usize],
     );
-    figure(&told("not as promised"), failures.len());
+    figure(&message("not as promised"), failures.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 

@@ -252,10 +252,10 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
 pub fn violation(what: &str, check: impl FnOnce()) -> Option<String> {
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
     let panic = caught.err()?;
-    let told = panic
+    let message = panic
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()))
         .unwrap_or_default();
-    Some(format!("{what}: {told}"))
+    Some(format!("{what}: {message}"))
 }

@@ -117,8 +117,8 @@ impl Witness {
             *starts.entry(id).or_default() += 1;
         }
         starts.retain(|_, times| *times > 1);
-        let told = |(id, times)| format!("{id} was started {times} times");
-        starts.into_iter().map(told).collect()
+        let message = |(id, times)| format!("{id} was started {times} times");
+        starts.into_iter().map(message).collect()
     }
 }
 

@@ -251,9 +251,9 @@ impl DropBox {
         for name in names {
             let path = rejected.join(std::ffi::OsStr::from_bytes(&name));
             if name.ends_with(b".reason.json") {
-                let told = fs::read_to_string(path).unwrap();
-                see_no_secret(&told);
-                let reason: Reason = serde_json::from_str(&told).unwrap();
+                let message = fs::read_to_string(path).unwrap();
+                see_no_secret(&message);
+                let reason: Reason = serde_json::from_str(&message).unwrap();
                 assert!(!reason.reason.is_empty() && !reason.reason.contains('\n'));
             } else if case.is_regular() && case.kind != Case::REPLACED {
                 assert_eq!(fs::read(path).unwrap(), case.content, "nothing is lost");
@@ -291,8 +291,11 @@ impl DropBox {
     }
 }
 
-fn see_no_secret(told: &str) {
-    assert!(!told.contains(SECRET), "repeats what the drop held: {told}");
+fn see_no_secret(message: &str) {
+    assert!(
+        !message.contains(SECRET),
+        "repeats what the drop held: {message}"
+    );
 }
 
 fn names_of(folder: &Path) -> Vec<Vec<u8>> {

@@ -109,7 +109,7 @@ fn check_task(world: &World, task: &Task, known: Known<'_>) {
     if task.has_result() {
         check_result(world, task, attempts);
         if known.is_drained {
-            check_settled(world, task, known);
+            check_stable(world, task, known);
         }
     } else {
         check_queued(world, task);
@@ -130,35 +130,35 @@ fn check_task(world: &World, task: &Task, known: Known<'_>) {
 #[track_caller]
 fn check_result(world: &World, task: &Task, attempts: usize) {
     let result: Value = read_json(&task.path.join("result.json"));
-    let told = || format!("{result}\n{}", world.describe());
-    assert_eq!(result["task_id"], task.id, "{}", told());
+    let message = || format!("{result}\n{}", world.describe());
+    assert_eq!(result["task_id"], task.id, "{}", message());
     let status = result["status"].as_str().unwrap_or_default();
     assert!(
         ["completed", "failed", "cancelled"].contains(&status),
         "{}",
-        told()
+        message()
     );
-    assert_eq!(result["ok"], status == "completed", "{}", told());
+    assert_eq!(result["ok"], status == "completed", "{}", message());
     let attempt = result["attempt"].as_u64().unwrap();
-    assert!(attempt <= attempts as u64, "{}", told());
+    assert!(attempt <= attempts as u64, "{}", message());
     // I7: what a result names is there, and the output is in one place or the other.
     if let Some(file) = result["output_file"].as_str() {
-        assert!(task.path.join(file).is_file(), "{}", told());
-        assert!(result["output"].is_null(), "{}", told());
+        assert!(task.path.join(file).is_file(), "{}", message());
+        assert!(result["output"].is_null(), "{}", message());
     }
     // Who ran it is known wherever something ran.
     if status == "completed" {
-        assert_eq!(attempt, attempts as u64, "{}", told());
-        assert_eq!(result["exit_code"], 0, "{}", told());
+        assert_eq!(attempt, attempts as u64, "{}", message());
+        assert_eq!(result["exit_code"], 0, "{}", message());
     } else if status == "failed" {
-        assert!(result["error"]["kind"].is_string(), "{}", told());
+        assert!(result["error"]["kind"].is_string(), "{}", message());
     }
 }
 
 /// What follows a result once everybody had a chance: the status agrees, no hint and no variable is
 /// left.
 #[track_caller]
-fn check_settled(world: &World, task: &Task, known: Known<'_>) {
+fn check_stable(world: &World, task: &Task, known: Known<'_>) {
     let result = task.result();
     // What people are told agrees even where the file does not.
     let status = if known.status_may_lag {
@@ -172,7 +172,7 @@ fn check_settled(world: &World, task: &Task, known: Known<'_>) {
     for left in [
         task.path.join("env.json"),
         world.path("open").join(&task.id),
-        queue_hint(world, task),
+        queue_entry(world, task),
     ] {
         assert!(!left.exists(), "{} is left", left.display());
     }
@@ -184,7 +184,7 @@ fn check_queued(world: &World, task: &Task) {
     let session = task.request()["session_id"].as_str().map(str::to_owned);
     let made = task.id.parse().map(session_of).unwrap();
     if session.is_some_and(|session| session != made.as_str()) {
-        let hint = queue_hint(world, task);
+        let hint = queue_entry(world, task);
         assert!(
             hint.exists(),
             "{} is missing\n{}",
@@ -194,7 +194,7 @@ fn check_queued(world: &World, task: &Task) {
     }
 }
 
-fn queue_hint(world: &World, task: &Task) -> PathBuf {
+fn queue_entry(world: &World, task: &Task) -> PathBuf {
     let request = task.request();
     let session = request["session_id"].as_str().unwrap_or("-");
     world

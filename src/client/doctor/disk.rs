@@ -24,12 +24,12 @@ pub(super) fn spool(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     let path = spool.path().display();
     let mut checks = Vec::new();
     if !missing.is_empty() {
-        let told = format!("{path} has no {}", missing.join(", no "));
+        let text = format!("{path} has no {}", missing.join(", no "));
         let hint = format!(
             "`agentspool init {}` makes what is missing",
             quote_path(spool.path())
         );
-        checks.push(Check::problem(NAME, told, hint));
+        checks.push(Check::problem(NAME, text, hint));
     }
     if spool.is_owner() {
         checks.extend(strayed(spool)?);
@@ -56,11 +56,11 @@ fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
             "see whose it is, and give it back to the spool's user (`chown`, `chmod u+rwx`)"
                 .to_owned()
         };
-        let mut told = format!("{} {}", entry.path.display(), entry.problem);
+        let mut text = format!("{} {}", entry.path.display(), entry.problem);
         if n + 1 == NAME_AT_MOST && more > 0 {
-            let _ = write!(told, ", and {more} more like it");
+            let _ = write!(text, ", and {more} more like it");
         }
-        checks.push(Check::problem("spool", told, hint));
+        checks.push(Check::problem("spool", text, hint));
     }
     Ok(checks)
 }
@@ -104,7 +104,7 @@ fn judge(system: &FileSystem, (bytes, inodes): (u64, u64), settings: &Settings) 
     } else {
         format!("{inodes} inodes")
     };
-    let told = format!(
+    let text = format!(
         "{}, {} and {free_inodes} free",
         system.kind,
         HumanBytes(bytes)
@@ -112,32 +112,32 @@ fn judge(system: &FileSystem, (bytes, inodes): (u64, u64), settings: &Settings) 
     if system.is_read_only {
         Check::problem(
             NAME,
-            format!("{told}, mounted read-only"),
+            format!("{text}, mounted read-only"),
             "mount it writable",
         )
         .unusable()
     } else if bytes < settings.min_free_bytes || inodes < settings.min_free_inodes {
         let floor = HumanBytes(settings.min_free_bytes);
-        let told = format!(
-            "{told}, below the floor of {floor} and {} inodes: nothing is accepted",
+        let text = format!(
+            "{text}, below the floor of {floor} and {} inodes: nothing is accepted",
             settings.min_free_inodes
         );
         let hint = "make room (`agentspool clear`), or lower min_free_bytes and min_free_inodes";
-        Check::problem(NAME, told, hint).unusable()
+        Check::problem(NAME, text, hint).unusable()
     } else if system.is_network {
         // `allow_network_fs` says nothing against it: the renames fail on one machine as well.
-        let told = format!(
-            "{told}, over a network: most such file systems refuse renameat2 with flags, without which no task is \
+        let text = format!(
+            "{text}, over a network: most such file systems refuse renameat2 with flags, without which no task is \
              accepted, and locks may not be seen by other machines"
         );
         let hint =
             "move the spool to a local disk; `writable` above says whether these renames work here";
-        Check::problem(NAME, told, hint)
+        Check::problem(NAME, text, hint)
     } else if system.is_volatile && settings.durability == Durability::Power {
         let hint = "move the spool to a disk, or set durability to process if that is meant";
-        Check::warn(NAME, format!("{told}, empty after a boot"), hint)
+        Check::warn(NAME, format!("{text}, empty after a boot"), hint)
     } else {
-        Check::ok(NAME, told)
+        Check::ok(NAME, text)
     }
 }
 
@@ -151,8 +151,8 @@ pub(super) fn identity(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>
             Check::problem(NAME, error.to_string(), hint)
         }
         Ok(false) => {
-            let told = "identity.json is missing or another folder's, as after a copy";
-            Check::warn(NAME, told, "the owner's next command makes a new one")
+            let text = "identity.json is missing or another folder's, as after a copy";
+            Check::warn(NAME, text, "the owner's next command makes a new one")
         }
         Ok(true) if spool.is_owner() => {
             Check::ok(NAME, format!("{}, owned by this user ({us})", spool.uuid()))
@@ -170,9 +170,9 @@ pub(super) fn paused(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
     let Some(why) = spool.paused()? else {
         return Ok(Vec::new());
     };
-    let told = format!("{why}, and no task starts");
+    let text = format!("{why}, and no task starts");
     let hint = format!("`agentspool --spool {} resume`", quote_path(spool.path()));
-    Ok(vec![Check::warn("paused", told, hint)])
+    Ok(vec![Check::warn("paused", text, hint)])
 }
 
 /// Whether ages can be told.
@@ -183,9 +183,9 @@ pub(super) fn clock(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     if let Some(newest) = newest {
         let made = crate::task::Timestamp::from_unix_ms(newest.unix_ms());
         if made.seconds_since(now.wall) > AHEAD_SEC {
-            let told = format!("{newest} was made at {made}, which is yet to come");
+            let text = format!("{newest} was made at {made}, which is yet to come");
             let hint = "set the clock (`timedatectl`); such a task is swept later than others";
-            return Ok(vec![Check::warn(NAME, told, hint)]);
+            return Ok(vec![Check::warn(NAME, text, hint)]);
         }
     }
     let last = spool.sweep_clock()?;

@@ -22,9 +22,9 @@ pub(super) fn launcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>
         Launcher::SystemdUser => &["--user"],
     };
     if !spool.is_owner() {
-        let told = "systemd: only the spool's owner can try whether units may be started";
+        let message = "systemd: only the spool's owner can try whether units may be started";
         let hint = "run `agentspool doctor` as that user";
-        return Ok(vec![Check::warn(NAME, told, hint)]);
+        return Ok(vec![Check::warn(NAME, message, hint)]);
     }
     Ok(vec![match try_to_stop(manager) {
         Ok(()) => Check::ok(NAME, "systemd: units of tasks may be started and stopped"),

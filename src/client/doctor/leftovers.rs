@@ -26,23 +26,23 @@ pub(super) fn litter(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
     let buried = spool.trash()?.len();
     let hint = "`agentspool sweep` removes it";
     if staged > 0 {
-        let told = format!("{} in staging/", count(staged, "half-made submission"));
-        checks.push(Check::warn("leftovers", told, hint));
+        let message = format!("{} in staging/", count(staged, "half-made submission"));
+        checks.push(Check::warn("leftovers", message, hint));
     }
     if buried > 0 {
-        let told = format!("{} in trash/", count(buried, "removal") + " cut off");
-        checks.push(Check::warn("leftovers", told, hint));
+        let message = format!("{} in trash/", count(buried, "removal") + " cut off");
+        checks.push(Check::warn("leftovers", message, hint));
     }
     checks.extend(late_in_box(spool)?);
     checks.extend(refused(spool)?);
     let mut stray = 0;
     for id in spool.open_ids()?.into_iter().take(LOOK_AT_MOST) {
-        stray += usize::from(spool.is_stray_hint(id)?);
+        stray += usize::from(spool.is_stray_entry(id)?);
     }
     if stray > 0 {
-        let told = format!("{} without a task in open/", count(stray, "hint"));
+        let message = format!("{} without a task in open/", count(stray, "hint"));
         let hint = "a watcher removes them: start one, if none runs";
-        checks.push(Check::warn("leftovers", told, hint));
+        checks.push(Check::warn("leftovers", message, hint));
     }
     if checks.is_empty() {
         checks.push(Check::ok("leftovers", "none"));
@@ -58,9 +58,9 @@ fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
     let unnamed = unnamed.filter(|(_, at)| clock::wall().seconds_since(*at) >= patience);
     let unnamed = unnamed.count();
     if unnamed > 0 {
-        let told = format!("{} in incoming/", count(unnamed, "half-written drop"));
+        let message = format!("{} in incoming/", count(unnamed, "half-written drop"));
         let hint = "`agentspool sweep` removes it once it is older than rejected_keep_sec";
-        checks.push(Check::warn("leftovers", told, hint));
+        checks.push(Check::warn("leftovers", message, hint));
     }
     checks.extend(strange_in_box(spool)?);
     let waiting = spool.in_box()?;
@@ -73,12 +73,12 @@ fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
     };
     let late = arrivals.filter(is_late).count() + waiting.unseen.len();
     if late > 0 {
-        let told = format!(
+        let message = format!(
             "{} in incoming/ that no watcher has taken",
             count(late, "file")
         );
         let hint = "the watcher's log says why; a file that cannot be moved stays until somebody removes it";
-        checks.push(Check::warn("leftovers", told, hint));
+        checks.push(Check::warn("leftovers", message, hint));
     }
     Ok(checks)
 }
@@ -116,15 +116,15 @@ fn refused(spool: &Spool) -> Result<Vec<Check>, IoError> {
         .filter(|(file, _)| !reasons(file.as_encoded_bytes()))
         .count();
     if drops > 0 {
-        let told = format!("{} in rejected/", count(drops, "refused drop"));
+        let message = format!("{} in rejected/", count(drops, "refused drop"));
         let hint = "read the *.reason.json beside each, then drop it again or remove both";
-        checks.push(Check::warn("leftovers", told, hint));
+        checks.push(Check::warn("leftovers", message, hint));
     }
     for (path, uid) in spool.strange_in_rejected()? {
         let shown = escape_path(&path);
-        let told = format!("{shown} belongs to user {uid}, so no sweep can remove it");
+        let message = format!("{shown} belongs to user {uid}, so no sweep can remove it");
         let hint = format!("remove it as root: `rm -r {}`", quote_path(&path));
-        checks.push(Check::warn("leftovers", told, hint));
+        checks.push(Check::warn("leftovers", message, hint));
     }
     Ok(checks)
 }
@@ -148,31 +148,31 @@ pub(super) fn tasks(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
         }
     }
     let mut checks = locks(spool, &open);
-    let mut unhinted = Vec::new();
-    for id in spool.unhinted_ids()? {
-        if spool.lacks_hint(id).unwrap_or(false) {
-            unhinted.push(id);
+    let mut unindexed = Vec::new();
+    for id in spool.unindexed_ids()? {
+        if spool.lacks_entry(id).unwrap_or(false) {
+            unindexed.push(id);
         }
     }
-    if !unhinted.is_empty() {
-        let told = format!("{} without an entry in open/", named(&unhinted));
+    if !unindexed.is_empty() {
+        let message = format!("{} without an entry in open/", named(&unindexed));
         let hint =
             "a watcher finds such tasks when it starts: start one, or restart the one that runs";
-        checks.push(Check::problem("tasks", told, hint));
+        checks.push(Check::problem("tasks", message, hint));
     }
     if !damaged.is_empty() {
-        let told = format!("{} cannot be read", named(&damaged));
+        let message = format!("{} cannot be read", named(&damaged));
         let hint = "mend the files that `agentspool status` names, or remove the folder";
-        checks.push(Check::problem("tasks", told, hint));
+        checks.push(Check::problem("tasks", message, hint));
     }
     if !newer.is_empty() {
-        let told = format!("{} written by a newer agentspool", named(&newer));
-        checks.push(Check::problem("tasks", told, "upgrade this one"));
+        let message = format!("{} written by a newer agentspool", named(&newer));
+        checks.push(Check::problem("tasks", message, "upgrade this one"));
     }
     if !stuck.is_empty() {
-        let told = format!("{} with a process that does not die", named(&stuck));
+        let message = format!("{} with a process that does not die", named(&stuck));
         let hint = "look for it with `ps` (state D waits for a disk or a network)";
-        checks.push(Check::problem("tasks", told, hint));
+        checks.push(Check::problem("tasks", message, hint));
     }
     if checks.is_empty() {
         checks.push(Check::ok("tasks", format!("{} open", open.len())));
@@ -199,7 +199,7 @@ fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
         }
     }
     if !open_locks.is_empty() {
-        let told = format!(
+        let message = format!(
             "{} with a file `lock` that others can open, and so hold",
             named(&open_locks)
         );
@@ -207,12 +207,12 @@ fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
             "`agentspool init {}` makes them anew",
             quote_path(spool.path())
         );
-        checks.push(Check::problem("tasks", told, hint));
+        checks.push(Check::problem("tasks", message, hint));
     }
     if !lockless.is_empty() {
-        let told = format!("{} without its file `lock`", named(&lockless));
+        let message = format!("{} without its file `lock`", named(&lockless));
         let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
-        checks.push(Check::warn("tasks", told, hint));
+        checks.push(Check::warn("tasks", message, hint));
     }
     checks
 }

@@ -49,13 +49,13 @@ pub(super) fn watcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>,
             version,
             ..
         } = watcher;
-        let told = format!("pid {pid} since {started_at}, version {version}");
+        let message = format!("pid {pid} since {started_at}, version {version}");
         let ours = env!("CARGO_PKG_VERSION");
         if version == ours {
-            return Check::ok(NAME, told);
+            return Check::ok(NAME, message);
         }
         let hint = "restart it, running tasks go on";
-        Check::warn(NAME, format!("{told}, while this is {ours}"), hint)
+        Check::warn(NAME, format!("{message}, while this is {ours}"), hint)
     });
     Ok(checks.collect())
 }
@@ -68,13 +68,13 @@ fn nobody_watches(spool: &Spool) -> Result<Check, IoError> {
     );
     let waiting = spool.open_ids()?.len();
     if waiting > 0 {
-        let told = format!("none, and {} open", count(waiting, "task"));
-        return Ok(Check::problem(NAME, told, hint));
+        let message = format!("none, and {} open", count(waiting, "task"));
+        return Ok(Check::problem(NAME, message, hint));
     }
     let dropped = spool.in_box()?.waiting();
     if dropped > 0 {
-        let told = format!("none, and {} in the drop box", count(dropped, "file"));
-        return Ok(Check::problem(NAME, told, hint));
+        let message = format!("none, and {} in the drop box", count(dropped, "file"));
+        return Ok(Check::problem(NAME, message, hint));
     }
     if spool.settings().autostart && !spool.is_group() {
         return Ok(Check::ok(NAME, "none, the next submit starts one"));
@@ -98,17 +98,17 @@ pub(super) fn sweeps(
     });
     let last = spool.sweep_clock()?.map(|last| last.wall);
     let ago = last.map(|last| clock::wall().seconds_since(last));
-    let told = ago.map_or("no pass yet".to_owned(), |ago| {
+    let message = ago.map_or("no pass yet".to_owned(), |ago| {
         format!("last pass {ago:.0} s ago")
     });
     if let Some((manager, enabled, active)) = timer
         && enabled == "enabled"
     {
         return Ok(vec![if active == "active" {
-            Check::ok(NAME, format!("{TIMER} is active, {told}"))
+            Check::ok(NAME, format!("{TIMER} is active, {message}"))
         } else {
             let hint = format!("`{} start {TIMER}`", manager.command());
-            Check::problem(NAME, format!("{TIMER} is {active}, {told}"), hint)
+            Check::problem(NAME, format!("{TIMER} is {active}, {message}"), hint)
         }]);
     }
     let since = spool
@@ -127,9 +127,9 @@ pub(super) fn sweeps(
     });
     let check = if silent > patience && spool.has_anything_to_sweep()? {
         let hint = "`agentspool sweep` says why, `agentspool sweep --every 5m` goes on with it";
-        Check::warn(NAME, format!("{told}, {who}"), hint)
+        Check::warn(NAME, format!("{message}, {who}"), hint)
     } else {
-        Check::ok(NAME, format!("{told}, {who}"))
+        Check::ok(NAME, format!("{message}, {who}"))
     };
     Ok(vec![check])
 }
@@ -156,8 +156,8 @@ pub(super) fn linger(
     Ok(vec![if linger.as_deref() == Some("yes") {
         Check::ok(NAME, "the service goes on without a login")
     } else {
-        let told = "the service ends with the last logout and does not start at boot";
-        Check::warn(NAME, told, "`loginctl enable-linger`")
+        let message = "the service ends with the last logout and does not start at boot";
+        Check::warn(NAME, message, "`loginctl enable-linger`")
     }])
 }
 
@@ -175,7 +175,7 @@ pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
     );
     let wake = Wake::for_watcher(spool)?;
     if let Some(why) = wake.is_deaf() {
-        let (told, hint) = if wake.lacks_inotify() {
+        let (message, hint) = if wake.lacks_inotify() {
             let hint = "raise fs.inotify.max_user_instances and max_user_watches with sysctl";
             (format!("{inotify}, and none is left: {why}"), hint)
         } else {
@@ -183,25 +183,25 @@ pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
             (format!("a watcher cannot listen: {why}"), hint)
         };
         let hint = format!("{hint}; until then tasks are found at each rescan only");
-        return Ok(vec![Check::warn(NAME, told, hint)]);
+        return Ok(vec![Check::warn(NAME, message, hint)]);
     }
     // A watcher raises its own limit.
     let files = proc::raised_file_limit();
     let most = u64::from(spool.settings().max_concurrent);
     let needed = most * FILES_A_TASK + FILES_BESIDES;
-    let told = match files {
+    let message = match files {
         Some(files) => format!("{inotify}, {files} open files"),
         None => format!("{inotify}, open files without a limit"),
     };
     Ok(vec![if files.is_some_and(|files| files < needed) {
-        let told = format!("{told}, where {most} tasks at once need {needed}");
+        let message = format!("{message}, where {most} tasks at once need {needed}");
         Check::problem(
             NAME,
-            told,
+            message,
             "raise `ulimit -n` (LimitNOFILE=) or lower max_concurrent",
         )
     } else {
-        Check::ok(NAME, told)
+        Check::ok(NAME, message)
     }])
 }
 

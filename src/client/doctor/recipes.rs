@@ -22,16 +22,16 @@ pub(super) fn runnable(
         }
     }
     if recipes.is_empty() {
-        let told = "there are none";
+        let message = "there are none";
         let hint = format!(
             "put a script or a folder into {}",
             spool.recipes_path().display()
         );
-        return Ok(vec![Check::warn("recipes", told, hint)]);
+        return Ok(vec![Check::warn("recipes", message, hint)]);
     }
     if checks.is_empty() {
-        let told = format!("{}, all can run", count(recipes.len(), "recipe"));
-        checks.push(Check::ok("recipes", told));
+        let message = format!("{}, all can run", count(recipes.len(), "recipe"));
+        checks.push(Check::ok("recipes", message));
     }
     Ok(checks)
 }
@@ -42,9 +42,9 @@ pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Che
     let path = surroundings.client.recipes();
     let mut checks = Vec::new();
     for folder in path.missing() {
-        let told = format!("{} is not there", escape_path(folder));
+        let message = format!("{} is not there", escape_path(folder));
         let hint = "make it, or take it out of the setting recipe_path";
-        checks.push(Check::warn(NAME, told, hint));
+        checks.push(Check::warn(NAME, message, hint));
     }
     for exposed in path.open_to_others(surroundings.client.recipe_trust()) {
         let problem = format!("{}: {}", escape_path(&exposed.path), exposed.why);
@@ -60,11 +60,11 @@ pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Che
         checks.push(Check::warn(NAME, problem, fix));
     }
     if checks.is_empty() {
-        let told = format!(
+        let message = format!(
             "{}, nobody else may write there",
             count(path.folders().len(), "folder")
         );
-        checks.push(Check::ok(NAME, told));
+        checks.push(Check::ok(NAME, message));
     }
     Ok(checks)
 }

@@ -19,7 +19,7 @@ use crate::spool::layout::{
 };
 use crate::spool::open::{OpenError, StoredSettings, read_older_settings, stored_settings};
 use crate::spool::tasks::{TaskDir, ids_in};
-use crate::spool::watchers::seats_in;
+use crate::spool::watchers::watcher_files_in;
 use crate::task::{Name, TaskId, to_pretty};
 
 mod anew;
@@ -206,8 +206,8 @@ fn refuse_watchers(root: &Dir, workers: &Workers) -> Result<Guard, OpenError> {
     if let Some(by) = workers.watcher(&watchers, START)? {
         return Err(busy(root, by));
     }
-    for seat in seats_in(&watchers)? {
-        watchers.remove_anything(&seat)?;
+    for file in watcher_files_in(&watchers)? {
+        watchers.remove_anything(&file)?;
     }
     // Anew: others could have the old one open, and so hold it.
     watchers.remove_anything(START)?;

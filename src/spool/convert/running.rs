@@ -15,7 +15,7 @@ use crate::proc;
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, lock_table, which};
 use crate::spool::layout::name;
 use crate::spool::tasks::{TaskDir, ids_in};
-use crate::spool::watchers::seats_in;
+use crate::spool::watchers::watcher_files_in;
 use crate::task::escape_path;
 
 /// What a runner, and the recipe that it started, keep open.
@@ -37,7 +37,10 @@ impl Workers {
 
     /// The watcher that lives, or the command that starts one.
     pub fn watcher(&self, watchers: &Dir, start: &str) -> IoResult<Option<String>> {
-        for file in seats_in(watchers)?.into_iter().chain([start.to_owned()]) {
+        for file in watcher_files_in(watchers)?
+            .into_iter()
+            .chain([start.to_owned()])
+        {
             let who = match self.holder(watchers, &file)? {
                 Holder::Ours(who) => who,
                 // A watcher made the file, and no group user could.

@@ -287,8 +287,10 @@ impl<'a> Tasks<'a> {
             (Some(_), Some(bytes)) if is_closed => files.push((name::RUN, bytes)),
             _ => {}
         }
-        if is_closed && let Some(intent) = self.find(attempt, name::RESERVE, SMALL_FILE as u64)? {
-            files.push((name::RESERVE, intent.bytes()?));
+        if is_closed
+            && let Some(intent) = self.find(attempt, name::RESULT_PART, SMALL_FILE as u64)?
+        {
+            files.push((name::RESULT_PART, intent.bytes()?));
         }
         let is_kept = is_closed || !files.is_empty();
         Ok(Kept { is_kept, files })

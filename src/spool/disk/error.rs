@@ -91,10 +91,10 @@ mod tests {
     fn a_name_of_somebody_elses_stays_in_its_place() {
         let name = std::ffi::OsStr::from_bytes(b"box/\rforged\n\x1b[2J\xe2\x80\xae\xff \xc3\xa9");
         let error = IoError::new("move", name, Errno::PERM);
-        let told = error.to_string();
+        let message = error.to_string();
         assert!(
-            told.starts_with(r"failed to move box/\rforged\n\u{1b}[2J\u{202e}\xff é: "),
-            "{told}"
+            message.starts_with(r"failed to move box/\rforged\n\u{1b}[2J\u{202e}\xff é: "),
+            "{message}"
         );
     }
 }

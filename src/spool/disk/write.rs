@@ -187,7 +187,7 @@ impl Dir {
     /// Makes a name that says something by being there, as a link to an empty file of ours: that
     /// takes no inode, and none is deleted when the name goes. Where it cannot be one (another
     /// owner's file, a file system without links) it is an empty file; one that is there is left.
-    pub fn mark(&self, name: impl AsRef<OsStr>, from: &Dir, empty: &str) -> IoResult<()> {
+    pub fn make_entry(&self, name: impl AsRef<OsStr>, from: &Dir, empty: &str) -> IoResult<()> {
         let name = name.as_ref();
         match rustix::fs::linkat(&from.fd, empty, &self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),

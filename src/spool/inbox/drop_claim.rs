@@ -174,11 +174,11 @@ impl ClaimPlace {
     /// the task is gone. The caller holds the task's lock. Whatever is in the claim, it goes in one step.
     pub fn forget(&self, id: TaskId, trash: &Dir) -> IoResult<()> {
         let folder = self.folder(id);
-        let grave = format!("claim.{:016x}", random_bits() as u64);
-        match self.parent.rename_new(&folder, trash, &grave) {
+        let trash_name = format!("claim.{:016x}", random_bits() as u64);
+        match self.parent.rename_new(&folder, trash, &trash_name) {
             Ok(()) => {
                 // What cannot be removed now is left to the sweeper.
-                let _ = trash.remove_tree(&grave);
+                let _ = trash.remove_tree(&trash_name);
                 Ok(())
             }
             Err(error) if error.is_absent() => Ok(()),

@@ -208,12 +208,12 @@ impl Spool {
                 moved => moved.map(|()| true)?,
             },
         };
-        let told = match is_beside {
+        let message = match is_beside {
             true => format!("it is kept as incoming/{hidden}"),
             // Its owner gave it to another project (a quota of XFS or ext4) behind the claim's back.
             false => "it could not be moved and was removed".to_owned(),
         };
-        reason.hint = format!("{}; {told}", reason.hint);
+        reason.hint = format!("{}; {message}", reason.hint);
         rejected.replace(&reason_file(&kept), &to_pretty(&reason))?;
         if !is_beside {
             claim.dir.unlink(file_name)?;

@@ -8,6 +8,6 @@ mod open;
 mod reconcile;
 mod sessions;
 
-pub use open::OpenHint;
+pub use open::OpenEntry;
 pub(in crate::spool) use sessions::unused_state;
-pub use sessions::{SessionState, SessionTurn};
+pub use sessions::{SessionOrder, SessionState};

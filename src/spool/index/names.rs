@@ -18,7 +18,7 @@ impl Spool {
     /// Points a name at a task, unless it points at a newer one.
     pub fn link_name(&self, task_name: &Name, id: TaskId) -> IoResult<()> {
         let names = self.folder(name::NAMES)?;
-        let _turn = self.names_turn()?;
+        let _turn = self.lock_names()?;
         if self.named_task(task_name)?.is_some_and(|there| there >= id) {
             return Ok(());
         }
@@ -34,7 +34,7 @@ impl Spool {
 
     /// Removes a name's link if it still points at this task.
     pub(in crate::spool) fn unlink_name(&self, task_name: &Name, id: TaskId) -> IoResult<bool> {
-        let _turn = self.names_turn()?;
+        let _turn = self.lock_names()?;
         if self.named_task(task_name)? != Some(id) {
             return Ok(false);
         }
@@ -76,7 +76,7 @@ impl Spool {
     /// there was no turn to be had or it is gone.
     pub fn remove_unplaced_link(&self, entry: &OsString) -> IoResult<bool> {
         let names = self.folder(name::NAMES)?;
-        let Some(_turn) = self.names_turn()? else {
+        let Some(_turn) = self.lock_names()? else {
             return Ok(false);
         };
         names.unlink(entry)
@@ -85,7 +85,7 @@ impl Spool {
     /// Only one process compares and moves links at a time. Somebody who was stopped in the middle
     /// must not stop everybody: after [`LINK_PATIENCE`] we go on, and at worst the older of two
     /// tasks has the name.
-    fn names_turn(&self) -> IoResult<Option<Flock>> {
+    fn lock_names(&self) -> IoResult<Option<Flock>> {
         self.root()?
             .lock_within(LockLevel::Names, name::NAMES_LOCK, LINK_PATIENCE)
     }

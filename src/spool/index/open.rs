@@ -12,7 +12,7 @@ use crate::task::{Name, TaskId, task_of_session};
 
 /// What became of an open hint that was looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenHint {
+pub enum OpenEntry {
     /// The task is there.
     Task,
     /// Its submitter is still at it.
@@ -28,14 +28,14 @@ impl Spool {
     }
 
     /// Hints that a task is about to be, whose folder is `task` by now.
-    pub(in crate::spool) fn add_hints(
+    pub(in crate::spool) fn add_entries(
         &self,
         id: TaskId,
         task: &Dir,
         session: Option<&Name>,
     ) -> IoResult<()> {
         self.folder(name::OPEN)?
-            .mark(id.to_string(), task, name::LOCK)?;
+            .make_entry(id.to_string(), task, name::LOCK)?;
         if let Some(session) = session {
             // Once more when the folder was taken away in the middle: a hint in it counts nowhere.
             while !self.queue_in_session(id, task, session)? {}
@@ -44,7 +44,7 @@ impl Spool {
     }
 
     /// Removes the hints of a task that is finished or never came to be.
-    pub(in crate::spool) fn remove_hints(
+    pub(in crate::spool) fn remove_entries(
         &self,
         id: TaskId,
         session: Option<&Name>,
@@ -70,15 +70,15 @@ impl Spool {
     }
 
     /// Looks into a hint whose task was not found: removes it when nobody is about to publish it.
-    pub fn check_open_hint(&self, id: TaskId) -> IoResult<OpenHint> {
+    pub fn check_open_entry(&self, id: TaskId) -> IoResult<OpenEntry> {
         if self.is_being_staged(id)? {
-            return Ok(OpenHint::Staged);
+            return Ok(OpenEntry::Staged);
         }
         // A task moves from staging/ to tasks/ only: seen in neither, in this order, it is nowhere.
         if self.task(id)?.is_some() {
-            return Ok(OpenHint::Task);
+            return Ok(OpenEntry::Task);
         }
         self.folder(name::OPEN)?.unlink(id.to_string())?;
-        Ok(OpenHint::Dropped)
+        Ok(OpenEntry::Dropped)
     }
 }

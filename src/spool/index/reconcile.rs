@@ -20,7 +20,7 @@ impl Spool {
 
     /// The tasks that may have lost their hint, newest first: all that have none. After a boot each
     /// of them is looked at, and of a hundred thousand that wait for their turn, none has to be.
-    pub fn unhinted_ids(&self) -> IoResult<Vec<TaskId>> {
+    pub fn unindexed_ids(&self) -> IoResult<Vec<TaskId>> {
         let open = self.open_ids()?;
         let mut ids = self.task_ids()?;
         ids.retain(|id| open.binary_search(id).is_err());
@@ -28,7 +28,7 @@ impl Spool {
     }
 
     /// The task, if it has neither result nor hint.
-    fn unhinted_task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
+    fn unindexed_task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
         // Most that have no hint are finished: such a one costs a single call, and what a link would lead to
         // is left alone.
         let result = format!("{}/{id}/{}", name::TASKS, name::RESULT);
@@ -46,29 +46,29 @@ impl Spool {
     }
 
     /// Whether a task has neither result nor hint, so that no watcher that runs will find it.
-    pub fn lacks_hint(&self, id: TaskId) -> IoResult<bool> {
-        Ok(self.unhinted_task(id)?.is_some())
+    pub fn lacks_entry(&self, id: TaskId) -> IoResult<bool> {
+        Ok(self.unindexed_task(id)?.is_some())
     }
 
     /// Gives a task without result its hint back; `true` when it was missing.
-    pub fn reconcile_hint(&self, id: TaskId) -> IoResult<bool> {
-        let Some(task) = self.unhinted_task(id)? else {
+    pub fn reconcile_entry(&self, id: TaskId) -> IoResult<bool> {
+        let Some(task) = self.unindexed_task(id)? else {
             return Ok(false);
         };
         // Submitters hint only sessions that were given; a hint too many costs nothing.
         let session = task.request().ok().and_then(|request| request.session_id);
         let given = session.filter(|session| crate::task::session_of(id) != *session);
-        self.add_hints(id, &task.dir, given.as_ref())?;
+        self.add_entries(id, &task.dir, given.as_ref())?;
         // Finished in between: the finisher did not see this hint, so it is ours to take away.
         if task.has_result()? {
-            self.remove_hints(id, given.as_ref())?;
+            self.remove_entries(id, given.as_ref())?;
             return Ok(false);
         }
         Ok(true)
     }
 
     /// Remembers that hints and tasks were compared in this boot.
-    pub fn mark_reconciled(&self) -> IoResult<()> {
+    pub fn record_reconciled(&self) -> IoResult<()> {
         if self.is_reconciled()? {
             return Ok(());
         }

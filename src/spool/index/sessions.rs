@@ -44,7 +44,7 @@ impl SessionState {
 
 /// Whose turn it is in a session.
 #[derive(Debug)]
-pub enum SessionTurn {
+pub enum SessionOrder {
     /// This task's; the guard, where there is one, keeps others out.
     Ours(Guard),
     /// An earlier task of the session is not finished.
@@ -111,32 +111,32 @@ pub(in crate::spool) fn unused_state(folder: &Dir) -> IoResult<Option<Guard>> {
 
 impl Spool {
     /// Asks whether it is this task's turn in its session.
-    pub fn session_turn(&self, session: &Name, id: TaskId) -> IoResult<SessionTurn> {
+    pub fn session_order(&self, session: &Name, id: TaskId) -> IoResult<SessionOrder> {
         // Asked before the queue is looked for: the first task of a made session stands in none.
         if self.first_open(session, id, &[])?.is_some() {
-            return Ok(SessionTurn::NotYet);
+            return Ok(SessionOrder::NotYet);
         }
         // After a power cut an earlier task's place in the queue may be missing. Before the first task of a made
         // session there is none.
         if task_of_session(session) != Some(id) && !self.is_reconciled()? {
-            return Ok(SessionTurn::NotYet);
+            return Ok(SessionOrder::NotYet);
         }
         let sessions = self.folder(name::SESSIONS)?;
         let Some(folder) = sessions.find_own_to_write(session.as_str())? else {
-            return Ok(SessionTurn::Ours(Guard::not_needed()));
+            return Ok(SessionOrder::Ours(Guard::not_needed()));
         };
         let Some(queue) = folder.find_own_to_write(name::QUEUE)? else {
-            return Ok(SessionTurn::Ours(Guard::not_needed()));
+            return Ok(SessionOrder::Ours(Guard::not_needed()));
         };
         let lock = folder.own_lock_file(name::LOCK)?;
         let Some(lock) = folder.lock_exclusively(LockLevel::Session, lock, name::LOCK)? else {
-            return Ok(SessionTurn::NotYet);
+            return Ok(SessionOrder::NotYet);
         };
         // The sweeper may have moved an unused session's folder away in between.
         let now = sessions.find_own(session.as_str())?;
         let stands = now.map_or(Ok(false), |now| is_same_file(&now, name::LOCK, &lock))?;
         if !stands {
-            return Ok(SessionTurn::NotYet);
+            return Ok(SessionOrder::NotYet);
         }
         let queued = ids_in(&queue)?;
         let earlier = self.first_open(session, id, &queued)?;
@@ -150,8 +150,8 @@ impl Spool {
             }
         }
         Ok(match earlier {
-            Some(_) => SessionTurn::NotYet,
-            None => SessionTurn::Ours(lock.into()),
+            Some(_) => SessionOrder::NotYet,
+            None => SessionOrder::Ours(lock.into()),
         })
     }
 
@@ -214,8 +214,8 @@ impl Spool {
         let Some(queue) = queue else {
             return Ok(false);
         };
-        let marked = queue.mark(id.to_string(), task, name::LOCK);
-        if absent_is_none(marked)?.is_none()
+        let made = queue.make_entry(id.to_string(), task, name::LOCK);
+        if absent_is_none(made)?.is_none()
             || absent_is_none(folder.own_lock_file(name::LOCK))?.is_none()
         {
             return Ok(false);
@@ -252,19 +252,19 @@ mod tests {
     fn the_first_task_of_a_made_session_runs_before_older_ids() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::init(&place.path().join("spool"), None, Overrides::default()).unwrap();
-        spool.mark_reconciled().unwrap();
+        spool.record_reconciled().unwrap();
         let first = spool.new_id();
         let session = session_of(first);
         let older = TaskId::from_parts(first.unix_ms().unsigned_abs() - 90_000, 7);
         submit(&spool, older, Some(&session));
         // Before there is a first one, it has the session to itself.
-        let SessionTurn::Ours(held) = spool.session_turn(&session, older).unwrap() else {
+        let SessionOrder::Ours(held) = spool.session_order(&session, older).unwrap() else {
             panic!("nothing is before it");
         };
         submit(&spool, first, None);
         let is_ours = |id| {
-            let turn = spool.session_turn(&session, id).unwrap();
-            matches!(turn, SessionTurn::Ours(_))
+            let turn = spool.session_order(&session, id).unwrap();
+            matches!(turn, SessionOrder::Ours(_))
         };
         assert!(!is_ours(first), "the other one has begun");
         drop(held);

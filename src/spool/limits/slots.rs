@@ -1,6 +1,6 @@
 //! Slots: how many tasks run at once, in the spool and of one recipe.
 //!
-//! Not which task gets one (`ready/turn.rs`). Invariants: a slot is a locked file, so the kernel counts and a
+//! Not which task gets one (`ready/guards.rs`). Invariants: a slot is a locked file, so the kernel counts and a
 //! dead process holds none; the limit is never exceeded.
 
 use crate::spool::disk::{Dir, Flock, IoResult, LockLevel};

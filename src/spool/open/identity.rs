@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_told_from_a_spool_that_was_moved() {
+    fn a_copy_is_reported_from_a_spool_that_was_moved() {
         let place = tempfile::tempdir().unwrap();
         let original = place.path();
         let stat = rustix::fs::stat(original).unwrap();

@@ -69,12 +69,12 @@ impl Spool {
         if !self.is_group() || self.is_reconciled()? {
             return Ok(());
         }
-        for id in self.unhinted_ids()?.into_iter().rev() {
-            if let Err(error) = self.reconcile_hint(id) {
+        for id in self.unindexed_ids()?.into_iter().rev() {
+            if let Err(error) = self.reconcile_entry(id) {
                 tracing::warn!("{error}");
             }
         }
-        self.mark_reconciled()
+        self.record_reconciled()
     }
 
     /// Makes the folders that are missing. Each appears with its mode and its group, so one that is there

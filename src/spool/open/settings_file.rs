@@ -25,7 +25,7 @@ pub(in crate::spool) struct Stamp {
 
 impl Stamp {
     /// A file changed more recently than this is read each time, in milliseconds.
-    const SETTLED_MS: i64 = 1000;
+    const STABLE_MS: i64 = 1000;
 
     /// Of the settings file; `None` where it is absent or has just been changed.
     pub fn of(root: &Dir) -> IoResult<Option<Stamp>> {
@@ -35,8 +35,8 @@ impl Stamp {
         let changed = (stat.st_ctime, stat.st_ctime_nsec);
         let age_ms =
             clock::wall().unix_ms() - (stat.st_ctime * 1000 + changed.1 as i64 / 1_000_000);
-        let is_settled = !(0..Stamp::SETTLED_MS).contains(&age_ms);
-        Ok(is_settled.then_some(Stamp {
+        let is_stable = !(0..Stamp::STABLE_MS).contains(&age_ms);
+        Ok(is_stable.then_some(Stamp {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size,

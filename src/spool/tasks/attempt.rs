@@ -129,7 +129,7 @@ impl TaskDir {
             let name = std::str::from_utf8(name).unwrap_or_default();
             numbers.extend(match name.strip_prefix('.') {
                 None => canonical(name),
-                Some(mark) => mark
+                Some(record_name) => record_name
                     .split_once('.')
                     .and_then(|(number, _)| canonical(number)),
             });
@@ -145,7 +145,7 @@ impl TaskDir {
         let Some(attempts) = self.dir.find_own_of(name::ATTEMPTS, self.owner)? else {
             return Ok(true);
         };
-        Ok(!marks_of(&attempts, number)?.is_empty() || !attempts.has(number.to_string())?)
+        Ok(!boot_records_of(&attempts, number)?.is_empty() || !attempts.has(number.to_string())?)
     }
 
     /// An attempt's folder, if it is there.
@@ -187,18 +187,19 @@ fn canonical(text: &str) -> Option<u32> {
 }
 
 /// The files beside an attempt's folder that name its boot.
-pub(super) fn marks_of(attempts: &Dir, number: u32) -> IoResult<Vec<String>> {
+pub(super) fn boot_records_of(attempts: &Dir, number: u32) -> IoResult<Vec<String>> {
     let prefix = format!(".{number}.");
-    let mut marks = Vec::new();
+    let mut names = Vec::new();
     attempts.each_name(|name, _| {
-        let mark = std::str::from_utf8(name).ok();
-        marks.extend(
-            mark.filter(|mark| mark.starts_with(&prefix))
+        let record_name = std::str::from_utf8(name).ok();
+        names.extend(
+            record_name
+                .filter(|record_name| record_name.starts_with(&prefix))
                 .map(str::to_owned),
         );
         true
     })?;
-    Ok(marks)
+    Ok(names)
 }
 
 pub(super) fn path_in_task(attempt: u32, file: &str) -> String {

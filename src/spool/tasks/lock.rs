@@ -189,7 +189,7 @@ impl TaskDir {
         let here = clock::BootId::current();
         self.any_attempt(|attempt, run| {
             let (device, inode) = attempt.which()?;
-            let is_of_this_folder = run.mark.ends_with(&format!("/{device}:{inode}"));
+            let is_of_this_folder = run.tag.ends_with(&format!("/{device}:{inode}"));
             Ok(is_of_this_folder
                 && run.boot == here
                 && run.lost_at.is_none()

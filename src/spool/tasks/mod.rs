@@ -28,7 +28,7 @@ pub use log_cut::LogCuts;
 pub use logs::{LogReader, Piece};
 pub use progress_file::ProgressReader;
 pub use publish::{Submission, SubmitError};
-pub use result::ReservedResult;
+pub use result::PreallocatedResult;
 pub use run_record::{Record, RunFile};
 pub(in crate::spool) use store::{EnvironmentFile, ids_in};
 pub use store::{ReadError, TaskDir};

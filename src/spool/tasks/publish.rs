@@ -235,7 +235,7 @@ impl Spool {
             .remove_in_place(id.to_string(), dir, &[], staging, &mut || Ok(()))
             .whole();
         // The hint goes too, unless there is a task of this id.
-        let _ = self.check_open_hint(id);
+        let _ = self.check_open_entry(id);
     }
 
     /// Builds a task in its folder, complete and with its lock held; durable too, with `sync`.
@@ -293,7 +293,7 @@ impl Spool {
         }
         dir.sync()?;
         // Hints are a superset of what is open: made before the task can be seen.
-        self.add_hints(id, &dir, given_session.as_ref())?;
+        self.add_entries(id, &dir, given_session.as_ref())?;
         Ok(lock)
     }
 

@@ -24,7 +24,7 @@ const RESERVED_BYTES: u64 = 4096;
 /// after a crash must know of an attempt that has no `run.json` yet: the intent, and behind it the
 /// line of `/proc` by which the recipe's process says who it is. That takes no file more.
 #[derive(Debug)]
-pub struct ReservedResult {
+pub struct PreallocatedResult {
     file: File,
     dir: Dir,
 }
@@ -40,7 +40,7 @@ impl TaskLock {
     /// The disk refused. The task is not finished and the lock must be kept: call again.
     pub fn commit(
         &self,
-        reserved: &mut Option<ReservedResult>,
+        preallocated: &mut Option<PreallocatedResult>,
         attempt: Option<&Attempt>,
         result: &ResultFile,
         set_aside: &mut dyn FnMut(),
@@ -48,14 +48,14 @@ impl TaskLock {
         debug_assert!(result.status.is_terminal(), "{}", result.status);
         // A recipe may have shut the folders of its task: then nothing could be seen or placed here.
         self.task.dir.give_rights();
-        if let Some(place) = reserved {
+        if let Some(place) = preallocated {
             place.dir.give_rights();
         }
         let Some(hold) = self.hold_anew()? else {
             return Ok(false);
         };
         if self.task.dir.has(name::RESULT)? {
-            let stands_by_us = match reserved {
+            let stands_by_us = match preallocated {
                 Some(place) => is_same_file(&self.task.dir, name::RESULT, &place.file)?,
                 None => false,
             };
@@ -68,54 +68,54 @@ impl TaskLock {
                 set_aside();
             }
         }
-        let place = match reserved.take() {
+        let place = match preallocated.take() {
             Some(place) if place.is_in_place()? => place,
             // What stands there now is not ours, as a folder that the recipe made.
-            _ => self.unreserved(attempt)?,
+            _ => self.new_place(attempt)?,
         };
         let placed = place.write(result).and_then(|()| {
             place
                 .dir
-                .rename_new(name::RESERVE, &self.task.dir, name::RESULT)?;
+                .rename_new(name::RESULT_PART, &self.task.dir, name::RESULT)?;
             self.task.dir.sync()
         });
         match placed {
             Ok(()) => Ok(true),
             Err(error) => {
-                *reserved = Some(place);
+                *preallocated = Some(place);
                 Err(error)
             }
         }
     }
 
     /// A place for a result of which no room was reserved: no attempt was made, or it is lost.
-    fn unreserved(&self, attempt: Option<&Attempt>) -> IoResult<ReservedResult> {
+    fn new_place(&self, attempt: Option<&Attempt>) -> IoResult<PreallocatedResult> {
         let dir = self
             .task
             .dir
             .open_dir(".")?
             .with_making(self.task.dir.making());
         dir.give_rights();
-        match dir.unlink(name::RESERVE) {
+        match dir.unlink(name::RESULT_PART) {
             // A folder is somebody's: it is moved out of the way and goes with the task.
             Err(error) if error.is_unusable() => {
-                let aside = format!(".{}.{:016x}", name::RESERVE, random_bits() as u64);
-                dir.rename_new(name::RESERVE, &dir, aside)?;
+                let aside = format!(".{}.{:016x}", name::RESULT_PART, random_bits() as u64);
+                dir.rename_new(name::RESULT_PART, &dir, aside)?;
             }
             removed => drop(removed?),
         }
-        let file = dir.create(name::RESERVE)?;
+        let file = dir.create(name::RESULT_PART)?;
         if let Some(attempt) = attempt {
             self.end_part(attempt)?;
         }
-        Ok(ReservedResult { file, dir })
+        Ok(PreallocatedResult { file, dir })
     }
 }
 
 impl Attempt {
     /// Keeps room for the result.
-    pub fn reserve_result(&self) -> IoResult<ReservedResult> {
-        let file = self.dir.create(name::RESERVE)?;
+    pub fn preallocate_result(&self) -> IoResult<PreallocatedResult> {
+        let file = self.dir.create(name::RESULT_PART)?;
         // With the size kept at 0 nothing has to be cut off again: that costs as much as the result.
         match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, RESERVED_BYTES) {
             Ok(()) => {}
@@ -123,22 +123,22 @@ impl Attempt {
             Err(Errno::OPNOTSUPP) => file
                 .write_all_at(&[b' '; RESERVED_BYTES as usize], 0)
                 .map_err(|source| {
-                    IoError::new("reserve", self.dir.path_of(name::RESERVE), source)
+                    IoError::new("reserve", self.dir.path_of(name::RESULT_PART), source)
                 })?,
             Err(errno) => {
                 return Err(IoError::new(
                     "reserve room in",
-                    self.dir.path_of(name::RESERVE),
+                    self.dir.path_of(name::RESULT_PART),
                     errno,
                 ));
             }
         }
         let dir = self.dir.open_dir(".")?.with_making(self.dir.making());
-        Ok(ReservedResult { file, dir })
+        Ok(PreallocatedResult { file, dir })
     }
 }
 
-impl ReservedResult {
+impl PreallocatedResult {
     /// Says, before anything is started, that and by whom it will be.
     pub fn write_intent(&self, run: &RunFile) -> IoResult<()> {
         debug_assert!(run.attempt > 0);
@@ -147,13 +147,13 @@ impl ReservedResult {
         line.push(b'\n');
         (&self.file)
             .write_all(&line)
-            .map_err(|source| IoError::new("write", self.dir.path_of(name::RESERVE), source))
+            .map_err(|source| IoError::new("write", self.dir.path_of(name::RESULT_PART), source))
     }
 
     /// Says it anew, where the first start was refused: over the old one, which was longer, so that no
     /// block of the room is given back.
     pub fn rewrite_intent(&self, run: &RunFile) -> IoResult<()> {
-        let failed = |source| IoError::new("write", self.dir.path_of(name::RESERVE), source);
+        let failed = |source| IoError::new("write", self.dir.path_of(name::RESULT_PART), source);
         let length = rustix::fs::tell(&self.file).map_err(|errno| failed(errno.into()))?;
         let mut line = serde_json::to_vec(run).unwrap_or_default();
         line.resize(
@@ -175,7 +175,7 @@ impl ReservedResult {
     /// Whether the name still leads to the open file: the recipe may have put something in its place,
     /// and that would become the result.
     fn is_in_place(&self) -> IoResult<bool> {
-        is_same_file(&self.dir, name::RESERVE, &self.file)
+        is_same_file(&self.dir, name::RESULT_PART, &self.file)
     }
 
     fn write(&self, result: &ResultFile) -> IoResult<()> {
@@ -202,7 +202,7 @@ impl ReservedResult {
     }
 
     fn write_bytes(&self, bytes: &[u8]) -> IoResult<()> {
-        let failed = |source| IoError::new("write", self.dir.path_of(name::RESERVE), source);
+        let failed = |source| IoError::new("write", self.dir.path_of(name::RESULT_PART), source);
         self.file.write_all_at(bytes, 0).map_err(failed)?;
         let size = bytes.len() as u64;
         // Longer only where blocks had to be written to reserve them, or an earlier try was longer.
@@ -215,6 +215,6 @@ impl ReservedResult {
         if metadata.mode() & 0o400 == 0 {
             rustix::fs::fchmod(&self.file, mode).map_err(|errno| failed(errno.into()))?;
         }
-        self.dir.sync_file(&self.file, name::RESERVE)
+        self.dir.sync_file(&self.file, name::RESULT_PART)
     }
 }

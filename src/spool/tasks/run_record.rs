@@ -42,7 +42,8 @@ pub struct RunFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temp_link: Option<String>,
     /// The value of `AGENTSPOOL_MARK` in the environment of everything this attempt started.
-    pub mark: String,
+    #[serde(rename = "mark")]
+    pub tag: String,
     /// When the attempt began.
     pub started_at: Timestamp,
     /// When it will be stopped, by the wall clock: for readers; the runner counts on another one.
@@ -104,15 +105,17 @@ impl Attempt {
     }
 
     fn intent(&self) -> Record {
-        let said = match self.dir.read_own(name::RESERVE, SMALL_FILE) {
+        let said = match self.dir.read_own(name::RESULT_PART, SMALL_FILE) {
             Ok(None) => return Record::Absent,
-            Ok(Some(reserve)) if reserve.trim_ascii().is_empty() => return Record::Absent,
-            Ok(Some(reserve)) => intent_in(&reserve),
+            Ok(Some(preallocated)) if preallocated.trim_ascii().is_empty() => {
+                return Record::Absent;
+            }
+            Ok(Some(preallocated)) => intent_in(&preallocated),
             Err(_) => None,
         };
         match said {
             Some(run) => Record::Is(Box::new(run)),
-            None => Record::Unreadable(self.dir.path_of(name::RESERVE)),
+            None => Record::Unreadable(self.dir.path_of(name::RESULT_PART)),
         }
     }
 
@@ -123,11 +126,11 @@ impl Attempt {
         if self.dir.has(name::RUN)? {
             return Ok(true);
         }
-        match self.dir.stat(name::RESERVE)? {
+        match self.dir.stat(name::RESULT_PART)? {
             None => Ok(!self.dir.is_empty()?),
             Some(stat) if is_file(stat) => {
-                let reserve = self.dir.read_own(name::RESERVE, SMALL_FILE)?;
-                Ok(reserve.is_some_and(|reserve| !reserve.trim_ascii().is_empty()))
+                let preallocated = self.dir.read_own(name::RESULT_PART, SMALL_FILE)?;
+                Ok(preallocated.is_some_and(|preallocated| !preallocated.trim_ascii().is_empty()))
             }
             Some(_) => Ok(true),
         }
@@ -140,10 +143,10 @@ impl Attempt {
     }
 }
 
-fn intent_in(reserve: &[u8]) -> Option<RunFile> {
-    let mut intent = serde_json::Deserializer::from_slice(reserve).into_iter();
+fn intent_in(preallocated: &[u8]) -> Option<RunFile> {
+    let mut intent = serde_json::Deserializer::from_slice(preallocated).into_iter();
     let run: RunFile = intent.next()?.ok()?;
-    let record = reserve.get(intent.byte_offset()..)?.trim_ascii_start();
+    let record = preallocated.get(intent.byte_offset()..)?.trim_ascii_start();
     let child = proc::parse_stat(record).map(|(entry, _)| entry.key);
     Some(RunFile { child, ..run })
 }

@@ -2,7 +2,7 @@
 //!
 //! Not the files in an attempt's folder (`attempt.rs`). Invariant: the record is durable before anything runs (I4).
 
-use super::attempt::{Attempt, is_file, marks_of};
+use super::attempt::{Attempt, boot_records_of, is_file};
 use super::lock::TaskLock;
 use crate::clock::BootId;
 use crate::spool::disk::{Dir, IoError, IoResult};
@@ -47,7 +47,7 @@ impl TaskLock {
             .and_then(|found| found.map_or_else(|| self.task.dir.ensure_dir(name::ATTEMPTS), Ok))?
             .with_making(spool.attempt_making());
         let dir = attempts.make_dir(number.to_string())?;
-        attempts.mark(boot_mark(number, boot), &self.task.dir, name::LOCK)?;
+        attempts.make_entry(boot_record(number, boot), &self.task.dir, name::LOCK)?;
         Ok((Attempt { number, dir }, StartRecord { attempts }))
     }
 
@@ -58,24 +58,24 @@ impl TaskLock {
         };
         let folder = attempts.find_own_to_write(number.to_string())?;
         if let Some(folder) = &folder
-            && folder.stat(name::RESERVE)?.is_some_and(is_file)
+            && folder.stat(name::RESULT_PART)?.is_some_and(is_file)
         {
             // The intent no longer holds.
-            let failed = |source| IoError::new("empty", folder.path_of(name::RESERVE), source);
+            let failed = |source| IoError::new("empty", folder.path_of(name::RESULT_PART), source);
             folder
-                .open_writable(name::RESERVE)?
+                .open_writable(name::RESULT_PART)?
                 .set_len(0)
                 .map_err(failed)?;
         }
-        for mark in marks_of(&attempts, number)? {
-            attempts.unlink(mark)?;
+        for record in boot_records_of(&attempts, number)? {
+            attempts.unlink(record)?;
         }
         match &folder {
             Some(folder) => attempts
                 .remove_in_place(
                     number.to_string(),
                     folder,
-                    &[name::RESERVE],
+                    &[name::RESULT_PART],
                     &attempts,
                     &mut || Ok(()),
                 )
@@ -94,21 +94,24 @@ impl TaskLock {
         if boot.kernel().is_empty() {
             return Ok(true);
         }
-        let marks = marks_of(&attempts, number)?;
-        let (ours, unknown) = (boot_mark(number, boot), format!(".{number}."));
-        Ok(marks.is_empty() || marks.iter().any(|mark| *mark == ours || *mark == unknown))
+        let records = boot_records_of(&attempts, number)?;
+        let (ours, unknown) = (boot_record(number, boot), format!(".{number}."));
+        Ok(records.is_empty()
+            || records
+                .iter()
+                .any(|record| *record == ours || *record == unknown))
     }
 
     /// The attempt is over without a result of the task: its part no longer says that it runs.
     pub fn end_part(&self, attempt: &Attempt) -> IoResult<()> {
-        if attempt.dir.stat(name::RESERVE)?.is_some_and(is_file) {
+        if attempt.dir.stat(name::RESULT_PART)?.is_some_and(is_file) {
             attempt.dir.give_rights();
-            attempt.dir.unlink(name::RESERVE)?;
+            attempt.dir.unlink(name::RESULT_PART)?;
         }
         Ok(())
     }
 }
 
-fn boot_mark(number: u32, boot: &BootId) -> String {
+fn boot_record(number: u32, boot: &BootId) -> String {
     format!(".{number}.{}", boot.kernel())
 }

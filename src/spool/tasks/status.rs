@@ -75,7 +75,7 @@ impl TaskLock {
 
     /// Brings status and hints in line with a result that stands: also the repair after a crash
     /// between result and status. `before` is the status to go on from, where the caller knows it.
-    pub fn settle(
+    pub fn finalize(
         &self,
         spool: &Spool,
         result: &ResultFile,
@@ -94,12 +94,12 @@ impl TaskLock {
         let written = self.write_status(&status);
         let cleaned = [name::ENVIRONMENT, name::ATTACHMENT]
             .map(|only_until_the_end| self.task.dir.remove_anything(only_until_the_end));
-        spool.remove_hints(id, result.session_id.as_ref())?;
+        spool.remove_entries(id, result.session_id.as_ref())?;
         cleaned.into_iter().fold(written, IoResult::and)
     }
 }
 
-/// A recipe name to build a status from when even the request cannot be read; `settle` overwrites
+/// A recipe name to build a status from when even the request cannot be read; `finalize` overwrites
 /// it with what the result says.
 fn unreadable_recipe(result: &ResultFile) -> Name {
     result

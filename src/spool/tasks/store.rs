@@ -33,12 +33,12 @@ impl Spool {
             return Ok(None);
         };
         let task = TaskDir { id, dir, owner };
-        Ok((!self.is_husk(&task)?).then_some(task))
+        Ok((!self.is_empty_folder(&task)?).then_some(task))
     }
 
     /// Whether a task's folder is what a removal in place leaves when it is cut off in the end: empty
     /// but perhaps for its lock, and a task for nobody. A recipe may empty its own task's folder.
-    pub(in crate::spool) fn is_husk(&self, task: &TaskDir) -> IoResult<bool> {
+    pub(in crate::spool) fn is_empty_folder(&self, task: &TaskDir) -> IoResult<bool> {
         Ok(is_empty_but_for_its_lock(&task.dir)?
             && !self.folder(name::OPEN)?.has(task.id.to_string())?
             && !task.is_worked_on()?)

@@ -58,11 +58,11 @@ impl TaskDir {
                 result: None,
             });
         }
-        let is_told = status.attempt == attempt;
+        let is_reported = status.attempt == attempt;
         status.attempt = attempt;
         if is_held {
             status.status = Status::Running;
-            if !is_told || status.started_at.is_none() {
+            if !is_reported || status.started_at.is_none() {
                 status.started_at = self.run_of(attempt)?.map(|run| run.started_at);
             }
             if let Some(started_at) = status.started_at {

@@ -5,7 +5,7 @@
 //! that is what a sweep costs beside the removals. Invariant I8: only a terminal task whose lock we
 //! hold can disappear, and it does so in one rename.
 
-use super::removal::{Grave, bury};
+use super::removal::{MovedOut, move_out};
 use crate::spool::disk::{Dir, IoError, IoResult, Removed, mounted};
 use crate::spool::inbox::ClaimPlace;
 use crate::spool::layout::name;
@@ -145,13 +145,14 @@ impl Clearing<'_> {
         let Some(guard) = lock.without_readers(self.spool)? else {
             return Ok(Cleared::Held);
         };
-        let grave = self.bury(&lock)?;
+        let trash_name = self.move_out(&lock)?;
         // Where no file of readers was there yet, one may have come in between.
         if !guard.is_lock()
-            && let Grave::InTrash(grave) = &grave
+            && let MovedOut::InTrash(trash_name) = &trash_name
             && lock.without_readers(self.spool)?.is_none()
         {
-            self.trash.rename_new(grave, &self.tasks, id.to_string())?;
+            self.trash
+                .rename_new(trash_name, &self.tasks, id.to_string())?;
             return Ok(Cleared::Held);
         }
         drop(guard);
@@ -160,9 +161,9 @@ impl Clearing<'_> {
         }
         let (recipe, session) = result.map_or((None, None), |it| (it.recipe, it.session_id));
         if let Some(given) = given(id, session.as_ref()) {
-            self.spool.remove_hints(id, Some(given))?;
+            self.spool.remove_entries(id, Some(given))?;
         }
-        Ok(self.empty(&lock, grave, recipe, session))
+        Ok(self.empty(&lock, trash_name, recipe, session))
     }
 
     /// Removes a task that has a result, readable or not: a person asked.
@@ -177,15 +178,15 @@ impl Clearing<'_> {
         // Read before the folder goes; used after it, because where the task may not be removed, its
         // name must go on leading to it.
         let status = lock.task().status_file();
-        let grave = self.bury(&lock)?;
+        let trash_name = self.move_out(&lock)?;
         let (recipe, task_name, session) = status.map_or((None, None, None), |status| {
             (status.recipe, status.name, status.session_id)
         });
         if let Some(task_name) = &task_name {
             self.spool.unlink_name(task_name, id)?;
         }
-        self.spool.remove_hints(id, given(id, session.as_ref()))?;
-        Ok(self.empty(&lock, grave, recipe, session))
+        self.spool.remove_entries(id, given(id, session.as_ref()))?;
+        Ok(self.empty(&lock, trash_name, recipe, session))
     }
 
     /// Locks a task that has a result, or says why it stays.
@@ -200,11 +201,11 @@ impl Clearing<'_> {
 
     /// Removes what a removal that was cut off may leave: a folder with nothing in it but perhaps its
     /// lock. Whether it did.
-    pub fn remove_husk(&self, id: TaskId) -> IoResult<bool> {
+    pub fn remove_empty_folder(&self, id: TaskId) -> IoResult<bool> {
         let Some(task) = self.task(id)? else {
             return Ok(false);
         };
-        if !self.spool.is_husk(&task)? {
+        if !self.spool.is_empty_folder(&task)? {
             return Ok(false);
         }
         let folder = self.tasks.open_dir(id.to_string())?;
@@ -223,7 +224,7 @@ impl Clearing<'_> {
     }
 
     /// Takes a task out of the spool.
-    fn bury(&self, lock: &TaskLock) -> IoResult<Grave> {
+    fn move_out(&self, lock: &TaskLock) -> IoResult<MovedOut> {
         let id = lock.task().id;
         // A watcher that died after publishing left the claim on its drop, and that one would be
         // replayed.
@@ -240,9 +241,9 @@ impl Clearing<'_> {
             Err(error) if error.is_no_space() => false,
             remembered => remembered.map(|()| true)?,
         };
-        bury(&self.tasks, &self.trash, lock.task(), may_move, &mut || {
+        move_out(&self.tasks, &self.trash, lock.task(), may_move, &mut || {
             remember()?;
-            self.spool.remove_hints(id, None)
+            self.spool.remove_entries(id, None)
         })
     }
 
@@ -250,11 +251,11 @@ impl Clearing<'_> {
     fn empty(
         &self,
         lock: &TaskLock,
-        grave: Grave,
+        trash_name: MovedOut,
         recipe: Option<Name>,
         session: Option<Name>,
     ) -> Cleared {
-        let Removed { bytes, left } = grave.empty(&self.trash, lock.task());
+        let Removed { bytes, left } = trash_name.empty(&self.trash, lock.task());
         Cleared::Removed(Removal {
             freed_bytes: bytes,
             recipe,

@@ -8,19 +8,19 @@ use crate::spool::open::Spool;
 use crate::spool::tasks::TaskDir;
 
 /// Where a task's folder is once the task is gone.
-pub(super) enum Grave {
+pub(super) enum MovedOut {
     /// In the trash under this name.
     InTrash(String),
     /// Nowhere: it was removed where it stood.
     Gone(Removed),
 }
 
-impl Grave {
+impl MovedOut {
     /// Removes what is left of it.
     pub fn empty(self, trash: &Dir, task: &TaskDir) -> Removed {
         match self {
-            Grave::InTrash(grave) => trash.remove_open_from_trash(grave, &task.dir),
-            Grave::Gone(removed) => removed,
+            MovedOut::InTrash(trash_name) => trash.remove_open_from_trash(trash_name, &task.dir),
+            MovedOut::Gone(removed) => removed,
         }
     }
 }
@@ -31,23 +31,23 @@ impl Grave {
 /// disk there may be no room for another name. There the folder is removed where it stands, the lock
 /// and then the result last: as long as the request or the lock is there, the result says that the
 /// recipe has run, also after a kill in the middle. `before_last` comes before these two.
-pub(super) fn bury(
+pub(super) fn move_out(
     tasks: &Dir,
     trash: &Dir,
     task: &TaskDir,
     may_move: bool,
     before_last: &mut dyn FnMut() -> IoResult<()>,
-) -> IoResult<Grave> {
+) -> IoResult<MovedOut> {
     let folder = task.id.to_string();
-    let grave = format!("{folder}.{:08x}", random_bits() as u32);
-    if may_move && move_to_trash(tasks, &folder, &task.dir, trash, &grave)? {
-        return Ok(Grave::InTrash(grave));
+    let trash_name = format!("{folder}.{:08x}", random_bits() as u32);
+    if may_move && move_to_trash(tasks, &folder, &task.dir, trash, &trash_name)? {
+        return Ok(MovedOut::InTrash(trash_name));
     }
     let last = [name::LOCK, name::RESULT];
     let removed = tasks.remove_in_place(&folder, &task.dir, &last, trash, before_last);
     match removed.left {
         Some(error) => Err(error),
-        None => Ok(Grave::Gone(removed)),
+        None => Ok(MovedOut::Gone(removed)),
     }
 }
 
@@ -57,13 +57,13 @@ pub(super) fn move_to_trash(
     name: &str,
     folder: &Dir,
     trash: &Dir,
-    grave: &str,
+    trash_name: &str,
 ) -> IoResult<bool> {
-    let moved = match from.rename_new(name, trash, grave) {
+    let moved = match from.rename_new(name, trash, trash_name) {
         // A folder that forbids its owner to write cannot be moved to another one.
         Err(error) if error.is_denied() => {
             folder.give_rights();
-            from.rename_new(name, trash, grave)
+            from.rename_new(name, trash, trash_name)
         }
         moved => moved,
     };
@@ -79,10 +79,10 @@ impl Spool {
     pub(in crate::spool) fn discard(&self, task: &TaskDir) -> IoResult<()> {
         let trash = self.folder(name::TRASH)?;
         let tasks = self.folder(name::TASKS)?;
-        let grave = bury(&tasks, &trash, task, true, &mut || {
-            self.remove_hints(task.id, None)
+        let trash_name = move_out(&tasks, &trash, task, true, &mut || {
+            self.remove_entries(task.id, None)
         })?;
-        self.remove_hints(task.id, None)?;
-        grave.empty(&trash, task).whole().map(|_| ())
+        self.remove_entries(task.id, None)?;
+        trash_name.empty(&trash, task).whole().map(|_| ())
     }
 }

@@ -27,7 +27,7 @@ impl Spool {
         }
         let kept = format!("{id}{REMOVED_SUFFIX}");
         match task {
-            Some(task) => trash.mark(kept, task, name::LOCK),
+            Some(task) => trash.make_entry(kept, task, name::LOCK),
             None => trash.touch(kept).map(|_| ()),
         }
     }

@@ -90,9 +90,9 @@ impl Spool {
             return Ok(false);
         };
         let trash = self.folder(name::TRASH)?;
-        let grave = format!("session.{:016x}", random_bits() as u64);
-        if move_to_trash(&sessions, session.as_str(), &dir, &trash, &grave)? {
-            trash.remove_from_trash(&grave).map(|_| true)
+        let trash_name = format!("session.{:016x}", random_bits() as u64);
+        if move_to_trash(&sessions, session.as_str(), &dir, &trash, &trash_name)? {
+            trash.remove_from_trash(&trash_name).map(|_| true)
         } else {
             self.remove_session_in_place(&sessions, session, &dir, &trash)
         }

@@ -61,8 +61,8 @@ impl Spool {
         let trash = self.folder(name::TRASH)?;
         let id = entry.to_str().and_then(|text| text.parse::<TaskId>().ok());
         // Not under its id: a task's folder in the trash means that the task was removed.
-        let grave = format!("staged.{:016x}", random_bits() as u64);
-        match staging.rename_new(entry, &trash, &grave) {
+        let trash_name = format!("staged.{:016x}", random_bits() as u64);
+        match staging.rename_new(entry, &trash, &trash_name) {
             Ok(()) => {}
             Err(error) if error.is_absent() => return Ok(false),
             Err(error) if error.is_immovable() || error.is_no_space() => {
@@ -71,15 +71,15 @@ impl Spool {
             Err(error) => return Err(error),
         }
         if let Some(id) = id
-            && let Some(dir) = absent_is_none(trash.open_dir(&grave)).ok().flatten()
+            && let Some(dir) = absent_is_none(trash.open_dir(&trash_name)).ok().flatten()
             && TaskDir::of(id, dir).is_held().unwrap_or(false)
         {
-            trash.rename_new(&grave, &staging, entry)?;
+            trash.rename_new(&trash_name, &staging, entry)?;
             return Ok(false);
         }
-        trash.remove_from_trash(&grave)?;
+        trash.remove_from_trash(&trash_name)?;
         if let Some(id) = id {
-            self.check_open_hint(id)?;
+            self.check_open_entry(id)?;
         }
         Ok(true)
     }
@@ -107,7 +107,7 @@ impl Spool {
             .remove_in_place(entry, &dir, &last, trash, &mut || Ok(()))
             .whole()?;
         if let Some(id) = entry.to_str().and_then(|text| text.parse::<TaskId>().ok()) {
-            self.check_open_hint(id)?;
+            self.check_open_entry(id)?;
         }
         Ok(true)
     }

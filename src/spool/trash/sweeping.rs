@@ -28,7 +28,7 @@ pub struct SweepClock {
 
 impl Spool {
     /// Makes this process the only sweeper of the spool; `None` when another one is at it.
-    pub fn sweep_turn(&self) -> IoResult<Option<Flock>> {
+    pub fn lock_sweep(&self) -> IoResult<Option<Flock>> {
         self.root()?.try_lock(LockLevel::Sweep, name::SWEEP_LOCK)
     }
 

@@ -28,7 +28,7 @@ struct Scenario {
     /// Makes the world the victim acts in; gives the victim.
     prepare: fn(&World) -> Victim,
     /// Starts what must live beside the victim, in each world anew.
-    rouse: fn(&World),
+    start_beside: fn(&World),
     /// The victim removes tasks, so the ones that were there may be gone.
     removes: bool,
     /// Somebody lives beside it who ends only if it is done: it is done again before anything else.
@@ -45,7 +45,7 @@ struct Scenario {
 const PLAIN: Scenario = Scenario {
     name: "",
     prepare: |_| Victim::default(),
-    rouse: |_| {},
+    start_beside: |_| {},
     removes: false,
     again: false,
     most_attempts: 1,
@@ -85,7 +85,7 @@ impl Campaign {
     /// A world as it is before the victim acts.
     fn world(&self) -> World {
         let world = stage::copy(self.template.root());
-        (self.scenario.rouse)(&world);
+        (self.scenario.start_beside)(&world);
         world
     }
 

@@ -228,7 +228,7 @@ fn runner_of(world: &World) -> std::process::Child {
 const RECOVERY_FAILS: Scenario = Scenario {
     name: "recovery that fails the task",
     prepare: |world| Victim::of(&["runner", "--once", &hanging(world, "fail")]),
-    rouse: orphan,
+    start_beside: orphan,
     scans_processes: true,
     afterwards: |world| assert_eq!(world.only_task().result()["error"]["kind"], "lost"),
     ..PLAIN
@@ -237,7 +237,7 @@ const RECOVERY_FAILS: Scenario = Scenario {
 const RECOVERY_RETRIES: Scenario = Scenario {
     name: "recovery that tries again",
     prepare: |world| Victim::of(&["runner", "--once", &hanging(world, "requeue")]),
-    rouse: orphan,
+    start_beside: orphan,
     // The attempt that the victim itself begins is lost with it.
     most_attempts: 3,
     scans_processes: true,
@@ -262,7 +262,7 @@ const CANCEL_PENDING: Scenario = Scenario {
 const CANCEL_RUNNING: Scenario = Scenario {
     name: "cancel of a running task",
     prepare: |world| Victim::of(&["cancel", &hanging(world, "fail")]),
-    rouse: |world| {
+    start_beside: |world| {
         let mut runner = runner_of(world);
         world.wait_running(&world.only_task());
         // Reaped by a thread of its own: a zombie is no process of this world.
@@ -277,7 +277,7 @@ const CANCEL_RUNNING: Scenario = Scenario {
 const CANCEL_ORPHANED: Scenario = Scenario {
     name: "cancel of an orphaned task",
     prepare: |world| Victim::of(&["cancel", &hanging(world, "fail")]),
-    rouse: orphan,
+    start_beside: orphan,
     scans_processes: true,
     ..PLAIN
 };
@@ -396,7 +396,7 @@ killed_everywhere! {
 
 /// A figure of one must not be taken for that of another.
 #[test]
-fn scenarios_are_told_apart() {
+fn scenarios_are_reported_apart() {
     let mut names: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
     names.sort_unstable();
     names.dedup();

@@ -96,9 +96,9 @@ fn a_batch_that_fails_in_the_middle_tells_what_was_accepted() {
         ran.ends_with(8);
         ran
     };
-    let told = run(&["submit", "--json", "--batch", &batch]).json();
-    assert_eq!(told["submitted"], 2, "{told}");
-    let ids = told["task_ids"].as_array().unwrap().iter();
+    let message = run(&["submit", "--json", "--batch", &batch]).json();
+    assert_eq!(message["submitted"], 2, "{message}");
+    let ids = message["task_ids"].as_array().unwrap().iter();
     let mut accepted: Vec<String> = ids
         .map(|id| format!("{}.json", id.as_str().unwrap()))
         .collect();

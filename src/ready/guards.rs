@@ -1,10 +1,10 @@
-//! All that a task must have before its lock: its session's turn and its slots.
+//! All that a task must have before its lock: its session's session_guard and its slots.
 //!
 //! Not the pause, which is asked for under the lock, nor the lock itself (`runner/run.rs`). Invariant: what is held here is let go by being dropped,
 //! in whatever way its holder ends.
 
 use crate::recipe::{FindError, Recipe, RecipePath, SessionMode};
-use crate::spool::{Guard, IoError, OpenHint, ReadError, SessionTurn, Slot, Spool, TaskDir};
+use crate::spool::{Guard, IoError, OpenEntry, ReadError, SessionOrder, Slot, Spool, TaskDir};
 use crate::task::{Answer, Blocker, Holder, Request, TaskId};
 
 /// Whether a task may run now.
@@ -12,7 +12,7 @@ use crate::task::{Answer, Blocker, Holder, Request, TaskId};
     clippy::large_enum_variant,
     reason = "made once for each task, and taken apart at once"
 )]
-pub(crate) enum Turn {
+pub(crate) enum MayRun {
     /// It may not, or needs not.
     Over(Answer),
     /// Its request cannot be read.
@@ -28,28 +28,28 @@ pub(crate) enum Turn {
     },
 }
 
-/// The slots and the session's turn of one task; free again when dropped.
+/// The slots and the session's session_guard of one task; free again when dropped.
 pub(crate) struct Held {
-    _turn: Option<Guard>,
+    _session: Option<Guard>,
     _recipe_slot: Option<Slot>,
     _slot: Slot,
 }
 
 /// Takes everything that a task must have before its lock.
-pub(crate) fn turn_of(spool: &Spool, id: TaskId) -> Result<Turn, IoError> {
+pub(crate) fn take_guards(spool: &Spool, id: TaskId) -> Result<MayRun, IoError> {
     let Some(task) = spool.task(id)? else {
-        return Ok(Turn::Over(match spool.check_open_hint(id)? {
-            OpenHint::Dropped => Answer::Finished(None),
-            OpenHint::Staged | OpenHint::Task => Answer::Held(Holder::Submitter),
+        return Ok(MayRun::Over(match spool.check_open_entry(id)? {
+            OpenEntry::Dropped => Answer::Finished(None),
+            OpenEntry::Staged | OpenEntry::Task => Answer::Held(Holder::Submitter),
         }));
     };
     if task.has_result()? || task.cancel_requested()? {
-        // Needs no slot and no turn: nothing of it will be started.
-        return Ok(Turn::NothingToStart(task));
+        // Needs no slot and no session_guard: nothing of it will be started.
+        return Ok(MayRun::NothingToStart(task));
     }
     let request = match task.request() {
         Ok(request) => request,
-        Err(error) => return Ok(Turn::Unreadable(task, error)),
+        Err(error) => return Ok(MayRun::Unreadable(task, error)),
     };
     let recipe = match RecipePath::of(spool).find(&request.recipe) {
         Err(FindError::Unseen { path, source }) => {
@@ -57,16 +57,16 @@ pub(crate) fn turn_of(spool: &Spool, id: TaskId) -> Result<Turn, IoError> {
         }
         recipe => recipe,
     };
-    let blocked = |by| Ok(Turn::Over(Answer::Blocked(by)));
-    let (mut turn, mut recipe_slot) = (None, None);
+    let blocked = |by| Ok(MayRun::Over(Answer::Blocked(by)));
+    let (mut session_guard, mut recipe_slot) = (None, None);
     // Of a recipe that is not there nothing is started, and it has no limits of its own.
     if let Ok(recipe) = &recipe {
         if let Some(session) = &request.session_id
             && recipe.manifest.session == SessionMode::Serial
         {
-            match spool.session_turn(session, id)? {
-                SessionTurn::Ours(guard) => turn = Some(guard),
-                SessionTurn::NotYet => return blocked(Blocker::Session(session.clone())),
+            match spool.session_order(session, id)? {
+                SessionOrder::Ours(guard) => session_guard = Some(guard),
+                SessionOrder::NotYet => return blocked(Blocker::Session(session.clone())),
             }
         }
         if let Some(limit) = recipe.manifest.max_concurrent {
@@ -81,11 +81,11 @@ pub(crate) fn turn_of(spool: &Spool, id: TaskId) -> Result<Turn, IoError> {
         return blocked(Blocker::Slot);
     };
     let held = Held {
-        _turn: turn,
+        _session: session_guard,
         _recipe_slot: recipe_slot,
         _slot: slot,
     };
-    Ok(Turn::Ours {
+    Ok(MayRun::Ours {
         task,
         request,
         recipe,

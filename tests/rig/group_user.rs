@@ -162,7 +162,7 @@ fn plant(shared: &Shared, precious: &Precious, number: usize, script: &str) {
 
 /// After each of them the owner's watcher lives, takes what is dropped and runs what is submitted.
 #[test]
-fn what_a_member_plants_leads_nowhere_and_stops_nothing() {
+fn what_a_group_user_plants_leads_nowhere_and_stops_nothing() {
     let shared = Shared::new();
     let precious = Precious::of(&shared);
     let mut watching = shared.watcher();
@@ -281,7 +281,7 @@ fn a_recipe_writes_where_the_runner_made_room_and_nowhere_else() {
 
 /// Whoever can open a file can lock it: a member locks all that he can open, for as long as he likes.
 #[test]
-fn a_member_holds_no_lock_that_anybody_needs() {
+fn a_group_user_holds_no_lock_that_anybody_needs() {
     let shared = Shared::new();
     let first = shared.submit(MEMBER, &["--session-id", "s", "--name", "first"]);
     shared.drain();
@@ -360,7 +360,7 @@ fn a_task_is_kept_for_the_owners_readers_alone() {
 
 /// Only those who can open a file can lock it.
 #[test]
-fn a_member_holds_no_slot() {
+fn a_group_user_holds_no_slot() {
     let shared = Shared::new();
     let first = shared.submit(MEMBER, &[]);
     shared.drain();
@@ -388,10 +388,10 @@ fn a_hard_link_to_a_file_of_the_owner_is_refused_and_not_read_aloud() {
     let linked = shared.spool().join("incoming/linked.json");
     fs::hard_link(precious.path.join("secret.json"), linked).unwrap();
     shared.drain();
-    let told = shared.run(MEMBER, &["status", "linked"]);
-    told.ends_with(7);
-    assert!(told.stderr.contains("hard link"), "{}", told.stderr);
-    assert!(!told.stderr.contains(SECRET), "{}", told.stderr);
+    let message = shared.run(MEMBER, &["status", "linked"]);
+    message.ends_with(7);
+    assert!(message.stderr.contains("hard link"), "{}", message.stderr);
+    assert!(!message.stderr.contains(SECRET), "{}", message.stderr);
     let rejected = shared.spool().join("rejected");
     let kept = names_in(&rejected)
         .into_iter()
