@@ -72,7 +72,7 @@ bench: release
 fuzz target="request" seconds="3600":
     RUSTC_BOOTSTRAP=1 cargo fuzz run {{target}} -- -dict=fuzz/words.dict -max_total_time={{seconds}}
 
-# Needs the C library's libc.a, which libc6-dev has. Why static: docs/design/0022-a-release-is-one-static-file.md.
+# Needs the C library's libc.a, which libc6-dev has. Why static: docs/design/0012-a-release-is-one-static-file.md.
 
 # The program as it is released, into target/release.
 release:

@@ -232,7 +232,7 @@ impl Supervisor<'_> {
             self.look_at_progress_and_logs();
             self.plan_look();
             // Not at once: a task that is over by now never has to say that it runs, which would
-            // cost it as much as all its other files together (docs/design/0020).
+            // cost it as much as all its other files together (docs/design/0010).
             self.tell();
             pause = (pause * 2).min(LOOKS.1);
             full_look = Instant::now() + pause;

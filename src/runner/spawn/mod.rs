@@ -3,7 +3,7 @@
 //! Not its command (`command.rs`), not how long a start may take (`start.rs`) and not its end
 //! (`group.rs`). `fork` copies the page tables of
 //! the runner, and both sides then fault for every page they touch, which cost a short task more than a
-//! tenth of all its time (docs/design/0021-starting-without-a-copy.md); here the child borrows the runner's
+//! tenth of all its time (docs/design/0011-starting-without-a-copy.md); here the child borrows the runner's
 //! memory until it is the recipe, as `posix_spawn` does, which has no room for our settings.
 //! Where the runner has a cgroup, the child is born in it: to enter it later would stop all forks of the
 //! machine for some milliseconds.

@@ -92,7 +92,7 @@ impl Dir {
     /// under the name of the file in between until the next time.
     ///
     /// Two things that ext4 does to a rename over a file cost more than all the rest of a short
-    /// task (docs/design/0020): the new content is sent to the disk at once, and the old inode,
+    /// task (docs/design/0010): the new content is sent to the disk at once, and the old inode,
     /// being deleted, makes each later creation in its group slower for a minute.
     pub fn exchange(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
         self.write_between(name, bytes, |between| {

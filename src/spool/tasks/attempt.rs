@@ -90,7 +90,7 @@ impl Attempt {
     }
 
     /// The folder the recipe runs in, and what its TMPDIR leads to: what it leaves there goes with the task. A
-    /// second folder would cost a short task nearly as much as all its files (docs/design/0021).
+    /// second folder would cost a short task nearly as much as all its files (docs/design/0011).
     pub fn work_path(&self) -> PathBuf {
         self.dir.path_of(name::WORK)
     }
