@@ -1,6 +1,6 @@
 //! How patient the watcher is with the drop box, and how much of it it takes at once.
 //!
-//! Not what a drop is (`spool/inbox/incoming.rs`), nor whose turn it is (`turns.rs`), nor what becomes of one
+//! Not what a drop is (`spool/inbox/incoming.rs`), nor whose file is next (`rounds.rs`), nor what becomes of one
 //! (`judge.rs`). Invariant: a file that is still being written is left alone, one that will never be right is refused, and neither makes the watcher busy.
 
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::task::{Event, Happened, TaskId, escape_label};
 use super::box_memory::{Class, Face, Memory, Why};
 use super::judge::{Decision, decide};
 use super::recipe_check::check_recipe;
-use super::turns::Turns;
+use super::rounds::Rounds;
 
 /// How many drops are taken before everything else gets its turn.
 const AT_ONCE: usize = 256;
@@ -33,8 +33,8 @@ const MOST_RETRIES: u32 = 5;
 #[derive(Debug, Default)]
 pub(crate) struct Admitter {
     memory: Memory,
-    drop_turns: Turns,
-    control_turns: Turns,
+    drop_rounds: Rounds,
+    control_rounds: Rounds,
     next_look: Option<Instant>,
     /// No sooner than this: others have the watcher as long as the last look had it.
     rest_until: Option<Instant>,
@@ -231,13 +231,13 @@ impl Admitter {
         }
         let begun = Instant::now();
         let mut taken = 0;
-        let queue = self.drop_turns.order(queue);
+        let queue = self.drop_rounds.order(queue);
         for (at, (class, user, drop)) in queue.into_iter().enumerate() {
             if taken == AT_ONCE || (at > 0 && begun.elapsed() > look.longest(class)) {
                 look.is_cut |= class != Class::Waiting;
                 return;
             }
-            self.drop_turns.serve(user);
+            self.drop_rounds.serve(user);
             look.is_progress |= class == Class::New;
             let since = self.memory.unchanged_since(drop.into());
             match decide(drop, look.spool, look.rules, since, look.patience) {
@@ -279,13 +279,13 @@ impl Admitter {
             }
         }
         let begun = Instant::now();
-        let queue = self.control_turns.order(queue);
+        let queue = self.control_rounds.order(queue);
         for (at, (class, user, file)) in queue.into_iter().enumerate() {
             if at > 0 && begun.elapsed() > look.longest(class) {
                 look.is_cut |= class != Class::Waiting;
                 return;
             }
-            self.control_turns.serve(user);
+            self.control_rounds.serve(user);
             look.is_progress |= class == Class::New;
             let since = self.memory.unchanged_since(file.into());
             let is_patient = since.elapsed() < look.patience;

@@ -6,6 +6,6 @@ mod admit;
 mod box_memory;
 mod judge;
 mod recipe_check;
-mod turns;
+mod rounds;
 
 pub(crate) use admit::Admitter;

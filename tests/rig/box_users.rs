@@ -12,7 +12,7 @@ use crate::drop_box::{drop_request, id_at, is_refused, put};
 use crate::group::{MEMBER, OTHER_MEMBER, OWNER, Shared};
 use crate::support::{PROGRAM, names_in};
 
-/// A watcher whose disk takes longer for each file than a look into the box may take. It ends once nothing is open.
+/// A watcher whose disk takes longer for each file than a pass over the box may take. It ends once nothing is open.
 fn drain_slowly(shared: &Shared) {
     let delay = "inject=fsync,fdatasync,syncfs:delay_enter=60000";
     let mut command = shared.as_user(OWNER, "timeout");
@@ -34,7 +34,7 @@ fn events(shared: &Shared, event: &str) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn on_a_slow_disk_drops_are_taken_in_turns() {
+fn on_a_slow_disk_drops_are_taken_in_rounds() {
     let shared = Shared::new();
     for n in 0..4 {
         drop_request(&shared, MEMBER, &id_at(0, &format!("m{n}")), "x");
@@ -51,7 +51,7 @@ fn on_a_slow_disk_drops_are_taken_in_turns() {
 }
 
 #[test]
-fn on_a_slow_disk_control_files_are_taken_in_turns() {
+fn on_a_slow_disk_control_files_are_taken_in_rounds() {
     let shared = Shared::new();
     shared.run(OWNER, &["pause"]).succeeds();
     let mut ids: Vec<String> = (0..4).map(|_| shared.submit(MEMBER, &[])).collect();
@@ -183,7 +183,7 @@ fn a_refused_event_names_no_task_of_another_user() {
     assert!(kept.iter().all(|name| name.starts_with(under)), "{kept:?}");
 }
 
-/// Files of a user's that another one moves here wait in his turn, and not before what he submits.
+/// Files of a user's that another one moves here wait in his round, and not before what he submits.
 #[test]
 fn what_a_user_submits_comes_before_what_was_moved_here() {
     let shared = Shared::new();

@@ -50,7 +50,7 @@ fn open_in(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd
 
 /// What stands under a name, links not followed; a mount is refused with `XDEV`, and its file system is asked nothing:
 /// a FUSE mount can keep whoever asks waiting for ever.
-pub(in crate::spool) fn look_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
+pub(in crate::spool) fn stat_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {

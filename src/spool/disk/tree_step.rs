@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::below::{look_below, open_below};
+use super::below::{open_below, stat_below};
 use super::dir::Dir;
 use super::error::IoError;
 use super::random::random_bits;
@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn look(&mut self, place: Place<'_>, name: &CStr) -> Result<Stat, Errno> {
-        self.permitted(place, |_| look_below(place.folder, name))
+        self.permitted(place, |_| stat_below(place.folder, name))
     }
 
     /// Removes one name from a folder that is still a part of the tree.

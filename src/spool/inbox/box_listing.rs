@@ -1,7 +1,7 @@
 //! What is in the drop box: one listing, in the order of arrival; first what has an id of its moment.
 //!
-//! Not what becomes of a file (`incoming.rs`, `control.rs`), nor whose turn it is
-//! (`intake/turns.rs`). Invariant: what is mounted here, and what cannot be seen, keeps nobody from the rest.
+//! Not what becomes of a file (`incoming.rs`, `control.rs`), nor whose file is next
+//! (`intake/rounds.rs`). Invariant: what is mounted here, and what cannot be seen, keeps nobody from the rest.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -53,7 +53,7 @@ impl ControlFile {
         &self.file_name
     }
 
-    /// In whose turn it is taken.
+    /// In whose round it is taken: its owner, in a group spool.
     pub fn user(&self) -> u32 {
         self.user
     }

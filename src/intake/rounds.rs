@@ -1,4 +1,4 @@
-//! Whose file is taken next: the users of a group spool take turns, over as many looks into the box as that needs.
+//! Whose file is taken next: the users of a group spool are served in rounds, over as many passes as that needs.
 //!
 //! Not what becomes of a file (`admit.rs`), nor the order of one user's files (`spool/inbox/box_listing.rs`).
 //! Invariant: who was served longest ago comes first, and who is new comes before whoever was served last.
@@ -13,12 +13,12 @@ type Queued<T> = (Class, u32, T);
 
 /// When each user was served last, counted in files.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct Rounds {
     served: HashMap<u32, u64>,
     now: u64,
 }
 
-impl Turns {
+impl Rounds {
     /// Puts files in the order in which they are taken: by class, and within a class the first file of each user, then
     /// the second of each. A user who has none here is forgotten, and is a new one when he comes again.
     pub fn order<T>(&mut self, mut files: Vec<Queued<T>>) -> Vec<Queued<T>> {
@@ -52,37 +52,37 @@ impl Turns {
 mod tests {
     use super::*;
 
-    fn order(turns: &mut Turns, files: &[(u32, &'static str)]) -> Vec<(u32, &'static str)> {
+    fn order(rounds: &mut Rounds, files: &[(u32, &'static str)]) -> Vec<(u32, &'static str)> {
         let queued = files.iter().map(|(user, file)| (Class::New, *user, *file));
-        let ordered = turns.order(queued.collect()).into_iter();
+        let ordered = rounds.order(queued.collect()).into_iter();
         ordered.map(|(_, user, file)| (user, file)).collect()
     }
 
     #[test]
-    fn users_take_turns() {
+    fn users_are_served_in_rounds() {
         let came = [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (3, "e"), (2, "f")];
-        let files: String = order(&mut Turns::default(), &came)
+        let files: String = order(&mut Rounds::default(), &came)
             .iter()
             .map(|(_, file)| *file)
             .collect();
         assert_eq!(files, "adebfc");
     }
 
-    /// As on a slow disk: each look takes one file.
+    /// As on a slow disk: each pass takes one file.
     #[test]
-    fn turns_go_on_in_the_next_look() {
-        let mut turns = Turns::default();
+    fn rounds_go_on_in_the_next_pass() {
+        let mut rounds = Rounds::default();
         let mut waiting: Vec<(u32, &str)> = (0..10).map(|_| (1, "x")).collect();
         let mut taken = String::new();
-        for look in 0..9 {
-            match look {
+        for pass in 0..9 {
+            match pass {
                 2 => waiting.extend([(2, "b"), (2, "b"), (2, "b")]),
                 // One who never came before does not keep coming before the others.
-                3.. => waiting.push((100 + look, "n")),
+                3.. => waiting.push((100 + pass, "n")),
                 _ => {}
             }
-            let next = order(&mut turns, &waiting)[0];
-            turns.serve(next.0);
+            let next = order(&mut rounds, &waiting)[0];
+            rounds.serve(next.0);
             let at = waiting.iter().position(|it| *it == next).unwrap();
             waiting.remove(at);
             taken.push_str(next.1);
