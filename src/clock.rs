@@ -1,9 +1,9 @@
-//! The clocks: which one answers which question.
+//! The clocks, and which of them to use for what.
 //!
-//! Not a date library: formatting lives in [`crate::task::Timestamp`]. The rule this file keeps:
-//! **wall time is for people, never for correctness.** Timeouts run on `CLOCK_MONOTONIC` (a
-//! suspended machine does not use up a task's time), ages on `CLOCK_BOOTTIME` where a decision
-//! hangs on them, and "is that process still of this life of the machine" on the boot identity.
+//! Not a date library: [`crate::task::Timestamp`] formats times. Invariant: **wall time is shown to people;
+//! correctness never depends on it.** Timeouts use `CLOCK_MONOTONIC`, so that a suspended machine does not
+//! use up a task's time. Ages that decide something use `CLOCK_BOOTTIME`. Whether a recorded process belongs
+//! to the current boot is decided by the boot identity.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -18,13 +18,13 @@ pub fn wall() -> Timestamp {
     Timestamp::from_unix_ms(now.tv_sec * 1000 + i64::from(now.tv_nsec as i32) / 1_000_000)
 }
 
-/// Time since boot, suspend included. Compares only within one [`BootId`].
+/// Time since boot, including suspended time. Two values can be compared only within one [`BootId`].
 pub fn boottime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
-/// Now, within this boot: an age counted from here is right whatever the wall clock does meanwhile.
+/// Now, within this boot. An age that is counted from this moment is right even if the wall clock jumps.
 pub fn boot_moment() -> BootMoment {
     BootMoment {
         boot: BootId::current().kernel().to_owned(),
@@ -32,19 +32,19 @@ pub fn boot_moment() -> BootMoment {
     }
 }
 
-/// One life of the machine, as seen from one pid namespace and one time namespace: a pid recorded under another value
-/// means nothing here. The namespace belongs to it because a container's restart keeps the
-/// kernel's boot id but starts pids anew (SPOOL-SAFETY hazard 45).
+/// One boot of the machine, as seen from one pid namespace and one time namespace. A pid that was recorded
+/// under another value means nothing here. The namespace is included because a restarted container has the
+/// same kernel boot id but starts pids again from 1 (SPOOL-SAFETY hazard 45).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct BootId(String);
 
 impl BootId {
-    /// The running kernel's boot id and this process's pid namespace, as `<uuid>/<inode>`. In a time namespace of
-    /// its own, that follows, as `<uuid>/<inode>/<inode>`: there processes seem to have started at other times.
-    /// Where `/proc` does not tell, the part is empty, which equals only another empty part.
+    /// The kernel's boot id and this process's pid namespace, as `<uuid>/<inode>`. In a time namespace other
+    /// than the initial one, its inode is added, as `<uuid>/<inode>/<inode>`: there, processes seem to have
+    /// started at other times. A part that `/proc` does not show is empty, and equals only an empty part.
     ///
-    /// Asked once: a process never sees another one, and each asking opens two files.
+    /// It is read once, because reading it opens files and it does not change while a process runs.
     pub fn current() -> BootId {
         static CURRENT: OnceLock<BootId> = OnceLock::new();
         CURRENT.get_or_init(BootId::ask).clone()
@@ -59,8 +59,8 @@ impl BootId {
         BootId(format!("{}/{namespace}{time}", boot.trim()))
     }
 
-    /// The kernel's part alone: what the page cache, clocks and files live and die with. Pid
-    /// namespaces come and go within it, and mean nothing but to pids.
+    /// The kernel's boot id alone, for what lasts as long as the kernel runs: the page cache and the clocks.
+    /// The pid namespace matters only for pids.
     pub fn kernel(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
     }

@@ -1,21 +1,21 @@
 //! The settings of a spool: their names, defaults, units and limits.
 //!
-//! Not the reading of `spool.json` (that is `spool/open/settings_file.rs`) nor of the environment (that is
-//! `cli/env.rs`): here layers of JSON objects become one [`Settings`]. Order: flag, environment,
-//! `spool.json`, default. Invariant: a [`Settings`] value is within its limits.
+//! This file does not read `spool.json` (`spool/open/settings_file.rs` does) or the environment (`cli/env.rs`
+//! does). It merges layers of JSON objects into one [`Settings`]. The first of these that has a value wins:
+//! flag, environment, `spool.json`, default. Invariant: a [`Settings`] value is within its limits.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::task::{describe_json_error, nearest, parse_duration, seconds, seconds_or_null};
 
-/// What survives what.
+/// Which failures an accepted task survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// An acknowledged task survives a power cut: `fsync` at every point of the protocol.
+    /// An accepted task survives a power failure: `fsync` at every step of the protocol.
     Power,
-    /// An acknowledged task survives the death of any process, but not of the machine.
+    /// An accepted task survives the end of any process, but not a crash of the machine.
     Process,
 }
 
@@ -25,14 +25,14 @@ pub enum Durability {
 pub enum Launcher {
     /// A child of the watcher's pool of runners.
     Local,
-    /// A unit of its own of the system's systemd, with a cgroup that holds it to its limits.
+    /// A separate unit of the system's systemd. Its cgroup enforces the limits of the recipe.
     Systemd,
-    /// The same, of the user's own systemd.
+    /// A separate unit of the user's systemd. Its cgroup enforces the limits of the recipe.
     SystemdUser,
 }
 
 impl Launcher {
-    /// Whether the kernel holds tasks to the limits of their recipes.
+    /// Whether the kernel enforces the limits of recipes.
     pub fn enforces_limits(self) -> bool {
         match self {
             Launcher::Local => false,
@@ -41,7 +41,8 @@ impl Launcher {
     }
 }
 
-/// What Syncthing, Dropbox and Nextcloud, ownCloud, and Seafile call a file that was changed in two places.
+/// Names for a file that was changed in two places: by Syncthing, Dropbox and Nextcloud, ownCloud, and
+/// Seafile.
 const CONFLICT_COPIES: [&str; 4] = [
     "*.sync-conflict-*",
     "*conflicted copy*",
@@ -55,14 +56,14 @@ const CONFLICT_COPIES: [&str; 4] = [
 pub struct Settings {
     /// `power` or `process`.
     pub durability: Durability,
-    /// What a task is run as: `local`, or a unit of its own by `systemd` or `systemd-user`.
+    /// What a task is run as: `local`, or a separate unit with `systemd` or `systemd-user`.
     pub launcher: Launcher,
-    /// How many tasks run at once, over all watchers of this spool (documented default 5).
+    /// How many tasks run at once, in all watchers of this spool together (default 5).
     pub max_concurrent: u32,
-    /// How long a task may run when neither it nor its recipe says (documented default 300).
+    /// How long a task may run if neither the task nor its recipe sets a timeout (default 300).
     #[serde(deserialize_with = "seconds")]
     pub timeout_sec: f64,
-    /// How long completed and cancelled tasks are kept (documented default 3600).
+    /// How long completed and cancelled tasks are kept (default 3600).
     #[serde(deserialize_with = "seconds")]
     pub cleanup_delay_sec: f64,
     /// How long cancelled tasks are kept. `null`: as long as completed ones.
@@ -77,54 +78,54 @@ pub struct Settings {
     /// How long the files of `events/` are kept.
     #[serde(deserialize_with = "seconds")]
     pub events_keep_sec: f64,
-    /// At most so many bytes of events are kept; the oldest go first.
+    /// How many bytes of events are kept at most. The oldest are removed first.
     pub events_max_bytes: u64,
-    /// How long the folder of a session that nobody uses is kept.
+    /// How long the folder of an unused session is kept.
     #[serde(deserialize_with = "seconds")]
     pub session_keep_sec: f64,
-    /// At most so many finished tasks are kept; the oldest go first. `null`: no such limit.
+    /// How many finished tasks are kept at most. The oldest are removed first. `null`: no limit.
     pub max_finished_tasks: Option<u64>,
-    /// At most so many bytes of finished tasks are kept; the oldest go first. `null`: no limit.
+    /// How many bytes of finished tasks are kept at most. The oldest are removed first. `null`: no limit.
     pub max_finished_bytes: Option<u64>,
-    /// Whether `submit` and `wait` start a watcher when none lives. Never in a group spool.
+    /// Whether `submit` and `wait` start a watcher if no watcher is running. Never in a group spool.
     pub autostart: bool,
-    /// An autostarted watcher leaves after so long with nothing to do.
+    /// An autostarted watcher exits after it had nothing to do for this long.
     #[serde(deserialize_with = "seconds")]
     pub idle_exit_sec: f64,
-    /// How often a watcher looks again without being told to.
+    /// How often a watcher rescans the spool without a notification.
     #[serde(deserialize_with = "seconds")]
     pub rescan_sec: f64,
     /// How often a watcher starts a sweep.
     #[serde(deserialize_with = "seconds")]
     pub sweep_every_sec: f64,
-    /// How long an incomplete drop may stand unchanged before it is refused.
+    /// How long an incomplete drop may stay unchanged before it is refused.
     #[serde(deserialize_with = "seconds")]
     pub drop_patience_sec: f64,
-    /// Drops with such names are refused: those that sync programs give to a second copy of a file. `*` stands for
-    /// any text.
+    /// Drops with these names are refused. The default names are those that sync programs give to a second
+    /// copy of a file. `*` matches any text.
     pub refused_drop_names: Vec<String>,
-    /// How long a cancelled or timed-out task gets between TERM and KILL.
+    /// How long after TERM a cancelled or timed-out task gets KILL.
     #[serde(deserialize_with = "seconds")]
     pub cancel_grace_sec: f64,
-    /// How long what a recipe leaves behind at its end may go on while it holds the task's stdout or stderr,
-    /// as the `tee` of `exec > >(tee log)` does. Then it gets TERM, and `cancel_grace_sec` later KILL.
+    /// How long processes that a recipe leaves behind may run while they hold the task's stdout or stderr
+    /// open, as the `tee` of `exec > >(tee log)` does. Then they get TERM, and `cancel_grace_sec` later KILL.
     #[serde(deserialize_with = "seconds")]
     pub leftover_wait_sec: f64,
-    /// Disk space one log may take; beyond it the middle is cut out.
+    /// Disk space of one log, at most. The middle of a larger log is cut out.
     pub log_cap_bytes: u64,
-    /// Nothing is accepted when the file system would have less than this free.
+    /// No task is accepted if the file system would then have fewer bytes free than this.
     pub min_free_bytes: u64,
-    /// Nothing is accepted when the file system would have fewer than this many inodes free.
+    /// No task is accepted if the file system would then have fewer inodes free than this.
     pub min_free_inodes: u64,
     /// Folders searched for recipes after the spool's own `recipes/`: absolute paths.
     pub recipe_path: Vec<String>,
-    /// The Python that runs PraisonAI recipes: an absolute path. `null`: that of the `praisonai` program
-    /// on PATH, else `python3`.
+    /// The Python that runs PraisonAI recipes: an absolute path. `null`: the Python of the
+    /// `praisonai` program on PATH, or `python3` if there is no such program.
     pub praisonai_python: Option<String>,
-    /// The umask recipes run with, in octal. In a group spool it takes away at least 022, in a private one at least
-    /// what the umask of who started the watcher does.
+    /// The umask of recipes, in octal. It is combined with 022 in a group spool. In a private spool it is
+    /// combined with the umask of the process that started the watcher.
     pub umask: String,
-    /// Whether a network file system is taken, where locks may not be seen by other machines.
+    /// Whether the spool may be on a network file system, where other machines may not see the locks.
     pub allow_network_fs: bool,
 }
 
@@ -166,38 +167,38 @@ impl Default for Settings {
 /// How long finished tasks are kept, by the settings of a spool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retention {
-    /// Completed tasks, and cancelled ones where nothing else is said.
+    /// Completed tasks, and cancelled tasks if `cancelled_sec` is not set.
     pub completed_sec: f64,
-    /// Cancelled tasks, where that is said.
+    /// Cancelled tasks, if they have a retention of their own.
     pub cancelled_sec: Option<f64>,
     /// Failed tasks.
     pub failed_sec: f64,
-    /// Whether their number or their size is limited as well.
+    /// Whether the number or the total size of finished tasks is limited too.
     pub is_bounded: bool,
 }
 
 /// Why settings are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// No setting of this name.
+    /// There is no setting with this name.
     #[error("no setting is called `{name}`{}", suggestion.as_ref().map(|s| format!(" (did you mean `{s}`?)")).unwrap_or_default())]
     Unknown {
-        /// What was written.
+        /// The unknown name.
         name: String,
-        /// The nearest name there is.
+        /// The most similar name of a setting.
         suggestion: Option<String>,
     },
-    /// A value that does not fit.
+    /// A value that is not allowed.
     #[error("the setting `{name}` {problem}")]
     Invalid {
-        /// Which.
+        /// The name of the setting.
         name: String,
-        /// What is wrong, fit behind the name.
+        /// What is wrong: the rest of a sentence that starts with the name.
         problem: String,
     },
 }
 
-/// Where a setting's value comes from.
+/// The source of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -214,9 +215,9 @@ pub enum Origin {
 /// Settings given outside `spool.json`, strongest first.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// By flags of this command.
+    /// From flags of this command.
     pub flags: Map<String, Value>,
-    /// By `AGENTSPOOL_*` variables.
+    /// From `AGENTSPOOL_*` variables.
     pub environment: Map<String, Value>,
 }
 
@@ -231,7 +232,9 @@ impl Settings {
         }
     }
 
-    /// The settings that these layers make, over the defaults.
+    /// Merges these layers over the defaults.
+    ///
+    /// Fails if a name is unknown or a value is not allowed.
     pub fn of_layers(
         file: &Map<String, Value>,
         overrides: &Overrides,
@@ -264,7 +267,7 @@ impl Settings {
         }
     }
 
-    /// Where the value of a setting comes from.
+    /// The source of the value of one setting.
     pub fn origin(name: &str, file: &Map<String, Value>, overrides: &Overrides) -> Origin {
         if overrides.flags.contains_key(name) {
             Origin::Flag
@@ -277,12 +280,12 @@ impl Settings {
         }
     }
 
-    /// The umask for recipes; `Settings::check` has seen that it parses.
+    /// The umask of recipes as bits. `Settings::check` has checked that it parses.
     pub fn umask_bits(&self) -> u32 {
         u32::from_str_radix(&self.umask, 8).unwrap_or(0o022)
     }
 
-    /// The settings in seconds: name, value, and the least that it may be.
+    /// The settings in seconds: name, value, and smallest allowed value.
     fn seconds(&self) -> Vec<(&'static str, f64, f64)> {
         vec![
             ("timeout_sec", self.timeout_sec, 0.001),
@@ -316,7 +319,7 @@ impl Settings {
                 problem: problem.into(),
             })
         };
-        // The upper end is what fits a slot file's number and a sensible pool, not a promise.
+        // The upper limit keeps slot numbers and the pool of runners at a sensible size.
         if !(1..=10_000).contains(&self.max_concurrent) {
             return invalid("max_concurrent", "must be from 1 to 10000");
         }
@@ -329,13 +332,13 @@ impl Settings {
         if self.log_cap_bytes < 1 << 20 {
             return invalid("log_cap_bytes", "must be at least 1048576");
         }
-        // Each process would look below its own current folder, and a watcher's is `/`.
+        // A relative path would depend on the current folder of each process; a watcher's is `/`.
         if self
             .recipe_path
             .iter()
             .any(|folder| !folder.starts_with('/'))
         {
-            return invalid("recipe_path", "must hold absolute paths only");
+            return invalid("recipe_path", "must contain only absolute paths");
         }
         if self
             .praisonai_python
@@ -349,14 +352,14 @@ impl Settings {
         } else {
             invalid(
                 "umask",
-                "must be an octal number of up to three digits, as \"022\"",
+                "must be an octal number of up to three digits, such as \"022\"",
             )
         }
     }
 }
 
-/// Whether a setting is one by which tasks are run, kept and removed: that is done by the watcher, so for a command
-/// that submits one it changes nothing.
+/// Whether only the watcher uses this setting, to run, keep and remove tasks. Such a setting has no effect in
+/// a command that submits a task.
 pub fn is_of_watcher(name: &str) -> bool {
     let of_submission = [
         "allow_network_fs",
@@ -368,13 +371,15 @@ pub fn is_of_watcher(name: &str) -> bool {
     !of_submission.contains(&name)
 }
 
-/// The value of a setting as a person types it: JSON where it is JSON, else a string.
+/// Parses the value of a setting as a person types it: as JSON if it is valid JSON, else as a string.
+///
+/// Fails if the name is unknown or the value is not allowed.
 pub fn parse_value(name: &str, text: &str) -> Result<Value, SettingsError> {
     let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
     if !Settings::default().to_map().contains_key(name) {
         return Err(unknown(name));
     }
-    // "022" is a number to JSON and a mode to people.
+    // 022 is not a valid JSON number, so a umask is always taken as text.
     let value = if name == "umask" {
         Value::from(text.trim_matches('"'))
     } else {
@@ -382,20 +387,20 @@ pub fn parse_value(name: &str, text: &str) -> Result<Value, SettingsError> {
     };
     check_one(name, &value)?;
     Ok(match value.as_str().map(parse_duration) {
-        // `5m` is kept as the number that every program reads.
+        // `5m` is stored as a number of seconds, which every program can read.
         Some(Ok(duration)) if name.ends_with("_sec") => Value::from(duration.as_secs_f64()),
         _ => value,
     })
 }
 
-/// Tries one value in otherwise default settings, so that the complaint names the right one.
+/// Checks one value with default values for all others, so that the error names the right setting.
 fn check_one(name: &str, value: &Value) -> Result<(), SettingsError> {
     let mut one = Map::new();
     one.insert(name.to_owned(), value.clone());
     let settings: Settings =
         serde_json::from_value(Value::Object(one)).map_err(|error| SettingsError::Invalid {
             name: name.into(),
-            problem: format!("does not fit: {}", describe_json_error(&error)),
+            problem: format!("has a wrong value: {}", describe_json_error(&error)),
         })?;
     settings.check()
 }
@@ -420,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_defaults() {
+    fn defaults_are_as_documented() {
         let settings = Settings::of_layers(&Map::new(), &Overrides::default()).unwrap();
         assert_eq!(settings.max_concurrent, 5);
         assert_eq!(settings.timeout_sec, 300.0);
@@ -447,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn an_error_names_the_wrong_setting() {
         for (file, expected) in [
             (json!({"max_concurent": 2}), "did you mean `max_concurrent`"),
             (json!({"max_concurrent": 0}), "max_concurrent"),

@@ -1,7 +1,7 @@
-//! What this package's own binary, tests, benchmarks and fuzz targets use besides the public face.
+//! What this package's own binary, tests, benchmarks and fuzz targets use besides the public interface.
 //!
-//! No interface: whatever stands here may change or go at any time. Programs use [`crate::client`]. Invariant: nothing
-//! is defined here.
+//! Not a public interface: everything here may change or be removed at any time. Programs use
+//! [`crate::client`]. Invariant: nothing is defined here.
 
 pub use crate::clock::{BootId, wall};
 pub use crate::recipe::{Manifest, RecipePath};

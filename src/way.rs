@@ -1,19 +1,21 @@
-//! What a path leads through: each folder in which the kernel looks up a name, and each link that it follows.
+//! The places on the way of a path: each folder in which the kernel looks up a name, and each link it
+//! follows.
 //!
-//! Not a judgement of them (`recipe/trust.rs`, `spool/above.rs`). Whoever can rename in one of these folders, or
-//! replace one of these links, chooses what stands at the path. Invariant: the places come in the kernel's
-//! order, each under a path without links above it; a link is itself a place, and what it leads to another one;
-//! the last place is what the path leads to, or the one in which the next name is not found.
+//! This file does not judge the places; `recipe/trust.rs` and `spool/above.rs` do. They matter because a user
+//! who can rename in one of these folders, or replace one of these links, chooses what is at the path.
+//! Invariant: the places are in the kernel's order, and no path of a place has a link above its last name. A
+//! link is a place, and its target is another one. The last place is what the path leads to, or the folder in
+//! which the next name was not found.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it looks at places above a spool and outside of one"
+    reason = "it reads places above a spool and outside of one"
 )]
 
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
-/// As many links as the kernel follows.
+/// How many links the kernel follows in one path.
 const MOST_LINKS: usize = 40;
 
 /// A folder, link or file that a path leads through or to.
@@ -21,12 +23,12 @@ const MOST_LINKS: usize = 40;
 pub struct Place {
     /// Its path, without links above it.
     pub path: PathBuf,
-    /// What it is; of a link, the link.
+    /// Its metadata; for a link, that of the link itself.
     pub metadata: Metadata,
 }
 
-/// The places of an absolute path, from the root to what it leads to. Where a name is missing or cannot be
-/// seen, the last place is the folder that it would be in.
+/// The places of an absolute path, from the root to what it leads to. If a name is missing or cannot be
+/// read, the last place is the folder that the name would be in.
 pub fn places(path: &Path) -> Vec<Place> {
     let mut places = Vec::new();
     let mut here = PathBuf::from("/");
@@ -58,7 +60,7 @@ pub fn places(path: &Path) -> Vec<Place> {
         }
         left.extend(names(&target));
     }
-    // `..`, a link to a folder above and a missing name lead back to a place that was passed through.
+    // `..`, a link to a folder above, or a missing name can end in a folder that is not the last place added.
     if places.last().is_some_and(|last| last.path != here) {
         add(&mut places, &here);
     }
@@ -91,15 +93,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_and_what_they_lead_through_are_places() {
+    fn links_and_the_folders_they_lead_through_are_places() {
         use std::os::unix::fs::symlink;
         let base = tempfile::tempdir().unwrap();
         let base = std::fs::canonicalize(base.path()).unwrap();
         for folder in ["team", "real/in"] {
             std::fs::create_dir_all(base.join(folder)).unwrap();
         }
-        symlink("../real", base.join("team/turn")).unwrap();
-        symlink(base.join("team/turn/in"), base.join("way")).unwrap();
+        symlink("../real", base.join("team/link")).unwrap();
+        symlink(base.join("team/link/in"), base.join("way")).unwrap();
         symlink("loop", base.join("loop")).unwrap();
         let of = |path: &str| -> Vec<String> {
             places(&base.join(path))
@@ -108,9 +110,9 @@ mod tests {
                 .map(|place| place.display().to_string())
                 .collect()
         };
-        let expected = ["", "way", "", "team", "team/turn", "real", "real/in"];
+        let expected = ["", "way", "", "team", "team/link", "real", "real/in"];
         let mut found = of("way");
-        // The base comes again, as the link is absolute.
+        // The places above the base are found twice, because the link is absolute.
         found.dedup();
         assert_eq!(found, expected);
         assert_eq!(of("real/in/../../gone/x"), ["", "real", "real/in", ""]);

@@ -1,7 +1,7 @@
 """agentspool: background tasks on a file-system spool, from Python.
 
-Three doors: `recipe` (run recipes), `background` (run functions) and `open_task` (take up a task by its id). The
-protocol is not in this package: it calls the agentspool program that lies in the same wheel.
+`recipe` runs recipes, `background` runs functions, and `open_task` finds a task by its id. The protocol is not in
+this package: it calls the agentspool program of the same wheel.
 """
 
 from __future__ import annotations

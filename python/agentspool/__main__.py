@@ -1,4 +1,4 @@
-"""`python -m agentspool`: the command line. It becomes the program, so exit codes, signals and terminal are its own."""
+"""`python -m agentspool`: the command line. The process becomes the program, with its exit codes and signals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import AgentspoolError
 
 
 def main() -> int:
-    """Becomes the program; returns only where there is none."""
+    """Becomes the program; returns only if there is no program."""
     try:
         program = find()
         os.execv(program, ["agentspool", *sys.argv[1:]])

@@ -1,12 +1,11 @@
-"""The recipe behind BackgroundRunner: calls one pickled function in a process of its own.
+"""The program of the recipe behind BackgroundRunner: calls one pickled function in a separate process.
 
-Started by a runner as a recipe's program, with the interpreter that submitted the call; not imported by the package
-but for the names of files. Reads the call from stdin, or from what is attached to the task. Gives what the function
-returned or raised as a pickle in the attempt's folder, and says the same in JSON, as far as it can be, for readers of
-result.json.
+A runner starts it with the interpreter that submitted the call. The package imports it only for the names of files.
+It reads the call from stdin or from the task's attachment. It writes the returned value or the exception as a pickle
+into the attempt's folder, and as JSON, if possible, for readers of result.json.
 
-Invariant: the result file is there only if the function returned and what it returned is on the disk. The recipe says
-`needs_result`, so no other end of this process is a success, whatever its exit code.
+Invariant: the result file exists only if the function returned and its value is on the disk. The recipe has
+`needs_result`, so any other end of this process is a failure, whatever its exit code.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-# Run as a file, Python looks for modules in this folder first, where `recipe` and others would hide theirs.
+# Python searches this folder first when it runs a file. `recipe` and others would hide modules of the user.
 if __name__ == "__main__":
     sys.path.pop(0)
 
@@ -27,18 +26,18 @@ import traceback
 from collections.abc import Awaitable
 from typing import Any
 
-# Beside the attempt's logs and not in `work/`, the current folder of every recipe: nothing else writes there.
+# Next to the attempt's logs, not in `work/`, the current folder of every recipe. No recipe writes there.
 RETURNED = "returned.pickle"
 RAISED = "raised.pickle"
-# Where a call lies that is too large for a request, in the task's folder.
+# The file in the task's folder with a call that is too large for a request.
 ATTACHED = "attachment"
-# A longer text for people than this helps nobody.
+# At most this much of a `repr` is stored.
 _REPR_CHARACTERS = 1000
 
 
 def main() -> int:
     request = json.load(sys.stdin)
-    # Read here: the function may change its environment.
+    # Read now, because the function may change the environment.
     task, result_file = os.environ["AGENTSPOOL_TASK_DIR"], os.environ["AGENTSPOOL_RESULT_FILE"]
     attempt = os.path.join(task, "attempts", os.environ["AGENTSPOOL_ATTEMPT"])
     become_like_the_caller(request)
@@ -47,20 +46,20 @@ def main() -> int:
     try:
         function, args, kwargs = cloudpickle.loads(read_call(request, task))
         value = call(function, args, kwargs)
-        # Both before anything is written: half a result is none.
+        # Both before anything is written, so that no half result is stored.
         pickled, text = cloudpickle.dumps(value), as_json(value)
     except SystemExit as left:
         if left.code not in (None, 0):
             # As in any program: a number is the exit code, and anything else goes to stderr.
             raise
-        print("agentspool: the function ended its process by sys.exit and returned nothing", file=sys.stderr)
+        print("agentspool: the function called sys.exit and did not return a value", file=sys.stderr)
         return 1
     except Exception as error:
-        # Without the frames of this file.
+        # Without the frame of this file.
         trace = error.__traceback__.tb_next if error.__traceback__ else None
-        told = "".join(traceback.format_exception(type(error), error, trace))
-        write_report(told)
-        keep(os.path.join(attempt, RAISED), pickle.dumps((pickled_or_nothing(cloudpickle, error), told)))
+        report = "".join(traceback.format_exception(type(error), error, trace))
+        write_report(report)
+        keep(os.path.join(attempt, RAISED), pickle.dumps((pickled_or_nothing(cloudpickle, error), report)))
         return 1
     keep(os.path.join(attempt, RETURNED), pickled)
     keep(result_file, text.encode(), 0o666)
@@ -68,7 +67,7 @@ def main() -> int:
 
 
 def become_like_the_caller(request: dict[str, Any]) -> None:
-    """Modules, folder and spool are those of the process that submitted the call."""
+    """Takes modules, folder and spool from the process that submitted the call."""
     sys.path[:] = request["sys_path"]
     try:
         os.chdir(request["cwd"])
@@ -94,7 +93,7 @@ def call(function: Any, args: Any, kwargs: Any) -> Any:
         value = function(*args, **kwargs)
         return asyncio.run(outcome(value)) if inspect.isawaitable(value) else value
     finally:
-        # With that of the function its result might be readable by nobody, or by others.
+        # With the umask of the function, nobody or everybody might be able to read the result.
         os.umask(umask)
 
 
@@ -103,7 +102,7 @@ async def outcome(awaitable: Awaitable[Any]) -> Any:
 
 
 def pickled_or_nothing(cloudpickle: Any, error: BaseException) -> Any:
-    """The exception where it survives the journey, which those of some libraries do not."""
+    """The pickled exception, or None. Exceptions of some libraries cannot be pickled and unpickled."""
     try:
         pickled = cloudpickle.dumps(error)
         pickle.loads(pickled)
@@ -112,26 +111,26 @@ def pickled_or_nothing(cloudpickle: Any, error: BaseException) -> Any:
         return None
 
 
-def write_report(told: str) -> None:
-    """The traceback in the log. The function may have closed stderr, or its text may be none."""
+def write_report(report: str) -> None:
+    """Writes the traceback to the log. The function may have closed stderr, or the text may be invalid."""
     try:
-        sys.stderr.write(told)
+        sys.stderr.write(report)
     except (OSError, ValueError, AttributeError):
         pass
 
 
 def keep(path: str, content: bytes, mode: int = 0o600) -> None:
-    """On the disk before the task's result says that it is there, and whole or not at all.
+    """Writes a file completely and syncs it, before the task's result names it.
 
-    A pickle is for this user alone: with another mode it would not be unpickled.
+    Only this user may access a pickle. With another mode it would not be unpickled.
     """
-    between = path + ".new"
-    fd = os.open(between, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    part = path + ".new"
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with open(fd, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(between, path)
+    os.rename(part, path)
     folder = os.open(os.path.dirname(path), os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
@@ -145,7 +144,7 @@ def as_json(value: Any) -> str:
 
 
 def words_for(value: Any) -> str:
-    """What a value says of itself, which is code of its own: it may fail, and the call has not."""
+    """The `repr` of a value. A `repr` that raises is not a failure of the call."""
     try:
         return repr(value)
     except (Exception, SystemExit) as error:

@@ -1,8 +1,8 @@
-"""What may be unpickled here: a pickle is code, so only one that this user's own function left.
+"""Which pickles may be unpickled. A pickle is code, so only those of this user's own functions may.
 
-Not how a result is read (`task.py`) nor how a pickle is written (`_call.py`). Invariant: bytes that are given back
-are those of a task that this user submitted to a spool of this user's, whose recipe is the one of this package, and
-each folder down to the file belongs to this user and nobody else may write in it.
+Reading a result is in `task.py`, writing a pickle in `_call.py`. Invariant: bytes that are returned belong to a task
+that this user submitted to a spool of this user, with the recipe of this package. Every folder on the path and the
+file belong to this user, and no other user may write to them.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _RECIPE = re.compile(r"python-[0-9a-f]{12}")
 
 
 class _Foreign(Exception):
-    """The task is not one of this user's functions."""
+    """The task is not a function of this user."""
 
 
 def recipe_name(manifest: str) -> str:
-    """The name of the recipe with this `recipe.toml`. It follows from the text, so nothing else goes by this name."""
+    """The name of the recipe with this `recipe.toml`: a hash of the text, so it names no other text."""
     return "python-" + hashlib.sha256(manifest.encode()).hexdigest()[:12]
 
 
 def own_pickle(directory: Path, end: dict[str, Any], name: str) -> bytes | None:
-    """A pickle of the last attempt of a task, or None where the task is not a function of this user's.
+    """A pickle of the last attempt of a task, or None if the task is not a function of this user.
 
-    Raises FileNotFoundError where such a task left none, and SpoolUnusable where others may have written it.
+    Raises FileNotFoundError if there is no pickle, and SpoolUnusable if another user may have written it.
     """
     recipe, attempt = end.get("recipe"), end.get("attempt")
     if not isinstance(recipe, str) or not _RECIPE.fullmatch(recipe) or type(attempt) is not int:
@@ -50,7 +50,7 @@ def own_pickle(directory: Path, end: dict[str, Any], name: str) -> bytes | None:
 
 
 def _check_recipe(root: int, recipe: str) -> None:
-    """It is installed, and it is what `install_recipe` writes."""
+    """The recipe is installed, and is exactly what `install_recipe` writes."""
     try:
         with _opened_below(root, "recipes", recipe, "recipe.toml") as file:
             manifest = _content(file).decode()
@@ -61,7 +61,7 @@ def _check_recipe(root: int, recipe: str) -> None:
 
 
 def _check_submitter(root: int, task: str) -> None:
-    """A task without `origin.json` is the spool owner's, who is this user if the folders are."""
+    """A task without `origin.json` is of the spool's owner. That is this user, who owns the folders."""
     try:
         with _opened_below(root, "tasks", task, "origin.json") as file:
             origin = json.loads(_content(file))
@@ -75,7 +75,7 @@ def _check_submitter(root: int, task: str) -> None:
 
 @contextmanager
 def _opened_below(root: int, *names: str) -> Iterator[int]:
-    """A file, reached from an open folder by one name after the other, none of them a link."""
+    """A file below an open folder. Each name is opened from its parent, and none may be a link."""
     at, own = root, []
     try:
         for left, name in reversed(list(enumerate(reversed(names)))):
@@ -103,7 +103,7 @@ def _check(fd: int) -> None:
     found = os.fstat(fd)
     if found.st_uid != os.geteuid():
         raise _Foreign
-    # An access list that lets others write shows here as well: its mask stands in the place of the group.
+    # This also covers access lists that permit writing: the group bits are then their mask.
     if found.st_mode & 0o022:
         path = os.readlink(f"/proc/self/fd/{fd}")
         raise SpoolUnusable(
@@ -114,7 +114,7 @@ def _check(fd: int) -> None:
 
 def _content(fd: int) -> bytes:
     found = os.fstat(fd)
-    # A second name of it, as in a backup made of hard links, changes nothing: the file and its folder are this user's.
+    # A hard link, as in a backup, is accepted: the file and its folder belong to this user.
     if not stat.S_ISREG(found.st_mode):
         raise _Foreign
     with open(fd, "rb", closefd=False) as file:

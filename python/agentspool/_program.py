@@ -1,9 +1,8 @@
-"""Calling the agentspool program: the one way in which this package takes part in the protocol.
+"""Calling the agentspool program: the only way in which this package uses the protocol.
 
-Finds the program that the wheel brought, runs it with `--json`, and gives back the object it printed, for callers
-that block and for callers that await. Not here: what the verbs mean. Invariants: nothing a caller passes in stands
-in the program's arguments but names and ids (inputs go through files in memory, variables through its
-environment), and a program that was started is ended before a call is left by an exception.
+Finds the program of the wheel, runs it with `--json`, and returns the object that it printed, blocking or async. Not
+here: what the commands mean. Invariants: of a caller's values only names and ids are in the program's arguments
+(inputs are in memory files, variables in its environment). If a call raises an exception, its program has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .errors import AgentspoolError, AgentspoolWarning, Missing, NotJson, of_ans
 
 # Names the program to use instead of the one that came with the package.
 PROGRAM = "AGENTSPOOL_PROGRAM"
-# What a remark of the program begins with; its other lines are the log that AGENTSPOOL_LOG asks for.
+# The start of a note of the program. All other lines of stderr are the log, see AGENTSPOOL_LOG.
 _NOTE = "note: "
 _PACKAGE = os.path.dirname(__file__)
 Answer = dict[str, Any]
@@ -40,12 +39,12 @@ def find() -> str:
         if candidate and os.access(candidate, os.X_OK):
             return str(candidate)
     if named:
-        raise Missing(f"the program that {PROGRAM} names cannot be run: {named}")
-    raise Missing(f"the agentspool program was not found beside this package; {PROGRAM} may name it")
+        raise Missing(f"cannot run {named}, which the variable {PROGRAM} names: it is not an executable file")
+    raise Missing(f"the agentspool program of this package was not found; set the variable {PROGRAM} to its path")
 
 
 def _candidates() -> Iterator[str | None]:
-    """Where installers put a wheel's programs: beside this interpreter, the user's, those of `pip --target`."""
+    """Where installers put the programs of a wheel: for this interpreter, for the user, with `pip --target`."""
     yield os.path.join(sysconfig.get_path("scripts"), "agentspool")
     yield os.path.join(sysconfig.get_path("scripts", f"{os.name}_user"), "agentspool")
     yield str(Path(__file__).parents[1] / "bin" / "agentspool")
@@ -54,17 +53,17 @@ def _candidates() -> Iterator[str | None]:
 
 
 def to_json(what: str, value: Any) -> str:
-    """A value as JSON text, or the exception that says which argument is none."""
+    """A value as JSON text. Raises NotJson with the name of the argument."""
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         text.encode()
         return text
     except (TypeError, ValueError, RecursionError) as error:
-        raise NotJson(f"{what} is no JSON value: {error}") from None
+        raise NotJson(f"{what} is not a JSON value: {error}") from None
 
 
 class Call:
-    """One call of the program: its arguments, what it reads, its environment. Used once, in a `with`."""
+    """One call of the program: its arguments, its input and its environment. Used once, in a `with`."""
 
     def __init__(
         self,
@@ -92,7 +91,7 @@ class Call:
         self._fds.clear()
 
     def _arguments(self) -> list[str]:
-        # Before the verb, which may end with a `--` and a name.
+        # Before the command, which may end with `--` and a name.
         arguments = [find(), "--json"]
         if self._spool is not None:
             arguments.append(f"--spool={self._spool}")
@@ -105,7 +104,7 @@ class Call:
         return arguments
 
     def _in_memory(self, content: bytes) -> str:
-        """The path of a file in memory, for the program alone."""
+        """The path of a memory file that only the program can open."""
         fd = os.memfd_create("agentspool")
         self._fds.append(fd)
         with open(fd, "wb", closefd=False) as file:
@@ -113,7 +112,7 @@ class Call:
         return f"/dev/fd/{fd}"
 
     def _settings(self) -> dict[str, Any]:
-        # A session of its own: Ctrl-C is for the caller, who then ends the program.
+        # A separate session, so that Ctrl-C reaches only the caller, which then ends the program.
         return {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
@@ -137,7 +136,7 @@ class Call:
         return _read(process.returncode, stdout, stderr)
 
     async def arun(self) -> Answer:
-        """Awaits the end of the program; a cancelled await ends it."""
+        """Awaits the end of the program. A cancelled await kills it."""
         arguments = self._arguments()
         process = await asyncio.create_subprocess_exec(*arguments, **self._settings())
         try:
@@ -180,7 +179,7 @@ def _read(code: int, stdout: bytes, stderr: bytes) -> Answer:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise AgentspoolError(f"the agentspool program ended with {code} and gave no answer: {notes}")
+        raise AgentspoolError(f"the agentspool program exited with code {code} and printed no JSON: {notes}")
     if "error" in answer and answer.get("ok") is False and "code" in answer:
         raise of_answer(answer)
     for line in notes.splitlines():
@@ -190,7 +189,7 @@ def _read(code: int, stdout: bytes, stderr: bytes) -> Answer:
 
 
 def warn(text: str) -> None:
-    """A warning that points at the caller's own line, however many of ours lie between."""
+    """A warning at the first caller outside this package."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == _PACKAGE:
         level, frame = level + 1, frame.f_back
@@ -198,7 +197,7 @@ def warn(text: str) -> None:
 
 
 class _Running:
-    """Programs that a thread waits for. A thread that is still waiting when Python ends leaves nothing behind."""
+    """The programs that threads wait for. They are killed when Python exits."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -223,7 +222,7 @@ _started_in = os.getpid()
 
 
 def _at_exit() -> None:
-    # Not in a child made by fork: those processes are its parent's.
+    # Not in a forked child: the programs belong to its parent.
     if os.getpid() == _started_in:
         _running.end()
 

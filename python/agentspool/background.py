@@ -1,4 +1,4 @@
-"""Python functions as background tasks, each in a process of its own: BackgroundRunner and BackgroundConfig.
+"""Python functions as background tasks, each in a separate process: BackgroundRunner and BackgroundConfig.
 
     from agentspool.background import BackgroundRunner, BackgroundConfig
 
@@ -7,13 +7,13 @@
     await task.wait(timeout=10.0)
     print(task.result)
 
-A call is pickled with cloudpickle, so functions that are defined inside functions work, async ones too. It becomes
-a task of a private spool, `agentspool-python` beside the user's own, and survives the process that submitted it;
-timeout and cancel end its process with all that it started.
+cloudpickle pickles a call, so nested and async functions work. The call becomes a task of a private spool,
+`agentspool-python` next to the user's own spool, and outlives the process that submitted it. Timeout and cancel end
+its process and everything that the process started.
 
-A pickle is code: whoever may put one into a spool whose owner runs it may run anything as that owner. So the recipe
-that unpickles lies in the private spool, which nobody else can write to, and in another one only if its owner put
-it there with `install_recipe`. What comes back is a pickle too, and is unpickled only where `_own.py` allows it.
+Invariant: a pickle is code, so no user can run code as another one. The recipe that unpickles is in the private spool,
+where no other user can write. Another spool has it only if its owner calls `install_recipe`. A returned value is a
+pickle as well, and is unpickled only if `_own.py` permits it.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ __all__ = ["BackgroundConfig", "BackgroundRunner", "BackgroundTask", "install_re
 
 Place = Union[str, "os.PathLike[str]"]
 
-# Pickled calls of more bytes are attached to their task, because a request may have 1 MiB.
+# A larger pickled call is attached to its task, because a request may have only 1 MiB.
 _INLINE_BYTES = 500_000
 # The longest timeout a request may have: ten years.
 _NO_LIMIT = 315_360_000.0
-# All functions of a user at once; what one runner may do is its own limit.
+# The limit for all functions of a user. Each runner has its own lower limit.
 _ALL_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class BackgroundConfig:
-    """How functions are run.
+    """How functions run.
 
-    `max_concurrent_tasks` run at once, counted over all runners of this user with the same interpreter and the same
-    config, in whatever process. `default_timeout` is in seconds; None is no limit. `env` names variables of this
-    process that the functions see; beyond them they have HOME, PATH, LANG and the like.
+    `max_concurrent_tasks` counts over all runners of this user with the same interpreter and config, in all processes.
+    `default_timeout` is in seconds; None means no limit. `env` names variables of this process that the functions see,
+    in addition to HOME, PATH, LANG and a few others.
     """
 
     max_concurrent_tasks: int = 5
@@ -66,54 +66,54 @@ class BackgroundConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_concurrent_tasks, int) or self.max_concurrent_tasks < 1:
-            raise UsageError(f"max_concurrent_tasks must be a number from 1, not {self.max_concurrent_tasks!r}")
+            raise UsageError(f"max_concurrent_tasks must be a whole number of at least 1, not {self.max_concurrent_tasks!r}")
         if isinstance(self.env, str):
-            raise UsageError('env takes a list of names, as env=["OPENAI_API_KEY"]')
+            raise UsageError('env must be a list of names, for example env=["OPENAI_API_KEY"]')
         object.__setattr__(self, "env", tuple(sorted(set(self.env))))
 
 
 class BackgroundTask(Task):
-    """A function that runs as a task: `result` is what it returned, and what it raised `wait` raises.
+    """A function that runs as a task. `result` is its return value, and `wait` raises its exception.
 
-    Only `result`, `partial_output`, `error` and `wait` unpickle, and only what this user's own function left. Of any
-    other task they give what a Task does.
+    Only `result`, `partial_output`, `error` and `wait` unpickle, and only for a function of this user. For any other
+    task they return what a Task returns.
     """
 
     name: str | None = None
 
     def __init__(self, task_id: str, directory: str, recipe_name: str | None, session_id: str | None) -> None:
         self._lock = threading.Lock()
-        # What makes value and exception of the pickle that was read, until somebody asks for them.
+        # Unpickles the value and the exception. Called at the first access, because unpickling runs code.
         self._unread: Callable[[], tuple[Any, BaseException | None]] | None = None
         super().__init__(task_id, directory, recipe_name, session_id)
 
     @property
     def result(self) -> Any:
-        """What the function returned: None until it has. Never waits.
+        """What the function returned, or None until then. Never waits.
 
-        Of a task that is not this user's own function: what it says in JSON, as `Task.result`.
+        For a task that is not a function of this user: the output as in `Task.result`.
         """
         self._unpickle()
         return super().result
 
     @property
     def partial_output(self) -> Any:
-        """What `result` is; of a function that did not return, what it wrote to its result file or printed."""
+        """As `result`; if the function did not return, what it wrote to its result file or printed."""
         end = self._read_end()
         return self.result if end and end["status"] == "completed" else super().partial_output
 
     @property
     def error(self) -> BaseException | None:
-        """What `wait` raises because of how the task ended; None while it has not, or when it completed."""
+        """The exception that `wait` raises for the task. None if the task is unfinished or completed."""
         self._unpickle()
         return super().error
 
-    def _give(self) -> Any:
+    def _outcome(self) -> Any:
         self._unpickle()
-        return super()._give()
+        return super()._outcome()
 
     def _read_end(self) -> dict[str, Any] | None:
-        # The reading of one thread must not undo what another one has unpickled.
+        # Under the lock, so that one thread does not overwrite what another has unpickled.
         with self._lock:
             return super()._read_end()
 
@@ -122,51 +122,51 @@ class BackgroundTask(Task):
         unread = self._unread
         if unread is None:
             return
-        # Without the lock: this is code of the user's, which may ask other threads.
+        # Without the lock: unpickling runs code of the user, which may wait for other threads.
         value, raised = unread()
         with self._lock:
             if self._unread is unread:
                 self._value, self._raised, self._unread = value, raised, None
 
     def _output(self, end: dict[str, Any]) -> Any:
-        """Reads what is to be unpickled later. Otherwise the output is that of any task."""
+        """Reads the pickle and unpickles it later. Without a pickle, the output is as for any task."""
         if end["status"] != "completed":
             return super()._output(end)
         try:
             pickled = own_pickle(self.dir, end, _call.RETURNED)
         except FileNotFoundError:
-            told = f"the task {self.task_id} ended well and left no {_call.RETURNED}: what it returned is lost"
-            raise TaskFailed(told, end) from None
+            message = f"the task {self.task_id} completed, but the file {_call.RETURNED} with its returned value is missing"
+            raise TaskFailed(message, end) from None
         if pickled is None:
             return super()._output(end)
         self._unread = lambda: _returned(pickled)
         return None
 
     def _exception(self, end: dict[str, Any]) -> BaseException:
-        told = super()._exception(end)
+        failure = super()._exception(end)
         if (end.get("error") or {}).get("kind") != "exit":
-            return told
+            return failure
         try:
             pickled = own_pickle(self.dir, end, _call.RAISED)
         except (OSError, SpoolUnusable):
-            # It left by sys.exit, Python itself could not start, or others may have written the file.
-            return told
+            # The function called sys.exit, Python could not start, or others may have written the file.
+            return failure
         if pickled is not None:
-            self._unread = lambda: (None, _raised(pickled, told))
-        return told
+            self._unread = lambda: (None, _raised(pickled, failure))
+        return failure
 
 
 def _returned(pickled: bytes) -> tuple[Any, BaseException | None]:
     try:
         return cloudpickle.loads(pickled), None
     except Exception as error:
-        # The function returned, and what it returned cannot be had here: `wait` says why.
+        # The function returned, but its value cannot be unpickled here. `wait` raises the reason.
         return None, error
 
 
-def _raised(pickled: bytes, told: BaseException) -> BaseException:
-    """The exception of the function with its traceback, or in its place what tells of it."""
-    raised = told
+def _raised(pickled: bytes, failure: BaseException) -> BaseException:
+    """The exception of the function with its traceback, or the given error if it cannot be unpickled."""
+    raised = failure
     try:
         inner, trace = pickle.loads(pickled)
     except Exception as error:
@@ -175,14 +175,14 @@ def _raised(pickled: bytes, told: BaseException) -> BaseException:
         try:
             raised = cloudpickle.loads(inner)
         except Exception:
-            # As one of a module that is not here: its text is in what is told.
-            raised = told
+            # For example, its module is missing here. The error has its text.
+            raised = failure
     raised.__cause__ = RemoteTraceback(trace)
     return raised
 
 
 class BackgroundRunner:
-    """Submits functions. It holds nothing that a task needs: it may be gone while they run."""
+    """Submits functions. The tasks do not need it: it may be deleted while they run."""
 
     def __init__(self, config: BackgroundConfig | None = None, spool: Place | None = None) -> None:
         self.config = config or BackgroundConfig()
@@ -198,8 +198,8 @@ class BackgroundRunner:
         timeout: float | None = None,
         on_complete: OnComplete | None = None,
     ) -> BackgroundTask:
-        """Makes a task of a call. `timeout` is in seconds and begins when the function does."""
-        # Sync or async, and pickled here and now: what the function closes over may change later.
+        """Submits a call as a task. `timeout` is in seconds and counts from the start of the function."""
+        # Pickled now, because the variables of the enclosing function may change later.
         call = self._pickle(func, args, kwargs, name)
         loop = asyncio.get_running_loop()
         ready = await loop.run_in_executor(None, self._prepare, call, timeout)
@@ -214,28 +214,28 @@ class BackgroundRunner:
         timeout: float | None = None,
         on_complete: OnComplete | None = None,
     ) -> BackgroundTask:
-        """The same, blocking."""
+        """As `submit`, but it blocks."""
         call = self._pickle(func, args, kwargs, name)
         return self._handle(_program.run(*self._prepare(call, timeout)), call, on_complete)
 
     @property
     def tasks(self) -> list[BackgroundTask]:
-        """The tasks this runner submitted, oldest first."""
+        """The tasks that this runner submitted, oldest first."""
         return list(self._tasks.values())
 
     def get_task(self, task_id: str) -> BackgroundTask:
-        """A handle on a task of this runner's spool, whoever submitted it. Raises NotFound when there is none."""
+        """A handle on any task of this runner's spool. Raises NotFound."""
         known = self._tasks.get(task_id)
         if known is not None:
             return known
         spool = self._place or private_spool()
         if self._place is None and not os.path.exists(os.path.join(spool, "spool.json")):
-            raise NotFound(f"no task is called {task_id!r}: no function was submitted yet")
+            raise NotFound(f"no task is called {task_id!r}: no function has been submitted yet")
         found = open_task(task_id, spool)
         return BackgroundTask(found.task_id, str(found.dir), found.recipe_name, found.session_id)
 
     async def wait_all(self, timeout: float | None = None) -> list[BackgroundTask]:
-        """Waits until all tasks of this runner have ended in whatever way. Raises WaitTimedOut."""
+        """Waits until all tasks of this runner have ended, also those that failed. Raises WaitTimedOut."""
         open_ones = [task.task_id for task in self.tasks if not task.done]
         if open_ones:
             limit = [] if timeout is None else [f"--timeout={max(0.0, timeout):.6f}"]
@@ -257,13 +257,13 @@ class BackgroundRunner:
         try:
             return _Call(label, name, cloudpickle.dumps((func, tuple(args), dict(kwargs or {}))))
         except Exception as error:
-            told = f"{label} cannot be sent to a process of its own: {type(error).__name__}: {error}"
-            raise NotPicklable(told) from error
+            message = f"{label} cannot be pickled for another process: {type(error).__name__}: {error}"
+            raise NotPicklable(message) from error
 
     def _prepare(
         self, call: _Call, timeout: float | None
     ) -> tuple[list[str], str, dict[str, str], dict[str, str], bytes | None]:
-        """What to call the program with. Makes the private spool and the recipe where they are missing."""
+        """The arguments for the program. Creates the private spool and the recipe if they are missing."""
         if self._place is None:
             spool = _ready_private_spool()
             recipe = install_recipe(spool, self.config)
@@ -271,12 +271,12 @@ class BackgroundRunner:
             spool = self._place
             recipe = recipe_name(_manifest(self.config))
             if not os.path.isdir(spool):
-                # The program says best what is wrong with it.
+                # The program raises the error that says what is wrong.
                 _program.run(["config"], spool)
             if not os.path.isdir(os.path.join(spool, "recipes", recipe)):
                 raise Refused(
-                    f"{spool} runs no Python functions with this interpreter and config: a pickle is code, so its owner"
-                    " must allow it with agentspool.background.install_recipe"
+                    f"{spool} does not run Python functions with this interpreter and config: a pickle is code, so the"
+                    " owner must call agentspool.background.install_recipe first"
                 )
         if timeout is None:
             timeout = self.config.default_timeout
@@ -288,7 +288,7 @@ class BackgroundRunner:
             "cwd": os.getcwd(),
             "spool": os.environ.get("AGENTSPOOL_DIR"),
         }
-        # A large call goes into the folder of its task, and so wherever the task goes.
+        # A large call is a file in the folder of its task, and moves with the task.
         attached = call.pickled if len(call.pickled) > _INLINE_BYTES else None
         if attached is None:
             request["call"] = base64.b64encode(call.pickled).decode()
@@ -317,11 +317,11 @@ class _Call:
     pickled: bytes
 
 
-# --- the private spool, and what lies beside it ------------------------------------------------------
+# --- the private spool and its recipe ------------------------------------------------------------------
 
 
 def private_spool() -> str:
-    """Where functions go: `$XDG_STATE_HOME/agentspool-python/spool`, else below ~/.local/state."""
+    """The spool of functions: `$XDG_STATE_HOME/agentspool-python/spool`, else below ~/.local/state."""
     state = os.environ.get("XDG_STATE_HOME") or ""
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
@@ -330,7 +330,7 @@ def private_spool() -> str:
 
 def _ready_private_spool() -> str:
     spool = private_spool()
-    # The last thing that is made of a new spool: another process may be at it just now.
+    # identity.json is the last file of a new spool. Another process may be creating the spool now.
     if not os.path.exists(os.path.join(spool, "identity.json")):
         os.makedirs(os.path.dirname(spool), mode=0o700, exist_ok=True)
         _program.run(["init", spool], None)
@@ -341,9 +341,9 @@ def _ready_private_spool() -> str:
 def _manifest(config: BackgroundConfig) -> str:
     """The recipe.toml of the functions of this interpreter with this config."""
     if not sys.executable:
-        raise UsageError("this Python does not know its own program (sys.executable), so it cannot start another one")
+        raise UsageError("sys.executable is empty, so another Python cannot be started")
     command = [sys.executable, os.path.abspath(_call.__file__)]
-    # A JSON text is a TOML text.
+    # A JSON string is a valid TOML string.
     return f"""# Calls pickled functions for agentspool's Python package, which wrote this file.
 description = "Python functions, with {config.max_concurrent_tasks} at once"
 command = {json.dumps(command, ensure_ascii=False)}
@@ -355,9 +355,9 @@ env_accept = {json.dumps(list(config.env))}
 
 
 def install_recipe(spool: Place, config: BackgroundConfig | None = None) -> str:
-    """Puts the recipe that runs pickled functions into a spool of yours, and gives its name.
+    """Installs the recipe that runs pickled functions in a spool of yours, and returns its name.
 
-    In a spool that others may submit to this lets them run any Python code as you.
+    If others may submit to that spool, they can then run any Python code as you.
     """
     manifest = _manifest(config or BackgroundConfig())
     name = recipe_name(manifest)
@@ -367,16 +367,16 @@ def install_recipe(spool: Place, config: BackgroundConfig | None = None) -> str:
     try:
         staged = tempfile.mkdtemp(prefix=".python-", dir=recipes)
     except OSError as error:
-        raise SpoolUnusable(f"no recipe can be put into {recipes}: {error.strerror}") from None
+        raise SpoolUnusable(f"cannot install the recipe in {recipes}: {error.strerror}") from None
     try:
         file = Path(staged) / "recipe.toml"
         file.write_text(manifest, "utf-8")
-        # Whatever the umask: what others may write is not believed.
+        # Independent of the umask, because a file that others may write is not trusted.
         file.chmod(0o644)
         os.chmod(staged, 0o755)
         os.rename(staged, recipes / name)
     except OSError:
-        # Another process may have been faster.
+        # Another process may have installed it first.
         shutil.rmtree(staged, ignore_errors=True)
         if not (recipes / name).is_dir():
             raise

@@ -1,7 +1,7 @@
-"""Everything that can go wrong, one class for each exit code of the program.
+"""The exceptions of this package, one class for each exit code of the program.
 
-The program's message is the exception's text; what a script would read in its JSON is in `details`. Not here:
-the exceptions of functions that ran as tasks, which come back as they were raised.
+The text of an exception is the program's message, and `details` is the program's JSON. Not here: the exceptions of
+functions that ran as tasks, which are raised again unchanged.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Controls, direction marks, what is not seen, and half characters: the same as in the program's own output.
+# Control characters, direction marks, invisible characters and lone surrogates, as in the program's own output.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
 def one_line(text: str) -> str:
-    """A text of somebody else's as one line that moves no cursor and hides nothing on a terminal."""
+    """A text as one line with escaped control characters, which is safe on a terminal."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def safe_lines(text: str) -> str:
-    """The same for a text of many lines: line breaks and tabs stay."""
+    """As `one_line`, but line breaks and tabs stay."""
     return _UNSAFE.sub(lambda found: found[0] if found[0] in "\n\t" else one_line(found[0]), text)
 
 
@@ -38,17 +38,17 @@ class AgentspoolError(Exception):
 
 
 class UsageError(AgentspoolError, ValueError):
-    """An argument that cannot be used."""
+    """An argument cannot be used."""
 
     code = 2
 
 
 class NotJson(UsageError, TypeError):
-    """An input, config or metadata that is no JSON value."""
+    """An input, config or metadata is not a JSON value."""
 
 
 class NotPicklable(UsageError, TypeError):
-    """A function or its arguments cannot be sent to a process of its own."""
+    """A function or its arguments cannot be pickled for another process."""
 
 
 class Refused(AgentspoolError):
@@ -58,13 +58,13 @@ class Refused(AgentspoolError):
 
 
 class Missing(AgentspoolError):
-    """Something needed is missing: a recipe's program, PraisonAI, this package's own program."""
+    """A recipe's program, PraisonAI or the agentspool program is missing."""
 
     code = 6
 
 
 class NoWatcher(Missing):
-    """Nobody runs tasks on this spool, and nobody may be started from here. The task waits on the disk."""
+    """No watcher is running on this spool, and none may be started from here. The task waits on the disk."""
 
 
 class NotFound(AgentspoolError, LookupError):
@@ -80,7 +80,7 @@ class SpoolUnusable(AgentspoolError):
 
 
 class TaskError(AgentspoolError):
-    """A task that was waited for ended without completing; `result` is its whole result.json."""
+    """The task ended, but did not complete. `result` is its whole result.json."""
 
     @property
     def result(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class TaskError(AgentspoolError):
 
     @property
     def task_id(self) -> str:
-        """Which task."""
+        """The task's id."""
         return str(self.details.get("task_id"))
 
     @property
@@ -100,7 +100,7 @@ class TaskError(AgentspoolError):
 
     @property
     def exit_code(self) -> int | None:
-        """The recipe's own exit code, where it has one."""
+        """The recipe's exit code, or None."""
         code = self.details.get("exit_code")
         return code if isinstance(code, int) else None
 
@@ -112,7 +112,7 @@ class TaskFailed(TaskError):
 
 
 class TaskTimedOut(TaskError):
-    """The task was stopped at its own timeout."""
+    """The task was stopped at its timeout."""
 
     code = 5
 
@@ -123,25 +123,25 @@ class TaskCancelled(TaskError):
     code = 9
 
 
-# From Python 3.11 on the two are one class, which may not stand twice among the bases.
+# Since Python 3.11 the two are one class, which must not be a base twice.
 _TIMEOUTS: tuple[type[BaseException], ...] = tuple(dict.fromkeys((TimeoutError, asyncio.TimeoutError)))
 
 
 class WaitTimedOut(AgentspoolError, *_TIMEOUTS):  # type: ignore[misc]
-    """Our own wait ran out; the task goes on. It is a TimeoutError too, as `asyncio.wait_for` raises it."""
+    """The wait reached its timeout; the task continues. Also a TimeoutError, as raised by `asyncio.wait_for`."""
 
     code = 124
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a function that raised in a process of its own: the cause of what is raised here."""
+    """The traceback from the process of a function. It is the cause of the exception that is raised here."""
 
     def __str__(self) -> str:
         return "\n" + str(self.args[0])
 
 
 class AgentspoolWarning(UserWarning):
-    """A remark of the program, as that no watcher runs."""
+    """A note of the program, for example that no watcher is running."""
 
 
 _BY_CODE: dict[int, type[AgentspoolError]] = {
@@ -150,17 +150,17 @@ _BY_CODE: dict[int, type[AgentspoolError]] = {
 
 
 def of_answer(answer: Mapping[str, Any]) -> AgentspoolError:
-    """The exception for what the program printed with `--json` when it failed."""
+    """The exception for the JSON of a failed command."""
     kind = _BY_CODE.get(int(answer.get("code", 1)), AgentspoolError)
     if kind is Missing and answer.get("watcher") is False:
         kind = NoWatcher
     return kind(safe_lines(str(answer["error"])), answer)
 
 
-def of_result(result: Mapping[str, Any], told: str) -> TaskError:
-    """The exception for a task that ended without completing."""
+def of_result(result: Mapping[str, Any], message: str) -> TaskError:
+    """The exception for a task that ended, but did not complete."""
     if result["status"] == "cancelled":
-        return TaskCancelled(told, result)
+        return TaskCancelled(message, result)
     if (result.get("error") or {}).get("kind") == "timeout":
-        return TaskTimedOut(told, result)
-    return TaskFailed(told, result)
+        return TaskTimedOut(message, result)
+    return TaskFailed(message, result)

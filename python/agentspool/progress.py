@@ -1,6 +1,6 @@
 """Progress from inside a task, for functions and for recipes written in Python.
 
-Outside a task it does nothing, so that a function can be called directly as well.
+Outside a task it does nothing, so that the function can also be called directly.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ _FILE = "AGENTSPOOL_PROGRESS_FILE"
 
 
 def progress(share: float | None = None, message: str | None = None, metrics: Mapping[str, Any] | None = None) -> None:
-    """Says how far this task is: a share from 0 to 1, what is being done, and numbers for the result's `metrics`."""
+    """Reports the progress of this task.
+
+    `share` is from 0 to 1, `message` says what is being done, and `metrics` are numbers for the result's `metrics`.
+    """
     if share is not None and not 0 <= share <= 1:
-        raise ValueError(f"progress is a share from 0 to 1, not {share!r}")
+        raise ValueError(f"progress must be from 0 to 1, not {share!r}")
     path = os.environ.get(_FILE)
     if not path:
         return

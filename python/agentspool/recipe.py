@@ -5,9 +5,8 @@
     task = recipe.run_background("my-recipe", input={"query": "What is AI?"}, timeout_sec=300)
     result = await task.wait(timeout=600)
 
-Not the running, which the spool's watcher does, nor the functions of one's own (`background.py`). `spool` names the
-spool's folder everywhere; without it, it is the one the command would use ($AGENTSPOOL_DIR, else the user's own,
-which the first task makes).
+The spool's watcher runs the recipes. Python functions are in `background.py`. The argument `spool` is the folder of a
+spool. The default is the spool of the command line: $AGENTSPOOL_DIR, else the user's own, which the first task creates.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Place = Optional[Union[str, "os.PathLike[str]"]]
 
 @dataclass(frozen=True)
 class Result:
-    """How a task ended: what result.json says."""
+    """How a task ended, as in result.json."""
 
     task_id: str
     recipe: str | None
@@ -45,7 +44,7 @@ class Result:
 
 @dataclass(frozen=True)
 class RecipeInfo:
-    """A recipe of a spool; `problem` says why it cannot be run, and is None when it can."""
+    """A recipe of a spool. `problem` says why it cannot run; it is None if the recipe can run."""
 
     name: str
     kind: str | None
@@ -67,10 +66,9 @@ def run_background(
     env: Mapping[str, str] | None = None,
     spool: Place = None,
 ) -> Task:
-    """Submits a recipe and returns at once. When this returns, the task is safe on the disk.
+    """Submits a recipe and returns its task. When this returns, the task is safe on the disk.
 
-    Works in any code, with a running event loop too. `env` gives variables that the recipe must list under
-    `env_accept`.
+    Works with and without a running event loop. `env` has variables that the recipe must list under `env_accept`.
     """
     call = _submission(name, input, config, session_id, timeout_sec, task_name, metadata)
     return _handle(_program.run(*_on(call, spool), env), on_complete)
@@ -89,32 +87,32 @@ async def arun_background(
     env: Mapping[str, str] | None = None,
     spool: Place = None,
 ) -> Task:
-    """The same for async code: the event loop goes on meanwhile."""
+    """As `run_background`, for async code: it does not block the event loop."""
     call = _submission(name, input, config, session_id, timeout_sec, task_name, metadata)
     return _handle(await _program.arun(*_on(call, spool), env), on_complete)
 
 
 def run(name: str, **arguments: Any) -> Result:
-    """Submits a recipe, waits for its end and tells it. Takes what `run_background` takes.
+    """Submits a recipe, waits for its end and returns the result. Takes the arguments of `run_background`.
 
-    A task that failed is a result whose `ok` is False; what never became a task is an exception.
+    A task that failed gives a result whose `ok` is False. If no task was created, an exception is raised.
     """
     task = run_background(name, **arguments)
     with contextlib.suppress(TaskError):
         task.wait_sync()
-    return _told(task)
+    return _result_of(task)
 
 
 async def arun(name: str, **arguments: Any) -> Result:
-    """The same for async code."""
+    """As `run`, for async code."""
     task = await arun_background(name, **arguments)
     with contextlib.suppress(TaskError):
         await task.wait()
-    return _told(task)
+    return _result_of(task)
 
 
 def list_recipes(spool: Place = None) -> list[RecipeInfo]:
-    """The recipes of a spool, by name; also those that cannot be run."""
+    """The recipes of a spool, by name, also those that cannot run."""
     rows = _program.run(["recipe", "list"], None if spool is None else os.fspath(spool))["recipes"]
     return [
         RecipeInfo(row["name"], row.get("kind"), row.get("description") or "", row.get("path"), row.get("problem"))
@@ -134,7 +132,7 @@ def _submission(
     task_name: str | None,
     metadata: Mapping[str, Any] | None,
 ) -> Submission:
-    """The verb with names and numbers, and the texts that it reads from files."""
+    """The command with names and numbers, and the texts that it reads from files."""
     verb = ["submit", f"--recipe={name}"]
     if session_id is not None:
         verb.append(f"--session-id={session_id}")
@@ -158,7 +156,7 @@ def _handle(answer: dict[str, Any], on_complete: OnComplete | None) -> Task:
     return task
 
 
-def _told(task: Task) -> Result:
+def _result_of(task: Task) -> Result:
     end = task.result_json or {}
     return Result(
         task_id=task.task_id,

@@ -1,12 +1,12 @@
-"""A handle on one task: where it stands, its end, its result, and how to stop it.
+"""A handle on one task: its status, its result, and how to cancel it.
 
-The task is a folder in the spool and lives without any handle; a handle made from an id in another process is as
-good as the first. Reading is done here (result.json never changes once it is there); what the protocol decides, as
-whether a task really runs, is asked of the program. Each question can be awaited, and has a form that blocks, for
-code without an event loop: `wait` and `wait_sync`. Handles may be used from several threads.
+The task is a folder in the spool and does not need a handle. A handle that another process makes from the id is equal
+to the first one. This file reads result.json, which never changes. For everything that the protocol decides, such as
+whether a task is running, it asks the program. Each method has a form that blocks, for code without an event loop:
+`wait` and `wait_sync`. Several threads may use a handle.
 
-Invariant: as long as a handle lives and has not fetched the result, the sweeper does not remove it: the handle holds
-the task by a shared lock. In a group spool only the spool's owner can hold a task.
+Invariant: while a handle exists that has not read the result, the sweeper does not remove the task, because the
+handle holds a shared lock. In a group spool only the owner's handles have this lock.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from . import _files, _program
 from .errors import AgentspoolError, NotFound, of_result, one_line
 
 _log = logging.getLogger("agentspool")
-# How much of a log's end is looked at for the line that says why a task failed.
+# The size of the end of a log that is searched for its last line.
 _TAIL_BYTES = 4096
-_TOLD_CHARACTERS = 500
-# In a group spool, what a reader of the owner's locks.
+_LAST_LINE_CHARACTERS = 500
+# The file that a handle of the owner locks in a group spool.
 _READERS = "readers"
 
-# Callbacks that a loop runs: the loop itself holds them only weakly.
+# Running callbacks. The event loop itself has only weak references to them.
 _following: set[asyncio.Future[None]] = set()
 
 OnComplete = Callable[["Task"], Union[Awaitable[None], None]]
 
 
 class Task:
-    """A background task. Made by `recipe.run_background` and its like, or from an id by `open_task`."""
+    """A background task. `recipe.run_background` and similar functions return it, and `open_task`."""
 
     def __init__(self, task_id: str, directory: str, recipe_name: str | None, session_id: str | None) -> None:
         self.task_id = task_id
@@ -55,8 +55,8 @@ class Task:
         self._end: dict[str, Any] | None = None
         self._value: Any = None
         self._raised: BaseException | None = None
-        self._hold: weakref.finalize[Any, Any] | None = None
-        self._take_hold()
+        self._unlock: weakref.finalize[Any, Any] | None = None
+        self._keep_result()
 
     @property
     def id(self) -> str:
@@ -66,68 +66,68 @@ class Task:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.task_id} of {self.recipe_name}>"
 
-    # --- where it stands ---------------------------------------------------------------------------
+    # --- status ------------------------------------------------------------------------------------
 
     async def status(self) -> str:
         """`pending`, `running`, `completed`, `failed` or `cancelled`."""
         return str((await self.info())["status"])
 
     def status_sync(self) -> str:
-        """The same, blocking."""
+        """As `status`, but it blocks."""
         return str(self.info_sync()["status"])
 
     async def info(self) -> dict[str, Any]:
-        """All that `agentspool status --json` tells: status, progress, message, error, times and more."""
+        """The object of `agentspool status --json`: status, progress, message, error, times and more."""
         return await _program.arun(["status", self.task_id], self._spool)
 
     def info_sync(self) -> dict[str, Any]:
-        """The same, blocking."""
+        """As `info`, but it blocks."""
         return _program.run(["status", self.task_id], self._spool)
 
-    # --- its end -----------------------------------------------------------------------------------
+    # --- result ------------------------------------------------------------------------------------
 
     async def wait(self, timeout: float | None = None) -> Any:
-        """Waits for the end and gives the output; for a Python function, what it returned.
+        """Waits for the end and returns the output; for a Python function, its return value.
 
-        Raises TaskFailed, TaskTimedOut or TaskCancelled when the task ended otherwise (for a Python function the
-        exception it raised), WaitTimedOut when `timeout` seconds were not enough (the task goes on), and NoWatcher
-        when nobody will run it.
+        Raises TaskFailed, TaskTimedOut or TaskCancelled if the task did not complete (for a Python function its own
+        exception), WaitTimedOut after `timeout` seconds (the task continues), and NoWatcher if no watcher is running
+        and none may be started.
         """
         if self._read_end() is None:
             await _program.arun(self._wait_verb(timeout), self._spool)
-        return self._give()
+        return self._outcome()
 
     def wait_sync(self, timeout: float | None = None) -> Any:
-        """The same, blocking."""
+        """As `wait`, but it blocks."""
         if self._read_end() is None:
             _program.run(self._wait_verb(timeout), self._spool)
-        return self._give()
+        return self._outcome()
 
     def _wait_verb(self, timeout: float | None) -> list[str]:
         verb = ["wait", self.task_id, "--need-watcher"]
         return verb if timeout is None else [*verb, f"--timeout={max(0.0, timeout):.6f}"]
 
-    def _give(self) -> Any:
+    def _outcome(self) -> Any:
         if self._read_end() is None:
-            raise NotFound(f"the task {self.task_id} was removed while it was waited for")
+            raise NotFound(f"the task {self.task_id} was removed during the wait")
         if self._raised is not None:
             raise self._raised
         return self._value
 
     @property
     def result(self) -> Any:
-        """What the task gave: None until it has completed. Never waits.
+        """The output of the task, or None until it has completed. Never waits.
 
-        A JSON value, text, or `bytes` where the recipe gave bytes that are not UTF-8.
+        A JSON value, text, or `bytes` for output that is not UTF-8.
         """
         self._read_end()
         return self._value
 
     @property
     def output_path(self) -> Path | None:
-        """The file that holds the output, where it does not stand in result.json: it is long or it is bytes.
+        """The file of an output that is not in result.json, because it is long or not UTF-8 text; else None.
 
-        None as well where the result names anything else than a file of its attempt.
+        Also None if the result names a file outside its attempt.
         """
         end = self._read_end()
         file = end.get("output_file") if end else None
@@ -138,7 +138,7 @@ class Task:
 
     @property
     def partial_output(self) -> Any:
-        """What a task gave that did not complete: as `result`, but for every way to end. None until it has ended."""
+        """As `result`, but also for a task that did not complete. None until it has ended."""
         end = self._read_end()
         try:
             return None if end is None else self._output(end)
@@ -147,13 +147,13 @@ class Task:
 
     @property
     def error(self) -> BaseException | None:
-        """What `wait` raises because of how the task ended; None while it has not, or when it completed."""
+        """The exception that `wait` raises for the task. None if the task is unfinished or completed."""
         self._read_end()
         return self._raised
 
     @property
     def done(self) -> bool:
-        """Whether the task has ended in any way."""
+        """Whether the task has ended, also if it failed."""
         return self._read_end() is not None
 
     @property
@@ -162,34 +162,34 @@ class Task:
         return self._read_end()
 
     def _read_end(self) -> dict[str, Any] | None:
-        """Reads result.json once it is there, and with it what the task gave."""
+        """Reads result.json, if it exists, and the output."""
         if self._end is None:
             try:
                 end = json.loads(_files.read(self.dir, "result.json", most=_files.MAX_RESULT_BYTES))
             except FileNotFoundError:
                 return None
             if not isinstance(end, dict):
-                raise AgentspoolError(f"the result of {self.task_id} is damaged: it is not an object")
-            if self._is_foreign():
+                raise AgentspoolError(f"the result of {self.task_id} is damaged: result.json is not a JSON object")
+            if self._is_forged():
                 return None
             if end.get("status") not in _ENDS:
-                raise AgentspoolError(f"the result of {self.task_id} is damaged: it says no end")
-            # The values first: whoever sees the end finds them.
+                raise AgentspoolError(f"the result of {self.task_id} is damaged: its status is not a final one")
+            # The values first, because another thread uses them as soon as it sees `_end`.
             if end["status"] == "completed":
                 try:
                     self._value = self._output(end)
                 except Exception as error:
-                    # The task completed, and what it gave cannot be had here: `wait` says why.
+                    # The task completed, but its output cannot be read here. `wait` raises the reason.
                     self._raised = error
             else:
                 self._raised = self._exception(end)
             self._end = end
-            self._let_go()
+            self._release()
         return self._end
 
-    def _is_foreign(self) -> bool:
-        """Whether a recipe wrote what stands as the result: its attempt still has the room for the true one, and
-        the status tells of no end."""
+    def _is_forged(self) -> bool:
+        """Whether a recipe wrote result.json: the attempt still has the preallocated result.part, and the status is
+        not final."""
         try:
             status = json.loads(_files.read(self.dir, "status.json", most=_files.MAX_RESULT_BYTES))
             attempt = int(status["attempt"])
@@ -199,19 +199,19 @@ class Task:
         return not is_over and os.path.lexists(self.dir / "attempts" / str(attempt) / "result.part")
 
     def _output(self, end: dict[str, Any]) -> Any:
-        """The output, also of more than stands in result.json; bytes where it is not UTF-8 text."""
+        """The output, from result.json or from its file; bytes if it is not UTF-8 text."""
         file = end.get("output_file")
         if not file:
             return end.get("output")
         content, cut_out = _read_parts(self.dir, _files.parts_of(file))
         if cut_out and file.endswith("/stdout.log"):
-            _program.warn(f"{cut_out} bytes were cut out of the middle of the output of {self.task_id} (log_cap_bytes)")
+            _program.warn(f"the middle of the output of {self.task_id} was removed: {cut_out} bytes (log_cap_bytes)")
         if end.get("output_encoding") == "binary":
             return content
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:
-            # Of a very large file only the beginning was looked at.
+            # The runner checks only the start of a very large file.
             return content
         try:
             return _strict_json(text)
@@ -219,21 +219,21 @@ class Task:
             return text.removesuffix("\n")
 
     def _exception(self, end: dict[str, Any]) -> BaseException:
-        """What stands for a task that did not complete."""
-        told = f"the task {self.task_id} ({end.get('recipe')}) was cancelled"
+        """The exception for a task that did not complete."""
+        message = f"the task {self.task_id} ({end.get('recipe')}) was cancelled"
         error = end.get("error")
         if error:
-            told = f"the task {self.task_id} ({end.get('recipe')}) failed: {one_line(error['message'])}"
-            last = self._last_words(end)
-            told += f": {one_line(last)}" if error["kind"] == "exit" and last else ""
-        return of_result(end, told)
+            message = f"the task {self.task_id} ({end.get('recipe')}) failed: {one_line(error['message'])}"
+            last = self._last_line(end)
+            message += f": {one_line(last)}" if error["kind"] == "exit" and last else ""
+        return of_result(end, message)
 
     def _opened(self, end: dict[str, Any], *parts: str) -> AbstractContextManager[BinaryIO]:
-        """A file of the attempt that the result is of."""
+        """A file of the attempt of the result."""
         return _files.opened(self.dir, "attempts", str(end["attempt"]), *parts)
 
-    def _last_words(self, end: dict[str, Any]) -> str:
-        """The last line of stderr, which mostly says why."""
+    def _last_line(self, end: dict[str, Any]) -> str:
+        """The last line of stderr, which usually gives the reason."""
         try:
             with self._opened(end, "stderr.log") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -242,23 +242,23 @@ class Task:
         except OSError:
             return ""
         lines = [line.strip() for line in lines if line.strip()]
-        return lines[-1][-_TOLD_CHARACTERS:] if lines else ""
+        return lines[-1][-_LAST_LINE_CHARACTERS:] if lines else ""
 
-    # --- stopping it, hearing of it ----------------------------------------------------------------
+    # --- cancel and callbacks ----------------------------------------------------------------------
 
     async def cancel(self) -> bool:
-        """Stops the task with all it started and waits until nothing of it is left. False when it had ended before."""
+        """Stops the task and all its processes, and waits for their end. False if the task had already ended."""
         return _was_cancelled(await _program.arun(["cancel", self.task_id], self._spool))
 
     def cancel_sync(self) -> bool:
-        """The same, blocking."""
+        """As `cancel`, but it blocks."""
         return _was_cancelled(_program.run(["cancel", self.task_id], self._spool))
 
     def on_complete(self, callback: OnComplete) -> None:
-        """Calls `callback(task)` once when the task has ended in any way, as long as this process lives.
+        """Calls `callback(task)` once when the task has ended, as long as this process runs.
 
-        In the event loop that runs here now, if one does, else in a thread. A coroutine function is run as well. What
-        the callback raises is logged under `agentspool`.
+        The call is made in the event loop that is running now, else in a thread. `callback` may be a coroutine
+        function. An exception that it raises is logged under `agentspool`.
         """
         try:
             loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -270,11 +270,11 @@ class Task:
     def _call_at_the_end(self, callback: OnComplete, loop: asyncio.AbstractEventLoop | None) -> None:
         try:
             if self._read_end() is None:
-                # Without --need-watcher: nobody waits for this, so it may take as long as it takes.
+                # Without --need-watcher: no caller waits for this thread, so it may wait for a watcher.
                 _program.run(["wait", self.task_id], self._spool)
             self._read_end()
         except Exception as error:
-            _log.error("on_complete of %s: the task cannot be waited for: %s", self.task_id, error)
+            _log.error("on_complete of %s: failed to wait for the task: %s", self.task_id, error)
             return
 
         def call() -> None:
@@ -297,47 +297,46 @@ class Task:
                 loop.call_soon_threadsafe(call)
                 return
         except RuntimeError:
-            # The loop was closed in the meantime.
+            # The loop has been closed.
             loop = None
         call()
 
     # --- keeping the result ------------------------------------------------------------------------
 
-    def _take_hold(self) -> None:
-        """Keeps the sweeper from the task: see docs/spool-format.md."""
+    def _keep_result(self) -> None:
+        """Locks the task against the sweeper: see docs/spool-format.md."""
         try:
             with _files.folder(self.dir) as folder:
-                fd = self._open_to_hold(folder)
+                fd = self._open_for_lock(folder)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                told = (
-                    f"too many open files: the result of {self.task_id} is kept only as long as the spool's retention"
+                _program.warn(
+                    f"too many open files: the result of {self.task_id} is kept only for the retention of the spool"
                 )
-                _program.warn(told)
             return
-        self._hold = weakref.finalize(self, os.close, fd)
+        self._unlock = weakref.finalize(self, os.close, fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             with _files.folder(self.dir) as folder:
                 is_whole = _is_folder(fd)
                 place = os.fstat(folder) if is_whole else os.stat(_READERS, dir_fd=folder, follow_symlinks=False)
             if not os.path.samestat(os.fstat(fd), place):
-                # The sweeper moved it away in between.
-                self._let_go()
+                # The sweeper moved it before the lock.
+                self._release()
         except OSError:
-            # It is being removed; who asks for it gets NotFound.
-            self._let_go()
+            # It is being removed. Later calls raise NotFound.
+            self._release()
 
-    def _open_to_hold(self, folder: int) -> int:
-        """The task's folder; in a group spool, where the group may open and so lock that one, a file in it."""
+    def _open_for_lock(self, folder: int) -> int:
+        """The task's folder, or a file in it in a group spool, where the group could lock the folder."""
         if not os.fstat(folder).st_mode & 0o070:
             return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(_READERS, flags, 0o600, dir_fd=folder)
 
-    def _let_go(self) -> None:
-        if self._hold is not None:
-            self._hold()
+    def _release(self) -> None:
+        if self._unlock is not None:
+            self._unlock()
 
 
 def _is_folder(fd: int) -> bool:
@@ -345,7 +344,7 @@ def _is_folder(fd: int) -> bool:
 
 
 def _read_parts(task: Path, parts: list[str]) -> tuple[bytes, int]:
-    """A file's content without what was cut out of it, and how much that was. Holes in it are zeroes."""
+    """The content of a file without its removed middle, and the size of that. Other holes are zeroes."""
     begin, end = _cut_of(task, parts)
     with _files.opened(task, *parts) as file:
         if begin >= end:
@@ -360,7 +359,7 @@ def _read_parts(task: Path, parts: list[str]) -> tuple[bytes, int]:
 
 
 def _cut_of(task: Path, parts: list[str]) -> tuple[int, int]:
-    """Which part of a log was cut out of it, as docs/spool-format.md says."""
+    """The start and the end of the removed middle of a log, see docs/spool-format.md."""
     if parts[-1] != "stdout.log":
         return 0, 0
     try:
@@ -372,7 +371,7 @@ def _cut_of(task: Path, parts: list[str]) -> tuple[int, int]:
 
 
 def _strict_json(text: str) -> Any:
-    """A JSON value, where reading it loses nothing: the same rules as for an output that stands in result.json."""
+    """A JSON value without loss, by the rules for an output in result.json. Otherwise raises ValueError."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
@@ -408,9 +407,9 @@ def _was_cancelled(answer: dict[str, Any]) -> bool:
 
 
 def open_task(task_id: str, spool: str | os.PathLike[str] | None = None) -> Task:
-    """A handle on a task that somebody submitted: by its id, its name, `last`, or a part of the id.
+    """A handle on any task: by its id, its name, `last`, or a part of the id.
 
-    Raises NotFound when there is none, and SpoolUnusable when there is no such spool.
+    Raises NotFound if there is no such task, and SpoolUnusable if there is no such spool.
     """
     place = None if spool is None else os.fspath(spool)
     answer = _program.run(["status", "--", task_id], place)
@@ -421,5 +420,5 @@ def open_task(task_id: str, spool: str | os.PathLike[str] | None = None) -> Task
     return Task(found, os.path.join(root, "tasks", found), answer.get("recipe"), answer.get("session_id"))
 
 
-# The words of a status that has no successor.
+# The final statuses.
 _ENDS = frozenset({"completed", "failed", "cancelled"})

@@ -256,7 +256,7 @@ def test_in_the_running_loop_of_a_notebook(world):
 def test_what_cannot_be_sent(world):
     lock = threading.Lock()
     runner = BackgroundRunner()
-    with pytest.raises(agentspool.NotPicklable, match="cannot be sent to a process of its own") as raised:
+    with pytest.raises(agentspool.NotPicklable, match="cannot be pickled for another process") as raised:
         runner.submit_sync(lambda: lock.acquire())
     assert isinstance(raised.value, TypeError) and raised.value.code == 2
     with pytest.raises(agentspool.NotPicklable, match="where cannot be sent"):

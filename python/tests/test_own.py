@@ -117,7 +117,7 @@ def test_what_others_could_have_written_is_not_unpickled(world):
     pickled.symlink_to(kept)
     assert handle(task).result is None and isinstance(handle(task).error, OSError)
     pickled.unlink()
-    with pytest.raises(agentspool.TaskFailed, match="what it returned is lost"):
+    with pytest.raises(agentspool.TaskFailed, match="with its returned value is missing"):
         handle(task).wait_sync(60)
     os.link(kept, pickled)
     assert handle(task).result == given

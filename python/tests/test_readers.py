@@ -51,7 +51,7 @@ def test_an_output_file_outside_the_attempt_is_not_read(world, ended):
     for file in [private, "../../../private", climbing, "attempts/1/..", "attempts/../1", "attempts/1/", "result.json"]:
         task = ended(**completed(file))
         assert task.done and task.output_path is None and SECRET not in shown(task), file
-        with pytest.raises(OSError, match="names a file that is not one of its attempt"):
+        with pytest.raises(OSError, match="names a file that is not in its attempt"):
             task.wait_sync(10)
 
 

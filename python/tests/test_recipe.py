@@ -319,7 +319,7 @@ def test_list_recipes(world):
 @pytest.mark.parametrize("value", [{1, 2}, float("nan"), b"bytes", object(), {"a": [lambda: 0]}, "\ud800"])
 def test_an_input_that_is_no_json_value(world, value):
     world.recipe("my-recipe", ECHO)
-    with pytest.raises(agentspool.NotJson, match="input is no JSON value") as raised:
+    with pytest.raises(agentspool.NotJson, match="input is not a JSON value") as raised:
         recipe.run_background("my-recipe", input=value)
     assert isinstance(raised.value, (TypeError, ValueError)) and raised.value.code == 2
     circle: list = []

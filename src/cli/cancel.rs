@@ -1,6 +1,6 @@
-//! `agentspool cancel ID`: call the client, and say what came of it.
+//! `agentspool cancel ID`: calls the client, and prints the outcome.
 //!
-//! Not the cancelling (`client/cancel.rs`). Invariant: a task that was over before is no error.
+//! Not the cancelling (`client/cancel.rs`). Invariant: cancelling a task that has already ended is not an error.
 
 use agentspool::client::{CancelOutcome, Cancelled};
 use agentspool::task::{ResultFile, Status};
@@ -17,15 +17,15 @@ pub(super) fn run(context: &Context, args: &CancelArgs) -> Result<ExitCode, CliE
     let interrupt = Interrupt::listen()?;
     let cancelled = client.cancel(&args.task, !args.no_wait, &interrupt)?;
     if matches!(cancelled.outcome, CancelOutcome::Unattended) {
-        context
-            .out
-            .note("note: no watcher is running on this spool; the task is cancelled once one runs");
+        context.out.note(
+            "note: no watcher is running on this spool; the task is cancelled once one is running",
+        );
     }
-    tell(context, &cancelled)?;
+    print_outcome(context, &cancelled)?;
     Ok(ExitCode::Done)
 }
 
-fn tell(context: &Context, cancelled: &Cancelled) -> Result<(), CliError> {
+fn print_outcome(context: &Context, cancelled: &Cancelled) -> Result<(), CliError> {
     let out = &context.out;
     let Cancelled { id, status, .. } = cancelled;
     if out.is_json() {
@@ -55,7 +55,7 @@ fn tell(context: &Context, cancelled: &Cancelled) -> Result<(), CliError> {
     match cancelled.outcome {
         CancelOutcome::AlreadyOver(_) => out.line(match status {
             Status::Completed | Status::Failed => format!("Task {id} had already {status}"),
-            // Whatever stands there, it is over.
+            // The task has ended, whatever the status is.
             _ => format!("Task {id} was already {status}"),
         }),
         CancelOutcome::Requested | CancelOutcome::Unattended => {
@@ -64,6 +64,8 @@ fn tell(context: &Context, cancelled: &Cancelled) -> Result<(), CliError> {
         CancelOutcome::Ended(_) if *status == Status::Cancelled => {
             out.line(format!("Cancelled: {id}"))
         }
-        CancelOutcome::Ended(_) => out.line(format!("Task {id} ended first: {status}")),
+        CancelOutcome::Ended(_) => {
+            out.line(format!("Task {id} ended before it was cancelled: {status}"))
+        }
     }
 }

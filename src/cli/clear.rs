@@ -1,6 +1,6 @@
-//! `agentspool clear`: call the client, and say what was removed.
+//! `agentspool clear`: calls the client, and prints what was removed.
 //!
-//! Not the removing (`client/clear.rs`). Invariant: `--dry-run` says exactly what would be done.
+//! Not the removing (`client/clear.rs`). Invariant: `--dry-run` prints exactly what would be done.
 
 use std::io::IsTerminal as _;
 
@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
         status: args.status,
     })?;
     if args.dry_run {
-        return tell_plan(context, &plan);
+        return print_plan(context, &plan);
     }
     if args.all && !args.yes && !plan.cancel.is_empty() && !is_agreed(context, &plan)? {
         return Err(
@@ -33,10 +33,10 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
         );
     }
     let interrupt = Interrupt::listen()?;
-    tell(context, &client.clear_planned(plan, &interrupt)?)
+    print_report(context, &client.clear_planned(plan, &interrupt)?)
 }
 
-/// Asks a person who sits at a terminal; a script has said what it wants, and so has who wants JSON.
+/// Asks for confirmation on a terminal. Scripts are not asked, and neither is a command with `--json`.
 fn is_agreed(context: &Context, plan: &ClearPlan) -> Result<bool, CliError> {
     let stdin = std::io::stdin();
     let is_asked = stdin.is_terminal() && std::io::stderr().is_terminal();
@@ -45,8 +45,8 @@ fn is_agreed(context: &Context, plan: &ClearPlan) -> Result<bool, CliError> {
     }
     let (open, over) = (plan.cancel.len(), plan.remove.len());
     context.out.question(format!(
-        "This cancels {} and removes {}. Go on? [y/N] ",
-        counted(open, "task that is not over", "tasks that are not over"),
+        "This cancels {} and removes {}. Continue? [y/N] ",
+        counted(open, "pending or running task", "pending or running tasks"),
         counted(
             open + over,
             "task with its result",
@@ -62,7 +62,7 @@ fn counted(n: usize, one: &str, more: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { more })
 }
 
-fn tell(context: &Context, report: &ClearReport) -> Result<ExitCode, CliError> {
+fn print_report(context: &Context, report: &ClearReport) -> Result<ExitCode, CliError> {
     let out = &context.out;
     let failed: Vec<String> = report.failed.iter().map(ToString::to_string).collect();
     let left: Vec<String> = report.left.iter().map(ToString::to_string).collect();
@@ -101,7 +101,7 @@ fn tell(context: &Context, report: &ClearReport) -> Result<ExitCode, CliError> {
         let held = report.held;
         if held > 0 {
             out.note(format!(
-                "note: {} and {} left: a program works on it or keeps it",
+                "note: {} and {} kept: a process works on it or holds it open",
                 counted(held, "task is in use", "tasks are in use"),
                 if held == 1 { "was" } else { "were" },
             ));
@@ -110,7 +110,7 @@ fn tell(context: &Context, report: &ClearReport) -> Result<ExitCode, CliError> {
     Ok(code)
 }
 
-fn tell_plan(context: &Context, plan: &ClearPlan) -> Result<ExitCode, CliError> {
+fn print_plan(context: &Context, plan: &ClearPlan) -> Result<ExitCode, CliError> {
     let out = &context.out;
     if out.is_json() {
         out.object(&json!({

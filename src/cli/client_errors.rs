@@ -1,7 +1,7 @@
-//! From the errors of the client to one line, hints and an exit code.
+//! Turns the errors of the client into one line, hints and an exit code.
 //!
-//! Not those of the rooms below it (`report.rs`). Invariant: every kind of error has a code of its own choosing, by
-//! matches without a catch-all.
+//! Not the errors of the modules below the client (`report.rs`). Invariant: the exit code of every kind of error is
+//! chosen explicitly, by matches without a catch-all.
 
 use agentspool::client;
 
@@ -16,7 +16,7 @@ impl From<client::NewRecipeError> for CliError {
         match error {
             NewRecipeError::NotOwner(error) => error.into(),
             NewRecipeError::Exists { .. } => {
-                CliError::usage(message).hint("choose another name, or edit that one")
+                CliError::usage(message).hint("choose another name, or edit the existing recipe")
             }
             NewRecipeError::Copy(_) => CliError::usage(message).hint("choose another name"),
             NewRecipeError::Unseen(error) => error.into(),
@@ -38,18 +38,18 @@ impl From<client::SubmitError> for CliError {
             SubmitError::VariableName(_) => CliError::usage(format!("--env: {message}")),
             SubmitError::VariablesInGroup => CliError::new(
                 ExitCode::Refused,
-                "--env is not taken in a group spool, where the group can read requests",
+                "--env is not accepted in a group spool: the whole group can read requests",
             )
             .hint("ask the spool's owner for an env_file in the recipe"),
             SubmitError::VariableNotAccepted { .. } => CliError::new(ExitCode::Refused, message)
-                .hint("its owner can list it under env_accept in recipe.toml"),
+                .hint("the recipe's owner can add it to env_accept in recipe.toml"),
             SubmitError::AttachmentOfGroupUser => CliError::new(
                 ExitCode::Refused,
-                "--attach is only for the spool's owner: users of the group submit by a file in the drop box, which cannot carry another one",
+                "--attach works only for the spool's owner: group users submit with one file in the drop box, and it cannot carry an attachment",
             )
-            .hint("put the data where the recipe can read it, and its path into the input"),
+            .hint("put the data in a file that the recipe can read, and its path into the input"),
             SubmitError::NotAdmitted { id, .. } => CliError::new(ExitCode::General, message)
-                .hint("it becomes a task once a watcher runs")
+                .hint("it becomes a task once a watcher is running")
                 .detail("task_id", id.to_string()),
             SubmitError::Interrupted(_) => CliError::new(ExitCode::Interrupted, message),
             SubmitError::Nothing => CliError::new(ExitCode::General, message),
@@ -68,14 +68,15 @@ impl From<client::CancelError> for CliError {
                 format!("remove incoming/{name}.json, or wait until it is admitted"),
             ),
             CancelError::Abandoned(_) => CliError::new(ExitCode::General, message)
-                .hint("a watcher died at it: run `agentspool watch`"),
+                .hint("a watcher was killed while it admitted this drop; run `agentspool watch`"),
             CancelError::Removed(_) => CliError::new(ExitCode::NotFound, message),
             CancelError::TaskOfAnotherUser(_) | CancelError::DropOfAnotherUser(_) => {
                 CliError::new(ExitCode::Refused, message)
-                    .hint("the user who submitted it or the spool's owner may cancel it")
+                    .hint("only the user who submitted it and the spool's owner may cancel it")
             }
-            CancelError::OfUnknownUser(_) => CliError::new(ExitCode::Refused, message)
-                .hint("ask the spool's owner to cancel it; drop files that only you can write"),
+            CancelError::OfUnknownUser(_) => CliError::new(ExitCode::Refused, message).hint(
+                "ask the spool's owner to cancel it; in future, drop files that only you can write",
+            ),
             CancelError::Refused { hint, .. } => {
                 CliError::new(ExitCode::Refused, message).hint(hint)
             }
@@ -86,7 +87,7 @@ impl From<client::CancelError> for CliError {
                 message,
                 ..error.into()
             }
-            .hint("once there is room, a watcher or another `agentspool cancel` ends it"),
+            .hint("free some space; then a watcher or another `agentspool cancel` ends the task"),
         }
     }
 }
@@ -101,7 +102,7 @@ impl From<client::WaitError> for CliError {
             WaitError::Removed(_) => CliError::new(ExitCode::NotFound, message),
             WaitError::Unattended { spool, is_owner } => CliError::new(ExitCode::Missing, message)
                 .hint(format!(
-                    "{}; the tasks wait for it",
+                    "{}; the tasks wait until one is running",
                     notice::how_to_start(&spool, is_owner)
                 ))
                 .detail("watcher", false),
@@ -118,7 +119,10 @@ impl From<client::Unaccepted> for CliError {
         if left.is_empty() {
             return error;
         }
-        let hint = format!("{} more lie in the drop box: look for each", left.len());
+        let hint = format!(
+            "{} more requests are in the drop box; check each of them",
+            left.len()
+        );
         error.hint(hint).detail("in_the_box", left)
     }
 }
@@ -131,9 +135,9 @@ impl From<client::ClearError> for CliError {
             ClearError::Cancel(error) => error.into(),
             ClearError::Io(error) => error.into(),
             ClearError::NotOwner => CliError::new(ExitCode::Refused, message)
-                .hint("finished tasks go by themselves, as the retention settings say"),
+                .hint("finished tasks are removed automatically, as the retention settings define"),
             ClearError::OnlyFinished => {
-                CliError::usage(message).hint("--all cancels pending and running ones first")
+                CliError::usage(message).hint("use --all to cancel pending and running tasks first")
             }
         }
     }
@@ -160,7 +164,7 @@ impl From<client::ResultError> for CliError {
         match error {
             ResultError::Lookup(error) => error.into(),
             ResultError::NotYet { id, .. } => CliError::new(ExitCode::General, message)
-                .hint(format!("`agentspool wait {id}` waits for it")),
+                .hint(format!("wait for it with `agentspool wait {id}`")),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! `agentspool completions SHELL | --man DIR`: what can be generated from the command line.
+//! `agentspool completions SHELL | --man DIR`: completions and manual pages, generated from the definitions.
 //!
-//! Invariant: what the help hides is completed nowhere and suggested nowhere.
+//! Not the definitions (`args.rs`). Invariant: verbs and options that the help hides are never completed and never
+//! suggested.
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Command, CommandFactory};
@@ -31,14 +32,14 @@ pub(super) fn run(context: &Context, args: &CompletionsArgs) -> Result<ExitCode,
     Ok(ExitCode::Done)
 }
 
-/// The whole command line: what is read only when it is used is there as well.
+/// The whole command line, including the subcommands that clap builds only on use.
 fn built() -> Command {
     let mut command = Cli::command();
     command.build();
     command
 }
 
-/// The names of hidden verbs. `help` has copies of all verbs, which are not hidden themselves.
+/// The names of hidden verbs. `help` has copies of all verbs, and the copies are not hidden.
 fn hidden_verbs(command: &Command) -> Vec<&str> {
     let hidden = command.get_subcommands().filter(|it| it.is_hide_set());
     hidden.map(Command::get_name).collect()
@@ -50,12 +51,12 @@ fn visible(command: &Command, hidden: &[&str]) -> Command {
     let verbs = command.get_subcommands();
     let verbs = verbs.filter(|it| !hidden.contains(&it.get_name()));
     let about = command.get_about().cloned().unwrap_or_default();
-    // A command wants names that live as long as the program, which ends once this is printed.
+    // clap requires a name with a static lifetime. The program ends after the script is printed.
     let name: &'static str = command.get_name().to_owned().leak();
     Command::new(name)
         .about(about)
         .version(env!("CARGO_PKG_VERSION"))
-        // Both are among its arguments and verbs already.
+        // The help and version flags and the help verb are already among the arguments and verbs.
         .disable_help_flag(true)
         .disable_version_flag(true)
         .disable_help_subcommand(true)
@@ -63,7 +64,7 @@ fn visible(command: &Command, hidden: &[&str]) -> Command {
         .subcommands(verbs.map(|verb| visible(verb, hidden)))
 }
 
-/// What is wrong with a command line, without a suggestion of something hidden.
+/// clap's error for a command line, without suggestions of hidden verbs and options.
 pub(super) fn without_hidden(mut error: clap::Error) -> clap::Error {
     for kind in [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg] {
         let suggested = match error.remove(kind) {

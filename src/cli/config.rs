@@ -1,4 +1,4 @@
-//! `agentspool config [get | set | unset]`: each setting with where it comes from.
+//! `agentspool config [get | set | unset]`: each setting, and where its value comes from.
 
 use agentspool::client::Client;
 use agentspool::config::Origin;

@@ -1,4 +1,4 @@
-//! `agentspool doctor`: look whether all is well, and say what to do where it is not.
+//! `agentspool doctor`: prints the result of each check, with a fix for each problem.
 //!
 //! Not the checks (`client/doctor/`). Invariant: the exit code is 0 only if every check is `ok`.
 
@@ -26,10 +26,10 @@ pub(super) fn run(context: &Context) -> Result<ExitCode, CliError> {
             vec![Check::problem("spool", report.message, hint).unusable()]
         }
     };
-    tell(context, &checks)
+    print_checks(context, &checks)
 }
 
-fn tell(context: &Context, checks: &[Check]) -> Result<ExitCode, CliError> {
+fn print_checks(context: &Context, checks: &[Check]) -> Result<ExitCode, CliError> {
     let code = if checks.iter().any(|check| check.is_unusable) {
         ExitCode::SpoolUnusable
     } else if checks.iter().all(|check| check.status == Verdict::Ok) {

@@ -1,9 +1,10 @@
-//! The environment: every variable that is read, in one place.
+//! The environment: every variable that the program reads.
 //!
-//! Nothing else in this program asks for a variable. `agentspool config` shows what was found.
+//! Not the meaning of settings (`config/`). Invariant: no other file reads a variable, and `agentspool config` shows
+//! every setting that a variable changes.
 #![expect(
     clippy::disallowed_methods,
-    reason = "the one place that reads the environment"
+    reason = "the only file that reads the environment"
 )]
 
 use std::ffi::OsString;
@@ -17,18 +18,18 @@ use serde_json::{Map, Value};
 pub(crate) const DIR: &str = "AGENTSPOOL_DIR";
 /// What is logged: `warn`, `debug`, `agentspool=debug`.
 pub(crate) const LOG: &str = "AGENTSPOOL_LOG";
-/// Set by systemd: device and inode of the journal's stream, where stdout or stderr leads there.
+/// Set by systemd: device and inode of the journal's stream, if stdout or stderr is connected to it.
 pub(crate) const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
-/// Set inside a task: nothing is started there.
+/// Set inside a task: no watcher is started there.
 pub(crate) const TASK_ID: &str = "AGENTSPOOL_TASK_ID";
-/// Set inside a task: where progress is reported.
+/// Set inside a task: the file for progress reports.
 pub(crate) const PROGRESS_FILE: &str = "AGENTSPOOL_PROGRESS_FILE";
 const PREFIX: &str = "AGENTSPOOL_";
 
-/// Where systemd puts the secrets of a unit's `LoadCredential=`.
+/// The folder for the secrets of a unit's `LoadCredential=`, set by systemd.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
-/// What systemd says to a service is not said to the service's tasks.
+/// Variables that systemd sets for a service. The service's tasks do not get them.
 const SYSTEMD: [&str; 14] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
@@ -46,7 +47,7 @@ const SYSTEMD: [&str; 14] = [
     "FDSTORE",
 ];
 
-/// What an autostarted watcher keeps of the shell that happened to start it (DESIGN.md section 6).
+/// The variables that an autostarted watcher inherits from the shell (DESIGN.md section 6).
 const KEPT: [&str; 6] = ["HOME", "PATH", "LANG", "USER", "LOGNAME", "TZ"];
 const KEPT_PREFIXES: [&str; 2] = ["XDG_", "LC_"];
 
@@ -71,17 +72,17 @@ impl Environment {
         found.filter(|value| !value.is_empty())
     }
 
-    /// The task that this process runs inside.
+    /// The task in which this process runs.
     pub fn own_task(&self) -> Option<TaskId> {
         self.get(TASK_ID)?.to_str()?.parse().ok()
     }
 
-    /// Whether this process runs inside a task.
+    /// Whether this process runs in a task.
     pub fn is_inside_a_task(&self) -> bool {
         self.get(TASK_ID).is_some()
     }
 
-    /// The `PATH` by which programs of recipes are found: this process's, and behind it the folder of this program.
+    /// The `PATH` for programs of recipes: this process's `PATH`, followed by the folder of this program.
     pub fn search(&self) -> Option<OsString> {
         let mut path = self.get("PATH").cloned().unwrap_or_default();
         if let Some(tools) = tools()
@@ -95,8 +96,8 @@ impl Environment {
         Some(path).filter(|path| !path.is_empty())
     }
 
-    /// Where the default spool lies: `$XDG_STATE_HOME/agentspool`, else
-    /// `~/.local/state/agentspool` (XDG base directory specification).
+    /// The default spool: `$XDG_STATE_HOME/agentspool`, else `~/.local/state/agentspool` (XDG base directory
+    /// specification).
     pub fn default_spool(&self) -> Option<PathBuf> {
         let state = self
             .get("XDG_STATE_HOME")
@@ -118,7 +119,7 @@ impl Environment {
         config.or_else(|| Some(PathBuf::from(self.get("HOME")?).join(".config")))
     }
 
-    /// Settings by variables: `AGENTSPOOL_MAX_CONCURRENT` and so on, one for each setting.
+    /// The settings from variables: `AGENTSPOOL_MAX_CONCURRENT` and so on, one for each setting.
     pub fn settings(&self) -> Result<Map<String, Value>, SettingsError> {
         let mut found = Map::new();
         for name in Settings::default().to_map().keys() {
@@ -135,8 +136,8 @@ impl Environment {
         Ok(found)
     }
 
-    /// What recipes get of a runner's own environment. The credentials of a unit that is this one
-    /// task live as long as the task; those of a watcher's would end with it.
+    /// The part of a runner's environment that recipes get. If the unit is this one task (`is_unit`), its credentials
+    /// exist as long as the task. A watcher's credentials would be removed with the watcher, so they are not passed on.
     pub fn for_recipes(&self, is_unit: bool) -> Vec<(OsString, OsString)> {
         let ours = |name: &OsString| {
             let name = name.to_string_lossy();
@@ -150,7 +151,7 @@ impl Environment {
             .collect()
     }
 
-    /// What an autostarted watcher gets.
+    /// The environment of an autostarted watcher.
     pub fn for_autostart(&self) -> Vec<(OsString, OsString)> {
         let kept = |name: &OsString| {
             let name = name.to_string_lossy();
@@ -164,7 +165,7 @@ impl Environment {
     }
 }
 
-/// The folder of the program that is running, which tasks find last on their `PATH`.
+/// The folder of the running program. It is the last folder on the `PATH` of tasks.
 pub(crate) fn tools() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     program.parent().map(PathBuf::from)

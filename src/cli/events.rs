@@ -1,7 +1,7 @@
-//! `agentspool events`: what happened, one line an event.
+//! `agentspool events`: the recorded events, one line per event.
 //!
-//! Not the reading (`client/events.rs`). With `--json` each line is an object of its own, because events have
-//! no end that one object could wait for.
+//! Not the reading (`client/events.rs`). Invariant: with `--json` each line is one object, because a stream of
+//! events has no end at which one object could be printed.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use super::interrupt::Interrupt;
 use super::report::CliError;
 use super::since::Since;
 
-/// How often a reader that follows asks for more. A system call or two; nobody notices a tenth of a second.
+/// How often `--follow` checks for new events. A check costs one or two system calls.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The fields that begin a line, in their order; the others follow by their names.
+/// The first fields of a line, in this order. The other fields follow with their names.
 const FIRST: [&str; 5] = ["at", "event", "task_id", "recipe", "session_id"];
 
 pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<ExitCode, CliError> {
@@ -32,7 +32,8 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<ExitCode, CliE
         follows: args.follow,
     })?;
     if events.begins_anew {
-        let note = "note: the events at this cursor are gone; these begin with its day";
+        let note =
+            "note: the events at this cursor were removed; the output starts with the cursor's day";
         context.out.note(note);
     }
     loop {
@@ -42,7 +43,7 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<ExitCode, CliE
                 break;
             }
         }
-        // Somebody who follows has no other way to leave, so this is no error.
+        // Ctrl-C is the only way to end `--follow`, so it is not an error.
         if !args.follow || interrupt.came() {
             return Ok(ExitCode::Done);
         }
@@ -64,7 +65,7 @@ fn show(context: &Context, event: EventRead) -> Result<(), CliError> {
     for name in FIRST {
         match fields.shift_remove(name) {
             None | Some(Value::Null) => {}
-            // A made session says nothing that the id does not say.
+            // A generated session id adds nothing to the task's id.
             Some(Value::String(session))
                 if name == "session_id" && session.starts_with("session_") => {}
             Some(value) if name == "event" => line.push(format!("{:<9}", text(&value))),

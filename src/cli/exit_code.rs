@@ -1,7 +1,7 @@
-//! The exit codes: a public table, one for all commands.
+//! The exit codes: one public table for all commands.
 //!
-//! What `--help` and the docs print comes from here. Invariant: every way a command can end is one
-//! of these, chosen by an exhaustive match.
+//! `--help` and the docs print this table. Invariant: every command ends with one of these codes, chosen by an
+//! exhaustive match.
 
 use std::process::ExitCode as ProcessExitCode;
 
@@ -31,7 +31,7 @@ impl ExitCode {
     pub const TABLE: [(ExitCode, &'static str); 12] = [
         (ExitCode::Done, "done"),
         (ExitCode::General, "general error"),
-        (ExitCode::Usage, "usage or validation"),
+        (ExitCode::Usage, "usage or validation error"),
         (ExitCode::TaskFailed, "the task that was waited for failed"),
         (ExitCode::Refused, "refused by policy (limits, permissions)"),
         (
@@ -40,7 +40,7 @@ impl ExitCode {
         ),
         (
             ExitCode::Missing,
-            "something needed is missing (a recipe's program, praisonai)",
+            "a requirement is missing (a recipe's program, praisonai)",
         ),
         (ExitCode::NotFound, "no such task or recipe"),
         (
@@ -53,11 +53,11 @@ impl ExitCode {
         ),
         (
             ExitCode::WaitTimedOut,
-            "our own `wait --timeout` ran out; the task goes on",
+            "`wait --timeout` ran out; the task continues",
         ),
         (
             ExitCode::Interrupted,
-            "Ctrl-C while waiting or following; the task goes on",
+            "Ctrl-C while waiting or following; the task continues",
         ),
     ];
 
@@ -80,20 +80,20 @@ impl ExitCode {
         }
     }
 
-    /// What waiting for this result ends with.
+    /// The exit code of a command that waited for this result.
     pub fn of_result(result: &ResultFile) -> ExitCode {
         match (result.status, result.error.as_ref().map(|error| error.kind)) {
             (Status::Completed, _) => ExitCode::Done,
             (Status::Cancelled, _) => ExitCode::TaskCancelled,
             (Status::Failed, Some(ErrorKind::Timeout)) => ExitCode::TaskTimedOut,
             (Status::Failed, _) => ExitCode::TaskFailed,
-            // A result with another status is nobody's: it counts as no success.
+            // No runner writes a result with this status. It does not count as a success.
             (Status::Pending | Status::Running, _) => ExitCode::General,
         }
     }
 
-    /// The recipe's own code, as a shell would give it. What it ended with because we stopped it
-    /// is not its own.
+    /// The recipe's own code, as a shell would report it. If agentspool stopped the recipe, the code is not the
+    /// recipe's own, and [`ExitCode::of_result`] applies.
     pub fn propagated(result: &ResultFile) -> ExitCode {
         let message = ExitCode::of_result(result);
         if message != ExitCode::TaskFailed {

@@ -1,7 +1,7 @@
-//! A task's log, copied to where people read it, piece by piece.
+//! Copies a task's log to stdout or stderr, piece by piece.
 //!
-//! Shared by the verbs that show logs. Not the following (`client/follow.rs`). Invariant: what was cut out is said on
-//! stderr, never among the bytes.
+//! Shared by the verbs that show logs. Not the following (`client/follow.rs`). Invariant: dropped bytes are reported
+//! on stderr, as a note, never in the copied bytes.
 
 use std::io::IsTerminal as _;
 
@@ -10,7 +10,7 @@ use agentspool::client::{LogReader, Piece, Stream};
 use super::Context;
 use super::report::CliError;
 
-/// Copies a log to where it belongs, to its end.
+/// Copies a log to the stream of the same name, up to the end.
 pub(super) fn copy_to_end(
     context: &Context,
     reader: &mut LogReader,
@@ -31,9 +31,9 @@ pub(super) fn show_piece(context: &Context, piece: Piece, stream: Stream) -> Res
         Piece::Gap(bytes) => {
             context
                 .out
-                .note(format!("[{bytes} bytes of the log were cut out here]"));
+                .note(format!("[{bytes} bytes of the log were dropped here]"));
         }
-        Piece::Anew => context.out.note("[the log begins anew here]"),
+        Piece::Anew => context.out.note("[the log starts again here]"),
         Piece::Zeroes(bytes) => copy_zeroes(context, bytes, stream)?,
         Piece::Bytes(bytes) => write(context, &bytes, stream)?,
     }
@@ -47,7 +47,7 @@ fn write(context: &Context, bytes: &[u8], stream: Stream) -> Result<(), CliError
     }
 }
 
-/// A terminal shows no zeroes, and there may be more of them than it takes in a lifetime.
+/// On a terminal only the number is printed: zero bytes are invisible there, and a sparse log may hold very many.
 fn copy_zeroes(context: &Context, count: u64, stream: Stream) -> Result<(), CliError> {
     let is_seen = match stream {
         Stream::Stdout => std::io::stdout().is_terminal(),

@@ -1,18 +1,18 @@
-//! What a shell left open for us, kept from whoever we start.
+//! Stops inherited open files from being passed on to the processes that this process starts.
 //!
-//! A watcher that outlives the command which started it must not keep that command's lock files,
-//! pipes and sockets open: `flock file agentspool submit …` would hold the lock for an hour. Only
-//! stdin, stdout and stderr are passed on, and those are chosen by whoever starts the process.
+//! A watcher that outlives the command that started it must not keep that command's lock files, pipes and sockets
+//! open: `flock file agentspool submit …` would hold the lock for an hour. Invariant: only stdin, stdout and stderr
+//! are passed on, and the code that starts a process chooses them.
 #![expect(clippy::disallowed_methods, reason = "/proc/self/fd is not the spool")]
 
 use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::FdFlags;
 
-/// Marks every open file above stderr as one that a started program does not get.
+/// Sets close-on-exec for every open file above stderr.
 #[expect(
     unsafe_code,
-    reason = "files that nobody in this process owns can only be borrowed by number"
+    reason = "inherited files have no owner in this process, so they can only be borrowed by number"
 )]
 pub(super) fn keep_from_children() {
     let Ok(listing) = std::fs::read_dir("/proc/self/fd") else {

@@ -1,4 +1,4 @@
-//! `agentspool init [DIR] [--group G]`: make a spool.
+//! `agentspool init [DIR] [--group G]`: creates a spool.
 
 use agentspool::client::Client;
 use serde_json::json;

@@ -1,11 +1,11 @@
-//! `agentspool install` and `uninstall`: the units of systemd/, written, enabled and started.
+//! `agentspool install` and `uninstall`: write, enable and start the units of systemd/, and remove them.
 //!
-//! Not for machines with the Debian package, which brings the same files. What is written and which
-//! commands are run is a plan made first, so that `--print` shows exactly what would be done.
-//! Invariant: a spool, its user and its tasks are never removed here.
+//! Not for machines with the Debian package, which contains the same files. The files and commands are planned
+//! first, so that `--print` shows exactly what would be done. Invariant: a spool, its user and its tasks are never
+//! removed here.
 #![expect(
     clippy::disallowed_methods,
-    reason = "units and their neighbours lie outside every spool"
+    reason = "units and the other system files are outside every spool"
 )]
 
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 use super::served::{PACKAGED_SPOOL, can_be_named, check_folder, check_reach, served, with_spool};
 
-/// The program as the units of systemd/ name it; `install` names itself instead.
+/// The program's path in the units of systemd/. `install` replaces it with its own path.
 const PACKAGED: &str = "/usr/bin/agentspool";
-/// Where the Debian package puts its units.
+/// The unit of the Debian package.
 const PACKAGED_UNIT: &str = "/usr/lib/systemd/system/agentspool.service";
 const STARTED: [&str; 2] = ["agentspool.service", "agentspool-sweep.timer"];
 
@@ -59,7 +59,7 @@ const POLKIT: (&str, &str) = (
     include_str!("../../systemd/polkit/50-agentspool.rules"),
 );
 
-/// What is to be done, before anything is.
+/// The planned files and commands.
 struct Plan {
     files: Vec<(PathBuf, String)>,
     commands: Vec<Vec<String>>,
@@ -67,7 +67,7 @@ struct Plan {
     spool: PathBuf,
 }
 
-/// What is done but not enough, and the command that mends it.
+/// What is still missing after the installation, and the command that fixes it.
 struct Missing {
     what: String,
     command: String,
@@ -84,7 +84,7 @@ pub(super) fn install(context: &Context, args: &InstallArgs) -> Result<ExitCode,
         commands.push(words(&["systemd-tmpfiles", "--create", TMPFILES.0]));
     }
     commands.push(systemctl(args.user, &["daemon-reload"]));
-    // One that runs already may serve another spool, by another program. Its tasks go on.
+    // A running service may use another spool or program. Its tasks continue.
     commands.push(systemctl(args.user, &["try-restart", STARTED[0]]));
     commands.push(systemctl(
         args.user,
@@ -113,7 +113,7 @@ pub(super) fn install(context: &Context, args: &InstallArgs) -> Result<ExitCode,
     } else {
         missing_for_system(&program)
     };
-    tell(context, &plan, &missing, "written")
+    print_done(context, &plan, &missing, "written")
 }
 
 pub(super) fn uninstall(context: &Context, args: &InstallArgs) -> Result<ExitCode, CliError> {
@@ -135,7 +135,7 @@ pub(super) fn uninstall(context: &Context, args: &InstallArgs) -> Result<ExitCod
     }
     check_place(args.user)?;
     if plan.files.is_empty() {
-        let message = "nothing of `agentspool install` is here";
+        let message = "no files of `agentspool install` were found";
         return Err(CliError::new(ExitCode::General, message));
     }
     run(&plan.commands[0])?;
@@ -143,14 +143,14 @@ pub(super) fn uninstall(context: &Context, args: &InstallArgs) -> Result<ExitCod
         std::fs::remove_file(path).map_err(|error| failed("remove", path, &error))?;
     }
     run(&plan.commands[1])?;
-    tell(context, &plan, &[], "removed")?;
+    print_done(context, &plan, &[], "removed")?;
     if !context.out.is_json() {
-        context.out.note("the spool and its tasks are still there");
+        context.out.note("the spool and its tasks were kept");
     }
     Ok(ExitCode::Done)
 }
 
-/// Every file, as it is to stand on this machine.
+/// Every file, with its path and text for this machine.
 fn files(
     context: &Context,
     is_user: bool,
@@ -159,16 +159,15 @@ fn files(
 ) -> Result<Vec<(PathBuf, String)>, CliError> {
     let program = program.to_string_lossy();
     if !can_be_named(&program) {
-        let message = format!("a unit cannot name the program {program}");
+        let message = format!("a systemd unit cannot name the program {program}");
         return Err(
             CliError::usage(message).hint("copy it to /usr/local/bin and run it from there")
         );
     }
     let (folder, units) = if is_user {
-        let folder = context
-            .env
-            .config_home()
-            .ok_or_else(|| CliError::usage("without HOME there is no place for a user's units"))?;
+        let folder = context.env.config_home().ok_or_else(|| {
+            CliError::usage("failed to find the folder for user units: HOME is not set")
+        })?;
         (folder.join("systemd/user"), USER_UNITS)
     } else {
         (PathBuf::from("/etc/systemd/system"), SYSTEM_UNITS)
@@ -190,24 +189,24 @@ fn files(
 
 fn check_place(is_user: bool) -> Result<(), CliError> {
     if !is_user && !rustix::process::geteuid().is_root() {
-        let message = "the service of the whole machine can be changed only by root";
+        let message = "only root can change the system service";
         return Err(CliError::new(ExitCode::Refused, message)
-            .hint("use sudo, or --user for a service of your own"));
+            .hint("use sudo, or use --user for your own service"));
     }
     if !is_user && Path::new(PACKAGED_UNIT).exists() {
-        let message = "the Debian package agentspool brings the service already";
+        let message = "the Debian package agentspool already provides the service";
         return Err(CliError::new(ExitCode::Refused, message)
             .hint("see `systemctl status agentspool.service`"));
     }
     if !Path::new("/run/systemd/system").is_dir() {
-        let message = "systemd does not run this machine";
+        let message = "systemd is not running on this machine";
         return Err(CliError::new(ExitCode::Missing, message)
-            .hint("run `agentspool watch` by other means; --print shows the units"));
+            .hint("run `agentspool watch` with another service manager; --print shows the units"));
     }
     Ok(())
 }
 
-/// A user's services end with the last session unless the user lingers.
+/// A user's services stop with the last session, unless lingering is enabled.
 fn missing_for_user() -> Vec<Missing> {
     let uid = rustix::process::getuid().as_raw().to_string();
     let asked = Command::new("loginctl")
@@ -218,7 +217,7 @@ fn missing_for_user() -> Vec<Missing> {
         return Vec::new();
     }
     vec![Missing {
-        what: "without lingering the watcher stops when you log out".to_owned(),
+        what: "lingering is not enabled, so the watcher stops when you log out".to_owned(),
         command: "loginctl enable-linger".to_owned(),
     }]
 }
@@ -226,19 +225,19 @@ fn missing_for_user() -> Vec<Missing> {
 fn missing_for_system(program: &Path) -> Vec<Missing> {
     let mut missing = Vec::new();
     let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let members = groups
+    let users = groups
         .lines()
         .find_map(|line| line.strip_prefix("agentspool:")?.rsplit(':').next());
-    if members.is_none_or(str::is_empty) {
+    if users.is_none_or(str::is_empty) {
         missing.push(Missing {
-            what: "nobody may submit yet: the group agentspool has no members".to_owned(),
+            what: "the group agentspool has no users, so nobody can submit tasks yet".to_owned(),
             command: "adduser NAME agentspool".to_owned(),
         });
     }
     if program.starts_with("/home") || program.starts_with("/root") {
         let target = "/usr/local/bin/agentspool";
         missing.push(Missing {
-            what: format!("the service may not reach {}", program.display()),
+            what: format!("the service may be unable to read {}", program.display()),
             command: format!(
                 "install {} {target} && {target} install",
                 quote_path(program)
@@ -250,12 +249,12 @@ fn missing_for_system(program: &Path) -> Vec<Missing> {
 
 fn write(path: &Path, text: &str) -> Result<(), CliError> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| failed("make", folder, &error))?;
+        std::fs::create_dir_all(folder).map_err(|error| failed("create", folder, &error))?;
     }
     std::fs::write(path, text).map_err(|error| failed("write", path, &error))?;
-    // Our umask keeps the world out of spools; units are nobody's secret.
+    // The umask of this process is for spools. Units must be readable by all users.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(path, mode).map_err(|error| failed("open up", path, &error))
+    std::fs::set_permissions(path, mode).map_err(|error| failed("set the mode of", path, &error))
 }
 
 fn failed(doing: &str, path: &Path, error: &std::io::Error) -> CliError {
@@ -277,10 +276,10 @@ fn run(command: &[String]) -> Result<(), CliError> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim().replace('\n', "; ");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let text = text.trim().replace('\n', "; ");
     Err(
-        CliError::new(ExitCode::General, format!("`{line}` failed: {said}"))
+        CliError::new(ExitCode::General, format!("`{line}` failed: {text}"))
             .hint("see `journalctl -u agentspool.service`"),
     )
 }
@@ -316,14 +315,14 @@ fn print(context: &Context, plan: &Plan, done: &str) -> Result<ExitCode, CliErro
             out.bytes(format!("{text}\n").as_bytes())?;
         }
     }
-    out.line("# and these are run:")?;
+    out.line("# These commands are run:")?;
     for command in &plan.commands {
         out.line(command.join(" "))?;
     }
     Ok(ExitCode::Done)
 }
 
-fn tell(
+fn print_done(
     context: &Context,
     plan: &Plan,
     missing: &[Missing],
@@ -359,7 +358,7 @@ fn tell(
     }
     for missing in missing {
         out.line(format!(
-            "missing: {}; mend it with `{}`",
+            "missing: {}; fix this with `{}`",
             missing.what, missing.command
         ))?;
     }

@@ -1,4 +1,4 @@
-//! Ctrl-C while waiting: noticed, told, and never passed on to a task.
+//! Ctrl-C while a command waits: it ends the command, never the task.
 
 use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,7 +10,7 @@ use agentspool::client::Stop;
 use super::exit_code::ExitCode;
 use super::report::CliError;
 
-/// Readable once Ctrl-C or TERM came.
+/// A descriptor that is readable after SIGINT (Ctrl-C) or SIGTERM.
 pub(crate) struct Interrupt {
     signals: SignalPipe,
     came: Cell<bool>,
@@ -32,7 +32,7 @@ impl Interrupt {
         })
     }
 
-    /// Whether it came; once it did, for ever.
+    /// Whether a signal came. It stays true after the first one.
     pub fn came(&self) -> bool {
         if self.signals.came() {
             self.came.set(true);
@@ -51,10 +51,10 @@ impl Stop for Interrupt {
     }
 }
 
-/// The same for a command that seldom waits: until it does, Ctrl-C ends it as it ends any program.
+/// An [`Interrupt`] for a command that rarely waits. Until the command waits, Ctrl-C kills it like any program.
 #[derive(Default)]
 pub(crate) struct LateInterrupt {
-    /// `None` within where it cannot be listened for, and Ctrl-C goes on to end the command.
+    /// The inner value is `None` if signals cannot be caught. Ctrl-C then kills the command.
     interrupt: OnceCell<Option<Interrupt>>,
 }
 

@@ -1,9 +1,9 @@
-//! The journal as a place for events, with their fields apart: `journalctl TASK_ID=…`.
+//! Writes events to the journal, with separate fields: `journalctl TASK_ID=…`.
 //!
-//! Used only when stderr is the journal anyway. The crate tracing-journald was looked at: its
-//! message is the bare word, so that plain `journalctl -u agentspool` would not say of which task.
-//! Here `MESSAGE=` is the line that a terminal shows. Invariant: what the journal does not take
-//! goes to stderr, which is the journal as well.
+//! Not used unless stderr is connected to the journal. The crate tracing-journald does not fit: its message is only
+//! the event's word, so plain `journalctl -u agentspool` would not show the task. Here `MESSAGE=` is the line that a
+//! terminal shows. Invariant: an event that the journal does not accept is written to stderr, which also leads to
+//! the journal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -22,8 +22,8 @@ const IDENTIFIER: &str = "agentspool";
 pub(super) struct Journal(UnixDatagram);
 
 impl Journal {
-    /// The journal, if `JOURNAL_STREAM` says that this process's stderr leads there: a variable
-    /// alone is inherited by whoever is started with another stderr.
+    /// The journal, if `JOURNAL_STREAM` names this process's stderr. The variable alone is not enough: a process that
+    /// is started with another stderr inherits it.
     pub fn of_stderr(stream: &str) -> Option<Journal> {
         let stat = rustix::fs::fstat(rustix::stdio::stderr()).ok()?;
         if stream != format!("{}:{}", stat.st_dev, stat.st_ino) {
@@ -31,7 +31,7 @@ impl Journal {
         }
         let socket = UnixDatagram::unbound().ok()?;
         socket.connect(SOCKET).ok()?;
-        // A journal that hangs must not stop anybody.
+        // A journal that hangs must not block this process.
         socket.set_nonblocking(true).ok()?;
         Some(Journal(socket))
     }
@@ -80,7 +80,7 @@ impl Entry {
         }
     }
 
-    /// What a person reads: one line, whatever a path or a message in it holds.
+    /// The line for people: one line, whatever a path or a message in it contains.
     fn line(&self) -> String {
         let mut line = escape_text(&self.message).into_owned();
         for (name, value) in &self.fields {
@@ -102,7 +102,7 @@ impl Entry {
     }
 }
 
-/// A value as it stands in a line, so that it cannot pass for another field.
+/// A value as it is written into a line, quoted so that it cannot look like another field.
 fn quoted(value: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !c.is_whitespace() && c != '"' && c != '=';
     match escape_text(value) {
@@ -121,8 +121,8 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// Ids are called so in the files as well; the rest keeps its name. None may begin with `_` or hold
-/// anything but letters, digits and `_`.
+/// The field's name in the journal. Ids have the same names as in the files; the other fields keep their names. A
+/// name may not start with `_`, and may hold only letters, digits and `_`.
 fn journal_name(name: &str) -> String {
     match name {
         "task" => "TASK_ID".to_owned(),
@@ -131,8 +131,7 @@ fn journal_name(name: &str) -> String {
     }
 }
 
-/// One field. A value of several lines is told with its length, so that nothing in it can pass for
-/// a field.
+/// Adds one field. A value of several lines is written with its length, so that no line of it looks like a field.
 fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.extend(name.as_bytes());
     if value.contains('\n') {
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_named_stays_in_its_place() {
+    fn a_name_chosen_by_a_user_stays_in_its_field() {
         let entry = Entry {
             message: "left\nforged\u{1b}[2J".to_owned(),
             fields: vec![("drop", "a task=\"x\"\n\u{202e}".to_owned())],
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_pass_for_a_field() {
+    fn a_value_cannot_look_like_a_field() {
         let mut bytes = Vec::new();
         put(&mut bytes, "MESSAGE", "one\nTASK_ID=two");
         assert_eq!(bytes, b"MESSAGE\n\x0f\0\0\0\0\0\0\0one\nTASK_ID=two\n");

@@ -1,7 +1,6 @@
-//! The output that scripts are promised (CLI-CONTRACT): its keys, and nothing that is stored.
+//! The JSON output that scripts rely on (CLI-CONTRACT).
 //!
-//! Apart from the stored form on purpose: the files may change with their version, these keys only
-//! grow.
+//! Not the stored form, which may change with its version. Invariant: keys are only added, never changed.
 
 use agentspool::client::{Client, TaskView};
 use agentspool::task::{Condition, Json, Name, OutputEncoding, Status, TaskError, Timestamp};
@@ -38,7 +37,7 @@ pub(crate) struct TaskJson {
     pub signal: Option<i32>,
     pub condition: Option<Condition>,
     pub metadata: Option<Json>,
-    /// Absent where the spool's owner submitted it; null where it is not known who did.
+    /// Absent if the spool's owner submitted the task; null if the submitter is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submitter: Option<Option<u32>>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -114,9 +113,9 @@ impl TaskJson {
     }
 }
 
-/// `{"ok": true}` and the keys of `T` beside it.
+/// `{"ok": true}` together with the keys of `T`.
 ///
-/// Put together as text: a [`serde_json::Value`] in between would round the numbers of an output.
+/// Joined as text: converting to a [`serde_json::Value`] would round the numbers of an output.
 pub(crate) struct Ok<T>(pub T);
 
 impl<T: Serialize> Serialize for Ok<T> {

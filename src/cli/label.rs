@@ -1,8 +1,8 @@
-//! A task's name or label as it is shown among words of ours.
+//! A task's name or label as it is shown in a line of ours.
 //!
-//! Not in `--json`, where it stands whole. A label is any text of the submitter's: on a terminal it is quoted and
-//! cut, so that it can neither push away what stands behind it nor fill a line that looks like one of ours.
-//! Invariant: what is shown of a label takes at most the columns that it is given.
+//! Not for `--json`, which has the whole text. A label is any text of the submitter. On a terminal it is quoted and
+//! cut, so that it cannot push the rest of the line away and cannot look like a line of ours. Invariant: a shown
+//! label takes at most the given number of columns.
 
 use std::io::IsTerminal as _;
 
@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthChar as _;
 
 use super::Context;
 
-/// The name or the label, where there is one. `columns` is the room on a terminal; a pipe gets it whole.
+/// The name, else the label, if any. `columns` is the room on a terminal; without it the text is not cut.
 pub(super) fn shown(view: &TaskView, columns: Option<usize>) -> Option<String> {
     let status = &view.status;
     if let Some(name) = &status.name {
@@ -22,7 +22,7 @@ pub(super) fn shown(view: &TaskView, columns: Option<usize>) -> Option<String> {
     of_label(view, columns)
 }
 
-/// The label alone, where there is one.
+/// Only the label, if any.
 pub(super) fn of_label(view: &TaskView, columns: Option<usize>) -> Option<String> {
     let status = &view.status;
     let label = folded(status.label.as_deref()?);
@@ -32,25 +32,25 @@ pub(super) fn of_label(view: &TaskView, columns: Option<usize>) -> Option<String
     })
 }
 
-/// The room for a text that begins in column `begin`, if stdout is a terminal.
+/// The room for a text that starts in column `begin`, if stdout is a terminal.
 pub(super) fn room_behind(context: &Context, begin: usize) -> Option<usize> {
     const LEAST: usize = 8;
     let is_terminal = std::io::stdout().is_terminal();
     is_terminal.then(|| context.out.width().saturating_sub(begin + 1).max(LEAST))
 }
 
-/// Blanks in a row count as one, and none stands at an end.
+/// Joins runs of white space into one space, and removes it at both ends.
 fn folded(label: &str) -> String {
     let words: Vec<&str> = label.split_whitespace().collect();
     escape_text(&words.join(" ")).into_owned()
 }
 
-/// As much of a text as fits into so many columns of any terminal.
+/// The part of a text that fits into this many columns of any terminal.
 pub(super) fn cut(text: &str, columns: usize) -> String {
     let mut width = 0;
     let mut kept = 0;
     for (at, c) in text.char_indices() {
-        width += most_columns(c);
+        width += max_columns(c);
         if width > columns {
             return format!("{}…", &text[..kept]);
         }
@@ -61,9 +61,9 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     text.to_owned()
 }
 
-/// The columns that a character takes at most. A terminal that does not know a sequence of emoji shows each of
-/// them, and one that knows U+FE0F makes the character before it two columns wide.
-fn most_columns(c: char) -> usize {
+/// The most columns that a character takes. A terminal that does not support a sequence of emoji shows each of
+/// them, and a terminal that supports U+FE0F makes the character before it two columns wide.
+fn max_columns(c: char) -> usize {
     const EMOJI_FOLLOWS: char = '\u{fe0f}';
     match c {
         EMOJI_FOLLOWS => 1,
@@ -76,13 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_cannot_push_with_blanks() {
+    fn white_space_in_a_label_is_folded() {
         assert_eq!(folded("  a \u{3000}\u{a0} b\t"), "a b");
         assert_eq!(folded("\u{2800}x\u{202e}"), r"\u{2800}x\u{202e}");
     }
 
     #[test]
-    fn what_is_too_wide_is_cut() {
+    fn a_text_that_is_too_wide_is_cut() {
         for (text, columns, shown) in [
             ("abc", 3, "abc"),
             ("abcd", 3, "ab…"),

@@ -1,6 +1,6 @@
 //! `agentspool list`: a page of tasks, newest first, as a panel, as lines, or as JSON.
 //!
-//! Not what is on the page (`client/list.rs`). Invariant: a row takes one line, whatever a task is called.
+//! Not the selection of tasks (`client/list.rs`). Invariant: a row takes one line, whatever the task's name is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::json::{self, TaskJson};
 use super::label;
 use super::report::CliError;
 
-/// The documented width of the panel; a narrower terminal gets a narrower one.
+/// The documented width of the panel; on a narrower terminal the panel is narrower.
 const PANEL_WIDTH: usize = 79;
 
-/// What `list --json` prints behind `ok`.
+/// What `list --json` prints after `ok`.
 #[derive(Serialize)]
 struct ListJson {
     tasks: Vec<TaskJson>,
@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         label: args.label.clone(),
         skip,
         limit,
-        // Only there the results themselves are shown.
+        // Only JSON shows the results themselves.
         with_results: context.out.is_json(),
     })?;
     let counts = match args.counts {
@@ -91,7 +91,7 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
     Ok(ExitCode::Done)
 }
 
-/// What waits in the drop box is named only where there is something.
+/// The counts in one line. The drop box is named only if files wait there.
 fn counts_line(counts: &Counts) -> String {
     let waiting = counts.drops.filter(|drops| *drops > 0);
     let waiting = waiting.map(|drops| format!("{drops} in the drop box"));
@@ -100,19 +100,19 @@ fn counts_line(counts: &Counts) -> String {
     words.chain(waiting).collect::<Vec<_>>().join(", ")
 }
 
-/// What a task is called in lists: its name, its label, else its recipe.
+/// A task's title in lists: its name, else its label, else its recipe.
 pub(super) fn title(view: &TaskView, columns: Option<usize>) -> String {
     let recipe = || view.status.recipe.as_ref().map(ToString::to_string);
     let title = label::shown(view, columns).or_else(recipe);
     title.unwrap_or_else(|| "?".to_owned())
 }
 
-/// One tab-separated line: id, status, name, recipe, seconds. On a terminal the name stays in its line.
+/// One tab-separated line: id, status, name, recipe, seconds. On a terminal a long name is cut to fit the line.
 pub(super) fn row(context: &Context, view: &TaskView) -> String {
-    /// Where the name begins at most: behind the id, a tab, the status and a tab.
-    const NAME_BEGINS: usize = 48;
+    /// The last column where the name may start: after the id, a tab, the status and a tab.
+    const NAME_START: usize = 48;
     let status = &view.status;
-    let name = label::shown(view, label::room_behind(context, NAME_BEGINS));
+    let name = label::shown(view, label::room_behind(context, NAME_START));
     let recipe = status.recipe.as_ref().map(|recipe| recipe.as_str());
     let seconds = status
         .duration_seconds
@@ -159,7 +159,7 @@ fn panel(page: &Page, terminal: usize, absolute: bool) -> Vec<String> {
     lines
 }
 
-/// A row of so many columns. The name is cut, and never what stands behind it.
+/// A row of this many columns. Only the name is cut, never the text after it.
 fn panel_row(view: &TaskView, absolute: bool, columns: usize) -> String {
     let status = &view.status;
     let before = format!("  {} [{}] ", symbol(status.status), status.task_id.short());
@@ -184,7 +184,7 @@ fn panel_row(view: &TaskView, absolute: bool, columns: usize) -> String {
     format!("{before}{title}{behind}")
 }
 
-/// A line between the panel's borders; what is too wide is cut.
+/// A line between the panel's borders, cut if it is too wide.
 fn boxed(text: &str, inner: usize) -> String {
     let shown = label::cut(text, inner);
     let padding = inner.saturating_sub(shown.width());

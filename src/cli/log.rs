@@ -1,8 +1,7 @@
-//! What the processes say of themselves: one line per transition, on stderr or in the journal.
+//! The program's own log: one line per transition, on stderr or in the journal.
 //!
-//! Not a task's log. The library only emits events; whether and how they are seen is decided here.
-//! Invariant: what is said has the same words everywhere, only the journal also gets its fields
-//! apart.
+//! Not a task's log. The library only emits events; this module decides which are shown, and how. Invariant: the
+//! text of an event is the same everywhere; the journal gets the fields separately as well.
 
 use std::str::FromStr;
 
@@ -16,7 +15,7 @@ use super::env;
 use super::journal::Journal;
 use super::report::CliError;
 
-/// From the least to the most that can be said.
+/// From the least to the most verbose.
 const LEVELS: [LevelFilter; 5] = [
     LevelFilter::ERROR,
     LevelFilter::WARN,
@@ -25,7 +24,7 @@ const LEVELS: [LevelFilter; 5] = [
     LevelFilter::TRACE,
 ];
 
-/// Turns logging on. Processes that run unattended tell their transitions, commands only warnings.
+/// Starts logging. Unattended processes log their transitions; other commands log only warnings.
 pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
     let journal = context
         .env
@@ -42,7 +41,7 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
             .map_err(|error| CliError::usage(format!("{}: {error}", env::LOG)))?,
         None => Targets::new().with_target("agentspool", level),
     };
-    // What runs unattended never waits for somebody to read its log, nor for the words of a panic.
+    // An unattended process never waits for a reader of its log, also when it panics.
     let lines_out = match verb {
         Verb::Watch(_) | Verb::Runner(_) | Verb::Sweep(_) => {
             agentspool::internals::ignore_terminal_stop();
@@ -57,11 +56,11 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
     let lines = journal.is_none().then(|| {
         tracing_subscriber::fmt::layer()
             .with_writer(lines_out)
-            // Colour here is a feature of the crate that is not built in: asking for it would panic.
+            // The crate's feature for colour is not built in: enabling colour would panic.
             .with_ansi(false)
             .with_target(false)
     });
-    // A `background` verb comes here twice; the first one counts.
+    // A `background` verb calls this twice; only the first call has an effect.
     let _ = tracing_subscriber::registry()
         .with(lines)
         .with(journal)
@@ -70,7 +69,7 @@ pub(super) fn start(context: &Context, verb: &Verb) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The device of the spool: a log there need not be written by a thread of its own.
+/// The device of the spool. A log file on it is written without a thread of its own.
 pub(super) fn disk_of_spool(context: &Context) -> Option<u64> {
     let (path, _) = context.spool_path().ok()?;
     Some(rustix::fs::stat(path).ok()?.st_dev)

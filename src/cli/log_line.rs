@@ -1,9 +1,9 @@
-//! A line of our own log on its way out: written at once or dropped and counted, never waited for.
+//! Writes lines of the program's own log. A line is written at once, or it is dropped and counted.
 //!
-//! A terminal that is stopped, a pipe that nobody reads and a stuck socket block whoever writes to
-//! them. A watcher or runner that blocks starts and ends no task, so it drops what does not get
-//! through and says how much that was in the next line that does. Invariant: the open file that this
-//! process inherited is everybody's, and its flags stay as they are.
+//! Not a task's log. A stopped terminal, a pipe that nobody reads and a stuck socket block the writer. A blocked
+//! watcher or runner cannot start or end tasks, so it drops lines that cannot be written, and the next line that is
+//! written reports their number. Invariant: the inherited open files are shared with other processes, so their
+//! flags are not changed.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,21 +16,21 @@ use rustix::net::SendFlags;
 
 use super::log_queue::LineQueue;
 
-/// A write of at most so much to a pipe is taken whole or not at all, and `poll` says which.
+/// A write of at most this many bytes to a pipe is atomic, and `poll` reports whether there is room for it.
 const AT_ONCE: usize = 4096;
 const CUT: &[u8] = b" [cut]\n";
 
 /// How one of the standard streams can be written to without waiting.
 enum Way {
-    /// A file on the disk of the spool, or on none: where it hangs, everything does.
+    /// A file on the disk of the spool, or in memory. If the spool's disk hangs, the process hangs anyway.
     File(BorrowedFd<'static>),
     /// A file on another disk.
     Queue(LineQueue),
-    /// An open file of our own, to the same pipe or terminal.
+    /// A new open file for the same pipe or terminal.
     Own(OwnedFd),
     Socket(BorrowedFd<'static>),
-    /// It could not be opened again: asked first, and given no more than it takes.
-    Asked(BorrowedFd<'static>),
+    /// The stream could not be opened again. `poll` runs before each write.
+    Polled(BorrowedFd<'static>),
 }
 
 /// One of the standard streams, for lines.
@@ -42,12 +42,12 @@ pub(super) struct LineWriter {
 #[derive(Default)]
 struct State {
     dropped: u64,
-    /// The last line was taken in part.
+    /// The last line was written only in part.
     is_torn: bool,
 }
 
 impl LineWriter {
-    /// For one of the standard streams. `own_disk` is the device of the spool, which hangs with everything else.
+    /// A writer for one of the standard streams. `own_disk` is the device of the spool.
     pub fn new(stream: BorrowedFd<'static>, number: u32, own_disk: Option<u64>) -> LineWriter {
         let stat = rustix::fs::fstat(stream);
         let kind = stat
@@ -61,7 +61,7 @@ impl LineWriter {
             }
             Some(FileType::RegularFile) => Way::Queue(LineQueue::new(stream)),
             Some(FileType::Socket) => Way::Socket(stream),
-            _ => open_again(number).map_or(Way::Asked(stream), Way::Own),
+            _ => open_again(number).map_or(Way::Polled(stream), Way::Own),
         };
         LineWriter {
             way,
@@ -69,14 +69,14 @@ impl LineWriter {
         }
     }
 
-    /// Waits a moment for what is not written yet: the process ends.
+    /// Waits a moment for lines that are not written yet, at the end of the process.
     pub fn flush(&self) {
         if let Way::Queue(queue) = &self.way {
             queue.flush();
         }
     }
 
-    /// Writes a line, with its newline or without, or drops it.
+    /// Writes a line, with or without its newline, or drops it.
     pub fn line(&self, line: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Way::Queue(queue) = &self.way {
@@ -87,7 +87,7 @@ impl LineWriter {
             bytes.push(b'\n');
         }
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        // A path or a message in it may be somebody else's.
+        // A path or a message in the line may be another user's.
         bytes.extend(escape_bytes(text).as_bytes());
         if state.dropped > 0 {
             bytes.extend(format!(" dropped_lines={}", state.dropped).as_bytes());
@@ -107,16 +107,16 @@ impl LineWriter {
         }
     }
 
-    /// How many lines were dropped since the last one that got through.
+    /// The number of lines dropped since the last line that was written.
     pub fn dropped(&self) -> u64 {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.dropped
     }
 
-    /// They were told of elsewhere.
-    pub fn forget_dropped(&self, message: u64) {
+    /// Subtracts `count` dropped lines that were reported in another place.
+    pub fn forget_dropped(&self, count: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.dropped = state.dropped.saturating_sub(message);
+        state.dropped = state.dropped.saturating_sub(count);
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -128,7 +128,7 @@ impl LineWriter {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 rustix::net::send(socket, bytes, flags)?
             }
-            Way::Asked(file) => {
+            Way::Polled(file) => {
                 let mut fds = [PollFd::new(file, PollFlags::OUT)];
                 let at_once = Timespec {
                     tv_sec: 0,
@@ -146,7 +146,7 @@ impl LineWriter {
 }
 
 impl io::Write for &LineWriter {
-    /// The formatter gives a whole line in one call.
+    /// The formatter passes a whole line in one call.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.line(bytes);
         Ok(bytes.len())
@@ -157,14 +157,14 @@ impl io::Write for &LineWriter {
     }
 }
 
-/// Whether a file lies in memory, so that no disk of it can hang.
+/// Whether a file is in memory, so that it has no disk that can hang.
 fn is_in_memory(file: BorrowedFd<'_>) -> bool {
     const TMPFS: u32 = 0x0102_1994;
     const RAMFS: u32 = 0x8584_58f6;
     rustix::fs::fstatfs(file).is_ok_and(|of| [TMPFS, RAMFS].contains(&(of.f_type as u32)))
 }
 
-/// The same pipe or terminal as an open file of this process's own, which never blocks.
+/// Opens the same pipe or terminal again, as a file of this process that never blocks.
 fn open_again(number: u32) -> Option<OwnedFd> {
     let flags =
         OFlags::WRONLY | OFlags::NONBLOCK | OFlags::APPEND | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -184,14 +184,14 @@ mod tests {
         }
     }
 
-    /// A descriptor that lives as long as the tests.
+    /// A descriptor that stays open as long as the tests run.
     fn leaked(fd: OwnedFd) -> BorrowedFd<'static> {
         let leaked: &'static OwnedFd = Box::leak(Box::new(fd));
         leaked.as_fd()
     }
 
     #[test]
-    fn what_is_dropped_is_counted_and_told() {
+    fn dropped_lines_are_counted_and_reported() {
         let (socket, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
         let (reader, pipe) = rustix::pipe::pipe().unwrap();
         let mut reader = std::fs::File::from(reader);
@@ -202,7 +202,7 @@ mod tests {
                 Box::new(move |to| other.read(to).unwrap()),
             ),
             (
-                Way::Asked(leaked(pipe)),
+                Way::Polled(leaked(pipe)),
                 Box::new(move |to| reader.read(to).unwrap()),
             ),
         ];
@@ -227,9 +227,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_stays_one_line_and_short_enough_to_be_taken_whole() {
+    fn a_line_stays_one_line_and_is_cut_to_an_atomic_write() {
         let (reader, pipe) = rustix::pipe::pipe().unwrap();
-        let writer = writer(Way::Asked(leaked(pipe)));
+        let writer = writer(Way::Polled(leaked(pipe)));
         writer.line(b"one\nforged\x1b[2J\r\xe2\x80\xae\xff\n");
         writer.line(&[b'y'; 10_000]);
         let mut taken = vec![0u8; 1 << 16];

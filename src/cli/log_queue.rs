@@ -1,18 +1,18 @@
-//! Lines for a file whose disk may hang: a thread of its own writes them, and the queue before it is bounded.
+//! Log lines for a file whose disk may hang: a separate thread writes them from a bounded queue.
 //!
-//! Not for pipes, sockets and terminals, which can be asked to never block (`log_line.rs`). A file cannot: on a
-//! network disk that is gone, or on a frozen file system, a write lasts as long as that does. Invariant: whoever
-//! has something to say waits for nobody, and what found no room is counted.
+//! Not for pipes, sockets and terminals, which have non-blocking writes (`log_line.rs`). Files have none: on an
+//! unreachable network disk or a frozen file system, a write blocks until the disk is back. Invariant: the caller
+//! never waits, and lines that do not fit into the queue are counted.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How much may wait.
-const MOST: usize = 256 << 10;
-/// How long a process that ends waits for its last lines.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// The most bytes in the queue.
+const MAX_BYTES: usize = 256 << 10;
+/// How long a process waits for its last lines before it exits.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The queue and its thread.
 pub(super) struct LineQueue {
@@ -31,9 +31,9 @@ struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     has_thread: bool,
-    /// One that is not in `lines` any more is being written.
+    /// A line that is no longer in `lines` is being written.
     is_writing: bool,
-    /// Lines that the file refused since that was last asked.
+    /// Lines that could not be written since the last `take_lost`.
     lost: u64,
 }
 
@@ -45,10 +45,10 @@ impl LineQueue {
         }
     }
 
-    /// Takes a line; `false` where there is no room for it, or no thread to write it.
+    /// Queues a line. Returns `false` if there is no room for it, or no thread to write it.
     pub fn push(&self, line: &[u8]) -> bool {
         let mut queue = self.shared.lock();
-        if queue.bytes + line.len() > MOST {
+        if queue.bytes + line.len() > MAX_BYTES {
             return false;
         }
         if !queue.has_thread {
@@ -65,14 +65,14 @@ impl LineQueue {
         true
     }
 
-    /// How many lines the file refused since this was last asked.
+    /// Returns the number of lines that could not be written since the last call.
     pub fn take_lost(&self) -> u64 {
         std::mem::take(&mut self.shared.lock().lost)
     }
 
-    /// Waits until all is written, but not for a disk that hangs.
+    /// Waits until all lines are written, but at most `FLUSH_TIMEOUT`.
     pub fn flush(&self) {
-        let until = Instant::now() + LAST_WORDS;
+        let until = Instant::now() + FLUSH_TIMEOUT;
         let mut queue = self.shared.lock();
         while queue.is_writing || !queue.lines.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
@@ -123,17 +123,17 @@ mod tests {
     use std::os::fd::{AsFd as _, OwnedFd};
 
     #[test]
-    fn what_finds_no_room_is_refused_and_nobody_waits() {
+    fn a_line_without_room_is_refused_and_the_caller_does_not_wait() {
         let (reader, pipe) = rustix::pipe::pipe().unwrap();
         let pipe: &'static OwnedFd = Box::leak(Box::new(pipe));
         let queue = LineQueue::new(pipe.as_fd());
         let line = [b'x'; 1000];
         let mut taken = 0;
-        // A pipe that nobody reads stands for the disk that hangs.
+        // A pipe that nobody reads behaves like a disk that hangs.
         while queue.push(&line) {
             taken += 1;
         }
-        assert!(taken >= MOST / 1000, "{taken}");
+        assert!(taken >= MAX_BYTES / 1000, "{taken}");
         queue.flush();
         let mut reader = std::fs::File::from(reader);
         let mut bytes = vec![0u8; taken * 1000];

@@ -1,6 +1,7 @@
-//! `agentspool logs ID [-f]`: what a task wrote, its stdout to stdout and its stderr to stderr.
+//! `agentspool logs ID [-f]`: a task's logs, its stdout to stdout and its stderr to stderr.
 //!
-//! Not the reading (`client/logs.rs`, `client/follow.rs`). Invariant: with `--json` a log that is no text says so.
+//! Not the reading (`client/logs.rs`, `client/follow.rs`). Invariant: with `--json` a log that is not text is marked
+//! as binary.
 
 use agentspool::client::{Client, Followed, LogText, Stream};
 use serde_json::json;
@@ -16,7 +17,7 @@ pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, CliErr
     let client = context.open_client()?;
     if context.out.is_json() && args.follow {
         return Err(CliError::usage(
-            "--follow has no end that one JSON object could wait for",
+            "--follow cannot be used with --json: the log has no end when the object is printed",
         ));
     }
     let interrupt = Interrupt::listen()?;
@@ -52,7 +53,7 @@ fn show(
             let LogText { text, is_text } = LogText::read(&mut reader)?;
             texts.insert(key.into(), text.into());
             if !is_text {
-                // What is no UTF-8 stands as U+FFFD; that must not pass for what was written.
+                // Bytes that are not UTF-8 were replaced by U+FFFD, so the text is not what the task wrote.
                 texts.insert(format!("{key}_encoding"), "binary".into());
             }
         } else {

@@ -1,8 +1,8 @@
-//! People and scripts: the commands, what they print, and how they end.
+//! The command line: the commands, what they print, and their exit codes.
 //!
-//! Belongs to the binary, not to the library: only here is anything printed, read from the
-//! environment, or turned into an exit code. One file per verb. Invariant: there is one way out,
-//! [`run`], and with `--json` stdout is one JSON object, errors included.
+//! Part of the binary, not of the library: only this module prints, reads the environment and chooses exit codes.
+//! One file per verb. Invariant: every command ends through [`run`], and with `--json` stdout is one JSON object,
+//! also for an error.
 
 mod args;
 mod cancel;
@@ -69,12 +69,12 @@ pub(crate) struct Context {
     pub global: args::Global,
 }
 
-/// Does what the arguments say.
+/// Runs the command that the arguments name.
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ProcessExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     inherited::keep_from_children();
     agentspool::internals::let_large_writes_fail();
-    // Whoever shares a spool with us shares it through its group, never with the world.
+    // Spools are shared through their group, never with all users.
     let umask = agentspool::internals::set_umask(0o007);
     let env = env::Environment::read();
     let cli = match Cli::try_parse_from(&arguments) {

@@ -1,6 +1,6 @@
-//! The words for what there is to know besides an answer, on stderr.
+//! The texts of notes about an answer, printed to stderr.
 //!
-//! Not errors (`report.rs`). Invariant: every kind of notice has words, by a match without a catch-all.
+//! Not errors (`report.rs`). Invariant: every kind of notice has a text, by a match without a catch-all.
 
 use std::path::Path;
 
@@ -11,18 +11,18 @@ use super::Context;
 use super::env::variable_of;
 
 impl Context {
-    /// Says each; nothing with `--quiet`.
+    /// Prints each notice; nothing with `--quiet`.
     pub fn note_all(&self, client: &Client, notices: Vec<Notice>) {
         for notice in notices {
-            self.out.note(words(client, &notice));
+            self.out.note(text_of(client, &notice));
         }
     }
 
-    /// The same while somebody waits. What may keep the task from ever ending is said with `--quiet` as well: else it
-    /// would seem that the task takes long.
+    /// Prints each notice while the command waits for a task. A notice that the task may never end is printed also with
+    /// `--quiet`: without it, the task would only seem slow.
     pub fn note_while_waiting(&self, client: &Client, notices: Vec<Notice>) {
         for notice in notices {
-            let text = words(client, &notice);
+            let text = text_of(client, &notice);
             match notice {
                 Notice::NoWatcher { .. } | Notice::WatcherUnseen | Notice::WaitsInTask { .. } => {
                     self.out.warn(text)
@@ -38,20 +38,20 @@ impl Context {
     }
 }
 
-fn words(client: &Client, notice: &Notice) -> String {
+fn text_of(client: &Client, notice: &Notice) -> String {
     let path = client.path().display();
     let quoted = quote_path(client.path());
     match notice {
         Notice::NameNotLinked(error) => format!("note: {error}"),
         Notice::NotStarted(error) => format!("note: {error}"),
         Notice::EndsWith(service) => format!(
-            "note: the watcher was started inside {service}, and ends with it together with its tasks: have one of its own (`agentspool --spool {quoted} install --user`), or let this user linger (`loginctl enable-linger`)"
+            "note: the watcher was started inside {service}, and stops with it, together with its tasks; install a service for it (`agentspool --spool {quoted} install --user`), or enable lingering for this user (`loginctl enable-linger`)"
         ),
         Notice::Paused(why) => {
             format!("note: {why}: no task starts until `agentspool --spool {quoted} resume`")
         }
         Notice::WatcherUnseen => format!(
-            "note: whether a watcher is running on {path} cannot be seen, because the system's table of locks is very long; ask the spool's owner"
+            "note: failed to check whether a watcher is running on {path}: the system's table of locks is too long; ask the spool's owner"
         ),
         Notice::SettingOfWatcher {
             key,
@@ -63,7 +63,7 @@ fn words(client: &Client, notice: &Notice) -> String {
                 false => variable_of(key),
             };
             format!(
-                "note: {given} changes nothing here: the watcher runs the tasks, by spool.json and its own flags and variables; use `agentspool --spool {quoted} config set {key} '{value}'`"
+                "note: {given} has no effect here: the watcher runs the tasks, with spool.json and its own flags and variables; use `agentspool --spool {quoted} config set {key} '{value}'`"
             )
         }
         Notice::Recipe(advice) => format!("note: {advice}"),
@@ -73,20 +73,20 @@ fn words(client: &Client, notice: &Notice) -> String {
             reason,
         } => match reason {
             Some(reason) => format!(
-                "note: the task {own} waits here for {awaited}, and keeps its own slot meanwhile, so both may wait for ever: {awaited} {reason}"
+                "note: the task {own} waits for {awaited} and keeps its own slot while it waits, so both may wait forever: {awaited} {reason}"
             ),
-            None => format!("note: the task {own} waits here for itself, so it never ends"),
+            None => format!("note: the task {own} waits for itself, so it never ends"),
         },
         Notice::NoWatcher { is_owner } => {
             let what_to_do = how_to_start(client.path(), *is_owner);
             format!(
-                "note: no watcher is running on {path}, and nothing is done until one runs; {what_to_do}"
+                "note: no watcher is running on {path}, and no task starts until one is running; {what_to_do}"
             )
         }
     }
 }
 
-/// How a watcher comes to run, for a user who may start one and for one who may not.
+/// How to get a watcher running, for the spool's owner and for other users.
 pub(super) fn how_to_start(spool: &Path, is_owner: bool) -> String {
     match is_owner {
         true => format!(
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_not_start_a_watcher_is_not_asked_to() {
+    fn only_the_owner_is_advised_to_start_a_watcher() {
         let spool = Path::new("/s");
         assert!(how_to_start(spool, true).contains("`agentspool --spool /s watch`"));
         assert!(!how_to_start(spool, false).contains("watch`"));

@@ -1,9 +1,9 @@
-//! Everything that is printed: what people read, what scripts read, what goes wrong.
+//! Everything that is printed: text for people, JSON for scripts, errors.
 //!
-//! The one file that writes to stdout and stderr. Invariants: with `--json` stdout gets one JSON
-//! object and nothing else; colour and symbols only where a terminal wants them; and whatever a text
-//! holds, it moves no cursor, hides nothing and begins no line, also in a pipe. Only what a task
-//! printed goes out as it is (`task_bytes`), and texts of our own (`bytes`).
+//! The only file that writes to stdout and stderr. Invariants: with `--json` stdout gets one JSON object and
+//! nothing else; colour and symbols are printed only to a terminal that supports them; no text can move the cursor,
+//! hide something or start a new line, also in a pipe. Exceptions are the bytes that a task printed (`task_bytes`)
+//! and our own texts (`bytes`).
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -21,7 +21,7 @@ use super::exit_code::ExitCode;
 use super::log_line::LineWriter;
 use super::report::CliError;
 
-/// The width of the terminal that stderr is; 80 where it is none.
+/// The width of the terminal on stderr; 80 if stderr is not a terminal.
 pub(super) fn error_width() -> usize {
     width_of(io::stderr())
 }
@@ -40,10 +40,10 @@ pub(crate) struct Output {
     quiet: bool,
     color: Color,
     is_dumb: bool,
-    /// Whether what tasks print may be another user's text, and is escaped on a terminal.
+    /// Whether a task's output may hold another user's text, and is escaped on a terminal.
     is_guarded: Cell<bool>,
-    /// The begun character at the end of what a task printed, which its next piece may complete: of
-    /// stdout and of stderr.
+    /// The incomplete character at the end of a task's output, which the next piece may complete: for stdout and for
+    /// stderr.
     begun: [RefCell<Vec<u8>>; 2],
 }
 
@@ -66,8 +66,7 @@ impl Output {
         }
     }
 
-    /// From here on, what a task printed is escaped where it would reach a terminal: in a group spool
-    /// it may repeat what another user gave it.
+    /// From now on, a task's output is escaped on a terminal: in a group spool it may repeat another user's input.
     pub fn guard_terminal(&self) {
         self.is_guarded.set(true);
     }
@@ -80,47 +79,47 @@ impl Output {
         self.quiet
     }
 
-    /// Whether panels and symbols are wanted on stdout.
+    /// Whether to print panels and symbols to stdout.
     pub fn is_fancy(&self) -> bool {
-        // NO_COLOR and `--color never` take the colour away, not the panel.
+        // NO_COLOR and `--color never` remove the colour, not the panel.
         self.color == Color::Always || (io::stdout().is_terminal() && !self.is_dumb)
     }
 
-    /// Whether a progress bar may be painted on stderr.
+    /// Whether a progress bar may be drawn on stderr.
     pub fn may_animate(&self) -> bool {
         !self.json && !self.quiet && io::stderr().is_terminal() && !self.is_dumb
     }
 
-    /// The width of the terminal; 80 where there is none.
+    /// The width of the terminal on stdout; 80 if stdout is not a terminal.
     pub fn width(&self) -> usize {
         width_of(io::stdout())
     }
 
-    /// Whether a person reads our remarks: what only a person needs to know is not written anywhere else.
+    /// Whether a person reads stderr. Notes that only a person needs are printed only then.
     pub fn is_read_by_a_person(&self) -> bool {
         !self.json && !self.quiet && io::stderr().is_terminal()
     }
 
-    /// One line for people, on stdout. Tabs stay: they part columns.
+    /// Prints one line for people to stdout. Tabs stay: they separate columns.
     pub fn line(&self, text: impl AsRef<str>) -> Result<(), CliError> {
         self.line_after("", text)
     }
 
-    /// The same behind a mark of ours, which may be coloured.
-    pub fn line_after(&self, mark: &str, text: impl AsRef<str>) -> Result<(), CliError> {
+    /// Prints one line after a prefix of our own, which may be coloured.
+    pub fn line_after(&self, prefix: &str, text: impl AsRef<str>) -> Result<(), CliError> {
         self.end_pieces();
         let text = escape_row(text.as_ref());
-        Ok(writeln!(anstream::stdout(), "{mark}{text}")?)
+        Ok(writeln!(anstream::stdout(), "{prefix}{text}")?)
     }
 
-    /// A piece of what a task printed, on stdout: as it is, but on a terminal that is guarded. A piece
-    /// may end within a character.
+    /// Prints a piece of a task's output to stdout, escaped only on a guarded terminal. A piece may end in the middle
+    /// of a character.
     pub fn task_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         let is_guarded = self.is_guarded.get() && io::stdout().is_terminal();
         self.piece(0, bytes, is_guarded)
     }
 
-    /// The same on stderr.
+    /// Prints a piece of a task's output to stderr, like [`Output::task_bytes`].
     pub fn task_error_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         let is_guarded = self.is_guarded.get() && io::stderr().is_terminal();
         self.piece(1, bytes, is_guarded)
@@ -133,14 +132,14 @@ impl Output {
         let begun = self.begun.get(stream).map(RefCell::take);
         let mut whole = begun.unwrap_or_default();
         whole.extend(bytes);
-        let begun = whole.split_off(whole.len() - begun_at_the_end(&whole));
+        let begun = whole.split_off(whole.len() - incomplete_at_the_end(&whole));
         if let Some(place) = self.begun.get(stream) {
             place.replace(begun);
         }
         Ok(write_to(stream, &escaped(&whole))?)
     }
 
-    /// No more of what a task printed follows for now: what waits to be completed is printed as it is.
+    /// Prints incomplete characters, escaped: no piece of a task's output follows for now.
     pub fn end_pieces(&self) {
         for (stream, begun) in self.begun.iter().enumerate() {
             let begun = begun.take();
@@ -150,21 +149,21 @@ impl Output {
         }
     }
 
-    /// Bytes on stdout, as they are.
+    /// Prints bytes to stdout, unchanged.
     pub fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         self.end_pieces();
         Ok(write_to(0, bytes)?)
     }
 
-    /// A task's output: text as text, anything else as JSON. Escape codes in it are a part of it,
-    /// so nothing is taken out of it for a pipe.
+    /// Prints a task's output: text as text, anything else as JSON. Escape codes are part of the output, so they are
+    /// kept in a pipe.
     pub fn value(&self, value: &Json) -> Result<(), CliError> {
         let text = value.to::<String>();
         let text = text.as_deref().unwrap_or(value.text());
         self.task_bytes(format!("{text}\n").as_bytes())
     }
 
-    /// The one JSON object of this command.
+    /// Prints the one JSON object of this command.
     pub fn object<T: Serialize>(&self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(|e| {
             CliError::new(
@@ -175,28 +174,28 @@ impl Output {
         self.bytes(format!("{}\n", escape_in_json(&text)).as_bytes())
     }
 
-    /// A remark on stderr; nothing with `--quiet`.
+    /// Prints a note to stderr; nothing with `--quiet`.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
             self.warn(text);
         }
     }
 
-    /// A remark on stderr that is needed also with `--quiet`.
+    /// Prints a note to stderr, also with `--quiet`.
     pub fn warn(&self, text: impl AsRef<str>) {
         self.end_pieces();
-        let _ = writeln!(anstream::stderr(), "{}", remark(text.as_ref()));
+        let _ = writeln!(anstream::stderr(), "{}", note_text(text.as_ref()));
     }
 
-    /// A question to a person at a terminal, who answers in the same line.
+    /// Prints a question to stderr, without a newline: the answer is typed on the same line.
     pub fn question(&self, text: impl AsRef<str>) {
         self.end_pieces();
         let mut stderr = anstream::stderr();
-        let _ = write!(stderr, "{}", remark(text.as_ref()));
+        let _ = write!(stderr, "{}", note_text(text.as_ref()));
         let _ = stderr.flush();
     }
 
-    /// Tells an error, and what the command ends with.
+    /// Prints an error. Returns the exit code of the command.
     pub fn error(&self, error: &CliError) -> ExitCode {
         if error.is_silent {
             return error.code;
@@ -213,31 +212,31 @@ impl Output {
             return error.code;
         }
         let mut stderr = anstream::stderr();
-        let message = remark(&error.message);
+        let message = note_text(&error.message);
         let _ = writeln!(stderr, "{} {message}", painted(ERROR, "error:"));
         for hint in &error.hints {
             let _ = writeln!(
                 stderr,
                 "{} {}",
                 painted(AnsiColor::Cyan.on_default(), "hint:"),
-                remark(hint)
+                note_text(hint)
             );
         }
         error.code
     }
 }
 
-/// A remark of one or more lines, as a parser's complaint has them. Those after the first are indented:
-/// where the text is another user's, none of them looks like a line of ours.
-fn remark(text: &str) -> String {
+/// A note of one or more lines, for instance a parser's message. The lines after the first are indented: if the
+/// text is another user's, none of them looks like our own line.
+fn note_text(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(escape_row).collect();
     lines.join("\n  ")
 }
 
-/// Of the word that begins an error.
+/// The style of the word `error:`.
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// A text of ours in a colour; the streams that it is written to take that away where none is wanted.
+/// Our own text in a colour. The stream removes the colour if none is wanted.
 pub(super) fn painted(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
@@ -252,10 +251,10 @@ fn write_to(stream: usize, bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// How many bytes at the end are the beginning of a character.
-fn begun_at_the_end(bytes: &[u8]) -> usize {
+/// The number of bytes at the end that start a character without completing it.
+fn incomplete_at_the_end(bytes: &[u8]) -> usize {
     const LONGEST: usize = 4;
-    // Not before the last byte that begins one: what is before it is no matter here.
+    // Only the bytes from the last start of a character on matter.
     let end = &bytes[bytes.len().saturating_sub(LONGEST)..];
     let first = end.iter().rposition(|byte| byte & 0xc0 != 0x80);
     let last = first.map_or(&[][..], |first| &end[first..]);
@@ -265,7 +264,7 @@ fn begun_at_the_end(bytes: &[u8]) -> usize {
     }
 }
 
-/// What a task printed, as it is safe on a terminal.
+/// A task's output in a form that is safe on a terminal.
 fn escaped(bytes: &[u8]) -> Vec<u8> {
     let mut safe = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -277,8 +276,8 @@ fn escaped(bytes: &[u8]) -> Vec<u8> {
     safe.into_bytes()
 }
 
-/// A JSON text in which no character can move a terminal's cursor or hide something. Such characters
-/// stand in strings only, where `\u` means the same.
+/// A JSON text in which no character can move a terminal's cursor or hide something. Such characters occur only in
+/// strings, where `\u` has the same meaning.
 fn escape_in_json(text: &str) -> Cow<'_, str> {
     let escaped = escape_text(text);
     if matches!(escaped, Cow::Borrowed(_)) {
@@ -302,24 +301,24 @@ fn escape_in_json(text: &str) -> Cow<'_, str> {
 
 static LOG: OnceLock<LineWriter> = OnceLock::new();
 
-/// The log of a process that runs unattended: stderr, which is never waited for.
+/// The log of an unattended process: stderr. Writing to it never blocks.
 pub(super) fn log() -> &'static LineWriter {
     open_log(None)
 }
 
-/// The same, opened by who knows on which device the spool is.
+/// Opens the log of an unattended process. `own_disk` is the device of the spool.
 pub(super) fn open_log(own_disk: Option<u64>) -> &'static LineWriter {
     LOG.get_or_init(|| LineWriter::new(rustix::stdio::stderr(), 2, own_disk))
 }
 
-/// The process ends: its last lines are given a moment.
+/// Waits a moment for the last lines of the log, at the end of the process.
 pub(super) fn flush_log() {
     if let Some(log) = LOG.get() {
         log.flush();
     }
 }
 
-/// A command line that clap refuses, or asks clap about.
+/// Prints clap's error for a command line, or the help or version that was asked for.
 pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
     use clap::error::ErrorKind;
     let is_answer = matches!(
@@ -330,13 +329,13 @@ pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
         let _ = error.print();
         return ExitCode::Done;
     }
-    // It repeats what was typed, which may be a name that somebody else chose.
+    // The error repeats the arguments, which may hold a name that another user chose.
     if as_json {
         let line = one_line(&error.to_string());
         let object = json!({ "ok": false, "error": line, "code": ExitCode::Usage.number() });
         let _ = writeln!(io::stdout(), "{}", escape_in_json(&object.to_string()));
     } else {
-        // Without clap's own colours, which could not be told from what was typed.
+        // Without clap's own colours: they cannot be distinguished from escape codes in the arguments.
         let text = error.to_string();
         let text = escape_lines(text.trim_start_matches("error: "));
         let _ = write!(anstream::stderr(), "{} {text}", painted(ERROR, "error:"));
@@ -344,8 +343,8 @@ pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
     ExitCode::Usage
 }
 
-/// clap's complaint without its advice: all up to the first empty line, since what is missing
-/// stands on lines of its own.
+/// clap's error without its advice, as one line: all text up to the first empty line. Missing arguments are on
+/// lines of their own.
 fn one_line(text: &str) -> String {
     let lines = text.lines().take_while(|line| !line.trim().is_empty());
     let words = lines.map(str::trim).collect::<Vec<_>>().join(" ");
@@ -357,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_stays_the_same_json() {
+    fn escaped_json_parses_to_the_same_value() {
         let value = json!({"text": "a\u{9b}31m\u{202e}b\u{e0041} ü\n\u{7f}"});
         let text = value.to_string();
         let safe = escape_in_json(&text);
@@ -373,14 +372,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_task_printed_is_safe_where_it_is_guarded() {
+    fn task_output_is_escaped_on_a_guarded_terminal() {
         let bytes = b"one\tline\n\x1b[31mred\xff\r";
         let safe = escaped(bytes);
         assert_eq!(&*safe, b"one\tline\n\\u{1b}[31mred\\xff\\r");
     }
 
     #[test]
-    fn a_begun_character_waits_for_its_rest() {
+    fn an_incomplete_character_waits_for_its_last_bytes() {
         for (bytes, begun) in [
             (&b""[..], 0),
             (b"abc", 0),
@@ -389,26 +388,26 @@ mod tests {
             (b"ab\xf0\x9f\x91", 3),
             ("ü".as_bytes(), 0),
             ("👩".as_bytes(), 0),
-            // No beginning of a character.
+            // Not the start of a character.
             (b"a\x80\x80", 0),
             (b"\xff", 0),
             (b"\xe0\x80", 0),
             (b"\x80\x80\x80\x80\x80", 0),
         ] {
-            assert_eq!(begun_at_the_end(bytes), begun, "{bytes:?}");
+            assert_eq!(incomplete_at_the_end(bytes), begun, "{bytes:?}");
         }
     }
 
     #[test]
-    fn a_remark_of_several_lines_forges_none() {
+    fn a_note_of_several_lines_cannot_look_like_several_notes() {
         assert_eq!(
-            remark("at line 1\n | \u{1b}[2J\nerror: \u{202e}\r"),
+            note_text("at line 1\n | \u{1b}[2J\nerror: \u{202e}\r"),
             "at line 1\n   | \\u{1b}[2J\n  error: \\u{202e}\\r"
         );
     }
 
     #[test]
-    fn a_complaint_of_several_lines_is_reported_whole_and_in_one() {
+    fn a_clap_error_of_several_lines_is_reported_in_one_line() {
         let text = "error: these are missing:\n  --recipe <RECIPE>\n\nUsage: agentspool submit\n";
         assert_eq!(one_line(text), "these are missing: --recipe <RECIPE>");
     }

@@ -1,6 +1,7 @@
-//! `agentspool pause` and `agentspool resume`: keep tasks from starting, and let them start again.
+//! `agentspool pause` and `agentspool resume`: stop starting tasks, and start them again.
 //!
-//! What runs goes on, and what is submitted or dropped waits. Only the owner decides.
+//! Not the check (`client/pause.rs`). Invariant: running tasks continue, new tasks and drops wait, and only the
+//! spool's owner may pause and resume.
 
 use agentspool::client::Client;
 use serde_json::json;
@@ -12,18 +13,18 @@ use super::report::CliError;
 pub(super) fn pause(context: &Context) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
     let is_new = client.pause()?;
-    tell(context, &client, true, is_new)
+    print_state(context, &client, true, is_new)
 }
 
 pub(super) fn resume(context: &Context) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
     let resumed = client.resume()?;
-    let code = tell(context, &client, false, resumed.was_paused)?;
+    let code = print_state(context, &client, false, resumed.was_paused)?;
     context.note_all(&client, Vec::from_iter(resumed.notice));
     Ok(code)
 }
 
-fn tell(
+fn print_state(
     context: &Context,
     client: &Client,
     paused: bool,
@@ -35,8 +36,8 @@ fn tell(
         out.object(&json!({ "ok": true, "paused": paused, "changed": changed }))?;
     } else if !out.is_quiet() {
         out.line(match (paused, changed) {
-            (true, true) => format!("Paused {path}: running tasks go on, no other one starts"),
-            (true, false) => format!("{path} is paused already"),
+            (true, true) => format!("Paused {path}: running tasks continue, no new task starts"),
+            (true, false) => format!("{path} is already paused"),
             (false, true) => format!("Resumed {path}"),
             (false, false) => format!("{path} is not paused"),
         })?;

@@ -1,7 +1,7 @@
-//! Which spool a command means, and how it is opened or made.
+//! Finds the spool of a command, and opens or creates it.
 //!
-//! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current
-//! folder by itself. Only the default one is made without being asked for.
+//! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current folder. Invariant:
+//! only the default spool is created without an explicit `init`.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use super::Context;
 use super::env;
 use super::report::CliError;
 
-/// The program that is running, whatever became of its file.
+/// The running program, also after its file was replaced or removed.
 pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 
 impl Context {
@@ -27,12 +27,14 @@ impl Context {
         }
         let default = self.env.default_spool();
         default.map(|path| (path, true)).ok_or_else(|| {
-            CliError::usage("no spool is named, and without HOME there is no default one")
-                .hint("use --spool DIR or set AGENTSPOOL_DIR")
+            CliError::usage(
+                "no spool is given, and there is no default spool because HOME is not set",
+            )
+            .hint("use --spool DIR, or set AGENTSPOOL_DIR")
         })
     }
 
-    /// In a group spool the text that is shown may be another user's.
+    /// Guards the terminal for a group spool, where the shown text may be another user's.
     fn guarding(&self, client: Client) -> Client {
         if client.is_group() {
             self.out.guard_terminal();
@@ -40,13 +42,13 @@ impl Context {
         client
     }
 
-    /// Opens a client of the spool.
+    /// Opens the spool.
     pub fn open_client(&self) -> Result<Client, CliError> {
         let (path, _) = self.spool_path()?;
         Ok(self.guarding(Client::open(&path, self.options()?)?))
     }
 
-    /// The same, making the default spool when it is not there.
+    /// Opens the spool. Creates the default spool if it does not exist.
     pub fn open_or_make_client(&self) -> Result<Client, CliError> {
         let (path, is_default) = self.spool_path()?;
         let options = self.options()?;
@@ -57,7 +59,7 @@ impl Context {
         }))
     }
 
-    /// What a client needs to know of this process.
+    /// The options of the client, from the flags and the environment.
     pub fn options(&self) -> Result<Options, CliError> {
         let autostart = Autostart {
             program: PathBuf::from(OWN_PROGRAM),
@@ -67,12 +69,12 @@ impl Context {
             overrides: self.overrides()?,
             search: self.env.search(),
             own_task: self.env.own_task(),
-            // Nothing is started inside a task.
+            // A task does not start a watcher.
             autostart: Some(autostart).filter(|_| !self.env.is_inside_a_task()),
         })
     }
 
-    /// Settings by `--set` and by variables.
+    /// The settings from `--set` and from variables.
     pub fn overrides(&self) -> Result<Overrides, CliError> {
         let mut flags = Map::new();
         for setting in &self.global.settings {
@@ -85,7 +87,7 @@ impl Context {
         })
     }
 
-    /// What a process we start needs besides the spool, to see the same settings and to say as much.
+    /// The arguments for a started process, besides the spool: the same settings and log level.
     pub fn arguments_for_children(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         for setting in &self.global.settings {

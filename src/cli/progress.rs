@@ -1,7 +1,7 @@
-//! `agentspool progress 45 -m "…"`: a recipe says how far it is.
+//! `agentspool progress 45 -m "…"`: reports progress from inside a task.
 //!
-//! Appends one line to the file the runner named; a write this short to a file opened for appending
-//! is whole even when several processes of a recipe report at once.
+//! Appends one line to the file that the runner named. Invariant: a line stays whole even if several processes of a
+//! recipe report at once, because a short write to a file opened for appending is atomic.
 
 use std::io::Write;
 
@@ -15,19 +15,19 @@ use super::report::CliError;
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the runner named this file for the recipe to write"
+    reason = "the runner created this file for the recipe's reports"
 )]
 pub(super) fn run(context: &Context, args: &ProgressArgs) -> Result<ExitCode, CliError> {
     if !(0.0..=100.0).contains(&args.percent) {
         return Err(CliError::usage(
-            "the progress is a number of percent, from 0 to 100",
+            "the progress must be a percentage from 0 to 100",
         ));
     }
     let Some(path) = context.env.get(env::PROGRESS_FILE) else {
-        return Err(
-            CliError::usage("this is no task: AGENTSPOOL_PROGRESS_FILE is not set")
-                .hint("progress is reported from inside a recipe"),
-        );
+        return Err(CliError::usage(
+            "this process is not in a task: AGENTSPOOL_PROGRESS_FILE is not set",
+        )
+        .hint("use `agentspool progress` only inside a recipe"));
     };
     let mut report = json!({ "progress": args.percent / 100.0 });
     if let Some(message) = &args.message {

@@ -1,4 +1,4 @@
-//! `agentspool recipe list | info | run`, and the way to the others.
+//! `agentspool recipe list | info | run`, and the dispatch of the other `recipe` verbs.
 
 use agentspool::client::{Kind, LeftOut, ListedRecipe, OnLost, Recipe, RecipeInfo, SessionMode};
 use agentspool::task::{Name, escape_path};
@@ -20,14 +20,14 @@ pub(super) fn run(context: &Context, verb: RecipeVerb) -> Result<ExitCode, CliEr
     }
 }
 
-/// `recipe run` waits and shows; with `--background` it is `submit`.
+/// `recipe run` waits and prints the output. With `--background` it works like `submit`.
 fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError> {
     let client = context.open_or_make_client()?;
     let mut stdin = submit::unread_stdin(&args.task);
     let accepted = submit::submit_one(context, &client, &args.recipe, &args.task, None)?;
     stdin.note(context);
     if args.background {
-        submit::tell(context, &accepted, Some("Task submitted to background"))?;
+        submit::print_accepted(context, &accepted, Some("Task submitted to background"))?;
         return Ok(ExitCode::Done);
     }
     let code = wait::wait_and_show(context, &client, accepted)?;
@@ -65,13 +65,13 @@ fn list(context: &Context) -> Result<ExitCode, CliError> {
     if recipes.is_empty() {
         let folder = client.recipes_folder();
         out.note(format!(
-            "no recipes; put a script or a folder into {}, or make one with `agentspool recipe new NAME`",
+            "no recipes; put a script or a folder into {}, or create one with `agentspool recipe new NAME`",
             folder.display()
         ));
     }
     for LeftOut { path, problem, fix } in &left_out {
         let path = escape_path(path);
-        out.note(format!("note: {path} is left out: {problem}; {fix}"));
+        out.note(format!("note: {path} is not listed: {problem}; {fix}"));
     }
     Ok(ExitCode::Done)
 }
@@ -104,7 +104,7 @@ fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
-/// One recipe as it is shown.
+/// A recipe as it is shown.
 struct Shown(RecipeInfo);
 
 impl Shown {
@@ -158,12 +158,12 @@ impl Shown {
             lines.push(format!("Python: {}", self.0.program.display()));
         }
         lines.push(format!("Timeout: {}s", self.0.timeout_sec));
-        lines.push(format!("When its runner dies: {}", self.on_lost()));
+        lines.push(format!("If its runner is killed: {}", self.on_lost()));
         lines.push(format!("Tasks of a session: {}", self.session()));
         lines.extend(
             manifest
                 .max_concurrent
-                .map(|most| format!("At once: {most}")),
+                .map(|most| format!("Tasks at once: {most}")),
         );
         let limits = manifest.limits.properties();
         if !limits.is_empty() {

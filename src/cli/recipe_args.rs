@@ -1,4 +1,4 @@
-//! The verbs of `agentspool recipe`, as clap reads them.
+//! The verbs of `agentspool recipe` as clap reads them.
 //!
 //! Definitions only. Not what the verbs do (`recipe.rs`, `recipe_check.rs`, `recipe_new.rs`).
 
@@ -14,19 +14,19 @@ pub(crate) enum RecipeVerb {
     List,
     /// Show one recipe
     Info {
-        /// Its name
+        /// Name of the recipe
         name: Name,
     },
-    /// Check whether a recipe can run, and say what to do about each problem
+    /// Check whether a recipe can run, and suggest a fix for each problem
     Check {
-        /// Its name
+        /// Name of the recipe
         name: Name,
     },
-    /// Make a recipe that runs as it is, with comments that show how one works
+    /// Create a recipe that runs as it is, with comments that show how to write one
     New {
-        /// Its name
+        /// Name of the recipe
         name: Name,
-        /// The language it is written in
+        /// Language of the recipe
         #[arg(long, default_value = "sh")]
         lang: Lang,
     },
@@ -42,11 +42,11 @@ pub(crate) enum Lang {
 
 #[derive(Args)]
 pub(crate) struct RecipeRunArgs {
-    /// Its name
-    // Not `name`: that is what the task may be called.
+    /// Name of the recipe
+    // Not `name`: that is the flag for the task's name.
     #[arg(value_name = "NAME")]
     pub recipe: Name,
-    /// Submit it as background task and return
+    /// Submit it as a background task and return at once
     #[arg(long)]
     pub background: bool,
     #[command(flatten)]

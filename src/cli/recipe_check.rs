@@ -1,4 +1,4 @@
-//! `agentspool recipe check NAME`: all that keeps a recipe from running, each with what to do.
+//! `agentspool recipe check NAME`: every problem that keeps a recipe from running, each with a fix.
 //!
 //! Not the checks (`client/recipes.rs`). Invariant: the exit code is 0 only if the recipe can run.
 
@@ -48,7 +48,7 @@ fn show(context: &Context, check: &RecipeCheck) -> Result<(), CliError> {
     }
     for error in &check.problems {
         out.line(format!("  {}", error.problem()))?;
-        out.line(format!("    What to do: {}", error.fix()))?;
+        out.line(format!("    Fix: {}", error.fix()))?;
     }
     for advice in &check.advice {
         out.note(format!("note: {advice}"));

@@ -1,7 +1,6 @@
-//! `agentspool recipe new NAME`: a recipe to begin with.
+//! `agentspool recipe new NAME`: creates a first version of a recipe.
 //!
-//! Not its files (`client/recipe_new.rs`). Invariant: the command that is printed to try next runs as it stands, in
-//! this shell and folder.
+//! Not its files (`client/recipe_new.rs`). Invariant: the printed command runs unchanged in this shell and folder.
 
 use agentspool::client::Language;
 use agentspool::task::{Name, escape_path, quote_path, quote_word};
@@ -20,7 +19,7 @@ pub(super) fn run(context: &Context, name: &Name, lang: Lang) -> Result<ExitCode
     let client = context.open_or_make_client()?;
     let made = client.recipe_new(name, language)?;
     let input = made.input;
-    // Without --spool and AGENTSPOOL_DIR it is the same spool again.
+    // Without --spool, the printed command finds the same spool by itself.
     let spool = match &context.global.spool {
         Some(path) => format!("--spool {} ", quote_path(path)),
         None => String::new(),

@@ -1,7 +1,7 @@
-//! From the library's typed errors to one line, hints and an exit code.
+//! Turns the library's typed errors into one line, hints and an exit code.
 //!
-//! The words come from the library; here is decided what they mean for a script. Invariant: every
-//! kind of error has a code of its own choosing, by matches without a catch-all.
+//! Not the wording of the errors: that is in the library. Invariant: the exit code of every kind of error is chosen
+//! explicitly, by matches without a catch-all.
 
 use agentspool::client::{FindError, IoError, OpenError, ReadError, ResolveError, StoreError};
 use agentspool::config::SettingsError;
@@ -13,15 +13,15 @@ use serde_json::Value;
 use super::exit_code::ExitCode;
 use super::retention;
 
-/// An error as it is told.
+/// An error as it is printed.
 #[derive(Debug)]
 pub(crate) struct CliError {
     pub code: ExitCode,
     pub message: String,
     pub hints: Vec<String>,
-    /// What a script should know besides, as further keys of the JSON object.
+    /// Further keys of the JSON object, for scripts.
     pub details: Vec<(&'static str, Value)>,
-    /// The reader of our output went away: nobody is left to tell.
+    /// Nothing is printed: the reader of our output is gone.
     pub is_silent: bool,
 }
 
@@ -75,9 +75,9 @@ impl From<IoError> for CliError {
         };
         let hint = match error.errno() {
             Some(Errno::NOSPC | Errno::DQUOT) => {
-                Some("make room, for instance with `agentspool clear`")
+                Some("free some space, for instance with `agentspool clear`")
             }
-            Some(Errno::FBIG) => Some("raise the limit of file sizes, `ulimit -f`"),
+            Some(Errno::FBIG) => Some("raise the file size limit (`ulimit -f`)"),
             Some(Errno::ROFS) => Some("mount the file system writable, or choose another --spool"),
             Some(Errno::ACCESS | Errno::PERM) => Some("run the command as the spool's owner"),
             _ => None,
@@ -96,12 +96,12 @@ impl From<OpenError> for CliError {
         match error {
             OpenError::Io(error) => error.into(),
             OpenError::Absent { path } => CliError::new(ExitCode::SpoolUnusable, message).hint(
-                format!("make one with `agentspool init {}`", quote_path(&path)),
+                format!("create one with `agentspool init {}`", quote_path(&path)),
             ),
             OpenError::Older { path } => {
                 let spool = quote_path(path.parent().unwrap_or(&path));
                 CliError::new(ExitCode::SpoolUnusable, message)
-                    .hint(format!("`agentspool init {spool}` converts it"))
+                    .hint(format!("convert it with `agentspool init {spool}`"))
             }
             OpenError::Busy { .. } => CliError::new(ExitCode::SpoolUnusable, message)
                 .hint("stop the watcher, wait for running tasks, then run `agentspool init` again"),
@@ -162,7 +162,7 @@ impl From<ResolveError> for CliError {
         match error {
             ResolveError::NotFound { kept, .. } => {
                 CliError::new(ExitCode::NotFound, message).hint(format!(
-                    "see `agentspool list`; if it has ended, it may have been removed: {}",
+                    "see `agentspool list`; a finished task may have been removed: {}",
                     retention::words(&kept)
                 ))
             }
@@ -188,7 +188,7 @@ impl From<ResolveError> for CliError {
     }
 }
 
-/// What a recipe that cannot be used ends a command with.
+/// The exit code of a command whose recipe cannot be used.
 pub(crate) fn code_of(error: &FindError) -> ExitCode {
     match error {
         FindError::NotFound { .. } => ExitCode::NotFound,
@@ -203,7 +203,7 @@ impl From<FindError> for CliError {
     fn from(error: FindError) -> CliError {
         let shown = CliError::new(code_of(&error), error.to_string());
         match &error {
-            // The others say in their message what to do.
+            // The messages of the other errors include the fix.
             FindError::NotFound { .. } | FindError::Unseen { .. } => shown.hint(error.fix()),
             FindError::Broken { .. } | FindError::Open { .. } | FindError::Missing { .. } => shown,
         }
@@ -253,7 +253,7 @@ impl From<ControlError> for CliError {
 }
 
 impl From<std::io::Error> for CliError {
-    /// Our own output: a pipe whose reader left ends the command without a word.
+    /// An error of our own output. If the reader of a pipe is gone, the command ends without a message.
     fn from(error: std::io::Error) -> CliError {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             let gone = CliError::new(ExitCode::Done, "the reader of the output is gone");

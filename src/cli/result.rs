@@ -1,4 +1,4 @@
-//! `agentspool result ID`: what a task gave.
+//! `agentspool result ID`: a task's output.
 //!
 //! Not where it is read from (`client/result.rs`). Invariant: stdout gets the output and nothing else.
 
@@ -19,7 +19,7 @@ pub(super) fn run(context: &Context, args: &ResultArgs) -> Result<ExitCode, CliE
     Ok(ExitCode::of_result(&result.result))
 }
 
-/// A result's output on stdout, and why there may be none on stderr.
+/// Prints a result's output to stdout, and the error, if there is one, to stderr.
 pub(super) fn show_output(context: &Context, of: &TaskResult) -> Result<(), CliError> {
     let out = &context.out;
     let result = &of.result;
@@ -32,7 +32,7 @@ pub(super) fn show_output(context: &Context, of: &TaskResult) -> Result<(), CliE
         copy_file(context, of)?;
     }
     if result.output_truncated {
-        out.note("note: the disk was full: the output stands only in the log");
+        out.note("note: the disk was full, so the output is only in the log");
     }
     if let Some(error) = &result.error {
         out.note(format!("{}: {}", result.status, error.message));
@@ -42,7 +42,7 @@ pub(super) fn show_output(context: &Context, of: &TaskResult) -> Result<(), CliE
     Ok(())
 }
 
-/// A large output stays a file; here it is copied, however large it is.
+/// Copies an output that is kept as a file to stdout, whatever its size.
 fn copy_file(context: &Context, of: &TaskResult) -> Result<(), CliError> {
     let mut file = match of.output_file()? {
         None => return Ok(()),

@@ -1,6 +1,6 @@
-//! How long a task may run, and how long what it gave is kept, in words.
+//! The text about how long a task may run, and how long finished tasks are kept.
 //!
-//! Not the sweeping (`sweeper/`). Invariant: each time comes with the setting or flag that changes it.
+//! Not the sweeping (`sweeper/`). Invariant: each time is printed with the setting or flag that changes it.
 
 use std::time::Duration;
 
@@ -26,18 +26,20 @@ pub(super) fn words(kept: &Retention) -> String {
         ", failed ones {failed} (`failed_cleanup_delay_sec`)"
     ));
     if kept.is_bounded {
-        words.push_str(", and only so many (`max_finished_tasks`, `max_finished_bytes`)");
+        words.push_str(
+            "; their number and size are limited (`max_finished_tasks`, `max_finished_bytes`)",
+        );
     }
     words
 }
 
-/// What a person who submits a task should know before it bites.
+/// The note that is printed after a submission.
 pub(super) fn promise(client: &Client, recipe: &Recipe, asked: Option<Duration>) -> String {
     let kept = words(&client.retention());
     match asked {
         Some(_) => format!("note: {kept}"),
         None => format!(
-            "note: the task is stopped after {} (--timeout changes that); {kept}",
+            "note: the task is stopped after {} (change this with --timeout); {kept}",
             format_duration(client.timeout_of(recipe))
         ),
     }

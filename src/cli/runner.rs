@@ -1,4 +1,4 @@
-//! `agentspool runner` (hidden): a runner as a process, for the pool and for units.
+//! `agentspool runner` (hidden): a runner as a process, for the watcher's pool and for units.
 
 use std::os::fd::OwnedFd;
 
@@ -11,7 +11,7 @@ use super::env::tools;
 use super::exit_code::ExitCode;
 use super::report::CliError;
 
-/// What `runner --once` ends with when the task was taken or no slot was free: sysexits' EX_TEMPFAIL.
+/// The exit code of `runner --once` if another runner holds the task or no slot is free: EX_TEMPFAIL of sysexits.
 const TRY_AGAIN: u8 = 75;
 
 pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliError> {
@@ -37,8 +37,8 @@ pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliE
     }
 }
 
-/// The pipes as files of our own; /dev/null takes their places, so that nothing started from here
-/// can hold them open.
+/// Moves the pipe to a file of this process, and puts /dev/null in its place: a process started from here cannot
+/// keep the pipe open.
 fn take_stdin() -> Result<Option<OwnedFd>, CliError> {
     let pipe = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(lost)?;
     rustix::stdio::dup2_stdin(dev_null()?).map_err(lost)?;

@@ -1,8 +1,8 @@
-//! When the next pass of a loop is due: by a period, or by a cron line in local time.
+//! The time of the next pass of a loop: by a period, or by a cron line in local time.
 //!
-//! Pure but for the time zone. Not the waiting (`sweep.rs`). Invariant: moments come from the
-//! schedule alone and never from when a pass began or ended, so nothing drifts; moments that went
-//! by during a pass are left out, not made up for.
+//! Not the waiting (`sweep.rs`). No input besides the arguments and the time zone. Invariant: the times depend only
+//! on the schedule, not on when a pass started or ended, so they do not drift. Times that passed during a pass are
+//! skipped.
 
 use std::time::{Duration, Instant};
 
@@ -11,35 +11,35 @@ use croner::errors::CronError;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
-/// The wall clock may be set while we wait: it is looked at again after so long.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How often the wall clock is read again while waiting, since it may be set.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A schedule, and its next moment.
+/// A schedule, and its next time.
 pub(super) enum Schedule {
     Every { period: Duration, next: Instant },
     Cron { line: Box<Cron>, next: Zoned },
 }
 
-/// No moment will come.
+/// The cron line has no time in the future.
 #[derive(Debug, thiserror::Error)]
-#[error("the cron line `{0}` never comes")]
+#[error("the cron line `{0}` never matches a time")]
 pub(super) struct Never(String);
 
-/// What is to be done now.
+/// Whether a pass is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Now,
-    /// Not before this has passed; then ask again.
+    /// Not before this time has passed. Then ask again.
     In(Duration),
 }
 
 impl Schedule {
-    /// Passes each `period`, the first one at once.
+    /// A pass every `period`, the first one at once.
     pub fn every(period: Duration, now: Instant) -> Schedule {
         Schedule::Every { period, next: now }
     }
 
-    /// Passes when the line says so, the first one at its next moment.
+    /// A pass at each time of the cron line, the first one at its next time.
     pub fn cron(line: Cron, now: &Zoned) -> Result<Schedule, Never> {
         let next = next_of(&line, now)?;
         Ok(Schedule::Cron {
@@ -48,7 +48,7 @@ impl Schedule {
         })
     }
 
-    /// Whether a pass is due; if so the schedule goes on to the moment after.
+    /// Whether a pass is due. If it is, the schedule advances to the next time after it.
     pub fn ask(&mut self, now: Instant, wall: &Zoned) -> Result<Due, Never> {
         match self {
             Schedule::Every { period, next } => {
@@ -64,10 +64,10 @@ impl Schedule {
                     *next = next_of(line, wall)?;
                     return Ok(Due::Now);
                 }
-                // Set back, the wall clock has an earlier moment to come.
+                // If the wall clock was set back, the next time may be earlier.
                 *next = next_of(line, wall)?.min(next.clone());
                 let left = Duration::try_from(wall.duration_until(next)).unwrap_or_default();
-                Ok(Due::In(left.min(LOOK_AGAIN)))
+                Ok(Due::In(left.min(RECHECK_INTERVAL)))
             }
         }
     }
@@ -83,10 +83,10 @@ fn next_of(line: &Cron, after: &Zoned) -> Result<Zoned, Never> {
     next.map_err(|_| Never(line.as_str().to_owned()))
 }
 
-/// A cron line, as a flag takes it.
+/// Parses the cron line of a flag.
 pub(super) fn parse_cron(text: &str) -> Result<Cron, String> {
     let message = |error: CronError| {
-        format!("{error} (five fields: minute hour day month weekday, as '*/5 * * * *')")
+        format!("{error} (five fields: minute hour day month weekday, for example '*/5 * * * *')")
     };
     text.parse::<Cron>().map_err(message)
 }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_counts_from_its_beginning_and_leaves_out_what_went_by() {
+    fn a_period_counts_from_its_start_and_skips_missed_times() {
         let start = Instant::now();
         let wall = wall();
         let mut schedule = Schedule::every(Duration::from_secs(60), start);
@@ -115,10 +115,10 @@ mod tests {
             (7, wait(53)),
             (60, Due::Now),
             (61, wait(59)),
-            // Noticed late: the next one is not late for that.
+            // This pass is late. The next pass is still on time.
             (125, Due::Now),
             (125, wait(55)),
-            // A pass of three minutes.
+            // After a pass of three minutes.
             (305, Due::Now),
             (306, wait(54)),
         ] {
@@ -127,22 +127,22 @@ mod tests {
     }
 
     #[test]
-    fn a_cron_line_goes_by_the_wall_clock() {
+    fn a_cron_line_follows_the_wall_clock() {
         let now = Instant::now();
         let mut schedule = cron("*/5 * * * *", "2026-03-01T10:02:00[UTC]");
         let mut ask = |wall: &str| schedule.ask(now, &zoned(wall)).unwrap();
-        assert_eq!(ask("2026-03-01T10:02:00[UTC]"), Due::In(LOOK_AGAIN));
+        assert_eq!(ask("2026-03-01T10:02:00[UTC]"), Due::In(RECHECK_INTERVAL));
         let left = Due::In(Duration::from_secs(10));
         assert_eq!(ask("2026-03-01T10:04:50[UTC]"), left);
         assert_eq!(ask("2026-03-01T10:05:00.5[UTC]"), Due::Now);
-        assert_eq!(ask("2026-03-01T10:05:00.6[UTC]"), Due::In(LOOK_AGAIN));
-        // A pass that took a quarter of an hour: one, not three.
+        assert_eq!(ask("2026-03-01T10:05:00.6[UTC]"), Due::In(RECHECK_INTERVAL));
+        // After a pass of fifteen minutes, one pass is due, not three.
         assert_eq!(ask("2026-03-01T10:21:00[UTC]"), Due::Now);
         assert_eq!(
             ask("2026-03-01T10:24:55[UTC]"),
             Due::In(Duration::from_secs(5))
         );
-        // The clock is set back by an hour: no hour without a pass.
+        // The clock was set back by an hour. Passes continue during this hour.
         assert_eq!(
             ask("2026-03-01T09:24:55[UTC]"),
             Due::In(Duration::from_secs(5))
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cron_line_is_said_at_once() {
+    fn an_invalid_cron_line_is_refused_at_once() {
         for text in [
             "",
             "*/5",

@@ -1,6 +1,6 @@
-//! Which spool `install` makes a service for, and whether its units can serve it.
+//! The spool that `install` sets up a service for, and the check that the units can serve it.
 //!
-//! Not the units (`install.rs`). Invariant: no folder of somebody else is given to the service.
+//! Not the units (`install.rs`). Invariant: another user's folder is never given to the service.
 #![expect(
     clippy::disallowed_methods,
     reason = "a folder that may become a spool, and the list of users"
@@ -14,7 +14,7 @@ use super::report::CliError;
 
 /// The spool as the units of systemd/ name it.
 pub(super) const PACKAGED_SPOOL: &str = "/var/spool/agentspool";
-/// Folders that the units of the whole machine hide, or let nobody write.
+/// Folders that the system units hide or make read-only.
 const OUT_OF_REACH: [&str; 11] = [
     "/home",
     "/root",
@@ -29,7 +29,7 @@ const OUT_OF_REACH: [&str; 11] = [
     "/sys",
 ];
 
-/// The spool that is to be served: the one of this command, else the user's default one or the machine's.
+/// The spool to serve: the spool of this command, else the user's default spool or the system's spool.
 pub(super) fn served(context: &Context, is_user: bool) -> Result<PathBuf, CliError> {
     let path = match (is_user, context.spool_path()) {
         (false, Ok((_, true)) | Err(_)) => PathBuf::from(PACKAGED_SPOOL),
@@ -38,18 +38,18 @@ pub(super) fn served(context: &Context, is_user: bool) -> Result<PathBuf, CliErr
     Ok(std::path::absolute(path)?)
 }
 
-/// What stands in a unit as it is.
+/// Whether a path can be written into a unit without quoting.
 pub(super) fn can_be_named(path: &str) -> bool {
     !path.contains(char::is_whitespace) && !path.contains(['%', '"', '\'', '\\', '$'])
 }
 
-/// Refuses a spool that the units could not name or write.
+/// Refuses a spool that the units cannot name or cannot write to.
 pub(super) fn check_reach(context: &Context, spool: &Path, is_user: bool) -> Result<(), CliError> {
     let shown = spool.display();
     let is_unnamed = is_user && is_found(context, spool);
     if !is_unnamed && !can_be_named(&spool.to_string_lossy()) {
-        let why = format!("a unit cannot name the spool {shown}");
-        return Err(CliError::usage(why).hint("choose a path without blanks, quotes, %, \\ and $"));
+        let why = format!("a systemd unit cannot name the spool {shown}");
+        return Err(CliError::usage(why).hint("choose a path without spaces, quotes, %, \\ and $"));
     }
     if is_user {
         return Ok(());
@@ -59,13 +59,13 @@ pub(super) fn check_reach(context: &Context, spool: &Path, is_user: bool) -> Res
         return Ok(());
     };
     let why = format!(
-        "the service of the whole machine cannot use the spool {shown}: its units cannot write below {folder}"
+        "the system service cannot use the spool {shown}: its units cannot write below {folder}"
     );
     Err(CliError::new(ExitCode::Refused, why)
-        .hint("use --user for a spool of your own, or a folder as /srv/agentspool"))
+        .hint("use --user for your own spool, or choose a folder such as /srv/agentspool"))
 }
 
-/// Refuses a folder that holds something and is not the service's own: it would be given to it.
+/// Refuses a folder that is not empty and does not belong to the service: `install` would give it to the service.
 pub(super) fn check_folder(spool: &Path) -> Result<(), CliError> {
     let Ok(mut entries) = std::fs::read_dir(spool) else {
         return Ok(());
@@ -75,11 +75,11 @@ pub(super) fn check_folder(spool: &Path) -> Result<(), CliError> {
         return Ok(());
     }
     let why = format!(
-        "the folder {} is not empty and belongs to user {owner}, and the service runs as the user agentspool",
+        "the folder {} is not empty and belongs to user {owner}, but the service runs as the user agentspool",
         spool.display()
     );
     Err(CliError::new(ExitCode::Refused, why)
-        .hint("choose a new folder, or serve a spool of your own with --user"))
+        .hint("choose a new folder, or serve your own spool with --user"))
 }
 
 fn uid_of_service() -> Option<u32> {
@@ -90,13 +90,13 @@ fn uid_of_service() -> Option<u32> {
     line.split(':').nth(1)?.parse().ok()
 }
 
-/// Whether a user's service finds the spool by itself: its variables are not those of a shell.
+/// Whether a user's service finds the spool without a setting. The service has no shell variables.
 fn is_found(context: &Context, spool: &Path) -> bool {
     let home = context.env.get("HOME").map(PathBuf::from);
     home.is_some_and(|home| home.join(".local/state/agentspool") == spool)
 }
 
-/// A user's unit with the spool in it, where the service would not find that by itself.
+/// A user's unit. It names the spool if the service would not find the spool without that.
 pub(super) fn with_spool(text: &str, context: &Context, spool: &Path) -> String {
     if is_found(context, spool) {
         return text.to_owned();

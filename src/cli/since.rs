@@ -1,34 +1,34 @@
-//! A moment as people write it: by the calendar, or by how long ago it was.
+//! Parses a time as people write it: a timestamp, or how long ago it was.
 
 use std::time::Duration;
 
 use agentspool::internals::wall;
 use agentspool::task::{Timestamp, parse_duration};
 
-/// A moment, or how long ago it was.
+/// A timestamp, or how long ago it was.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Since {
     At(Timestamp),
     Ago(Duration),
 }
 
-/// A moment as RFC 3339 has it, else a duration as people write them.
+/// Parses an RFC 3339 timestamp, else a duration such as `10m`.
 pub(crate) fn parse_since(text: &str) -> Result<Since, String> {
     if let Ok(moment) = serde_json::from_value(serde_json::Value::from(text)) {
         return Ok(Since::At(moment));
     }
-    // A bare number would be taken for seconds here and for a moment elsewhere.
+    // A bare number is refused: it could mean seconds ago or a Unix timestamp.
     let duration = text.parse::<f64>().is_err().then(|| parse_duration(text));
     duration
         .and_then(Result::ok)
         .map(Since::Ago)
         .ok_or_else(|| {
-            "is neither a moment such as 2026-11-27T09:00:00Z nor a duration such as 10m".to_owned()
+            "is neither a time such as 2026-11-27T09:00:00Z nor a duration such as 10m".to_owned()
         })
 }
 
 impl Since {
-    /// The moment, seen from now.
+    /// The timestamp, counted back from now.
     pub fn moment(self) -> Timestamp {
         match self {
             Since::At(moment) => moment,
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_and_durations_are_read() {
+    fn timestamps_and_durations_are_parsed() {
         let midnight = Since::At(Timestamp::from_unix_ms(0));
         assert_eq!(parse_since("1970-01-01T00:00:00Z"), Ok(midnight));
         assert_eq!(parse_since("90s"), Ok(Since::Ago(Duration::from_secs(90))));

@@ -1,4 +1,4 @@
-//! `agentspool status ID`: where a task stands.
+//! `agentspool status ID`: a task's status.
 
 use agentspool::client::{Client, Found, TaskView};
 use agentspool::task::{Condition, Name, Origin, Reason, Status};
@@ -30,7 +30,7 @@ fn show_drop(context: &Context, client: &Client, name: &Name) -> Result<(), CliE
     note_standstill(context, client)
 }
 
-/// Says why a task that is not over may stand still.
+/// Prints why a task that has not ended may make no progress.
 fn note_standstill(context: &Context, client: &Client) -> Result<(), CliError> {
     context.note_all(client, Vec::from_iter(client.paused()));
     context.note_all(client, Vec::from_iter(client.without_watcher()?));
@@ -70,7 +70,7 @@ fn show(
         for line in more_lines(view, origin, absolute) {
             out.line(line)?;
         }
-        // What is left of them is said beside, or by the condition above.
+        // The other reasons are printed as notes, or as the condition above.
         let others = |reason: &Reason| {
             matches!(
                 reason,
@@ -87,7 +87,7 @@ fn show(
     Ok(())
 }
 
-/// What the page does not show, only where there is something to say.
+/// The lines beyond the documented ones. Each is printed only if it has a value.
 fn more_lines(view: &TaskView, origin: Option<Origin>, absolute: bool) -> Vec<String> {
     let status = &view.status;
     let mut lines = Vec::new();
@@ -113,7 +113,7 @@ fn more_lines(view: &TaskView, origin: Option<Origin>, absolute: bool) -> Vec<St
     }
     if status.log_bytes_dropped > 0 {
         lines.push(format!(
-            "Log: {} bytes were cut out of its middle",
+            "Log: {} bytes were dropped from its middle",
             status.log_bytes_dropped
         ));
     }
@@ -130,10 +130,12 @@ fn more_lines(view: &TaskView, origin: Option<Origin>, absolute: bool) -> Vec<St
 
 fn explain(condition: Condition) -> &'static str {
     match condition {
-        Condition::Retrying => "an attempt was lost; another one follows",
-        Condition::Interrupted => "its runner died; the next one decides what becomes of it",
-        Condition::Stuck => "a process of it does not die",
-        Condition::Damaged => "a file of it cannot be read",
+        Condition::Retrying => "an attempt was lost; another attempt follows",
+        Condition::Interrupted => {
+            "its runner was killed; the next runner retries or fails the task"
+        }
+        Condition::Stuck => "a process of the task cannot be killed",
+        Condition::Damaged => "a file of the task cannot be read",
         Condition::Newer => "written by a newer agentspool",
     }
 }

@@ -1,30 +1,30 @@
-//! Whether somebody gave us something on stdin that nobody reads.
+//! Detects input on stdin that is not read.
 //!
-//! Not the reading of it (`submit.rs`). Invariant: nothing is taken from stdin, which may be a loop's list, and
-//! nothing is waited for.
+//! Not the reading of input (`submit.rs`). Invariant: no byte is taken from stdin, which may be the list of a shell
+//! loop, and the check does not wait.
 
 use rustix::fs::FileType;
 
 use super::Context;
 
-/// Says once that stdin is not the input.
+/// Prints one note that stdin is not the input.
 pub(super) struct UnreadStdin {
-    is_said: bool,
+    is_done: bool,
 }
 
 impl UnreadStdin {
-    /// `is_read` says that the input was given, on stdin or otherwise.
+    /// `is_read`: the input was given, on stdin or in another way.
     pub fn new(is_read: bool) -> UnreadStdin {
-        UnreadStdin { is_said: is_read }
+        UnreadStdin { is_done: is_read }
     }
 
-    /// Says so if something is there by now: whoever writes into a pipe may be later than we.
+    /// Prints the note if stdin has bytes by now. The writer of a pipe may be later than this process.
     pub fn note(&mut self, context: &Context) {
-        if !self.is_said && has_bytes() {
-            self.is_said = true;
+        if !self.is_done && has_bytes() {
+            self.is_done = true;
             context
                 .out
-                .note("note: stdin is not read; with `--input -` it is the input");
+                .note("note: stdin is not read; use `--input -` to read the input from stdin");
         }
     }
 }

@@ -1,6 +1,7 @@
-//! `agentspool submit` and what `recipe run` shares with it: from arguments to a call of the client, and its answer.
+//! `agentspool submit`, and the parts that `recipe run` shares with it: turns arguments into a call of the client,
+//! and prints the answer.
 //!
-//! Not what is accepted, and when (`client/submit.rs`). Invariant: an id is printed only once its task is accepted.
+//! Not the submission (`client/submit.rs`). Invariant: an id is printed only after its task was accepted.
 
 use std::fs::File;
 use std::io::{BufRead, Read};
@@ -35,17 +36,17 @@ pub(super) fn run(context: &Context, args: SubmitArgs) -> Result<ExitCode, CliEr
         stdin.note(context);
         return Ok(code);
     }
-    tell(context, &accepted, None)?;
+    print_accepted(context, &accepted, None)?;
     Ok(ExitCode::Done)
 }
 
-/// Whether there may be an input on stdin that nobody reads. Where one was given as an argument, stdin is another's.
+/// Warns about an input on stdin that is not read. If the input is an argument, stdin is not meant for us.
 pub(super) fn unread_stdin(args: &TaskArgs) -> UnreadStdin {
     let is_read = |text: &Option<String>| text.as_deref() == Some("-");
     UnreadStdin::new(args.input.is_some() || is_read(&args.config) || is_read(&args.metadata))
 }
 
-/// Submits one task, and says what else there is to know.
+/// Submits one task, and prints the notes about it.
 pub(super) fn submit_one(
     context: &Context,
     client: &Client,
@@ -53,7 +54,7 @@ pub(super) fn submit_one(
     args: &TaskArgs,
     attach: Option<&Path>,
 ) -> Result<Accepted, CliError> {
-    // Before stdin and files are read: a recipe that cannot run needs none of them.
+    // Before stdin and files are read: a recipe that cannot run does not need them.
     let recipe = client.runnable(recipe)?;
     let object = |flag, text: &Option<String>| {
         let text = text.as_deref();
@@ -82,18 +83,22 @@ pub(super) fn submit_one(
     Ok(accepted)
 }
 
-/// Prints what was accepted.
-pub(super) fn tell(
+/// Prints the accepted task.
+pub(super) fn print_accepted(
     context: &Context,
     accepted: &Accepted,
     message: Option<&str>,
 ) -> Result<(), CliError> {
-    // Whatever cannot be said now, it must not look as if there were no task.
-    tell_all(context, accepted, message)
+    // The task exists, even if its answer cannot be printed.
+    print_answer(context, accepted, message)
         .map_err(|error| error.hint(format!("the task {} was accepted", accepted.id)))
 }
 
-fn tell_all(context: &Context, accepted: &Accepted, message: Option<&str>) -> Result<(), CliError> {
+fn print_answer(
+    context: &Context,
+    accepted: &Accepted,
+    message: Option<&str>,
+) -> Result<(), CliError> {
     let out = &context.out;
     let Accepted {
         id,
@@ -128,8 +133,8 @@ fn tell_all(context: &Context, accepted: &Accepted, message: Option<&str>) -> Re
     out.line(format!("Session: {session}"))
 }
 
-/// JSON Lines in, one id a line out, each printed only once its task is accepted. A bad line ends
-/// it; the lines before it are accepted, so that whoever mends it knows where to go on.
+/// Reads JSON Lines and prints one id per line, each only after its task was accepted. A bad line ends the command.
+/// The lines before it are accepted, so the user can fix the line and continue there.
 fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<ExitCode, CliError> {
     let mut reader = open_source("--batch", source)?;
     let mut ids = Vec::new();
@@ -143,7 +148,7 @@ fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<Exit
     let counted = ids.len();
     ended.map_err(|error| {
         error
-            .hint(format!("{counted} tasks of the lines before were accepted"))
+            .hint(format!("{counted} tasks from earlier lines were accepted"))
             .detail("submitted", counted)
             .detail("task_ids", ids.as_slice())
     })?;
@@ -155,7 +160,7 @@ fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<Exit
     Ok(ExitCode::Done)
 }
 
-/// Reads to the end or to the first bad line; what is left in the batch is good.
+/// Reads to the end or to the first bad line. The batch holds only good lines.
 fn read_batch(
     context: &Context,
     client: &Client,
@@ -180,7 +185,7 @@ fn read_batch(
     Ok(())
 }
 
-/// Accepts what is in the batch and, without `--json`, prints the ids.
+/// Submits the tasks of the batch and, without `--json`, prints their ids.
 fn accept(
     context: &Context,
     client: &Client,
@@ -200,7 +205,7 @@ fn accept(
     done.failed.map_or(Ok(()), |failed| Err(failed.into()))
 }
 
-/// A line without its newline, `None` at the end; one that is too long is an error and is not kept.
+/// A line without its newline; `None` at the end. A line that is too long is an error.
 fn read_line(reader: &mut dyn BufRead, number: u64) -> Result<Option<Vec<u8>>, CliError> {
     let mut line = Vec::new();
     let most = MAX_REQUEST_BYTES as u64 + 2;
@@ -222,7 +227,7 @@ fn read_line(reader: &mut dyn BufRead, number: u64) -> Result<Option<Vec<u8>>, C
 /// `-` is stdin, anything else a file.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a file the person named, not one of the spool"
+    reason = "a file that the user named, not a file of the spool"
 )]
 fn open_source(flag: &str, source: &str) -> Result<Box<dyn BufRead>, CliError> {
     if source == "-" {
@@ -233,10 +238,10 @@ fn open_source(flag: &str, source: &str) -> Result<Box<dyn BufRead>, CliError> {
     Ok(Box::new(std::io::BufReader::new(file)))
 }
 
-/// `--attach FILE`: only where the task's folder is made here.
+/// `--attach FILE`: only if this process creates the task's folder.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a file the person named, not one of the spool"
+    reason = "a file that the user named, not a file of the spool"
 )]
 fn open_attachment(client: &Client, path: &Path) -> Result<File, CliError> {
     client.check_attachment()?;
@@ -266,13 +271,13 @@ fn read_text(flag: &str, argument: &str) -> Result<String, CliError> {
         .map_err(|error| CliError::usage(format!("failed to read {flag} {source}: {error}")))?;
     if bytes.len() > MAX_REQUEST_BYTES {
         let message = format!("{flag} {source} is larger than {MAX_REQUEST_BYTES} bytes");
-        return Err(CliError::usage(message).hint("put its path into the input instead"));
+        return Err(CliError::usage(message).hint("put the file's path into the input instead"));
     }
     String::from_utf8(without_bom(&bytes).to_vec())
         .map_err(|_| CliError::usage(format!("{flag} {source} is not UTF-8 text")))
 }
 
-/// `--input`: JSON; text that does not look like JSON is wrapped.
+/// `--input`: JSON. Text that does not look like JSON is wrapped.
 fn read_input(argument: &str) -> Result<Json, CliError> {
     let text = read_text("--input", argument)?;
     let looks_like_json = text.trim_start().starts_with(['{', '[', '"']);
@@ -299,7 +304,7 @@ fn read_object(flag: &str, argument: &str) -> Result<Json, CliError> {
     }
 }
 
-/// The value of `--env NAME`. It is stored as JSON, which holds nothing but text.
+/// The value of `--env NAME`. It is stored as JSON, which holds only text.
 fn variable_of_shell(context: &Context, name: &str) -> Result<String, CliError> {
     let value = context.env.get(name);
     let value = value
@@ -307,11 +312,11 @@ fn variable_of_shell(context: &Context, name: &str) -> Result<String, CliError> 
         .to_str();
     value.map(str::to_owned).ok_or_else(|| {
         CliError::usage(format!("--env: the value of {name} is not UTF-8 text"))
-            .hint("put it into a file and give its path")
+            .hint("put the value into a file and pass the file's path")
     })
 }
 
-/// `--env NAME[=VALUE]`. Whether a variable is taken is asked before this shell is.
+/// `--env NAME[=VALUE]`. The recipe's consent is checked before the value is read from this shell.
 fn read_variables(
     context: &Context,
     client: &Client,

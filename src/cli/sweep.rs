@@ -1,7 +1,8 @@
-//! `agentspool sweep`: one pass of the sweeper, or one after another for machines without timers.
+//! `agentspool sweep`: one pass of the sweeper, or repeated passes for machines without timers.
 //!
-//! A loop opens the spool anew for each pass, so settings count from the next one on, and a pass
-//! that fails is told and does not end it. Invariant: TERM and INT end a loop between two bites.
+//! Not the sweeping (`sweeper/`). The loop opens the spool again for each pass, so changed settings apply from the
+//! next pass on. A failed pass is logged and does not end the loop. Invariant: SIGTERM and SIGINT end the loop, also
+//! within a pass.
 
 use std::time::Instant;
 
@@ -28,7 +29,7 @@ pub(super) fn run(context: &Context, args: &SweepArgs) -> Result<ExitCode, CliEr
         (None, None) => return once(context, &client, args.dry_run),
     };
     drop(client);
-    again_and_again(context, schedule)
+    repeat(context, schedule)
 }
 
 fn once(context: &Context, client: &Client, dry_run: bool) -> Result<ExitCode, CliError> {
@@ -75,7 +76,7 @@ fn once(context: &Context, client: &Client, dry_run: bool) -> Result<ExitCode, C
 /// A pass in one line.
 fn summary(swept: &Swept, verb: &str) -> String {
     if swept.is_busy {
-        return "Another sweep is at it".to_owned();
+        return "Another sweep is running".to_owned();
     }
     let mut line = format!(
         "{verb} {} tasks, {} rejected files, {} leftovers, {} names, {} sessions",
@@ -86,47 +87,47 @@ fn summary(swept: &Swept, verb: &str) -> String {
         swept.sessions
     );
     if !swept.skipped.is_empty() {
-        line += &format!("; {} tasks are held and were left", swept.skipped.len());
+        line += &format!("; {} tasks are in use and were kept", swept.skipped.len());
     }
     if !swept.mounted.is_empty() {
-        line += &format!("; {} are mount points and were left", swept.mounted.len());
+        line += &format!("; {} are mount points and were kept", swept.mounted.len());
     }
     if !swept.errors.is_empty() {
         line += &format!("; {} could not be removed", swept.errors.len());
     }
     if swept.is_cut_short {
-        line += "; stopped before the end";
+        line += "; stopped early";
     }
     match swept.only_recorded {
-        Some(why) => format!("{line}; nothing is removed by age this time: {why}"),
+        Some(why) => format!("{line}; this pass removed nothing by age: {why}"),
         None => line,
     }
 }
 
-fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode, CliError> {
+fn repeat(context: &Context, mut schedule: Schedule) -> Result<ExitCode, CliError> {
     let stop = Interrupt::listen()?;
-    let said = LineWriter::new(rustix::stdio::stdout(), 1, disk_of_spool(context));
+    let log = LineWriter::new(rustix::stdio::stdout(), 1, disk_of_spool(context));
     let (mut passes, mut cleared, mut freed_bytes) = (0u64, 0, 0);
     while !stop.came() {
         let due = schedule.ask(Instant::now(), &schedule::wall());
         match due.map_err(|never| CliError::new(ExitCode::General, never.to_string()))? {
             Due::In(pause) => {
-                // Longer than the kernel can count is for ever.
+                // A pause that is too long for the kernel has no timeout.
                 let timeout = Timespec::try_from(pause).ok();
                 let mut fds = [PollFd::new(&stop, PollFlags::IN)];
-                // Interrupted or failed: the loop asks again either way.
+                // If the call is interrupted or fails, the loop checks again.
                 let _ = poll(&mut fds, timeout.as_ref());
             }
             Due::Now => {
                 passes += 1;
-                if let Some(swept) = pass(context, &stop, &said)? {
+                if let Some(swept) = pass(context, &stop, &log)? {
                     cleared += swept.tasks.len();
                     freed_bytes += swept.freed_bytes;
                 }
             }
         }
     }
-    said.flush();
+    log.flush();
     if context.out.is_json() {
         context.out.object(&json!({
             "ok": true, "passes": passes, "cleared": cleared, "freed_bytes": freed_bytes,
@@ -135,8 +136,8 @@ fn again_and_again(context: &Context, mut schedule: Schedule) -> Result<ExitCode
     Ok(ExitCode::Done)
 }
 
-/// One pass of a loop, told in one line.
-fn pass(context: &Context, stop: &Interrupt, said: &LineWriter) -> Result<Option<Swept>, CliError> {
+/// Runs one pass of the loop and prints one line about it.
+fn pass(context: &Context, stop: &Interrupt, log: &LineWriter) -> Result<Option<Swept>, CliError> {
     let client = context.open_client();
     let swept = client.and_then(|client| Ok(client.sweep(false, &|| stop.came())?));
     let swept = match swept {
@@ -152,8 +153,8 @@ fn pass(context: &Context, stop: &Interrupt, said: &LineWriter) -> Result<Option
     let out = &context.out;
     if !out.is_json() && !out.is_quiet() {
         let now = agentspool::internals::wall();
-        // Nobody need read it, and the next pass does not wait for that.
-        said.line(format!("{now} {}", summary(&swept, "Swept")).as_bytes());
+        // If nobody reads the line, it is dropped: the next pass does not wait.
+        log.line(format!("{now} {}", summary(&swept, "Swept")).as_bytes());
     }
     Ok(Some(swept))
 }

@@ -1,6 +1,6 @@
-//! `agentspool wait`, and the waiting of `submit --wait` and `recipe run`: what is shown meanwhile, and at the end.
+//! `agentspool wait`, and the display of `submit --wait` and `recipe run` while they wait and at the end.
 //!
-//! Not the waiting (`client/wait.rs`). Invariant: the exit code is that of the worst end.
+//! Not the waiting (`client/wait.rs`). Invariant: the exit code is that of the worst result.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use super::output;
 use super::report::CliError;
 use super::result;
 
-/// How often to look while a bar is shown: what a person sees should move.
-const LOOK_AT_BAR: Duration = Duration::from_millis(100);
+/// How often the tasks are read while a bar is shown, so that it moves smoothly.
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The columns that a name takes in the bar.
-const MOST_OF_A_TITLE: usize = 40;
+/// The columns that a name takes in the bar, at most.
+const MAX_TITLE: usize = 40;
 
-/// The columns before the message, at most: the bar, the percentage, the time, and the blanks between them.
-const BEFORE_THE_MESSAGE: usize = 30 + 1 + 4 + 1 + 5 + 1;
+/// The columns before the message, at most: the bar, the percentage, the time, and the spaces between them.
+const MESSAGE_START: usize = 30 + 1 + 4 + 1 + 5 + 1;
 
 pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
@@ -51,7 +51,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
     }
     let bar = Bar::new(context, waiting.awaited().len());
     let pause = match bar.is_shown() {
-        true => LOOK_AT_BAR,
+        true => BAR_INTERVAL,
         false => Waiting::LONGEST_PAUSE,
     };
     loop {
@@ -67,7 +67,7 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
         }
     }
     bar.clear();
-    tell(context, &client, &waiting.into_ended(), args.propagate)
+    print_ended(context, &client, &waiting.into_ended(), args.propagate)
 }
 
 /// What `wait --json` prints.
@@ -78,7 +78,7 @@ struct WaitJson {
     tasks: Vec<TaskJson>,
 }
 
-fn tell(
+fn print_ended(
     context: &Context,
     client: &Client,
     views: &[TaskView],
@@ -102,13 +102,13 @@ fn tell(
     Ok(code)
 }
 
-/// The first that applies of failed, timed out, cancelled.
+/// The first of these that applies: failed, timed out, cancelled.
 fn code_of(views: &[TaskView], propagate: bool) -> ExitCode {
     let ends: Vec<(ExitCode, Option<&ResultFile>)> = views
         .iter()
         .map(|view| match &view.result {
             Some(result) => (ExitCode::of_result(result), Some(result)),
-            // A result stands and cannot be read.
+            // There is a result, but it cannot be read.
             None => (ExitCode::General, None),
         })
         .collect();
@@ -128,8 +128,8 @@ fn code_of(views: &[TaskView], propagate: bool) -> ExitCode {
     }
 }
 
-/// Waits for a task that was just submitted: its stderr goes to stderr as it comes, its output to
-/// stdout at the end.
+/// Waits for a task that was just submitted. Its stderr is copied to stderr as it is written, its output to stdout
+/// at the end.
 pub(super) fn wait_and_show(
     context: &Context,
     client: &Client,
@@ -160,16 +160,16 @@ pub(super) fn wait_and_show(
     Ok(ExitCode::of_result(&result.result))
 }
 
-/// A text without what joins emoji to one: whether that is done is the terminal's choice, and so the width would be.
+/// A text without the characters that join emoji. Terminals differ in how they join emoji, so the width is unknown.
 fn without_joins(text: &str) -> String {
     let joins = |c: char| matches!(c, '\u{200d}' | '\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}');
     text.replace(joins, "")
 }
 
-/// The bar on a terminal; nothing anywhere else.
+/// The progress bar on a terminal; nothing elsewhere.
 ///
-/// The message is cut here by its columns: a line that is wider than the terminal would be painted anew and anew,
-/// each time in lines of its own.
+/// The message is cut by its columns: a line that is wider than the terminal would be printed again on new lines at
+/// every update.
 struct Bar {
     bar: Option<ProgressBar>,
 }
@@ -192,8 +192,8 @@ impl Bar {
 
     fn show(&self, client: &Client, awaited: &[Awaited]) {
         let Some(bar) = &self.bar else { return };
-        // Each time: a terminal changes its width. The last column stays free, where some begin a new line.
-        let room = output::error_width().saturating_sub(BEFORE_THE_MESSAGE + 1);
+        // At every update, since the width may change. The last column stays free: some terminals wrap there.
+        let room = output::error_width().saturating_sub(MESSAGE_START + 1);
         let mut done = 0.0;
         let mut message = String::new();
         for one in awaited {
@@ -207,7 +207,7 @@ impl Bar {
                     if view.status.status == Status::Running || message.is_empty() {
                         let said = view.status.message.as_deref().unwrap_or_default();
                         let said = escape_text(said);
-                        let title = list::title(&view, Some(MOST_OF_A_TITLE));
+                        let title = list::title(&view, Some(MAX_TITLE));
                         message = format!("{title} {} {said}", view.status.status);
                     }
                 }
@@ -218,7 +218,7 @@ impl Bar {
         bar.set_message(label::cut(&without_joins(&message), room));
     }
 
-    /// Takes the bar away while a log is written over its line.
+    /// Hides the bar while a log is written on its line.
     fn hide_while<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(write),

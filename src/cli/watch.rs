@@ -16,7 +16,7 @@ use super::report::CliError;
 pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliError> {
     let _ = rustix::thread::set_name(c"agentspool");
     if args.autostarted {
-        // Away from the terminal and the shell of whoever started it.
+        // Leave the terminal and the session of the shell that started this process.
         let _ = rustix::process::setsid();
     }
     agentspool::internals::raise_file_limit();
@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
     let left = watcher.run();
     let running = watcher.running();
     let (why, waiting) = log_end(left, running, watcher.path());
-    // Out of the way of the next watcher, however long it takes to print the answer.
+    // Release the watcher's lock before printing, which may block.
     drop(watcher);
     if context.out.is_json() {
         let mut object = json!({ "ok": true, "left": why, "running": running });
@@ -56,7 +56,7 @@ pub(super) fn run(context: &Context, args: &WatchArgs) -> Result<ExitCode, CliEr
     Ok(ExitCode::Done)
 }
 
-/// Says in the log why the watcher leaves; the words, and how many tasks wait where it is paused.
+/// Logs why the watcher exits. Returns the reason and, if the spool is paused, the number of waiting tasks.
 fn log_end(left: Left, running: usize, path: &Path) -> (&'static str, Option<usize>) {
     let path = path.display();
     let (why, waiting) = match left {
@@ -81,21 +81,21 @@ fn log_end(left: Left, running: usize, path: &Path) -> (&'static str, Option<usi
         }
         Left::Moved => tracing::warn!(
             running,
-            "{why}: {path} does not lead to it any more; running tasks go on"
+            "{why}: {path} is no longer this spool; running tasks continue"
         ),
         Left::StoppedWithTasks => tracing::info!(running, "{why}"),
         Left::Stopped | Left::Idle | Left::Replaced => {
-            tracing::info!(running, "{why}; running tasks go on");
+            tracing::info!(running, "{why}; running tasks continue");
         }
     }
     (why, waiting)
 }
 
-/// Tells the starter that we are seen, and lets go of what it gave us: stdin is the start lock,
-/// stdout its pipe.
+/// Reports to the process that started this watcher that it is ready, and closes the start lock (stdin) and the pipe
+/// (stdout) that were passed on.
 fn release_start_lock() -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
-    // A starter that was killed in between needs no answer.
+    // If the other process was killed, no answer is needed.
     let _ = stdout.write_all(READY).and_then(|()| stdout.flush());
     let null = rustix::fs::open(
         "/dev/null",
@@ -109,7 +109,7 @@ fn release_start_lock() -> Result<(), CliError> {
     replaced.map_err(|errno| {
         CliError::new(
             ExitCode::General,
-            format!("failed to leave the starter's pipes: {errno}"),
+            format!("failed to close the start lock and the pipe: {errno}"),
         )
     })
 }

@@ -1,4 +1,4 @@
-//! `agentspool why TASK`: what a pending task waits for, in the order in which it is asked.
+//! `agentspool why TASK`: the reasons why a pending task does not start, in the order of the checks.
 //!
 //! Not the checks (`ready/`).
 

@@ -1,7 +1,8 @@
-//! Submitting as a user of the group: requests go into the drop box, and where that alone is not safe the call
-//! waits until they are tasks.
+//! Submitting as a user of the group: requests are written to the drop box. If a drop alone is not safe, the call
+//! waits until it is a task.
 //!
-//! Not the box (`spool/inbox/submit_drop.rs`). Invariant: an id is given as accepted only once it outlives a power cut.
+//! Not the drop box (`spool/inbox/submit_drop.rs`). Invariant: an id is returned as accepted only if it survives a
+//! power cut.
 
 use std::time::Duration;
 
@@ -10,16 +11,16 @@ use super::submit_error::{SubmitError, Unaccepted};
 use crate::spool::{Spool, Target, Wake};
 use crate::task::{Request, TaskId};
 
-/// How often to look whether a drop was admitted.
-const ADMISSION_LOOK: Duration = Duration::from_millis(100);
+/// How often to check whether a drop was admitted.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Which of some requests were accepted, by their place, and why not all of them, if so.
+/// The accepted requests, by their position, and the error of the others, if any.
 pub(super) struct Dropped {
     pub ids: Vec<(usize, TaskId)>,
     pub failed: Option<Unaccepted>,
 }
 
-/// Puts the requests into the drop box, each under the id that is answered.
+/// Writes the requests to the drop box, each under the returned id.
 pub(super) fn drop_in(
     spool: &Spool,
     requests: &[Request],
@@ -32,7 +33,7 @@ pub(super) fn drop_in(
         let admitted = match (one.is_accepted, &mut failed) {
             (true, _) => Ok(()),
             (false, None) => wait_until_admitted(spool, one.id, stop),
-            // The answer would be the same one.
+            // The error would be the same.
             (false, Some(failed)) => {
                 failed.in_the_box.push(one.id);
                 continue;
@@ -53,7 +54,7 @@ pub(super) fn drop_in(
     Ok(Dropped { ids, failed })
 }
 
-/// On a file system where a drop alone is not safe from a power cut: the task it becomes is.
+/// Waits until a drop is a task. Needed on a file system where a power cut can lose a drop, but not a task.
 fn wait_until_admitted(spool: &Spool, id: TaskId, stop: &dyn Stop) -> Result<(), SubmitError> {
     let wake = Wake::for_waiting(spool)?;
     let begun = std::time::Instant::now();
@@ -69,7 +70,7 @@ fn wait_until_admitted(spool: &Spool, id: TaskId, stop: &dyn Stop) -> Result<(),
         if stop.is_asked() {
             return Err(SubmitError::Interrupted(id));
         }
-        wake.wait(stop.wakes(), ADMISSION_LOOK);
+        wake.wait(stop.wakes(), CHECK_INTERVAL);
         wake.take();
     }
 }

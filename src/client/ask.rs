@@ -1,7 +1,7 @@
-//! Cancelling as a user of the group: a control file in the drop box asks the watcher.
+//! Cancelling as a user of the group: a control file in the drop box asks the watcher to cancel the task.
 //!
-//! Not the owner's way (`cancel.rs`), and not the watcher's judgement (`spool/control.rs`). Invariant: nothing is
-//! asked for a task of another user.
+//! Not cancelling as the owner (`cancel.rs`), and not the watcher's decision (`spool/control.rs`). Invariant: no
+//! control file is written for another user's task.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::stop::Stop;
 use crate::spool::{Spool, TaskDir, Wake};
 use crate::task::{Action, Origin, TaskId};
 
-/// How often to look while the watcher is at it: it may die.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often to check while the watcher cancels the task, since the watcher may be killed.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// With `wait` the task is over when this returns, if a watcher runs.
+/// Requests the cancellation. With `wait`, returns after the task has ended, if a watcher is running.
 pub(super) fn ask(
     spool: &Spool,
     id: TaskId,
@@ -39,7 +39,7 @@ pub(super) fn ask(
             if task.has_result()? {
                 return Ok(CancelOutcome::Ended(readable(&task)));
             }
-            // It was a drop when we began: whose task it is stands only now.
+            // At the start it was a drop. The task's submitter is known only now.
             check_may_control(spool, &task)?;
             is_noted = task.cancel_requested()?;
         }
@@ -53,12 +53,12 @@ pub(super) fn ask(
         if !wait {
             return Ok(CancelOutcome::Requested);
         }
-        // A refused drop ends the waiting.
+        // Returns an error if the drop was refused.
         spool.resolve(&id.to_string())?;
         if stop.is_asked() {
             return Err(CancelError::Interrupted(id));
         }
-        wake.wait(stop.wakes(), LOOK);
+        wake.wait(stop.wakes(), CHECK_INTERVAL);
         wake.take();
     }
 }

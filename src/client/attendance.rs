@@ -1,7 +1,7 @@
-//! Whether somebody runs tasks while a caller waits for one.
+//! Checks that a watcher is running while a caller waits for a task.
 //!
-//! Not the start itself (`autostart.rs`). Invariant: a watcher is looked for every two seconds at most, and each
-//! thing to know is said once.
+//! Not the start of a watcher (`autostart.rs`). Invariant: the check runs at most every two seconds, and each notice
+//! is returned once.
 
 use std::time::{Duration, Instant};
 
@@ -11,24 +11,24 @@ use crate::ready;
 use crate::spool::IoError;
 use crate::task::{Reason, TaskId};
 
-/// Looks now and then, while somebody waits, whether there still is a watcher to wait for.
+/// Checks regularly, while a caller waits, that a watcher is still running.
 #[derive(Debug)]
 pub struct Attendance {
     next: Instant,
     said_watcher: bool,
     said_pause: bool,
     said_own: bool,
-    /// Since when there is no watcher and may be none.
+    /// Since when no watcher is running and none may be started.
     unattended: Option<Instant>,
 }
 
 impl Client {
-    /// That the caller is part of a task and waits for what may need this task to end first.
+    /// The notice that the caller runs in a task, and waits for a task that may need the caller's task to end first.
     fn waits_in_task(&self, open: &[TaskId]) -> Result<Option<Notice>, IoError> {
         let Some(own) = self.own_task() else {
             return Ok(None);
         };
-        // The caller may be a task of another spool.
+        // The caller may run in a task of another spool.
         let Some(own_view) = self.view(own)? else {
             return Ok(None);
         };
@@ -71,8 +71,8 @@ impl Attendance {
     const PAUSE: Duration = Duration::from_secs(2);
     const RESTART: Duration = Duration::from_secs(5);
 
-    /// The first look is due at once.
-    #[expect(clippy::new_without_default, reason = "it begins at a moment")]
+    /// The first check is due at once.
+    #[expect(clippy::new_without_default, reason = "the value depends on the current time")]
     pub fn new() -> Attendance {
         Attendance {
             next: Instant::now(),
@@ -83,8 +83,8 @@ impl Attendance {
         }
     }
 
-    /// The same after a submission, whose notices have said that the spool is paused; and that no watcher runs,
-    /// if `said_watcher`.
+    /// For use after a submission. Its notices have already reported that the spool is paused and, if `said_watcher`,
+    /// that no watcher is running.
     pub fn after_submission(said_watcher: bool) -> Attendance {
         Attendance {
             said_watcher,
@@ -93,18 +93,18 @@ impl Attendance {
         }
     }
 
-    /// Whether nobody has been there for longer than a service takes to start its watcher anew.
+    /// Whether no watcher has been running for longer than a service needs to restart its watcher.
     pub fn is_hopeless(&self) -> bool {
         self.unattended
             .is_some_and(|since| since.elapsed() > Attendance::RESTART)
     }
 
-    /// Starts a watcher where the last one is gone and one may be started; else answers once that
-    /// nobody runs anything. Answers once as well if the caller is part of a task for which one of the tasks that are
-    /// waited for, `open`, has to wait.
+    /// Starts a watcher if none is running and one may be started; otherwise returns once a notice that no watcher is
+    /// running. Also returns once a notice if the caller runs in a task that must end before one of the awaited tasks,
+    /// `open`, can start.
     ///
     /// # Errors
-    /// When the watchers or a task cannot be read.
+    /// The watchers or a task cannot be read.
     pub fn look(&mut self, client: &Client, open: &[TaskId]) -> Result<Vec<Notice>, IoError> {
         let mut notices = Vec::new();
         if Instant::now() < self.next {

@@ -1,11 +1,11 @@
 //! Starting a watcher, so that the first task on a new machine runs.
 //!
-//! Not the watcher (`watcher/`), and not looking after it while somebody waits (`attendance.rs`).
-//! The task is published first and a watcher looked for second, while a leaving watcher leaves
-//! first and looks for tasks second: one of the two always sees the other. A watcher does not end with the
-//! service or the task that its starter belongs to: it is started outside, or not at all. Where neither can be, that is
-//! said. Invariant: whoever
-//! starts one holds `watchers/start` until the new one holds its own file, so only one is started.
+//! Not the watcher (`watcher/`), and not the check while a caller waits (`attendance.rs`). A task is published before
+//! this code checks for a watcher. A watcher that exits gives up its watcher file before it checks for tasks. So one
+//! of the two always sees the other. A watcher should not end with the service or the task of the process that
+//! starts it: it is started outside of the service, and not at all inside a task. If it must be started inside the
+//! service, a notice reports that. Invariant: the start lock `watchers/start` is held until the new watcher holds
+//! its own file, so only one watcher is started.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,16 +22,15 @@ use super::open::{Autostart, Client};
 use crate::proc::{self, OwnService};
 use crate::spool::IoError;
 
-/// What a watcher says on its stdout once it is seen by others.
+/// What a watcher writes to its stdout once other processes can see it.
 pub const READY: &[u8] = b"ready\n";
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Client {
-    /// What to know after something was submitted: that settings were given to this command by which only a watcher
-    /// goes, that the spool is paused, and that nobody runs tasks. Starts a watcher where none runs and one may be
-    /// started.
+    /// Starts a watcher after a submission, if none is running and one may be started. Returns notices: that a given
+    /// setting affects only a watcher, that the spool is paused, that no watcher is running.
     ///
-    /// It never fails: what was accepted before is safe, and waits for a watcher.
+    /// This never fails: the accepted tasks are safe, and wait for a watcher.
     pub fn make_ready(&self) -> Vec<Notice> {
         let mut notices = self.settings_of_watcher();
         notices.extend(self.paused());
@@ -39,7 +38,7 @@ impl Client {
         notices
     }
 
-    /// Sees to it that a watcher runs, where that is allowed. `None` if one runs now.
+    /// Starts a watcher if none is running and one may be started. `None` if one is running now.
     pub fn ensure_watcher(&self) -> Option<Notice> {
         let noticed = match self.autostart() {
             Some(with) => self.start_watcher(with),
@@ -48,15 +47,15 @@ impl Client {
         noticed.unwrap_or_else(|error| Some(Notice::NotStarted(error)))
     }
 
-    /// That no task starts, if the spool is paused. What cannot be read is not known.
+    /// A notice if the spool is paused. If that cannot be read, `None`.
     pub fn paused(&self) -> Option<Notice> {
         self.spool().paused().ok().flatten().map(Notice::Paused)
     }
 
-    /// That no watcher runs, if so.
+    /// A notice if no watcher is running.
     ///
     /// # Errors
-    /// When the watchers cannot be read.
+    /// The watchers cannot be read.
     pub fn without_watcher(&self) -> Result<Option<Notice>, IoError> {
         Ok(match self.spool().sees_watcher()? {
             Some(true) => None,
@@ -78,7 +77,7 @@ impl Client {
         let Some(lock) = spool.start_lock(START_PATIENCE)? else {
             return Err(StartError::Busy);
         };
-        // While we waited for the lock, somebody else's watcher may have come.
+        // While this process waited for the lock, another process may have started a watcher.
         if spool.has_watcher()? {
             return Ok(None);
         }
@@ -97,7 +96,7 @@ impl Client {
         Ok(Some(Notice::EndsWith(service.name)))
     }
 
-    /// Starts the watcher by a command that takes its arguments, and waits until it is seen.
+    /// Starts the watcher with a command, and waits until it is ready.
     fn start(&self, mut command: Command, lock: File) -> Result<(), StartError> {
         let spool = self.spool();
         let mut child = proc::as_started(&mut command)
@@ -115,20 +114,20 @@ impl Client {
     }
 }
 
-/// A child of this process.
+/// A command that starts the watcher as a child of this process.
 fn here(with: &Autostart) -> Command {
     let mut command = Command::new(&with.program);
     command.arg0("agentspool");
-    surround(&mut command, with);
+    set_environment(&mut command, with);
     command
 }
 
-/// A scope beside the service in which this process is, so that the watcher and its tasks do not end with that.
-/// `None` where there is no systemd that this user could ask.
+/// A command that starts the watcher in a scope outside of this process's service, so that the watcher and its tasks
+/// do not end with the service. `None` if this user has no systemd to ask.
 fn outside(with: &Autostart, service: &OwnService) -> Option<Command> {
     let uid = rustix::process::geteuid();
     let mut command = Command::new("systemd-run");
-    surround(&mut command, with);
+    set_environment(&mut command, with);
     if service.is_users || !uid.is_root() {
         let runtime = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
         if !runtime.join("systemd/private").exists() {
@@ -143,7 +142,7 @@ fn outside(with: &Autostart, service: &OwnService) -> Option<Command> {
     Some(command)
 }
 
-fn surround(command: &mut Command, with: &Autostart) {
+fn set_environment(command: &mut Command, with: &Autostart) {
     let variables = with.environment.iter();
     command
         .env_clear()
@@ -159,6 +158,6 @@ fn wait_until_ready(mut stdout: File) -> Result<(), StartError> {
     if poll(&mut [fd], Some(&patience)) == Ok(0) {
         return Err(StartError::Late);
     }
-    let mut said = [0u8; READY.len()];
-    stdout.read_exact(&mut said).map_err(|_| StartError::Ended)
+    let mut line = [0u8; READY.len()];
+    stdout.read_exact(&mut line).map_err(|_| StartError::Ended)
 }

@@ -1,7 +1,7 @@
-//! Submitting many tasks at once: they share their syncs.
+//! Submitting many tasks at once, with shared syncs.
 //!
-//! Not the reading of their lines, and not their order of arrival: both are the front door's. Invariant: what
-//! [`Batch::accept`] names as accepted outlives a power cut, and everything else that was added is not there.
+//! Not the reading of lines (the front end). Invariant: a task that [`Batch::accept`] returns as accepted survives a
+//! power cut, and the other requests of the batch are not in the spool.
 
 use serde_json::Map;
 
@@ -18,31 +18,31 @@ use crate::task::{Name, Request};
 
 /// Requests that are accepted together.
 ///
-/// Add requests; accept them whenever [`Batch::is_full`], and at the end; then call [`Client::make_ready`] once.
-/// Requests that were added and not accepted are dropped with the batch.
+/// Add requests; call [`Batch::accept`] whenever [`Batch::is_full`], and at the end; then call
+/// [`Client::make_ready`] once. Requests that were added but not accepted are discarded with the batch.
 pub struct Batch<'a> {
     client: &'a Client,
     door: Door,
     recipes: RecipePath,
-    /// Recipes that were found runnable.
+    /// Recipes that were checked and can run.
     known: Vec<Name>,
-    /// Added and not accepted yet.
+    /// Requests that were added but not accepted yet.
     waiting: Vec<Request>,
-    /// So many are accepted together.
+    /// The number of requests that are accepted together.
     portion: usize,
 }
 
-/// Files that are open besides those of a batch.
+/// The number of open files, besides those of a batch.
 const FILES_BESIDES: u64 = 32;
 
-/// What [`Batch::accept`] did.
+/// The answer of [`Batch::accept`].
 #[derive(Debug, Default)]
 pub struct AcceptedBatch {
     /// The tasks, in the order of their requests.
     pub accepted: Vec<Accepted>,
-    /// What else there is to know of them.
+    /// Notes about the tasks.
     pub notices: Vec<Notice>,
-    /// Why not all were accepted, if so.
+    /// Why some requests were not accepted, if any.
     pub failed: Option<Unaccepted>,
 }
 
@@ -67,19 +67,19 @@ fn portion() -> usize {
 }
 
 impl Batch<'_> {
-    /// So many are accepted together at most: each holds two files open until then. Fewer where this process may not
-    /// open as many.
+    /// The most requests that are accepted together. Each keeps two files open until then. If the file limit of this
+    /// process is low, the number is lower.
     pub const AT_MOST: usize = 200;
 
-    /// By which way the requests come.
+    /// The way by which the requests come in.
     pub fn door(&self) -> Door {
         self.door
     }
 
-    /// Adds a request: a JSON object with the keys of a drop, `recipe` and what it is given.
+    /// Adds a request: a JSON object with the keys of a drop, for instance `recipe` and `input`.
     ///
     /// # Errors
-    /// [`SubmitError::Request`] or [`SubmitError::Recipe`]. The request is not added then.
+    /// [`SubmitError::Request`] or [`SubmitError::Recipe`]. Then the request is not added.
     pub fn add(&mut self, text: &[u8]) -> Result<(), SubmitError> {
         let request = Request::parse(text)?;
         if !self.known.contains(&request.recipe) {
@@ -90,15 +90,15 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Whether what was added should be accepted before more is.
+    /// Whether the added requests should be accepted before more are added.
     pub fn is_full(&self) -> bool {
         self.waiting.len() >= self.portion
     }
 
-    /// Accepts what was added. Nothing waits afterwards, also where this fails.
+    /// Submits the added requests. The batch is empty afterwards, also on an error.
     ///
     /// # Errors
-    /// [`SubmitError`]: none of them is accepted. Where some are, the answer says why not all.
+    /// [`SubmitError`]: no request was accepted. If some were accepted, the answer has the error of the others.
     pub fn accept(&mut self, stop: &dyn Stop) -> Result<AcceptedBatch, SubmitError> {
         let requests = std::mem::take(&mut self.waiting);
         if requests.is_empty() {

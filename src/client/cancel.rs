@@ -1,8 +1,8 @@
-//! Cancelling: leave the marker, and see the task to its end.
+//! Cancelling a task: write the cancel marker, and wait for the end.
 //!
-//! Not the ending of processes (`runner/`), and not a group user's way (`ask.rs`).
-//! A task that somebody holds is stopped by its holder; one that nobody holds is finished here, so
-//! that cancelling works without a watcher. Invariant: what counts is the result that stands afterwards.
+//! Not the ending of processes (`runner/`), and not cancelling as a group user (`ask.rs`). If a runner holds the
+//! task, the runner stops it. If nothing holds the task, it is finished here, so cancelling works without a watcher.
+//! Invariant: the answer is the result that the task has afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -14,20 +14,20 @@ use crate::runner::finish_cancelled;
 use crate::spool::{Claim, Spool, Target, TaskDir, Wake};
 use crate::task::{Status, TaskId};
 
-/// How often the lock is tried again while the holder is at it: it may die.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the lock is tried again while a runner holds it, since the runner may be killed.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often to look while a runner is about to let go of a task that has ended, and for how long.
+/// How often to check while a runner is about to release a task that has ended, and for how long.
 const FINALIZING: Duration = Duration::from_millis(5);
-const SETTLING_PATIENCE: Duration = Duration::from_millis(100);
+const FINALIZING_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Client {
-    /// Cancels the task that is called so: by id, part of an id, name, or `last`. With `wait` it is over when this
-    /// returns, unless no watcher runs for a user of the group.
+    /// Cancels a task, given by id, part of an id, name, or `last`. With `wait`, returns after the task has ended. For
+    /// a user of the group this needs a running watcher.
     ///
     /// # Errors
-    /// [`CancelError`]. Where it is [`CancelError::Interrupted`] or [`CancelError::Unwritten`], the cancellation
-    /// stands all the same.
+    /// [`CancelError`]. After [`CancelError::Interrupted`] and [`CancelError::Unwritten`] the cancellation stays
+    /// requested.
     pub fn cancel(
         &self,
         task: &str,
@@ -38,12 +38,12 @@ impl Client {
         let id = match spool.resolve(task)? {
             Target::Task(id) => id,
             Target::Drop(name) => match name.as_str().parse() {
-                // A user of the group has chosen the id of the task to be.
+                // A user of the group chose the id of the future task.
                 Ok(id) if spool.is_group() => id,
                 Ok(_) | Err(_) => return Err(CancelError::NotAdmitted(name)),
             },
         };
-        // The owner ends a task or refuses a drop himself; users of the group ask the watcher.
+        // The owner ends a task or refuses a drop directly; users of the group ask the watcher.
         let outcome = if !spool.is_owner() {
             ask(spool, id, wait, stop)?
         } else if refuse_drop(spool, id, stop)? {
@@ -74,13 +74,13 @@ fn status_without_result(spool: &Spool, cancelled: &Cancelled) -> Result<Status,
     })
 }
 
-/// As the owner: refuses the drop that waits under an id; `false` where there is a task of this id by now.
+/// As the owner: refuses the drop with this id. `false` if it is a task by now.
 fn refuse_drop(spool: &Spool, id: TaskId, stop: &dyn Stop) -> Result<bool, CancelError> {
     while spool.task(id)?.is_none() {
         if spool.refuse_waiting(id)? {
             return Ok(true);
         }
-        // A watcher is at it, or it was decided on.
+        // A watcher is admitting the drop, or has already admitted or refused it.
         let Target::Drop(name) = spool.resolve(&id.to_string())? else {
             return Ok(false);
         };
@@ -95,7 +95,7 @@ fn refuse_drop(spool: &Spool, id: TaskId, stop: &dyn Stop) -> Result<bool, Cance
     Ok(false)
 }
 
-/// As the owner: cancels a task; with `wait` it is over when this returns.
+/// As the owner: cancels a task. With `wait`, returns after the task has ended.
 pub(super) fn cancel_task(
     spool: &Spool,
     id: TaskId,
@@ -103,7 +103,7 @@ pub(super) fn cancel_task(
     stop: &dyn Stop,
 ) -> Result<CancelOutcome, CancelError> {
     let gone = || CancelError::Removed(id);
-    // Listen before the marker is left, so that its effect cannot be missed.
+    // Listen before writing the marker, so that its effect cannot be missed.
     let wake = Wake::for_waiting(spool)?;
     let task = spool.task(id)?.ok_or_else(gone)?;
     if is_over(&task)? {
@@ -113,7 +113,7 @@ pub(super) fn cancel_task(
     loop {
         let again = spool.task(id)?.ok_or_else(gone)?;
         match again.lock(spool)? {
-            // Its recipe emptied its folder: the runner has not ended it yet.
+            // The recipe emptied the task's folder, and the runner has not ended the task yet.
             Claim::Gone if spool.task(id)?.is_some() => {}
             Claim::Gone => return Err(gone()),
             Claim::Locked(lock) if lock.task().has_result()? => {
@@ -134,23 +134,23 @@ pub(super) fn cancel_task(
         if stop.is_asked() {
             return Err(CancelError::Interrupted(id));
         }
-        // The holder of a task with a result is about to let go of it.
-        let pause = if task.has_result()? { FINALIZING } else { LOOK };
+        // A runner that holds a task with a result is about to release it.
+        let pause = if task.has_result()? { FINALIZING } else { RETRY_INTERVAL };
         wake.wait(stop.wakes(), pause);
         wake.take();
     }
 }
 
-/// Whether a task has ended. A result that stands while a runner holds the lock may be one that the
-/// recipe wrote; a runner that wrote its own lets go of the lock within moments.
+/// Whether a task has ended. If there is a result while a runner holds the lock, the recipe may have written it.
+/// A runner that wrote the result itself releases the lock soon.
 fn is_over(task: &TaskDir) -> Result<bool, CancelError> {
     let begun = Instant::now();
     while task.has_result()? {
-        // Where that cannot be seen, the result is believed.
+        // If the lock cannot be checked, the result counts.
         if !task.is_held().unwrap_or(false) {
             return Ok(true);
         }
-        if begun.elapsed() > SETTLING_PATIENCE {
+        if begun.elapsed() > FINALIZING_TIMEOUT {
             return Ok(false);
         }
         std::thread::sleep(FINALIZING);

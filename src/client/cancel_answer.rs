@@ -1,24 +1,24 @@
-//! What a cancellation answers, and why it fails.
+//! The answer and the errors of a cancellation.
 //!
-//! Not the cancelling (`cancel.rs`, `ask.rs`). Invariant: an answer names the result that stands, also where the
-//! task ended by itself.
+//! Not the cancelling (`cancel.rs`, `ask.rs`). Invariant: an answer has the task's actual result, also if the task
+//! ended by itself.
 
 use crate::spool::{IoError, ResolveError, TaskDir};
 use crate::task::{Name, ResultFile, Status, TaskId};
 
-/// What came of a cancellation.
+/// The answer of a cancellation.
 #[derive(Debug)]
 pub struct Cancelled {
     /// The task.
     pub id: TaskId,
-    /// How it went.
+    /// The outcome.
     pub outcome: CancelOutcome,
-    /// Where the task stands now.
+    /// The task's status now.
     pub status: Status,
 }
 
 impl Cancelled {
-    /// The result that stands; `None` as well where it cannot be read.
+    /// The task's result; `None` if there is none or it cannot be read.
     pub fn result(&self) -> Option<&ResultFile> {
         match &self.outcome {
             CancelOutcome::AlreadyOver(result) | CancelOutcome::Ended(result) => result.as_ref(),
@@ -27,77 +27,77 @@ impl Cancelled {
     }
 }
 
-/// How a cancellation went. A result that stands and cannot be read is `None`.
+/// The outcome of a cancellation. A result that cannot be read is `None`.
 #[derive(Debug)]
 pub enum CancelOutcome {
-    /// The task was over before.
+    /// The task had already ended.
     AlreadyOver(Option<ResultFile>),
-    /// It is requested; the end was not waited for.
+    /// The cancellation was requested. The call did not wait for the end.
     Requested,
-    /// It is requested, and no watcher runs that could end the task.
+    /// The cancellation was requested, but no watcher is running to end the task.
     Unattended,
-    /// The task is over now.
+    /// The task has ended.
     Ended(Option<ResultFile>),
 }
 
-/// Why a task is not cancelled.
+/// Why a task was not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum CancelError {
-    /// Nothing is called so, or several tasks are.
+    /// No task matches, or several tasks match.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// It is a drop whose name is no id yet.
+    /// It is a drop, and its name is not an id.
     #[error("{0} is a drop that no watcher has admitted yet")]
     NotAdmitted(Name),
-    /// It is a drop at which a watcher died.
+    /// It is a drop whose watcher was killed while admitting it.
     #[error("{0} is a drop that no watcher has admitted yet")]
     Abandoned(Name),
-    /// It is gone.
+    /// The task was removed.
     #[error("the task {0} was just removed")]
     Removed(TaskId),
     /// Another user submitted the task.
-    #[error("the task {0} is another user's")]
+    #[error("the task {0} belongs to another user")]
     TaskOfAnotherUser(TaskId),
-    /// Another user put the drop into the box.
-    #[error("the drop {0} is another user's")]
+    /// Another user put the drop into the drop box.
+    #[error("the drop {0} belongs to another user")]
     DropOfAnotherUser(TaskId),
-    /// Nobody can say who submitted the task.
+    /// The submitter of the task is unknown.
     #[error(
-        "nobody knows who submitted the task {0}: others could have written or moved the file that was dropped"
+        "the submitter of the task {0} is unknown: other users could have written or moved the dropped file"
     )]
     OfUnknownUser(TaskId),
-    /// The watcher refused it.
+    /// The watcher refused the cancellation.
     #[error("the cancellation of {id} was refused: {reason}")]
     Refused {
         /// The task.
         id: TaskId,
         /// Why, in one line.
         reason: String,
-        /// What to do.
+        /// What to try.
         hint: String,
     },
-    /// The caller gave up while the drop was waited for.
-    #[error("interrupted; the cancellation of {0}")]
+    /// The caller stopped the call before the drop was decided. It was not cancelled.
+    #[error("interrupted; the drop {0} was not cancelled")]
     InterruptedAtDrop(TaskId),
-    /// The caller gave up; the cancellation goes on.
-    #[error("interrupted; the cancellation of {0} goes on")]
+    /// The caller stopped the call. The cancellation continues.
+    #[error("interrupted; the cancellation of {0} continues")]
     Interrupted(TaskId),
-    /// The marker stands, and the disk refuses the result.
+    /// The cancel marker was written, but the result cannot be written.
     #[error(
-        "the cancellation of {id} is noted and nothing of it will be started, but its end cannot be written: {error}"
+        "the cancellation of {id} was requested and no attempt will start, but its result cannot be written: {error}"
     )]
     Unwritten {
         /// The task.
         id: TaskId,
-        /// The kernel's word.
+        /// The error of the system call.
         error: IoError,
     },
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
-/// The result that stands; `None` as well where it cannot be read.
+/// The task's result; `None` if there is none or it cannot be read.
 pub(super) fn readable(task: &TaskDir) -> Option<ResultFile> {
     task.result().ok().flatten()
 }

@@ -1,7 +1,8 @@
-//! Clearing: finished tasks are removed because a person asks for it.
+//! Clearing: removing finished tasks because a user asks for it.
 //!
-//! Not the sweeper: neither retention settings nor its clock check apply. Plans first, so that a caller can show
-//! exactly what would be done. Invariant: one task that cannot be removed keeps nobody from the rest.
+//! Not the sweeper: the retention settings and its clock check do not apply. The work is planned first, so that a
+//! caller can show exactly what would be done. Invariant: a task that cannot be removed does not stop the removal of
+//! the others.
 
 use std::time::{Duration, Instant};
 
@@ -13,71 +14,71 @@ use crate::clock;
 use crate::spool::{Cleared, Clearing, IoError, Spool};
 use crate::task::{Event, Happened, Status, StatusFile, TaskId, Timestamp};
 
-/// Whoever finished a task holds it for a moment after its result stands; `wait` has returned by
-/// then, and a person who clears next means that task too.
+/// How long to wait for a runner to release a finished task. `wait` returns as soon as there is a result, and a user
+/// who then clears the spool expects that this task is removed too.
 const FINALIZING: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Which tasks are cleared.
+/// Which tasks to clear.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClearOptions {
-    /// Those that are not over too: they are cancelled first.
+    /// Also pending and running tasks: they are cancelled first.
     pub all: bool,
-    /// Only those that ended at least so long ago.
+    /// Only tasks that ended at least this long ago.
     pub older_than: Option<Duration>,
-    /// Only those of this status.
+    /// Only tasks with this status.
     pub status: Option<Status>,
 }
 
-/// What is to be done.
+/// What would be done.
 #[derive(Clone, Debug, Default)]
 pub struct ClearPlan {
-    /// Tasks that are cancelled and then removed.
+    /// Tasks to cancel and then remove.
     pub cancel: Vec<TaskId>,
-    /// Finished tasks that are removed.
+    /// Finished tasks to remove.
     pub remove: Vec<TaskId>,
-    /// Folders of tasks that are gone, as far as a reader can tell.
+    /// Empty task folders to remove.
     pub empty_folders: Vec<TaskId>,
 }
 
 /// What was done.
 #[derive(Debug, Default)]
 pub struct ClearReport {
-    /// Tasks that are removed.
+    /// The removed tasks.
     pub cleared: Vec<TaskId>,
-    /// Tasks that stay.
+    /// The tasks that were kept.
     pub skipped: Vec<TaskId>,
-    /// Of these, how many are held by somebody or kept.
+    /// The number of kept tasks that are locked or held open.
     pub held: usize,
-    /// The room of what was removed.
+    /// The space that was freed, in bytes.
     pub freed_bytes: u64,
-    /// What stays in the trash of tasks that are removed.
+    /// Errors for parts of removed tasks that stay in the trash.
     pub left: Vec<IoError>,
-    /// Tasks that this user may not remove; they are among the skipped.
+    /// Errors for tasks that this user may not remove. These tasks are in `skipped`.
     pub denied: Vec<IoError>,
-    /// Why tasks could not be cancelled or removed.
+    /// Errors for tasks that could not be cancelled or removed.
     pub failed: Vec<ClearError>,
 }
 
-/// Why tasks are not cleared.
+/// Why tasks were not cleared.
 #[derive(Debug, thiserror::Error)]
 pub enum ClearError {
     /// This user is not the spool's owner.
-    #[error("only the spool's owner removes tasks")]
+    #[error("only the spool's owner may remove tasks")]
     NotOwner,
-    /// Tasks that are not over are meant, without [`ClearOptions::all`].
-    #[error("only finished tasks are cleared")]
+    /// The status selects pending or running tasks, without [`ClearOptions::all`].
+    #[error("only finished tasks can be cleared")]
     OnlyFinished,
-    /// A task cannot be cancelled, or the caller gave up meanwhile.
+    /// A task could not be cancelled, or the caller stopped the call.
     #[error(transparent)]
     Cancel(#[from] CancelError),
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
 impl Client {
-    /// Removes the tasks that the options name.
+    /// Removes the tasks that the options select.
     ///
     /// # Errors
     /// Those of [`Client::check_clear`], [`Client::plan_clear`] and [`Client::clear_planned`].
@@ -90,7 +91,7 @@ impl Client {
         self.clear_planned(self.plan_clear(options)?, stop)
     }
 
-    /// Whether this user may clear.
+    /// Checks that this user may clear tasks.
     ///
     /// # Errors
     /// [`ClearError::NotOwner`].
@@ -101,10 +102,10 @@ impl Client {
         }
     }
 
-    /// What would be done, without doing it.
+    /// Plans what to do, and changes nothing.
     ///
     /// # Errors
-    /// [`ClearError::OnlyFinished`], or when tasks cannot be read.
+    /// [`ClearError::OnlyFinished`], or the tasks cannot be read.
     pub fn plan_clear(&self, options: &ClearOptions) -> Result<ClearPlan, ClearError> {
         let now = clock::wall();
         let mut plan = ClearPlan::default();
@@ -134,11 +135,11 @@ impl Client {
         Ok(plan)
     }
 
-    /// Does what was planned, as far as it still can be done.
+    /// Carries out a plan, as far as it still applies.
     ///
     /// # Errors
-    /// [`ClearError::Cancel`] where the caller gave up while tasks were cancelled; nothing is removed then. Or when
-    /// the spool cannot be used.
+    /// [`ClearError::Cancel`] if the caller stopped the call while tasks were cancelled; then nothing was removed.
+    /// [`ClearError::Io`] if the spool cannot be used.
     pub fn clear_planned(
         &self,
         plan: ClearPlan,
@@ -164,7 +165,7 @@ impl Client {
         Ok(report)
     }
 
-    /// Cancels all of these; those that are over. One that cannot be cancelled keeps nobody from the rest.
+    /// Cancels all of these tasks. Returns the ones that have ended. An error of one task does not stop the others.
     fn cancel_all(
         &self,
         ids: &[TaskId],
@@ -172,17 +173,17 @@ impl Client {
         report: &mut ClearReport,
     ) -> Result<Vec<TaskId>, ClearError> {
         let mut over = Vec::new();
-        // All markers first, then the waiting: the graces run side by side.
+        // Write all markers before waiting, so that the grace periods run at the same time.
         for id in ids {
             if let Ok(Some(task)) = self.spool().task(*id) {
-                // What is refused here is refused below as well, and said there.
+                // An error here occurs again below, and is reported there.
                 let _ = task.request_cancel();
             }
         }
         for id in ids {
             match cancel_task(self.spool(), *id, true, stop) {
                 Ok(_) => over.push(*id),
-                // Somebody else removed it: that was to be done as well.
+                // Another process removed the task, which was the goal.
                 Err(CancelError::Removed(_)) => over.push(*id),
                 Err(error @ CancelError::Interrupted(_)) => return Err(error.into()),
                 Err(error) => {
@@ -223,7 +224,7 @@ fn note(spool: &Spool, report: &mut ClearReport, id: TaskId, removed: Result<Cle
 fn remove(clearing: &Clearing<'_>, id: TaskId, patience: Instant) -> Result<Cleared, IoError> {
     loop {
         match clearing.remove(id)? {
-            Cleared::Held | Cleared::Kept if Instant::now() < patience => std::thread::sleep(LOOK),
+            Cleared::Held | Cleared::Kept if Instant::now() < patience => std::thread::sleep(RETRY_INTERVAL),
             cleared => return Ok(cleared),
         }
     }

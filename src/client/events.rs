@@ -1,6 +1,6 @@
-//! What happened to tasks and to the spool, as it stands in `events/`.
+//! Reading the events of tasks and of the spool from `events/`.
 //!
-//! Not the files (`spool/events.rs`). Invariant: an event is given once, in the order in which it was written.
+//! Not the files (`spool/events.rs`). Invariant: each event is returned once, in the order in which it was written.
 
 use std::collections::HashSet;
 
@@ -9,27 +9,27 @@ use super::open::Client;
 use crate::spool::{Cursor, EventRead, EventReader, Target};
 use crate::task::{TaskId, Timestamp};
 
-/// Which events are wanted, and from where on.
+/// Which events to read, and where to start.
 #[derive(Clone, Debug, Default)]
 pub struct EventOptions {
-    /// Only those behind this place.
+    /// Only events after this position.
     pub after: Option<Cursor>,
-    /// Only those from this moment on.
+    /// Only events since this time.
     pub since: Option<Timestamp>,
-    /// Only those of these tasks, by id, part of an id, name, or `last`; all where it is empty.
+    /// Only events of these tasks, by id, part of an id, name, or `last`; empty for all events.
     pub tasks: Vec<String>,
-    /// Whether the caller asks again and again, and wants late lines as well.
+    /// Whether the caller keeps reading, and also wants lines that are written late.
     pub follows: bool,
 }
 
-/// Events as they are asked for, one after the other.
+/// A reader of events.
 #[derive(Debug)]
 pub struct Events<'c> {
     reader: EventReader<'c>,
     tasks: HashSet<String>,
     since: Option<Timestamp>,
     follows: bool,
-    /// Whether the place of the cursor is gone, so that these begin with its day.
+    /// Whether the events at the cursor were removed, so that reading starts with the cursor's day.
     pub begins_anew: bool,
 }
 
@@ -37,7 +37,7 @@ impl Client {
     /// Reads events.
     ///
     /// # Errors
-    /// [`LookupError`]: a task is not called so, or `events/` cannot be read.
+    /// [`LookupError`]: a task is not found, or `events/` cannot be read.
     pub fn events(&self, options: &EventOptions) -> Result<Events<'_>, LookupError> {
         let ids = options.tasks.iter().map(|text| self.id_of_events(text));
         let tasks = ids.collect::<Result<_, _>>()?;
@@ -51,7 +51,7 @@ impl Client {
         })
     }
 
-    /// An id is taken as it is written: of a task that is gone the events may be there.
+    /// A full id is used without a check: the events of a removed task may still exist.
     fn id_of_events(&self, text: &str) -> Result<String, LookupError> {
         if text.parse::<TaskId>().is_ok() {
             return Ok(text.to_owned());
@@ -64,7 +64,7 @@ impl Client {
 }
 
 impl Events<'_> {
-    /// The next one; `None` where there is none by now.
+    /// The next event; `None` if there is none yet.
     ///
     /// # Errors
     /// `events/` cannot be read.
@@ -72,7 +72,7 @@ impl Events<'_> {
         self.next_event_unless(&|| false)
     }
 
-    /// The same; once `is_stopped`, which is asked again and again, there is none.
+    /// The next event; `None` if there is none yet, or if `is_stopped`, which is called repeatedly, returns `true`.
     ///
     /// # Errors
     /// `events/` cannot be read.

@@ -1,8 +1,8 @@
-//! One task, followed from the first byte of its logs to its end.
+//! Follows one task: its logs, up to its end.
 //!
-//! Not several tasks (`wait.rs`), and not what is done with the bytes. A drop that is not admitted yet is waited
-//! for. Invariant: the end is asked for before the logs are read, so nothing that was written before the result
-//! stood is left out.
+//! Not several tasks (`wait.rs`), and not the printing. A drop that is not admitted yet is awaited first. Invariant:
+//! each round checks for the result before it reads the logs, so no byte that was written before the result is
+//! missed.
 
 use std::time::Duration;
 
@@ -15,50 +15,50 @@ use crate::spool::{
 };
 use crate::task::TaskId;
 
-/// How often a followed log is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a followed log is read.
+const READ_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What happened to a followed task.
 #[derive(Debug)]
 pub enum Followed {
-    /// Its folder is there: it is a task by now. Comes once, and first of all that comes of a task.
+    /// The task's folder exists. Returned once, before any piece of a log.
     Begun,
-    /// It wrote something. Never [`Piece::End`].
+    /// A piece of a log. Never [`Piece::End`].
     Piece(Stream, Piece),
-    /// All is read for now. The next call waits.
+    /// Everything was read for now. The next call waits.
     Looked,
 }
 
-/// Why the following ended early.
+/// Why following the task ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// Nothing is called so, several tasks are, or the drop was refused.
+    /// No task matches, several tasks match, or the drop was refused.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// The task was removed before it could be opened.
     #[error("the task was just removed")]
     JustRemoved,
-    /// Somebody removed the task: no result will come.
-    #[error("the task {0} was removed while it was waited for")]
+    /// The task was removed, so there will be no result.
+    #[error("the task {0} was removed during the wait")]
     Removed(TaskId),
-    /// Its result is gone.
+    /// The result was removed.
     #[error("the task was removed")]
     ResultRemoved,
-    /// The caller gave up; the drop goes on.
-    #[error("interrupted; the drop {0} goes on")]
+    /// The caller stopped the call. The drop stays in the drop box.
+    #[error("interrupted; the drop {0} stays in the drop box")]
     InterruptedAtDrop(String),
-    /// The caller gave up; the task goes on.
-    #[error("interrupted; the task {0} goes on")]
+    /// The caller stopped the call. The task continues.
+    #[error("interrupted; the task {0} continues")]
     Interrupted(TaskId),
     /// A file of the task cannot be used.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
-/// A task that is followed: call [`Follow::next`] until it is `None`, then [`Follow::into_result`].
+/// A followed task. Call [`Follow::next`] until it returns `None`, then [`Follow::into_result`].
 pub struct Follow<'a> {
     client: &'a Client,
     wake: Wake,
@@ -66,32 +66,32 @@ pub struct Follow<'a> {
     logs: Vec<(Stream, FollowedLog)>,
     /// Which log is read next.
     at: usize,
-    /// Whether the task was over when this round of reading began; `None` between rounds.
+    /// Whether the task had ended when this round of reading started; `None` between rounds.
     has_ended: Option<bool>,
     has_begun: bool,
     is_to_pause: bool,
 }
 
-/// What is known of the task.
+/// The task, or the text to find it by.
 enum Place {
     /// It may be a drop.
     Unknown {
-        /// By which it is looked for.
+        /// The text to search for.
         called: String,
-        /// What the drop is called, as far as is known.
+        /// The drop's name, as far as it is known.
         drop: String,
-        /// Whether it was accepted, and so comes.
+        /// Whether the drop was accepted, so that it will be a task.
         is_accepted: bool,
     },
     Task(TaskDir),
 }
 
 impl Client {
-    /// Follows the task that is called so: by id, part of an id, name, or `last`. From its first byte on, or from so
-    /// many last lines of its latest attempt on, as they stand when its log is opened first.
+    /// Follows a task, given by id, part of an id, name, or `last`: from the start of its logs, or from the last
+    /// `lines` lines of its latest attempt, as they are when the log is opened.
     ///
     /// # Errors
-    /// When this process cannot listen to the spool.
+    /// This process cannot listen for changes of the spool.
     pub fn follow(
         &self,
         task: &str,
@@ -109,7 +109,7 @@ impl Client {
     /// Follows a task that was just submitted.
     ///
     /// # Errors
-    /// When this process cannot listen to the spool.
+    /// This process cannot listen for changes of the spool.
     pub fn follow_accepted(
         &self,
         accepted: Accepted,
@@ -149,7 +149,7 @@ impl Client {
 }
 
 impl Follow<'_> {
-    /// The id of the task, once it is one.
+    /// The id of the task; `None` for a drop.
     pub fn task_id(&self) -> Option<TaskId> {
         match &self.place {
             Place::Task(task) => Some(task.id()),
@@ -157,10 +157,10 @@ impl Follow<'_> {
         }
     }
 
-    /// What happened next; `None` once the task is over and all of its logs is read.
+    /// What happened next; `None` once the task has ended and its logs were read to the end.
     ///
     /// # Errors
-    /// [`FollowError`]. The task goes on whatever ends the following.
+    /// [`FollowError`]. The task continues.
     pub fn next(&mut self, stop: &dyn Stop) -> Result<Option<Followed>, FollowError> {
         if self.is_to_pause {
             self.pause(stop)?;
@@ -177,10 +177,10 @@ impl Follow<'_> {
         self.read()
     }
 
-    /// The result, once the task is over.
+    /// The result, once the task has ended.
     ///
     /// # Errors
-    /// [`FollowError::ResultRemoved`] where there is none, [`FollowError::Read`] where it cannot be used.
+    /// [`FollowError::ResultRemoved`] if there is no result, [`FollowError::Read`] if it cannot be used.
     pub fn into_result(self) -> Result<TaskResult, FollowError> {
         let Place::Task(task) = self.place else {
             return Err(FollowError::ResultRemoved);
@@ -191,7 +191,7 @@ impl Follow<'_> {
         }
     }
 
-    /// Looks for the task; whether it is there.
+    /// Searches for the task. Returns whether it was found.
     fn find(&mut self) -> Result<bool, FollowError> {
         let Place::Unknown {
             called,
@@ -220,7 +220,7 @@ impl Follow<'_> {
         let Place::Task(task) = &self.place else {
             return Ok(Some(Followed::Looked));
         };
-        // Asked before the logs are read: what is written until the result stands is read after it.
+        // Checked before the logs are read: all bytes written before the result are read after this check.
         let has_ended = match self.has_ended {
             Some(has_ended) => has_ended,
             None => *self.has_ended.insert(task.has_result()?),
@@ -251,17 +251,17 @@ impl Follow<'_> {
                 Place::Unknown { drop, .. } => FollowError::InterruptedAtDrop(drop.clone()),
             });
         }
-        self.wake.wait(stop.wakes(), LOOK);
+        self.wake.wait(stop.wakes(), READ_INTERVAL);
         self.wake.take();
         Ok(())
     }
 }
 
-/// How far a task's log was read, over all its attempts.
+/// The position in a task's log, across its attempts.
 struct FollowedLog {
     attempt: u32,
     reader: Option<LogReader>,
-    /// With how many last lines of the latest attempt it begins; `None`: with the first byte.
+    /// The number of last lines of the latest attempt to start with; `None`: start with the first byte.
     lines: Option<usize>,
 }
 
@@ -274,7 +274,7 @@ impl FollowedLog {
         }
     }
 
-    /// The next piece of what is new; `None` where there is none for now.
+    /// The next new piece; `None` if there is none for now.
     fn next(&mut self, task: &TaskDir, stream: Stream) -> Result<Option<Piece>, IoError> {
         loop {
             if self.reader.is_none() {
@@ -304,7 +304,7 @@ impl FollowedLog {
                     return Ok(Some(piece));
                 }
             }
-            // A later attempt has its own log; this one will not grow any more.
+            // A later attempt has its own log, so this log does not grow any more.
             if task.last_attempt()? <= self.attempt {
                 return Ok(None);
             }

@@ -1,26 +1,26 @@
 //! Listing tasks, newest first, and counting them.
 //!
-//! Costs one listing of names and one status file for each shown task. A filter by `pending` or
-//! `running` reads only what the hints say is open. Not one task (`status.rs`). Invariant: looking changes nothing.
+//! Costs one listing of names and one status file for each shown task. A filter by `pending` or `running` reads only
+//! the tasks with an index entry in `open/`. Not one task (`status.rs`). Invariant: listing changes nothing.
 
 use super::open::Client;
 use crate::spool::{IoError, TaskView, is_label};
 use crate::task::{Name, Status, StatusFile, TaskId};
 
-/// Which tasks are listed.
+/// Which tasks to list.
 #[derive(Clone, Debug)]
 pub struct ListOptions {
-    /// Only those of this status.
+    /// Only tasks with this status.
     pub status: Option<Status>,
-    /// Only those of this name.
+    /// Only tasks with this name.
     pub name: Option<Name>,
-    /// Only those of this label.
+    /// Only tasks with this label.
     pub label: Option<String>,
-    /// So many of the newest are left out.
+    /// The number of newest tasks to skip.
     pub skip: usize,
-    /// So many at most.
+    /// The most tasks to return.
     pub limit: usize,
-    /// Whether the results are read as well, which costs a file for each finished task.
+    /// Whether to read the results too, which costs one file for each finished task.
     pub with_results: bool,
 }
 
@@ -33,21 +33,21 @@ impl ListOptions {
     }
 }
 
-/// Some tasks, and how many there are in all.
+/// A page of tasks, and the total number.
 #[derive(Debug)]
 pub struct Page {
     /// The tasks, newest first.
     pub tasks: Vec<TaskView>,
-    /// How many fit in all, where that is known: not for a status that is final.
+    /// The total number of matching tasks, if known. It is not known for a final status.
     pub total: Option<usize>,
 }
 
-/// How many tasks there are.
+/// The number of tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Of each status, in the order of [`Status::ALL`].
+    /// The number for each status, in the order of [`Status::ALL`].
     pub tasks: Vec<(Status, usize)>,
-    /// Files in the drop box. `None`: only the spool's owner may list it.
+    /// The number of files in the drop box. `None` for users other than the owner, who may not list it.
     pub drops: Option<usize>,
 }
 
@@ -55,7 +55,7 @@ impl Client {
     /// A page of tasks.
     ///
     /// # Errors
-    /// When the spool cannot be read.
+    /// The spool cannot be read.
     pub fn list(&self, options: &ListOptions) -> Result<Page, IoError> {
         let is_filtered =
             options.status.is_some() || options.name.is_some() || options.label.is_some();
@@ -105,7 +105,7 @@ impl Client {
                 tasks.push(view);
             }
             found += 1;
-            // Of what is open all is counted; of what is finished only the page is read.
+            // All open tasks are counted; of the finished tasks only the page is read.
             if !is_open && tasks.len() == options.limit {
                 break;
             }
@@ -116,10 +116,10 @@ impl Client {
         })
     }
 
-    /// Counts the tasks of each status, and what waits in the drop box.
+    /// Counts the tasks of each status, and the files in the drop box.
     ///
     /// # Errors
-    /// When the spool cannot be read.
+    /// The spool cannot be read.
     pub fn counts(&self) -> Result<Counts, IoError> {
         let mut tasks: Vec<(Status, usize)> =
             Status::ALL.iter().map(|status| (*status, 0)).collect();

@@ -1,31 +1,31 @@
-//! What a task wrote so far.
+//! Reading a task's logs as they are now.
 //!
-//! Not a log that grows (`follow.rs`). Invariant: a log that does not fit into memory is refused, never cut.
+//! Not following a log that grows (`follow.rs`). Invariant: a log that is too large for memory is refused, not cut.
 
 use super::lookup::LookupError;
 use super::open::Client;
 use crate::spool::{IoError, LogReader, Piece, Stream, TaskDir};
 
 /// A log larger than this is not read as one text.
-const MOST_IN_A_TEXT: usize = 16 << 20;
+const MAX_TEXT: usize = 16 << 20;
 
 /// The logs of one attempt of a task.
 #[derive(Debug)]
 pub struct Logs {
     /// The task's folder.
     pub task: TaskDir,
-    /// Which attempt; 0 before the first one.
+    /// The number of the attempt; 0 before the first attempt.
     pub attempt: u32,
-    /// The last attempt that was made; 0 before the first one.
+    /// The number of the latest attempt; 0 before the first attempt.
     pub last_attempt: u32,
 }
 
 /// A log as one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogText {
-    /// The text. What is no UTF-8 stands as U+FFFD.
+    /// The text. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub text: String,
-    /// Whether all of it is UTF-8.
+    /// Whether the whole log is UTF-8.
     pub is_text: bool,
 }
 
@@ -35,28 +35,27 @@ pub enum LogError {
     /// There is no such task.
     #[error(transparent)]
     Lookup(LookupError),
-    /// The task is gone.
+    /// The task was removed.
     #[error("the task was just removed")]
     Removed,
     /// The task has no such attempt.
-    #[error("the task has no attempt {attempt} (it has made {last})")]
+    #[error("the task has no attempt {attempt} (the latest attempt is {last})")]
     NoSuchAttempt {
-        /// Which was asked for.
+        /// The requested attempt.
         attempt: u32,
-        /// The last that was made.
+        /// The latest attempt.
         last: u32,
     },
     /// The log is too large for one text.
     #[error("the log is larger than {0} bytes")]
     TooLarge(usize),
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
 impl Client {
-    /// The logs of an attempt of the task that is called so: by id, part of an id, name, or `last`. `None` is the
-    /// latest attempt.
+    /// The logs of an attempt of a task, given by id, part of an id, name, or `last`. `None` is the latest attempt.
     ///
     /// # Errors
     /// [`LogError`].
@@ -83,10 +82,10 @@ impl Client {
 }
 
 impl Logs {
-    /// One of the two logs, from its beginning or from so many last lines on. `None`: there is none.
+    /// Opens one of the two logs, from its start or from the last `lines` lines. `None`: there is no log.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// The log cannot be read.
     pub fn open(&self, stream: Stream, lines: Option<usize>) -> Result<Option<LogReader>, IoError> {
         let Some(mut reader) = LogReader::open(&self.task, self.attempt, stream)? else {
             return Ok(None);
@@ -99,38 +98,38 @@ impl Logs {
 }
 
 impl LogText {
-    /// Reads to the end. Where bytes were cut out, the rest of a character at either side goes with them.
+    /// Reads to the end. Incomplete characters on both sides of dropped bytes are removed.
     ///
     /// # Errors
     /// [`LogError::TooLarge`], [`LogError::Io`].
     pub fn read(reader: &mut LogReader) -> Result<LogText, LogError> {
         let (mut text, mut is_text, mut bytes) = (String::new(), true, Vec::new());
-        let mut is_behind_gap = false;
+        let mut is_after_gap = false;
         loop {
             let (mut zeroes, mut gap) = (0, None);
             match reader.next_piece()? {
                 Piece::Bytes(piece) => bytes.extend(piece),
-                Piece::Zeroes(count) => zeroes = usize::try_from(count).unwrap_or(MOST_IN_A_TEXT),
+                Piece::Zeroes(count) => zeroes = usize::try_from(count).unwrap_or(MAX_TEXT),
                 Piece::Gap(count) => gap = Some(count),
                 Piece::Anew => {
-                    (is_text, is_behind_gap) = (true, false);
+                    (is_text, is_after_gap) = (true, false);
                     text.clear();
                     bytes.clear();
                 }
                 Piece::End => break,
             }
-            if (text.len() + bytes.len()).saturating_add(zeroes) > MOST_IN_A_TEXT {
-                return Err(LogError::TooLarge(MOST_IN_A_TEXT));
+            if (text.len() + bytes.len()).saturating_add(zeroes) > MAX_TEXT {
+                return Err(LogError::TooLarge(MAX_TEXT));
             }
             bytes.resize(bytes.len() + zeroes, 0);
             if let Some(gap) = gap {
-                is_text &= add_text(&mut text, whole_characters(&bytes, is_behind_gap, true));
+                is_text &= add_text(&mut text, whole_characters(&bytes, is_after_gap, true));
                 text.push_str(&format!("[{gap} bytes cut out]"));
                 bytes.clear();
-                is_behind_gap = true;
+                is_after_gap = true;
             }
         }
-        is_text &= add_text(&mut text, whole_characters(&bytes, is_behind_gap, false));
+        is_text &= add_text(&mut text, whole_characters(&bytes, is_after_gap, false));
         Ok(LogText { text, is_text })
     }
 }
@@ -141,15 +140,15 @@ fn add_text(text: &mut String, bytes: &[u8]) -> bool {
     matches!(added, std::borrow::Cow::Borrowed(_))
 }
 
-/// Bytes without the parts of characters at a cut.
-fn whole_characters(mut bytes: &[u8], cut_before: bool, cut_behind: bool) -> &[u8] {
+/// Removes the incomplete characters next to dropped bytes.
+fn whole_characters(mut bytes: &[u8], cut_before: bool, cut_after: bool) -> &[u8] {
     const LONGEST: usize = 4;
     if cut_before {
         let rest = bytes.iter().take(LONGEST - 1);
         let rest = rest.take_while(|byte| **byte & 0xc0 == 0x80).count();
         bytes = &bytes[rest..];
     }
-    if cut_behind
+    if cut_after
         && let Err(error) = std::str::from_utf8(&bytes[bytes.len().saturating_sub(LONGEST)..])
         && error.error_len().is_none()
     {

@@ -1,14 +1,14 @@
-//! The public face of the library: what people, scripts and other programs ask of a spool.
+//! The public interface of the library: every operation on a spool.
 //!
-//! [`Client`] has the verbs, with typed options, answers and errors. A front door parses, calls, and prints: the
-//! command line is one (`cli/`). Not here: words for people, exit codes, the environment, signals. Invariant:
-//! nothing is printed, and whatever waits gives up when its caller says so ([`Stop`]).
+//! [`Client`] has the verbs, with typed options, answers and errors. A front end parses, calls and prints. The
+//! command line (`cli/`) is a front end. Not here: texts for people, exit codes, the environment, signals.
+//! Invariant: nothing is printed, and every call that waits stops when its caller asks for it ([`Stop`]).
 //!
-//! In reading order: `open` (the client and its options) · `stop` and `notice` (what goes in and out beside the
-//! question and the answer) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (who
-//! runs what was submitted) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`,
-//! `result`, `logs`, `follow`, `why`, `events` and `recipes` (looking) · `recipe_new`, `settings`, `pause` and `sweep`, which are the
-//! owner's (`not_owner`) · `doctor` (whether all is well).
+//! In reading order: `open` (the client and its options) · `stop` and `notice` (further input and output of a call)
+//! · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (a watcher for the submitted
+//! tasks) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`, `result`, `logs`,
+//! `follow`, `why`, `events` and `recipes` (reading) · `recipe_new`, `settings`, `pause` and `sweep`, only for the
+//! owner (`not_owner`) · `doctor` (checks).
 
 mod admission;
 mod ask;
@@ -68,7 +68,7 @@ pub use submit_error::{SubmitError, Unaccepted};
 pub use sweep::SweepError;
 pub use wait::{Awaited, WaitError, WaitFor, WaitOptions, Waiting};
 
-/// What the verbs answer with and fail with, of the rooms below.
+/// Answers and errors of the verbs that are defined in other modules.
 pub use crate::recipe::{FindError, Kind, LeftOut, OnLost, Recipe, SessionMode};
 pub use crate::spool::SubmitError as StoreError;
 pub use crate::spool::{

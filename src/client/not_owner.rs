@@ -1,7 +1,6 @@
-//! What only the owner of a spool may do.
+//! The check for operations that only the owner of a spool may do.
 //!
-//! Not what a user of the group may do to a task (`cancel.rs`). Invariant: the owner is asked for before anything is
-//! changed.
+//! Not what a user of the group may do to a task (`cancel.rs`). Invariant: the check comes before any change.
 
 use std::path::PathBuf;
 
@@ -13,7 +12,7 @@ use super::open::Client;
 pub struct NotOwner {
     /// The spool.
     pub path: PathBuf,
-    /// What was asked for, as "sweep it".
+    /// The requested operation, for example "sweep it".
     pub action: &'static str,
 }
 

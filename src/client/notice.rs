@@ -1,7 +1,7 @@
-//! What a caller should know besides the answer.
+//! Notes for a caller, in addition to the answer.
 //!
-//! Not errors: the call did what it was asked. Not words for people: each front door has its own. Invariant: a
-//! notice is a value, and the library prints none.
+//! Not errors: the call succeeded. Not texts for people: each front end has its own. Invariant: a notice is a value,
+//! and the library does not print it.
 
 use std::io;
 
@@ -10,65 +10,65 @@ use serde_json::Value;
 use crate::spool::{IoError, Pause};
 use crate::task::{Reason, TaskId};
 
-/// Something to know besides the answer.
+/// A note in addition to the answer.
 #[derive(Debug)]
 pub enum Notice {
-    /// The task is accepted, and its name does not lead to it.
+    /// The task was accepted, but its name does not lead to it.
     NameNotLinked(IoError),
     /// The spool is paused: no task starts.
     Paused(Pause),
-    /// No watcher runs, and none may be started from here.
+    /// No watcher is running, and this client may not start one.
     NoWatcher {
         /// Whether this user could start one by hand.
         is_owner: bool,
     },
-    /// Settings were given to this command that only a watcher goes by.
+    /// This command was given a setting that affects only a watcher.
     SettingOfWatcher {
-        /// Which.
+        /// The setting.
         key: String,
-        /// Whether by a flag, else by a variable.
+        /// Whether the setting was given by a flag; otherwise by a variable.
         is_flag: bool,
         /// The value that was given.
         value: Value,
     },
-    /// Something about the recipe that may go wrong.
+    /// Something in the recipe that may fail.
     Recipe(String),
-    /// The caller is part of a task, and waits for what may need this task to end first.
+    /// The caller runs in a task, and waits for a task that may need the caller's task to end first.
     WaitsInTask {
-        /// The task that the caller is a part of.
+        /// The task in which the caller runs.
         own: TaskId,
         /// The task that is waited for.
         awaited: TaskId,
-        /// What that one waits for; `None` where it is the same task.
+        /// What the awaited task waits for; `None` if it is the caller's own task.
         reason: Option<Reason>,
     },
-    /// A watcher was started, and will end with the service of systemd that this process belongs to, with its tasks.
+    /// A watcher was started. It and its tasks end with the systemd service in which this process runs.
     EndsWith(String),
-    /// Whether a watcher runs cannot be seen by this user now.
+    /// This user cannot determine whether a watcher is running.
     WatcherUnseen,
-    /// A watcher was to be started, and was not.
+    /// A watcher could not be started.
     NotStarted(StartError),
 }
 
-/// Why no watcher was started.
+/// Why a watcher was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Another command holds the start lock.
-    #[error("failed to start a watcher: another command has been starting one for too long")]
+    #[error("failed to start a watcher: another command has held the start lock for too long")]
     Busy,
     /// The program could not be started.
     #[error("failed to start a watcher: {0}")]
     Spawn(#[source] io::Error),
-    /// Nothing can be heard of it.
+    /// The started process has no stdout to report on.
     #[error("failed to start a watcher: it has no stdout")]
     Mute,
-    /// It was started and is still not seen.
+    /// The watcher was started but did not report that it is ready.
     #[error("failed to start a watcher: it was not ready within 5 s")]
     Late,
-    /// It was started and is gone.
-    #[error("failed to start a watcher: it ended at once; see watchers/log in the spool")]
+    /// The watcher was started but exited.
+    #[error("failed to start a watcher: it exited at once; see watchers/log in the spool")]
     Ended,
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }

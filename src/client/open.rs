@@ -1,7 +1,7 @@
-//! The client of one spool: how it is opened, and what it needs to know of its caller.
+//! The client of one spool: opening it, and its options.
 //!
-//! Not the verbs (a file for each). Not the question which spool is meant: that is the front door's. Invariant:
-//! whatever comes from the environment comes in as an option.
+//! Not the verbs (one file each), and not the choice of the spool (the front end). Invariant: values from the
+//! environment are passed in as options.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::recipe::{PathOf, RecipePath, Search, Trust};
 use crate::spool::{Exposed, OpenError, Spool, group_id};
 use crate::task::TaskId;
 
-/// By which way a request came in.
+/// The way by which a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     /// The command line.
@@ -28,40 +28,40 @@ pub enum Door {
     Internal,
 }
 
-/// What a client needs to know of its caller.
+/// What a client needs to know about its caller.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Settings over those of `spool.json`.
+    /// Settings that override those of `spool.json`.
     pub overrides: Overrides,
-    /// The `PATH` of a watcher that is started from here. Where one runs, its `PATH` counts.
+    /// The `PATH` of a watcher that this client starts. If a watcher is running, its own `PATH` applies.
     pub search: Option<OsString>,
-    /// The task that the caller is a part of. While it waits for another task it keeps its own slot.
+    /// The task in which the caller runs. While the caller waits for another task, this task keeps its slot.
     pub own_task: Option<TaskId>,
-    /// How a watcher is started where none runs. `None`: this client starts none.
+    /// How to start a watcher if none is running. `None`: this client does not start watchers.
     pub autostart: Option<Autostart>,
 }
 
-/// What a watcher is started with.
+/// How to start a watcher.
 #[derive(Clone, Debug)]
 pub struct Autostart {
     /// The program `agentspool`.
     pub program: PathBuf,
-    /// Its whole environment.
+    /// The watcher's whole environment.
     pub environment: Vec<(OsString, OsString)>,
 }
 
-/// Why no spool is made.
+/// Why a spool was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// It cannot be made or opened.
+    /// The spool cannot be created or opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It is there, and others could put another folder in its place.
+    /// The spool exists, but other users could replace its folder.
     #[error("no watcher will run its tasks: {0}")]
     Exposed(Exposed),
 }
 
-/// One spool, opened to submit tasks, look at them, wait for them and end them.
+/// One spool, opened to submit, read, await and cancel tasks.
 ///
 /// ```no_run
 /// use agentspool::client::{Client, Door, NeverStop, NewTask, Options};
@@ -79,7 +79,7 @@ pub struct Client {
     search: Option<OsString>,
     own_task: Option<TaskId>,
     autostart: Option<Autostart>,
-    /// Whether this process is a part of a task, once that was asked.
+    /// Whether this process runs in a task, once it was determined.
     is_inside: OnceLock<bool>,
 }
 
@@ -87,16 +87,16 @@ impl Client {
     /// Opens a spool.
     ///
     /// # Errors
-    /// [`OpenError`]: there is no spool, it is of another version, this user may not use it, or a setting is wrong.
+    /// [`OpenError`]: there is no spool, it has another version, this user may not use it, or a setting is invalid.
     pub fn open(path: &Path, options: Options) -> Result<Client, OpenError> {
         let spool = Spool::open(path, options.overrides.clone())?;
         Ok(Client::of(spool, options))
     }
 
-    /// The same; where there is none, a private spool is made.
+    /// Opens a spool, or creates a private one if there is none.
     ///
     /// # Errors
-    /// Those of [`Client::open`], and when it cannot be made.
+    /// Those of [`Client::open`], or the spool cannot be created.
     pub fn open_or_make(path: &Path, options: Options) -> Result<Client, OpenError> {
         let spool = match Spool::open(path, options.overrides.clone()) {
             Err(OpenError::Absent { .. }) => Spool::init(path, None, options.overrides.clone())?,
@@ -105,7 +105,7 @@ impl Client {
         Ok(Client::of(spool, options))
     }
 
-    /// Makes a spool, private or for the users of a group, or puts an old one right.
+    /// Creates a spool, private or for the users of a group, or repairs and converts an existing one.
     ///
     /// # Errors
     /// [`InitError`].
@@ -120,7 +120,7 @@ impl Client {
         Ok(Client::of(spool, options))
     }
 
-    /// Opens a spool to be looked at: nothing in it is put right.
+    /// Opens a spool for reading: nothing in it is repaired.
     ///
     /// # Errors
     /// Those of [`Client::open`].
@@ -144,12 +144,12 @@ impl Client {
         self.spool.path()
     }
 
-    /// What tells this spool from its copies.
+    /// The id that distinguishes this spool from its copies.
     pub fn uuid(&self) -> &str {
         self.spool.uuid()
     }
 
-    /// Whether the users of a group use it too.
+    /// Whether the users of a group can use the spool.
     pub fn is_group(&self) -> bool {
         self.spool.is_group()
     }
@@ -162,7 +162,7 @@ impl Client {
         &mut self.spool
     }
 
-    /// Where the recipes of this spool are.
+    /// The recipe path of this spool.
     pub(super) fn recipes(&self) -> RecipePath {
         let settings = self.spool.settings();
         RecipePath::new(
@@ -181,20 +181,20 @@ impl Client {
         }
     }
 
-    /// The `PATH`s that decide whether a recipe can run: those of the watchers that run, else the one that a watcher
-    /// gets from here. Empty where it is not known, and for other users, who must not run the owner's programs to
-    /// find out: see [`Recipe::problems`](crate::recipe::Recipe::problems).
+    /// The `PATH`s that decide whether a recipe can run: those of the running watchers, else the `PATH` of a watcher
+    /// that this client would start. Empty if no `PATH` is known, and for users other than the owner, who must not run
+    /// the owner's programs for the check: see [`Recipe::problems`](crate::recipe::Recipe::problems).
     pub(super) fn searches(&self) -> Vec<Search> {
         self.searches_or_own(self.autostart().is_some())
     }
 
-    /// The same to show a recipe: where no `PATH` is known, the caller's is the best guess.
+    /// The `PATH`s to show a recipe with. If none is known, the caller's `PATH` is the best guess.
     pub(super) fn searches_to_show(&self) -> Vec<Search> {
         self.searches_or_own(true)
     }
 
     fn searches_or_own(&self, is_own_allowed: bool) -> Vec<Search> {
-        // Systemd gives its units another one.
+        // systemd sets another `PATH` for its units.
         if !self.spool.is_owner() || self.spool.settings().launcher.enforces_limits() {
             return Vec::new();
         }
@@ -208,19 +208,19 @@ impl Client {
         }
     }
 
-    /// The task that the caller is a part of.
+    /// The task in which the caller runs.
     pub(super) fn own_task(&self) -> Option<TaskId> {
         self.own_task
     }
 
-    /// What a watcher is started with, where this client may start one.
+    /// How to start a watcher, if this client may start one.
     pub(super) fn autostart(&self) -> Option<&Autostart> {
         let is_allowed =
             self.spool.settings().autostart && self.spool.is_owner() && !self.spool.is_group();
         self.autostart.as_ref().filter(|_| is_allowed)
     }
 
-    /// The same, seen from where this process stands: what is started inside a task ends with it.
+    /// Like [`Client::autostart`], but `None` in a task: a process started in a task ends with the task.
     pub(super) fn may_start(&self) -> Option<&Autostart> {
         let is_inside = || *self.is_inside.get_or_init(proc::is_below_a_runner);
         self.autostart().filter(|_| !is_inside())

@@ -1,34 +1,34 @@
-//! Pausing a spool: no task starts any more. And resuming it.
+//! Pausing a spool, so that no task starts, and resuming it.
 //!
-//! Not where this is written down (`spool/open/pause.rs`). Invariant: what runs goes on.
+//! Not the paused marker (`spool/open/pause.rs`). Invariant: running tasks continue.
 
 use super::not_owner::NotOwner;
 use super::notice::Notice;
 use super::open::Client;
 use crate::spool::IoError;
 
-/// Why a spool is not paused or resumed.
+/// Why a spool was not paused or resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum PauseError {
-    /// Somebody else's spool.
+    /// This user is not the spool's owner.
     #[error(transparent)]
     NotOwner(#[from] NotOwner),
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
-/// What resuming did.
+/// The answer of [`Client::resume`].
 #[derive(Debug)]
 pub struct Resumed {
     /// Whether the spool was paused.
     pub was_paused: bool,
-    /// Why no watcher runs the tasks that wait, if so.
+    /// Why no watcher runs the waiting tasks, if none does.
     pub notice: Option<Notice>,
 }
 
 impl Client {
-    /// Keeps tasks from starting. `false` if the spool is paused already.
+    /// Stops starting tasks. `false` if the spool is already paused.
     ///
     /// # Errors
     /// [`PauseError`].
@@ -37,7 +37,7 @@ impl Client {
         Ok(self.spool().pause()?)
     }
 
-    /// Lets tasks start again, and starts a watcher if some wait.
+    /// Starts tasks again, and starts a watcher if tasks wait.
     ///
     /// # Errors
     /// [`PauseError`].

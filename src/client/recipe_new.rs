@@ -1,7 +1,7 @@
-//! A new recipe that runs as it is, for somebody who writes his first one.
+//! Creates a recipe that runs as it is, as a start for a user's own recipe.
 //!
-//! Not its files on the disk (`spool/new_recipe.rs`). Invariant: the recipe that was made can be found by its name, and
-//! hides none that was there.
+//! Not the writing of its files (`spool/new_recipe.rs`). Invariant: the new recipe can be found by its name, and does
+//! not hide an existing recipe.
 
 use std::path::PathBuf;
 
@@ -11,17 +11,17 @@ use crate::recipe::{FindError, is_name_of_copy};
 use crate::spool::{IoError, RecipeFile};
 use crate::task::{Name, escape_path};
 
-/// In which language a recipe is begun.
+/// The language of a new recipe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Language {
     /// A POSIX shell.
     #[default]
     Sh,
-    /// Python 3, with its own library alone.
+    /// Python 3, with only its standard library.
     Python,
 }
 
-/// A recipe that was made.
+/// A recipe that was created.
 #[derive(Debug)]
 pub struct NewRecipe {
     /// Its name.
@@ -30,19 +30,19 @@ pub struct NewRecipe {
     pub path: PathBuf,
     /// Its program, the file to edit.
     pub program: PathBuf,
-    /// An input to try it with: JSON.
+    /// An example input, as JSON.
     pub input: &'static str,
 }
 
-/// Why no recipe is made.
+/// Why a recipe was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum NewRecipeError {
-    /// Somebody else's spool.
+    /// This user is not the spool's owner.
     #[error(transparent)]
     NotOwner(#[from] NotOwner),
-    /// There is one of this name.
+    /// A recipe with this name exists.
     #[error(
-        "failed to make the recipe {name}: there is one of this name, {}",
+        "failed to create the recipe {name}: a recipe with this name exists, {}",
         escape_path(path)
     )]
     Exists {
@@ -51,15 +51,15 @@ pub enum NewRecipeError {
         /// Where it is.
         path: PathBuf,
     },
-    /// It would not be listed.
+    /// The name is that of a copy, and such recipes are not listed.
     #[error(
-        "failed to make the recipe {0}: a name with this ending is that of a copy, and is not listed"
+        "failed to create the recipe {0}: a name with this ending is treated as a copy, and is not listed"
     )]
     Copy(Name),
-    /// Whether there is one cannot be seen.
+    /// It cannot be determined whether a recipe with this name exists.
     #[error(transparent)]
     Unseen(FindError),
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
@@ -93,8 +93,8 @@ impl Language {
 }
 
 impl Client {
-    /// Makes a recipe in the spool's own folder that runs as it is, with comments that show how a recipe gets its
-    /// input, reports progress and gives its result.
+    /// Creates a recipe in the spool's own folder. It runs as it is, and its comments show how a recipe gets its input,
+    /// reports progress and returns its result.
     ///
     /// # Errors
     /// [`NewRecipeError`].

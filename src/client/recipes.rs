@@ -1,7 +1,7 @@
 //! The recipes of a spool, and whether they can run.
 //!
-//! Not how they are found (`recipe/`), and not how one is made (`recipe_new.rs`). Invariant: a recipe that cannot run
-//! is listed, with the reason.
+//! Not the search for recipes (`recipe/`), and not the creation of a recipe (`recipe_new.rs`). Invariant: a recipe
+//! that cannot run is listed, with the reason.
 
 use std::path::PathBuf;
 
@@ -12,41 +12,41 @@ use crate::task::Name;
 /// One recipe of the list.
 #[derive(Debug)]
 pub struct ListedRecipe {
-    /// What it is called.
+    /// Its name.
     pub name: Name,
-    /// The recipe; `None` where it cannot be read.
+    /// The recipe; `None` if it cannot be read.
     pub recipe: Option<Recipe>,
-    /// Why it cannot run, if so: the first reason.
+    /// The first reason why it cannot run, if any.
     pub error: Option<FindError>,
 }
 
-/// One recipe, with what the settings of the spool say of it.
+/// One recipe, with the settings of the spool that apply to it.
 #[derive(Debug)]
 pub struct RecipeInfo {
     /// The recipe.
     pub recipe: Recipe,
-    /// Why it cannot run, if so: the first reason.
+    /// The first reason why it cannot run, if any.
     pub error: Option<FindError>,
-    /// What may go wrong.
+    /// Advice about parts that may fail.
     pub advice: Vec<String>,
-    /// The program that runs it, as far as this user may look for it.
+    /// The program that runs it, as far as this user may search for it.
     pub program: PathBuf,
     /// The time limit of its tasks, in seconds.
     pub timeout_sec: f64,
-    /// Whether its limits hold with the launcher of the spool.
+    /// Whether the spool's launcher enforces its limits.
     pub enforces_limits: bool,
 }
 
-/// All that is wrong with one recipe.
+/// All problems of one recipe.
 #[derive(Debug)]
 pub struct RecipeCheck {
-    /// What it is called.
+    /// Its name.
     pub name: Name,
-    /// The recipe; `None` where it cannot be read.
+    /// The recipe; `None` if it cannot be read.
     pub recipe: Option<Recipe>,
-    /// What keeps it from running. Empty: it can run.
+    /// The reasons why it cannot run. Empty if it can run.
     pub problems: Vec<FindError>,
-    /// What may go wrong.
+    /// Advice about parts that may fail.
     pub advice: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    /// What lies on the recipe path, seems to be a recipe and is none, or stands behind another one of its name.
+    /// Files on the recipe path that look like a recipe but are not, and recipes hidden by another with the same name.
     pub fn recipes_left_out(&self) -> Vec<LeftOut> {
         self.recipes().left_out()
     }
@@ -82,7 +82,7 @@ impl Client {
     /// One recipe.
     ///
     /// # Errors
-    /// [`FindError`]: there is none of this name, or it cannot be read.
+    /// [`FindError`]: there is no recipe with this name, or it cannot be read.
     pub fn recipe_info(&self, name: &Name) -> Result<RecipeInfo, FindError> {
         let recipe = self.recipes().find(name)?;
         let settings = self.spool().settings();
@@ -97,16 +97,16 @@ impl Client {
         })
     }
 
-    /// All that is wrong with a recipe. Nothing of it is run, except that PraisonAI is asked for.
+    /// All problems of a recipe. The recipe is not run, but Python is started to check for PraisonAI.
     ///
     /// # Errors
-    /// [`FindError`]: there is none of this name, or it cannot be seen.
+    /// [`FindError`]: there is no recipe with this name, or its folder cannot be read.
     pub fn recipe_check(&self, name: &Name) -> Result<RecipeCheck, FindError> {
         let inspected = self.recipes().inspect(name)?;
         let mut problems = inspected.problems;
         let mut advice = Vec::new();
         if let Some(recipe) = &inspected.recipe {
-            // That the file is not executable is said once.
+            // A file that is not executable is reported once.
             let further = recipe.problems(|| self.searches_to_show()).into_iter();
             let is_new = |known: &[FindError], error: &FindError| {
                 !known.iter().any(|known| known.fix() == error.fix())

@@ -1,7 +1,7 @@
-//! What a task gave: its result, and the file where the output is large.
+//! A task's result, and the file of a large output.
 //!
-//! Not the waiting for it (`wait.rs`, `follow.rs`). Invariant: a result is read whole or not at all; a large output
-//! is never held in memory.
+//! Not the waiting (`wait.rs`, `follow.rs`). Invariant: a result is read whole or not at all, and a large output is
+//! never held in memory.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,36 +11,36 @@ use super::open::Client;
 use crate::spool::{IoError, LogReader, Stream, TaskDir};
 use crate::task::{ResultFile, Status, TaskId};
 
-/// A task that is over, and what it gave.
+/// A task that has ended, and its result.
 #[derive(Debug)]
 pub struct TaskResult {
     /// Its folder.
     pub task: TaskDir,
-    /// Its result. A small output stands in it, a large one in a file that it names.
+    /// Its result. It holds a small output, or the name of the file with a large output.
     pub result: ResultFile,
 }
 
-/// Where a large output is read from.
+/// The source of a large output.
 #[derive(Debug)]
 pub enum OutputFile {
-    /// The log of the attempt that ended the task. Its middle may have been cut out, which its reader says.
+    /// The log of the attempt that ended the task. If its middle was dropped, the reader returns a gap.
     Log(Box<LogReader>),
     /// A file.
     File(File),
 }
 
-/// Why there is no result to give.
+/// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultError {
     /// There is no such task.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// The task is not over.
+    /// The task has not ended.
     #[error("the task {id} is {status}: there is no result yet")]
     NotYet {
         /// The task.
         id: TaskId,
-        /// Where it stands.
+        /// Its status.
         status: Status,
     },
 }
@@ -48,16 +48,16 @@ pub enum ResultError {
 /// Why a large output cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The file is gone.
-    #[error("the output {} is not there any more", .0.display())]
+    /// The file was removed.
+    #[error("the output {} no longer exists", .0.display())]
     Gone(PathBuf),
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
 impl Client {
-    /// The result of the task that is called so: by id, part of an id, name, or `last`.
+    /// The result of a task, given by id, part of an id, name, or `last`.
     ///
     /// # Errors
     /// [`ResultError`].
@@ -73,7 +73,7 @@ impl Client {
 }
 
 impl TaskResult {
-    /// The file that holds a large output, opened; `None` where the output stands in the result or there is none.
+    /// Opens the file of a large output; `None` if the output is in the result or there is no output.
     ///
     /// # Errors
     /// [`OutputError`].
@@ -81,7 +81,7 @@ impl TaskResult {
         let Some(relative) = &self.result.output_file else {
             return Ok(None);
         };
-        // Only of this attempt: what an earlier one printed before it was lost is no part of the result.
+        // Only this attempt: the output of an earlier, lost attempt is not part of the result.
         if relative.ends_with("/stdout.log")
             && let Some(log) = LogReader::open(&self.task, self.result.attempt, Stream::Stdout)?
         {

@@ -1,7 +1,7 @@
-//! The settings of a spool: looked at, set and unset.
+//! Reading, setting and unsetting the settings of a spool.
 //!
-//! Not which settings there are (`config.rs`) and not their file (`spool/open/set.rs`). Invariant: a setting that does
-//! not exist is refused with a suggestion, in each of these verbs.
+//! Not the list of settings (`config.rs`), and not their file (`spool/open/set.rs`). Invariant: each of these verbs
+//! refuses an unknown setting with a suggestion.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::config::{
 use crate::recipe::Recipe;
 use crate::spool::OpenError;
 
-/// One setting as it is in force.
+/// One setting with its current value.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// Its name in `spool.json`.
@@ -27,13 +27,13 @@ pub struct Setting {
     pub origin: Origin,
 }
 
-/// Why a setting is not given or not changed.
+/// Why a setting was not read or not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
-    /// There is no such setting, or the value does not fit.
+    /// There is no such setting, or the value is invalid.
     #[error(transparent)]
     Invalid(#[from] SettingsError),
-    /// Somebody else's spool.
+    /// This user is not the spool's owner.
     #[error(transparent)]
     NotOwner(#[from] NotOwner),
     /// `spool.json` cannot be written.
@@ -42,8 +42,7 @@ pub enum SettingError {
 }
 
 impl Client {
-    /// The settings that were given to this command, that only a watcher goes by, and that have another value without
-    /// being given.
+    /// The settings that were given to this command but affect only a watcher, if they change the value.
     pub(super) fn settings_of_watcher(&self) -> Vec<Notice> {
         let (file, given) = (self.spool().settings_file(), self.spool().overrides());
         let without = Settings::of_layers(file, &Overrides::default());
@@ -82,7 +81,7 @@ impl Client {
         self.spool().settings().retention()
     }
 
-    /// How long a task of this recipe may run when its submitter does not say.
+    /// How long a task of this recipe may run if its request has no timeout.
     pub fn timeout_of(&self, recipe: &Recipe) -> Duration {
         let seconds = recipe.manifest.timeout_sec;
         let seconds = seconds.unwrap_or(self.spool().settings().timeout_sec);
@@ -96,13 +95,12 @@ impl Client {
     pub fn setting(&self, key: &str) -> Result<Value, SettingError> {
         match self.spool().settings().to_map().remove(key) {
             Some(value) => Ok(value),
-            // Refused in the words of `set_setting`, with the same suggestion.
+            // The same error as that of `set_setting`, with the same suggestion.
             None => Ok(parse_value(key, "null")?),
         }
     }
 
-    /// Writes one setting, given as text, into `spool.json`; `None` takes it out. Returns the value that is then in
-    /// force.
+    /// Writes one setting, given as text, to `spool.json`; `None` removes it. Returns the value that applies then.
     ///
     /// # Errors
     /// [`SettingError`].

@@ -1,26 +1,26 @@
-//! Where one task stands.
+//! The status of one task.
 //!
-//! Not its output (`result.rs`) and not its logs (`logs.rs`). Invariant: looking changes nothing.
+//! Not its output (`result.rs`) and not its logs (`logs.rs`). Invariant: reading the status changes nothing.
 
 use super::lookup::LookupError;
 use super::open::Client;
 use crate::spool::{IoError, Target, TaskView};
 use crate::task::{Name, Origin, TaskId};
 
-/// What is called so.
+/// A found task or drop.
 #[derive(Debug)]
 pub enum Found {
-    /// A task, and where it stands.
+    /// A task and its status.
     Task(Box<TaskView>),
     /// A drop that is not a task yet.
     Drop(Name),
 }
 
 impl Client {
-    /// Where the task or the drop stands that is called so: by id, part of an id, name, or `last`.
+    /// The status of a task or drop, given by id, part of an id, name, or `last`.
     ///
     /// # Errors
-    /// [`LookupError`], but a drop is an answer.
+    /// [`LookupError`], but never [`LookupError::NotAdmitted`]: a drop is an answer.
     pub fn status(&self, task: &str) -> Result<Found, LookupError> {
         let id = match self.spool().resolve(task)? {
             Target::Task(id) => id,
@@ -30,15 +30,15 @@ impl Client {
         Ok(Found::Task(Box::new(task.view()?)))
     }
 
-    /// Where one task stands, for somebody who asks again and again. `None`: it is not there any more.
+    /// The status of one task by its id, for repeated calls. `None`: the task was removed.
     ///
     /// # Errors
-    /// The kernel said no.
+    /// A system call failed.
     pub fn view(&self, id: TaskId) -> Result<Option<TaskView>, IoError> {
         Ok(self.spool().views(&[id])?.pop())
     }
 
-    /// Who submitted a task through the drop box of a group spool. What cannot be read is not known.
+    /// Who submitted a task through the drop box of a group spool. Unknown if it cannot be read.
     pub fn origin(&self, id: TaskId) -> Option<Origin> {
         if !self.spool().is_group() {
             return None;

@@ -1,16 +1,16 @@
-//! How a caller tells a call that waits to give up.
+//! How a caller stops a call that waits.
 //!
-//! Not signals: the library listens to none. The caller listens, and answers when it is asked. Invariant: giving
-//! up changes nothing in the spool; what was begun goes on.
+//! Not signals: the library does not handle any. The caller handles them, and answers when the call asks.
+//! Invariant: stopping a call changes nothing in the spool. What was started continues.
 
 use std::os::fd::BorrowedFd;
 
 /// Asked by every call that waits, before each wait.
 ///
-/// Any `Fn() -> bool` is one. A closure is asked at the next look, which is at most a second away. Who can also
-/// give a file that becomes readable ([`Stop::wakes`]) is heard at once.
+/// Any `Fn() -> bool` implements it. A closure is asked at the next check, at most one second later. With a file
+/// that becomes readable ([`Stop::wakes`]) the call stops at once.
 pub trait Stop {
-    /// Whether the call is to give up.
+    /// Whether the call should stop.
     fn is_asked(&self) -> bool;
 
     /// A file that becomes readable when the answer changes. `None` if there is none.
@@ -25,7 +25,7 @@ impl<F: Fn() -> bool> Stop for F {
     }
 }
 
-/// Nobody asks a call to give up.
+/// Never stops a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NeverStop;
 

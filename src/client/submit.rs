@@ -1,7 +1,7 @@
-//! Submitting: from a recipe and what it is given to an accepted task that somebody runs.
+//! Submitting a task: a recipe and its input become an accepted task, and a watcher is started if needed.
 //!
-//! Not the folder that is made (`spool/tasks/publish.rs`), and not the drop box of a group user (`admission.rs`).
-//! Invariant: what this returns is accepted, whatever becomes of its name and of its watcher.
+//! Not the task's folder (`spool/tasks/publish.rs`), and not the drop box of a group user (`admission.rs`).
+//! Invariant: a returned task was accepted, even if its name could not be linked or no watcher could be started.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -18,33 +18,33 @@ use crate::recipe::{Recipe, RecipePath, is_variable_name};
 use crate::spool::{Submission, TaskDir};
 use crate::task::{Json, Name, Request, TaskId, session_of};
 
-/// What a task is given besides its recipe.
+/// The parts of a request, besides the recipe.
 #[derive(Debug)]
 pub struct NewTask {
-    /// By which way it comes.
+    /// The way by which the request comes in.
     pub door: Door,
     /// The input: any JSON value.
     pub input: Option<Json>,
     /// Overrides of the recipe's config: a JSON object.
     pub config: Option<Json>,
-    /// The submitter's own notes: a JSON object.
+    /// The submitter's own data: a JSON object.
     pub metadata: Option<Json>,
-    /// Tasks of one session run one after another and share a folder. `None`: a session of its own.
+    /// The session. Its tasks run one after another and share a folder. `None`: a new session.
     pub session_id: Option<Name>,
-    /// How long it may run. `None`: the recipe's timeout, else the spool's.
+    /// How long the task may run. `None`: the recipe's timeout, else the spool's.
     pub timeout: Option<Duration>,
-    /// What the task is called.
+    /// The task's name.
     pub name: Option<Name>,
-    /// Any text that is shown for the task.
+    /// Any text to show for the task.
     pub label: Option<String>,
-    /// Environment variables, which the recipe must accept. Only in a private spool.
+    /// Environment variables that the recipe accepts. Only in a private spool.
     pub variables: Vec<(String, String)>,
-    /// A file whose content becomes `attachment` in the task's folder. Only for the spool's owner.
+    /// A file to copy to `attachment` in the task's folder. Only for the spool's owner.
     pub attachment: Option<File>,
 }
 
 impl NewTask {
-    /// A task that is given nothing.
+    /// A request without input and options.
     pub fn new(door: Door) -> NewTask {
         NewTask {
             door,
@@ -66,21 +66,21 @@ impl NewTask {
 pub struct Accepted {
     /// Its id.
     pub id: TaskId,
-    /// Its folder; `None` where it is a drop that the watcher of a group spool has yet to admit.
+    /// Its folder; `None` if it is a drop that the watcher of a group spool has not admitted yet.
     pub task: Option<TaskDir>,
     /// Its recipe.
     pub recipe: Name,
-    /// Its session, also one that was made for it alone.
+    /// Its session, which may have been created for this task.
     pub session: Name,
-    /// Where its folder is, or will be.
+    /// The path of its folder, which may not exist yet.
     pub path: PathBuf,
 }
 
 impl Client {
-    /// Accepts one task and sees to it that somebody runs it.
+    /// Submits one task, and starts a watcher if none is running and one may be started.
     ///
-    /// The notices say what else there is to know: that the spool is paused, that no watcher runs, that the name
-    /// does not lead to the task. A user of the group may wait here until the task is safe; `stop` ends that.
+    /// The notices report that the spool is paused, that no watcher is running, or that the name does not lead to the
+    /// task. For a user of the group the call may wait until the task is safe; `stop` ends the wait.
     ///
     /// # Errors
     /// Those of [`Client::runnable`] and [`Client::submit_to`].
@@ -93,11 +93,11 @@ impl Client {
         self.submit_to(self.runnable(recipe)?, task, stop)
     }
 
-    /// A recipe by its name, if it can run.
+    /// Finds a recipe by its name, and checks that it can run.
     ///
     /// # Errors
-    /// [`SubmitError::Recipe`]: there is none of this name, it is broken, others could change it, or something it
-    /// needs is missing.
+    /// [`SubmitError::Recipe`]: there is no recipe with this name, it is broken, other users could change it, or a
+    /// requirement is missing.
     pub fn runnable(&self, recipe: &Name) -> Result<Recipe, SubmitError> {
         self.runnable_of(&self.recipes(), recipe)
     }
@@ -112,7 +112,7 @@ impl Client {
         Ok(recipe)
     }
 
-    /// Whether a task of this recipe may be given a variable of this name.
+    /// Checks that a task of this recipe may get a variable with this name.
     ///
     /// # Errors
     /// [`SubmitError::VariableName`], [`SubmitError::VariablesInGroup`], [`SubmitError::VariableNotAccepted`].
@@ -133,7 +133,7 @@ impl Client {
         Ok(())
     }
 
-    /// Whether a task may be given a file.
+    /// Checks that this user may attach a file to a task.
     ///
     /// # Errors
     /// [`SubmitError::AttachmentOfGroupUser`].
@@ -144,11 +144,11 @@ impl Client {
         }
     }
 
-    /// [`Client::submit`] with a recipe that was found to be runnable.
+    /// Like [`Client::submit`], with a recipe from [`Client::runnable`].
     ///
     /// # Errors
-    /// [`SubmitError`]: a variable or the attachment is not taken, the request breaks a rule, the spool has no room,
-    /// or the disk refuses. Nothing is accepted then, but a drop may lie in the box
+    /// [`SubmitError`]: a variable or the attachment is not allowed, the request is invalid, the spool has no room, or
+    /// a system call failed. No task was accepted then, but a drop may be in the drop box
     /// ([`SubmitError::NotAdmitted`], [`SubmitError::Interrupted`]).
     pub fn submit_to(
         &self,
@@ -199,13 +199,13 @@ impl Client {
         Ok((accepted, notices))
     }
 
-    /// The task is accepted whatever becomes of its link.
+    /// Links the name to the task. The task stays accepted if this fails.
     pub(super) fn link_name(&self, asked: &Asked, id: TaskId) -> Option<Notice> {
         let linked = self.spool().link_name(asked.name.as_ref()?, id);
         linked.err().map(Notice::NameNotLinked)
     }
 
-    /// Says that a task is accepted, in the log too.
+    /// The answer for an accepted task.
     pub(super) fn accepted(&self, asked: &Asked, id: TaskId, task: Option<TaskDir>) -> Accepted {
         let recipe = asked.recipe.clone();
         let session = asked.session.clone();
@@ -221,7 +221,7 @@ impl Client {
     }
 }
 
-/// What of a request is needed once it is in the spool.
+/// The parts of a request that are needed after it was written to the spool.
 pub(super) struct Asked {
     name: Option<Name>,
     recipe: Name,

@@ -1,7 +1,7 @@
 //! Why a submission was refused or failed.
 //!
-//! Not what to do about it in a front door's own words. Invariant: an error of a single submission means that
-//! nothing is accepted; a batch says beside it what was ([`Unaccepted`]).
+//! Not the hints, which each front end has. Invariant: an error of a single submission means that no task was
+//! accepted. For a batch, [`Unaccepted`] accompanies the list of accepted tasks.
 
 use std::path::PathBuf;
 
@@ -9,20 +9,20 @@ use crate::recipe::FindError;
 use crate::spool::{self, IoError, ResolveError};
 use crate::task::{Name, RequestError, TaskId};
 
-/// Why a task is not accepted.
+/// Why a task was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The recipe cannot be used.
     #[error(transparent)]
     Recipe(#[from] FindError),
-    /// The request breaks a rule.
+    /// The request is invalid.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// This is no name of a variable.
-    #[error("{0:?} is no name of a variable")]
+    /// The text is not a valid variable name.
+    #[error("{0:?} is not a valid variable name")]
     VariableName(String),
-    /// Variables are given in a spool whose group can read them.
-    #[error("variables are not taken in a group spool, where the group can read requests")]
+    /// Variables were given in a group spool, where the group could read them.
+    #[error("variables are not accepted in a group spool: the whole group can read requests")]
     VariablesInGroup,
     /// The recipe does not list this variable.
     #[error("the recipe {recipe} does not accept the variable {name}")]
@@ -32,35 +32,35 @@ pub enum SubmitError {
         /// The variable.
         name: String,
     },
-    /// A file is attached by a user who is not the spool's owner.
+    /// A user who is not the spool's owner attached a file.
     #[error(
-        "a file can be attached only by the spool's owner: users of the group submit by a file in the drop box, which cannot carry another one"
+        "only the spool's owner can attach a file: group users submit with one file in the drop box, and it cannot carry an attachment"
     )]
     AttachmentOfGroupUser,
-    /// The request lies in the drop box, and a power cut could lose it.
+    /// The request is in the drop box, where a power cut could lose it.
     #[error(
-        "{id} lies in the drop box and is not accepted yet: no watcher runs on {}, and on this file system a power cut could lose the drop",
+        "{id} is in the drop box and is not accepted yet: no watcher is running on {}, and on this file system a power cut could lose the drop",
         spool.display()
     )]
     NotAdmitted {
-        /// The id of the task to be.
+        /// The id of the future task.
         id: TaskId,
         /// The spool.
         spool: PathBuf,
     },
-    /// The request was refused, or cannot be found.
+    /// The request was refused, or it cannot be found.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// The caller gave up while its request lay in the drop box, where it stays.
-    #[error("interrupted; the drop {0} goes on")]
+    /// The caller stopped the call. The request stays in the drop box.
+    #[error("interrupted; the drop {0} stays in the drop box")]
     Interrupted(TaskId),
-    /// The spool did not take it.
+    /// The request could not be written to the spool.
     #[error(transparent)]
     Store(#[from] spool::SubmitError),
-    /// The spool took nothing.
-    #[error("nothing was accepted")]
+    /// No task was accepted.
+    #[error("no task was accepted")]
     Nothing,
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
@@ -68,8 +68,8 @@ pub enum SubmitError {
 /// Why not all requests of a batch were accepted.
 #[derive(Debug)]
 pub struct Unaccepted {
-    /// What was wrong with the first that was not.
+    /// The error of the first request that was not accepted.
     pub error: SubmitError,
-    /// More that lie in the drop box. Whether they are accepted is not known.
+    /// Further requests in the drop box. It is not known whether they are accepted.
     pub in_the_box: Vec<TaskId>,
 }

@@ -1,6 +1,6 @@
-//! One pass of the sweeper, as somebody asks for it.
+//! One pass of the sweeper, on request.
 //!
-//! Not what it removes (`sweeper/`). Invariant: only the owner of a spool sweeps it.
+//! Not the removal (`sweeper/`). Invariant: only the owner of a spool can sweep it.
 
 use super::not_owner::NotOwner;
 use super::open::Client;
@@ -8,19 +8,19 @@ use super::stop::Stop;
 use crate::spool::IoError;
 use crate::sweeper::{self, Swept};
 
-/// Why a pass did not begin, or ended early.
+/// Why a pass did not start, or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
-    /// Somebody else's spool.
+    /// This user is not the spool's owner.
     #[error(transparent)]
     NotOwner(#[from] NotOwner),
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
 impl Client {
-    /// Whether this user may sweep.
+    /// Checks that this user may sweep.
     ///
     /// # Errors
     /// [`NotOwner`].
@@ -28,10 +28,10 @@ impl Client {
         self.check_owner("sweep it")
     }
 
-    /// Removes what is old. With `dry_run` nothing is removed.
+    /// Removes old tasks and leftover files. With `dry_run` nothing is removed.
     ///
     /// # Errors
-    /// [`SweepError`]. What could not be removed stands in [`Swept::errors`] and is none.
+    /// [`SweepError`]. Files that could not be removed are in [`Swept::errors`] instead.
     pub fn sweep(&self, dry_run: bool, stop: &dyn Stop) -> Result<Swept, SweepError> {
         self.check_sweep()?;
         Ok(sweeper::sweep(self.spool(), dry_run, &|| !stop.is_asked())?)

@@ -1,4 +1,4 @@
-//! The verbs on a private spool that no watcher serves.
+//! The verbs on a private spool without a watcher.
 
 use std::cell::Cell;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use super::*;
 use crate::spool::{Pause, Stream};
 use crate::task::{Name, Status, TaskId};
 
-/// A client of a new spool with the recipe `nothing`, and the folder that goes with it.
+/// A client of a new spool with the recipe `nothing`, and the temporary folder that holds it.
 #[expect(
     clippy::disallowed_methods,
     reason = "a recipe is the owner's own file"
@@ -35,7 +35,7 @@ fn submitted(client: &Client) -> TaskId {
 }
 
 #[test]
-fn a_submission_says_that_nobody_runs_it_and_that_the_spool_is_paused() {
+fn a_submission_reports_a_missing_watcher_and_a_paused_spool() {
     let (_folder, client) = world();
     client.spool().pause().unwrap();
     let task = NewTask::new(Door::Internal);
@@ -52,10 +52,10 @@ fn a_submission_says_that_nobody_runs_it_and_that_the_spool_is_paused() {
 }
 
 #[test]
-fn what_a_recipe_does_not_accept_is_refused_and_nothing_is_made() {
+fn a_variable_that_a_recipe_does_not_accept_is_refused_and_no_task_is_created() {
     let (_folder, client) = world();
     let refused = |task: NewTask| client.submit(&nothing(), task, &NeverStop).unwrap_err();
-    for (name, expected) in [("A B", "no name"), ("PAGER", "does not accept")] {
+    for (name, expected) in [("A B", "not a valid variable name"), ("PAGER", "does not accept")] {
         let error = refused(NewTask {
             variables: vec![(name.to_owned(), "x".to_owned())],
             ..NewTask::new(Door::Internal)
@@ -86,7 +86,7 @@ fn a_batch_is_accepted_in_order_and_a_bad_request_is_not_added() {
         panic!("not a task")
     };
     assert_eq!(view.status.task_id, ids[0]);
-    // Nothing waits any more.
+    // The batch is empty now.
     assert!(batch.accept(&NeverStop).unwrap().accepted.is_empty());
 }
 
@@ -105,7 +105,7 @@ fn a_pending_task_is_cancelled_without_a_watcher() {
 }
 
 #[test]
-fn waiting_ends_by_the_clock_and_by_its_caller() {
+fn a_wait_ends_by_its_timeout_and_by_its_caller() {
     let (_folder, client) = world();
     submitted(&client);
     let options = WaitOptions {
@@ -117,7 +117,7 @@ fn waiting_ends_by_the_clock_and_by_its_caller() {
         ended,
         Err(WaitError::TimedOut { open: 1, all: 1 })
     ));
-    // A closure says when to give up; here at the second time it is asked.
+    // The closure stops the call at the second time it is asked.
     let asked = Cell::new(0);
     let stop = || {
         asked.set(asked.get() + 1);
@@ -135,11 +135,11 @@ fn waiting_ends_by_the_clock_and_by_its_caller() {
 }
 
 #[test]
-fn what_goes_on_is_said_in_plain_words() {
+fn an_interrupted_wait_reports_which_tasks_continue() {
     for (open, all, words) in [
-        (1, 1, "the task goes on"),
-        (1, 3, "1 of 3 tasks goes on"),
-        (2, 3, "2 of 3 tasks go on"),
+        (1, 1, "the task continues"),
+        (1, 3, "1 of 3 tasks continues"),
+        (2, 3, "2 of 3 tasks continue"),
     ] {
         let error = WaitError::Interrupted { open, all };
         assert_eq!(error.to_string(), format!("interrupted; {words}"));
@@ -176,7 +176,7 @@ fn a_list_has_pages_and_counts() {
 }
 
 #[test]
-fn clearing_removes_what_is_over_and_with_all_the_rest() {
+fn clear_removes_finished_tasks_and_with_all_also_open_tasks() {
     let (_folder, client) = world();
     let over = submitted(&client);
     client.cancel("last", true, &NeverStop).unwrap();
@@ -199,7 +199,7 @@ fn clearing_removes_what_is_over_and_with_all_the_rest() {
 }
 
 #[test]
-fn what_is_not_there_and_what_is_not_over_are_different_errors() {
+fn a_missing_task_and_an_unfinished_task_are_different_errors() {
     let (_folder, client) = world();
     assert!(matches!(
         client.status("last"),

@@ -1,8 +1,8 @@
 //! Waiting until tasks end.
 //!
-//! Not one task's log meanwhile (`follow.rs`). Woken when a hint leaves `open/`; looks by the clock as well,
-//! because being woken is only a convenience. A drop that is not admitted yet is waited for too. Invariant: a task
-//! counts as ended once its result stands.
+//! Not following a task's log (`follow.rs`). The wait wakes up when an index entry is removed from `open/`, and also
+//! at intervals, since a wake-up may be missed. A drop that is not admitted yet can be awaited too. Invariant: a task
+//! counts as ended once it has a result.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,92 +14,92 @@ use super::stop::Stop;
 use crate::spool::{IoError, ResolveError, Spool, Target, TaskView, Wake};
 use crate::task::{Name, TaskId};
 
-/// How often to look although nothing was heard.
-const LOOK: Duration = Duration::from_millis(1000);
+/// How often to check without a wake-up.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1000);
 
-/// What is waited for.
+/// The tasks to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitFor {
     /// Tasks by id, part of an id, name, or `last`; drops by name.
     Named(Vec<String>),
-    /// All tasks of a session that are not over now.
+    /// All tasks of a session that are pending or running now.
     Session(Name),
-    /// All tasks that are not over now.
+    /// All tasks that are pending or running now.
     All,
 }
 
-/// How long, and for whom.
+/// When to stop waiting.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WaitOptions {
-    /// Give up after this ([`WaitError::TimedOut`]).
+    /// Stop after this time ([`WaitError::TimedOut`]).
     pub timeout: Option<Duration>,
-    /// Give up when nothing runs, no watcher runs, and none may be started ([`WaitError::Unattended`]).
+    /// Stop if no task and no watcher is running, and none may be started ([`WaitError::Unattended`]).
     pub need_watcher: bool,
 }
 
-/// One thing that is waited for.
+/// An awaited task or drop.
 #[derive(Debug)]
 pub enum Awaited {
     /// A drop that is not a task yet.
     Drop(Name),
-    /// A task that is not over.
+    /// A pending or running task.
     Open(TaskId),
-    /// A task that is over.
+    /// A task that has ended.
     Ended(Box<TaskView>),
 }
 
-/// Why the waiting ended early.
+/// Why the wait ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// Nothing is called so, several tasks are, or the drop was refused.
+    /// No task matches, several tasks match, or the drop was refused.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// Somebody removed the task: no result will come.
-    #[error("the task {0} was removed while it was waited for")]
+    /// The task was removed, so there will be no result.
+    #[error("the task {0} was removed during the wait")]
     Removed(TaskId),
-    /// Nobody runs tasks.
-    #[error("no watcher runs on {}, and none may be started from here", spool.display())]
+    /// No watcher is running.
+    #[error("no watcher is running on {}, and none may be started from here", spool.display())]
     Unattended {
         /// The spool.
         spool: PathBuf,
         /// Whether this user could start one by hand.
         is_owner: bool,
     },
-    /// The time is over; the tasks go on.
-    #[error("the wait ran out; {}", going_on(*open, *all))]
+    /// The timeout expired. The tasks continue.
+    #[error("the wait timed out; {}", continuing(*open, *all))]
     TimedOut {
-        /// How many are not over.
+        /// The number of tasks that have not ended.
         open: usize,
-        /// How many were waited for.
+        /// The number of awaited tasks.
         all: usize,
     },
-    /// The caller gave up; the tasks go on.
-    #[error("interrupted; {}", going_on(*open, *all))]
+    /// The caller stopped the call. The tasks continue.
+    #[error("interrupted; {}", continuing(*open, *all))]
     Interrupted {
-        /// How many are not over.
+        /// The number of tasks that have not ended.
         open: usize,
-        /// How many were waited for.
+        /// The number of awaited tasks.
         all: usize,
     },
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
-fn going_on(open: usize, all: usize) -> String {
+fn continuing(open: usize, all: usize) -> String {
     match (open, all) {
-        (_, 1) => "the task goes on".to_owned(),
-        (1, _) => format!("1 of {all} tasks goes on"),
-        _ if open == all => format!("all {all} tasks go on"),
-        _ => format!("{open} of {all} tasks go on"),
+        (_, 1) => "the task continues".to_owned(),
+        (1, _) => format!("1 of {all} tasks continues"),
+        _ if open == all => format!("all {all} tasks continue"),
+        _ => format!("{open} of {all} tasks continue"),
     }
 }
 
 impl Client {
-    /// Waits until all of these tasks are over, and answers with them in the order in which they were named.
+    /// Waits until all of these tasks have ended. Returns them in the given order.
     ///
     /// # Errors
-    /// [`WaitError`]. The tasks go on whatever ends the waiting.
+    /// [`WaitError`]. The tasks continue.
     pub fn wait(
         &self,
         what: &WaitFor,
@@ -114,13 +114,13 @@ impl Client {
         Ok(waiting.into_ended())
     }
 
-    /// The same step by step, for who shows something meanwhile: look, attend, pause, and again until a look says
-    /// that all are over.
+    /// Waits step by step, for a caller that shows something in the meantime: call `look`, `attend` and `pause` in a
+    /// loop until `look` returns `true`.
     ///
     /// # Errors
-    /// When something is not there, or the spool cannot be read.
+    /// A task is not found, or the spool cannot be read.
     pub fn waiting(&self, what: &WaitFor, options: &WaitOptions) -> Result<Waiting<'_>, WaitError> {
-        // Listen first, so that no end is missed.
+        // Listen before checking the tasks, so that no end is missed.
         let wake = Wake::for_waiting(self.spool())?;
         let awaited = chosen(self.spool(), what)?;
         let timeout = options.timeout;
@@ -129,14 +129,14 @@ impl Client {
             wake,
             awaited,
             attendance: Attendance::new(),
-            // One that is too long to be counted never comes.
+            // A timeout that is too large for the clock is no timeout.
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             need_watcher: options.need_watcher,
         })
     }
 }
 
-/// Where the waiting for some tasks stands.
+/// The state of a wait.
 pub struct Waiting<'a> {
     client: &'a Client,
     wake: Wake,
@@ -147,18 +147,18 @@ pub struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// A pause need not be longer than this.
-    pub const LONGEST_PAUSE: Duration = LOOK;
+    /// The longest useful pause.
+    pub const LONGEST_PAUSE: Duration = CHECK_INTERVAL;
 
-    /// What is waited for, as the last look found it.
+    /// The awaited tasks, as of the last [`Waiting::look`].
     pub fn awaited(&self) -> &[Awaited] {
         &self.awaited
     }
 
-    /// Looks at each; whether all are over.
+    /// Reads each task. Returns `true` if all have ended.
     ///
     /// # Errors
-    /// [`WaitError::Removed`], [`WaitError::Resolve`] for a drop that was refused, or the spool cannot be read.
+    /// [`WaitError::Removed`], [`WaitError::Resolve`] for a refused drop, or the spool cannot be read.
     pub fn look(&mut self) -> Result<bool, WaitError> {
         for one in &mut self.awaited {
             look(self.client.spool(), one)?;
@@ -166,10 +166,10 @@ impl Waiting<'_> {
         Ok(self.open() == 0)
     }
 
-    /// Sees to it that somebody runs tasks; what to know of that.
+    /// Starts a watcher if one is needed and may be started. Returns notices.
     ///
     /// # Errors
-    /// When the watchers cannot be read.
+    /// The watchers cannot be read.
     pub fn attend(&mut self) -> Result<Vec<Notice>, WaitError> {
         let open = self.awaited.iter().filter_map(|one| match one {
             Awaited::Open(id) => Some(*id),
@@ -179,7 +179,7 @@ impl Waiting<'_> {
         Ok(self.attendance.look(self.client, &open)?)
     }
 
-    /// Waits until something happens, at most so long.
+    /// Waits until something changes, at most this long.
     ///
     /// # Errors
     /// [`WaitError::Unattended`], [`WaitError::Interrupted`], [`WaitError::TimedOut`].
@@ -208,7 +208,7 @@ impl Waiting<'_> {
         Ok(())
     }
 
-    /// The tasks that are over.
+    /// The tasks that have ended.
     pub fn into_ended(self) -> Vec<TaskView> {
         let ended = self.awaited.into_iter().filter_map(|one| match one {
             Awaited::Ended(view) => Some(*view),
@@ -222,7 +222,7 @@ impl Waiting<'_> {
         self.awaited.iter().filter(is_open).count()
     }
 
-    /// Whether one of them runs: its runner needs no watcher.
+    /// Whether one of the tasks is running. Its runner does not need a watcher.
     fn anything_runs(&self) -> Result<bool, WaitError> {
         for one in &self.awaited {
             if let Awaited::Open(id) = one
@@ -236,7 +236,7 @@ impl Waiting<'_> {
     }
 }
 
-/// What the choice names.
+/// The selected tasks.
 fn chosen(spool: &Spool, what: &WaitFor) -> Result<Vec<Awaited>, WaitError> {
     let session = match what {
         WaitFor::Named(names) => {
@@ -257,7 +257,7 @@ fn chosen(spool: &Spool, what: &WaitFor) -> Result<Vec<Awaited>, WaitError> {
         let Some(task) = spool.task(id)? else {
             continue;
         };
-        // The hint of a task that has just ended may still be there.
+        // The index entry of a task that has just ended may still exist.
         if task.has_result()? {
             continue;
         }
@@ -269,7 +269,7 @@ fn chosen(spool: &Spool, what: &WaitFor) -> Result<Vec<Awaited>, WaitError> {
     Ok(open)
 }
 
-/// Moves on what has become of one.
+/// Updates the state of one awaited task.
 fn look(spool: &Spool, one: &mut Awaited) -> Result<(), WaitError> {
     if let Awaited::Drop(name) = one {
         match spool.resolve(name.as_str())? {

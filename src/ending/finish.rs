@@ -1,7 +1,7 @@
-//! The end of a task: its result made durable, whoever brings it about.
+//! The end of a task: makes its result durable.
 //!
-//! Used by the runner, and by `cancel` for a task that nobody holds. Invariant: a result is written
-//! under the task's lock, with nothing of the task alive.
+//! Does not decide the outcome. Used by the runner, and by `cancel` for a task that no process holds.
+//! Invariant: a result is written under the task's lock, when no process of the task is alive.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::task::{
     Event, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
 };
 
-/// How long to wait between tries while the disk refuses a result: at first and at most
-/// (SPOOL-SAFETY hazard 23).
+/// The wait between tries while the disk refuses a result: the first and the longest (SPOOL-SAFETY hazard
+/// 23).
 const COMMIT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// The result of a task of which nothing ran; the caller fills in what it knows.
+/// The result of a task that never ran. The caller fills in what it knows.
 pub(crate) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome) -> ResultFile {
     ResultFile {
         v: FORMAT_VERSION,
@@ -42,13 +42,12 @@ pub(crate) fn unstarted(id: TaskId, request: Option<&Request>, outcome: Outcome)
     }
 }
 
-/// Finishes a task as cancelled: kills what a dead runner left of it, then writes the result.
-/// Returns the result that stands afterwards, which is an earlier one where there was one. While a
-/// process does not die `go_on` is asked; once it says no, `None` is returned and nothing was
-/// written.
+/// Finishes a task as cancelled: kills the processes that a killed runner left behind, then writes the
+/// result. Returns the result that is on the disk afterwards; an earlier result is kept. While a process
+/// cannot be killed, `go_on` is called. If it returns false, `None` is returned and nothing was written.
 ///
 /// # Errors
-/// The disk refused; the task is as it was, and the marker stays.
+/// An I/O error. The task is unchanged, and the marker stays.
 pub fn finish_cancelled(
     spool: &Spool,
     lock: &TaskLock,
@@ -58,7 +57,8 @@ pub fn finish_cancelled(
     let id = task.id();
     let request = match task.request() {
         Ok(request) => Some(request),
-        // Not known for the moment: a result without it would leave the session's hint behind.
+        // The request cannot be read now. A result without it would leave the session's index entry
+        // behind.
         Err(ReadError::Io(error)) => return Err(error),
         Err(ReadError::Damaged { .. } | ReadError::Newer { .. }) => None,
     };
@@ -71,39 +71,40 @@ pub fn finish_cancelled(
     let is_ours = lock.commit(&mut None, past.attempt.as_ref(), &result, &mut || {
         report_foreign_result(id)
     })?;
-    let Some(stands) = standing(lock, is_ours, result) else {
+    let Some(result_on_disk) = result_on_disk_of(lock, is_ours, result) else {
         return Ok(None);
     };
-    finalize(spool, lock, &stands, None)?;
-    if let Some(session) = &stands.session_id {
+    finalize(spool, lock, &result_on_disk, None)?;
+    if let Some(session) = &result_on_disk.session_id {
         spool.remove_empty_session(session);
     }
-    Ok(Some(stands))
+    Ok(Some(result_on_disk))
 }
 
-/// The result that stands: the first one won. `None` where somebody else works on the task.
-fn standing(lock: &TaskLock, is_ours: bool, written: ResultFile) -> Option<ResultFile> {
+/// The result that is on the disk: the first one that was written. `None` if another process works on the
+/// task.
+fn result_on_disk_of(lock: &TaskLock, is_ours: bool, written: ResultFile) -> Option<ResultFile> {
     if is_ours {
         return Some(written);
     }
     lock.task().result_as_it_stands().ok().flatten()
 }
 
-/// Brings everything in line with the result that stands.
+/// Brings status and index entries in line with the result that is on the disk.
 fn finalize(
     spool: &Spool,
     lock: &TaskLock,
-    stands: &ResultFile,
+    result_on_disk: &ResultFile,
     before: Option<StatusFile>,
 ) -> Result<(), IoError> {
-    lock.finalize(spool, stands, before)?;
-    if let Some(end) = Event::end(stands) {
+    lock.finalize(spool, result_on_disk, before)?;
+    if let Some(end) = Event::end(result_on_disk) {
         lock.emit(spool, end);
     }
     Ok(())
 }
 
-/// Whether the task's folder was removed, alone or with the whole spool.
+/// Whether the task's folder was removed, alone or with the spool.
 fn is_gone(spool: &Spool, lock: &TaskLock) -> bool {
     match spool.task(lock.task().id()) {
         Ok(there) => there.is_none(),
@@ -111,8 +112,8 @@ fn is_gone(spool: &Spool, lock: &TaskLock) -> bool {
     }
 }
 
-/// Makes the result durable, however long the disk refuses: the lock is not left before.
-/// `before` is the status to go on from, where it is known.
+/// Makes the result durable, however long the disk refuses it. The lock is held until then. `before` is
+/// the last known status, if there is one.
 pub(crate) fn finish(
     spool: &Spool,
     lock: &TaskLock,
@@ -130,20 +131,20 @@ pub(crate) fn finish(
             Err(error) => error,
         };
         if error.is_absent() && is_gone(spool, lock) {
-            // Somebody removed the folder from under us: there is no place for a result.
-            tracing::error!(task = %result.task_id, "the task is gone: {error}");
+            // The folder was removed, so there is no place for a result.
+            tracing::error!(task = %result.task_id, "the task's folder was removed, so its result is not written: {error}");
             return;
         }
-        tracing::error!(task = %result.task_id, "the result is kept in memory: {error}");
+        tracing::error!(task = %result.task_id, "the result is kept in memory and written again later: {error}");
         std::thread::sleep(pause);
         pause = (pause * 2).min(COMMIT_BACKOFF.1);
     };
     let id = result.task_id;
-    let Some(stands) = standing(lock, is_ours, result) else {
-        tracing::error!(task = %id, "its lock was removed, and another runner works on it by now");
+    let Some(result_on_disk) = result_on_disk_of(lock, is_ours, result) else {
+        tracing::error!(task = %id, "the task's lock was removed, and another runner works on the task now");
         return;
     };
-    if let Err(error) = finalize(spool, lock, &stands, before) {
-        tracing::warn!(task = %stands.task_id, "{error}");
+    if let Err(error) = finalize(spool, lock, &result_on_disk, before) {
+        tracing::warn!(task = %result_on_disk.task_id, "{error}");
     }
 }

@@ -1,9 +1,9 @@
-//! What earlier attempts of a task mean for the next one: all that may have begun are ended here.
+//! Ends all earlier attempts of a task before the next one starts.
 //!
-//! Not how the processes of one are found and ended (`recover.rs`), and not what follows from a loss
-//! (`runner/loss.rs: after_loss`). A recipe can write into its task's folder, so the last number need not be the
-//! attempt that ran, and its folder may be gone. Invariant: an attempt counts as not begun only if what
-//! stands there says so.
+//! Does not find or kill the processes of one attempt (`recover.rs`), and does not decide what follows
+//! from a loss (`runner/loss.rs: after_loss`). A recipe can write into its task's folder, so the last
+//! number may not be the attempt that ran, and its folder may be gone. Invariant: an attempt counts as
+//! not started only if its files show that.
 
 use super::recover::{self, Lost};
 use super::report::report_foreign_result;
@@ -13,26 +13,26 @@ use crate::clock::BootId;
 use crate::spool::{Attempt, IoError, Spool, TaskLock};
 use crate::task::Timestamp;
 
-/// The attempts of a task, after all of them were ended.
+/// The attempts of a task, after all of them have ended.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
-    /// The last one that may have run; 0 where none may.
+    /// The last attempt that may have run; 0 if none may have.
     pub last: u32,
-    /// Its folder, where it stands.
+    /// Its folder, if it exists.
     pub attempt: Option<Attempt>,
-    /// Whether it was known to be lost before, and a later one was begun of which nothing ran.
+    /// Whether it was already known to be lost, and a later attempt was prepared that never ran.
     pub is_dealt_with: bool,
 }
 
 impl Past {
-    /// When the last one began, where that is known.
+    /// When the last attempt started, if that is known.
     pub fn started_at(&self) -> Option<Timestamp> {
         let run = self.attempt.as_ref()?.run()?;
         Some(run.started_at)
     }
 }
 
-/// Ends what is left of every attempt. `None` when `go_on` said no before that.
+/// Ends what is left of every attempt. `None` if `go_on` returned false before that was done.
 pub(crate) fn recover_all(
     spool: &Spool,
     lock: &TaskLock,
@@ -41,10 +41,10 @@ pub(crate) fn recover_all(
 ) -> Result<Option<Past>, IoError> {
     let task = lock.task();
     let mut numbers = task.attempt_numbers()?;
-    // Written once something ran: this one may have been removed with all that tells of it.
-    let message = task.status_file().map_or(0, |status| status.attempt);
-    if message > numbers.last().copied().unwrap_or(0) {
-        numbers.push(message);
+    // The status names an attempt that ran, although its folder may have been removed.
+    let reported = task.status_file().map_or(0, |status| status.attempt);
+    if reported > numbers.last().copied().unwrap_or(0) {
+        numbers.push(reported);
     }
     let (mut past, mut was_lost) = (Past::default(), false);
     for (place, number) in numbers.iter().copied().enumerate() {
@@ -61,7 +61,7 @@ pub(crate) fn recover_all(
             None if task.is_attempt_gone(number)? => {
                 recover::recover_gone(lock, &beginning_of(spool, task, number)?, go_on)
             }
-            // No folder of ours.
+            // The attempt never had a folder.
             None => Lost::NothingRan,
         };
         if lost != Lost::GivenUp
@@ -85,7 +85,7 @@ pub(crate) fn recover_all(
             }
         }
     }
-    // Before the part goes that says that it is not ours.
+    // Before the attempt's result.part is removed, which distinguishes a foreign result.
     if lock.set_foreign_result_aside(past.attempt.as_ref())? {
         report_foreign_result(task.id());
     }

@@ -1,7 +1,7 @@
-//! How a task ends under its lock, by whomever: its runner, or a command that cancels it.
+//! Ends a task under its lock, from its runner or from a command that cancels it.
 //!
-//! Not the end of a recipe that runs (`runner/group.rs`). Invariant: a result is written under the task's lock, with
-//! nothing of the task alive.
+//! Does not end a recipe that is running (`runner/group.rs`). Invariant: a result is written under the
+//! task's lock, when no process of the task is alive.
 
 mod finish;
 mod lost;

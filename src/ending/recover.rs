@@ -1,9 +1,10 @@
-//! What a dead runner left: find it, end it, and say whether anything may have run.
+//! Finds and ends what a killed runner left behind, and returns whether the recipe may have run.
 //!
-//! Runs under the task's lock, before its next holder writes anything. Where the dead runner had a
-//! cgroup, that is exact; else `search.rs` says whose a process is. A bare number found on the disk is
-//! never signalled. Invariant: unless it is given up, no process of the attempt is alive when this
-//! returns, and what cannot be looked at is waited for.
+//! Does not decide what follows for the task (`lost.rs`). Runs under the task's lock, before its next
+//! holder writes anything. If the killed runner had a cgroup, the result is exact; otherwise `search.rs`
+//! decides which processes belong to the attempt. A bare number read from the disk is never signalled.
+//! Invariant: unless the wait is given up, no process of the attempt is alive on return, and a process
+//! that cannot be checked is waited for.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -12,34 +13,36 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::report::report_stuck;
-use super::search::{Look, Search};
+use super::search::{Scan, Search};
 use crate::clock::BootId;
 use crate::proc::{self, Cgroup, ProcessKey};
 use crate::spool::{Attempt, IoError, Record, RunFile, TaskLock};
 
-/// What still stands in the way after this time is reported; the wait goes on.
+/// A process that is still in the way after this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
-/// A look can miss a process that is just forking or being executed. So many in a row that find
-/// nothing are a proof, where each of them saw everybody to the end; on a busy machine some process
-/// always leaves in between, and then so many, because one that forks on and on is met by chance.
-const LOOKS_IN_VAIN: u32 = 2;
-const PARTIAL_LOOKS_IN_VAIN: u32 = 40;
+/// A scan can miss a process that is just forking or being executed, so this many complete scans in a row
+/// must find nothing.
+const EMPTY_SCANS: u32 = 2;
+/// On a busy machine some process always exits during a scan, so no scan is complete. Then this many scans
+/// in a row must find nothing: a process that keeps forking is found by one of them.
+const EMPTY_PARTIAL_SCANS: u32 = 40;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
-/// For so long what is found is stopped and the rest followed, before all of it is killed.
+/// For this long, processes that are found are only stopped, and new ones searched for, before all of
+/// them are killed.
 const CHASE: Duration = Duration::from_secs(2);
 
-/// What is known of a lost attempt.
+/// What is known about a lost attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The runner died before it started anything.
+    /// The runner ended before it started anything.
     NothingRan,
-    /// The recipe may have run, in part or to its end.
+    /// The recipe may have run, partly or completely.
     MayHaveRun,
-    /// The caller did not want to wait any longer: something may still be alive.
+    /// The caller stopped waiting. A process may still be alive.
     GivenUp,
 }
 
-/// Ends what is left of an attempt. `go_on` is asked while something does not die.
+/// Ends what is left of an attempt. `go_on` is called while a process cannot be killed; false gives up.
 pub(super) fn recover(
     lock: &TaskLock,
     attempt: &Attempt,
@@ -48,14 +51,15 @@ pub(super) fn recover(
     go_on: &dyn Fn() -> bool,
 ) -> Result<Lost, IoError> {
     if !lock.started_in(attempt.number(), boot)? {
-        // Another boot: nothing of it can be alive.
+        // It ran in another boot, so none of its processes can be alive.
         return Ok(Lost::MayHaveRun);
     }
     if !attempt.may_have_run()? {
         return Ok(Lost::NothingRan);
     }
-    // Numbers count only in the pid namespace that gave them, and only if they are this spool's:
-    // in a copy of a spool they are another one's living tasks. The tag finds what it finds.
+    // Process numbers count only in their pid namespace, and only if the record is of this spool: in a
+    // copy of a spool they belong to running tasks of the original. The search by tag does not depend on
+    // them.
     let mut wait = Wait::new(lock, go_on);
     let Some(run) = recorded(attempt, tag, &mut wait) else {
         return Ok(Lost::GivenUp);
@@ -77,27 +81,28 @@ pub(super) fn recover(
     Ok(ended(kill_all(&mut search, is_emptied, &mut wait)))
 }
 
-/// Who ran it, where somebody said so; `None` when the wait was given up. What cannot be read may name living
-/// processes: it is waited for, after what the tag finds was ended.
+/// The record of who ran the attempt, if there is one. `None` if the wait was given up. A record that
+/// cannot be read may name running processes: after the processes with the tag are ended, it is waited
+/// for.
 fn recorded(attempt: &Attempt, tag: &str, wait: &mut Wait<'_>) -> Option<Option<RunFile>> {
-    let mut has_looked = false;
+    let mut has_searched = false;
     loop {
         let path = match attempt.record() {
             Record::Is(run) => return Some(Some(*run)),
             Record::Absent => return Some(None),
             Record::Unreadable(path) => path,
         };
-        if !has_looked {
+        if !has_searched {
             let mut search = Search::new(attempt.as_fd(), tag, None, false);
-            has_looked = kill_all(&mut search, false, wait);
-            if !has_looked {
+            has_searched = kill_all(&mut search, false, wait);
+            if !has_searched {
                 return None;
             }
         }
         let why = || {
             let path = path.display();
             format!(
-                "{path} cannot be read, so a process of it may be alive; remove it once none is"
+                "{path} cannot be read, so a process of the attempt may be alive; remove the file once none is"
             )
         };
         if !wait.on(why) {
@@ -114,20 +119,20 @@ fn ended(is_ended: bool) -> Lost {
     }
 }
 
-/// Whether a recorded tag is this one as programs of version 1 wrote it: without device and inode, so that a copy
-/// of the spool has the same.
+/// Whether a recorded tag is this tag in the form of version 1 programs: without device and inode, so a
+/// copy of the spool has the same one.
 fn is_without_place(recorded: &str, tag: &str) -> bool {
     tag.rsplit_once('/')
         .is_some_and(|(before, _)| recorded == before)
 }
 
-/// Like [`recover`], for an attempt whose folder somebody moved or removed.
+/// Like [`recover`], for an attempt whose folder was moved or removed.
 pub(super) fn recover_gone(lock: &TaskLock, tag: &str, go_on: &dyn Fn() -> bool) -> Lost {
     let mut search = Search::new(lock.task().as_fd(), tag, None, false);
     ended(kill_all(&mut search, false, &mut Wait::new(lock, go_on)))
 }
 
-/// The cgroup of a runner that is known to be dead: all that is in it is the attempt's.
+/// The cgroup of a runner that is known to have ended: all processes in it are the attempt's.
 fn cgroup_of_dead(run: &RunFile) -> Option<Cgroup> {
     let path = run.cgroup.as_deref()?;
     if !matches!(proc::is_alive(run.runner), Ok(false)) {
@@ -139,7 +144,8 @@ fn cgroup_of_dead(run: &RunFile) -> Option<Cgroup> {
     })
 }
 
-/// Kills all that is in it. `None` when the wait was given up, `false` when it cannot be told.
+/// Kills all processes in the cgroup. `None` if the wait was given up, `false` if it cannot be determined
+/// whether the cgroup is empty.
 fn empty(cgroup: &Cgroup, wait: &mut Wait<'_>) -> Option<bool> {
     loop {
         match cgroup.is_empty() {
@@ -154,73 +160,75 @@ fn empty(cgroup: &Cgroup, wait: &mut Wait<'_>) -> Option<bool> {
             tracing::debug!("the cgroup cannot be killed: {error}");
             return Some(false);
         }
-        if !wait.on(|| "a process of it does not die".to_owned()) {
+        if !wait.on(|| "one of its processes cannot be killed".to_owned()) {
             return None;
         }
     }
 }
 
-/// Kills what the search finds, until it finds nobody. `false` when that was given up before.
+/// Kills the processes that the search finds, until it finds none. `false` if the wait was given up.
 fn kill_all(search: &mut Search<'_>, is_emptied: bool, wait: &mut Wait<'_>) -> bool {
-    let (mut whole_in_vain, mut in_vain) = (0, 0);
+    let (mut empty_whole, mut empty_any) = (0, 0);
     let mut stopped: Vec<ProcessKey> = Vec::new();
     let begun = Instant::now();
-    while whole_in_vain < LOOKS_IN_VAIN && in_vain < PARTIAL_LOOKS_IN_VAIN {
-        let look = match search.look() {
-            Ok(look) => look,
-            // All that was in it is dead, and what moved out of it cannot be looked for.
+    while empty_whole < EMPTY_SCANS && empty_any < EMPTY_PARTIAL_SCANS {
+        let scan = match search.scan() {
+            Ok(scan) => scan,
+            // All processes in the cgroup are dead, and those that moved out of it cannot be searched
+            // for.
             Err(error) if is_emptied => {
                 tracing::debug!("{error}");
                 return true;
             }
             Err(error) => {
-                (whole_in_vain, in_vain) = (0, 0);
-                if !wait.on(|| format!("its processes cannot be looked for: {error}")) {
+                (empty_whole, empty_any) = (0, 0);
+                if !wait.on(|| format!("its processes cannot be searched for: {error}")) {
                     return false;
                 }
                 continue;
             }
         };
-        if look.ours.is_empty() && look.hidden.is_empty() {
-            if let Some(doubt) = look.doubt {
-                (whole_in_vain, in_vain) = (0, 0);
+        if scan.ours.is_empty() && scan.hidden.is_empty() {
+            if let Some(doubt) = scan.doubt {
+                (empty_whole, empty_any) = (0, 0);
                 if !wait.on(|| doubt.to_string()) {
                     return false;
                 }
                 continue;
             }
-            in_vain += 1;
-            whole_in_vain = if look.is_whole { whole_in_vain + 1 } else { 0 };
-            wait.begin_anew();
+            empty_any += 1;
+            empty_whole = if scan.is_whole { empty_whole + 1 } else { 0 };
+            wait.reset_pause();
             std::thread::sleep(PAUSE.0);
             continue;
         }
-        (whole_in_vain, in_vain) = (0, 0);
-        // What forks and leaves is stopped first: killed one by one, each would be replaced in time.
+        (empty_whole, empty_any) = (0, 0);
+        // Processes that fork and exit are stopped first: killed one by one, each would have been
+        // replaced.
         let is_new = |key: &ProcessKey| !stopped.contains(key);
-        let new: Vec<ProcessKey> = look.ours.iter().map(|e| e.key).filter(is_new).collect();
+        let new: Vec<ProcessKey> = scan.ours.iter().map(|e| e.key).filter(is_new).collect();
         if !new.is_empty() && begun.elapsed() < CHASE {
             for key in new {
-                // Gone in between, or not ours to signal: the next look tells.
+                // It may have ended, or may not be signalled: the next scan shows that.
                 let _ = proc::signal(key, Signal::STOP);
                 stopped.push(key);
             }
             continue;
         }
-        kill(&look);
-        if !wait.on(|| "a process of it does not die".to_owned()) {
+        kill(&scan);
+        if !wait.on(|| "one of its processes cannot be killed".to_owned()) {
             return false;
         }
     }
     true
 }
 
-fn kill(look: &Look) {
-    for entry in &look.ours {
+fn kill(scan: &Scan) {
+    for entry in &scan.ours {
         let _ = proc::signal(entry.key, Signal::KILL);
     }
-    for pid in look.hidden.iter().copied().filter_map(Pid::from_raw) {
-        // Its session is asked for once more after the handle was taken.
+    for pid in scan.hidden.iter().copied().filter_map(Pid::from_raw) {
+        // The session is read again after the handle was opened.
         let session = rustix::process::getsid(Some(pid));
         let _ = rustix::process::pidfd_open(pid, PidfdFlags::empty()).and_then(|handle| {
             if rustix::process::getsid(Some(pid)) == session {
@@ -232,13 +240,13 @@ fn kill(look: &Look) {
     }
 }
 
-/// Waiting for what stands in the way.
+/// Waits for what is in the way.
 struct Wait<'a> {
     lock: &'a TaskLock,
     go_on: &'a dyn Fn() -> bool,
     begun: Instant,
     pause: Duration,
-    message: bool,
+    is_reported: bool,
 }
 
 impl<'a> Wait<'a> {
@@ -248,19 +256,19 @@ impl<'a> Wait<'a> {
             go_on,
             begun: Instant::now(),
             pause: PAUSE.0,
-            message: false,
+            is_reported: false,
         }
     }
 
-    fn begin_anew(&mut self) {
+    fn reset_pause(&mut self) {
         self.pause = PAUSE.0;
     }
 
-    /// Waits a little longer than the last time; `false` when the caller does not want to.
+    /// Waits a little longer than the last time. `false` if the caller gives up.
     fn on(&mut self, why: impl Fn() -> String) -> bool {
-        if !self.message && self.begun.elapsed() > STUCK_AFTER {
+        if !self.is_reported && self.begun.elapsed() > STUCK_AFTER {
             report_stuck(self.lock, &why());
-            self.message = true;
+            self.is_reported = true;
         }
         if !(self.go_on)() {
             return false;

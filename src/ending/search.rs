@@ -1,14 +1,15 @@
-//! Which processes belong to an attempt whose runner is dead.
+//! Finds the processes that belong to an attempt whose runner was killed.
 //!
-//! Not the killing (`recover.rs`): nothing here sends a signal. A living runner does not need this, because all
-//! its orphans become its children. Invariants: a process that is shown to be somebody else's is never counted
-//! as the attempt's; one that may be the attempt's and cannot be read is never ignored.
+//! Does not kill them (`recover.rs`) and sends no signal. A running runner does not need this, because
+//! all its orphans become its children. Invariants: a process that provably belongs to something else
+//! never counts as the attempt's; a process that may be the attempt's and cannot be read is never
+//! ignored.
 //!
 //! A process that started no earlier than the attempt belongs to it if
 //! - it is in the recorded session or group, and nothing shows that the number was reused; or
-//! - it carries the attempt's tag, runs as this user, and could have been born in the attempt; or
-//! - it prints into one of the attempt's logs; or
-//! - it has another file of the attempt open to write, and could have been born in the attempt.
+//! - it has the attempt's tag, runs as this user, and could have been started in the attempt; or
+//! - its output goes into one of the attempt's logs; or
+//! - it has another file of the attempt open for writing, and could have been started in the attempt.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,67 +21,67 @@ use super::tag::TAG_VARIABLE;
 use crate::proc::{self, Entry, Environment, ProcessKey};
 use crate::spool::RunFile;
 
-/// The names of programs that orphans come to, besides the first process: systemd of a user, and a
-/// runner that runs this one's watcher in a task.
+/// The names of programs that adopt orphans, other than the first process: a user's systemd, and a runner
+/// whose task runs the watcher of the attempt's runner.
 const ADOPTERS: [&[u8]; 2] = [b"systemd", b"agentspool"];
 
 /// The logs of an attempt.
 const LOGS: [&str; 2] = ["stdout.log", "stderr.log"];
 
-/// What one look found.
+/// The outcome of one scan.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub(super) struct Scan {
     /// The attempt's processes.
     pub ours: Vec<Entry>,
-    /// Processes of the attempt that `/proc` does not show: by number, in the recorded session.
+    /// Processes of the recorded session that `/proc` does not show, by number.
     pub hidden: Vec<i32>,
-    /// The first process that might be the attempt's, and why it cannot be told.
+    /// The first process that may be the attempt's, and why that cannot be decided.
     pub doubt: Option<Doubt>,
-    /// Whether all were seen to the end. One that went away, or was becoming another program, may have left
-    /// a child that was not there yet when the others were listed.
+    /// Whether every process was checked completely. A process that exited or was executing another
+    /// program may have left a child that did not exist when the processes were listed.
     pub is_whole: bool,
 }
 
-/// A process of which nobody can tell whose it is.
+/// A process of which it cannot be decided whether it is the attempt's.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("process {pid} may belong to this task and cannot be looked at: {why}")]
+#[error("process {pid} may belong to this task and cannot be checked: {why}")]
 pub(super) struct Doubt {
     pid: i32,
     why: &'static str,
 }
 
-/// Whose a process is.
+/// To what a process belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
     Ours,
     Others,
     Unknown(&'static str),
-    /// It went or changed in this moment.
+    /// It exited or changed during the check.
     Moving,
 }
 
-/// What is known of the attempt.
+/// What is known about the attempt.
 pub(super) struct Search<'a> {
-    /// The attempt's folder, or the task's where that is gone.
+    /// The attempt's folder, or the task's if that is gone.
     folder: BorrowedFd<'a>,
     tag: Vec<u8>,
     child: Option<ProcessKey>,
-    /// Nothing of the attempt started before.
+    /// The start time, in clock ticks since the boot, before which no process of the attempt started.
     begin: u64,
-    /// The cgroup in which the runner was, where the attempt had none of its own.
+    /// The cgroup of the runner, if the attempt had none of its own.
     cgroup: Option<String>,
-    /// Whether the attempt's cgroup was emptied: then only what moved out of it can be left.
+    /// Whether the attempt's cgroup was emptied. Then only processes that moved out of it can be left.
     is_emptied: bool,
     us: u32,
-    /// Whether the tag is no evidence without the place.
+    /// Whether the tag counts only together with the folder.
     asks_for_place: bool,
-    /// Processes that are known to be others', which a process stays.
+    /// Processes that are known not to be the attempt's. That does not change.
     others: HashMap<i32, ProcessKey>,
 }
 
 impl<'a> Search<'a> {
-    /// A search for what an attempt of this tag left. What its record says counts only if it is of this
-    /// boot and this tag, which the caller has seen.
+    /// A search for the processes of the attempt with this tag. `run` counts only if it is of this boot
+    /// and this tag, which the caller has checked.
     pub fn new(folder: BorrowedFd<'a>, tag: &str, run: Option<&RunFile>, is_emptied: bool) -> Self {
         let child = run.and_then(|run| run.child);
         let begin = child
@@ -99,8 +100,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The attempt was made by a program of version 1, whose tag does not tell a copy from its original: only
-    /// what stands in this attempt's folder, or prints there, is believed to be its.
+    /// For an attempt of a version 1 program, whose tag is the same in a copy of the spool: a process
+    /// counts only if its folder or its output is in this attempt's folder.
     pub fn ask_for_place(&mut self, tag: &str) {
         let old = tag.rsplit_once('/').map_or(tag, |(before, _)| before);
         self.tag = format!("{TAG_VARIABLE}={old}").into_bytes();
@@ -108,19 +109,19 @@ impl<'a> Search<'a> {
         self.asks_for_place = true;
     }
 
-    /// Looks through all processes.
+    /// Checks all processes.
     ///
     /// # Errors
-    /// They cannot be looked at. That is never "nobody".
-    pub fn look(&mut self) -> io::Result<Look> {
-        let mut look = Look {
+    /// They cannot be listed or read. That never means that there are none.
+    pub fn scan(&mut self) -> io::Result<Scan> {
+        let mut scan = Scan {
             is_whole: true,
-            ..Look::default()
+            ..Scan::default()
         };
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let mut seen = Vec::new();
         let mut rounds = 0;
-        // What forks and leaves is followed: only numbers that are new are looked at again.
+        // Processes that fork and exit are followed: each round checks only new numbers.
         loop {
             let mut numbers = proc::numbers()?;
             numbers.sort_unstable();
@@ -130,30 +131,30 @@ impl<'a> Search<'a> {
             }
             rounds += 1;
             for pid in &numbers {
-                self.look_at(*pid, rounds == 1, &mut look)?;
+                self.check(*pid, rounds == 1, &mut scan)?;
             }
             seen.extend(numbers);
             seen.sort_unstable();
         }
-        if look.ours.is_empty() && look.hidden.is_empty() && proc::hides_processes() {
-            self.look_for_hidden(&seen, &mut look);
+        if scan.ours.is_empty() && scan.hidden.is_empty() && proc::hides_processes() {
+            self.scan_for_hidden(&seen, &mut scan);
         }
-        Ok(look)
+        Ok(scan)
     }
 
-    fn look_at(&mut self, pid: i32, is_first_round: bool, look: &mut Look) -> io::Result<()> {
-        // In the rounds that follow others, the ones known from before need no second look.
+    fn check(&mut self, pid: i32, is_first_round: bool, scan: &mut Scan) -> io::Result<()> {
+        // In later rounds a number that is known from before is not checked again.
         if !is_first_round && self.others.contains_key(&pid) {
             return Ok(());
         }
         let entry = match proc::entry(pid) {
             Ok(Some(entry)) => entry,
             Ok(None) => {
-                look.is_whole = false;
+                scan.is_whole = false;
                 return Ok(());
             }
             Err(error) if is_refusal(&error) => {
-                self.look_at_hidden(pid, look);
+                self.check_hidden(pid, scan);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -162,13 +163,13 @@ impl<'a> Search<'a> {
             return Ok(());
         }
         match self.whose(&entry, 0)? {
-            Whose::Ours => look.ours.push(entry),
+            Whose::Ours => scan.ours.push(entry),
             Whose::Others => {
                 self.others.insert(pid, entry.key);
             }
-            Whose::Moving => look.is_whole = false,
+            Whose::Moving => scan.is_whole = false,
             Whose::Unknown(why) => {
-                look.doubt.get_or_insert(Doubt { pid, why });
+                scan.doubt.get_or_insert(Doubt { pid, why });
             }
         }
         Ok(())
@@ -182,7 +183,7 @@ impl<'a> Search<'a> {
         if session == Session::Surely {
             return Ok(Whose::Ours);
         }
-        // The number could have been given to somebody else's session, whose leader is gone as well.
+        // The number may have been reused for another session whose leader is gone too.
         let in_session =
             session == Session::Perhaps && !self.is_emptied && !self.is_in_another_cgroup(entry);
         let environment = match proc::environment(entry)? {
@@ -195,7 +196,7 @@ impl<'a> Search<'a> {
         let name = format!("{TAG_VARIABLE}=");
         let tag = entries.find(|item| item.starts_with(name.as_bytes()));
         if tag.is_some_and(|tag| self.is_of_attempt(tag)) {
-            // A person may have copied a task's environment, or another user have read it.
+            // A person may have copied a task's environment, or another user may have read it.
             if self.is_another_uids(entry) || self.is_of_older_session(entry) {
                 return Ok(Whose::Others);
             }
@@ -210,7 +211,7 @@ impl<'a> Search<'a> {
             };
         }
         if tag.is_some_and(|tag| tag.len() > name.len()) {
-            // Another task's.
+            // It is another task's.
             return Ok(Whose::Others);
         }
         Ok(match (in_session, self.is_another_uids(entry)) {
@@ -223,7 +224,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Of a process whose environment is not shown.
+    /// Decides for a process whose environment is not readable.
     fn whose_unread(&self, entry: &Entry, in_session: bool) -> io::Result<Whose> {
         let is_own = proc::real_uid(entry).is_none_or(|uid| uid == self.us);
         Ok(match (in_session, is_own) {
@@ -231,7 +232,7 @@ impl<'a> Search<'a> {
             (true, false) => self.whose_of_another(entry),
             (false, false) => Whose::Others,
             (false, true) => {
-                // Without a record every process of this user would be in doubt.
+                // Without a record, every process of this user would be in doubt.
                 let is_elsewhere = self.is_emptied
                     || self.begin == 0
                     || self.is_in_another_cgroup(entry)
@@ -245,9 +246,10 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Of a process that another user started, in the recorded session, whose leader is gone: the number may have
-    /// been given to a session of that user. An attempt of root's becomes any user. One of another user's becomes
-    /// root (`sudo`), or a user of a namespace that maps its own.
+    /// Decides for a process that another user started, in the recorded session, whose leader is gone:
+    /// the number may have been reused for a session of that user. A process of root's attempt can become
+    /// any user. A process of another user's attempt can become root (`sudo`), or a user of a namespace
+    /// that maps its own user.
     fn whose_of_another(&self, entry: &Entry) -> Whose {
         let is_possible = |uid| uid == 0 || proc::is_nobody(uid);
         let may_be_ours = self.us == 0
@@ -268,9 +270,9 @@ impl<'a> Search<'a> {
             return Ok(Session::No);
         }
         match proc::entry(child.pid) {
-            // The number cannot be anybody else's while its first holder is there, dead or alive.
+            // The number cannot be reused while the leader exists, even as a zombie.
             Ok(Some(leader)) if leader.key == child => Ok(Session::Surely),
-            // It was given away, so the recorded session is empty.
+            // It was reused, so the recorded session is empty.
             Ok(Some(_)) => Ok(Session::No),
             Ok(None) if child.start == 0 => Ok(Session::No),
             Ok(None) => Ok(Session::Perhaps),
@@ -279,8 +281,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether it cannot have been born in the attempt: a process stays in the session it was born in or makes
-    /// one of its own, and its parent is the one who made it or one who takes orphans.
+    /// Whether it cannot have been started in the attempt. A process stays in the session in which it was
+    /// started or creates its own, and its parent is the process that started it or one that adopts
+    /// orphans.
     fn is_from_outside(&self, entry: &Entry, depth: u32) -> io::Result<bool> {
         const DEEPEST: u32 = 64;
         if self.is_of_older_session(entry) {
@@ -294,7 +297,7 @@ impl<'a> Search<'a> {
                 Ok(!ADOPTERS.contains(&proc::name_of(&parent).as_slice()))
             }
             Ok(Some(parent)) => Ok(self.whose(&parent, depth + 1)? == Whose::Others),
-            // It has left, and its child has come to somebody else by now.
+            // The parent has exited, and its child was adopted.
             Ok(None) => Ok(false),
             Err(_) => Ok(self.is_another_users(entry.parent)),
         }
@@ -318,19 +321,20 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether a tag is the attempt's. The inode of a folder that is gone is not known; then the tag ends
-    /// where it would stand.
+    /// Whether a tag is the attempt's. If the attempt's folder is gone, its inode is unknown, and the
+    /// searched tag ends before it.
     fn is_of_attempt(&self, tag: &[u8]) -> bool {
         tag == self.tag || (self.tag.ends_with(b":") && tag.starts_with(&self.tag))
     }
 
-    /// Whether its output is one of the attempt's logs, which nobody else writes.
+    /// Whether its output goes into one of the attempt's logs, to which nothing else writes.
     fn prints_here(&self, entry: &Entry) -> bool {
         !self.is_of_older_session(entry) && proc::prints_into(entry, &self.folder, &LOGS)
     }
 
-    /// Whether it has any file of the attempt open to write, and could have been born in the attempt. That is more
-    /// than the logs: a person may work in that folder, in a session that is newer.
+    /// Whether it has any file of the attempt open for writing, and could have been started in the
+    /// attempt. The second condition is needed because a person may work in that folder, in a newer
+    /// session.
     fn writes_here(&self, entry: &Entry, depth: u32) -> io::Result<bool> {
         Ok(!self.is_of_older_session(entry)
             && proc::has_open_to_write(entry, &self.folder)
@@ -341,8 +345,8 @@ impl<'a> Search<'a> {
         proc::real_uid(entry).is_some_and(|uid| uid != self.us)
     }
 
-    /// Whether it is in a session that is older than the attempt: a process stays in the one it was born in or
-    /// makes one of its own.
+    /// Whether its session is older than the attempt. A process stays in the session in which it was
+    /// started or creates its own.
     fn is_of_older_session(&self, entry: &Entry) -> bool {
         if entry.session == entry.key.pid {
             return false;
@@ -353,8 +357,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// One that `/proc` does not show: its session can be asked for all the same.
-    fn look_at_hidden(&self, pid: i32, look: &mut Look) {
+    /// Checks a process that `/proc` does not show. Its session is available nevertheless.
+    fn check_hidden(&self, pid: i32, scan: &mut Scan) {
         let Some(number) = Pid::from_raw(pid) else {
             return;
         };
@@ -362,27 +366,27 @@ impl<'a> Search<'a> {
         let session = rustix::process::getsid(Some(number));
         let in_session = self
             .child
-            .is_some_and(|child| session == Ok(pid_of(child.pid)) && !self.is_given_away(child));
+            .is_some_and(|child| session == Ok(pid_of(child.pid)) && !self.is_reused(child));
         match (in_session, may_signal && self.us != 0) {
-            (true, true) => look.hidden.push(pid),
+            (true, true) => scan.hidden.push(pid),
             (true, false) => {
                 let why = "/proc does not show it, and it is in the task's session";
-                look.doubt.get_or_insert(Doubt { pid, why });
+                scan.doubt.get_or_insert(Doubt { pid, why });
             }
             (false, true) if !self.is_emptied && self.begin > 0 => {
                 let why = "/proc does not show it (hidepid=)";
-                look.doubt.get_or_insert(Doubt { pid, why });
+                scan.doubt.get_or_insert(Doubt { pid, why });
             }
             (false, _) => {}
         }
     }
 
-    fn is_given_away(&self, child: ProcessKey) -> bool {
+    fn is_reused(&self, child: ProcessKey) -> bool {
         matches!(proc::entry(child.pid), Ok(Some(leader)) if leader.key != child)
     }
 
-    /// Where `/proc` leaves out what this user may not look at: every number is asked for.
-    fn look_for_hidden(&self, seen: &[i32], look: &mut Look) {
+    /// For a `/proc` that hides the processes of other users: asks for every number.
+    fn scan_for_hidden(&self, seen: &[i32], scan: &mut Scan) {
         for pid in 1..=proc::highest_number() {
             let Some(number) = Pid::from_raw(pid) else {
                 continue;
@@ -393,7 +397,7 @@ impl<'a> Search<'a> {
                 && proc::is_process(number)
                 && !matches!(proc::entry(pid), Ok(Some(_)))
             {
-                self.look_at_hidden(pid, look);
+                self.check_hidden(pid, scan);
             }
         }
     }
@@ -403,7 +407,7 @@ impl<'a> Search<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Session {
     No,
-    /// Its leader is gone, and the number could have been given away since.
+    /// Its leader is gone, and the number may have been reused.
     Perhaps,
     Surely,
 }

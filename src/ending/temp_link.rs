@@ -1,9 +1,10 @@
-//! The short name of an attempt's folder, for programs that put sockets into `TMPDIR`: the path of a socket has 107
-//! bytes at most, and the folder of an attempt alone may have more.
+//! The short name of an attempt's folder, for programs that create sockets in `TMPDIR`: the path of a
+//! socket has at most 107 bytes, and the folder of an attempt alone may have more.
 //!
-//! Not the folder, which goes with the task. It does not lie in `$XDG_RUNTIME_DIR`, which is removed when its user logs
-//! out, while tasks go on. Invariants: a name is recorded before it is made; only a link that leads to this attempt, or
-//! nowhere, is removed; it is made only where no other user can put something else in its place.
+//! Not the folder itself, which is removed with the task. The link is not in `$XDG_RUNTIME_DIR`, which is
+//! removed when its user logs out, while tasks go on. Invariants: a name is recorded before the link is
+//! created; a link is removed only if it leads to this attempt or nowhere; it is created only in a folder
+//! in which no other user can replace it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,14 +16,14 @@ use crate::spool::{Attempt, RunFile};
 use crate::task::TaskId;
 
 const TEMPORARY: &str = "/tmp";
-/// A path of so many bytes leaves room for what programs make of it.
+/// A path of at most this many bytes leaves space for what programs append to it.
 const SHORT: usize = 60;
-/// What no folder of ours has: rights for group and others.
+/// Rights for group and others, which a folder of ours never has.
 const SHARED: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 const WRITABLE: u32 = 0o022;
 
-/// A link that is removed when this value goes.
+/// A link that is removed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct TempLink {
     path: PathBuf,
@@ -30,7 +31,7 @@ pub(crate) struct TempLink {
 }
 
 impl TempLink {
-    /// The name that the attempt's folder is to have, where its own path is long.
+    /// The link that the attempt's folder is to have, if its own path is long.
     pub fn plan(id: TaskId, attempt: &Attempt) -> Option<TempLink> {
         let leads_to = attempt.work_path();
         if leads_to.as_os_str().len() <= SHORT {
@@ -42,17 +43,17 @@ impl TempLink {
         Some(TempLink { path, leads_to })
     }
 
-    /// Makes it. `None` where that cannot be: then the folder has its own path alone.
+    /// Creates the link. `None` if that is not possible: then the folder has only its own path.
     pub fn make(self) -> Option<TempLink> {
         let folder = self.path.parent()?;
         if !is_safe(folder) {
-            // Another runner may be the first.
+            // Another runner may create it first.
             let _ = mkdir(folder, Mode::RWXU);
             if !is_safe(folder) {
                 return None;
             }
         }
-        // One that leads nowhere is of a spool that was moved or removed.
+        // A link that leads nowhere belongs to a spool that was moved or removed.
         remove(&self.path, &self.leads_to);
         symlink(&self.leads_to, &self.path).ok()?;
         Some(self)
@@ -69,7 +70,7 @@ impl Drop for TempLink {
     }
 }
 
-/// Removes the link of an attempt whose runner is dead.
+/// Removes the link of an attempt whose runner was killed.
 pub(super) fn remove_recorded(run: &RunFile, attempt: &Attempt) {
     if let Some(path) = &run.temp_link {
         remove(Path::new(path), &attempt.work_path());
@@ -91,7 +92,7 @@ fn own_folder() -> PathBuf {
     Path::new(TEMPORARY).join(format!("agentspool-{uid}"))
 }
 
-/// Whether the folder is ours alone, and nobody else can rename it.
+/// Whether the folder belongs to this user alone and no other user can rename it.
 fn is_safe(folder: &Path) -> bool {
     let us = rustix::process::geteuid().as_raw();
     let is_ours = lstat(folder).is_ok_and(|stat| {

@@ -1,7 +1,9 @@
-//! How patient the watcher is with the drop box, and how much of it it takes at once.
+//! Admits drops and obeys control files: when files are taken, how many at once, and when they are tried
+//! again.
 //!
-//! Not what a drop is (`spool/inbox/incoming.rs`), nor whose file is next (`rounds.rs`), nor what becomes of one
-//! (`judge.rs`). Invariant: a file that is still being written is left alone, one that will never be right is refused, and neither makes the watcher busy.
+//! Does not read a drop (`spool/inbox/incoming.rs`), order the files (`rounds.rs`) or decide about one
+//! (`judge.rs`). Invariant: a file that is still being written is left alone, a file that can never be
+//! valid is refused, and neither keeps the watcher busy.
 
 use std::time::{Duration, Instant};
 
@@ -14,74 +16,76 @@ use super::judge::{Decision, decide};
 use super::recipe_check::check_recipe;
 use super::rounds::Rounds;
 
-/// How many drops are taken before everything else gets its turn.
+/// The number of drops that are taken before other work continues.
 const AT_ONCE: usize = 256;
-/// For so long drops are read before everything else gets its turn, and then control files; longer only
-/// where the listing took longer, so that a full box is not listed again for every few files.
+/// How long drops are read before other work continues, and how long control files are. A pass takes
+/// longer only if the listing took longer, so that a full drop box is not listed again for every few
+/// files.
 const WORK_AT_ONCE: Duration = Duration::from_millis(50);
-/// An incomplete drop is looked at again after this, even when nothing is heard of it.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// A box full of what cannot be taken must not take the watcher's time: after a look that brought nothing
-/// new, the clock brings the next one no sooner than so many times what that one took.
-const LOOK_SHARE: u32 = 20;
-/// After a failure (no room for one more open file, a disk that refuses) the next look comes so soon. Of several
-/// looks with failures each waits twice as long as the one before it, and from some number on for the rescan.
+/// An incomplete drop is checked again after this time, even without an event.
+const CHECK_AGAIN: Duration = Duration::from_millis(500);
+/// A drop box full of files that cannot be taken must not use up the watcher's time. After a pass without
+/// progress, the next timed pass comes no sooner than this many times the duration of that pass.
+const PASS_SHARE: u32 = 20;
+/// The delay of the next pass after a failure (for example too many open files, or a full disk). It
+/// doubles with each failed pass in a row. After [`MOST_RETRIES`] of them the next try is at the rescan.
 const RETRY: Duration = Duration::from_millis(50);
 const MOST_RETRIES: u32 = 5;
 
-/// What is remembered of files that could not be taken yet.
+/// What is remembered about files that could not be taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Admitter {
     memory: Memory,
     drop_rounds: Rounds,
     control_rounds: Rounds,
-    next_look: Option<Instant>,
-    /// No sooner than this: others have the watcher as long as the last look had it.
+    next_pass: Option<Instant>,
+    /// The earliest time of the next pass: other work gets as much time as the last pass took.
     rest_until: Option<Instant>,
     more: bool,
-    /// The next look also tries what was set aside.
+    /// Whether the next pass also tries files that were set aside.
     tries_all: bool,
-    /// How many looks in a row had failures.
+    /// The number of failed passes in a row.
     failures: u32,
-    /// How many files the last look could not see.
+    /// The number of files that the last pass could not read.
     unseen: usize,
 }
 
-/// One look into the box.
-struct Look<'a> {
+/// One pass over the drop box.
+struct Pass<'a> {
     spool: &'a Spool,
     rules: Rules<'a>,
     log: &'a mut LogLimit,
-    /// The wall clock a second before it began, as file systems tell it.
+    /// The wall clock one second before the pass started, in the form of file timestamps: seconds and
+    /// nanoseconds.
     began_at: (i64, u64),
     patience: Duration,
-    /// How long drops, and how long control files are taken.
+    /// How long drops are taken, and then control files.
     most: Duration,
-    /// Whether what was set aside is tried as well.
+    /// Whether files that were set aside are tried too.
     tries_all: bool,
     found: Admitted,
-    /// Whether anything was learned or done that the last look did not know.
+    /// Whether the pass found or did anything new.
     is_progress: bool,
-    /// Whether some files were left for the next look.
+    /// Whether files were left for the next pass.
     is_cut: bool,
     /// Whether something failed that may work the next time.
     has_failed: bool,
 }
 
-/// What came out of a look into the box.
+/// The outcome of a pass over the drop box.
 #[derive(Debug, Default)]
 pub(crate) struct Admitted {
-    /// The tasks made of drops.
+    /// The tasks created from drops.
     pub tasks: Vec<TaskId>,
     /// Tasks that are to be cancelled.
     pub cancelled: Vec<TaskId>,
-    /// Why not all was done, if so.
+    /// The error that prevented part of the work, if there was one.
     pub failed: Option<SubmitError>,
 }
 
-impl Look<'_> {
+impl Pass<'_> {
     fn report_refusal(&mut self, drop: &DropFile, id: TaskId, why: String) {
-        // A file that bears another task's id says nothing of that task.
+        // A file whose name is another task's id must not appear in events about that task.
         let is_id = drop.label().parse::<TaskId>().is_ok();
         let event = Event {
             drop: Some(if is_id { id.to_string() } else { drop.label() }),
@@ -95,7 +99,7 @@ impl Look<'_> {
         }
     }
 
-    /// For how long files of a class are taken. The clock brings back those that wait.
+    /// How long files of a class are taken. Waiting files are tried again at the next timed pass.
     fn longest(&self, class: Class) -> Duration {
         match class {
             Class::New | Class::Blocked | Class::Aside => self.most,
@@ -105,43 +109,43 @@ impl Look<'_> {
 }
 
 impl Admitter {
-    /// Something changed in the box.
+    /// Called when something changed in the drop box.
     pub fn notice(&mut self) {
         let soonest = self.rest_until.unwrap_or_else(Instant::now);
-        self.next_look = Some(self.next_look.map_or(soonest, |at| at.min(soonest)));
+        self.next_pass = Some(self.next_pass.map_or(soonest, |at| at.min(soonest)));
     }
 
-    /// The next look also tries what no look could take.
+    /// The next pass also tries files that no pass could take.
     pub fn try_all(&mut self) {
         self.tries_all = true;
     }
 
-    /// Whether the last look left some for the next one.
+    /// Whether the last pass left files for the next one.
     pub fn has_more(&self) -> bool {
-        self.more || self.next_look.is_some_and(|at| at <= Instant::now())
+        self.more || self.next_pass.is_some_and(|at| at <= Instant::now())
     }
 
-    /// Whether there are files that are not decided on.
+    /// Whether there are files that are not decided yet.
     pub fn is_waiting(&self) -> bool {
         self.more || self.memory.has_undecided() || self.may_see(self.unseen)
     }
 
-    /// Whether so many files that could not be seen are worth another look before the next rescan.
+    /// Whether another pass before the next rescan may read `unseen` files that could not be read.
     pub fn may_see(&self, unseen: usize) -> bool {
         unseen > 0 && self.failures <= MOST_RETRIES
     }
 
-    /// Whether a drop is one that only a person can do anything about.
+    /// Whether only a person can do anything about a drop.
     pub fn has_given_up(&self, drop: &DropFile) -> bool {
         self.memory.is_aside(drop.into())
     }
 
-    /// When to look again at what is not complete.
+    /// When the next timed pass is due.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.next_look
+        self.next_pass
     }
 
-    /// Finishes what a watcher that died left half admitted.
+    /// Finishes admissions that a killed watcher left unfinished.
     pub fn replay(&self, spool: &Spool) -> Result<(), SubmitError> {
         let rules = Rules {
             check: &|request| check_recipe(spool, request),
@@ -149,42 +153,42 @@ impl Admitter {
         };
         for admission in spool.replay_claims(rules)? {
             if let Admission::Task(id) = admission {
-                tracing::info!(task = %id, "admitted what another watcher had begun");
+                tracing::info!(task = %id, "admitted a drop that another watcher had started to admit");
             }
         }
         Ok(())
     }
 
-    /// Admits what is complete, then does what the control files ask for.
+    /// Admits complete drops, then does what the control files request.
     pub fn admit_some(
         &mut self,
         spool: &Spool,
         log: &mut LogLimit,
     ) -> Result<Admitted, SubmitError> {
         let begun = Instant::now();
-        (self.more, self.next_look) = (false, None);
-        let (found, has_failed) = match self.look(spool, log) {
+        (self.more, self.next_pass) = (false, None);
+        let (found, has_failed) = match self.pass(spool, log) {
             Ok((found, has_failed)) => (Ok(found), has_failed),
             Err(error) => (Err(error), true),
         };
         self.failures = if has_failed { self.failures + 1 } else { 0 };
         if has_failed && self.failures <= MOST_RETRIES {
             let soon = Instant::now() + RETRY * (1 << (self.failures - 1));
-            self.next_look = Some(self.next_look.map_or(soon, |at| at.min(soon)));
+            self.next_pass = Some(self.next_pass.map_or(soon, |at| at.min(soon)));
         }
         self.rest_until = Some(Instant::now() + begun.elapsed());
         found
     }
 
-    /// One look; also whether something failed in it that may work the next time.
-    fn look(&mut self, spool: &Spool, log: &mut LogLimit) -> Result<(Admitted, bool), SubmitError> {
+    /// Makes one pass. Also returns whether something failed that may work the next time.
+    fn pass(&mut self, spool: &Spool, log: &mut LogLimit) -> Result<(Admitted, bool), SubmitError> {
         let (begun, began_at) = (Instant::now(), crate::clock::wall());
         let tries_all = std::mem::take(&mut self.tries_all);
         let mut files = spool.in_box()?;
         self.unseen = files.unseen.len();
         let spent = spool.spent_ids()?;
         self.memory.forget_all_but(&files);
-        let mut look = Look {
+        let mut pass = Pass {
             spool,
             rules: Rules {
                 check: &|request| check_recipe(spool, request),
@@ -200,30 +204,30 @@ impl Admitter {
             is_cut: false,
             has_failed: files.failed.is_some(),
         };
-        look.found.failed = files.failed.take().map(SubmitError::from);
-        self.take_drops(&files.drops, &mut look);
-        self.take_controls(&files.controls, &mut look);
-        // At once only after progress: what a full disk refused, it refuses again.
-        self.more = look.is_cut && look.is_progress;
+        pass.found.failed = files.failed.take().map(SubmitError::from);
+        self.take_drops(&files.drops, &mut pass);
+        self.take_controls(&files.controls, &mut pass);
+        // Immediately only after progress: a full disk would refuse the same files again.
+        self.more = pass.is_cut && pass.is_progress;
         if self.memory.has_waiting() {
-            let pause = match look.is_progress {
-                true => LOOK_AGAIN,
-                false => LOOK_AGAIN.max(begun.elapsed() * LOOK_SHARE),
+            let pause = match pass.is_progress {
+                true => CHECK_AGAIN,
+                false => CHECK_AGAIN.max(begun.elapsed() * PASS_SHARE),
             };
-            self.next_look = Some(Instant::now() + pause);
+            self.next_pass = Some(Instant::now() + pause);
         }
-        Ok((look.found, look.has_failed))
+        Ok((pass.found, pass.has_failed))
     }
 
-    fn take_drops(&mut self, drops: &[DropFile], look: &mut Look<'_>) {
+    fn take_drops(&mut self, drops: &[DropFile], pass: &mut Pass<'_>) {
         let mut queue = Vec::with_capacity(drops.len());
         for drop in drops {
-            let class = self.memory.class(drop.into(), look.patience);
+            let class = self.memory.class(drop.into(), pass.patience);
             let is_left = match class {
                 Class::New | Class::Blocked => false,
-                // A box full of incomplete drops costs a look at each, not a reading.
+                // Incomplete drops are checked but not read again.
                 Class::Waiting => self.memory.was_read(drop.into()),
-                Class::Aside => !look.tries_all,
+                Class::Aside => !pass.tries_all,
             };
             if !is_left {
                 queue.push((class, drop.user(), drop));
@@ -233,108 +237,109 @@ impl Admitter {
         let mut taken = 0;
         let queue = self.drop_rounds.order(queue);
         for (at, (class, user, drop)) in queue.into_iter().enumerate() {
-            if taken == AT_ONCE || (at > 0 && begun.elapsed() > look.longest(class)) {
-                look.is_cut |= class != Class::Waiting;
+            if taken == AT_ONCE || (at > 0 && begun.elapsed() > pass.longest(class)) {
+                pass.is_cut |= class != Class::Waiting;
                 return;
             }
             self.drop_rounds.serve(user);
-            look.is_progress |= class == Class::New;
+            pass.is_progress |= class == Class::New;
             let since = self.memory.unchanged_since(drop.into());
-            match decide(drop, look.spool, look.rules, since, look.patience) {
+            match decide(drop, pass.spool, pass.rules, since, pass.patience) {
                 Ok(Decision::Wait) => {
-                    let read = look.began_at;
+                    let read = pass.began_at;
                     self.memory
                         .remember(drop.into(), Why::Waits { since, read });
                     continue;
                 }
                 Err(error) => {
-                    self.leave(drop.into(), error, look);
+                    self.leave(drop.into(), error, pass);
                     continue;
                 }
                 Ok(Decision::Gone) => {}
                 Ok(Decision::Refused(id, why)) => {
                     taken += 1;
-                    look.report_refusal(drop, id, why);
+                    pass.report_refusal(drop, id, why);
                 }
                 Ok(Decision::Admitted(id)) => {
                     taken += 1;
-                    look.found.tasks.push(id);
+                    pass.found.tasks.push(id);
                 }
             }
-            look.is_progress = true;
+            pass.is_progress = true;
             self.memory.forget(drop.into());
         }
     }
 
-    fn take_controls(&mut self, controls: &[ControlFile], look: &mut Look<'_>) {
+    fn take_controls(&mut self, controls: &[ControlFile], pass: &mut Pass<'_>) {
         let mut queue = Vec::with_capacity(controls.len());
         for file in controls {
-            match self.memory.class(file.into(), look.patience) {
-                // What it waited for has come.
-                Class::Waiting if look.found.tasks.contains(&file.task()) => {
+            match self.memory.class(file.into(), pass.patience) {
+                // Its task was admitted in this pass.
+                Class::Waiting if pass.found.tasks.contains(&file.task()) => {
                     queue.push((Class::New, file.user(), file));
                 }
-                Class::Aside if !look.tries_all => {}
+                Class::Aside if !pass.tries_all => {}
                 class => queue.push((class, file.user(), file)),
             }
         }
         let begun = Instant::now();
         let queue = self.control_rounds.order(queue);
         for (at, (class, user, file)) in queue.into_iter().enumerate() {
-            if at > 0 && begun.elapsed() > look.longest(class) {
-                look.is_cut |= class != Class::Waiting;
+            if at > 0 && begun.elapsed() > pass.longest(class) {
+                pass.is_cut |= class != Class::Waiting;
                 return;
             }
             self.control_rounds.serve(user);
-            look.is_progress |= class == Class::New;
+            pass.is_progress |= class == Class::New;
             let since = self.memory.unchanged_since(file.into());
-            let is_patient = since.elapsed() < look.patience;
-            match look.spool.obey(file, is_patient, look.rules.spent) {
+            let is_patient = since.elapsed() < pass.patience;
+            match pass.spool.obey(file, is_patient, pass.rules.spent) {
                 Ok(Controlled::Early) => {
-                    let read = look.began_at;
+                    let read = pass.began_at;
                     self.memory
                         .remember(file.into(), Why::Waits { since, read });
                     continue;
                 }
                 Err(error) => {
-                    self.leave(file.into(), error.into(), look);
+                    self.leave(file.into(), error.into(), pass);
                     continue;
                 }
-                Ok(Controlled::Done(control)) => look.found.cancelled.push(control.task),
+                Ok(Controlled::Done(control)) => pass.found.cancelled.push(control.task),
                 Ok(Controlled::Pointless) => {}
                 Ok(Controlled::Rejected(why)) => {
-                    if look.log.allows("control files refused") {
+                    if pass.log.allows("control files refused") {
                         let label = escape_label(file.file_name().as_encoded_bytes());
                         tracing::warn!(control = label, "refused: {why}");
                     }
                 }
             }
-            look.is_progress = true;
+            pass.is_progress = true;
             self.memory.forget(file.into());
         }
     }
 
-    /// A file that cannot be taken waits for the disk, or is left to a person, who is told once.
-    fn leave(&mut self, file: Face<'_>, error: SubmitError, look: &mut Look<'_>) {
+    /// Keeps a file that cannot be taken. It is tried again if the disk refused it. If the file itself is
+    /// the cause, it is left to a person, which is reported once.
+    fn leave(&mut self, file: Face<'_>, error: SubmitError, pass: &mut Pass<'_>) {
         let why = match error {
             SubmitError::Io(error) if error.is_unusable() || error.is_immovable() => Some(error),
             SubmitError::Io(error)
                 if error.path.file_name() == Some(file.name) && !error.is_no_space() =>
             {
-                // An error may come and go; one that comes again is the file's.
+                // An error may be temporary. If it occurs again, the file is the cause.
                 self.memory.has_failed(file).then_some(error)
             }
             error => {
-                // What can be refused or cancelled goes on.
-                look.found.failed = Some(error);
+                // The pass continues with files that can be refused or cancelled.
+                pass.found.failed = Some(error);
                 None
             }
         };
         let Some(error) = why else {
-            look.has_failed = true;
+            pass.has_failed = true;
             return self.memory.remember(file, Why::Blocked);
         };
-        if !self.memory.is_aside(file) && look.log.allows("files left in the box") {
+        if !self.memory.is_aside(file) && pass.log.allows("files left in the box") {
             let label = escape_label(file.name.as_encoded_bytes());
             tracing::warn!(file = label, "left in the box: {error}");
         }

@@ -1,7 +1,7 @@
-//! What the watcher remembers of files that stay in the drop box for now.
+//! What the watcher remembers about files that stay in the drop box for now.
 //!
-//! Not what is done with them (`admit.rs`). Invariant: it holds nothing that the last listing did not hold,
-//! so it is never larger than the box.
+//! Does not take files (`admit.rs`). Invariant: it holds only files of the last listing, so it is never
+//! larger than the drop box.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::spool::{ControlFile, DropFile, Fingerprint, InBox};
 
-/// What a file shows without being read.
+/// What is known about a file without reading it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Face<'a> {
     pub name: &'a OsStr,
     pub seen: Fingerprint,
-    /// When it came or was last changed, as file systems say it.
+    /// When it arrived or was last changed, as the file system reports it: seconds and nanoseconds.
     pub arrived: (i64, u64),
 }
 
@@ -43,21 +43,21 @@ impl<'a> From<&'a ControlFile> for Face<'a> {
 /// Why a file stays in the box.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Why {
-    /// It is not complete, or its task is not there: unchanged `since` then. What had arrived before
-    /// `read` was read as it is now.
+    /// It is not complete, or its task does not exist. It is unchanged since `since`. If it arrived
+    /// before `read`, its present content was read.
     Waits { since: Instant, read: (i64, u64) },
-    /// The disk refused: no room, as a rule. It is tried again.
+    /// The disk refused it, usually because it is full. It is tried again.
     Blocked,
-    /// The file itself cannot be read, moved or removed. A person must see to it.
+    /// The file itself cannot be read, moved or removed. A person must fix it.
     Aside,
 }
 
-/// In which order files are taken. What failed before comes last, so that however much of it there is, it
-/// does not hold up what can be taken.
+/// The order in which files are taken. Files that failed before come last, so that they do not delay
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Class {
     New,
-    /// Unchanged, as far as it shows.
+    /// Unchanged, as far as that can be seen without reading it.
     Waiting,
     Blocked,
     Aside,
@@ -70,7 +70,7 @@ struct Known {
     why: Why,
 }
 
-/// All that is remembered, by file name.
+/// Everything that is remembered, by file name.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     known: HashMap<OsString, Known>,
@@ -98,10 +98,10 @@ impl Memory {
     }
 
     pub fn class(&self, file: Face<'_>, patience: Duration) -> Class {
-        let Some(known) = self.as_it_is(file) else {
+        let Some(known) = self.unchanged(file) else {
             return Class::New;
         };
-        // A new mode may be all that a file needed, and changes nothing else that shows.
+        // A new mode may be all that a file needed. It changes only the time of the last change.
         if known.arrived != file.arrived {
             return Class::New;
         }
@@ -113,46 +113,46 @@ impl Memory {
         }
     }
 
-    /// Whether a file that waits was read after its last change. A change within the moment of a reading
-    /// may leave what it shows as it was.
+    /// Whether a waiting file was read after its last change. A change at the moment of reading may not
+    /// be visible in the fingerprint.
     pub fn was_read(&self, file: Face<'_>) -> bool {
-        self.as_it_is(file).is_some_and(
+        self.unchanged(file).is_some_and(
             |known| matches!(known.why, Why::Waits { read, .. } if file.arrived < read),
         )
     }
 
-    /// Since when this very file has stood as it is, as far as this watcher saw.
+    /// Since when the file is unchanged, as far as this watcher knows.
     pub fn unchanged_since(&self, file: Face<'_>) -> Instant {
-        match self.as_it_is(file).map(|known| known.why) {
+        match self.unchanged(file).map(|known| known.why) {
             Some(Why::Waits { since, .. }) => since,
             Some(Why::Blocked | Why::Aside) | None => Instant::now(),
         }
     }
 
-    /// Whether a person was told of this very file.
+    /// Whether this version of the file was already reported as left to a person.
     pub fn is_aside(&self, file: Face<'_>) -> bool {
-        self.as_it_is(file)
+        self.unchanged(file)
             .is_some_and(|known| known.why == Why::Aside)
     }
 
-    /// Whether this very file could not be taken before.
+    /// Whether this version of the file could not be taken before.
     pub fn has_failed(&self, file: Face<'_>) -> bool {
-        self.as_it_is(file)
+        self.unchanged(file)
             .is_some_and(|known| matches!(known.why, Why::Blocked | Why::Aside))
     }
 
-    /// Whether some file waits for its writer or its task.
+    /// Whether a file waits for its writer or its task.
     pub fn has_waiting(&self) -> bool {
         let is_waiting = |known: &Known| matches!(known.why, Why::Waits { .. });
         self.known.values().any(is_waiting)
     }
 
-    /// Whether some file waits for more than a person.
+    /// Whether a file waits for anything other than a person.
     pub fn has_undecided(&self) -> bool {
         self.known.values().any(|known| known.why != Why::Aside)
     }
 
-    fn as_it_is(&self, file: Face<'_>) -> Option<&Known> {
+    fn unchanged(&self, file: Face<'_>) -> Option<&Known> {
         self.known
             .get(file.name)
             .filter(|known| known.seen == file.seen)

@@ -1,25 +1,25 @@
-//! What becomes of one drop: a task, a refusal, or another look later.
+//! Decides about one drop: a task, a refusal, or another check later.
 //!
-//! Not the order in which they are taken (`admit.rs`). Invariant: no drop is refused because the spool was moved, and none
-//! as long as it may still be written.
+//! Does not order the drops (`admit.rs`). Invariant: no drop is refused because the spool was moved, or
+//! while it may still be written.
 
 use std::time::{Duration, Instant};
 
 use crate::spool::{Admission, DropFile, DropRefusal, IoError, Pickup, Rules, Spool, SubmitError};
 use crate::task::{Event, Happened, Request, TaskId, session_of};
 
-/// What became of a drop.
+/// The decision about a drop.
 pub(super) enum Decision {
     Admitted(TaskId),
-    /// Under this id, with this reason.
+    /// Refused with this id, for this reason.
     Refused(TaskId, String),
-    /// Not complete, and it has not been so for long.
+    /// It is not complete, and has not been so for long.
     Wait,
-    /// Somebody else has it, or it is another file now.
+    /// Another process has taken it, or it is another file now.
     Gone,
 }
 
-/// What becomes of a drop that has stood `since` then as it is.
+/// Decides about a drop that is unchanged since `since`, and carries the decision out.
 pub(super) fn decide(
     drop: &DropFile,
     spool: &Spool,
@@ -48,7 +48,8 @@ fn take(
     rules: Rules<'_>,
 ) -> Result<Decision, SubmitError> {
     if let Err(why) = (rules.check)(&request)? {
-        // Moved or removed, it has no recipes where it was; no drop is refused because of that.
+        // A spool that was moved or removed has no recipes at its old path. No drop is refused because of
+        // that.
         if !spool.is_at_its_path() {
             return Ok(Decision::Gone);
         }
@@ -63,7 +64,7 @@ fn take(
             ..Event::of(Happened::Admitted, *id, Some(&recipe), Some(&session))
         });
     }
-    Ok(message(admission))
+    Ok(decision_of(admission))
 }
 
 fn refuse(
@@ -72,10 +73,10 @@ fn refuse(
     why: DropRefusal,
     rules: Rules<'_>,
 ) -> Result<Decision, SubmitError> {
-    Ok(message(spool.reject(drop, why, rules)?))
+    Ok(decision_of(spool.reject(drop, why, rules)?))
 }
 
-fn message(admission: Admission) -> Decision {
+fn decision_of(admission: Admission) -> Decision {
     match admission {
         Admission::Task(id) => Decision::Admitted(id),
         Admission::Rejected(id, why) => Decision::Refused(id, why.reason),

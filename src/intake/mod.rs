@@ -1,6 +1,8 @@
-//! How drops become tasks: when each is looked at, what becomes of it, and whether its recipe can run.
+//! Turns drops into tasks: when each drop is checked, the decision about it, and whether its recipe can
+//! run.
 //!
-//! Not the drop box itself (`spool/`). Invariant: a drop becomes one task or one refusal, or stays in the box.
+//! Does not access the drop box itself (`spool/`). Invariant: a drop becomes one task or one refusal, or
+//! stays in the drop box.
 
 mod admit;
 mod box_memory;

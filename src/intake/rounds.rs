@@ -1,8 +1,10 @@
-//! Whose file is taken next: the users of a group spool are served in rounds, over as many passes as that needs.
+//! Orders files by user: the users of a group spool are served in rounds, over as many passes as that
+//! takes.
 //!
-//! Not what becomes of a file (`admit.rs`), nor the order of one user's files (`spool/inbox/box_listing.rs`).
-//! Invariant: who was served longest ago comes first, and who is new comes before whoever was served last.
-//! So of each kind at most one file of every other user is taken before a user's first one, however long each of them takes.
+//! Does not take files (`admit.rs`) or order the files of one user (`spool/inbox/box_listing.rs`).
+//! Invariant: the user who was served longest ago comes first, and a new user comes before the one who
+//! was served last. So, for each kind of file, at most one file of every other user is taken before a
+//! user's first one, however long each of them takes.
 
 use std::collections::HashMap;
 
@@ -11,7 +13,7 @@ use super::box_memory::Class;
 /// A file that is to be taken, with its class and its user.
 type Queued<T> = (Class, u32, T);
 
-/// When each user was served last, counted in files.
+/// When each user was served last, counted in steps of files.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     served: HashMap<u32, u64>,
@@ -19,8 +21,9 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Puts files in the order in which they are taken: by class, and within a class the first file of each user, then
-    /// the second of each. A user who has none here is forgotten, and is a new one when he comes again.
+    /// Puts files in the order in which they are taken: by class, and within a class the first file of
+    /// each user, then the second of each. A user without files is forgotten and counts as new the next
+    /// time.
     pub fn order<T>(&mut self, mut files: Vec<Queued<T>>) -> Vec<Queued<T>> {
         let before = std::mem::take(&mut self.served);
         let mut first_seen: HashMap<u32, usize> = HashMap::new();
@@ -40,9 +43,10 @@ impl Rounds {
         files
     }
 
-    /// A file of this user was taken, whatever became of it.
+    /// Records that a file of this user was taken, whatever the outcome.
     pub fn serve(&mut self, user: u32) {
-        // In steps of two: a new user comes between the one who was served last and the one before him.
+        // In steps of two, so that a new user comes between the user who was served last and the one
+        // before.
         self.now += 2;
         self.served.insert(user, self.now);
     }
@@ -68,7 +72,7 @@ mod tests {
         assert_eq!(files, "adebfc");
     }
 
-    /// As on a slow disk: each pass takes one file.
+    /// As on a slow disk, each pass takes one file.
     #[test]
     fn rounds_go_on_in_the_next_pass() {
         let mut rounds = Rounds::default();
@@ -77,7 +81,7 @@ mod tests {
         for pass in 0..9 {
             match pass {
                 2 => waiting.extend([(2, "b"), (2, "b"), (2, "b")]),
-                // One who never came before does not keep coming before the others.
+                // New users in every pass do not always come before the others.
                 3.. => waiting.push((100 + pass, "n")),
                 _ => {}
             }

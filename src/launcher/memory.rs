@@ -1,15 +1,15 @@
-//! Whether the kernel ended a process of an attempt for lack of memory.
+//! Whether the kernel killed a process of an attempt because memory ran out.
 //!
-//! Told by the counter of the cgroup, which speaks of one task only where that task is a unit of its
-//! own; everywhere else a KILL stays a signal like any other. Invariant: nothing is claimed that the
-//! counter of the task's own cgroup does not show.
+//! Does not set limits (`systemd.rs`). The answer comes from the counter of the cgroup, which counts for
+//! one task only if the task is its own unit. Everywhere else a KILL is a signal like any other.
+//! Invariant: out of memory is reported only if the counter of the task's own cgroup shows it.
 
 use super::systemd::name_of;
 use crate::proc;
 use crate::task::{Exit, Outcome, TaskId};
 
-/// How often the kernel did so in this task's cgroup; `None` when it has none of its own, as with
-/// every runner of a pool, which is for many tasks.
+/// The number of processes that the kernel killed in this task's cgroup. `None` if the task has no cgroup
+/// of its own, as with runners of a pool, which run many tasks.
 pub(crate) fn kills(id: TaskId) -> Option<u64> {
     let own = proc::read_text("/proc/self/cgroup")?;
     let unit = format!("/{}", name_of(id));
@@ -31,7 +31,7 @@ pub(crate) fn kills(id: TaskId) -> Option<u64> {
     })
 }
 
-/// What the recipe's end by itself means, knowing the counter from before.
+/// The outcome of a recipe that exited by itself; `before` is the counter before it started.
 pub(crate) fn outcome(id: TaskId, before: Option<u64>, exit: Exit) -> Outcome {
     let outcome = Outcome::of_exit(exit);
     let rose = before.is_some() && kills(id) > before;

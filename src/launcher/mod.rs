@@ -1,8 +1,9 @@
-//! How a task gets a process that runs it: a runner of the pool, or a unit of systemd's.
+//! Gives a task a process that runs it: a runner of the pool, or a systemd unit.
 //!
-//! Not the choice of a task (`watcher/`), nor what a runner does (`runner/`). The watcher starts runners by the pool. Whether
-//! such a runner runs the task itself or hands it to a unit is the setting `launcher`, and nothing a watcher need know.
-//! Invariant: whatever a launcher forgets costs time only, because the lock decides who runs a task.
+//! Does not choose a task (`watcher/`) or run it (`runner/`). The watcher starts runners from the pool.
+//! The setting `launcher` decides whether such a runner runs the task itself or starts a unit for it; the
+//! watcher does not need to know. Invariant: state that a launcher loses costs only time, because the
+//! lock decides which process runs a task.
 
 mod memory;
 mod pool;

@@ -1,7 +1,8 @@
-//! The local pool: runner processes that are started when needed, reused, and gone when idle.
+//! The local pool: runner processes that are started when needed, reused, and dismissed when idle.
 //!
-//! Each has one pipe for orders and one for answers, and nothing depends on them. Invariant: a
-//! runner is given one task at a time; its death counts as the answer that the task is to be offered again soon.
+//! Does not choose tasks (`watcher/`). Each runner has one pipe for orders and one for answers; both may
+//! be lost at any time. Invariant: a runner has at most one task at a time; if it ends unexpectedly, the
+//! task is offered again soon.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 use crate::proc;
 use crate::task::{Answer, Order, TaskId, When, Why};
 
-/// A runner with nothing to do for this long is let go.
+/// An idle runner is dismissed after this time.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// The pool.
@@ -30,7 +31,8 @@ pub(crate) struct LocalPool {
 #[derive(Debug)]
 struct PooledRunner {
     number: Pid,
-    /// Its number is given away once it is reaped, and a handle is not. Absent where the kernel refuses one.
+    /// A handle of the process: unlike its number, it is not reused after the process is reaped. Absent
+    /// if the kernel refuses one.
     process: Option<OwnedFd>,
     orders: std::fs::File,
     answers: OwnedFd,
@@ -50,7 +52,7 @@ impl LocalPool {
         }
     }
 
-    /// Whether one more task can be started when `limit` may be under way.
+    /// Whether one more task can be started if at most `limit` may run.
     pub fn has_room(&self, limit: usize) -> bool {
         self.running().count() < limit
     }
@@ -72,7 +74,7 @@ impl LocalPool {
                     runner.task = Some((id, Instant::now()));
                     return Ok(());
                 }
-                // It went in this very moment; another one takes the task.
+                // The runner exited just now. Another one takes the task.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe && idle.is_some() => {
                     self.runners.swap_remove(at);
                 }
@@ -84,43 +86,43 @@ impl LocalPool {
         }
     }
 
-    /// Tells a task's runner to look for a marker.
-    pub fn look(&mut self, id: TaskId) {
+    /// Asks a task's runner to check for a cancel marker.
+    pub fn check_marker(&mut self, id: TaskId) {
         let holder = self
             .runners
             .iter_mut()
             .find(|r| r.task.is_some_and(|(task, _)| task == id));
         if let Some(runner) = holder {
-            // One that is gone is noticed by its answers.
+            // If it has exited, reading its answers shows that.
             let _ = runner.order(Order::Look);
         }
     }
 
-    /// What became of tasks since the last call.
+    /// The answers about tasks since the last call.
     pub fn answers(&mut self) -> Vec<(TaskId, Answer)> {
-        let heard = self
+        let answers_read = self
             .runners
             .iter_mut()
-            .flat_map(PooledRunner::hear)
+            .flat_map(PooledRunner::read_answers)
             .collect();
         self.runners.retain(|runner| !runner.is_gone);
-        heard
+        answers_read
     }
 
-    /// Tasks that are with a runner, and since when.
+    /// Tasks that a runner has, and since when.
     pub fn running(&self) -> impl Iterator<Item = (TaskId, Instant)> {
         self.runners.iter().filter_map(|runner| runner.task)
     }
 
-    /// What becomes readable when there are answers.
+    /// Descriptors that become readable when there are answers.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.runners.iter().map(|runner| runner.answers.as_fd())
     }
 
-    /// Tells all runners to stop their tasks and to leave.
+    /// Asks all runners to stop their tasks and exit.
     pub fn stop(&mut self) {
         for runner in &self.runners {
-            // One that is gone is noticed by its answers.
+            // If it has exited, reading its answers shows that.
             let is_sent = runner
                 .process
                 .as_ref()
@@ -131,12 +133,12 @@ impl LocalPool {
         }
     }
 
-    /// Whether a runner is left, with a task or without.
+    /// Whether there is a runner, with a task or without.
     pub fn has_runners(&self) -> bool {
         !self.runners.is_empty()
     }
 
-    /// Lets runners go that have had nothing to do for a while.
+    /// Dismisses runners that have been idle for a while.
     pub fn dismiss_idle(&mut self) {
         self.runners
             .retain(|runner| runner.task.is_some() || runner.idle_since.elapsed() < IDLE);
@@ -176,7 +178,7 @@ impl PooledRunner {
         self.orders.write_all(format!("{order}\n").as_bytes())
     }
 
-    fn hear(&mut self) -> Vec<(TaskId, Answer)> {
+    fn read_answers(&mut self) -> Vec<(TaskId, Answer)> {
         let mut bytes = [0u8; 1024];
         loop {
             match rustix::io::read(&self.answers, &mut bytes) {
@@ -193,25 +195,25 @@ impl PooledRunner {
                 }
             }
         }
-        let mut heard = Vec::new();
+        let mut answers_read = Vec::new();
         while let Some(end) = self.unread.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.unread.drain(..=end).collect();
-            // Whatever it means to say, it is done with the task: what became of it is on the disk.
+            // Any answer means that the runner has finished with the task. The outcome is on the disk.
             let answer = std::str::from_utf8(&line)
                 .ok()
                 .and_then(|line| line.trim_end().parse().ok())
                 .unwrap_or(Answer::Retry(When::Soon, Why::Unclear));
             if let Some((id, _)) = self.task.take() {
-                heard.push((id, answer));
+                answers_read.push((id, answer));
                 self.idle_since = Instant::now();
             }
         }
         if self.is_gone
             && let Some((id, _)) = self.task.take()
         {
-            // Who died and how far it came is on the disk: offer it again soon.
-            heard.push((id, Answer::Retry(When::Soon, Why::RunnerDied)));
+            // The disk shows how far the runner came. The task is offered again soon.
+            answers_read.push((id, Answer::Retry(When::Soon, Why::RunnerDied)));
         }
-        heard
+        answers_read
     }
 }

@@ -1,9 +1,9 @@
-//! A task as a unit of its own: it is handed to systemd, and its end is waited for.
+//! Runs a task as its own systemd unit and waits for its end.
 //!
-//! The work is done by `agentspool runner --once ID` in `agentspool-task@ID.service`, which has a
-//! cgroup of its own, so that the kernel holds it to the recipe's limits. Here are only the start and
-//! the answer; whether the task may run now is for the caller to know. Invariants: no unit is started for a task that could not run now, and whether one ran
-//! is read from the disk, never from what systemd says.
+//! The work is done by `agentspool runner --once ID` in `agentspool-task@ID.service`, which has its own
+//! cgroup, so the kernel applies the recipe's limits. This file only starts the unit and returns the
+//! outcome. The caller decides whether the task may run now. Invariants: no unit is started for a task
+//! that cannot run now; whether the task ran is read from the disk, never from systemd's answer.
 
 use std::os::fd::BorrowedFd;
 use std::process::{Child, Command, Stdio};
@@ -16,22 +16,22 @@ use crate::recipe::Limits;
 use crate::spool::{Claim, IoError, Spool};
 use crate::task::{Answer, Blocker, Holder, TaskId, When, Why};
 
-/// Who waits for a unit, and may be called away.
+/// A caller that waits for a unit and may be interrupted.
 pub(crate) trait Waiter {
-    /// Becomes readable when there is a reason to ask.
+    /// Descriptors that become readable when [`Waiter::goes_on`] must be called.
     fn calls(&self) -> Vec<BorrowedFd<'_>>;
-    /// Whether to go on waiting; asked after one of them was readable.
+    /// Whether to go on waiting. Called after one of the descriptors was readable.
     fn goes_on(&mut self) -> bool;
 }
 
-/// The units that one process starts, one after the other.
+/// The units that one process starts, one after another.
 #[derive(Debug, Default)]
 pub(crate) struct Units {
-    /// What systemd last refused, so that it is told once.
+    /// The last error of systemd, so that it is reported once.
     failure: Option<String>,
 }
 
-/// The unit of a task.
+/// The name of a task's unit.
 pub(super) fn name_of(id: TaskId) -> String {
     format!("agentspool-task@{id}.service")
 }
@@ -40,12 +40,13 @@ pub(super) fn name_of(id: TaskId) -> String {
 enum Called {
     Done,
     Failed(String),
-    /// The watcher went or a signal came: nobody waits for an answer, and the unit goes on.
+    /// The watcher exited or a signal arrived: the unit goes on, and the caller does not wait for it.
     LeftAlone,
 }
 
 impl Units {
-    /// Starts a task's unit, which takes slots and locks itself, and waits for its end. Nobody holds them for it.
+    /// Starts a task's unit and waits for its end. The unit takes slots and locks itself; the caller must
+    /// not hold them.
     pub fn run(
         &mut self,
         spool: &Spool,
@@ -67,14 +68,14 @@ impl Units {
             match systemctl(launcher, &call, waiter) {
                 Called::Done => {}
                 Called::LeftAlone => return Ok(Answer::Retry(When::AtScan, Why::UnitLeft)),
-                // Also said when the unit failed, which the disk tells better.
+                // A failed unit is reported the same way; the disk has the details.
                 Called::Failed(why) => return self.answer_of(spool, id, Some(why)),
             }
         }
         self.answer_of(spool, id, None)
     }
 
-    /// What became of a task whose unit has ended.
+    /// The outcome of a task whose unit has ended.
     fn answer_of(
         &mut self,
         spool: &Spool,
@@ -92,15 +93,15 @@ impl Units {
             return Ok(Answer::Held(Holder::Runner));
         }
         let Some(why) = failure.filter(|_| !is_started) else {
-            // Where an attempt stands its runner died in the unit: the next one finds out what that means.
+            // There is an attempt, so its runner ended in the unit. The next runner handles that.
             return Ok(Answer::Retry(When::Soon, Why::UnitEnded));
         };
         if self.failure.as_ref() != Some(&why) {
-            // Once, although it is tried again and again.
+            // Reported once, although it is tried again and again.
             tracing::error!(task = %id, "no unit could be started: {why}");
             self.failure = Some(why);
         }
-        // The others would fare no better: all wait a little.
+        // Other tasks would fail in the same way, so all of them wait.
         Ok(Answer::Blocked(Blocker::Slot))
     }
 }
@@ -113,7 +114,7 @@ fn systemctl(launcher: Launcher, arguments: &[&str], waiter: &mut dyn Waiter) ->
     }
     let started = command
         .args(arguments)
-        // It has nothing to say to the manager in our name.
+        // It must not notify the service manager as if it were this process.
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -127,7 +128,7 @@ fn systemctl(launcher: Launcher, arguments: &[&str], waiter: &mut dyn Waiter) ->
 
 fn wait_for(mut child: Child, waiter: &mut dyn Waiter) -> Called {
     let pid = Pid::from_child(&child);
-    // Without a handle the wait is blind to the watcher, no worse.
+    // Without a handle the wait does not notice the watcher's exit.
     while let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
         let mut fds = vec![PollFd::new(&handle, PollFlags::IN)];
         let calls = waiter.calls().into_iter();

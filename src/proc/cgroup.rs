@@ -1,10 +1,12 @@
-//! A cgroup for what a runner starts: the kernel's own list of it, which nobody leaves by forking.
+//! A cgroup for the processes that a runner starts: the kernel's own list of them. A process cannot leave it
+//! by forking.
 //!
-//! Only where it can be had without asking: root, or a part of the tree that was given to us
-//! (`Delegate=yes`). No controller is used and no limit is set. One runner has one, beside itself in
-//! its own cgroup, named after its pid and start time; it is reused while it is empty. Invariants: the
-//! runner itself is never in it, so that everything in it is a task's; and it is emptied only by that
-//! runner, or once that runner is known to be dead.
+//! It is used only if no other service must be asked for it: as root, or in a part of the tree that was
+//! delegated to this user (`Delegate=yes`). No controller is used and no limit is set. Each runner has one
+//! such cgroup. It is a child of the runner's own cgroup, is named after the runner's pid and start time, and
+//! is reused while it is empty. Not the decision what to kill (`runner/group.rs`). Invariants: the runner
+//! itself is never in it, so that every process in it belongs to a task. Only that runner kills its
+//! processes, or another process once that runner is known to have ended.
 #![expect(
     clippy::disallowed_methods,
     reason = "the cgroup tree is not the spool"
@@ -23,9 +25,9 @@ use rustix::process::{Pid, Signal};
 
 use super::table::{ProcessKey, is_alive, read_text};
 
-/// What the names begin with.
+/// The prefix of the names.
 const PREFIX: &str = "agentspool.";
-/// Of the file system, as statfs(2) gives it (`CGROUP2_SUPER_MAGIC` in `linux/magic.h`).
+/// The type of the cgroup file system in statfs(2) (`CGROUP2_SUPER_MAGIC` in `linux/magic.h`).
 const MAGIC: u64 = 0x6367_7270;
 
 /// An open cgroup of a runner.
@@ -37,26 +39,26 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the one of this runner, in the cgroup in which it is. `None` where none can be had.
+    /// Creates the cgroup of this runner below the runner's own cgroup. `None` if it cannot be created.
     pub fn make(runner: ProcessKey) -> Option<Cgroup> {
         if runner.start == 0 {
             return None;
         }
         let path = own_folder()?.join(name_of(runner));
-        // One that is there already is that of a runner in another pid namespace.
+        // An existing one belongs to a runner in another pid namespace.
         rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).ok()?;
         open(path).ok()
     }
 
-    /// Opens the one of a runner that may be dead. `None` when it is not there: nothing is in it then, or
-    /// the path leads there only from another mount namespace.
+    /// Opens the cgroup of a runner that may have ended. `None` if it does not exist: then it has no
+    /// processes, or the path is valid only in another mount namespace.
     ///
     /// # Errors
-    /// It cannot be opened, or what stands there is not a cgroup of this runner.
+    /// It cannot be opened, or the folder at the path is not a cgroup of this runner.
     pub fn find(path: &Path, runner: ProcessKey) -> io::Result<Option<Cgroup>> {
         if path.file_name() != Some(OsStr::new(&name_of(runner))) {
             return Err(io::Error::other(
-                "it has the name of another runner's cgroup",
+                "its name is that of another runner's cgroup",
             ));
         }
         match open(path.to_owned()) {
@@ -66,33 +68,33 @@ impl Cgroup {
         }
     }
 
-    /// Its path, by which a later runner finds it.
+    /// Its path. A later runner finds it by this path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it was killed once. Linux 6.6 and newer kill whatever is born in it from then on, where it is
-    /// made by a process of another cgroup, so another one is made.
+    /// Whether it was killed before. Linux 6.6 and newer then kill every process that a process of another
+    /// cgroup starts in it, so the caller must create another cgroup.
     pub fn was_killed(&self) -> bool {
         self.was_killed.get()
     }
 
-    /// Kills everything in it and below; to be called again while it is not empty.
+    /// Kills all processes in it and below. The caller repeats this until it is empty.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refused the write.
     pub fn kill(&self) -> io::Result<()> {
         let is_first = !self.was_killed.replace(true);
         match self.write("cgroup.kill", b"1") {
             // Before Linux 5.14.
             Err(Errno::NOENT) => self.kill_each(),
-            // It signals main threads, and so leaves a process alone whose main thread has ended.
+            // `cgroup.kill` signals main threads only, so it misses a process whose main thread has ended.
             Ok(()) if !is_first => self.kill_each(),
             written => Ok(written?),
         }
     }
 
-    /// Process by process. What is frozen cannot fork, and its numbers cannot be given away.
+    /// Kills one process after another. Frozen processes cannot fork, and their pids cannot be reused.
     fn kill_each(&self) -> io::Result<()> {
         self.write("cgroup.freeze", b"1")?;
         let killed = below(&self.path).into_iter().try_for_each(|folder| {
@@ -110,17 +112,17 @@ impl Cgroup {
         killed
     }
 
-    /// Whether no process is in it or below. A zombie is none.
+    /// Whether there is no process in it or below. A zombie does not count.
     ///
     /// # Errors
-    /// It cannot be told.
+    /// It cannot be read.
     pub fn is_empty(&self) -> io::Result<bool> {
         let events = self.read("cgroup.events")?;
         let mut lines = events.lines();
         lines
             .find_map(|line| line.strip_prefix("populated "))
             .map(|populated| populated.trim() == "0")
-            .ok_or_else(|| io::Error::other("cgroup.events does not say whether it is populated"))
+            .ok_or_else(|| io::Error::other("cgroup.events has no line `populated`"))
     }
 
     fn write(&self, file: &str, bytes: &[u8]) -> Result<(), Errno> {
@@ -137,7 +139,7 @@ impl Cgroup {
 }
 
 impl Drop for Cgroup {
-    /// Removes it, with what a recipe made below it. One that is not empty stays.
+    /// Removes it with the cgroups that a recipe created below it. A cgroup that is not empty stays.
     fn drop(&mut self) {
         remove_folder(&self.path);
     }
@@ -174,14 +176,14 @@ fn open(path: PathBuf) -> io::Result<Cgroup> {
     })
 }
 
-/// The cgroup of version 2 in which this process is: its name, as other processes' are compared with.
+/// The name of this process's version 2 cgroup, for comparison with those of other processes.
 pub fn own_cgroup() -> Option<String> {
     let groups = read_text("/proc/self/cgroup")?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
     own.map(str::to_owned)
 }
 
-/// Its folder, where the tree is mounted here. The last mount hides those before.
+/// The folder of this process's cgroup, if the tree is mounted. The last mount hides earlier ones.
 fn own_folder() -> Option<PathBuf> {
     let own = own_cgroup()?;
     let mounts = read_text("/proc/self/mountinfo")?;
@@ -197,7 +199,7 @@ fn own_folder() -> Option<PathBuf> {
     })
 }
 
-/// Mountinfo writes blanks and backslashes as three octal digits (proc(5)).
+/// Decodes a path in mountinfo, where spaces and backslashes are three octal digits (proc(5)).
 pub fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -220,7 +222,7 @@ pub fn unescape(text: &str) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&bytes))
 }
 
-/// Removes what dead runners left beside this process: their cgroups, where nothing is in them.
+/// Removes empty cgroups of runners that have ended, next to that of this process.
 pub fn remove_left_cgroups() {
     let Some(own) = own_folder() else { return };
     for folder in folders_in(&own) {
@@ -245,7 +247,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A cgroup and all below it, those above first.
+/// A cgroup and all cgroups below it, parents first.
 fn below(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![folder.to_owned()];
     let mut next = 0;
@@ -256,7 +258,7 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The kernel removes only one that is empty, so nothing can be lost by trying.
+/// Removes a cgroup if it is empty. The kernel refuses to remove any other one, so trying is safe.
 fn remove_folder(folder: &Path) {
     for folder in below(folder).iter().rev() {
         let _ = rustix::fs::unlinkat(rustix::fs::CWD, folder, AtFlags::REMOVEDIR);
@@ -268,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_names_its_runner() {
+    fn the_name_contains_pid_and_start_of_the_runner() {
         let runner = ProcessKey { pid: 12, start: 34 };
         assert_eq!(key_of(&name_of(runner)), Some(runner));
         assert_eq!(key_of("agentspool.12"), None);
@@ -276,14 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_another_runner_is_refused() {
+    fn the_cgroup_of_another_runner_is_refused() {
         let runner = ProcessKey { pid: 12, start: 34 };
         assert!(Cgroup::find(Path::new("/sys/fs/cgroup/agentspool.1.2"), runner).is_err());
         assert!(Cgroup::find(Path::new("/"), runner).is_err());
     }
 
     #[test]
-    fn escapes_of_mountinfo() {
+    fn escapes_in_mountinfo_are_decoded() {
         assert_eq!(unescape(r"/a\040b\134c"), Path::new(r"/a b\c"));
         assert_eq!(unescape(r"/a\0"), Path::new(r"/a\0"));
     }

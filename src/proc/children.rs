@@ -1,20 +1,20 @@
-//! The children of this process, its descendants, and what reaping them tells.
+//! The children of this process, its descendants, and the data from reaping them.
 //!
-//! Not whose they are: what a subreaper's children leave behind becomes its child, so all are its own.
-//! Invariant: a child's number is its own until it is reaped, so that it may be signalled without a handle and without
-//! `/proc`; and nobody reaps one but this file and those who hold a handle of it.
+//! Not which task they belong to: orphaned descendants become children of a subreaper, so all of them are its
+//! own. Invariant: the pid of a child is not reused before the child is reaped, so a child can be signalled
+//! without a handle and without `/proc`. Only this file and holders of a child's handle reap children.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use super::table::{Entry, check_mounted, entry, numbers, own_pid, read_text};
 
-/// What reaped processes used, as wait4(2) tells.
+/// The resources that reaped processes used, as wait4(2) reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// Processor time of them and of all that they reaped, user and system, in seconds.
+    /// User and system processor time in seconds, including that of processes that they reaped.
     pub cpu_seconds: f64,
-    /// The most memory that one of them had, in bytes.
+    /// The peak memory of the largest process in bytes.
     pub peak_rss_bytes: u64,
 }
 
@@ -28,10 +28,9 @@ impl Usage {
     }
 }
 
-/// Whether a child of this process lives, whatever `/proc` shows. One that has ended and was not reaped
-/// does not count.
+/// Whether this process has a running child, even if `/proc` does not show it. A zombie does not count.
 pub fn has_living_children() -> bool {
-    // Asked for stopped ones: those that live are reason to wait, and zombies are not.
+    // This asks for stopped children: running children are a reason to wait, and zombies are not.
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     loop {
         match rustix::process::waitid(WaitId::All, options) {
@@ -42,8 +41,8 @@ pub fn has_living_children() -> bool {
     }
 }
 
-/// The numbers of all children, zombies included. One may be missing while others end; none is
-/// somebody else's.
+/// The pids of all children, including zombies. A child may be missing if others end at the same time. A
+/// process that is not a child is never listed.
 pub fn children() -> Vec<i32> {
     if check_mounted().is_err() {
         return children_by_asking();
@@ -51,7 +50,7 @@ pub fn children() -> Vec<i32> {
     if let Some(children) = listed_children() {
         return children;
     }
-    // A kernel without CONFIG_PROC_CHILDREN.
+    // The kernel has no CONFIG_PROC_CHILDREN.
     let me = own_pid();
     match table() {
         Ok(table) => table
@@ -63,7 +62,7 @@ pub fn children() -> Vec<i32> {
     }
 }
 
-/// Each thread has its own list: that of the one that started them, and orphans with the first.
+/// Each thread has a list of the children that it started. Orphans are in the list of the first thread.
 fn listed_children() -> Option<Vec<i32>> {
     let mut children = Vec::new();
     for thread in super::table::numbers_in("/proc/self/task").ok()? {
@@ -76,7 +75,7 @@ fn listed_children() -> Option<Vec<i32>> {
     Some(children)
 }
 
-/// Without `/proc`: a number is a child's if it can be waited for. Takes up to a second.
+/// Finds children without `/proc`: a pid is that of a child if it can be waited for. Takes up to a second.
 fn children_by_asking() -> Vec<i32> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     (1..=super::highest_number())
@@ -87,7 +86,7 @@ fn children_by_asking() -> Vec<i32> {
         .collect()
 }
 
-/// All processes that can be read.
+/// All processes that `/proc` shows.
 fn table() -> std::io::Result<Vec<Entry>> {
     let numbers = numbers()?;
     Ok(numbers
@@ -96,8 +95,8 @@ fn table() -> std::io::Result<Vec<Entry>> {
         .collect())
 }
 
-/// All descendants of this process that can be seen, zombies left out. Whether none is left is not
-/// told by this but by [`has_living_children`].
+/// All descendants that `/proc` shows, without zombies. The list can be incomplete: to check that no
+/// descendant is left, use [`has_living_children`].
 pub fn descendants() -> Vec<Entry> {
     let Ok(table) = table() else {
         return Vec::new();
@@ -117,15 +116,15 @@ pub fn descendants() -> Vec<Entry> {
     found
 }
 
-/// Reaps one child that has ended, `pid` or any; its number and status as wait4(2) gives them.
-/// `None` when none has.
+/// Reaps one ended child: `pid`, or any. Returns its pid and its status as in wait4(2), or `None` if no child
+/// has ended.
 ///
 /// # Errors
 /// `ECHILD`: there is no such child.
-#[expect(unsafe_code, reason = "wait4, which rustix has no form of")]
+#[expect(unsafe_code, reason = "rustix has no wait4")]
 pub fn reap_any(pid: Option<i32>, usage: &mut Usage) -> Result<Option<(i32, i32)>, Errno> {
     let mut status = 0;
-    // SAFETY: the kernel fills in both, and zeroes are a whole rusage.
+    // SAFETY: the kernel fills in both, and a rusage of zeroes is valid.
     let (answer, used) = unsafe {
         let mut used: libc::rusage = std::mem::zeroed();
         let answer = libc::wait4(pid.unwrap_or(-1), &mut status, libc::WNOHANG, &mut used);
@@ -144,9 +143,9 @@ pub fn reap_any(pid: Option<i32>, usage: &mut Usage) -> Result<Option<(i32, i32)
     }
 }
 
-/// Reaps the orphans that have ended, and leaves one child alone.
+/// Reaps ended orphans, but not the child `kept`.
 pub fn reap_others(kept: Pid, usage: &mut Usage) {
-    // The kernel names one of those that ended; where it is the kept one, the rest waits for the end.
+    // The kernel names one ended child. If it is `kept`, the others stay until a later call.
     while let Some(pid) = one_that_ended().filter(|pid| *pid != kept.as_raw_nonzero().get()) {
         if !matches!(reap_any(Some(pid), usage), Ok(Some(_))) {
             return;
@@ -154,13 +153,10 @@ pub fn reap_others(kept: Pid, usage: &mut Usage) {
     }
 }
 
-#[expect(
-    unsafe_code,
-    reason = "waitid, whose answer names nobody in rustix's form"
-)]
+#[expect(unsafe_code, reason = "waitid in rustix does not return the pid")]
 fn one_that_ended() -> Option<i32> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: the kernel fills it in, and zeroes are a whole siginfo, in which nobody is named.
+    // SAFETY: the kernel fills it in, and a siginfo of zeroes is valid; its pid is 0.
     let pid = unsafe {
         let mut message: libc::siginfo_t = std::mem::zeroed();
         if libc::waitid(libc::P_ALL, 0, &mut message, options) != 0 {

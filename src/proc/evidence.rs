@@ -1,7 +1,7 @@
-//! What shows whose a process is: its environment, its user, its cgroup, where it stands and writes.
+//! Evidence of which task a process belongs to: its environment, user, cgroup, current folder and open files.
 //!
-//! Not the verdict (`ending/search.rs`). Invariant: each answer says whether it is a fact or could not be
-//! had. A process whose main thread has ended is asked through a thread that lives.
+//! Not the decision (`ending/search.rs`). Invariant: each result shows whether it is a fact or could not be
+//! read. A process whose main thread has ended is read through a thread that still runs.
 #![expect(clippy::disallowed_methods, reason = "/proc is not the spool")]
 
 use std::fs::File;
@@ -14,25 +14,26 @@ use rustix::io::Errno;
 
 use super::table::{Entry, is_absent, read, read_text};
 
-/// What a process was started with.
+/// The environment of a process.
 #[derive(Debug)]
 pub enum Environment {
-    /// The whole of it, entries ending with a zero byte. Empty where it was cleared.
+    /// The whole environment. Each entry ends with a zero byte. Empty if the process cleared it.
     Is(Vec<u8>),
-    /// It is just becoming another program, or leaving.
+    /// The process is executing another program or exiting at this moment.
     Changes,
-    /// The kernel does not show it to this user: it is another user's, or it changed its rights.
+    /// The kernel does not show it to this user: the process belongs to another user, or changed its
+    /// privileges.
     Refused,
-    /// One of the kernel's own threads.
+    /// The process is a kernel thread.
     Kernel,
-    /// It is gone.
+    /// The process has ended.
     Gone,
 }
 
-/// The environment that a process was executed with.
+/// Reads the environment with which a process was executed.
 ///
 /// # Errors
-/// Reading failed for a reason of this process's own, as too many open files.
+/// Reading failed for a reason in this process, such as too many open files.
 pub fn environment(entry: &Entry) -> io::Result<Environment> {
     if entry.session == 0 && (entry.parent == 0 || entry.parent == 2) {
         return Ok(Environment::Kernel);
@@ -60,19 +61,18 @@ fn is_refused(error: &io::Error) -> bool {
     errno == Some(Errno::ACCESS) || errno == Some(Errno::PERM)
 }
 
-/// The user who started it: the real one, which a setuid program does not change by itself. `None` where
-/// it is not told.
+/// The real user of a process, which executing a setuid program does not change. `None` if it cannot be read.
 pub fn real_uid(entry: &Entry) -> Option<u32> {
     real_uid_in(&path(entry, "status"))
 }
 
-/// The same of a process by its number alone, which may be another one's by now.
+/// The real user of the process with this pid, which may have been reused. `None` if it cannot be read.
 pub fn real_uid_of(pid: i32) -> Option<u32> {
     real_uid_in(&format!("/proc/{pid}/status"))
 }
 
 fn real_uid_in(status: &str) -> Option<u32> {
-    // Not read as text: its name may be any bytes.
+    // Not read as text, because the process's name may have any bytes.
     let status = read(status).ok()?;
     let line = status
         .split(|byte| *byte == b'\n')
@@ -81,8 +81,7 @@ fn real_uid_in(status: &str) -> Option<u32> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// Whether a process is in a user namespace, not this process's own, that has this user. So is one of which that
-/// cannot be seen.
+/// Whether a process is in another user namespace that maps this user. Also true if that cannot be read.
 pub fn is_in_namespace_of(entry: &Entry, uid: u32) -> bool {
     let own = read_text("/proc/self/uid_map");
     match read_text(path(entry, "uid_map")) {
@@ -91,7 +90,7 @@ pub fn is_in_namespace_of(entry: &Entry, uid: u32) -> bool {
     }
 }
 
-/// Whether a `uid_map` has a user outside of the namespace; one that cannot be understood has.
+/// Whether a `uid_map` maps a user outside of the namespace. Also true for a map that cannot be parsed.
 fn has_user(map: &str, uid: u32) -> bool {
     map.lines().any(|line| {
         let numbers: Vec<u32> = line
@@ -105,21 +104,21 @@ fn has_user(map: &str, uid: u32) -> bool {
     })
 }
 
-/// The cgroup of version 2 in which a process is, as seen from this process's own cgroup namespace.
-/// `None` where there is none or it is not told.
+/// The version 2 cgroup of a process, as seen from this process's cgroup namespace. `None` if there is none
+/// or it cannot be read.
 pub fn cgroup_of(entry: &Entry) -> Option<String> {
     let groups = read_text(path(entry, "cgroup"))?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
     own.map(str::to_owned)
 }
 
-/// The short name of a process; empty where it is not told.
+/// The short name of a process. Empty if it cannot be read.
 pub fn name_of(entry: &Entry) -> Vec<u8> {
     let name = read(path(entry, "comm")).unwrap_or_default();
     name.trim_ascii_end().to_owned()
 }
 
-/// Whether `/proc` shows this process less than there is, so that one that is not listed may be there.
+/// Whether `/proc` hides processes from this one, so that a process that is not listed may still run.
 pub fn hides_processes() -> bool {
     let mounts = read_text("/proc/self/mountinfo").unwrap_or_default();
     let last = mounts
@@ -134,19 +133,19 @@ pub fn hides_processes() -> bool {
     })
 }
 
-/// Where an open folder stands now, without links; `None` where `/proc` does not tell.
+/// The current path of an open folder, without links. `None` if `/proc` does not show it.
 pub fn path_of(folder: &impl AsFd) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).ok()
 }
 
-/// Whether a process stands in this folder or below it, or has its output there: evidence for whose
-/// it is when its environment does not say. Device and inode are compared: in another mount, as that
-/// of a container or a snapshot, another folder may have the same path.
+/// Whether a process has its current folder or its output in this folder or below it. This is evidence of its
+/// task if its environment does not show it. Device and inode are compared, because another folder may have
+/// the same path in another mount, such as that of a container or a snapshot.
 pub fn is_at(entry: &Entry, folder: &impl AsFd) -> bool {
     let Ok(wanted) = rustix::fs::fstat(folder).map(|stat| which(&stat)) else {
         return false;
     };
-    stands_below(&path(entry, "cwd"), wanted) || prints_below(entry, folder)
+    is_below(&path(entry, "cwd"), wanted) || prints_below(entry, folder)
 }
 
 /// Whether the stdout or stderr of a process is a file in this folder or below it.
@@ -171,7 +170,7 @@ pub fn prints_into(entry: &Entry, folder: &impl AsFd, names: &[&str]) -> bool {
     })
 }
 
-/// Whether a process has one of these files open. `None` where it is not told.
+/// Whether a process has one of these files open. `None` if that cannot be read.
 pub fn writes_to(entry: &Entry, files: &[&File]) -> Option<bool> {
     let wanted: Vec<(u64, u64)> = files
         .iter()
@@ -186,7 +185,8 @@ pub fn writes_to(entry: &Entry, files: &[&File]) -> Option<bool> {
     }))
 }
 
-/// Whether a process has a file open to write that stands in this folder or below it, or did until it was removed.
+/// Whether a process has a file open for writing that is in this folder or below it, or was until it was
+/// removed.
 pub fn has_open_to_write(entry: &Entry, folder: &impl AsFd) -> bool {
     let (Some(path_here), Ok(here)) = (path_of(folder), rustix::fs::fstat(folder)) else {
         return false;
@@ -195,7 +195,7 @@ pub fn has_open_to_write(entry: &Entry, folder: &impl AsFd) -> bool {
     open.into_iter().any(|number| {
         let open = path(entry, &format!("fd/{number}"));
         let is_there = || {
-            // The path of a removed file is where it stood.
+            // The path of a removed file is its last path.
             let is_removed = rustix::fs::stat(&open)
                 .is_ok_and(|stat| stat.st_nlink == 0 && stat.st_dev == here.st_dev);
             is_removed || writes_below(&open, &path_here)
@@ -219,8 +219,8 @@ fn which(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Looks from a process's current folder up to its root.
-fn stands_below(cwd: &str, wanted: (u64, u64)) -> bool {
+/// Compares each folder from a process's current folder up to its root.
+fn is_below(cwd: &str, wanted: (u64, u64)) -> bool {
     const HIGHEST: usize = 4096;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(mut folder) = rustix::fs::open(cwd, flags, Mode::empty()) else {
@@ -247,7 +247,7 @@ fn stands_below(cwd: &str, wanted: (u64, u64)) -> bool {
     false
 }
 
-/// Whether an open file of a process is the one that stands under its path here, below a folder.
+/// Whether an open file of a process is below a folder, and is also the file at its path as seen from here.
 fn writes_below(open: &str, folder: &Path) -> bool {
     let Ok(path) = std::fs::read_link(open) else {
         return false;
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_of_users_has_what_it_names_outside() {
+    fn a_uid_map_maps_the_users_outside_that_it_lists() {
         for (map, uid, expected) in [
             (
                 "         0       1000          1\n         1     100000      65536\n",

@@ -1,9 +1,9 @@
-//! What the kernel says about processes: `/proc`, read and never written.
+//! Information about processes from `/proc`, which is read and never written.
 //!
-//! Not the decision whose a process is (`ending/search.rs`) and not the end of a task
-//! (`runner/group.rs`). A number alone is never trusted: a pid counts only together with its start
-//! time (SPOOL-SAFETY hazard 45). Invariant: "not there" is said only of a process that is known to be
-//! gone. What cannot be read is an error, and a process of which one thread lives is alive.
+//! Not the decision to which task a process belongs (`ending/search.rs`) and not the end of a task
+//! (`runner/group.rs`). A pid identifies a process only together with its start time (SPOOL-SAFETY hazard
+//! 45). Invariant: a process is reported as ended only if that is certain. A failure to read is an error. A
+//! process with one running thread is alive.
 #![expect(clippy::disallowed_methods, reason = "/proc is not the spool")]
 
 mod cgroup;

@@ -1,32 +1,33 @@
-//! Where this process was started: inside a task, or in a service of systemd that ends with all that is in it.
+//! Where this process was started: inside a task, or in a systemd service whose stop also ends all its
+//! processes.
 //!
-//! Not what follows from it (`client/autostart.rs`). The environment says neither for sure: it may have been cleared.
-//! Invariant: no bus is asked and nothing is started.
+//! Not the decision that depends on it (`client/autostart.rs`). The environment is not used, because it may
+//! have been cleared. Invariant: no bus is used and no process is started.
 
 use std::path::{Path, PathBuf};
 
 use super::table::{entry, read, read_text};
 
-/// A process has no more ancestors than this.
+/// How many ancestors of a process are checked at most.
 const HIGHEST: usize = 1000;
 
-/// A service whose end takes everything along that was started in it.
+/// A service. When it stops, systemd also ends everything that was started in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnService {
-    /// Its name, as `backup.service`.
+    /// Its name, such as `backup.service`.
     pub name: String,
-    /// Whether it is one of the user's own systemd.
+    /// Whether it is a service of the user's systemd.
     pub is_users: bool,
 }
 
-/// The service of systemd in which this process is, if it is in one.
+/// The systemd service that contains this process, if there is one.
 pub fn own_service() -> Option<OwnService> {
-    // As sd_booted(3) finds out whether a systemd runs this system. A container may show the cgroups of its host.
+    // The check of sd_booted(3) for a running systemd. A container may show the cgroups of its host.
     if !Path::new("/run/systemd/system").is_dir() {
         return None;
     }
     let groups = read_text("/proc/self/cgroup")?;
-    // Where both versions are mounted, systemd may use either.
+    // If both cgroup versions are mounted, systemd may use either.
     groups.lines().find_map(|line| {
         let (_, line) = line.split_once(':')?;
         let path = line.strip_prefix("name=systemd:");
@@ -34,8 +35,9 @@ pub fn own_service() -> Option<OwnService> {
     })
 }
 
-/// The innermost unit of a cgroup's path, if it is a service. A scope, such as a login or a terminal, lasts as long as
-/// there is a process in it, and the service of a user's systemd holds units of its own.
+/// The innermost unit in a cgroup's path, if it is a service. A scope, such as a login or a terminal, lasts
+/// as long as it has a process. The service of a user's systemd does not count, because it contains other
+/// units.
 fn service_of(path: &str) -> Option<OwnService> {
     let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
     let is_manager = |part: &str| part.starts_with("user@") && part.ends_with(".service");
@@ -49,8 +51,8 @@ fn service_of(path: &str) -> Option<OwnService> {
     })
 }
 
-/// Whether a runner is an ancestor of this process. It is the one of all that its task started, as long as it lives: what
-/// loses its parent comes to it.
+/// Whether a runner is an ancestor of this process. A running runner is an ancestor of all processes of its
+/// task, because orphans become its children.
 pub fn is_below_a_runner() -> bool {
     let mut pid = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     for _ in 0..HIGHEST {
@@ -75,14 +77,15 @@ fn is_runner(line: &[u8]) -> bool {
     name == Some(b"agentspool") && arguments.any(|argument| argument == b"runner")
 }
 
-/// A program by a path that leads to it from another process: `/proc/self/exe` is another one's own.
+/// A path to a program that is valid in other processes too. In another process, `/proc/self/exe` is a
+/// different file.
 pub fn path_for_others(program: &Path) -> PathBuf {
     let Ok(own) = program.strip_prefix("/proc/self") else {
         return program.to_owned();
     };
     match std::fs::read_link(program) {
         Ok(path) if path.exists() => path,
-        // It was replaced since this process began.
+        // The file was replaced after this process had started.
         _ => Path::new("/proc")
             .join(std::process::id().to_string())
             .join(own),
@@ -94,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_service_ends_with_what_is_in_it() {
+    fn only_the_innermost_service_is_found() {
         let service = |name: &str, is_users| {
             Some(OwnService {
                 name: name.to_owned(),
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_is_known_by_its_arguments() {
+    fn a_runner_is_recognized_by_its_arguments() {
         for (line, expected) in [
             (&b"agentspool\0runner\0"[..], true),
             (b"agentspool\0--set\0a=1\0runner\0", true),

@@ -1,7 +1,8 @@
-//! The process table: one process, all of them, whether one lives, a signal to exactly one.
+//! The process table: reads one process or all, checks whether one is alive, and signals exactly one.
 //!
-//! Not children and orphans (`children.rs`), nor what else a process shows (`evidence.rs`). Invariant: a number counts only
-//! together with a start time, and what cannot be read is an error, never "gone".
+//! Not children and orphans (`children.rs`) or other facts about a process (`evidence.rs`). Invariant: a pid
+//! identifies a process only together with its start time. A failure to read is an error and never means that
+//! the process ended.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -10,33 +11,33 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
-/// A process that cannot be mistaken for a later one with the same number, within one boot.
+/// The identity of a process within one boot. A later process with the same pid has another start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessKey {
-    /// The number.
+    /// The process id.
     pub pid: i32,
-    /// Field 22 of `/proc/<pid>/stat`: clock ticks after boot. 0 where `/proc` could not be read.
+    /// Field 22 of `/proc/<pid>/stat`: clock ticks after boot. 0 if `/proc` could not be read.
     pub start: u64,
 }
 
 /// One line of the process table.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Who.
+    /// The identity of the process.
     pub key: ProcessKey,
-    /// Its parent.
+    /// The pid of its parent.
     pub parent: i32,
-    /// Its process group.
+    /// The id of its process group.
     pub group: i32,
-    /// Its session.
+    /// The id of its session.
     pub session: i32,
-    /// Whether it has ended with all its threads and only waits to be reaped.
+    /// Whether all its threads have ended and it only waits to be reaped.
     pub is_zombie: bool,
-    /// A thread of it that lives: the main thread, unless that has ended before the others.
+    /// A running thread of the process: the main thread, unless it has ended before the others.
     pub thread: i32,
 }
 
-/// Reads a small text file; `None` when it cannot be read or is not UTF-8.
+/// Reads a small text file. `None` if it cannot be read or is not UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> Option<String> {
     String::from_utf8(read(path).ok()?).ok()
 }
@@ -48,13 +49,13 @@ pub fn open_locks() -> io::Result<std::fs::File> {
 
 /// Reads a small file.
 pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    // Files of /proc have no size to go by; with a page at hand nearly all take one read.
+    // Files in /proc report no size. A buffer of one page is enough to read most of them at once.
     let mut bytes = Vec::with_capacity(4096);
     std::fs::File::open(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The inode of this process's pid namespace, as text; empty where `/proc` does not say.
+/// The inode of this process's pid namespace, as text. Empty if `/proc` does not show it.
 pub fn pid_namespace() -> String {
     let link = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     link.to_string_lossy()
@@ -63,16 +64,16 @@ pub fn pid_namespace() -> String {
         .collect()
 }
 
-/// The inode of this process's time namespace, as text, where that is not the first one of the machine.
+/// The inode of this process's time namespace, as text. `None` in the machine's initial time namespace.
 pub fn time_namespace() -> Option<String> {
-    // PROC_TIME_INIT_INO of the kernel.
+    // The kernel's PROC_TIME_INIT_INO.
     const FIRST: &str = "time:[4026531834]";
     let link = std::fs::read_link("/proc/self/ns/time").ok()?;
     let link = link.to_string_lossy();
     (link != FIRST).then(|| link.chars().filter(char::is_ascii_digit).collect())
 }
 
-/// This process.
+/// The identity of this process.
 pub fn own_key() -> ProcessKey {
     let pid = own_pid();
     let entry = entry(pid).ok().flatten();
@@ -83,21 +84,21 @@ pub(super) fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-/// What is known of one process; `None` when it is gone.
+/// Reads one process. `None` if it has ended.
 ///
 /// # Errors
-/// It cannot be told: `/proc` is not mounted, belongs to another pid namespace or hides the process,
-/// or reading failed.
+/// It cannot be read: `/proc` is not mounted, belongs to another pid namespace or hides the process, or
+/// reading failed.
 pub fn entry(pid: i32) -> io::Result<Option<Entry>> {
     let stat = match read(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat,
         Err(error) if is_absent(&error) => return gone(pid),
         Err(error) => return Err(error),
     };
-    let (mut entry, threads) =
-        parse_stat(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is odd")))?;
+    let (mut entry, threads) = parse_stat(&stat)
+        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat cannot be parsed")))?;
     if entry.is_zombie && threads > 1 {
-        // The main thread has ended. Nobody reaps it before the others have.
+        // The main thread has ended. It is not reaped before the other threads have ended.
         match living_thread(pid) {
             Ok(Some(thread)) => (entry.is_zombie, entry.thread) = (false, thread),
             Ok(None) => {}
@@ -113,23 +114,23 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
     errno == Some(Errno::NOENT) || errno == Some(Errno::SRCH)
 }
 
-/// Whether a process that `/proc` does not show is really not there.
+/// Checks that a process that `/proc` does not show has really ended.
 fn gone<T>(pid: i32) -> io::Result<Option<T>> {
     check_mounted()?;
     let is_there = Pid::from_raw(pid)
         .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH));
     if is_there {
-        // With hidepid= it is not shown, or its number was given away in this moment.
+        // The option hidepid= hides it, or its pid was reused at this moment.
         return Err(Errno::PERM.into());
     }
     Ok(None)
 }
 
-/// Whether `/proc` is there, and speaks of the pid namespace in which this process is: in another one
-/// all numbers mean other processes.
+/// Checks that `/proc` is mounted and shows the pid namespace of this process. In another namespace, the pids
+/// belong to other processes.
 ///
 /// # Errors
-/// It is not, or does not.
+/// `/proc` is not mounted or shows another pid namespace.
 pub fn check_mounted() -> io::Result<()> {
     let own = std::fs::read_link("/proc/self")?;
     if own.to_str().and_then(|own| own.parse().ok()) == Some(own_pid()) {
@@ -140,13 +141,13 @@ pub fn check_mounted() -> io::Result<()> {
     }
 }
 
-/// Reads a line as in `/proc/<pid>/stat`: the entry, as the main thread's state gives it, and the
-/// number of threads. The program's name in it can be any bytes, also half a character.
+/// Parses a line of `/proc/<pid>/stat`: the entry with the state of the main thread, and the number of
+/// threads. The program's name in it can have any bytes.
 pub fn parse_stat(line: &[u8]) -> Option<(Entry, u32)> {
     let text = |bytes| std::str::from_utf8(bytes).ok();
     let begin = line.iter().position(|byte| *byte == b' ')?;
     let pid = text(&line[..begin])?.parse().ok()?;
-    // The second field is the program's name in parentheses and may hold anything, also ") ".
+    // The second field is the program's name in parentheses and may contain anything, even ") ".
     let end = line.iter().rposition(|byte| *byte == b')')?;
     let fields: Vec<&str> = text(&line[end + 1..])?.split_ascii_whitespace().collect();
     let entry = Entry {
@@ -163,7 +164,7 @@ pub fn parse_stat(line: &[u8]) -> Option<(Entry, u32)> {
     Some((entry, fields.get(17)?.parse().ok()?))
 }
 
-/// A thread that has not ended.
+/// The id of a thread that has not ended. `None` if all have ended.
 fn living_thread(pid: i32) -> io::Result<Option<i32>> {
     for thread in numbers_in(&format!("/proc/{pid}/task"))? {
         match read(format!("/proc/{pid}/task/{thread}/stat")) {
@@ -178,26 +179,26 @@ fn living_thread(pid: i32) -> io::Result<Option<i32>> {
     Ok(None)
 }
 
-/// Whether exactly this process is still there, with at least one thread.
+/// Whether exactly this process still runs, with at least one thread.
 ///
 /// # Errors
-/// It cannot be told. That is never "no".
+/// It is not known. The caller must not treat this as "no".
 pub fn is_alive(key: ProcessKey) -> io::Result<bool> {
     let entry = entry(key.pid)?;
     let is_it = |entry: &Entry| key.start == 0 || entry.key == key;
     match entry.filter(|entry| is_it(entry) && !entry.is_zombie) {
         Some(_) if key.start == 0 => {
-            let why = "when it started is not recorded, so it may be another process";
+            let why = "its start time is not recorded, so it may be another process";
             Err(io::Error::other(why))
         }
         there => Ok(there.is_some()),
     }
 }
 
-/// The numbers of all processes that `/proc` lists, in no promised order.
+/// The pids of all processes that `/proc` lists, in any order.
 ///
 /// # Errors
-/// `/proc` cannot be listed, or is not this pid namespace's.
+/// `/proc` cannot be listed, or shows another pid namespace.
 pub fn numbers() -> io::Result<Vec<i32>> {
     check_mounted()?;
     numbers_in("/proc")
@@ -216,9 +217,9 @@ pub(super) fn numbers_in(folder: &str) -> io::Result<Vec<i32>> {
     Ok(numbers)
 }
 
-/// The highest number that a process can have here.
+/// The highest pid that a process can have here.
 pub fn highest_number() -> i32 {
-    // What the kernel allows at most, where it does not say.
+    // The kernel's upper limit, used if `/proc` does not show the current one.
     const MOST: i32 = 1 << 22;
     let message = read_text("/proc/sys/kernel/pid_max");
     message
@@ -226,7 +227,8 @@ pub fn highest_number() -> i32 {
         .unwrap_or(MOST)
 }
 
-/// Whether a number is a process's and not only a thread's. Where the kernel refuses to say, it is.
+/// Whether a number is the pid of a process and not only of a thread. Also true if the kernel refuses to
+/// answer.
 pub fn is_process(pid: Pid) -> bool {
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Err(Errno::INVAL | Errno::NOENT | Errno::SRCH) => false,
@@ -234,28 +236,28 @@ pub fn is_process(pid: Pid) -> bool {
     }
 }
 
-/// Signals exactly this process. One that is gone is not signalled, and that is no error.
+/// Signals exactly this process. It is not an error if the process has ended.
 ///
 /// # Errors
-/// It may not be signalled, or it cannot be told whether it is the one.
+/// This user may not signal it, or it is not known whether it is the same process.
 pub fn signal(key: ProcessKey, signal: Signal) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(key.pid) else {
         return Ok(());
     };
     let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty());
-    // Looked at after the handle was taken: from here on the number cannot be given away unseen.
+    // Checked after the handle was opened: the handle does not follow a reused pid.
     if entry(key.pid)?.is_none_or(|entry| entry.key != key) {
         return Ok(());
     }
     let sent = match handle {
         Ok(handle) => match rustix::process::pidfd_send_signal(&handle, signal) {
-            // A filter of system calls that knows the one call and not the other.
+            // A system call filter may allow pidfd_open and not pidfd_send_signal.
             Err(Errno::NOSYS) => rustix::process::kill_process(pid, signal),
             sent => sent,
         },
         Err(Errno::SRCH) => return Ok(()),
-        // Without handles the number is used: it was right a moment ago, and numbers are given
-        // away in a circle.
+        // Without a handle, the pid is used. It was checked a moment ago, and the kernel reuses a pid only
+        // after all others.
         Err(_) => rustix::process::kill_process(pid, signal),
     };
     match sent {
@@ -284,12 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_alive_and_another_of_its_number_is_not() {
+    fn only_the_process_with_the_right_start_time_is_alive() {
         let own = own_key();
         assert!(is_alive(own).unwrap());
         let start = own.start + 1;
         assert!(!is_alive(ProcessKey { start, ..own }).unwrap());
-        // That of an unknown start may be any.
+        // A process with an unknown start time may be any process.
         assert!(is_alive(ProcessKey { start: 0, ..own }).is_err());
     }
 }

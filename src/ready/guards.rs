@@ -1,7 +1,7 @@
-//! All that a task must have before its lock: its session's session_guard and its slots.
+//! Takes everything that a task needs before its lock: the session lock and the slots.
 //!
-//! Not the pause, which is asked for under the lock, nor the lock itself (`runner/run.rs`). Invariant: what is held here is let go by being dropped,
-//! in whatever way its holder ends.
+//! Does not check for a pause, which is checked under the task's lock, and does not take that lock
+//! (`runner/run.rs`). Invariant: what is held is released when it is dropped, however its holder ends.
 
 use crate::recipe::{FindError, Recipe, RecipePath, SessionMode};
 use crate::spool::{Guard, IoError, OpenEntry, ReadError, SessionOrder, Slot, Spool, TaskDir};
@@ -10,16 +10,16 @@ use crate::task::{Answer, Blocker, Holder, Request, TaskId};
 /// Whether a task may run now.
 #[expect(
     clippy::large_enum_variant,
-    reason = "made once for each task, and taken apart at once"
+    reason = "created once for each task and destructured immediately"
 )]
 pub(crate) enum MayRun {
-    /// It may not, or needs not.
+    /// It may not run, or need not.
     Over(Answer),
     /// Its request cannot be read.
     Unreadable(TaskDir, ReadError),
-    /// It has a result or a marker: its lock is all that it needs.
+    /// It has a result or a marker. It needs only its lock.
     NothingToStart(TaskDir),
-    /// It may, as long as `held` is held.
+    /// It may run as long as `held` is held.
     Ours {
         task: TaskDir,
         request: Request,
@@ -28,14 +28,14 @@ pub(crate) enum MayRun {
     },
 }
 
-/// The slots and the session's session_guard of one task; free again when dropped.
+/// The slots and the session lock of one task; released when dropped.
 pub(crate) struct Held {
     _session: Option<Guard>,
     _recipe_slot: Option<Slot>,
     _slot: Slot,
 }
 
-/// Takes everything that a task must have before its lock.
+/// Takes everything that a task needs before its lock.
 pub(crate) fn take_guards(spool: &Spool, id: TaskId) -> Result<MayRun, IoError> {
     let Some(task) = spool.task(id)? else {
         return Ok(MayRun::Over(match spool.check_open_entry(id)? {
@@ -44,7 +44,7 @@ pub(crate) fn take_guards(spool: &Spool, id: TaskId) -> Result<MayRun, IoError> 
         }));
     };
     if task.has_result()? || task.cancel_requested()? {
-        // Needs no slot and no session_guard: nothing of it will be started.
+        // Needs no slot and no session lock: nothing is started.
         return Ok(MayRun::NothingToStart(task));
     }
     let request = match task.request() {
@@ -53,19 +53,19 @@ pub(crate) fn take_guards(spool: &Spool, id: TaskId) -> Result<MayRun, IoError> 
     };
     let recipe = match RecipePath::of(spool).find(&request.recipe) {
         Err(FindError::Unseen { path, source }) => {
-            return Err(IoError::new("look for the recipe", path, source));
+            return Err(IoError::new("find the recipe", path, source));
         }
         recipe => recipe,
     };
     let blocked = |by| Ok(MayRun::Over(Answer::Blocked(by)));
-    let (mut session_guard, mut recipe_slot) = (None, None);
-    // Of a recipe that is not there nothing is started, and it has no limits of its own.
+    let (mut session_lock, mut recipe_slot) = (None, None);
+    // If the recipe does not exist, nothing is started and there are no limits.
     if let Ok(recipe) = &recipe {
         if let Some(session) = &request.session_id
             && recipe.manifest.session == SessionMode::Serial
         {
             match spool.session_order(session, id)? {
-                SessionOrder::Ours(guard) => session_guard = Some(guard),
+                SessionOrder::Ours(guard) => session_lock = Some(guard),
                 SessionOrder::NotYet => return blocked(Blocker::Session(session.clone())),
             }
         }
@@ -81,7 +81,7 @@ pub(crate) fn take_guards(spool: &Spool, id: TaskId) -> Result<MayRun, IoError> 
         return blocked(Blocker::Slot);
     };
     let held = Held {
-        _session: session_guard,
+        _session: session_lock,
         _recipe_slot: recipe_slot,
         _slot: slot,
     };

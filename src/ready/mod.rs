@@ -1,8 +1,8 @@
-//! May this task run now? One question, asked for the truth by the runner (`turn`), which takes what it needs, and
-//! for the words by `why` and `status` (`reasons`), which take nothing.
+//! Decides whether a task may run now. The runner asks with `guards`, which takes what the task needs.
+//! `why` and `status` ask with `reasons`, which takes nothing.
 //!
-//! Not the task's lock, and not the order in which tasks are offered (`watcher/backlog.rs`). Invariant: both ask in
-//! one order: pause, session, the recipe's slots, the spool's slots.
+//! Does not take the task's lock, and does not order the offers (`watcher/backlog.rs`). Invariant: both
+//! check in the same order: pause, session, the recipe's slots, the spool's slots.
 
 mod guards;
 mod reasons;

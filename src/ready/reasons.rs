@@ -1,13 +1,14 @@
-//! The reasons why a task does not run, in the order in which they are asked.
+//! The reasons why a task does not run, in the order in which they are checked.
 //!
-//! Not the taking (`turn.rs`). Invariant: nothing is taken, so the answer may be another one a moment later.
+//! Does not take locks or slots (`guards.rs`). Invariant: nothing is taken, so the answer may change a
+//! moment later.
 
 use crate::recipe::{Recipe, SessionMode};
 use crate::spool::{IoError, Pause, Spool, TaskView};
 use crate::task::{Reason, Status};
 
-/// Why a task does not run, the first reason first; empty for one that runs or is over. `recipe` is what the
-/// task's recipe says, where that can be read here.
+/// Why a task does not run, the first reason first. Empty for a task that is running or finished.
+/// `recipe` is the task's recipe, if it can be read here.
 ///
 /// # Errors
 /// The spool cannot be read.
@@ -35,7 +36,7 @@ pub fn reasons(
     }
     let manifest = recipe.map(|recipe| &recipe.manifest);
     let is_serial = manifest.is_none_or(|manifest| manifest.session == SessionMode::Serial);
-    // What this user may not see says nothing, and keeps no other reason from being given.
+    // What this user may not read gives no reason, and does not hide other reasons.
     let mut seen = |answer: Result<Option<Reason>, IoError>| match answer {
         Err(error) if error.is_denied() => {
             is_unseen = true;

@@ -1,7 +1,7 @@
-//! What keeps a recipe from running: all of it, each with what to do.
+//! All problems that prevent a recipe from running, each with advice.
 //!
-//! Not whether its manifest can be read (`path.rs`). The same checks answer `recipe check`, a submission, and the
-//! runner right before the start. Invariant: only what is certain to fail is a problem; what may be meant so is
+//! Not whether its manifest can be read (`path.rs`). `recipe check`, submissions and the runner before a
+//! start use the same checks. Invariant: only what is certain to fail is a problem. What may be intended is
 //! advice.
 
 use std::cell::LazyCell;
@@ -15,25 +15,26 @@ use super::program::{is_executable, on_path};
 use super::search::{PathOf, Search};
 use crate::task::escape_path;
 
-/// Stands for the recipe's folder in `command`.
+/// The placeholder for the recipe's folder in `command`.
 pub(super) const RECIPE_DIR: &str = "{recipe_dir}";
-/// Of these `-e` is no code.
+/// Shells. Their option `-e` is not followed by code.
 const SHELLS: [&str; 4] = ["bash", "dash", "sh", "zsh"];
-/// Programs whose first argument that is no option is a file to run.
+/// Programs whose first argument that is not an option is a file to run.
 const INTERPRETERS: [&str; 14] = [
     "bash", "bun", "dash", "deno", "lua", "node", "perl", "php", "python", "Rscript", "ruby", "sh",
     "tclsh", "zsh",
 ];
 
 impl Recipe {
-    /// Why the recipe could not run, the first reason; see [`Recipe::problems`].
+    /// Fails with the first problem of [`Recipe::problems`].
     pub fn check_runnable(&self, searches: impl FnOnce() -> Vec<Search>) -> Result<(), FindError> {
         none_of(self.problems(searches))
     }
 
-    /// All that keeps the recipe from running by each of these PATHs, or by its own where it has one, which is
-    /// read from its `env_file`. They are asked for only where they count. PraisonAI is asked for by running its
-    /// Python, so only the spool's owner gives a PATH. Without one no program is searched for by its name.
+    /// All problems that prevent the recipe from running with each of these PATHs. A PATH of the recipe, from
+    /// its manifest or `env_file`, replaces them. `searches` is called only if a PATH matters. Only the
+    /// spool's owner gives a PATH, because the check for PraisonAI runs its Python. Without a PATH, no
+    /// program is searched for by name.
     pub fn problems(&self, searches: impl FnOnce() -> Vec<Search>) -> Vec<FindError> {
         let is_ours = self.is_ours();
         let own_path = || is_ours.then(|| self.own_path()).flatten();
@@ -44,7 +45,7 @@ impl Recipe {
             problems.extend(self.check_trust(known.as_deref()).err());
             problems.extend(is_ours.then(|| self.env_file().err()).flatten());
             if !problems.is_empty() {
-                // Its Python may be another user's choice: it is not started to be asked.
+                // Another user may have chosen its Python, so it is not started here.
                 return problems;
             }
             let checked = self.praisonai.check(known.as_deref()).err();
@@ -82,7 +83,7 @@ impl Recipe {
         problems
     }
 
-    /// The same of its program alone, with the PATH that the task has: right before the start.
+    /// Checks only its program with the task's PATH. The runner calls it before the start.
     pub fn check_program(&self, search: &Search) -> Result<(), FindError> {
         if self.kind == Kind::PraisonAi {
             return Ok(());
@@ -90,7 +91,7 @@ impl Recipe {
         none_of(self.program_problems(Some(search)))
     }
 
-    /// What may go wrong and may be meant so.
+    /// Advice about what may be a mistake and may also be intended.
     pub fn advice(&self) -> Vec<String> {
         let certain = self.lost_script().is_some();
         let mut names = self.own_names();
@@ -99,14 +100,14 @@ impl Recipe {
         }
         let advice = names.into_iter().map(|name| {
             format!(
-                "the argument {name:?} names a file of the recipe's folder, but the task runs in an empty folder of its own: write {:?}",
+                "the argument {name:?} names a file in the recipe's folder, but the task runs in its own empty folder: write {:?}",
                 format!("{RECIPE_DIR}/{name}")
             )
         });
         advice.collect()
     }
 
-    /// Whether the recipe belongs to the spool of this user, who may open what it names.
+    /// Whether this user owns the spool and so may open the files that the recipe names.
     fn is_ours(&self) -> bool {
         let us = rustix::process::geteuid().as_raw();
         self.trust.is_none_or(|trust| trust.owner == us)
@@ -120,7 +121,7 @@ impl Recipe {
         }
     }
 
-    /// Whether anything is searched for on a PATH.
+    /// Whether a program is searched for on a PATH.
     fn needs_path(&self, program: &Path) -> bool {
         let words = || super::program::first_line(program).unwrap_or_default();
         program.components().count() <= 1
@@ -161,13 +162,11 @@ impl Recipe {
         if self.kind == Kind::Folder && own.is_file() {
             return Some(self.missing(
                 format!("the program {named} is not on {}", search.named()),
-                format!("write \"./{named}\" in `command` for the file of the recipe's folder"),
+                format!("write \"./{named}\" in `command` to run the file in the recipe's folder"),
             ));
         }
         let fix = match named.contains(char::is_whitespace) {
-            true => {
-                "give each argument as a text of its own: command = [\"program\", \"argument\"]"
-            }
+            true => "write each argument as a separate text: command = [\"program\", \"argument\"]",
             false => search.fix(),
         };
         let problem = format!("the program {named} is not on {}", search.named());
@@ -178,15 +177,15 @@ impl Recipe {
         let shown = escape_path(program);
         let fix = match shown.contains(char::is_whitespace) {
             true => {
-                "give each argument as a text of its own: command = [\"./run.sh\", \"argument\"]"
+                "write each argument as a separate text: command = [\"./run.sh\", \"argument\"]"
                     .to_owned()
             }
-            false => "put the program there, or correct `command` in recipe.toml".to_owned(),
+            false => "install the program there, or correct `command` in recipe.toml".to_owned(),
         };
         self.missing(format!("{shown}: {error}"), fix)
     }
 
-    /// Arguments that name a file of the recipe's folder and are searched for in the task's.
+    /// Arguments that name a file in the recipe's folder, but would be searched for in the task's folder.
     fn own_names(&self) -> Vec<&str> {
         let arguments = || self.manifest.command.iter().skip(1);
         let knows_the_folder = |argument: &String| {
@@ -205,17 +204,17 @@ impl Recipe {
         arguments().map(String::as_str).filter(is_own).collect()
     }
 
-    /// An interpreter of PATH that is given a script of the recipe's folder by its bare name cannot find it.
+    /// An interpreter on PATH cannot find a script of the recipe's folder if only its file name is given.
     fn lost_script(&self) -> Option<Complaint> {
         let program = self.manifest.command.first()?;
         let base = Path::new(program).file_name()?.to_str()?;
         let base = base.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-        let begins_here = program.contains('/') && !Path::new(program).is_absolute();
-        if begins_here || !INTERPRETERS.contains(&base) {
+        let starts_here = program.contains('/') && !Path::new(program).is_absolute();
+        if starts_here || !INTERPRETERS.contains(&base) {
             return None;
         }
         let mut arguments = self.manifest.command.iter().skip(1);
-        // Behind one of these stands code or the name of a module.
+        // Code or the name of a module follows one of these options.
         let gives_code: &[&str] = match SHELLS.contains(&base) {
             true => &["-c"],
             false => &["-c", "-e", "-m", "-p", "--eval"],
@@ -228,7 +227,7 @@ impl Recipe {
         }
         Some(Complaint {
             problem: format!(
-                "{program} would search for {script} in the folder of the task, which is empty, and not in the recipe's"
+                "{program} would search for {script} in the task's folder, which is empty, and not in the recipe's folder"
             ),
             fix: format!("write {:?} in `command`", format!("{RECIPE_DIR}/{script}")),
         })
@@ -239,7 +238,7 @@ fn none_of(problems: Vec<FindError>) -> Result<(), FindError> {
     problems.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Whether a program is named by a path, and not by a name to be searched for on PATH.
+/// Whether a program is named by a path, and not by a name that is searched for on PATH.
 fn is_path(program: &Path) -> bool {
     program.components().count() > 1
 }

@@ -1,7 +1,7 @@
 //! Why a recipe or its manifest cannot be used.
 //!
-//! Not how that is found out (`path.rs`, `manifest.rs`). Invariant: no message repeats a value of a manifest, which may be
-//! a secret.
+//! Not the checks (`path.rs`, `manifest.rs`). Invariant: no message repeats a value of a manifest, because it
+//! may be a secret.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::task::{Name, escape_path, quote_path};
 pub struct ManifestError(pub(super) String);
 
 impl ManifestError {
-    /// With the key that it is about.
+    /// Adds the key with the wrong value to the message.
     pub(super) fn of_key(self, key: &str) -> ManifestError {
         match self.0.contains(&format!("`{key}`")) {
             true => self,
@@ -22,7 +22,7 @@ impl ManifestError {
         }
     }
 
-    /// Whether the other error says the same without a line.
+    /// Whether the other error is the same, without its line number.
     pub(super) fn is_same(&self, other: &ManifestError) -> bool {
         let text = other
             .0
@@ -35,66 +35,66 @@ impl ManifestError {
 /// Why a recipe cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// Nothing of this name anywhere on the path.
+    /// There is no recipe with this name on the path.
     #[error(
         "no recipe is called {name:?}{}; looked in {}",
         did_you_mean(suggestions),
         list(searched)
     )]
     NotFound {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// Names that are near.
+        /// Similar names.
         suggestions: Vec<String>,
         /// The folders searched.
         searched: Vec<PathBuf>,
     },
-    /// It is there and cannot be used.
+    /// The recipe exists and cannot be used.
     #[error("cannot use the recipe {}: {problem}; {fix}", escape_path(path))]
     Broken {
         /// Its folder or file.
         path: PathBuf,
         /// What is wrong.
         problem: String,
-        /// What to do.
+        /// What to do about it.
         fix: String,
     },
-    /// Others could choose what it runs.
+    /// Others could change what the recipe runs.
     #[error(
-        "the recipe {name} is not run: {}: {why}, and in a group spool nobody but the owner and root may be able to choose what it runs: {fix}; or keep what the recipe needs elsewhere",
+        "the recipe {name} is not run: {}: {why}, but in a group spool only the owner and root may be able to change what a recipe runs: {fix}; or move the recipe and its files to another folder",
         escape_path(path)
     )]
     Open {
         /// The recipe.
         name: Name,
-        /// What they could change.
+        /// The path that they could change.
         path: PathBuf,
-        /// Who could.
+        /// Why they could change it.
         why: String,
-        /// What to do.
+        /// What to do about it.
         fix: String,
     },
-    /// Whether it is there cannot be seen now, which says nothing of the recipe.
+    /// The place of the recipe cannot be read now, so it is not known whether the recipe exists.
     #[error("failed to look for a recipe at {}: {source}", escape_path(path))]
     Unseen {
-        /// Where it was looked for.
+        /// The path that was read.
         path: PathBuf,
-        /// The kernel's word.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// Something it needs is missing, or would not start.
+    /// A program that the recipe needs is missing or cannot be started.
     #[error("the recipe {name} cannot run: {problem}; {fix}")]
     Missing {
         /// The recipe.
         name: Name,
         /// What is wrong.
         problem: String,
-        /// What to do.
+        /// What to do about it.
         fix: String,
     },
 }
 
-/// A command that mends a file.
+/// A command that fixes a file.
 pub(super) fn fix_command(command: &str, path: &Path) -> String {
     format!("{command} {}", quote_path(path))
 }
@@ -115,7 +115,7 @@ fn list(paths: &[PathBuf]) -> String {
 }
 
 impl FindError {
-    /// What is wrong, without what to do.
+    /// What is wrong, without the advice.
     pub fn problem(&self) -> String {
         match self {
             FindError::Missing { problem, .. } => problem.clone(),
@@ -153,7 +153,7 @@ impl FindError {
     }
 }
 
-/// Whether the kernel refused for a reason that has nothing to do with the file.
+/// Whether the error is temporary or not about the file itself.
 pub(super) fn is_passing(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let short = [

@@ -1,8 +1,8 @@
-//! Reading a file of a recipe's: whatever stands under its name.
+//! Reads a file of a recipe.
 //!
-//! Links are followed, because people link their recipes; so the name may lead anywhere. Invariant:
-//! reading never waits and never takes more than it was allowed to, also where the name leads to a
-//! FIFO, a device, a file of the kernel's or one without end.
+//! Not the content of the file (`manifest.rs`). Links are followed, because people link their recipes, so the
+//! name may lead to any file. Invariant: reading never waits and never reads more than its limit, even if the
+//! name leads to a FIFO, a device, a kernel file or an endless file.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result};
@@ -10,14 +10,14 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-/// The most that a manifest, an `env_file` or PraisonAI's own file may hold.
+/// The largest size in bytes of a manifest, an `env_file` or PraisonAI's own file.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 
-/// The first bytes of a regular file, at most `most` of them.
+/// Reads the first bytes of a regular file, at most `most` bytes.
 pub(super) fn read_head(path: &Path, most: u64) -> Result<Vec<u8>> {
-    // Looked at before it is opened: opening a device can have effects of its own.
+    // Checked before it is opened, because opening a device can have side effects.
     check_kind(&std::fs::metadata(path)?)?;
-    // NONBLOCK is for what took its place since, and for files of the kernel's that wait for news.
+    // NONBLOCK, because another file may have replaced it since, and some kernel files wait for events.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     check_kind(&file.metadata()?)?;
@@ -26,7 +26,7 @@ pub(super) fn read_head(path: &Path, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A whole file of text.
+/// Reads a whole text file.
 pub(super) fn read_text(path: &Path) -> Result<String> {
     let bytes = read_head(path, MAX_BYTES + 1)?;
     if bytes.len() as u64 > MAX_BYTES {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_file_or_has_no_end_is_refused_at_once() {
+    fn a_file_that_is_not_regular_or_has_no_end_is_refused_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("file"), "text").unwrap();

@@ -1,7 +1,7 @@
-//! The first line of a script, as the kernel and `env` read it, and what it names.
+//! The first line of a script, as the kernel and `env` read it, and the programs that it names.
 //!
-//! Not whether others could change that (`trust.rs`). Invariant: the line is taken as bytes, and is cut where the
-//! kernel cuts it; of a line that could start more than it names, no names are given.
+//! Not whether others could change them (`trust.rs`). Invariant: the line is read as bytes and cut where the
+//! kernel cuts it. If a line could start a program that it does not name, no names are returned.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 
 use super::file;
 
-/// So much of a file the kernel reads to find out how it is started (`BINPRM_BUF_SIZE`).
+/// How many bytes of a file the kernel reads to find out how to start it (`BINPRM_BUF_SIZE`).
 const KERNEL_READS: u64 = 256;
-/// What `env -S` does not take as it is written, besides spaces and tabs.
+/// The characters with a special meaning in `env -S`, besides spaces and tabs.
 const SPECIAL: &[u8] = b"\"'\\$#\r\x0b\x0c";
 
-/// What stands behind `#!`.
+/// The text after `#!`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FirstLine {
     /// The program that the kernel starts.
     pub interpreter: PathBuf,
-    /// Its first argument: the whole rest of the line. Empty where there is none.
+    /// Its first argument: the whole rest of the line. Empty if there is no argument.
     argument: Vec<u8>,
 }
 
@@ -27,7 +27,7 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// The text as a C program sees it.
+/// The text up to the first zero byte, as a C program reads it.
 fn until_zero(text: &[u8]) -> &[u8] {
     text.split(|byte| *byte == 0).next().unwrap_or_default()
 }
@@ -42,7 +42,7 @@ fn trim(text: &[u8]) -> &[u8] {
 }
 
 impl FirstLine {
-    /// `None` of a file that does not begin with `#!`, and of one that cannot be read.
+    /// Reads the first line. `None` if the file does not start with `#!` or cannot be read.
     pub fn of(script: &Path) -> Option<FirstLine> {
         FirstLine::parse(&file::read_head(script, KERNEL_READS).ok()?)
     }
@@ -58,9 +58,9 @@ impl FirstLine {
         })
     }
 
-    /// What the interpreter is given and may start or read: paths, and names of programs. `None` where that cannot
-    /// be known from the line: options that have a path in them, and of `env` all options but `-S`, variables and
-    /// quotes.
+    /// Arguments of the interpreter that it may start or read: paths, and names of programs. `None` if the
+    /// line does not show this for certain: it has an option with a path in it, or it gives `env` a variable,
+    /// a quote or an option other than `-S`.
     pub fn named(&self) -> Option<Vec<OsString>> {
         let words = match self.is_env() {
             true => self.words_of_env()?,
@@ -78,16 +78,16 @@ impl FirstLine {
         Some(words.map(|word| OsStr::from_bytes(word).into()).collect())
     }
 
-    /// Also where it is one of many names of a program.
+    /// Whether the interpreter is `env`, even if `env` is a link to a program such as busybox.
     fn is_env(&self) -> bool {
-        let behind_links = std::fs::canonicalize(&self.interpreter);
-        let mut both = [Some(&self.interpreter), behind_links.as_ref().ok()]
+        let resolved = std::fs::canonicalize(&self.interpreter);
+        let mut both = [Some(&self.interpreter), resolved.as_ref().ok()]
             .into_iter()
             .flatten();
         both.any(|path| path.file_name() == Some(OsStr::new("env")))
     }
 
-    /// The program and its arguments, where it is only these.
+    /// The program that `env` starts and its arguments. `None` if there is anything else in the line.
     fn words_of_env(&self) -> Option<Vec<&[u8]>> {
         let words: Vec<&[u8]> = match self.argument.strip_prefix(b"-S") {
             Some(split) if split.iter().any(|byte| SPECIAL.contains(byte)) => return None,
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_line_names_is_known_or_nothing_is() {
+    fn names_are_returned_only_if_the_line_is_understood() {
         let named = |line: &str| {
             let line = FirstLine::parse(format!("#!{line}\n").as_bytes()).unwrap();
             let words = line.named()?.into_iter();

@@ -1,7 +1,7 @@
 //! A recipe that was found: its program, its arguments and its variables.
 //!
-//! Not where it is found (`path.rs`), not whether it can run (`check.rs`), not its process (`runner/`). Invariant: a recipe that others could change is
-//! not runnable where a group shares the spool.
+//! Not where it is found (`path.rs`), not whether it can run (`check.rs`), not its process (`runner/`).
+//! Invariant: in a group spool, a recipe that others could change is not run.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -17,17 +17,17 @@ use super::praisonai::{self, Installed};
 use super::trust::{Exposed, Trust};
 use crate::task::Name;
 
-/// A description stands in a script's first lines or nowhere.
+/// How many lines at the start of a script are searched for a description.
 const DESCRIPTION_LINES: usize = 10;
 
-/// What kind of thing a recipe is.
+/// The kind of a recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A folder with `recipe.toml`.
     Folder,
     /// One executable file.
     Executable,
-    /// A folder of PraisonAI's.
+    /// A PraisonAI recipe folder.
     PraisonAi,
 }
 
@@ -51,13 +51,13 @@ pub struct Recipe {
     pub kind: Kind,
     /// The folder or the file.
     pub path: PathBuf,
-    /// What it says about itself.
+    /// Its manifest.
     pub manifest: Manifest,
     pub(super) praisonai: Arc<Installed>,
     pub(super) trust: Option<Trust>,
 }
 
-/// The `# description: …` line near the top of a script; empty for anything else.
+/// The text of the `# description: …` line near the top of a script. Empty for any other file.
 fn describe_script(path: &Path) -> String {
     let head = file::read_head(path, 4096).unwrap_or_default();
     if !head.starts_with(b"#!") {
@@ -74,14 +74,14 @@ fn describe_script(path: &Path) -> String {
 fn unclear(path: PathBuf) -> Exposed {
     Exposed {
         path: std::path::absolute(&path).unwrap_or(path),
-        why: "its first line has options, quotes or variables by which it could start more than it names".to_owned(),
-        fix: "name the program that starts it by its path there, as in #!/usr/bin/python3".to_owned(),
+        why: "its first line has options, quotes or variables, so it may start a program that it does not name".to_owned(),
+        fix: "write only the full path of the interpreter there, as in #!/usr/bin/python3".to_owned(),
     }
 }
 
 impl Recipe {
-    /// What it says about itself in a line; empty where it says nothing. A script is read for it, so it is
-    /// asked for only where somebody wants to see it.
+    /// Its description in one line, or an empty text. A script is read for it, so callers ask for it only to
+    /// show it.
     pub fn description(&self) -> String {
         match self.kind {
             Kind::Executable => describe_script(&self.path),
@@ -97,8 +97,8 @@ impl Recipe {
         }
     }
 
-    /// The program to start: a path with a slash in it is found in the recipe's folder. With PraisonAI
-    /// it hangs on the PATH that the recipe will run with; `None` where that is not known.
+    /// The program to start. A path with a slash is relative to the recipe's folder. For PraisonAI, the
+    /// program depends on `search`, the PATH that the recipe will run with, or `None` if that is not known.
     pub fn program(&self, search: Option<&OsStr>) -> PathBuf {
         if self.kind == Kind::PraisonAi {
             return self.praisonai.interpreter(search);
@@ -112,8 +112,8 @@ impl Recipe {
         }
     }
 
-    /// A text of `command` with the recipe's folder in the place of `{recipe_dir}`. Only a manifest has that; the
-    /// path of a single file is taken as it is.
+    /// A text of `command` with `{recipe_dir}` replaced by the recipe's folder. Only a manifest can have the
+    /// placeholder; the path of a single file is not changed.
     fn with_folder(&self, text: &str) -> OsString {
         if self.kind != Kind::Folder || !text.contains(RECIPE_DIR) {
             return OsString::from(text);
@@ -139,8 +139,8 @@ impl Recipe {
         }
     }
 
-    /// Refuses what can be refused before its command is put together: what others could change, and PraisonAI
-    /// that is set to an interpreter which is not there.
+    /// The checks before its command is built. Refuses a recipe that others could change, and a PraisonAI
+    /// recipe if the interpreter in the settings does not exist.
     pub fn check_before_start(&self) -> Result<(), FindError> {
         self.check_trust(None)?;
         if self.kind != Kind::PraisonAi {
@@ -150,12 +150,12 @@ impl Recipe {
         checked.map_err(|(problem, fix)| self.missing(problem, fix))
     }
 
-    /// Refuses, in a group spool, a recipe of which others could change what it runs with this PATH.
+    /// Refuses a recipe in a group spool if others could change what it runs with this PATH.
     pub fn check_trust(&self, search: Option<&OsStr>) -> Result<(), FindError> {
         let Some(trust) = self.trust.filter(|trust| trust.is_shared) else {
             return Ok(());
         };
-        // A folder that others fill is not listed, and a file that others could have put there is not read.
+        // These are checked first: a folder or file that others could change is not listed or read.
         let env_file = self.manifest.env_file.as_ref();
         let env_file = env_file.map(|file| self.folder().join(file));
         let places = [self.path.parent(), Some(self.folder()), env_file.as_deref()];
@@ -188,15 +188,15 @@ impl Recipe {
             problem: format!("this `env_file` {problem}"),
             fix,
         };
-        let correct = || "correct the file, which has lines of NAME=value".to_owned();
+        let correct = || "correct the file: each line must be NAME=value".to_owned();
         let metadata = std::fs::metadata(&path).map_err(|error| {
-            let fix = "make it, with mode 600 and lines of NAME=value, or remove `env_file` from recipe.toml";
+            let fix = "create it with mode 600 and lines of NAME=value, or remove `env_file` from recipe.toml";
             broken(format!("cannot be read: {error}"), fix.to_owned())
         })?;
         if metadata.permissions().mode() & 0o077 != 0 {
             let fix = fix_command("chmod 600", &path);
             return Err(broken(
-                "has secrets, and others may read it".to_owned(),
+                "may contain secrets, and other users can read it".to_owned(),
                 fix,
             ));
         }

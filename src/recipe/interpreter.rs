@@ -1,8 +1,8 @@
-//! Whether what starts a program is there: the interpreter of a script's first line, and the loader of a binary.
+//! Checks that the interpreter of a script's first line and the loader of a binary exist.
 //!
-//! Not whether the program itself is there (`check.rs`). The kernel answers "No such file or directory" where the
-//! interpreter is missing, and names the script. Invariant: only what is certain to fail is a problem; a first line
-//! that is not understood is none.
+//! Not whether the program itself exists (`check.rs`). This check is needed because the kernel reports "No
+//! such file or directory" for the script if its interpreter is missing. Invariant: only what is certain to
+//! fail is a problem. A first line that is not understood is not a problem.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::program::{is_executable, on_path};
 use super::search::Search;
 use crate::task::escape_path;
 
-/// What is wrong, and what to do.
+/// What is wrong, and what to do about it.
 pub(super) struct Complaint {
     pub problem: String,
     pub fix: String,
@@ -25,19 +25,19 @@ fn complaint(problem: impl Into<String>, fix: impl Into<String>) -> Option<Compl
     })
 }
 
-/// Why a program that can be executed would not start all the same.
+/// Why an executable program would not start. `None` if no problem is found.
 pub(super) fn complaint_of(program: &Path, search: Option<&Search>) -> Option<Complaint> {
     let head = file::read_head(program, 4096).ok()?;
     let shown = escape_path(program);
     if head.starts_with(b"\xef\xbb\xbf#!") {
         let problem = format!(
-            "{shown} begins with a byte order mark, so its first line names no interpreter"
+            "{shown} begins with a byte order mark, so the kernel does not find its interpreter"
         );
         let fix = fix_command(r"sed -i '1s/^\xef\xbb\xbf//'", program);
         return complaint(problem, fix);
     }
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
-        let problem = format!("{shown} is UTF-16 text, which no interpreter reads");
+        let problem = format!("{shown} is UTF-16 text, which no interpreter can read");
         return complaint(problem, "save it as UTF-8 without a byte order mark");
     }
     if let Some(loader) = loader(&head) {
@@ -57,7 +57,7 @@ pub(super) fn complaint_of(program: &Path, search: Option<&Search>) -> Option<Co
     of_first_line(program, line, search)
 }
 
-/// A script without a first line is run by `/bin/sh`, which is wrong for Python.
+/// A script without `#!` is run by `/bin/sh`, which is wrong for Python.
 fn without_first_line(program: &Path, head: &[u8]) -> Option<Complaint> {
     let is_python = program.extension().is_some_and(|ending| ending == "py");
     if !is_python || head.starts_with(b"\x7fELF") {
@@ -65,7 +65,7 @@ fn without_first_line(program: &Path, head: &[u8]) -> Option<Complaint> {
     }
     let shown = escape_path(program);
     complaint(
-        format!("{shown} has no first line that names an interpreter, so /bin/sh would run it"),
+        format!("{shown} has no first line with an interpreter, so /bin/sh would run it"),
         "write `#!/usr/bin/env python3` as its first line",
     )
 }
@@ -86,7 +86,7 @@ fn of_first_line(program: &Path, line: &str, search: Option<&Search>) -> Option<
     if let Err(error) = std::fs::metadata(interpreter) {
         let is_absent = error.kind() == std::io::ErrorKind::NotFound;
         return complaint(
-            format!("{named}, which is not there"),
+            format!("{named}, which does not exist"),
             format!("install it, or {other}"),
         )
         .filter(|_| is_absent);
@@ -100,7 +100,8 @@ fn of_first_line(program: &Path, line: &str, search: Option<&Search>) -> Option<
     None
 }
 
-/// What `env` would start. Lines with other options than `-S`, and with variables, are not judged.
+/// Checks the program that `env` would start. Lines with variables or options other than `-S` are not
+/// checked.
 fn of_env(program: &Path, words: &[&str], search: Option<&Search>) -> Option<Complaint> {
     let shown = escape_path(program);
     let first = *words.first()?;
@@ -109,7 +110,7 @@ fn of_env(program: &Path, words: &[&str], search: Option<&Search>) -> Option<Com
         let all = words.join(" ");
         return complaint(
             format!(
-                "the first line of {shown} gives `env` more than one word, which it takes for one program named `{all}`"
+                "the first line of {shown} gives `env` several words, but `env` reads them as the name of one program, `{all}`"
             ),
             format!("write `#!/usr/bin/env -S {all}`"),
         );
@@ -122,10 +123,10 @@ fn of_env(program: &Path, words: &[&str], search: Option<&Search>) -> Option<Com
     if named.starts_with('-') || named.contains(['=', '"', '\'', '$', '\\']) {
         return None;
     }
-    let asks = format!("the first line of {shown} asks `env` for {named}");
+    let starts = format!("the first line of {shown} starts {named} with `env`");
     if named.contains('/') {
         let is_there = !Path::new(named).is_absolute() || is_executable(Path::new(named));
-        return complaint(format!("{asks}, which is not there"), "install it")
+        return complaint(format!("{starts}, which does not exist"), "install it")
             .filter(|_| !is_there);
     }
     let search = search?;
@@ -133,12 +134,12 @@ fn of_env(program: &Path, words: &[&str], search: Option<&Search>) -> Option<Com
         return None;
     }
     complaint(
-        format!("{asks}, which is not on {}", search.named()),
+        format!("{starts}, which is not on {}", search.named()),
         search.fix(),
     )
 }
 
-/// The loader that a 64-bit binary names.
+/// The loader that a 64-bit ELF binary names.
 fn loader(head: &[u8]) -> Option<&str> {
     let number = |at: usize, size: usize| {
         let bytes = head.get(at..at + size)?;
@@ -166,11 +167,11 @@ fn missing_loader(program: &Path, loader: &Path) -> Option<Complaint> {
         std::fs::metadata(loader).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
     complaint(
         format!(
-            "{} needs the loader {}, which is not there: it was built for another system",
+            "{} needs the loader {}, which does not exist: the program was built for another system",
             escape_path(program),
             escape_path(loader)
         ),
-        "install the build for this system, or a static one",
+        "install the program for this system, or a static build of it",
     )
     .filter(|_| is_absent)
 }

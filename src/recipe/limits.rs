@@ -1,30 +1,30 @@
-//! What one task of a recipe may have of the machine: memory, processor, processes.
+//! The limits of one task of a recipe: memory, processor time and processes.
 //!
-//! Only written down here. The kernel holds a task to it where the task is a unit with a cgroup of
-//! its own (`launcher = "systemd"`); the local pool cannot, and `recipe info` says so. Invariant: a
-//! limit that was read is one that systemd takes.
+//! Not their enforcement: the kernel enforces them if the task is a unit with its own cgroup (`launcher =
+//! "systemd"`). The local pool cannot enforce them, and `recipe info` shows this. Invariant: systemd accepts
+//! every limit that was read.
 
 use super::error::ManifestError;
 
-/// The least memory a task is given: below this its runner itself could not live.
+/// The smallest memory limit of a task in bytes. The task's runner could not run with less.
 const LEAST_MEMORY: u64 = 16 << 20;
 
-/// Limits of one task; `None` is no limit.
+/// The limits of one task. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes, runner included.
+    /// Memory in bytes, including the runner.
     pub memory_max: Option<u64>,
-    /// Percent of one processor: 200 is two of them.
+    /// Processor time in percent of one processor: 200 is two processors.
     pub cpu_quota: Option<u32>,
-    /// Processes and threads, the runner's own included.
+    /// The number of processes and threads, including those of the runner.
     pub tasks_max: Option<u32>,
 }
 
 impl Limits {
-    /// The limits as systemd's properties of a unit; empty when there are none.
+    /// The limits as properties of a systemd unit. Empty if there is no limit.
     pub fn properties(&self) -> Vec<String> {
         let memory = self.memory_max.map(|bytes| format!("MemoryMax={bytes}"));
-        // Else what does not fit goes to disk, and the limit only makes the machine slow.
+        // With swap, a task above its limit would not end but make the machine slow.
         let swap = self.memory_max.map(|_| "MemorySwapMax=0".to_owned());
         let cpu = self.cpu_quota.map(|percent| format!("CPUQuota={percent}%"));
         let tasks = self.tasks_max.map(|most| format!("TasksMax={most}"));
@@ -32,7 +32,7 @@ impl Limits {
     }
 }
 
-/// Bytes as a number, or as text with K, M, G or T, which are powers of 1024 as in systemd.
+/// Parses bytes: a number, or a text with K, M, G or T. They are powers of 1024, as in systemd.
 pub(super) fn bytes(value: &toml::Value) -> Result<u64, ManifestError> {
     let bytes = match value {
         toml::Value::Integer(n) => u64::try_from(*n).ok(),
@@ -43,7 +43,7 @@ pub(super) fn bytes(value: &toml::Value) -> Result<u64, ManifestError> {
         .filter(|bytes| (LEAST_MEMORY..1 << 60).contains(bytes))
         .ok_or_else(|| {
             let message =
-                "`memory_max` must be bytes or a text as \"512M\" or \"2G\", at least 16M";
+                "`memory_max` must be a number of bytes or a text such as \"512M\" or \"2G\", and at least 16M";
             ManifestError(message.into())
         })
 }
@@ -64,12 +64,14 @@ fn bytes_of_text(text: &str) -> Option<u64> {
         .then_some((number * unit as f64) as u64)
 }
 
-/// `150%`: one and a half processors.
+/// Parses a quota: `150%` is one and a half processors.
 pub(super) fn percent(text: &str) -> Result<u32, ManifestError> {
     text.strip_suffix('%')
         .and_then(|number| number.parse().ok())
         .filter(|percent| (1..=100_000).contains(percent))
-        .ok_or_else(|| ManifestError("`cpu_quota` must be a text as \"50%\" or \"200%\"".into()))
+        .ok_or_else(|| {
+            ManifestError("`cpu_quota` must be a text such as \"50%\" or \"200%\"".into())
+        })
 }
 
 #[cfg(test)]
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_as_systemd_reads_them() {
+    fn sizes_are_parsed_as_systemd_parses_them() {
         for (text, expected) in [
             ("16777216", Some(16 << 20)),
             ("512M", Some(512 << 20)),
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn properties_name_what_is_limited_and_nothing_else() {
+    fn only_limits_that_are_set_become_properties() {
         assert!(Limits::default().properties().is_empty());
         let limits = Limits {
             memory_max: Some(64 << 20),

@@ -1,7 +1,7 @@
-//! The names in the folders of the recipe path, and what lies there that is not a recipe and seems to be one.
+//! Lists the recipes in the folders of the recipe path, and entries that seem to be recipes but are not.
 //!
-//! Not what is wrong with a recipe (`check.rs`). Invariant: what a person may have meant as a recipe is in one of the
-//! two lists; copies that an editor or a package manager left are in none.
+//! Not the problems of a recipe (`check.rs`). Invariant: an entry that a person may have meant as a recipe is
+//! in one of the two lists. Copies that an editor or a package manager left are in neither.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ const OF_COPIES: [&str; 17] = [
     ".rpmnew",
 ];
 
-/// Something on the recipe path that is not run, and seems to be meant as a recipe.
+/// An entry on the recipe path that seems to be meant as a recipe but is not one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     /// Where it is.
@@ -46,7 +46,7 @@ pub struct LeftOut {
     pub fix: String,
 }
 
-/// What an entry of a folder is.
+/// The kind of an entry of a folder.
 enum Entry {
     Recipe(Name),
     LeftOut(LeftOut),
@@ -54,7 +54,7 @@ enum Entry {
 }
 
 impl RecipePath {
-    /// The names of the recipes, of at most so many entries of each folder.
+    /// The names of the recipes. At most `most` entries of each folder are read.
     pub(super) fn names(&self, most: usize) -> Vec<Name> {
         let entries = self.entries(most);
         let mut names: Vec<Name> = entries
@@ -68,7 +68,8 @@ impl RecipePath {
         names
     }
 
-    /// What seems to be a recipe and is not, or stands behind another one of its name.
+    /// Entries that seem to be recipes but are not, and recipes that are hidden by another one of the same
+    /// name.
     pub fn left_out(&self) -> Vec<LeftOut> {
         let mut left_out: Vec<LeftOut> = self
             .entries(usize::MAX)
@@ -113,12 +114,12 @@ fn is_recipe_folder(path: &Path) -> bool {
     path.join(MANIFEST).is_file() || praisonai::is_recipe(path)
 }
 
-/// Whether a name is that of a copy, which is not listed.
+/// Whether this is the name of a copy, which is not listed.
 pub fn is_name_of_copy(name: &str) -> bool {
     OF_COPIES.iter().any(|ending| name.ends_with(ending))
 }
 
-/// What stands at a path.
+/// Classifies the entry at a path.
 fn entry_at(path: &Path) -> Entry {
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     if file_name.starts_with(['.', '#']) || is_name_of_copy(&file_name) {
@@ -139,7 +140,7 @@ fn entry_at(path: &Path) -> Entry {
             return match seems_to_be_recipe(path) {
                 true => left_out(
                     &format!("the folder has no {MANIFEST}"),
-                    format!("make {MANIFEST} in it"),
+                    format!("create {MANIFEST} in it"),
                 ),
                 false => Entry::Other,
             };
@@ -176,7 +177,7 @@ fn entry_at(path: &Path) -> Entry {
     }
 }
 
-/// Whether a folder holds a program or a manifest of another name.
+/// Whether a folder contains a program, or a manifest with a wrong name.
 fn seems_to_be_recipe(folder: &Path) -> bool {
     let entries = WalkDir::new(folder).min_depth(1).max_depth(1).into_iter();
     entries.flatten().any(|entry| {
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_entries_are_looked_at_for_a_suggestion() {
+    fn a_limited_number_of_entries_is_read_for_a_suggestion() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a", "b", "c"] {
             let file = std::fs::File::create(folder.path().join(name)).unwrap();

@@ -1,7 +1,7 @@
-//! `recipe.toml`: what a recipe says about how it wants to be run.
+//! `recipe.toml`: how a recipe is to be run.
 //!
-//! Not where it is (`path.rs`). Invariant: a [`Manifest`] that was read has a command and values
-//! within their limits; a typo in a key is an error, not a default.
+//! Not where it is (`path.rs`). Invariant: a [`Manifest`] that was read has a command, and its values are
+//! within their limits. A misspelled key is an error; its default is not used.
 
 use std::collections::BTreeMap;
 
@@ -11,61 +11,62 @@ use super::error::ManifestError;
 use super::limits::{self, Limits};
 use crate::task::{Json, in_plain_words, seconds_or_null};
 
-/// What becomes of a task whose runner died.
+/// What happens to a task whose runner was killed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnLost {
-    /// It failed: an agent that spent money must not silently spend it again.
+    /// The task fails: an agent that spent money must not spend it again unnoticed.
     #[default]
     Fail,
-    /// It is tried again, at most `max_attempts` times in all.
+    /// The task is tried again, with at most `max_attempts` attempts in total.
     Requeue,
 }
 
-/// How tasks of one session meet.
+/// How tasks of one session run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionMode {
     /// One after another, in the order of submission.
     #[default]
     Serial,
-    /// As they come.
+    /// At the same time.
     Parallel,
 }
 
-/// What a recipe says. Every field has a default but `command`, which only PraisonAI recipes lack.
+/// The content of a `recipe.toml`. Every field except `command` has a default. Only PraisonAI recipes have no
+/// `command`.
 #[derive(Clone, Debug, Default)]
 pub struct Manifest {
     /// One line for `recipe list`.
     pub description: String,
-    /// The program and its arguments; no shell. A program with a slash in it is found in the
-    /// recipe's folder, any other on PATH.
+    /// The program and its arguments, without a shell. A program with a slash is relative to the recipe's
+    /// folder. Any other program is searched for on PATH.
     pub command: Vec<String>,
-    /// Seconds it may run when the request does not say.
+    /// How many seconds a task may run if its request does not set a timeout.
     pub timeout_sec: Option<f64>,
-    /// What happens when its runner dies.
+    /// What happens if the runner is killed.
     pub on_lost: OnLost,
-    /// Attempts in all, with `on_lost = "requeue"`.
+    /// The number of attempts in total, with `on_lost = "requeue"`.
     pub max_attempts: u32,
     /// Whether exit code 0 without a result file is a failure.
     pub needs_result: bool,
-    /// Tasks of this recipe at once.
+    /// How many tasks of this recipe run at once.
     pub max_concurrent: Option<u32>,
-    /// What the kernel lets one task have, where tasks are units.
+    /// The limits of one task, which are enforced if tasks are systemd units.
     pub limits: Limits,
-    /// Tasks of one session.
+    /// How tasks of one session run.
     pub session: SessionMode,
     /// Variables a submitter may set.
     pub env_accept: Vec<String>,
-    /// A file of `NAME=value` lines, for secrets; relative to the recipe's folder.
+    /// A file of `NAME=value` lines for secrets. Its path is relative to the recipe's folder.
     pub env_file: Option<String>,
     /// Variables the recipe always gets.
     pub env: BTreeMap<String, String>,
-    /// Defaults under the request's config.
+    /// Defaults that the request's config overrides.
     pub config: BTreeMap<String, Json>,
 }
 
-/// Attempts in all when a recipe asks for another one after a loss and does not say how many.
+/// The number of attempts in total for `on_lost = "requeue"` without `max_attempts`.
 pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
 
 #[derive(Deserialize)]
@@ -97,7 +98,7 @@ struct Written {
 }
 
 impl Manifest {
-    /// Reads the text of a `recipe.toml`.
+    /// Parses the text of a `recipe.toml`.
     pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         let manifest = Manifest::read(text)?;
         if !manifest.names_a_program() {
@@ -107,8 +108,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// What is wrong with a text that is not a manifest: `first`, and each other key that cannot stand. Comes with
-    /// the manifest that the other keys make, if they make one.
+    /// All errors of a text that is not a valid manifest: `first`, and each other wrong key. Also returns the
+    /// manifest from the other keys, if they are enough for one.
     pub(super) fn all_wrong(
         text: &str,
         first: ManifestError,
@@ -129,7 +130,7 @@ impl Manifest {
                 }
                 Err(error) => {
                     let error = error.of_key(&key);
-                    // The first error is said with its line.
+                    // The first error is reported with its line.
                     if !wrong.iter().any(|known| known.is_same(&error)) {
                         wrong.push(error);
                     }
@@ -149,7 +150,7 @@ impl Manifest {
         Manifest::of(written.map_err(|error: toml::de::Error| ManifestError(one_line(&error)))?)
     }
 
-    /// Reads the text of a `recipe.toml` that says everything but how the recipe is called.
+    /// Parses the text of a `recipe.toml` that has no `command`.
     pub(super) fn parse_without_command(text: &str) -> Result<Manifest, ManifestError> {
         Manifest::read(text)
     }
@@ -176,10 +177,12 @@ impl Manifest {
         }
         for name in written.env.keys().chain(&written.env_accept) {
             if !is_variable_name(name) {
-                return refuse("`env` and `env_accept` take names of letters, digits and _");
+                return refuse(
+                    "names in `env` and `env_accept` may have only letters, digits and _",
+                );
             }
             if name.starts_with("AGENTSPOOL_") {
-                return refuse("variables that begin with AGENTSPOOL_ are set by the runner");
+                return refuse("variables that start with AGENTSPOOL_ are set by the runner");
             }
         }
         let limits = Limits {
@@ -224,8 +227,8 @@ impl Manifest {
     }
 }
 
-/// The parser's complaint in one line, with the key and without the value, which may be a secret;
-/// its own picture of the place takes four lines and repeats the text.
+/// The parser's error in one line, with the key and without the value, which may be a secret. The parser's
+/// own message has four lines and repeats the text.
 fn describe(text: &str, error: &toml::de::Error) -> String {
     let message = one_line(error);
     let Some(span) = error.span() else {
@@ -243,7 +246,7 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
 fn one_line(error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     match message.split_once(", expected ") {
-        // Both begin with the value.
+        // Both messages start with the value.
         Some((found, expected))
             if found.starts_with("invalid ") || found.starts_with("unknown variant ") =>
         {
@@ -253,22 +256,22 @@ fn one_line(error: &toml::de::Error) -> String {
     }
 }
 
-/// Whether what stands before a `=` is a key, and no part of a value.
+/// Whether the text before a `=` is a key and not a part of a value.
 fn is_key(text: &str) -> bool {
     const LONGEST: usize = 40;
     let is_of_key = |c: char| c.is_ascii_alphanumeric() || "_-.\"' ".contains(c);
     text.len() <= LONGEST && text.chars().all(is_of_key)
 }
 
-/// What may stand before the `=` of an environment entry.
+/// Whether a text may be the name of an environment variable.
 pub fn is_variable_name(name: &str) -> bool {
     !name.is_empty()
         && !name.as_bytes()[0].is_ascii_digit()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// The `NAME=value` lines of an `env_file`: `#` begins a comment line, quotes around a value are
-/// taken off, nothing is expanded.
+/// Parses the `NAME=value` lines of an `env_file`. A line that starts with `#` is a comment. Quotes around a
+/// value are removed. Nothing is expanded.
 pub fn parse_env_file(text: &str) -> Result<Vec<(String, String)>, ManifestError> {
     let mut variables = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -277,7 +280,7 @@ pub fn parse_env_file(text: &str) -> Result<Vec<(String, String)>, ManifestError
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        // The line itself is not repeated: it holds secrets.
+        // The message does not repeat the line, because it may have a secret.
         let wrong = || ManifestError(format!("line {} is not NAME=value", number + 1));
         let (name, value) = line.split_once('=').ok_or_else(wrong)?;
         let name = name.strip_prefix("export ").unwrap_or(name).trim();
@@ -299,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_manifest() {
+    fn a_manifest_with_all_keys_is_parsed() {
         let manifest = Manifest::parse(
             r#"
             description = "Reads pages"
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_reported() {
+    fn each_error_names_its_key() {
         for (text, expected) in [
             ("", "command"),
             ("command = []", "command"),
@@ -363,14 +366,14 @@ mod tests {
             assert!(error.contains(expected), "{text:?} gave {error:?}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
-        // The parser says only in words that it quotes a value.
+        // Only the message shows that the parser quotes a value.
         let quoted = "command = [\"a\"]\nmax_attempts = \"hunter2\"";
         let error = Manifest::parse(quoted).unwrap_err().to_string();
         assert_eq!(
             error,
             "line 2: `max_attempts`: expected a whole number from 0 to 4294967295"
         );
-        // A key is repeated, and no text that only has a `=` in it.
+        // A key is repeated, but not a text that only contains a `=`.
         for secret in [
             "session = \"hunter2\"",
             "hunter2+hunter2/hunter2=",
@@ -389,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn env_files() {
+    fn an_env_file_is_parsed() {
         let text = "\u{feff}# keys\nA=1\n export B = \"two words\" \n\nC='x=y'\n";
         let expected = [("A", "1"), ("B", "two words"), ("C", "x=y")];
         let parsed = parse_env_file(text).unwrap();

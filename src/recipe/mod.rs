@@ -1,11 +1,11 @@
-//! What can be run: recipes, where they are found, and what they say about themselves.
+//! Recipes: where they are found, and how they are read and checked.
 //!
-//! Found only in the spool's recorded path, by everybody alike: a request names a recipe and can
-//! never carry a command. Not here: the process (`runner/`). Invariant: recipes are
-//! read, never written.
+//! Recipes are found only on the path in the spool's settings, which is the same for all users. A request
+//! names a recipe and never contains a command. Not the process of a recipe (`runner/`). Invariant: recipes
+//! are read, never written.
 #![expect(
     clippy::disallowed_methods,
-    reason = "recipes lie outside the protocol, and are only read"
+    reason = "recipes are not part of the protocol, and are only read"
 )]
 
 mod check;

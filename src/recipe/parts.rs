@@ -1,9 +1,9 @@
 //! The files and folders that decide what a recipe runs.
 //!
-//! Not whether others could change them (`trust.rs`). What a program reads by itself is not known here, nor are
-//! the folders of the watcher's PATH. Invariant: a program counts with the interpreter of its first line, and
-//! with the folder that it stands in, where a script's modules are found first; of programs that are looked for by
-//! their names, each one counts that could be started.
+//! Not whether others could change them (`trust.rs`). Files that a program reads by itself are not known
+//! here, nor are the folders of the watcher's PATH. Invariant: a program is listed together with the
+//! interpreter of its first line and with its folder, where a script's modules are found first. For a program
+//! that is searched for by name, every file that could be started is listed.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -16,29 +16,29 @@ use super::found::{Kind, Recipe};
 use super::program::each_on_path;
 use super::trust::Trust;
 
-/// As many interpreters of interpreters as the kernel starts.
+/// How many interpreters of interpreters the kernel starts at most.
 const MOST_INTERPRETERS: usize = 5;
 
-/// What decides what a recipe runs.
+/// The files and folders that decide what a recipe runs.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     /// Files and folders.
     pub paths: BTreeSet<PathBuf>,
-    /// A script whose first line does not say all that it starts.
+    /// A script whose first line may start programs that it does not name.
     pub unclear: Option<PathBuf>,
 }
 
 impl Recipe {
-    /// Whether nobody but the owner and root could add a program to a folder.
+    /// Whether only the owner and root could add a program to a folder.
     pub fn is_closed(&self, folder: &Path) -> bool {
         self.trust.is_none_or(|trust| trust.is_closed(folder))
     }
 
-    /// The folder the recipe was found in, the recipe, what lies in its folder, its programs, and what the
-    /// manifest names besides: its `env_file`, which may set any variable, and the folders of its PATH, in each
-    /// of which the program may stand first. PraisonAI's program is looked for on `search` as well.
+    /// Lists the folder that the recipe was found in, the recipe, the entries of its folder and its programs.
+    /// Also lists its `env_file`, which may set any variable, and the folders of its PATH, because the
+    /// program may be in any of them. PraisonAI's program is searched for on `search` too.
     pub(super) fn parts(&self, trust: Trust, search: Option<&OsStr>) -> Parts {
-        // Only the owner opens what the owner's manifest names.
+        // Only the owner opens files that the owner's manifest names.
         let is_owner = rustix::process::geteuid().as_raw() == trust.owner;
         let own_path = match is_owner {
             true => self.own_path(),
@@ -48,7 +48,7 @@ impl Recipe {
         let own_path = own_path.as_deref();
         let mut parts = Parts::default();
         parts.paths.extend(self.path.parent().map(Path::to_owned));
-        // Of a recipe that is one file, what lies beside it is in its folder as well.
+        // The folder of a single-file recipe is the one that contains it, so its neighbours are listed.
         let entries = WalkDir::new(self.folder())
             .max_depth(1)
             .into_iter()
@@ -68,8 +68,8 @@ impl Recipe {
         parts
     }
 
-    /// The programs that are started, as far as their paths are known; `reads` says whether a file may be opened
-    /// to find out.
+    /// The programs that are started, as far as their paths are known. Files are opened only if `reads` is
+    /// true.
     fn programs(
         &self,
         own_path: Option<&OsStr>,
@@ -92,7 +92,7 @@ impl Recipe {
         programs
     }
 
-    /// A program with the folders that it stands in, and the same of the interpreters that start it.
+    /// Adds a program with its folders, and the interpreters that start it with theirs.
     fn add_program(
         &self,
         parts: &mut Parts,
@@ -107,11 +107,11 @@ impl Recipe {
         let mut left = vec![program];
         for _ in 0..=MOST_INTERPRETERS {
             for program in std::mem::take(&mut left) {
-                let behind_links = std::fs::canonicalize(&program).ok();
-                let both = [Some(&program), behind_links.as_ref()];
+                let resolved = std::fs::canonicalize(&program).ok();
+                let both = [Some(&program), resolved.as_ref()];
                 for path in both.into_iter().flatten() {
                     let folder = path.parent();
-                    // A file `pyvenv.cfg` in the folder above says where Python's modules are.
+                    // A file `pyvenv.cfg` in the parent folder decides where Python finds its modules.
                     let above = folder.and_then(Path::parent).filter(|_| is_python(path));
                     let folders = folder.into_iter().chain(above);
                     parts.paths.extend(folders.map(Path::to_owned));
@@ -137,8 +137,9 @@ fn is_python(program: &Path) -> bool {
     name.as_encoded_bytes().starts_with(b"python")
 }
 
-/// Where a program is that is named by an absolute path, and each place where it may be by a name alone. A
-/// relative path is below the current folder of the task, which is the owner's alone.
+/// The path of a program that is named by an absolute path, or every path that a name without a slash may
+/// mean. A relative path gives nothing: it is below the current folder of the task, which only the owner can
+/// change.
 fn located(program: &Path, own_path: Option<&OsStr>) -> Vec<PathBuf> {
     if program.is_absolute() {
         return vec![program.to_owned()];

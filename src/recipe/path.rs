@@ -1,7 +1,8 @@
 //! Where recipes are: the spool's own `recipes/`, then the folders its settings list.
 //!
-//! Not what can be done with one that was found (`found.rs`). Three kinds, one name each. Invariant: a name never leads
-//! out of the folder it was looked for in, because a [`Name`] is one path component and no more.
+//! Not what a found recipe can do (`found.rs`). There are three kinds of recipes, and each recipe has one
+//! name. Invariant: a name never leads out of the folder that is searched, because a [`Name`] is one path
+//! component.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,20 +20,21 @@ use crate::spool::Spool;
 use crate::task::{Name, nearest};
 
 pub(super) const MANIFEST: &str = "recipe.toml";
-/// Of so many entries of a folder one may be suggested. Others may fill a folder that is listed.
+/// How many entries of a folder are read for suggestions. The number is limited because others may fill a
+/// folder.
 const MOST_SUGGESTED_FROM: usize = 1000;
-/// Endings a single file's recipe name leaves out.
+/// Endings of single-file recipes. The recipe's name is without them.
 pub(super) const SCRIPT_ENDINGS: [&str; 2] = ["sh", "py"];
 
-/// The least that a manifest says.
+/// The shortest valid manifest, for a message.
 const LEAST: &str = "command = [\"./run.sh\"]";
 
-/// A recipe that was read, and what is wrong with it.
+/// A recipe that was read, and its problems.
 #[derive(Debug)]
 pub struct Inspected {
-    /// The recipe, as far as it can be read.
+    /// The recipe with the values that could be read, if there are enough.
     pub recipe: Option<Recipe>,
-    /// What is wrong with its manifest, or with its file.
+    /// The problems of its manifest or file.
     pub problems: Vec<FindError>,
 }
 
@@ -45,8 +47,8 @@ pub struct RecipePath {
 }
 
 impl RecipePath {
-    /// The spool's own folder first, then what the settings list; and the Python that runs PraisonAI
-    /// recipes, where the settings name one.
+    /// The spool's own folder first, then the folders in the settings. `praisonai_python` is the Python for
+    /// PraisonAI recipes, if the settings name one.
     pub fn new(own: PathBuf, listed: &[String], praisonai_python: Option<&str>) -> RecipePath {
         let mut folders = vec![own];
         folders.extend(listed.iter().map(PathBuf::from));
@@ -57,7 +59,7 @@ impl RecipePath {
         }
     }
 
-    /// The path of a spool, as its settings are now.
+    /// The recipe path of a spool, from its current settings.
     pub fn of(spool: &Spool) -> RecipePath {
         let settings = spool.settings();
         let python = settings.praisonai_python.as_deref();
@@ -68,8 +70,8 @@ impl RecipePath {
         })
     }
 
-    /// The same path of a spool with this owner. A recipe that others could change is not run where a
-    /// group shares the spool.
+    /// Adds the owner of the spool to the path. In a group spool, a recipe that others could change is then
+    /// not run.
     pub fn trusting(self, trust: Trust) -> RecipePath {
         RecipePath {
             trust: Some(trust),
@@ -82,7 +84,7 @@ impl RecipePath {
         &self.folders
     }
 
-    /// Finds a recipe by its name.
+    /// Finds a recipe by its name. Fails with the first problem.
     pub fn find(&self, name: &Name) -> Result<Recipe, FindError> {
         let inspected = self.inspect(name)?;
         match (inspected.problems.into_iter().next(), inspected.recipe) {
@@ -92,10 +94,10 @@ impl RecipePath {
         }
     }
 
-    /// The same with all that is wrong with it, and with the recipe as far as it can be read all the same.
+    /// Finds a recipe by its name, with all its problems and the values that can be read.
     ///
     /// # Errors
-    /// There is none of this name, or it cannot be seen.
+    /// There is no recipe with this name, or its place cannot be read.
     pub fn inspect(&self, name: &Name) -> Result<Inspected, FindError> {
         let mut unseen = None;
         for folder in &self.folders {
@@ -104,8 +106,8 @@ impl RecipePath {
                 match is_there(&candidate) {
                     Ok(true) => {}
                     Ok(false) => continue,
-                    // A folder that this user may never look into hides nothing that he could run.
-                    Err(error) if is_shut(&error) => {
+                    // A folder that this user may not read has no recipe that he could run.
+                    Err(error) if is_denied(&error) => {
                         unseen = unseen.or(Some(error));
                         continue;
                     }
@@ -121,13 +123,13 @@ impl RecipePath {
         let without_manifest = without_manifest.map(|path| FindError::Broken {
             path,
             problem: format!("the folder has no {MANIFEST}"),
-            fix: format!("make one that says at least: {LEAST}"),
+            fix: format!("create one with at least this line: {LEAST}"),
         });
         let absent = || self.not_found(name.as_str());
         Err(unseen.or(without_manifest).unwrap_or_else(absent))
     }
 
-    /// The error for a name nobody has, with what was probably meant.
+    /// The error for an unknown name, with suggestions.
     pub fn not_found(&self, name: &str) -> FindError {
         let names = self.names(MOST_SUGGESTED_FROM);
         let near = nearest(name, names.iter().map(Name::as_str));
@@ -139,7 +141,7 @@ impl RecipePath {
         }
     }
 
-    /// Every recipe there is, by name; those that cannot be used come with the reason.
+    /// All recipes by name. A recipe that cannot be used has its error instead.
     pub fn all(&self) -> Vec<(Name, Result<Recipe, FindError>)> {
         self.names(usize::MAX)
             .into_iter()
@@ -147,12 +149,12 @@ impl RecipePath {
             .collect()
     }
 
-    /// What stands on this path and could be changed by others, each with why. They could choose what
-    /// is run.
+    /// Files and folders on this path that others could change, each with the reason. By changing them,
+    /// others could choose what is run.
     pub fn open_to_others(&self, trust: Trust) -> Vec<Exposed> {
         let mut found = Vec::new();
         for folder in &self.folders {
-            // In a recipe's folder it is the manifest and the program that count.
+            // Depth 2 includes the manifest and the program in a recipe's folder.
             let entries = WalkDir::new(folder).max_depth(2).into_iter().flatten();
             for entry in entries {
                 found.extend(trust.problem(entry.path()));
@@ -161,14 +163,14 @@ impl RecipePath {
         found
     }
 
-    /// Folders of this path that are not there.
+    /// Folders of this path that do not exist.
     pub fn missing(&self) -> Vec<&Path> {
         let folders = self.folders.iter().map(PathBuf::as_path);
         folders.filter(|folder| !folder.is_dir()).collect()
     }
 
-    /// Refuses, in a group spool, what others could have put at a path, before anything is read there or behind
-    /// it: what a link leads to may be a private file.
+    /// Refuses a path in a group spool that others could have created or changed. This is checked before
+    /// anything is read there, because a link may lead to a private file.
     fn check_place(&self, name: &Name, path: &Path) -> Result<(), FindError> {
         let trust = self.trust.filter(|trust| trust.is_shared);
         let Some(trust) = trust.filter(|_| path.symlink_metadata().is_ok()) else {
@@ -185,7 +187,7 @@ impl RecipePath {
         })
     }
 
-    /// Reads the recipe at a path; `None` when there is none.
+    /// Reads the recipe at a path. `None` if there is no recipe.
     fn load(&self, name: &Name, path: &Path) -> Result<Option<Inspected>, FindError> {
         let Ok(metadata) = std::fs::metadata(path) else {
             return Ok(None);
@@ -235,7 +237,8 @@ impl RecipePath {
                 return Ok(Some(Inspected { recipe, problems }));
             }
         };
-        // A folder that says how it is called is called that way, whatever else lies in it.
+        // A folder with a `command` in its recipe.toml is run by that command, even if it has PraisonAI
+        // files.
         let is_own = |text: &String| !is_praisonai || Manifest::has_command(text);
         let kind = match text.as_ref().is_some_and(is_own) {
             true => Kind::Folder,
@@ -267,7 +270,7 @@ impl RecipePath {
     }
 }
 
-/// Where a recipe of this name may stand in a folder, in the order of the search.
+/// The paths where a recipe of this name may be in a folder, in search order.
 pub(super) fn candidates(folder: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     let endings = SCRIPT_ENDINGS
         .iter()
@@ -276,7 +279,7 @@ pub(super) fn candidates(folder: &Path, name: &str) -> impl Iterator<Item = Path
     endings.map(move |ending| folder.join(format!("{name}{ending}")))
 }
 
-/// Whether anything stands at a path.
+/// Whether a file or folder exists at a path.
 fn is_there(path: &Path) -> Result<bool, FindError> {
     use rustix::io::Errno;
     match rustix::fs::stat(path) {
@@ -286,8 +289,8 @@ fn is_there(path: &Path) -> Result<bool, FindError> {
     }
 }
 
-/// Whether a folder above is shut.
-fn is_shut(error: &FindError) -> bool {
+/// Whether this user may not read a folder on the path.
+fn is_denied(error: &FindError) -> bool {
     let kind = std::io::ErrorKind::PermissionDenied;
     matches!(error, FindError::Unseen { source, .. } if source.kind() == kind)
 }

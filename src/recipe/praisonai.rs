@@ -1,8 +1,8 @@
-//! PraisonAI recipe folders: how one is known, what it says, and how it is run.
+//! PraisonAI recipe folders: how they are recognized, read and run.
 //!
-//! It is run by the Python in which PraisonAI is installed, which gets the text of `praisonai.py` from this
-//! binary; nothing of PraisonAI's is in here. Not the process (`runner/`). Invariant: such a recipe
-//! comes down to a program and arguments, like any other.
+//! A recipe is run by the Python in which PraisonAI is installed. That Python gets the text of
+//! `praisonai.py`, which is part of this binary. No code of PraisonAI is in here. Not the process
+//! (`runner/`). Invariant: such a recipe is a program with arguments, like any other recipe.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,25 +14,25 @@ use super::file;
 use super::manifest::Manifest;
 use super::program::{each_on_path, first_line, is_executable, on_path};
 
-/// The files either of which makes a folder a PraisonAI recipe.
+/// A folder with one of these files is a PraisonAI recipe.
 pub(super) const MARKER_FILES: [&str; 2] = ["TEMPLATE.yaml", "agents.yaml"];
-/// What the interpreter is given to run.
+/// The Python code that the interpreter runs.
 const BRIDGE: &str = include_str!("praisonai.py");
-/// Ends with 0 where the package is there, without importing it. `python -c` looks for modules in the
-/// current folder first, also for those that this line imports: that entry goes before anything else.
-/// (`-I` takes away PYTHONPATH and the user's own packages as well, and `-P` is new in 3.11.)
+/// Exits with 0 if the package is installed, without importing it. `python -c` searches for modules in the
+/// current folder first, so that entry is removed before anything is imported. (`-I` would also ignore
+/// PYTHONPATH and the user's own packages, and `-P` is new in Python 3.11.)
 const PROBE: &str = "import sys; sys.path[:] = filter(None, sys.path); import importlib.util; \
                      sys.exit(importlib.util.find_spec('praisonai') is None)";
 /// The console program whose first line names the interpreter it was installed for.
 const PROGRAM: &str = "praisonai";
-/// Where no such program is on PATH.
+/// The interpreter if that program is not on PATH.
 const FALLBACK: &str = "python3";
-/// How another interpreter is named.
+/// The command that sets another interpreter.
 const SETTING: &str = "`agentspool config set praisonai_python /path/to/python`";
-/// A file of variables beside the recipe, as PraisonAI's users keep one.
+/// A file of variables in the recipe's folder, as is usual for PraisonAI.
 const ENV_FILE: &str = ".env";
-/// What a submitter may set where the recipe's `recipe.toml` does not say: what chooses the model and
-/// pays for it.
+/// The variables that a submitter may set if `recipe.toml` does not list any: those that choose the model and
+/// give access to it.
 const ENV_ACCEPT: [&str; 9] = [
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
@@ -45,10 +45,10 @@ const ENV_ACCEPT: [&str; 9] = [
     "TAVILY_API_KEY",
 ];
 
-/// What is missing, and what to do.
+/// What is missing, and what to do about it.
 type Lack = (String, String);
 
-/// The installed PraisonAI: which Python it is in, and, once asked, whether it is there.
+/// The installed PraisonAI: the Python that has it and, after the first check, whether it is installed.
 #[derive(Debug, Default)]
 pub(super) struct Installed {
     /// The setting `praisonai_python`.
@@ -64,8 +64,8 @@ impl Installed {
         }
     }
 
-    /// The interpreter: the setting's, else that of the `praisonai` program on this PATH, else
-    /// `python3` from it.
+    /// The interpreter: that of the setting, else that of the `praisonai` program on this PATH, else
+    /// `python3` on this PATH.
     pub fn interpreter(&self, search: Option<&OsStr>) -> PathBuf {
         if let Some(python) = &self.python {
             return python.clone();
@@ -90,10 +90,10 @@ impl Installed {
         program.into_iter().chain(python).collect()
     }
 
-    /// Whether PraisonAI is there, asked of the interpreter itself and once. Without a PATH, which is how
-    /// watchers, runners and users of the group ask, only the setting's interpreter is looked for: the
-    /// first two must not wait for a program, the others must not run one that the owner names, and the
-    /// bridge says what is missing as well.
+    /// Checks that PraisonAI is installed, by running the interpreter once. Without a PATH, it only checks
+    /// that the interpreter of the setting exists. Watchers, runners and group users give no PATH: watchers
+    /// and runners must not wait for a program, and group users must not run a program that the owner names.
+    /// The bridge also reports what is missing.
     pub fn check(&self, search: Option<&OsStr>) -> Result<(), Lack> {
         match (search, &self.python) {
             (Some(_), _) => self.found.get_or_init(|| self.ask(search)).clone(),
@@ -112,7 +112,7 @@ impl Installed {
         }
         let asked = probe
             .args(["-c", PROBE])
-            // The current folder may be another user's.
+            // The current folder may belong to another user.
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -137,8 +137,8 @@ impl Installed {
 fn cannot_start(python: &Path, why: &str) -> Lack {
     let python = python.display();
     (
-        format!("{python}, which should run PraisonAI: {why}"),
-        format!("name another one with {SETTING}"),
+        format!("the Python for PraisonAI cannot be started: {python}: {why}"),
+        format!("set another Python with {SETTING}"),
     )
 }
 
@@ -149,17 +149,17 @@ pub(super) fn arguments() -> [&'static str; 2] {
 
 /// Whether a folder is a PraisonAI recipe.
 pub(super) fn is_recipe(folder: &Path) -> bool {
-    MARKER_FILES.iter().any(|mark| folder.join(mark).is_file())
+    MARKER_FILES.iter().any(|file| folder.join(file).is_file())
 }
 
-/// What there is to know of such a folder: from its `recipe.toml` where it has one (without a
-/// `command`), else from PraisonAI's own file.
+/// The manifest of such a folder: from its `recipe.toml` if it has one (without a `command`), else from
+/// PraisonAI's own file.
 pub(super) fn manifest(folder: &Path, toml: Option<&str>) -> Result<Manifest, ManifestError> {
     let mut manifest = match toml {
         Some(text) => Manifest::parse_without_command(text)?,
         None => Manifest::default(),
     };
-    // The bridge writes one whenever a run succeeds. Without one, something ended its process early.
+    // The bridge writes a result after each successful run. Without one, the process was ended too early.
     manifest.needs_result = true;
     if manifest.description.is_empty() {
         manifest.description = describe(folder);
@@ -173,7 +173,7 @@ pub(super) fn manifest(folder: &Path, toml: Option<&str>) -> Result<Manifest, Ma
     Ok(manifest)
 }
 
-/// The one-line `description` of `TEMPLATE.yaml`. Only that: reading YAML is PraisonAI's.
+/// The one-line `description` of `TEMPLATE.yaml`. Only PraisonAI reads the rest of the YAML.
 fn describe(folder: &Path) -> String {
     let text = file::read_head(&folder.join(MARKER_FILES[0]), file::MAX_BYTES).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -181,12 +181,12 @@ fn describe(folder: &Path) -> String {
         .lines()
         .find_map(|line| line.strip_prefix("description:"))
         .map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
-        // A block's first line says only how the lines below are meant.
+        // The first line of a YAML block has no text, only the kind of the block.
         .filter(|value| !value.is_empty() && !value.starts_with(['|', '>']));
     described.unwrap_or_else(|| "a PraisonAI recipe".to_owned())
 }
 
-/// The interpreter in the first line of a script, where it is a path to one and not to `env`.
+/// The interpreter in the first line of a script. `None` if the line names `env` or a shell.
 fn interpreter_of(script: &Path) -> Option<PathBuf> {
     let python = PathBuf::from(first_line(script)?.into_iter().next()?);
     let is_python = python.file_name()?.to_string_lossy().starts_with("python");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_is_one_line_or_nothing() {
+    fn only_a_description_of_one_line_is_read() {
         let folder = tempfile::tempdir().unwrap();
         for (text, expected) in [
             ("name: a\ndescription: Reads pages\n", "Reads pages"),

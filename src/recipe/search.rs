@@ -1,7 +1,7 @@
-//! Where programs are searched for: one `PATH`, and whose it is.
+//! Where programs are searched for: one `PATH`, and its source.
 //!
-//! Not the search (`program.rs`). Invariant: a message about a program that is missing names the `PATH` that was
-//! searched, but never one that a recipe sets itself, which may come from its `env_file`.
+//! Not the search (`program.rs`). Invariant: a message about a missing program shows the `PATH` that was
+//! searched, but never the value of a `PATH` that a recipe sets, because it may come from its `env_file`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -9,33 +9,33 @@ use std::path::Path;
 use crate::spool::{IoError, Spool};
 use crate::task::escape_path;
 
-/// A `PATH`, and whose it is.
+/// A `PATH` and its source.
 #[derive(Clone, Debug)]
 pub struct Search {
     /// The value.
     pub path: OsString,
-    /// Whose.
+    /// Its source.
     pub of: PathOf,
 }
 
-/// Whose `PATH` it is.
+/// The source of a `PATH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathOf {
-    /// The caller's. A watcher that is started now gets it.
+    /// The caller. A watcher that is started now gets the caller's `PATH`.
     Caller,
-    /// That of a running watcher, by its process id.
+    /// A running watcher, with its process id.
     Watcher(i32),
-    /// The task's, of which the rest of the environment is known as well.
+    /// The task, whose other variables are known too.
     Task,
-    /// The recipe sets it.
+    /// The recipe, which sets it.
     Recipe,
 }
 
 impl Search {
-    /// The PATHs of the watchers that run, as far as they say. Tasks that systemd starts have another one.
+    /// The PATHs that running watchers have recorded. Tasks that systemd starts have another PATH.
     ///
     /// # Errors
-    /// The watchers cannot be read.
+    /// The watcher files cannot be read.
     pub fn of_watchers(spool: &Spool) -> Result<Vec<Search>, IoError> {
         if spool.settings().launcher.enforces_limits() {
             return Ok(Vec::new());
@@ -54,7 +54,7 @@ impl Search {
         &self.path
     }
 
-    /// The `PATH` as it is called in a message.
+    /// How a message names the `PATH`.
     pub(super) fn named(&self) -> String {
         let path = escape_path(Path::new(&self.path));
         match self.of {
@@ -65,12 +65,12 @@ impl Search {
         }
     }
 
-    /// How a program comes to be found there.
+    /// What to do so that a program is found there.
     pub(super) fn fix(&self) -> &'static str {
         match self.of {
-            PathOf::Caller => "install it, or give its full path in the recipe",
+            PathOf::Caller => "install it, or write its full path in the recipe",
             PathOf::Watcher(_) | PathOf::Task => {
-                "install it there, give its full path in the recipe, or stop the watcher and start one with another PATH"
+                "install it there, write its full path in the recipe, or stop the watcher and start one with another PATH"
             }
             PathOf::Recipe => "install it there, or change the recipe's PATH",
         }

@@ -1,9 +1,9 @@
-//! Whether others than a spool's owner and root could change what a recipe runs.
+//! Whether users other than the spool's owner and root could change what a recipe runs.
 //!
-//! Not who may submit. In a group spool this decides whether a recipe runs, because a group user who writes
-//! it runs what he likes as the owner. Invariant: links are followed, because what they lead to is what runs;
-//! an access list counts, because what it allows shows in the mode bits of the group; a sticky bit excuses only a
-//! folder that is passed through, because it keeps nobody from adding a file.
+//! Not who may submit. In a group spool this decides whether a recipe runs, because a group user who can
+//! change it can run any program as the owner. Invariant: links are followed, because their targets are run.
+//! Access lists are covered, because the group's mode bits show what they allow. A sticky bit makes only a
+//! folder on the way safe, because it does not prevent adding a file.
 
 use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,28 +12,28 @@ use std::path::{Path, PathBuf};
 use crate::task::quote_path;
 use crate::way::{Place, places};
 
-/// Who may change recipes besides root, and whose right to write counts.
+/// The user who may change recipes besides root, and whether the group counts as others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trust {
     /// The spool's owner.
     pub owner: u32,
-    /// Whether a group shares the spool, so that what its group can write is open to others.
+    /// Whether a group shares the spool. If so, a path that the group can write is open to others.
     pub is_shared: bool,
 }
 
-/// What others could change.
+/// A path that others could change.
 #[derive(Debug)]
 pub struct Exposed {
     /// Its path.
     pub path: PathBuf,
-    /// Who could.
+    /// Why they could change it.
     pub why: String,
-    /// What to do.
+    /// What to do about it.
     pub fix: String,
 }
 
 impl Trust {
-    /// What others could change of what stands at a path; `None` where they could not, or where nothing is.
+    /// Why others could change a path. `None` if they could not, or if the path does not exist.
     pub(super) fn problem(self, path: &Path) -> Option<Exposed> {
         let metadata = std::fs::metadata(path).ok()?;
         let path = path.to_owned();
@@ -53,26 +53,26 @@ impl Trust {
         let mode = place.metadata.permissions().mode();
         let is_others = ![0, self.owner].contains(&place.metadata.uid());
         if place.metadata.is_file() {
-            // Who has it open goes on writing into it, whatever its mode is then.
+            // A process that has the file open can still write to it after its mode was changed.
             let new = quote_path(&with_ending(&place.path, ".new"));
             let mode = mode & 0o755;
             return format!(
-                "read it, then put a copy in its place, which nobody has open: `install -m {mode:o} {path} {new} && mv -f {new} {path}`"
+                "check its content, then replace it with a copy that no process has open: `install -m {mode:o} {path} {new} && mv -f {new} {path}`"
             );
         }
         if place.metadata.is_symlink() {
-            return "remove the link, or replace it by one of the owner's".to_owned();
+            return "remove the link, or replace it with a link that the owner creates".to_owned();
         }
         let command = match is_others {
             true => format!("chown {} {path}", self.owner),
             false => format!("chmod go-w {path}"),
         };
-        format!("see that what is in it is what it was, then `{command}`")
+        format!("check that its content was not changed, then run `{command}`")
     }
 
-    /// Whether nobody but the owner and root could add a file to a folder, or put another folder in its place.
+    /// Whether only the owner and root could add a file to a folder or replace the folder.
     pub fn is_closed(self, folder: &Path) -> bool {
-        // The group that the files of a private spool's owner have is commonly his alone.
+        // In a private spool, the primary group of the owner usually has no other users.
         let own_group = (!self.is_shared).then(|| rustix::process::getegid().as_raw());
         let Ok(path) = std::path::absolute(folder) else {
             return false;
@@ -86,17 +86,18 @@ impl Trust {
         })
     }
 
-    /// `is_passed` says that only one name counts in a folder, and that something stands under it.
+    /// Why others could change one place. `is_passed`: the place is on the way, so only one existing name in
+    /// it matters.
     fn problem_with(self, metadata: &Metadata, is_passed: bool) -> Option<String> {
         let mode = metadata.permissions().mode();
         let uid = metadata.uid();
         let is_sticky = metadata.is_dir() && mode & 0o1000 != 0;
-        // Nobody renames what is not his own in a sticky folder; a link to /dev/null is no program; and the
-        // mode of a link means nothing.
+        // In a sticky folder, users cannot rename the files of others. Only modes of folders and regular
+        // files count: a device is not a program, and the mode of a link has no meaning.
         let is_excused = is_sticky && is_passed;
         let counts = (metadata.is_dir() || metadata.is_file()) && !is_excused;
         let also = if is_sticky {
-            ", and its sticky bit keeps nobody from adding a file"
+            ", and its sticky bit does not prevent adding a file"
         } else {
             ""
         };
@@ -111,7 +112,7 @@ impl Trust {
         }
     }
 
-    /// What of these files and folders others could change; the first one.
+    /// The first of these files and folders that others could change.
     pub(super) fn problem_of<P: AsRef<Path>>(
         self,
         parts: impl IntoIterator<Item = P>,
@@ -120,8 +121,8 @@ impl Trust {
         parts.find_map(|part| self.problem_on_way(part.as_ref()))
     }
 
-    /// The same of each folder and link on the way to a path, where it could be exchanged, and of what it
-    /// leads to, or of the folder in which others could make it.
+    /// Checks each folder and link on the way to a path, because others could replace it there. Also checks
+    /// the target, or, if it does not exist, the folder in which others could create it.
     fn problem_on_way(self, path: &Path) -> Option<Exposed> {
         let path = std::path::absolute(path).ok()?;
         let places = places(&path);

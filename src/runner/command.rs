@@ -1,8 +1,9 @@
 //! The recipe's command: program, arguments, environment, folder.
 //!
-//! Not its start (`group.rs`). Whatever one task asks for is set here, in the child, and never in
-//! the runner, which goes on to the next task. Invariant: the environment holds what the watcher
-//! has, the recipe lists and the submitter may set, and nothing of ours that is not the task's.
+//! Does not start it (`group.rs`). Everything that a task asks for is set here for the child, never in
+//! the runner, which runs other tasks afterwards. Invariant: the environment holds the watcher's
+//! variables, those that the recipe lists, those that the submitter may set, and of agentspool's own only
+//! those of this task.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,15 +16,15 @@ use crate::recipe::{FindError, Kind, Recipe, is_variable_name};
 use crate::spool::IoError;
 use crate::task::{Json, JsonError};
 
-/// What is executed, and with what around it.
+/// A program with everything that it is executed with.
 #[derive(Debug)]
 pub(super) struct Command<'a> {
-    /// A path, or a name that is looked for on the environment's PATH.
+    /// A path, or a name that is searched for on the environment's PATH.
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
-    /// All of it: nothing is inherited.
+    /// The whole environment: nothing is inherited.
     pub environment: Environment<'a>,
-    /// Where it runs.
+    /// The folder in which it runs.
     pub folder: PathBuf,
 }
 
@@ -36,8 +37,8 @@ pub(super) enum BuildError {
     /// The recipe or a file it names cannot be used.
     #[error(transparent)]
     Recipe(#[from] FindError),
-    /// The request's config does not go over the recipe's.
-    #[error("failed to lay the request's config over the recipe's: {0}")]
+    /// The request's config is not an object and cannot be merged.
+    #[error("failed to merge the request's config into the recipe's: {0}")]
     Config(#[from] JsonError),
     /// The task's variables cannot be read.
     #[error(transparent)]
@@ -45,20 +46,20 @@ pub(super) enum BuildError {
 }
 
 impl BuildError {
-    /// The disk's or the kernel's refusal in it, which says nothing of the recipe: the task is as
-    /// good as before and may be tried again.
+    /// The I/O error in it, if it has one. Such an error says nothing about the recipe: the task is
+    /// unchanged and may be tried again.
     pub fn passing(self) -> Result<IoError, BuildError> {
         match self {
             BuildError::Environment(crate::spool::ReadError::Io(error)) => Ok(error),
             BuildError::Recipe(FindError::Unseen { path, source }) => {
-                Ok(IoError::new("look at the recipe", path, source))
+                Ok(IoError::new("read the recipe", path, source))
             }
             lasting => Err(lasting),
         }
     }
 }
 
-/// Puts the command together.
+/// Builds the command.
 pub(super) fn build<'a>(
     runner: &'a Runner,
     work: &'a Work,
@@ -78,7 +79,7 @@ pub(super) fn build<'a>(
     let kept = recipe.env_file()?.into_iter();
     environment.extend(kept.map(|(name, value)| (given(name), given(value))));
     for (name, value) in work.lock.task().environment()? {
-        // Checked at submission as well; the recipe may have changed since.
+        // Checked at submission too, but the recipe may have changed since.
         let accepted = recipe.manifest.env_accept.contains(&name);
         if accepted
             && is_variable_name(&name)
@@ -91,7 +92,7 @@ pub(super) fn build<'a>(
 
     let search = environment.get(OsStr::new("PATH")).map(|path| &**path);
     if recipe.kind == Kind::PraisonAi {
-        // Which program that is hangs on this PATH.
+        // This PATH decides which program is executed.
         recipe.check_trust(search)?;
     }
     Ok(Command {
@@ -110,8 +111,8 @@ fn given(text: impl Into<OsString>) -> Cow<'static, OsStr> {
     Cow::Owned(text.into())
 }
 
-/// A recipe may call `agentspool progress`; where the program is not on PATH it is found last. A folder in which
-/// others could add a program is not searched.
+/// A recipe may call `agentspool progress`. The folder of the program is added last, so it is found even
+/// if it is not on PATH. A folder to which other users could add a program is not added.
 fn add_tools(environment: &mut Environment<'_>, runner: &Runner, recipe: &Recipe) {
     let tools = runner.surroundings.tools.as_ref();
     let Some(tools) = tools.filter(|tools| recipe.is_closed(tools)) else {
@@ -127,8 +128,9 @@ fn add_tools(environment: &mut Environment<'_>, runner: &Runner, recipe: &Recipe
     }
 }
 
-/// The folder in which the recipe runs is its current one, and there is no earlier one: those of the watcher are
-/// another shell's. Python holds back what it prints to a file until its end, so that no log would show it.
+/// Sets PWD to the recipe's folder and removes variables that describe the watcher's shell. Python
+/// buffers what it prints to a file, so PYTHONUNBUFFERED is set: without it a log would stay empty until
+/// the recipe ends.
 fn set_place(environment: &mut Environment<'_>, prepared: &Prepared) {
     environment.insert(as_os("PWD"), given(prepared.attempt.work_path()));
     for of_shell in ["OLDPWD", "_", "SHLVL"] {
@@ -176,7 +178,7 @@ fn add_ours<'a>(
     Ok(())
 }
 
-/// The recipe's defaults with the request's own values over them, key by key.
+/// The recipe's defaults, overridden by the request's values, key by key.
 fn merged_config(recipe: &Recipe, asked: Option<&Json>) -> Result<Json, JsonError> {
     let mut config = recipe.manifest.config.clone();
     if let Some(asked) = asked {

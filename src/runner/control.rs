@@ -1,8 +1,8 @@
-//! What reaches a runner from outside: its watcher's orders and signals.
+//! The orders and signals that a runner receives.
 //!
-//! The pipe carries no truth: when it closes the runner finishes what it has and goes. A signal
-//! never cancels a task; it stops the runner. Invariant: reading here never blocks while a task is
-//! supervised.
+//! Does not run tasks (`run.rs`). The pipe is only a channel for orders: when it closes, the runner
+//! finishes its task and exits. A signal never cancels a task; it stops the runner. Invariant: reading
+//! here never blocks while a task is supervised.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use crate::launcher::Waiter;
 use crate::sys::SignalPipe;
 use crate::task::{Answer, Order, TaskId};
 
-/// The runner cannot go on.
+/// The runner cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {doing}: {source}")]
 pub struct ControlError {
@@ -39,15 +39,16 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens to signals, and to a watcher where there is one.
+    /// Listens to signals, and to a watcher if there is one.
     pub fn new(orders: Option<OwnedFd>, answers: Option<OwnedFd>) -> Result<Control, ControlError> {
         let failed = |source| ControlError {
             doing: "listen to signals",
             source,
         };
         let signals = SignalPipe::listen(&STOPPING).map_err(failed)?;
-        // Whoever started us may ignore SIGCHLD, which is inherited and makes the kernel reap our
-        // children unseen. Any handler ends that; what it notes is of no use.
+        // The process that started this one may ignore SIGCHLD. That is inherited and makes the kernel
+        // reap our children before we see them. Any handler prevents this; the flag that it sets is not
+        // used.
         let noted = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGCHLD, noted).map_err(failed)?;
         if let Some(orders) = &orders {
@@ -65,12 +66,12 @@ impl Control {
         })
     }
 
-    /// Readable when a signal came.
+    /// Readable when a signal has arrived.
     pub(super) fn signals(&self) -> &SignalPipe {
         &self.signals
     }
 
-    /// Readable when an order came or the watcher went.
+    /// Readable when an order has arrived or the watcher has exited.
     pub(super) fn orders(&self) -> Option<BorrowedFd<'_>> {
         self.orders.as_ref().map(AsFd::as_fd)
     }
@@ -80,7 +81,7 @@ impl Control {
         self.stop
     }
 
-    /// Takes in whatever is there, without waiting.
+    /// Reads all orders and signals that have arrived, without waiting.
     pub(super) fn take_in(&mut self) {
         let mut bytes = [0u8; 1024];
         self.stop |= self.signals.came();
@@ -100,14 +101,14 @@ impl Control {
                 .and_then(|line| line.trim_end().parse().ok());
             match order {
                 Some(Order::Run(id)) => self.tasks.push_back(id),
-                // Being read is all it is for: the supervisor looks whenever it wakes.
+                // The order has done its work by waking the supervisor, which then checks the marker.
                 Some(Order::Look) | None => {}
             }
         }
     }
 
-    /// Waits for the next task to run; `None` when there will be none: the pipe is closed, or a
-    /// signal came.
+    /// Waits for the next task to run. `None` if there will be no more: the pipe is closed, or a signal
+    /// arrived.
     pub(super) fn next_task(&mut self) -> Result<Option<TaskId>, ControlError> {
         loop {
             self.take_in();
@@ -136,7 +137,7 @@ impl Control {
         }
     }
 
-    /// Tells the watcher. One that is gone needs no answer.
+    /// Sends an answer to the watcher. A watcher that has exited is not an error.
     pub(super) fn answer(&mut self, answer: &Answer) -> Result<(), ControlError> {
         let Some(answers) = self.answers.take() else {
             return Ok(());
@@ -162,7 +163,7 @@ impl Waiter for Control {
         std::iter::once(signals).chain(self.orders()).collect()
     }
 
-    /// Until a signal comes, or the watcher goes.
+    /// Goes on until a signal arrives or the watcher exits.
     fn goes_on(&mut self) -> bool {
         self.take_in();
         !self.stop && self.orders.is_some()

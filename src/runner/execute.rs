@@ -1,7 +1,8 @@
-//! One attempt of a task: prepared, started, watched over, finished.
+//! One attempt of a task: prepared, started, supervised, finished.
 //!
-//! Not whether there is to be one (`run.rs`), and not how its result is put together (`result.rs`). Invariant: nothing is
-//! started before the start is recorded, and before the result nothing of the attempt is alive.
+//! Does not decide whether to make an attempt (`run.rs`) or build its result (`result.rs`). Invariant:
+//! nothing is started before the start is recorded, and before the result is written no process of the
+//! attempt is alive.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::task::{
 };
 
 impl Runner {
-    /// One attempt: prepare, spawn, supervise, finish, release.
+    /// Runs one attempt: prepare, spawn, supervise, finish, release.
     pub(super) fn execute(
         &mut self,
         work: &Work,
@@ -33,7 +34,7 @@ impl Runner {
         let mut prepared = match self.prepare(work, recipe, number) {
             Ok(prepared) => prepared,
             Err(error) => {
-                // Nothing ran: the start record must not say otherwise.
+                // Nothing ran, so the record of the start must be removed.
                 work.lock.drop_attempt(number)?;
                 return Err(error);
             }
@@ -48,7 +49,7 @@ impl Runner {
         Ok(self.finish_attempt(work, prepared, supervised, begun))
     }
 
-    /// What a start that came to nothing means.
+    /// What follows from a start that failed.
     fn not_started(
         &mut self,
         work: &Work,
@@ -61,7 +62,7 @@ impl Runner {
                 take_back(work, number)?;
                 return Err(error);
             }
-            // The spool was moved in this moment.
+            // The spool was moved just now.
             _ if !self.spool.is_at_its_path() => {
                 take_back(work, number)?;
                 return Ok(Answer::retry(number > 1, Why::NoStarts));
@@ -128,7 +129,7 @@ impl Runner {
             lost_at: None,
         };
         preallocated.write_intent(&run)?;
-        // The last thing before something may be started.
+        // Must be the last step before anything can be started.
         start.make_durable()?;
         Ok(Prepared {
             oom_kills: self.is_for_one.then(|| launcher::kills(id)).flatten(),
@@ -144,7 +145,7 @@ impl Runner {
         })
     }
 
-    /// Records who runs, then watches over it until nothing of it is left.
+    /// Records the recipe's process, then supervises it until nothing of the attempt is left.
     fn supervise(
         &mut self,
         work: &Work,
@@ -159,7 +160,7 @@ impl Runner {
         status.status = Status::Running;
         status.attempt = prepared.attempt.number();
         status.started_at = Some(run.started_at);
-        // Not needed for the truth: a task that cannot say so still runs.
+        // Only a report: the task runs even if it cannot be written.
         if let Err(error) = prepared.attempt.write_run(&run) {
             tracing::warn!(task = %run.task_id, "{error}");
         }
@@ -203,7 +204,7 @@ impl Runner {
         supervised: Supervised,
         begun: Instant,
     ) -> Answer {
-        // Nothing of the attempt is left.
+        // No process of the attempt is left.
         if let Some(state) = prepared.state.take() {
             state.let_go();
         }
@@ -230,9 +231,9 @@ impl Runner {
         Answer::Finished(work.request.session_id.clone())
     }
 
-    /// This runner was told to stop, which ends the attempt and not the task.
+    /// The runner was stopped, which ends the attempt and not the task.
     fn after_stop(&mut self, work: &Work, prepared: Prepared) -> Answer {
-        let why = "its runner was told to stop";
+        let why = "its runner was stopped";
         let (attempt, preallocated) = (&prepared.attempt, Some(prepared.preallocated));
         match self.after_loss(work, attempt.number(), Some(attempt), preallocated, why) {
             Ok(Some(_)) => Answer::Retry(When::AtScan, Why::RunnerStopped),
@@ -274,7 +275,7 @@ fn as_text(link: &TempLink) -> Option<String> {
     link.path().to_str().map(str::to_owned)
 }
 
-/// Nothing of this attempt ran. That its start hung may stand in the status.
+/// Removes an attempt of which nothing ran. The status may say that its start hung; that is removed too.
 fn take_back(work: &Work, number: u32) -> Result<(), IoError> {
     work.lock.drop_attempt(number)?;
     if let Some(mut status) = work.lock.task().status_file()

@@ -1,8 +1,9 @@
-//! The processes of one attempt: started in a session of their own, ended to the last one.
+//! The processes of one attempt: started in their own session, and all of them ended.
 //!
-//! This process is a subreaper, so whatever escapes from the recipe's group by `setsid` and double
-//! forks comes back here as a child. Not what a dead runner left (`ending/recover.rs`). Invariant: [`end_tree`]
-//! returns only when `wait` says that this process has no child at all, which needs no `/proc`.
+//! This process is a subreaper: a process that leaves the recipe's group by `setsid` and a double fork
+//! becomes a child of this process. Does not end what a runner that was killed left behind
+//! (`ending/recover.rs`). Invariant: [`end_tree`] returns only when `wait` reports that this process has
+//! no child at all, which does not depend on `/proc`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -20,12 +21,12 @@ use crate::task::Exit;
 /// A process that KILL does not end within this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-/// What forks and leaves is chased without a pause for this long: each of its steps takes less time than
-/// a pause.
+/// Processes that fork and exit are chased without a pause for this long, because each step of theirs
+/// takes less time than a pause.
 const CHASE: Duration = Duration::from_millis(200);
 
-/// The recipe's own process: leader of its session and group, not reaped before its tree is gone,
-/// so that its numbers cannot become somebody else's.
+/// The recipe's own process: leader of its session and group. It is reaped only after its tree has ended,
+/// so its number cannot be reused before that.
 #[derive(Debug)]
 pub(super) struct Leader {
     pid: Pid,
@@ -34,9 +35,9 @@ pub(super) struct Leader {
 }
 
 impl Leader {
-    /// The leader that was started; its line of `/proc` stands in the record, from `begins` on.
+    /// The leader that was started. Its line of `/proc` is in the record, from `begins` on.
     pub fn new(pid: Pid, handle: OwnedFd, record: &std::fs::File, begins: u64) -> Leader {
-        // Not reaped yet, so the number is its own.
+        // Not reaped yet, so the number cannot have been reused.
         let number = pid.as_raw_nonzero().get();
         let key = recorded(record, begins)
             .filter(|key| key.pid == number)
@@ -48,23 +49,23 @@ impl Leader {
         Leader { pid, handle, key }
     }
 
-    /// Its number and start time.
+    /// Its process number and start time.
     pub fn key(&self) -> ProcessKey {
         self.key
     }
 
-    /// Its number.
+    /// Its process number.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Readable once it has ended, or nearly: see [`Leader::has_ended`].
+    /// Readable once it has ended, sometimes slightly earlier: see [`Leader::has_ended`].
     pub fn handle(&self) -> &OwnedFd {
         &self.handle
     }
 
-    /// Whether it has ended and can be reaped; it stays a zombie. One that is traced by somebody
-    /// else, or of which a thread lives, may look ended to `poll` before.
+    /// Whether it has ended and can be reaped. It stays a zombie. A leader that another process traces,
+    /// or that has a running thread, may appear to have ended to `poll` before.
     pub fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         matches!(
@@ -73,8 +74,8 @@ impl Leader {
         )
     }
 
-    /// Whether all its threads have ended, although somebody who traces it keeps it from being reaped. Asked
-    /// once its handle is readable, which counts where `/proc` does not tell.
+    /// Whether all its threads have ended, even if a process that traces it prevents the reaping. Called
+    /// once its handle is readable; that counts if `/proc` cannot be read.
     pub fn is_dead(&self) -> bool {
         let number = self.pid.as_raw_nonzero().get();
         self.has_ended()
@@ -96,7 +97,7 @@ impl Leader {
                         (None, signal) => Exit::Signal(signal.unwrap_or(0)),
                     };
                 }
-                // It was seen to have ended; this is called at no other time.
+                // This is called only after the leader has ended.
                 Ok(None) => std::thread::sleep(PAUSE.0),
                 // Only this function reaps the leader, and only once.
                 Err(errno) => unreachable!("the recipe's process cannot be waited for: {errno}"),
@@ -105,8 +106,8 @@ impl Leader {
     }
 }
 
-/// What the recipe's process wrote into its record; the record is read here instead of `/proc`
-/// because that costs less.
+/// The key that the recipe's process wrote into its record. Reading the record costs less than reading
+/// `/proc`.
 fn recorded(record: &std::fs::File, begins: u64) -> Option<ProcessKey> {
     let mut line = [0u8; 1024];
     let length = record.read_at(&mut line, begins).ok()?;
@@ -114,7 +115,7 @@ fn recorded(record: &std::fs::File, begins: u64) -> Option<ProcessKey> {
     Some(entry.key)
 }
 
-/// Whether a start failed for want of something that may be there again soon.
+/// Whether a start failed because a resource was short. A later try may work.
 pub(super) fn is_passing(error: &std::io::Error) -> bool {
     let passing = [
         Errno::AGAIN,
@@ -123,25 +124,25 @@ pub(super) fn is_passing(error: &std::io::Error) -> bool {
         Errno::NFILE,
         Errno::INTR,
         Errno::SRCH,
-        // Somebody is writing the recipe's program this very moment.
+        // The recipe's program is open for writing.
         Errno::TXTBSY,
     ];
     Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
-/// What came of ending a tree.
+/// The outcome of ending a tree.
 #[derive(Debug)]
 pub(super) struct Ended {
     /// How the leader ended.
     pub exit: Exit,
-    /// What all of them used.
+    /// The resources that all of them used.
     pub usage: Usage,
-    /// How many processes besides the leader were there to be ended.
+    /// The number of processes other than the leader that had to be ended.
     pub others: usize,
 }
 
-/// Ends everything: TERM and CONT to all, `grace` to heed them, then KILL until nothing is left.
-/// A leader that ended by itself and left nobody is only reaped.
+/// Ends all processes: TERM and CONT to all, then up to `grace` for them to exit, then KILL until none is
+/// left. A leader that ended by itself and left no process is only reaped.
 pub(super) fn end_tree(
     leader: &Leader,
     cgroup: Option<&Cgroup>,
@@ -162,7 +163,7 @@ pub(super) fn end_tree(
     }
 }
 
-/// Ends the leader and everybody with it, until [`is_alone`]. Returns how many others there were.
+/// Ends the leader and all other processes, until [`is_alone`]. Returns the number of others.
 fn end_others(
     leader: &Leader,
     cgroup: Option<&Cgroup>,
@@ -171,7 +172,7 @@ fn end_others(
     on_stuck: &mut impl FnMut(),
 ) -> usize {
     let others = signal_all(leader, Signal::TERM);
-    // A stopped process does not see TERM before it goes on.
+    // A stopped process handles TERM only after it continues.
     signal_all(leader, Signal::CONT);
     let deadline = Instant::now() + grace;
     let mut pause = PAUSE.0;
@@ -185,7 +186,7 @@ fn end_others(
     }
     let mut chase = Chase::new(cgroup);
     while !is_alone(leader) {
-        // The leader is not reaped, so the group is its own.
+        // The leader is not reaped, so the group is still its own.
         let _ = rustix::process::kill_process_group(leader.pid, Signal::KILL);
         chase.kill_all(on_stuck);
         proc::reap_others(leader.pid, usage);
@@ -193,25 +194,26 @@ fn end_others(
     others
 }
 
-/// The proof that nothing is left, and the reaping of those that ended.
+/// Reaps every child until the kernel reports that there is none, and kills those that are left.
 fn end_unlisted(cgroup: Option<&Cgroup>, usage: &mut Usage, mut on_stuck: impl FnMut()) {
     let mut chase = Chase::new(cgroup);
     loop {
         match proc::reap_any(None, usage) {
             Ok(Some(_)) => {}
-            // The leader is reaped and its group's number no longer ours: each is signalled by itself.
+            // The leader is reaped, so its group's number may be reused: each process is signalled by its
+            // own number.
             Ok(None) => chase.kill_all(&mut on_stuck),
             Err(_) => return,
         }
     }
 }
 
-/// Killing until nobody is left.
+/// Kills processes until none is left.
 struct Chase<'a> {
     cgroup: Option<&'a Cgroup>,
     begun: Instant,
     pause: Duration,
-    message: bool,
+    is_reported: bool,
 }
 
 impl<'a> Chase<'a> {
@@ -220,15 +222,15 @@ impl<'a> Chase<'a> {
             cgroup,
             begun: Instant::now(),
             pause: PAUSE.0,
-            message: false,
+            is_reported: false,
         }
     }
 
-    /// Kills all that there are at this moment. What they leave behind becomes this process's child, and
-    /// meets the next call.
+    /// Kills all processes that exist now. Processes that they leave behind become children of this
+    /// process and are killed by the next call.
     fn kill_all(&mut self, on_stuck: &mut impl FnMut()) {
         if let Some(cgroup) = self.cgroup {
-            // Refused or not: the children are killed one by one as well.
+            // An error does not matter: the children are also killed one by one.
             let _ = cgroup.kill();
         }
         for pid in proc::children().into_iter().filter_map(Pid::from_raw) {
@@ -240,26 +242,27 @@ impl<'a> Chase<'a> {
         } else {
             std::thread::yield_now();
         }
-        if !self.message && self.begun.elapsed() > STUCK_AFTER {
+        if !self.is_reported && self.begun.elapsed() > STUCK_AFTER {
             on_stuck();
-            self.message = true;
+            self.is_reported = true;
         }
     }
 }
 
-/// Whether the leader has ended and no other child of this process lives.
+/// Whether the leader has ended and no other child of this process is running.
 pub(super) fn is_alone(leader: &Leader) -> bool {
     leader.has_ended() && !proc::has_living_children()
 }
 
-/// Signals the leader's group and every descendant that left it; how many there are besides the leader.
+/// Signals the leader's group and every descendant that left it. Returns the number of processes other
+/// than the leader.
 fn signal_all(leader: &Leader, signal: Signal) -> usize {
     let group = leader.pid.as_raw_nonzero().get();
     let descendants = proc::descendants();
     let children = proc::children();
-    // The leader is not reaped, so the group is its own.
+    // The leader is not reaped, so the group is still its own.
     let _ = rustix::process::kill_process_group(leader.pid, signal);
-    // Children by their numbers alone: they are there also where /proc shows nobody.
+    // Children are signalled by their numbers, which works even if /proc shows no process.
     for pid in children.iter().copied().filter_map(Pid::from_raw) {
         if pid != leader.pid && rustix::process::getpgid(Some(pid)) != Ok(leader.pid) {
             let _ = rustix::process::kill_process(pid, signal);
@@ -267,7 +270,7 @@ fn signal_all(leader: &Leader, signal: Signal) -> usize {
     }
     for entry in &descendants {
         if entry.group != group && !children.contains(&entry.key.pid) {
-            // Gone in between, or not to be told from another: KILL will meet it as a child.
+            // It may have ended, or its number may have been reused. KILL reaches it later as a child.
             let _ = proc::signal(entry.key, signal);
         }
     }

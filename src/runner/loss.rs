@@ -1,7 +1,7 @@
-//! What the loss of an attempt means for its task: it failed, or another attempt is made.
+//! What follows from a lost attempt: the task fails, or another attempt is made.
 //!
-//! Not the ending of what a lost attempt left (`ending/`). Invariant: a recipe that did not ask for another attempt
-//! never gets one.
+//! Does not end what a lost attempt left (`ending/`). Invariant: another attempt is made only if the
+//! recipe asks for it.
 
 use super::state::{Runner, Work};
 use crate::clock;
@@ -11,8 +11,8 @@ use crate::spool::{Attempt, IoError, PreallocatedResult};
 use crate::task::{Condition, ErrorKind, Event, Happened, Outcome, Status};
 
 impl Runner {
-    /// Deals with the attempts that dead runners left. `None` when the task is finished by that,
-    /// else the number of the attempt to make.
+    /// Handles the attempts of runners that were killed. Returns the number of the next attempt, or
+    /// `None` if the task is finished.
     pub(super) fn recover_lost(&mut self, work: &Work) -> Result<Option<u32>, IoError> {
         let past = recover_all(&self.spool, &work.lock, &self.boot, &|| true)?;
         let past = past.unwrap_or_default();
@@ -20,13 +20,14 @@ impl Runner {
             return Ok(Some(past.last + 1));
         }
         let why = match &past.attempt {
-            Some(_) => "its runner died, so how the recipe ended is not known",
-            None => "its folder was moved or removed, so how the recipe ended is not known",
+            Some(_) => "its runner ended unexpectedly, so it is not known how the recipe ended",
+            None => "its folder was moved or removed, so it is not known how the recipe ended",
         };
         self.after_loss(work, past.last, past.attempt.as_ref(), None, why)
     }
 
-    /// Applies the recipe's `on_lost`. `None` when the task failed by it, else the next number.
+    /// Applies the recipe's `on_lost`. Returns the number of the next attempt, or `None` if the task
+    /// failed.
     pub(super) fn after_loss(
         &mut self,
         work: &Work,
@@ -68,7 +69,7 @@ impl Runner {
         result.started_at = run.map(|run| run.started_at);
         ending::finish(&self.spool, &work.lock, preallocated, attempt, result, None);
         if let Some(session) = &work.request.session_id {
-            // Whoever held its state is gone.
+            // No process holds the session's state any more.
             self.spool.remove_empty_session(session);
         }
         Ok(None)

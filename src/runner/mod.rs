@@ -1,8 +1,8 @@
 //! The runner: holds one task's lock and supervises one attempt of it.
 //!
-//! Not the one who chooses what runs (`watcher/`). `run.rs` tells the story of a task, `execute.rs` that of an attempt.
-//! Invariants: nothing runs without the lock held and the start recorded; the lock is kept until the
-//! result is on the disk; before the result nothing of the attempt is alive.
+//! Does not choose what runs (`watcher/`). `run.rs` has the steps of a task, `execute.rs` those of an
+//! attempt. Invariants: nothing runs unless the lock is held and the start is recorded; the lock is held
+//! until the result is on the disk; before the result is written, no process of the attempt is alive.
 
 mod command;
 mod control;
@@ -23,5 +23,5 @@ mod supervise;
 pub use control::{Control, ControlError};
 pub use state::{Runner, RunnerError, Surroundings};
 
-/// Where it was before there was a room for endings.
+/// Kept here for callers that used it before `ending` existed.
 pub use crate::ending::finish_cancelled;

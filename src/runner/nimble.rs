@@ -1,12 +1,12 @@
-//! Coming to the processor soon when it counts: a short time slice for this process.
+//! A short time slice for this process, so that it gets the processor soon.
 //!
-//! A log that grows by gigabytes a second has to be cut within milliseconds, also on a machine with
-//! more runnable processes than processors. Since Linux 6.12 an ordinary process may ask for a short
-//! slice: it then waits less for the processor and gets no more of it than before. Invariants: another
-//! policy or a negative nice value that somebody set is not overruled; a kernel that does not know this
-//! changes nothing; what this process starts has the usual slice.
+//! Does not raise the priority. A log that grows by gigabytes a second has to be cut within milliseconds,
+//! even on a machine with more runnable processes than processors. Since Linux 6.12 an ordinary process
+//! may ask for a short slice: it then waits less for the processor and gets no more of it than before.
+//! Invariants: another policy or a negative nice value that was set is kept; a kernel without this
+//! feature changes nothing; processes that this one starts have the usual slice.
 
-/// The shortest slice that the kernel takes.
+/// The shortest slice that the kernel accepts.
 const SLICE_NS: u64 = 100_000;
 
 /// Asks for the short slice. Best effort.
@@ -14,8 +14,8 @@ const SLICE_NS: u64 = 100_000;
 pub(super) fn be_nimble() {
     // SAFETY: takes and returns a number.
     let policy = unsafe { libc::sched_getscheduler(0) };
-    // The call sets the nice value as well, to the one that it has; a negative one would not be
-    // inherited any more.
+    // The call also sets the nice value, to its present value. A negative value would no longer be
+    // inherited.
     let nice = rustix::process::getpriority_process(None);
     let Some(nice) = nice
         .ok()

@@ -1,8 +1,8 @@
-//! A line of a recipe's progress file, understood or ignored.
+//! Parses the lines of a recipe's progress file.
 //!
-//! Two forms: `45 Reading pages` (percent) and `{"progress": 0.45, "message": "…", "metrics": {…}}`, any
-//! key of which may be left out. A recipe that writes nonsense here is not punished for it.
-//! Invariant: progress is from 0 to 1.
+//! Two forms: `45 Reading pages` (percent) and `{"progress": 0.45, "message": "…", "metrics": {…}}`, in
+//! which every key is optional. Does not read the file (`spool/`). Other lines are ignored; they do not
+//! fail the task. Invariant: progress is from 0 to 1.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 /// The longest message that is shown.
 const MAX_MESSAGE: usize = 200;
 
-/// What one line says; what it does not say stays as it was.
+/// The content of one line. A value that is absent stays as it was.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Report {
     pub progress: Option<f64>,
@@ -18,7 +18,7 @@ pub(super) struct Report {
     pub metrics: Option<Map<String, Value>>,
 }
 
-/// What many lines say in the end.
+/// The combined content of many lines.
 #[derive(Debug, Default)]
 pub(super) struct Latest {
     pub progress: Option<f64>,
@@ -27,8 +27,8 @@ pub(super) struct Latest {
     pub metrics: Vec<Map<String, Value>>,
 }
 
-/// Reads lines from the last one on. Of progress and messages only the latest count, so what is
-/// older is understood only where it may report metrics: a recipe can write lines by the megabyte.
+/// Reads lines from the last one backwards. Only the latest progress and message count, so older lines
+/// are parsed only if they may contain metrics: a recipe can write megabytes of lines.
 pub(super) fn latest(lines: &str) -> Latest {
     let mut latest = Latest::default();
     let may_have_metrics = lines.contains("metrics");
@@ -40,7 +40,7 @@ pub(super) fn latest(lines: &str) -> Latest {
         if is_known && !line.contains("metrics") {
             continue;
         }
-        // A hole before a line leaves NUL characters in its block.
+        // A hole punched before a line leaves NUL characters in its block.
         let Some(report) = parse(line.trim_matches('\0')) else {
             continue;
         };
@@ -59,7 +59,7 @@ struct Line {
     metrics: Option<Map<String, Value>>,
 }
 
-/// Reads a line; `None` when it says nothing.
+/// Parses a line. `None` if it contains nothing usable.
 pub(super) fn parse(line: &str) -> Option<Report> {
     let line = line.trim();
     let (progress, message, metrics) = if line.starts_with('{') {
@@ -82,15 +82,15 @@ pub(super) fn parse(line: &str) -> Option<Report> {
         .filter(|p| p.is_finite())
         .map(|p| p.clamp(0.0, 1.0));
     let message = message.map(|text| clean(&text));
-    let says_something = progress.is_some() || message.is_some() || metrics.is_some();
-    says_something.then_some(Report {
+    let has_content = progress.is_some() || message.is_some() || metrics.is_some();
+    has_content.then_some(Report {
         progress,
         message,
         metrics,
     })
 }
 
-/// One line without control characters, so that a list cannot be painted over.
+/// One line without control characters, so that it cannot change how a list is displayed.
 fn clean(text: &str) -> String {
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_and_nonsense() {
+    fn both_forms_are_read_and_other_lines_are_ignored() {
         for (line, progress, message) in [
             ("45 Reading pages", Some(0.45), Some("Reading pages")),
             ("45", Some(0.45), None),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_come_alone_or_with_the_rest() {
+    fn metrics_are_read_with_and_without_progress() {
         let metrics = |line: &str| parse(line).and_then(|report| report.metrics);
         for line in [
             r#"{"metrics": {"tokens": 12}}"#,
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_lines_the_latest_count() {
+    fn the_latest_of_many_lines_counts() {
         let latest = latest(
             "10 first\n{\"metrics\": {\"a\": 1}}\nnonsense\n20\n{\"message\": \"m\", \"metrics\": {\"a\": 2}}\n\0\0 30\n",
         );
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_stays_on_its_line() {
+    fn control_characters_are_removed_from_a_message() {
         let report = parse("1 \u{1b}[31mred\u{7}").unwrap();
         assert_eq!(report.message.as_deref(), Some("[31mred"));
     }

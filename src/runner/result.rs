@@ -1,7 +1,7 @@
-//! How the result of an attempt is put together.
+//! Builds the result of an attempt.
 //!
-//! Not its way to the disk (`ending/finish.rs`). Invariant: nothing is in a result that the recipe did not give or the
-//! kernel did not say.
+//! Does not write it to the disk (`ending/finish.rs`). Invariant: a result holds only what the recipe
+//! wrote or the kernel reported.
 
 use std::fs::File;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::recipe::Recipe;
 use crate::spool::Attempt;
 use crate::task::{ErrorKind, Exit, Metrics, Outcome, Request, ResultFile, Timestamp};
 
-/// What the end of an attempt means for its task; `None` where its runner was told to stop, which ends only the
+/// The outcome of the task after this attempt. `None` if the runner was stopped, which ends only the
 /// attempt.
 pub(super) fn outcome_of(
     supervised: &Supervised,
@@ -33,7 +33,7 @@ pub(super) fn outcome_of(
     }
 }
 
-/// What it means that an attempt was ended before it ended by itself; `None` as in [`outcome_of`].
+/// The outcome if the attempt was ended before its recipe exited. `None` as in [`outcome_of`].
 pub(super) fn outcome_of_early(ending: Ending, prepared: &Prepared) -> Option<Outcome> {
     match ending {
         Ending::Cancelled => Some(Outcome::Cancelled),
@@ -49,7 +49,7 @@ pub(super) fn outcome_of_early(ending: Ending, prepared: &Prepared) -> Option<Ou
     }
 }
 
-/// The result of an attempt of which nothing is left. Reads its output.
+/// The result of an attempt whose processes have all ended. Reads its output.
 pub(super) fn of_attempt(
     request: &Request,
     prepared: &Prepared,
@@ -61,11 +61,11 @@ pub(super) fn of_attempt(
     let (attempt, run, files) = (&prepared.attempt, &prepared.run, &prepared.files);
     let id = run.task_id;
     let output = attempt.output().unwrap_or_else(|error| {
-        tracing::warn!(task = %id, "the output stays a file: {error}");
+        tracing::warn!(task = %id, "the output is kept as a file: {error}");
         attempt.unread_output()
     });
     if output.is_not_a_file {
-        tracing::warn!(task = %id, "the recipe's result file is not a regular file: what it printed is the output");
+        tracing::warn!(task = %id, "the recipe's result file is not a regular file: its stdout is used as the output");
     }
     let size = |file: &File| file.metadata().ok().map(|metadata| metadata.len());
     let waited = run
@@ -87,8 +87,8 @@ pub(super) fn of_attempt(
     }
 }
 
-/// A failure with what is known of its reason: `env` fails where it cannot start a program, an interpreter where it
-/// is given a carriage return with its options, or a file of the recipe's folder by its bare name.
+/// Adds a known reason to a failure: `env` cannot start the program, an interpreter is given its options
+/// with a carriage return, or a file of the recipe's folder by its bare name.
 fn with_reason(
     outcome: Outcome,
     exit: Exit,
@@ -108,14 +108,13 @@ fn with_reason(
     }
 }
 
-/// The outcome, where a recipe says that it has no success without a result file. A file that cannot
-/// be looked for now counts as one: the result then names it.
+/// Makes success a failure if the recipe requires a result file and there is none. If that cannot be
+/// checked now, the file counts as present; the result then names it.
 fn with_result(outcome: Outcome, recipe: Option<&Recipe>, attempt: &Attempt) -> Outcome {
     let is_needed = recipe.is_some_and(|recipe| recipe.manifest.needs_result);
     if outcome != Outcome::Completed || !is_needed || attempt.has_result_file().unwrap_or(true) {
         return outcome;
     }
-    let why =
-        "the recipe exited with code 0 and gave no result, and its recipe.toml says `needs_result`";
+    let why = "the recipe exited with code 0 but gave no result, which `needs_result` in its recipe.toml requires";
     Outcome::failed(ErrorKind::Exit, why)
 }

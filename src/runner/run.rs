@@ -1,7 +1,7 @@
-//! The story of a task in a runner: slots and turn, lock, look, execute.
+//! The steps of a task in a runner: take slots and the session lock, lock the task, read it, execute it.
 //!
-//! Not the attempt itself (`execute.rs`). Invariant: nothing runs without the lock held, and the lock is kept until the
-//! result is on the disk.
+//! Does not run the attempt (`execute.rs`). Invariant: nothing runs unless the lock is held, and the lock
+//! is held until the result is on the disk.
 
 use super::control::ControlError;
 use super::state::{Runner, Work};
@@ -13,7 +13,7 @@ use crate::spool::{Claim, IoError, PathLeads, ReadError, Spool, TaskDir, TaskLoc
 use crate::task::{Answer, Blocker, Condition, ErrorKind, Outcome, Request, TaskId, When, Why};
 
 impl Runner {
-    /// Serves orders until the pipe closes or somebody asks it to stop.
+    /// Runs orders until the pipe closes or a signal arrives.
     pub fn serve(mut self) -> Result<(), ControlError> {
         while let Some(id) = self.control.next_task()? {
             let leads = self.spool.path_leads();
@@ -37,7 +37,7 @@ impl Runner {
             let answer = match ran {
                 Ok(answer) => answer,
                 Err(error) => {
-                    // A full disk refuses every task that waits, again and again.
+                    // A full disk refuses every waiting task at every try, so the message is limited.
                     if self.log.allows("tasks that the disk refused") {
                         tracing::warn!(task = %id, "{error}");
                     }
@@ -50,11 +50,11 @@ impl Runner {
         Ok(())
     }
 
-    /// Runs one task and answers what became of it: for launchers that start a runner per task.
+    /// Runs one task and returns its outcome. For launchers that start a runner for each task.
     pub fn once(mut self, id: TaskId) -> Result<Answer, IoError> {
         self.is_for_one = true;
         if !self.spool.is_reconciled()? {
-            // No watcher has done it since the boot, and a session's turn hangs on it.
+            // No watcher has done this since the boot, and the order of a session depends on it.
             for id in self.spool.unindexed_ids()? {
                 if let Err(error) = self.spool.reconcile_entry(id) {
                     tracing::warn!(task = %id, "{error}");
@@ -68,11 +68,12 @@ impl Runner {
         self.run_task(id)
     }
 
-    /// Does what this task needs now, and says what became of it. An error means that the disk
-    /// refused before anything was started: the task is untouched.
+    /// Does the next step of this task and returns the outcome. An error means that an I/O error occurred
+    /// before anything was started: the task is unchanged.
     fn run_task(&mut self, id: TaskId) -> Result<Answer, IoError> {
         match self.try_task(id) {
-            // Something else stands in the task than what should, or shut: trying again mends nothing.
+            // The task holds a file of the wrong type, or one that cannot be read. Trying again does not
+            // fix that.
             Err(error)
                 if error.is_unusable() && error.path.starts_with(self.spool.task_path(id)) =>
             {
@@ -89,22 +90,22 @@ impl Runner {
         match take_guards(&self.spool, id)? {
             MayRun::Over(answer) => Ok(answer),
             MayRun::Unreadable(task, error) => set_aside(&self.spool, task, &error),
-            MayRun::NothingToStart(task) => self.claim_and(task, None),
+            MayRun::NothingToStart(task) => self.lock_and_run(task, None),
             MayRun::Ours {
                 task,
                 request,
                 recipe,
                 held: _held,
-            } => self.claim_and(task, Some((request, recipe))),
+            } => self.lock_and_run(task, Some((request, recipe))),
         }
     }
 
-    /// Like `run_task`, but what must be started is started as a unit.
+    /// Like `run_task`, but starts the recipe in a unit.
     fn run_as_unit(&mut self, id: TaskId, launcher: Launcher) -> Result<Answer, IoError> {
         let (task, request, recipe, held) = match take_guards(&self.spool, id)? {
             MayRun::Over(answer) => return Ok(answer),
             MayRun::Unreadable(task, error) => return set_aside(&self.spool, task, &error),
-            MayRun::NothingToStart(task) => return self.claim_and(task, None),
+            MayRun::NothingToStart(task) => return self.lock_and_run(task, None),
             MayRun::Ours {
                 task,
                 request,
@@ -114,22 +115,22 @@ impl Runner {
         };
         let limits = match &recipe {
             Ok(recipe) => recipe.manifest.limits,
-            // Nothing will be started, so no unit is needed to say so.
-            Err(_) => return self.claim_and(task, Some((request, recipe))),
+            // Nothing will be started, so no unit is needed.
+            Err(_) => return self.lock_and_run(task, Some((request, recipe))),
         };
         let is_started = task.last_attempt()? > 0;
         if matches!(task.lock(&self.spool)?, Claim::Busy(_)) {
             return Ok(Answer::held(is_started));
         }
-        // The unit's own runner takes all of this again.
+        // The runner in the unit takes all of this again.
         drop(held);
         self.units
             .run(&self.spool, id, limits, launcher, &mut self.control)
     }
 
-    /// Takes the lock and goes on with what stands there. Without a request only what needs none
-    /// is done: finalize a result, honour a cancellation.
-    fn claim_and(
+    /// Locks the task and does what it needs. Without a `read` request only two steps are possible:
+    /// finalize a result, or finish a cancelled task.
+    fn lock_and_run(
         &mut self,
         task: TaskDir,
         read: Option<(Request, Result<Recipe, FindError>)>,
@@ -154,7 +155,8 @@ impl Runner {
             return Ok(Answer::Finished(session));
         }
         let may_start = self.may_start()?;
-        // Nothing was read where a marker or a result brought us here that is gone again: look anew.
+        // The request was not read because there was a marker or a result, which is gone now. Read the
+        // task again.
         let Some((request, recipe)) = read.filter(|_| may_start) else {
             let why = if may_start {
                 Why::Changed
@@ -163,20 +165,20 @@ impl Runner {
             };
             return Ok(Answer::retry(lock.task().last_attempt()? > 0, why));
         };
-        self.run_claimed(Work {
+        self.run_locked(Work {
             lock,
             request,
             recipe,
         })
     }
 
-    /// Ends what earlier attempts left, and makes the next one.
-    fn run_claimed(&mut self, work: Work) -> Result<Answer, IoError> {
+    /// Ends what earlier attempts left, and starts the next attempt.
+    fn run_locked(&mut self, work: Work) -> Result<Answer, IoError> {
         let number = match self.recover_lost(&work)? {
             Some(number) => number,
             None => return Ok(Answer::Finished(work.request.session_id)),
         };
-        // Once more, because a recovery may have taken long.
+        // Checked again, because a recovery may have taken long.
         if !self.may_start()? {
             return Ok(Answer::retry(number > 1, Why::NoStarts));
         }
@@ -187,7 +189,7 @@ impl Runner {
                 let result = unstarted(id, Some(&work.request), outcome);
                 ending::finish(&self.spool, &work.lock, None, None, result, None);
                 if let Some(session) = &work.request.session_id {
-                    // Of an attempt that came to nothing its folder may be left.
+                    // An attempt that was not started may have left the session's folder empty.
                     self.spool.remove_empty_session(session);
                 }
                 Ok(Answer::Finished(work.request.session_id))
@@ -206,25 +208,26 @@ fn finalize_finished(spool: &Spool, lock: &TaskLock) -> Result<Answer, IoError> 
             lock.finalize(spool, &result, None)?;
             Ok(Answer::Finished(result.session_id))
         }
-        // Damaged or newer: kept as it is, reported by every reader, offered again slowly.
+        // Damaged or of a newer version: it is kept unchanged, every reader reports it, and it is offered
+        // again slowly.
         Ok(None) | Err(_) => Ok(Answer::Blocked(Blocker::Files)),
     }
 }
 
-/// A task whose request cannot be read is kept, marked and left alone.
+/// Keeps a task whose request cannot be read, and records the condition in its status.
 fn set_aside(spool: &Spool, task: TaskDir, error: &ReadError) -> Result<Answer, IoError> {
     let condition = match error {
         ReadError::Newer { .. } => Condition::Newer,
         ReadError::Damaged { .. } => Condition::Damaged,
         ReadError::Io(_) => return Ok(Answer::Retry(When::Soon, Why::Disk)),
     };
-    // Where even that is refused, every reader sees it as it is.
+    // If the status cannot be written, every reader still derives the condition.
     if let Ok(Claim::Locked(lock)) = task.lock(spool)
         && let Ok(mut view) = lock.task().view()
         && !view.status.status.is_terminal()
         && view.status.condition != Some(condition)
     {
-        // Once, although it is looked at again and again.
+        // Reported once, although the task is checked again and again.
         tracing::warn!(task = %lock.task().id(), "left as it is: {error}");
         view.status.condition = Some(condition);
         lock.write_status(&view.status)?;

@@ -1,12 +1,11 @@
-//! The signals that a runner listens to or has handlers for, and how its recipe gets them back.
+//! The signals that a runner handles, and how they are reset in its recipe.
 //!
-//! Not what follows from one (`control.rs`). Invariant: no signal is ignored in a recipe that is not ignored there by its
-//! own will.
+//! Does not act on them (`control.rs`). Invariant: a recipe ignores a signal only if it chose to.
 
 use std::ffi::c_int;
 
-/// Signals that stop a runner. Being caught here they are back at their defaults in the recipe,
-/// also where this process was started with them ignored.
+/// Signals that stop a runner. A caught signal is reset to its default in the recipe, even if this
+/// process was started with the signal ignored.
 pub(super) const STOPPING: [c_int; 4] = [
     signal_hook::consts::SIGTERM,
     signal_hook::consts::SIGINT,
@@ -14,8 +13,8 @@ pub(super) const STOPPING: [c_int; 4] = [
     signal_hook::consts::SIGHUP,
 ];
 
-/// Handlers that the runner has, or may have from Rust's own start: they must not run in the child,
-/// and what is ignored here must not be in the recipe.
+/// Signals that the runner handles or ignores, or that Rust's startup may have set. The child must not
+/// run these handlers, and the recipe must not inherit an ignored signal.
 pub(super) const HANDLED: [c_int; 6] = [
     libc::SIGCHLD,
     libc::SIGPIPE,
@@ -25,7 +24,7 @@ pub(super) const HANDLED: [c_int; 6] = [
     libc::SIGTTOU,
 ];
 
-/// Those of these signals that a start does not set back to their defaults anyway.
+/// The signals that a start does not already reset to their defaults.
 pub(super) fn not_reset_anyway(mut signals: Vec<c_int>) -> Vec<c_int> {
     signals.retain(|signal| !STOPPING.contains(signal) && !HANDLED.contains(signal));
     signals

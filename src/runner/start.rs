@@ -1,8 +1,8 @@
-//! How long the start of a recipe may take.
+//! Starts a recipe within its deadline.
 //!
-//! Executing a program waits for its disk, and a network disk that is gone answers never. The runner keeps
-//! the deadline and looks for a cancellation meanwhile. Not the start itself (`spawn/`). Invariant: a start
-//! that was begun is waited for to its end, so nothing of it runs when it is said to have failed.
+//! Executing a program waits for its disk, and a network disk that is gone never responds. While it
+//! waits, the runner checks the deadline and the cancel marker. Does not create the process (`spawn/`).
+//! Invariant: a start is waited for to its end, so nothing of it runs when it is reported as failed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,12 +20,12 @@ use crate::proc::{self, Cgroup};
 use crate::recipe::{PathOf, Recipe, Search};
 use crate::spool::IoError;
 
-/// How often it is looked whether a start that hangs is still wanted.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How often to check whether a start that hangs must still go on.
+const CHECKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// A child that KILL does not end within this time is reported; the wait goes on.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// Why a recipe's program cannot run, where that is known now, and what to do.
+/// Why a recipe's program cannot run, if a reason can be found now, and what to do.
 pub(super) fn explained(recipe: &Recipe, prepared: &Prepared) -> Option<String> {
     let search = Search {
         path: prepared.search.clone().unwrap_or_default(),
@@ -35,10 +35,10 @@ pub(super) fn explained(recipe: &Recipe, prepared: &Prepared) -> Option<String> 
     Some(format!("{}; {}", error.problem(), error.fix()))
 }
 
-/// A start that was begun.
+/// A start that is under way.
 struct Begun {
     start: Result<Start, SpawnError>,
-    /// The program as it is called in messages.
+    /// The program as messages name it.
     program: String,
     /// The task's `PATH`.
     search: Option<OsString>,
@@ -49,18 +49,18 @@ type Started = Result<(Pid, OwnedFd), SpawnError>;
 /// Why a recipe was not started. Nothing of it ran.
 #[derive(Debug)]
 pub(super) enum StartError {
-    /// Something was short that may be there again soon.
+    /// A resource was short. A later try may work.
     Passing(IoError),
     /// The recipe or a file that it names cannot be used.
     Recipe(String),
     /// Its program cannot be executed.
     Spawn(String),
-    /// It was to be ended before the recipe began.
+    /// The attempt had to end before the recipe started.
     Ended(Ending),
 }
 
 impl Runner {
-    /// The cgroup in which this runner's recipes are born, if it can have one.
+    /// The cgroup in which this runner starts its recipes, if it can have one.
     pub(super) fn cgroup(&mut self) -> Option<&Cgroup> {
         let own = self.own;
         if let Some(Some(cgroup)) = &self.cgroup
@@ -73,8 +73,8 @@ impl Runner {
             .as_ref()
     }
 
-    /// Starts the recipe. A start that takes long is ended like the recipe itself would be; then the
-    /// reason comes with it.
+    /// Starts the recipe. A start that takes too long is ended for the same reasons as a running recipe.
+    /// If the recipe was started nevertheless, the reason is returned with it.
     pub(super) fn start(
         &mut self,
         work: &Work,
@@ -106,13 +106,14 @@ impl Runner {
                     return Ok((leader, early));
                 }
                 Err(SpawnError::Cgroup(error)) => {
-                    // Said of all that this runner starts from now on, and of this attempt before it begins.
+                    // Start without the cgroup from now on, and record that for this attempt before it
+                    // starts.
                     tracing::debug!("{error}");
                     self.cgroup = Some(None);
                     prepared.run.cgroup = None;
                     prepared.run.runner_cgroup = proc::own_cgroup();
-                    let said = prepared.preallocated.rewrite_intent(&prepared.run);
-                    said.map_err(StartError::Passing)?;
+                    let recorded = prepared.preallocated.rewrite_intent(&prepared.run);
+                    recorded.map_err(StartError::Passing)?;
                 }
                 Err(SpawnError::Other(error)) if group::is_passing(&error) => {
                     return Err(failed("start the recipe", error));
@@ -128,7 +129,7 @@ impl Runner {
         }
     }
 
-    /// Puts the command together and begins the start.
+    /// Builds the command and starts it.
     fn begin(
         &self,
         work: &Work,
@@ -161,8 +162,8 @@ impl Runner {
         })
     }
 
-    /// In a group spool no file of a recipe may be written by those who submit. In a private one the stricter one of
-    /// the setting and of who started the watcher counts.
+    /// In a group spool no file of a recipe may be writable by submitters. In a private spool the
+    /// stricter of the setting and the umask of the watcher counts.
     fn umask(&self) -> u32 {
         let asked = self.spool.settings().umask_bits();
         if self.spool.is_group() {
@@ -178,9 +179,9 @@ impl Runner {
         work: &Work,
         deadline: Instant,
     ) -> (Started, Option<Ending>) {
-        let mut pause = LOOKS.0;
+        let mut pause = CHECKS.0;
         let mut early = None;
-        // Since when it is waited for what does not end.
+        // Since when the wait is for a child that should have ended.
         let mut since = None;
         let mut is_reported = false;
         loop {
@@ -213,7 +214,7 @@ impl Runner {
                     is_reported = true;
                 }
             }
-            pause = (pause * 2).min(LOOKS.1);
+            pause = (pause * 2).min(CHECKS.1);
         }
     }
 }

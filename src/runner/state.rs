@@ -1,7 +1,7 @@
 //! One runner process and what it holds of a task.
 //!
-//! Not what it does (`run.rs`, `execute.rs`). Invariant: a [`Work`] stands for a lock that is held, a [`Prepared`] for an
-//! attempt whose start is recorded.
+//! Does not run the task (`run.rs`, `execute.rs`). Invariant: a [`Work`] means that the task's lock is
+//! held, a [`Prepared`] that the start of the attempt is recorded.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -28,16 +28,16 @@ use crate::task::Request;
 pub struct Surroundings {
     /// The umask that the runner was started with.
     pub umask: u32,
-    /// The environment recipes begin with, before anything of the task's.
+    /// The environment that recipes start with, before the task's own variables.
     pub environment: Vec<(OsString, OsString)>,
-    /// The folder of the `agentspool` program, found last on a recipe's PATH.
+    /// The folder of the `agentspool` program, added last to a recipe's PATH.
     pub tools: Option<PathBuf>,
 }
 
-/// Why a runner does not begin.
+/// Why a runner cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
-    /// Only its owner runs a spool's tasks.
+    /// The caller is not the owner of the spool.
     #[error("only the owner of the spool {} may run its tasks", .0.display())]
     NotOwner(PathBuf),
     /// The spool cannot be opened.
@@ -52,20 +52,20 @@ pub struct Runner {
     pub(super) control: Control,
     pub(super) own: ProcessKey,
     pub(super) boot: BootId,
-    /// Whether this process is there for one task, and may have a cgroup with it alone.
+    /// Whether this process runs one task only, and may have a cgroup of its own.
     pub(super) is_for_one: bool,
-    /// The bounds of what tasks write.
+    /// Keeps the files that tasks write within their limits.
     pub(super) growth: Growth,
-    /// Units of systemd's, where tasks are those.
+    /// The systemd units, if tasks run as units.
     pub(super) units: Units,
-    /// Signals that this process was started with ignored, and that no recipe should ignore for that.
+    /// Signals that this process was started with ignored. A recipe does not inherit that.
     pub(super) ignored: Vec<i32>,
-    /// Where recipes are born; looked for at the first of them.
+    /// The cgroup in which recipes are started. Searched for at the first recipe.
     pub(super) cgroup: Option<Option<Cgroup>>,
     pub(super) log: LogLimit,
 }
 
-/// The claim on a task, with what was read of it.
+/// A locked task, with what was read of it.
 pub(super) struct Work {
     pub lock: TaskLock,
     pub request: Request,
@@ -79,20 +79,21 @@ pub(super) struct Prepared {
     pub preallocated: PreallocatedResult,
     pub run: RunFile,
     pub timeout: Duration,
-    /// Where the timeout comes from and how to give a task more, fit behind its message. Nothing where the submitter
-    /// chose it.
+    /// Where the timeout comes from and how to give a task more, worded to follow the timeout message.
+    /// Empty if the submitter chose the timeout.
     pub timeout_from: &'static str,
     pub state: Option<SessionState>,
-    /// The task's `PATH`, once its command was put together.
+    /// The task's `PATH`, known once its command is built.
     pub search: Option<OsString>,
-    /// The short path of its folder, where that has one; it goes with this value.
+    /// The short path of its folder, if it has one. Removed when this value is dropped.
     pub temp_link: Option<TempLink>,
-    /// The kernel's counter before anything ran.
+    /// The kernel's out-of-memory counter before the recipe starts.
     pub oom_kills: Option<u64>,
 }
 
 impl Runner {
-    /// Becomes a runner: a session of its own, and the one that orphans of recipes come back to.
+    /// Turns this process into a runner: leader of its own session, and the parent that orphans of
+    /// recipes are given to.
     pub fn open(
         path: &Path,
         overrides: Overrides,
@@ -103,13 +104,13 @@ impl Runner {
         if !spool.is_owner() {
             return Err(RunnerError::NotOwner(spool.path().to_owned()));
         }
-        // Fails only when this process leads a group already, as under a shell with job control;
-        // then it is as far from its starter as it can be.
+        // Fails only if this process already leads a group, as under a shell with job control. Then it is
+        // separated enough.
         let _ = rustix::process::setsid();
-        // Any pid turns it on: the attribute belongs to the process, not to that pid.
+        // Any pid enables it: the attribute belongs to the process, not to that pid.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         nimble::be_nimble();
-        // Before there is another thread.
+        // Must run before a second thread is started.
         proc::unblock_signals();
         Ok(Runner {
             spool,
@@ -126,8 +127,9 @@ impl Runner {
         })
     }
 
-    /// Whether an attempt may start: not in a paused spool. Where the spool was moved or removed, or its
-    /// path cannot be seen, that leads to no recipe of its own, and no task may fail because of that.
+    /// Whether an attempt may start. It may not if the spool is paused. It also may not if the spool was
+    /// moved or removed or its path is not accessible: the recipe would not be found, and no task may
+    /// fail because of that.
     pub(super) fn may_start(&self) -> Result<bool, IoError> {
         Ok(!self.spool.is_paused()? && self.spool.is_at_its_path())
     }

@@ -1,7 +1,8 @@
-//! Watching over one attempt: its end, its deadline, its cancellation, its progress, its logs.
+//! Supervises one attempt: its end, its deadline, its cancellation, its progress, its logs.
 //!
-//! Waits on the recipe's process, the watcher's pipe and signals; wakes by itself only to look at
-//! what nobody tells it. Not the ending of its processes (`group.rs`). Invariant: it returns when nothing of the attempt is alive.
+//! Waits for the recipe's process, the watcher's pipe and signals, and wakes at intervals for everything
+//! that sends no notification. Does not end the processes (`group.rs`). Invariant: it returns only when
+//! no process of the attempt is alive.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -19,14 +20,16 @@ use crate::proc::{self, Cgroup, Usage};
 use crate::spool::{Attempt, Files, ProgressReader, Spool, TaskLock};
 use crate::task::{Event, Exit, Happened, Metrics, StatusFile};
 
-/// How often to look unasked: soon in a task's first moments, in which the watcher does not yet
-/// listen to its folder, later only as often as people notice.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// How often the progress of a task is an event.
+/// How often to check without a notification: often in the first moments of a task, when the watcher does
+/// not yet watch its folder, then only as often as people notice.
+const CHECKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// The shortest time between two progress events of a task.
 const REPORTS: Duration = Duration::from_secs(1);
-/// How often it is looked whether what a recipe left behind still holds its output.
-const LEFTOVER_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
-/// A recipe ended by TERM may have got it from a machine that goes down; then ours comes this soon.
+/// How often to check whether the processes that a recipe left behind still have its output open.
+const LEFTOVER_CHECKS: (Duration, Duration) =
+    (Duration::from_millis(5), Duration::from_millis(100));
+/// A machine that shuts down sends TERM to the recipe and to this runner. If the recipe gets it first,
+/// the runner gets it within this time.
 const SAME_MOMENT: Duration = Duration::from_millis(200);
 
 /// Why the attempt ended.
@@ -34,22 +37,22 @@ const SAME_MOMENT: Duration = Duration::from_millis(200);
 pub(super) enum Ending {
     /// The recipe's process ended.
     ByItself,
-    /// The marker was there.
+    /// The cancel marker was found.
     Cancelled,
     /// The deadline passed.
     TimedOut,
-    /// This runner was told to stop; that cancels nothing.
+    /// This runner was asked to stop. That does not cancel the task.
     RunnerStopped,
 }
 
-/// What there is to say when all is over.
+/// How a supervised attempt ended.
 #[derive(Debug)]
 pub(super) struct Supervised {
     pub ending: Ending,
     pub exit: Exit,
     /// With the last progress and message.
     pub status: StatusFile,
-    /// What the recipe reported of itself, and what its processes used.
+    /// The metrics that the recipe reported, and the resources that its processes used.
     pub metrics: Metrics,
 }
 
@@ -62,31 +65,31 @@ pub(super) struct Supervisor<'a> {
     pub settings: &'a Settings,
     pub control: &'a mut Control,
     pub leader: &'a Leader,
-    /// Where all its processes are, if the runner has one.
+    /// The cgroup of all its processes, if the runner has one.
     pub cgroup: Option<&'a Cgroup>,
-    /// Why it is to be ended already, although it was only started.
+    /// Set if the attempt must end although its recipe has only just started.
     pub early: Option<Ending>,
-    /// What orphans that were reaped by now used.
+    /// The resources used by orphans that were already reaped.
     pub usage: Usage,
     pub deadline: Instant,
     pub status: StatusFile,
-    /// Whether `status` stands on the disk.
+    /// Whether `status` is on the disk.
     pub is_reported: bool,
-    /// The bounds of what it writes.
+    /// Keeps the files that the attempt writes within their limits.
     pub growth: &'a mut Growth,
-    /// Whether the leader looks ended to `poll` without having ended: somebody traces it, or a thread of it
-    /// lives.
+    /// Whether the leader appears to have ended to `poll` but has not: another process traces it, or one
+    /// of its threads is still running.
     pub looks_ended: bool,
-    /// When its progress was last made known, and whether there is newer one.
+    /// The time of the last progress event, and whether there is newer progress.
     pub reported: Option<Instant>,
     pub is_report_due: bool,
-    /// How far the progress file was read.
+    /// Reads the progress file from where the last read ended.
     pub progress: ProgressReader,
-    /// Whether a result that is not ours was set aside.
+    /// Whether a result that no runner wrote was moved aside.
     pub foreign: bool,
-    /// What the recipe reported of itself so far.
+    /// The metrics that the recipe has reported so far.
     pub metrics: Metrics,
-    /// How many of its reports had metrics for which there was no room.
+    /// The number of reports whose metrics did not fit.
     pub left_out: u64,
 }
 
@@ -99,11 +102,11 @@ impl Supervisor<'_> {
         }
         let grace = Duration::from_secs_f64(self.settings.cancel_grace_sec);
         let ended = group::end_tree(self.leader, self.cgroup, grace, self.usage, || {
-            report_stuck(self.lock, "a process of it does not die");
+            report_stuck(self.lock, "one of its processes cannot be killed");
         });
         let exit = ended.exit;
-        // Nobody writes any more.
-        self.look_at_progress_and_logs();
+        // Nothing writes to the files any more.
+        self.read_progress_and_cap_logs();
         self.growth.end();
         self.report_left_out();
         if ending == Ending::ByItself {
@@ -131,24 +134,24 @@ impl Supervisor<'_> {
         }
     }
 
-    /// What a recipe leaves behind may still carry its last words, as long as it holds the task's own stdout
-    /// or stderr. It is waited for, but not if somebody wants the end.
+    /// Waits for processes that the recipe left behind, as long as one of them has the task's stdout or
+    /// stderr open: it may still write output. Returns early on a cancellation or a request to stop.
     fn wait_for_leftovers(&mut self) {
         let patience = Duration::from_secs_f64(self.settings.leftover_wait_sec);
         let until = (Instant::now() + patience).min(self.deadline);
-        let mut pause = LEFTOVER_LOOKS.0;
+        let mut pause = LEFTOVER_CHECKS.0;
         while !group::is_alone(self.leader) && self.is_output_held() && Instant::now() < until {
             self.wait_for_signal(pause.min(until.saturating_duration_since(Instant::now())));
             proc::reap_others(self.leader.pid(), &mut self.usage);
-            pause = (pause * 2).min(LEFTOVER_LOOKS.1);
+            pause = (pause * 2).min(LEFTOVER_CHECKS.1);
             if self.control.should_stop() || self.lock.task().cancel_requested().unwrap_or(false) {
                 return;
             }
-            self.look_at_progress_and_logs();
+            self.read_progress_and_cap_logs();
         }
     }
 
-    /// Whether a process besides the recipe's own has the logs open, or may have.
+    /// Whether a process other than the recipe's own has a log open. An error counts as yes.
     fn is_output_held(&self) -> bool {
         let logs = [&self.files.stdout, &self.files.stderr];
         proc::check_mounted().is_err()
@@ -170,19 +173,19 @@ impl Supervisor<'_> {
         );
     }
 
-    /// Once a task, because a recipe can report as fast as it writes.
+    /// At most one message for each task, because a recipe can report very often.
     fn report_left_out(&self) {
         if self.left_out > 0 {
             let (most, count) = (Metrics::MAX_REPORTED_BYTES, self.left_out);
             tracing::warn!(
                 task = %self.status.task_id,
-                "metrics beyond {most} bytes are left out, in {count} of its reports"
+                "the metrics of {count} reports were dropped: a task keeps at most {most} bytes of metrics"
             );
         }
     }
 
-    /// Whether the recipe failed in the moment in which this runner was told to stop: a machine that
-    /// goes down sends TERM to both, in any order, and that is no failure of the recipe's own.
+    /// Whether the recipe failed at the moment this runner was asked to stop. A machine that shuts down
+    /// sends TERM to both, in any order, and that is not a failure of the recipe.
     fn was_stopped_with(&mut self, exit: Exit) -> bool {
         self.control.take_in();
         if exit == Exit::Signal(Signal::TERM.as_raw()) && !self.control.should_stop() {
@@ -192,7 +195,7 @@ impl Supervisor<'_> {
     }
 
     fn wait_for_signal(&mut self, time: Duration) {
-        // Longer than the kernel can count is for ever.
+        // A time too long for the kernel becomes no timeout.
         let timeout = Timespec::try_from(time).ok();
         let _ = poll(
             &mut [PollFd::new(self.control.signals(), PollFlags::IN)],
@@ -202,11 +205,11 @@ impl Supervisor<'_> {
     }
 
     fn wait_for_an_ending(&mut self) -> Ending {
-        let mut pause = LOOKS.0;
-        let mut full_look = Instant::now() + pause;
+        let mut pause = CHECKS.0;
+        let mut full_check = Instant::now() + pause;
         loop {
-            let until = full_look.min(self.deadline);
-            let soon = self.growth.look_at().map_or(until, |at| at.min(until));
+            let until = full_check.min(self.deadline);
+            let soon = self.growth.check_at().map_or(until, |at| at.min(until));
             let is_called = self.wait(soon.saturating_duration_since(Instant::now()));
             if !is_called && Instant::now() < until {
                 self.keep_bounds();
@@ -215,13 +218,13 @@ impl Supervisor<'_> {
             if self.leader.has_ended() || (self.looks_ended && self.leader.is_dead()) {
                 return Ending::ByItself;
             }
-            // Only then is there a reason to look what woke us.
+            // The leader has not ended, so find out whether its handle woke us.
             self.looks_ended |= is_called && is_readable(self.leader.handle());
             proc::reap_others(self.leader.pid(), &mut self.usage);
             if self.control.should_stop() {
                 return Ending::RunnerStopped;
             }
-            // An error here is "unknown", and unknown is not cancelled.
+            // An error is not a cancellation.
             if self.lock.task().cancel_requested().unwrap_or(false) {
                 return Ending::Cancelled;
             }
@@ -229,33 +232,33 @@ impl Supervisor<'_> {
                 return Ending::TimedOut;
             }
             self.set_foreign_result_aside();
-            self.look_at_progress_and_logs();
-            self.plan_look();
-            // Not at once: a task that is over by now never has to say that it runs, which would
+            self.read_progress_and_cap_logs();
+            self.plan_check();
+            // Only after the first check: a short task then never writes a running status, which would
             // cost it as much as all its other files together (docs/design/0010).
-            self.tell();
-            pause = (pause * 2).min(LOOKS.1);
-            full_look = Instant::now() + pause;
+            self.write_status_if_changed();
+            pause = (pause * 2).min(CHECKS.1);
+            full_check = Instant::now() + pause;
         }
     }
 
-    /// Between two usual looks: what is written is cut, if it is time for that.
+    /// Between two full checks: cuts the logs if that is due.
     fn keep_bounds(&mut self) {
         let is_due = |at| Instant::now() >= at;
-        if self.growth.look_at().is_some_and(is_due) {
+        if self.growth.check_at().is_some_and(is_due) {
             self.growth
                 .cap_logs(self.attempt, self.files, self.settings.log_cap_bytes);
-            self.plan_look();
+            self.plan_check();
         }
     }
 
-    fn plan_look(&mut self) {
+    fn plan_check(&mut self) {
         let cap = self.settings.log_cap_bytes;
         self.growth
             .plan(self.attempt, self.files, &mut self.progress, cap);
     }
 
-    /// A result that the recipe wrote would end the task for all readers.
+    /// Every reader would take a result that the recipe wrote as the end of the task.
     fn set_foreign_result_aside(&mut self) {
         match self.lock.set_foreign_result_aside(Some(self.attempt)) {
             Ok(false) => {}
@@ -269,16 +272,17 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Sleeps until the process ends, the watcher or a signal says something, or the time is over;
-    /// or until something is written, which is no reason to look at anything else.
+    /// Sleeps until the process ends, an order or a signal arrives, or the time is over; returns true
+    /// then. Also returns, with false, when a log is written to, which is no reason for other checks.
     fn wait(&mut self, time: Duration) -> bool {
-        // Longer than the kernel can count is for ever.
+        // A time too long for the kernel becomes no timeout.
         let timeout = Timespec::try_from(time).ok();
         let mut fds = vec![PollFd::from_borrowed_fd(
             self.control.signals().as_fd(),
             PollFlags::IN,
         )];
-        // Seen to look ended without having ended, it would only keep this spinning.
+        // Once its handle is readable although it has not ended, polling it would return at once every
+        // time.
         if !self.looks_ended {
             fds.push(PollFd::new(self.leader.handle(), PollFlags::IN));
         }
@@ -299,7 +303,7 @@ impl Supervisor<'_> {
         is_called
     }
 
-    fn look_at_progress_and_logs(&mut self) {
+    fn read_progress_and_cap_logs(&mut self) {
         let lines = self.progress.lines(self.attempt);
         let Latest {
             progress,
@@ -323,11 +327,11 @@ impl Supervisor<'_> {
         self.status.log_bytes_dropped = dropped;
         if changed {
             self.is_reported = false;
-            self.tell();
+            self.write_status_if_changed();
         }
     }
 
-    /// At most once in [`REPORTS`], because a recipe can report as fast as it writes.
+    /// At most one event in each [`REPORTS`], because a recipe can report very often.
     fn report_progress(&mut self) {
         let is_early = self.reported.is_some_and(|at| at.elapsed() < REPORTS);
         if !self.is_report_due || is_early {
@@ -345,9 +349,8 @@ impl Supervisor<'_> {
         self.lock.emit(self.spool, event);
     }
 
-    /// Writes the status where the one on the disk says something else. Best effort: it can be
-    /// derived.
-    fn tell(&mut self) {
+    /// Writes the status if the one on the disk differs. Best effort: the status can be derived.
+    fn write_status_if_changed(&mut self) {
         if self.is_reported {
             return;
         }

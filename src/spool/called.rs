@@ -1,7 +1,7 @@
-//! Which tasks carry a name or a label, by their requests.
+//! Which tasks have a name or a label, by their requests.
 //!
-//! Not the links in `names/`, which lead to the newest task of a name (`index/names.rs`), and not what a text means
-//! (`resolve.rs`). Invariant: a task that cannot be read is called nothing, and stops no search.
+//! Not the links in `names/`, which lead to the newest task of a name (`index/names.rs`), and not what a text
+//! means (`resolve.rs`). Invariant: a task that cannot be read is skipped, and the search goes on.
 
 use super::disk::IoResult;
 use super::open::Spool;
@@ -9,7 +9,7 @@ use super::tasks::TaskDir;
 use crate::task::{Name, TaskId, escape_label};
 
 impl Spool {
-    /// The tasks of this name that are not over, newest first. Reads the request of every task that is not over.
+    /// The unfinished tasks of this name, newest first. Reads the request of every unfinished task.
     pub(super) fn open_tasks_named(&self, task_name: &Name) -> IoResult<Vec<TaskId>> {
         if !task_name.is_allowed_for_a_task() {
             return Ok(Vec::new());
@@ -30,10 +30,10 @@ impl Spool {
         Ok(named)
     }
 
-    /// The tasks of this label that are not over; where there is none, those that are. Newest first. Reads the request
-    /// of every task.
+    /// The unfinished tasks with this label. If there is no such task: the finished ones. Newest first. Reads
+    /// the request of every task.
     pub(super) fn tasks_labelled(&self, text: &str) -> IoResult<Vec<TaskId>> {
-        let (mut open, mut over) = (Vec::new(), Vec::new());
+        let (mut open, mut finished) = (Vec::new(), Vec::new());
         for id in self.task_ids()? {
             let Ok(Some(task)) = self.task(id) else {
                 continue;
@@ -44,14 +44,14 @@ impl Spool {
             }
             match is_open(&task) {
                 true => open.push(id),
-                false => over.push(id),
+                false => finished.push(id),
             }
         }
-        Ok(if open.is_empty() { over } else { open })
+        Ok(if open.is_empty() { finished } else { open })
     }
 }
 
-/// Whether a task carries this label: as it was written, or as it is shown.
+/// Whether a text is this label: as it was written, or as it is shown.
 pub fn is_label(label: &str, text: &str) -> bool {
     label == text
         || escape_label(label.as_bytes()) == text

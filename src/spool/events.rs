@@ -1,9 +1,9 @@
-//! `events/`: what happened, one line each, a file a day.
+//! `events/`: what happened, one line for each event, one file for each day.
 //!
-//! Not the events themselves (`task/event.rs`). Events can be lost: nothing here is synced, and what cannot
-//! be written is not tried again; the truth is in the tasks' folders. Invariants: a line is written by one
-//! write at the end of the newest file, so lines of several processes never mix; nothing fails because its
-//! event could not be written; a reader skips a line that is torn.
+//! Not the events themselves (`task/event.rs`). Events can be lost: they are not synced, and a failed write
+//! is not repeated. The state of a task is in its folder. Invariants: a line is appended to the newest file
+//! by one write, so lines of several processes never mix. No operation fails because its event could not be
+//! written. A reader skips a line that is incomplete.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -18,16 +18,16 @@ use super::tasks::TaskLock;
 use crate::clock;
 use crate::task::{Event, Happened, Timestamp};
 
-/// By this name a filter of the log chooses events.
+/// The name of events in a log filter.
 const TARGET: &str = "agentspool::events";
-/// What the names of the files end with.
+/// The end of the files' names.
 pub(super) const SUFFIX: &str = ".jsonl";
-/// A line that is longer is not one of ours: the longest text in an event is a message.
+/// A longer line is not an event, in bytes: the longest text in an event is a message.
 pub(super) const LONGEST_LINE: usize = 64 << 10;
-/// How much is read at once.
+/// How much is read at once, in bytes.
 const PIECE: usize = 64 << 10;
-/// How long a reader asks an old file for more after a newer one has appeared, in milliseconds. A writer may
-/// have opened it before.
+/// How long a reader still reads an old file after a newer one has appeared, in milliseconds. A writer may
+/// have opened the old file before.
 const OLD_FILE_MS: i64 = 60_000;
 
 /// The file that this process writes into, opened at its first event.
@@ -36,7 +36,7 @@ pub(in crate::spool) struct EventLog {
     open: Mutex<Option<(String, File)>>,
 }
 
-/// Where a reader stands: behind so many bytes of one file. As text `2026-11-27:4711:1024`.
+/// The position of a reader: day, inode and byte offset of a file. As text: `2026-11-27:4711:1024`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     day: String,
@@ -50,7 +50,7 @@ impl std::fmt::Display for Cursor {
     }
 }
 
-/// The text is no cursor.
+/// The text is not a cursor.
 #[derive(Debug, thiserror::Error)]
 #[error("is not a cursor such as \"2026-11-27:4711:1024\"")]
 pub struct InvalidCursor;
@@ -76,12 +76,12 @@ impl std::str::FromStr for Cursor {
     }
 }
 
-/// An event as it was read, with every field that its writer gave it.
+/// An event as it was read, with every field that is in its line.
 #[derive(Clone, Debug)]
 pub struct EventRead {
     /// The whole object.
     pub fields: serde_json::Map<String, serde_json::Value>,
-    /// Where the reader stands behind it.
+    /// The reader's position after it.
     pub cursor: Cursor,
 }
 
@@ -90,38 +90,38 @@ pub struct EventRead {
 pub struct EventReader<'s> {
     spool: &'s Spool,
     day: Option<OpenDay>,
-    /// The file before it, and since when that is so.
+    /// The previous file, and when the reader left it.
     older: Option<(OpenDay, Timestamp)>,
-    /// The day at which it begins, where no file was open yet.
+    /// The day to start at, if no file is open yet.
     from: String,
 }
 
-/// One of the files, and what was read of it and not given yet.
+/// One of the files, and the bytes that were read and not returned yet.
 #[derive(Debug)]
 struct OpenDay {
     day: String,
     inode: u64,
     file: File,
-    /// Of the first byte in `rest`.
+    /// The offset of the first byte in `rest`.
     offset: u64,
     rest: Vec<u8>,
 }
 
 impl Spool {
-    /// Writes what happened into `events/`, and into the log of this process. Best effort by design.
+    /// Writes an event to `events/` and to the log of this process. A failure is ignored.
     pub fn emit(&self, event: Event) {
         log(&event);
         self.record(event);
     }
 
-    /// Writes what happened into `events/` alone, where the log would have too many such lines.
+    /// Writes an event only to `events/`, because the log would have too many such lines.
     pub fn record(&self, event: Event) {
         let at = clock::wall();
         let event = Event {
             at: Some(at),
             ..event
         };
-        // Another user's command has no right to write there, and must not say what did not happen.
+        // Only the owner has the right to write there.
         if self.is_owner() {
             let _ = self.append_event(at, &event.to_line());
         }
@@ -132,7 +132,8 @@ impl Spool {
         let log = self.event_log();
         let mut open = log.open.lock().unwrap_or_else(PoisonError::into_inner);
         let serves = |(day, file): &(String, File)| {
-            // A clock that was set back writes on into the newest file. One that was swept is no longer read.
+            // After the clock was set back, events still go to the newest file. A file that was swept is not
+            // read any more.
             *day >= today && file.metadata().is_ok_and(|file| file.nlink() > 0)
         };
         if !open.as_ref().is_some_and(serves) {
@@ -149,11 +150,11 @@ impl Spool {
         Ok(())
     }
 
-    /// Reads events from here on: behind a cursor, else from a moment's day, else from the first there is.
+    /// Reads events after a cursor, or else from the day of `since`, or else from the first one. The `bool`
+    /// is `true` if the cursor's position is gone: the reader then starts at the cursor's day.
     ///
     /// # Errors
-    /// `events/` cannot be listed, or a file in it cannot be opened. The answer also says whether the cursor's
-    /// place is gone, so that the reader begins at its day.
+    /// `events/` cannot be listed, or a file in it cannot be opened.
     pub fn events(
         &self,
         after: Option<&Cursor>,
@@ -175,7 +176,7 @@ impl Spool {
             is_lost = true;
             if let Some(mut day) = reader.open_day(&cursor.day)?
                 && day.inode == cursor.inode
-                && day.begin_at(cursor.offset)?
+                && day.start_at(cursor.offset)?
             {
                 is_lost = false;
                 reader.day = Some(day);
@@ -186,7 +187,7 @@ impl Spool {
 }
 
 impl TaskLock {
-    /// Writes what happened to this task; only whoever holds it knows.
+    /// Writes an event of this task. Only a process that holds its lock may do so.
     pub fn emit(&self, spool: &Spool, event: Event) {
         debug_assert_eq!(event.task_id, Some(self.task().id()));
         spool.emit(event);
@@ -194,8 +195,8 @@ impl TaskLock {
 }
 
 impl EventReader<'_> {
-    /// The next event; `None` where there is none by now. Who `follows` is given late lines of the file before as
-    /// well, for a minute. `is_stopped` is asked again and again; once it says so, there is none.
+    /// The next event; `None` if there is no event now. A reader that `follows` also gets late lines of the
+    /// previous file, for a minute. `is_stopped` is called repeatedly; once it is true, the answer is `None`.
     ///
     /// # Errors
     /// `events/` cannot be listed, or a file in it cannot be opened or read.
@@ -219,7 +220,7 @@ impl EventReader<'_> {
                     event => return Ok(event),
                 },
             };
-            // A file that was swept gets no more lines; there may be a new one of the same day.
+            // A file that was swept gets no more lines. There may be a new one of the same day.
             if let (Some(day), true) = (&here, self.is_swept()) {
                 self.from.clone_from(day);
                 self.day = None;
@@ -229,7 +230,7 @@ impl EventReader<'_> {
                 return Ok(None);
             };
             let Some(next) = self.open_day(&later)? else {
-                // Swept in this moment.
+                // It was just swept.
                 return Ok(None);
             };
             let before = self.day.replace(next);
@@ -237,8 +238,8 @@ impl EventReader<'_> {
         }
     }
 
-    /// The next line that was written into the file before after the newer one had appeared. Its cursor is the place in
-    /// the newer one, so that who begins there again is given no line twice.
+    /// The next line that was written to the previous file after the newer one had appeared. Its cursor is
+    /// the position in the newer file, so a reader that starts there again gets no line twice.
     fn late_event(&mut self, is_stopped: &dyn Fn() -> bool) -> IoResult<Option<EventRead>> {
         let (Some((older, since)), Some(day)) = (&mut self.older, &self.day) else {
             return Ok(None);
@@ -247,7 +248,7 @@ impl EventReader<'_> {
             let cursor = day.cursor();
             return Ok(Some(EventRead { cursor, ..event }));
         }
-        // After a jump of the clock too.
+        // Also if the clock was changed.
         if !(0..OLD_FILE_MS).contains(&(clock::wall().unix_ms() - since.unix_ms())) {
             self.older = None;
         }
@@ -276,7 +277,7 @@ impl EventReader<'_> {
         };
         let metadata = file
             .metadata()
-            .map_err(|error| IoError::new("look at", dir.path_of(&name), error))?;
+            .map_err(|error| IoError::new("check", dir.path_of(&name), error))?;
         Ok(Some(OpenDay {
             day: day.to_owned(),
             inode: metadata.ino(),
@@ -300,8 +301,8 @@ impl OpenDay {
         }
     }
 
-    /// Whether a line begins there.
-    fn begin_at(&mut self, offset: u64) -> IoResult<bool> {
+    /// Moves to this offset, in bytes. `false` if no line starts there.
+    fn start_at(&mut self, offset: u64) -> IoResult<bool> {
         use std::os::unix::fs::FileExt;
         let mut before = [b'\n'];
         if offset > 0 {
@@ -316,8 +317,8 @@ impl OpenDay {
         Ok(before == [b'\n'])
     }
 
-    /// Goes on behind a hole, where old lines were cut off; `false` where there is nothing more. A file system that
-    /// knows no holes reads zeros.
+    /// Moves to the end of a hole, where old lines were cut off; `false` if there is no data after it. On a
+    /// file system without holes the zeros are read.
     fn skip_hole(&mut self) -> bool {
         let here = self.offset + self.rest.len() as u64;
         match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(here)) {
@@ -337,10 +338,10 @@ impl OpenDay {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 self.offset += line.len() as u64;
-                // Behind a hole, which ends within a block.
+                // The zeros are from a hole, which ends within a block.
                 let text = line.iter().position(|byte| *byte != 0);
                 let text = &line[text.unwrap_or_default()..];
-                // A line that is torn, or of a file that somebody wrote into.
+                // Other lines are incomplete, or were not written by agentspool.
                 if let Ok(fields) = serde_json::from_slice(text) {
                     let cursor = self.cursor();
                     return Ok(Some(EventRead { fields, cursor }));
@@ -377,7 +378,7 @@ fn is_day(text: &str) -> bool {
     text.len() == 10 && text.bytes().enumerate().all(|(at, byte)| digit(at, byte))
 }
 
-/// The days of which there is a file, oldest first.
+/// The days that have a file, oldest first.
 pub(super) fn days_in(dir: &Dir) -> IoResult<Vec<String>> {
     let mut days = Vec::new();
     dir.each_name(|name, _| {
@@ -393,9 +394,9 @@ pub(super) fn days_in(dir: &Dir) -> IoResult<Vec<String>> {
     Ok(days)
 }
 
-/// The line in the log of this process, by the same fields.
+/// Writes the line in the log of this process, with the same fields.
 fn log(event: &Event) {
-    // A log is read by people, to whom each report would be one too many.
+    // People read the log. A line for each progress report would be too much.
     if event.event == Happened::Progress {
         return;
     }

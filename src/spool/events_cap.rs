@@ -1,7 +1,7 @@
 //! How much of `events/` is kept.
 //!
-//! Not the events (`events.rs`). Invariants: the newest lines stay, however many there are of a day; a line keeps its
-//! place in its file, so no writer, follower or cursor is lost by it.
+//! Not the events (`events.rs`). Invariants: the newest lines are kept, however many lines a day has. A line
+//! keeps its offset in its file, so writers, followers and cursors stay valid.
 
 use rustix::fs::FallocateFlags;
 
@@ -12,8 +12,9 @@ use super::open::Spool;
 use crate::task::Timestamp;
 
 impl Spool {
-    /// Removes the oldest events: the files of days that ended before `before`, then as many as are needed to keep at
-    /// most so many bytes, and of the newest file its oldest lines. Returns the bytes that became free.
+    /// Removes the oldest events: first the files of days that ended before `before`, then as many files as
+    /// are needed to keep at most `most_bytes`, and last the oldest lines of the newest file. Returns the
+    /// number of bytes that were freed.
     pub fn sweep_events(&self, before: Timestamp, most_bytes: u64) -> IoResult<u64> {
         let dir = self.folder(name::EVENTS)?;
         let last_kept = day_of(before);
@@ -46,7 +47,8 @@ impl Spool {
     }
 }
 
-/// What a file takes on the disk: less than its length where it was cut, and never more.
+/// The bytes a file takes on the disk, and at most its length. A file that was cut takes less than its
+/// length.
 fn bytes_of(dir: &Dir, file: &str) -> IoResult<u64> {
     let stat = dir.stat(file)?;
     Ok(stat.map_or(0, |stat| {
@@ -55,8 +57,8 @@ fn bytes_of(dir: &Dir, file: &str) -> IoResult<u64> {
     }))
 }
 
-/// Makes a hole of all but the last bytes of a file, up to the beginning of a line; `false` where the file system
-/// makes none.
+/// Punches a hole into a file that leaves about `kept` bytes at its end and ends at the start of a line.
+/// `false` if the file system does not support holes.
 fn cut_beginning(dir: &Dir, name: &str, kept: u64) -> IoResult<bool> {
     let file = dir.open_to_cut(name)?;
     let failed = |source| IoError::new("shorten", dir.path_of(name), source);

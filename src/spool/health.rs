@@ -1,7 +1,7 @@
-//! Whether a spool can do what it must: looked at without changing it.
+//! Checks whether a spool can do what it must, without changing it.
 //!
-//! Facts only; what is good and what to do about it says `cli/doctor`. Invariant: nothing is made
-//! but a probe, and that is removed again.
+//! Facts only: `cli/doctor` judges them and gives the advice. Invariant: nothing is created except a probe,
+//! and the probe is removed again.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ use crate::task::{Condition, TaskId};
 /// The file system below a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSystem {
-    /// Its kind, as `ext4`; a number in hexadecimal where it is not known.
+    /// Its kind, such as `ext4`. If the kind is not known: its number in hexadecimal.
     pub kind: String,
-    /// Whether it is another machine's.
+    /// Whether it is a network file system.
     pub is_network: bool,
     /// Whether a power cut or a boot empties it.
     pub is_volatile: bool,
@@ -30,7 +30,7 @@ pub struct FileSystem {
 }
 
 impl Spool {
-    /// Makes, locks, syncs and renames files in `staging/`, and removes them again.
+    /// Creates, locks, syncs and renames files in `staging/`, and removes them again.
     ///
     /// # Errors
     /// The first thing that does not work as the protocol needs it.
@@ -50,14 +50,14 @@ impl Spool {
         match rustix::fs::accessat(&root, name::INCOMING, wanted, AtFlags::EACCESS) {
             Ok(()) => Ok(true),
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(false),
-            Err(errno) => Err(IoError::new("look at", root.path_of(name::INCOMING), errno)),
+            Err(errno) => Err(IoError::new("check", root.path_of(name::INCOMING), errno)),
         }
     }
 
-    /// What lies below.
+    /// The file system of the root.
     pub fn file_system(&self) -> IoResult<FileSystem> {
         let root = self.root()?;
-        let failed = |errno| IoError::new("look at the file system of", self.path(), errno);
+        let failed = |errno| IoError::new("check the file system of", self.path(), errno);
         let stat = rustix::fs::fstatfs(&root).map_err(failed)?;
         let flags = rustix::fs::fstatvfs(&root).map_err(failed)?.f_flag;
         let magic = stat.f_type as u32;
@@ -71,8 +71,8 @@ impl Spool {
         })
     }
 
-    /// Whether the root lies in an overlay whose upper layer a boot empties. From inside a container that layer is
-    /// often not to be seen; nothing is said of it then.
+    /// Whether the root is in an overlay whose upper layer is empty after a boot. A process in a container
+    /// often cannot see that layer. The answer is `false` then.
     fn is_upper_volatile(&self, root: &Dir) -> bool {
         let stat = rustix::fs::statx(root, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
         let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
@@ -83,7 +83,7 @@ impl Spool {
         stat.is_some_and(|stat| is_volatile(local_kind(stat.f_type as u32)))
     }
 
-    /// Folders of the layout that are not there.
+    /// Folders of the layout that do not exist.
     pub fn missing_folders(&self) -> IoResult<Vec<&'static str>> {
         let root = self.root()?;
         let mut missing = Vec::new();
@@ -95,13 +95,13 @@ impl Spool {
         Ok(missing)
     }
 
-    /// Whether a hint's task is nowhere: neither there nor being made.
+    /// Whether the task of an index entry neither exists nor is being created.
     pub fn is_stray_entry(&self, id: TaskId) -> IoResult<bool> {
         // In this order: a task moves from staging/ to tasks/ only.
         Ok(!self.is_being_staged(id)? && self.task(id)?.is_none())
     }
 
-    /// What a person should know of a task that is not finished.
+    /// What a person should know about a task that is not finished.
     pub fn condition_of(&self, id: TaskId) -> IoResult<Option<Condition>> {
         let viewed = self
             .task(id)
@@ -133,17 +133,17 @@ fn try_out(folder: &Dir) -> IoResult<()> {
     file.write_all(b"probe")
         .map_err(|error| IoError::new("write", folder.path_of(first), error))?;
     folder.sync_file(&file, first)?;
-    let lied = |doing| IoError::new(doing, folder.path(), Errno::NOTSUP);
+    let unreliable = |doing| IoError::new(doing, folder.path(), Errno::NOTSUP);
     let lock = folder.lock_exclusively(LockLevel::Moment, file, first)?;
     if lock.is_none() || !folder.is_locked(folder.open_file(first)?, first)? {
-        return Err(lied("rely on the locks of"));
+        return Err(unreliable("test the locks of"));
     }
     folder.rename_new(first, folder, second)?;
     folder.create(first)?;
     match folder.rename_new(first, folder, second) {
         Err(error) if error.errno() == Some(Errno::EXIST) => {}
         Err(error) => return Err(error),
-        Ok(()) => return Err(lied("rely on the renames of")),
+        Ok(()) => return Err(unreliable("test the renames of")),
     }
     folder.sync()
 }

@@ -1,7 +1,7 @@
 //! The layout of a spool: the names of its files and folders, and their modes.
 //!
-//! Not what is in them, nor how a spool is opened or made (`open/`). Invariant: a name that
-//! docs/spool-format.md knows is written down here and nowhere else.
+//! Not what is in them, nor how a spool is opened or created (`open/`). Invariant: a name that is in
+//! docs/spool-format.md is defined here and nowhere else.
 
 use rustix::fs::Mode;
 
@@ -14,7 +14,7 @@ pub(super) mod name {
     pub const PAUSED: &str = "paused";
     pub const SWEEP: &str = "sweep.json";
     pub const SWEEP_LOCK: &str = "sweep.lock";
-    /// Locked while a file of the root is made or replaced.
+    /// Locked while a file of the root is created or replaced.
     pub const ROOT_LOCK: &str = "spool.lock";
     /// Locked while a link in `names/` is compared and moved.
     pub const NAMES_LOCK: &str = "names.lock";
@@ -38,7 +38,7 @@ pub(super) mod name {
     pub const CANCEL: &str = "cancel";
     pub const LOCK: &str = "lock";
     pub const ORIGIN: &str = "origin.json";
-    /// In a group spool, made and locked by a reader of the owner's who wants the task kept.
+    /// In a group spool: the owner's commands that read a task create and lock it, so that the task is kept.
     pub const READERS: &str = "readers";
     pub const ENVIRONMENT: &str = "env.json";
     /// The bytes of `submit --attach`.
@@ -55,9 +55,9 @@ pub(super) mod name {
     pub const OUTPUT: &str = "output";
     pub const RESULT_PART: &str = "result.part";
     pub const CUT: &str = "cut.json";
-    /// What a foreign result is called in the attempt's folder.
+    /// The name of a foreign result in the attempt's folder.
     pub const FOREIGN: &str = "foreign-result";
-    /// The same in the task's own folder, where that of the attempt is gone.
+    /// The name of a foreign result in the task's folder, if the attempt's folder is gone.
     pub const FOREIGN_BESIDE: &str = ".foreign-result";
 
     // In a session's folder.
@@ -65,9 +65,9 @@ pub(super) mod name {
     pub const STATE: &str = "state";
 
     // In `open/` and `names/`.
-    /// Which boot the index was last compared in.
+    /// The boot in which the index was last compared.
     pub const BOOT: &str = ".boot";
-    /// A link that is being made: `.<id>.link`.
+    /// The suffix of a link that is being created: `.<id>.link`.
     pub const LINK_SUFFIX: &str = ".link";
 
     // In `watchers/`.
@@ -78,27 +78,27 @@ pub(super) mod name {
 
     // In `incoming/`, and in the claims of drops.
     pub const DROP_SUFFIX: &str = ".json";
-    /// Of a drop that is being written: `.<name>.new`.
+    /// The suffix of a drop that is being written: `.<name>.new`.
     pub const HIDDEN_SUFFIX: &str = ".new";
     pub const CLAIM_SUFFIX: &str = ".claim";
-    /// A file in a claim of a chosen id, made before its task is built: from then on `staging/<id>` and
-    /// `open/<id>` are this claim's.
+    /// A file in the claim of a drop with a chosen id, created before the task is built. From then on
+    /// `staging/<id>` and `open/<id>` belong to this claim.
     pub const BUILDING: &str = ".building";
-    /// The same before the refusal of a drop under the id that it brought: from then on `rejected/<id>-<id>` is this
-    /// claim's.
+    /// A file in such a claim, created before the drop is refused under the id that it brought. From then on
+    /// `rejected/<id>-<id>` belongs to this claim.
     pub const REFUSING: &str = ".refusing";
 
     // In `rejected/` and `trash/`.
     pub const REASON_SUFFIX: &str = ".reason.json";
-    /// What the name of a folder ends in into which a conversion put what it did not keep, behind an id.
+    /// The end of a folder's name, after an id: a conversion puts what it does not keep into such folders.
     pub const OF_CONVERSION: &str = "version-1";
-    /// Of the file that keeps the id of a task that was removed.
+    /// The suffix of the file that records the id of a task that was removed.
     pub const REMOVED_SUFFIX: &str = ".removed";
 
     // In `staging/` and in the root.
-    /// What the name of a probe in `staging/` begins with; one that was cut off is litter.
+    /// The prefix of a probe in `staging/`. A probe that was interrupted may be removed.
     pub const PROBE_PREFIX: &str = "probe.";
-    /// In the root, until the conversion is done.
+    /// In the root until the conversion is done.
     pub const CONVERTING: &str = ".converting";
 }
 
@@ -118,7 +118,7 @@ pub(super) const FOLDERS: [&str; 12] = [
     name::EVENTS,
 ];
 
-/// Larger than any settings or status file we write by hand or by program.
+/// The most bytes that are read of a small file. Settings and status files are smaller.
 pub(super) const SMALL_FILE: usize = 4 << 20;
 
 pub(super) const OURS_ONLY: Making = Making {
@@ -134,35 +134,36 @@ pub(super) const GROUP_READS: Making = Making {
     sync: true,
 };
 
-/// The one place that the group may write: its users put files in, but neither list them nor remove
-/// those of others.
+/// The only folder that the group may write: its users can put files into it. They can neither list the files
+/// nor remove those of others.
 pub(super) const DROP_BOX: Mode = Mode::from_bits_retain(0o3730);
 
-/// Of claim folders: a user of the group may ask whether a name is in one, but not open the folder,
-/// because who can open it can lock it.
+/// The mode of claim folders. A user of the group may check whether a name is in one, but may not open the
+/// folder, because a process that can open it can lock it.
 pub(super) const CLAIM_FOLDER: Mode = Mode::from_bits_retain(0o710);
 
-/// The spool's owner reads it through the group; nobody else writes it.
+/// The spool's owner reads it through the group. Nobody else can write it.
 pub(super) const DROP_FILE: Mode = Mode::from_bits_retain(0o640);
 
-/// Of a folder that `init` found open to others, until it has dealt with what is in it: no other folder has this mode.
+/// The mode of a folder that `init` found open to others, until its content has been checked. No other folder
+/// has this mode.
 pub(super) const CLOSED: Mode = Mode::from_bits_retain(0o1700);
 
-/// Mode bits by which others than the owner can write. An access list shows in the group's.
+/// Mode bits that let users other than the owner write. An access list shows in the group's bits.
 pub(super) const WRITABLE: u32 = 0o022;
 
-/// Who may use a spool.
+/// Which users may use a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
     Private,
     Group,
 }
 
-/// How things in a folder of such a spool are made.
+/// The modes for files and folders that are created in a folder of such a spool.
 pub(super) fn making_in(sharing: Sharing, folder: &str) -> Making {
     match (sharing, folder) {
         (Sharing::Private, _) => OURS_ONLY,
-        // What is locked in them a user of the group must not be able to open.
+        // A user of the group must not be able to open the files that are locked in them.
         (Sharing::Group, name::SLOTS | name::SESSIONS) => OURS_ONLY,
         (Sharing::Group, name::WATCHERS) => Making {
             file: OURS_ONLY.file,

@@ -1,14 +1,16 @@
-//! The disk: the only room that opens, writes or removes anything in a spool.
+//! The disk: the only module that opens, writes or removes anything in a spool.
 //!
-//! Everything the protocol promises is kept in these rooms, so that one place is enough to review
-//! it. Not here: who runs what when (`watcher/`, `runner/`, `sweeper/`). In reading order:
-//! `layout` (names and modes) · `open` (how a spool is opened and made, and which one it is) · `disk` (folders, files, locks) ·
-//! `tasks` (publish, read, lock, attempts, results, logs) · `index` (where to look, names, sessions) · `limits` (slots) · `waiting` (what a task waits for) · `events` (what happened) ·
-//! `inbox` (the drop box) · `trash` (what leaves) · `watchers` (who lives) · `new_recipe` (a recipe that is made) · `wake` (news of a change) · `resolve` (what a person may
-//! call a task) · `health` (can it work at all) · `convert` (from an earlier version).
+//! These files keep all guarantees of the protocol, so a review needs to read only them. Not here: which
+//! process runs what and when (`watcher/`, `runner/`, `sweeper/`). In reading order: `layout` (names and
+//! modes) · `open` (how a spool is opened, created and identified) · `disk` (folders, files, locks) · `tasks`
+//! (publish, read, lock, attempts, results, logs) · `index` (index entries, names, sessions) · `limits`
+//! (slots) · `waiting` (what a task waits for) · `events` (what happened) · `inbox` (the drop box) · `trash`
+//! (what is removed) · `watchers` (running watchers) · `new_recipe` (creating a recipe) · `wake` (notice of
+//! changes) · `called` and `resolve` (how a person refers to a task) · `health` (checks) · `convert` (from an
+//! earlier version).
 //!
-//! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a
-//! `lock` file is never removed but together with its folder.
+//! The lock rule: **a `flock` is released by closing the file, never by unlocking it**, and a `lock` file is
+//! removed only together with its folder.
 
 mod called;
 mod convert;

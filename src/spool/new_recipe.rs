@@ -1,7 +1,7 @@
-//! A recipe that is put into the spool's own `recipes/`.
+//! Creating a recipe in the spool's own `recipes/`.
 //!
-//! Not what stands in it (`client/recipe_new.rs`). Invariant: a recipe appears whole under its name or not at all, and
-//! what stands under the name already stays.
+//! Not its content (`client/recipe_new.rs`). Invariant: a recipe appears complete under its name or not at
+//! all, and a recipe that already has the name is not changed.
 
 use std::path::PathBuf;
 
@@ -13,22 +13,22 @@ use super::layout::name::RECIPES;
 use super::open::Spool;
 use crate::task::Name;
 
-/// A file of a recipe that is made.
+/// A file of a new recipe.
 #[derive(Clone, Copy, Debug)]
 pub struct RecipeFile {
     /// Its name in the recipe's folder.
     pub name: &'static str,
-    /// What stands in it.
+    /// Its content.
     pub text: &'static str,
     /// Whether it is a program.
     pub is_program: bool,
 }
 
 impl Spool {
-    /// Makes a recipe's folder with these files; `None` where something of this name is there already.
+    /// Creates a recipe's folder with these files. `None` if something with this name exists already.
     ///
     /// # Errors
-    /// The disk refuses. Nothing stands under the name then.
+    /// A file cannot be written. Nothing has the name then.
     pub fn make_recipe(&self, name: &Name, files: &[RecipeFile]) -> IoResult<Option<PathBuf>> {
         let recipes = self.folder(RECIPES)?;
         let between = format!(".{:032x}.new", random_bits());
@@ -50,7 +50,7 @@ impl Spool {
 
     fn fill_recipe(&self, between: &str, files: &[RecipeFile]) -> IoResult<()> {
         let folder = self.folder(RECIPES)?.make_dir(between)?;
-        // Whoever may read a program here may run it.
+        // Users who may read a program here may run it.
         let reads = folder.making().file.bits();
         for file in files {
             folder.write_new(file.name, file.text.as_bytes())?;

@@ -1,8 +1,8 @@
-//! What a person may call a task: its id, a part of it, its name, its label, or `last`.
+//! How a person refers to a task: by its id, a part of the id, its name, its label, or `last`.
 //!
-//! Not the search for what tasks are called (`called.rs`) and not the wording of the answer (`cli/`). A name means the
-//! task of that name that is not over, else the newest one. A label counts only where nothing else fits. Invariant: a
-//! text never means two things; where it could, the candidates are reported and nothing is chosen.
+//! Not the search by name and label (`called.rs`) and not the wording of the answer (`cli/`). A name means
+//! the unfinished task of that name, else the newest one. A label counts only if nothing else fits.
+//! Invariant: a text never means two things. If it could, the candidates are reported and none is chosen.
 
 use super::disk::IoError;
 use super::inbox::Reason;
@@ -10,7 +10,7 @@ use super::open::Spool;
 use crate::config::Retention;
 use crate::task::{Name, TaskId};
 
-/// The fewest characters of an id that are taken for it.
+/// The shortest part of an id that is accepted, in characters.
 const LEAST_PART: usize = 4;
 const MOST_CANDIDATES: usize = 10;
 
@@ -26,23 +26,23 @@ pub enum Target {
 /// Why a text means nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// Nothing is called so, now.
+    /// No task has this id, name or label now.
     #[error("no task is called {text:?}")]
     NotFound {
-        /// What was asked.
+        /// The text that was given.
         text: String,
-        /// How long finished tasks are kept: it may have been one.
+        /// How long finished tasks are kept: the task may have been removed.
         kept: Retention,
     },
-    /// There is no task at all.
+    /// The spool has no task.
     #[error("there is no task in this spool")]
     Empty,
     /// Several tasks fit.
     #[error("{text:?} fits several tasks: {}", listed(candidates, drop.as_ref()))]
     Ambiguous {
-        /// What was asked.
+        /// The text that was given.
         text: String,
-        /// Some of the tasks that fit: one of this name, then the newest first.
+        /// Some of the tasks that fit: tasks of this name first, then the others, newest first.
         candidates: Vec<TaskId>,
         /// A drop of this name, waiting or refused.
         drop: Option<Name>,
@@ -57,12 +57,12 @@ pub enum ResolveError {
         /// What to do.
         hint: String,
     },
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
-/// What a text fits, as a list.
+/// Everything that a text fits, as a list.
 fn listed(candidates: &[TaskId], drop: Option<&Name>) -> String {
     let mut all: Vec<String> = candidates.iter().map(ToString::to_string).collect();
     all.extend(drop.map(|name| format!("the drop {name}.json")));
@@ -88,7 +88,7 @@ impl Spool {
         let Some((task_name, named)) = named else {
             return self.resolve_part(text);
         };
-        // Others choose names: one that is also a part of an id must not stand for that task.
+        // Other users choose names: a name that is also a part of an id must not hide the task with that id.
         let mut candidates = self.ids_with_part(text)?;
         let tasks = match named {
             Named::Tasks(tasks) => tasks,
@@ -108,7 +108,7 @@ impl Spool {
         }
     }
 
-    /// An id may also be that of a task to be: a user of the group has put it into the drop box.
+    /// An id may also be that of a drop: a user of the group has put it into the drop box.
     fn resolve_id(&self, id: TaskId) -> Result<Target, ResolveError> {
         let text = id.to_string();
         if self.task(id)?.is_some() {
@@ -117,18 +117,18 @@ impl Spool {
         if self.is_group()
             && let Ok(name) = text.parse::<Name>()
         {
-            // First what was decided on it: others can put a file of this name into the box afterwards.
+            // First whether it was refused: others can put a file of this name into the drop box afterwards.
             if let Some(reason) = self.refusal_of(id)? {
                 return Err(rejected(name, reason));
             }
-            // What was removed does not come again, whatever somebody puts into the box.
+            // An id that was removed is not used again, even if the drop box has a file of this name.
             if self.is_removed(id)? {
                 return Err(self.not_found(&text));
             }
             if self.drop_waits(&text)? {
                 return Ok(Target::Drop(name));
             }
-            // It may have been decided on since the first look.
+            // It may have been accepted or refused since the first check.
             if self.task(id)?.is_some() {
                 return Ok(Target::Task(id));
             }
@@ -158,7 +158,7 @@ impl Spool {
         })
     }
 
-    /// Where nothing else fits: the task of this label, if there is one alone.
+    /// If nothing else fits: the task with this label, if exactly one has it.
     fn resolve_label(&self, text: &str) -> Result<Target, ResolveError> {
         let labelled = self.tasks_labelled(text)?;
         match labelled.as_slice() {
@@ -184,7 +184,7 @@ impl Spool {
         }
     }
 
-    /// The tasks whose ids begin or end so, newest first.
+    /// The tasks whose ids start or end with this part, newest first.
     fn ids_with_part(&self, text: &str) -> Result<Vec<TaskId>, ResolveError> {
         let part = text.strip_prefix(TaskId::PREFIX).unwrap_or(text);
         if part.len() < LEAST_PART || !TaskId::has_its_characters(part) {
@@ -201,9 +201,9 @@ impl Spool {
 
 /// What a name leads to.
 enum Named {
-    /// One that is over, or all that are not, newest first.
+    /// All unfinished tasks of this name, newest first, or else one finished task.
     Tasks(Vec<TaskId>),
-    /// A drop that waits.
+    /// A drop that is waiting.
     Drop,
     /// A drop that was refused.
     Refused(Reason),

@@ -1,8 +1,8 @@
-//! What a task would have to wait for, asked without taking anything.
+//! What a task would have to wait for. No slot or lock is taken to find out.
 //!
-//! Not the taking (`limits/slots.rs`, `index/sessions.rs`). A user of the group sees none of it, which is an error here
-//! ([`IoError::is_denied`](super::IoError::is_denied)). Invariant: nothing is held when an answer is given, so it may be
-//! another one a moment later.
+//! Not how slots and sessions are taken (`limits/slots.rs`, `index/sessions.rs`). A user of the group may not
+//! read this, which is an error here ([`IoError::is_denied`](super::IoError::is_denied)). Invariant: nothing
+//! is held when an answer is given, so the answer may change at any time.
 
 use super::disk::{Dir, IoResult, absent_is_none};
 use super::layout::name;
@@ -11,7 +11,7 @@ use super::tasks::ids_in;
 use crate::task::{Name, TaskId, task_of_session};
 
 impl Spool {
-    /// Whether all of the first `limit` places of a kind are taken: of the spool's, or of a recipe's.
+    /// Whether all of the first `limit` slots of the spool, or of a recipe, are taken.
     pub fn are_slots_taken(&self, recipe: Option<&Name>, limit: u32) -> IoResult<bool> {
         let slots = self.folder(name::SLOTS)?;
         let prefix = recipe.map_or(String::new(), |recipe| format!("recipe.{recipe}."));
@@ -23,12 +23,12 @@ impl Spool {
         Ok(true)
     }
 
-    /// The first task of a session that is before this one and not over.
+    /// The first unfinished task of a session that comes before this one.
     pub fn earlier_in_session(&self, session: &Name, id: TaskId) -> IoResult<Option<TaskId>> {
         if let Some(earlier) = self.first_open(session, id, &[])? {
             return Ok(Some(earlier));
         }
-        // Before the first task of a made session there is none, whatever its queue has.
+        // A session that is named after a task starts with that task, whatever its queue has.
         if task_of_session(session) == Some(id) {
             return Ok(None);
         }

@@ -1,8 +1,8 @@
-//! Being told that something happened: notify's inotify behind one readable file descriptor.
+//! Notice that something happened: notify's inotify behind one readable file descriptor.
 //!
-//! Every event only says "look again". What is remembered of it is a guess that saves a scan; an
-//! overflow, a lost watch or no inotify at all costs time, not tasks, because whoever waits here
-//! also looks again by the clock. Invariant: what is kept between two looks is bounded.
+//! An event only means "check again". What is remembered of an event is a guess that saves a scan. An
+//! overflow, a lost watch or missing inotify costs time, but no task is lost, because every caller also
+//! checks at regular intervals. Invariant: what is kept between two checks is bounded.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use super::layout::name;
 use super::open::Spool;
 use crate::task::TaskId;
 
-/// More ids than this between two looks are not remembered: a scan finds them.
+/// The most ids that are remembered between two checks. A scan finds the others.
 const REMEMBERED: usize = 16_384;
 
-/// What happened since the last look, as far as it was noticed.
+/// What happened since the last check, as far as it was noticed.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Something changed in `incoming/`.
@@ -32,15 +32,15 @@ pub struct Seen {
     pub published: Vec<TaskId>,
     /// Tasks whose cancellation marker appeared.
     pub cancelled: Vec<TaskId>,
-    /// A hint left `open/`: some task finished.
+    /// An index entry was removed from `open/`: a task finished.
     pub finished: bool,
-    /// The root was moved, or something left it.
+    /// The root was moved, or something was removed from it.
     pub root: bool,
-    /// Some watcher left or died.
+    /// A watcher exited or was killed.
     pub watcher_left: bool,
 }
 
-/// The ears. Without inotify they are deaf, and [`Wake::is_deaf`] says why.
+/// Listens for changes. Without inotify it notices nothing, and [`Wake::is_deaf`] gives the reason.
 #[derive(Debug)]
 pub struct Wake {
     bell: Arc<OwnedFd>,
@@ -48,7 +48,7 @@ pub struct Wake {
     watcher: Option<RecommendedWatcher>,
     deaf: Option<notify::Error>,
     tasks: PathBuf,
-    /// What is listened to, and which folder that was.
+    /// The paths that are listened to, and which folders they were.
     folders: Vec<(PathBuf, Option<Which>)>,
 }
 
@@ -57,16 +57,17 @@ fn which_at(path: &Path) -> Option<Which> {
     Some(which(&stat))
 }
 
-/// notify does not notice when the thread it needs cannot be started, and panics at its first watch;
-/// so whether there is room for one is tried first.
+/// notify does not report when the thread it needs cannot be started, and panics at its first watch. So
+/// starting a thread is tried first.
 fn room_for_a_thread() -> notify::Result<()> {
     let tried = std::thread::Builder::new().spawn(|| {});
-    // It does nothing, so joining it says nothing.
+    // The thread does nothing, so the result of `join` is not needed.
     let _ = tried.map_err(notify::Error::io)?.join();
     Ok(())
 }
 
-/// Too many instances of inotify or files, or too many watches; not a folder that may not be read.
+/// Whether too many inotify instances, files or watches are in use. A folder that may not be read is not a
+/// limit.
 fn is_limit_of_inotify(error: &notify::Error) -> bool {
     use rustix::io::Errno;
     let limits = [Errno::MFILE, Errno::NFILE, Errno::NOSPC].map(Errno::raw_os_error);
@@ -78,8 +79,8 @@ fn is_limit_of_inotify(error: &notify::Error) -> bool {
 }
 
 impl Wake {
-    /// Listens to the folders a watcher cares for. Call it *before* the first scan: what happens
-    /// after this is noticed, what happened before is scanned.
+    /// Listens to the folders a watcher needs. Call it *before* the first scan: changes after the call are
+    /// noticed, and the scan finds earlier ones.
     pub fn for_watcher(spool: &Spool) -> IoResult<Wake> {
         let root = spool.path();
         let folders = [name::INCOMING, name::TASKS, name::WATCHERS].map(|it| root.join(it));
@@ -103,7 +104,8 @@ impl Wake {
             watcher: None,
             deaf: None,
             tasks: tasks.clone(),
-            // Before they are listened to: one that is replaced in between shows as astray.
+            // Recorded before they are listened to, so `is_astray` finds a folder that is replaced at that
+            // moment.
             folders: folders
                 .iter()
                 .map(|path| (path.clone(), which_at(path)))
@@ -138,26 +140,25 @@ impl Wake {
         Ok(wake)
     }
 
-    /// Why nothing will be heard, if so: then only looking by the clock works.
+    /// Why nothing will be noticed, if so. Then only checks at regular intervals work.
     pub fn is_deaf(&self) -> Option<String> {
         self.deaf.as_ref().map(ToString::to_string)
     }
 
-    /// Whether that is for a limit of inotify, which the administrator may raise.
+    /// Whether a limit of inotify is the reason. The administrator may raise it.
     pub fn lacks_inotify(&self) -> bool {
         self.deaf.as_ref().is_some_and(is_limit_of_inotify)
     }
 
-    /// Whether something is not heard that could be: nothing at all, or what happens in a folder that
-    /// was replaced, unmounted or mounted over, which no event tells (SPOOL-SAFETY hazard 33). Then a
-    /// new one should take this one's place.
+    /// Whether changes are missed: all of them, or those in a folder that was replaced, unmounted or mounted
+    /// over. No event reports that (docs/hazards.md, 33). The caller should then create a new `Wake`.
     pub fn is_astray(&self) -> bool {
         let is_another = |(path, folder): &(PathBuf, _)| which_at(path) != *folder;
         self.deaf.is_some() || self.folders.iter().any(is_another)
     }
 
-    /// Listens to a running task's folder for its cancellation marker. The caller looks once
-    /// itself afterwards.
+    /// Listens to a running task's folder for its cancellation marker. The caller then checks once for a
+    /// marker that was there before.
     pub fn watch_task(&mut self, id: TaskId) -> bool {
         let path = self.task_path(id);
         let Some(watcher) = &mut self.watcher else {
@@ -170,7 +171,7 @@ impl Wake {
     pub fn unwatch_task(&mut self, id: TaskId) {
         let path = self.task_path(id);
         if let Some(watcher) = &mut self.watcher {
-            // Fails when the folder is gone, and its watch with it.
+            // It fails if the folder is gone. Then its watch is gone too.
             let _ = watcher.unwatch(&path);
         }
     }
@@ -179,7 +180,7 @@ impl Wake {
         self.tasks.join(id.to_string())
     }
 
-    /// What happened since the last call; silences the bell.
+    /// What happened since the last call. The file descriptor is not readable any more afterwards.
     pub fn take(&self) -> Seen {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = [0u8; 8];
@@ -187,13 +188,13 @@ impl Wake {
         std::mem::take(&mut *seen)
     }
 
-    /// Waits until something happens, `other` becomes readable, or the time is over.
+    /// Waits until something happens, `other` becomes readable, or the timeout has passed.
     pub fn wait(&self, other: Option<BorrowedFd<'_>>, timeout: Duration) {
         let mut fds = vec![PollFd::new(&*self.bell, PollFlags::IN)];
         fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        // Longer than the kernel can count is for ever.
+        // A timeout that is too long for the kernel means no timeout.
         let timeout = Timespec::try_from(timeout).ok();
-        // Interrupted or failed: the caller looks again either way.
+        // If it was interrupted or failed, the caller checks again too.
         let _ = poll(&mut fds, timeout.as_ref());
     }
 }
@@ -204,8 +205,8 @@ impl AsFd for Wake {
     }
 }
 
-/// What is listened to: names that come and go, and writers that close. Neither opening a file nor
-/// each single write says anything, and both come by the thousand while tasks run.
+/// Listens to names that are added and removed, and to writers that close. Not to files that are opened, nor
+/// to single writes: running tasks cause thousands of them.
 fn config() -> Config {
     Config::default().with_event_kinds(
         EventKindMask::CREATE
@@ -215,7 +216,7 @@ fn config() -> Config {
     )
 }
 
-/// The folders whose events mean something.
+/// The folders whose events are used.
 struct Places {
     root: PathBuf,
     incoming: PathBuf,
@@ -225,11 +226,11 @@ struct Places {
     watchers: PathBuf,
 }
 
-/// Notes an event; `true` when somebody should look.
+/// Records an event; `true` if the caller should check.
 fn note(seen: &mut Seen, event: notify::Result<Event>, places: &Places) -> bool {
     let event = match event {
         Ok(event) if !event.need_rescan() => event,
-        // Queue overflow carries no path at all (SPOOL-SAFETY hazard 29).
+        // A queue overflow has no path (docs/hazards.md, 29).
         _ => {
             seen.rescan = true;
             return true;
@@ -242,11 +243,11 @@ fn note(seen: &mut Seen, event: notify::Result<Event>, places: &Places) -> bool 
     wake
 }
 
-/// The same for one path of it.
+/// Records one path of an event; `true` if the caller should check.
 fn note_path(seen: &mut Seen, kind: EventKind, path: &Path, places: &Places) -> bool {
     let is_in = |folder: &PathBuf| path.parent() == Some(folder.as_path());
     if is_in(&places.incoming) {
-        // What is being written there under a hidden name is nobody's drop yet.
+        // A file with a hidden name is still being written. It is not a drop yet.
         let name = path.file_name().unwrap_or_default();
         let is_drop = !name.as_encoded_bytes().starts_with(b".");
         seen.incoming |= is_drop;
@@ -272,7 +273,7 @@ fn note_path(seen: &mut Seen, kind: EventKind, path: &Path, places: &Places) -> 
     } else if is_in(&places.tasks) {
         note_in_tasks(seen, kind, path)
     } else if is_in(&places.watchers) {
-        // The kernel closes the file of a watcher that dies.
+        // The kernel closes the file of a watcher that is killed.
         let has_left = kind == EventKind::Access(AccessKind::Close(AccessMode::Write));
         seen.watcher_left |= has_left;
         has_left
@@ -290,7 +291,7 @@ fn note_path(seen: &mut Seen, kind: EventKind, path: &Path, places: &Places) -> 
     }
 }
 
-/// A task appeared, or went.
+/// Records a task that appeared; `true` if the caller should check.
 fn note_in_tasks(seen: &mut Seen, kind: EventKind, path: &Path) -> bool {
     let has_appeared = matches!(
         kind,
@@ -310,7 +311,7 @@ fn note_in_tasks(seen: &mut Seen, kind: EventKind, path: &Path) -> bool {
     true
 }
 
-/// Whether a cancellation marker was made.
+/// Whether a cancellation marker was created.
 fn is_marker(kind: EventKind, path: &Path) -> bool {
     matches!(
         kind,
@@ -327,7 +328,7 @@ mod tests {
     use super::is_limit_of_inotify;
 
     #[test]
-    fn only_a_limit_is_taken_for_one() {
+    fn only_limits_of_inotify_are_recognized() {
         let of = |errno: Errno| notify::Error::io(io::Error::from(errno));
         for limit in [of(Errno::MFILE), of(Errno::NOSPC)] {
             assert!(is_limit_of_inotify(&limit), "{limit}");

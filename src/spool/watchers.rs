@@ -1,8 +1,8 @@
-//! Who watches: one locked file per living watcher, and the lock under which one is started.
+//! The running watchers: one locked file for each, and the lock under which a watcher is started.
 //!
-//! No pid files: a watcher lives exactly as long as the lock on its file is held, whatever number
-//! stands in it. Invariant: a file of this folder appears locked, so an unlocked one is a dead
-//! watcher's and may be removed.
+//! These are not pid files: a watcher is running exactly as long as the lock on its file is held. The pid in
+//! the file is not used for this. Invariant: a file of this folder is locked before it gets its name, so an
+//! unlocked one belongs to a watcher that exited, and may be removed.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -21,30 +21,30 @@ use super::layout::{
 use super::open::Spool;
 use crate::task::{Timestamp, to_pretty};
 
-/// How long something is waited for where it is not seen whether a watcher lives.
+/// How long to wait if it is not known whether a watcher is running.
 const UNSEEN_PATIENCE: Duration = Duration::from_secs(10);
-/// A watcher's log is begun anew at this size; its end stays as `log.1`.
+/// At this size, in bytes, a new watcher log is started. The end of the old one is kept as `log.1`.
 const LOG_LIMIT: u64 = 1 << 20;
 
-/// What a watcher says of itself.
+/// What a watcher writes into its file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatcherFile {
     /// Format version.
     pub v: u32,
-    /// Its process, for people; whether it lives is told by the lock alone.
+    /// Its process id, for people. Only the lock shows whether it is running.
     pub pid: i32,
-    /// Since when.
+    /// When it was started.
     pub started_at: Timestamp,
-    /// Which program.
+    /// The version of its program.
     pub version: String,
-    /// Whether a command started it by itself.
+    /// Whether a command started it automatically.
     pub autostarted: bool,
-    /// The `PATH` by which the programs of its tasks are found, where it is text.
+    /// The `PATH` in which the programs of its tasks are searched for, if it is text.
     #[serde(default)]
     pub path: Option<String>,
 }
 
-/// A watcher's place among the living, until it is dropped.
+/// A watcher's lock on its file. The watcher counts as running until this is dropped.
 #[derive(Debug)]
 pub struct WatcherLock {
     dir: Dir,
@@ -52,19 +52,19 @@ pub struct WatcherLock {
     _lock: Flock,
 }
 
-/// The right to start a watcher; handed to it open, so that it ends with the one that holds it.
+/// The right to start a watcher. The new watcher inherits the open file, and the right ends when it exits.
 #[derive(Debug)]
 pub struct StartLock(Flock);
 
 impl StartLock {
-    /// As the stdin of the watcher to be: inherited, so the lock has no gap.
+    /// For the stdin of the new watcher: it inherits the file, so the lock is never released before it runs.
     pub fn into_file(self) -> File {
         self.0.into_file()
     }
 }
 
 impl Spool {
-    /// The watchers that live, longest first.
+    /// The running watchers, the one started first comes first.
     pub fn living_watchers(&self) -> IoResult<Vec<WatcherFile>> {
         let dir = self.folder(name::WATCHERS)?;
         let mut living = Vec::new();
@@ -84,13 +84,13 @@ impl Spool {
         Ok(living)
     }
 
-    /// Whether any watcher is seen to live.
+    /// Whether a watcher is known to run.
     pub fn has_watcher(&self) -> IoResult<bool> {
         Ok(self.sees_watcher()? == Some(true))
     }
 
-    /// Whether any watcher lives; `None` where that cannot be seen, because the table of locks is too long for a user of
-    /// the group.
+    /// Whether any watcher is running. `None` if a user of the group cannot know it, because the kernel's
+    /// table of locks is too long.
     pub fn sees_watcher(&self) -> IoResult<Option<bool>> {
         let dir = self.folder(name::WATCHERS)?;
         let mut seen = Some(false);
@@ -104,16 +104,16 @@ impl Spool {
         Ok(seen)
     }
 
-    /// Whether nobody can be expected to do what was asked for `since` then: no watcher lives, or none was seen for so
-    /// long that a living one would have done it.
+    /// Whether no watcher can be expected to do what was asked for at `since`: no watcher is running, or it
+    /// is not known and a running watcher would have done it by now.
     pub fn is_unattended(&self, since: Instant) -> IoResult<bool> {
         Ok(match self.sees_watcher()? {
-            Some(is_living) => !is_living,
+            Some(is_running) => !is_running,
             None => since.elapsed() > UNSEEN_PATIENCE,
         })
     }
 
-    /// Sits down among the living; what dead watchers left is removed.
+    /// Creates and locks the file of this watcher. Files of watchers that exited are removed.
     pub fn lock_watcher_file(&self, watcher: &WatcherFile) -> IoResult<WatcherLock> {
         let dir = self.folder(name::WATCHERS)?;
         for file_name in watcher_files_in(&dir)? {
@@ -130,7 +130,7 @@ impl Spool {
         let mut file = dir.create_lock(&between)?;
         let failed = |error| IoError::new("write", dir.path_of(&file_name), error);
         file.write_all(&to_pretty(watcher)).map_err(failed)?;
-        // Nobody else knows its name yet.
+        // No other process knows its name yet.
         let busy = || {
             IoError::new(
                 "lock",
@@ -149,7 +149,7 @@ impl Spool {
         })
     }
 
-    /// Waits for the right to start a watcher, at most so long.
+    /// Waits for the right to start a watcher, at most for `patience`.
     pub fn start_lock(&self, patience: Duration) -> IoResult<Option<StartLock>> {
         let lock = self
             .folder(name::WATCHERS)?
@@ -163,12 +163,11 @@ impl Spool {
         self.folder(name::WATCHERS)?.append(LOG)
     }
 
-    /// Begins the log of autostarted watchers anew, if it is long: its end becomes `log.1`. Returns
-    /// its size.
+    /// Empties the log of autostarted watchers, if it is long, and keeps its end as `log.1`. Returns the size
+    /// of the log, in bytes.
     ///
-    /// The file stays the same one. A watcher, its runners and its sweeps have it open, and each
-    /// write of theirs goes to its end, wherever that is by then. A line that is written between
-    /// the copy and the cut is lost.
+    /// The file is not replaced: a watcher, its runners and its sweepers have it open, and each of their
+    /// writes is appended at its current end. A line that is written between the copy and the cut is lost.
     pub fn bound_watcher_log(&self) -> IoResult<u64> {
         let dir = self.folder(name::WATCHERS)?;
         let is_file = |stat: &Stat| {
@@ -183,7 +182,7 @@ impl Spool {
         }
         let Some(lock) = dir.lock_exclusively(LockLevel::Moment, dir.open_writable(LOG)?, LOG)?
         else {
-            // Another process is at it.
+            // Another process is shortening it.
             return Ok(size);
         };
         let log = lock.file();
@@ -199,7 +198,7 @@ impl Spool {
         let first = end.iter().position(|byte| *byte == b'\n');
         let whole_lines = first.map_or(&end[..], |first| &end[first + 1..]);
         let kept = dir.replace(OLD_LOG, whole_lines);
-        // On a full disk the old lines are lost; a log that goes on growing would not help.
+        // On a full disk the old lines are lost. To let the log grow further would be worse.
         log.set_len(0).map_err(failed)?;
         kept.map(|()| 0)
     }
@@ -207,14 +206,15 @@ impl Spool {
 
 impl Drop for WatcherLock {
     fn drop(&mut self) {
-        // The file first, the lock with it: nobody sees an unlocked file of a living watcher.
+        // The file is removed before the lock is released: a running watcher's file is never seen unlocked.
         let _ = self.dir.unlink(&self.file_name);
     }
 }
 
-/// Whether the watcher of a file lives: a shared lock, gone at once, fails exactly then. A user of the
-/// group may not open the file, and asks the kernel's table; where that one is too long, `None`: each user can make
-/// it so, and a watcher that was killed leaves its file.
+/// Whether the watcher of a file is running: then, and only then, taking a shared lock fails. A user of the
+/// group may not open the file, and reads the kernel's table of locks instead. `None` if that table is too
+/// long. Any user can make it too long, and a watcher that was killed leaves its file, so neither answer is
+/// safe then.
 pub(super) fn is_living(dir: &Dir, file_name: &str) -> IoResult<Option<bool>> {
     match absent_is_none(dir.open_file(file_name)) {
         Ok(None) => Ok(Some(false)),

@@ -1,9 +1,10 @@
-//! The sweeper: removes what is old. It never recovers and never kills.
+//! The sweeper: removes what is old.
 //!
-//! One at a time by a lock, in bites: a few tasks are looked at, what is due of them is chosen
-//! purely (`plan.rs`) and removed, and then others have their turn at the disk. Not `clear`, which a
-//! person asks for and to which neither retention nor clocks apply. Invariants: nothing is removed
-//! because a clock jumped; nothing that is held or not understood is removed at all.
+//! It never recovers a task and never kills a process. It is not `clear`, which a person runs and to
+//! which neither retention nor clocks apply. Only one sweeper runs at a time, which a lock ensures. It
+//! works in batches: it checks a few tasks, chooses those that are due (`plan.rs`) and removes them, and
+//! then leaves the disk to others for a moment. Invariants: nothing is removed because a clock jumped;
+//! nothing that is held or not understood is removed.
 
 mod plan;
 
@@ -16,41 +17,42 @@ use crate::spool::{Candidate, Cleared, Clearing, FinishedTask, IoError, Spool, S
 use crate::task::{Event, FORMAT_VERSION, Happened, Name, ResultFile, Status, TaskId, Timestamp};
 use plan::{Ages, Leftovers};
 
-/// How many tasks are removed before others have their turn.
-const BITE: usize = 256;
-/// The share of a bite's time that others get then.
+/// The number of tasks in a batch.
+const BATCH: usize = 256;
+/// The pause after a batch is the time of the batch divided by this.
 const PAUSE_SHARE: u32 = 20;
 
-/// What a pass did, or would do.
+/// What a pass did, or would do in a dry run.
 #[derive(Clone, Debug, Default)]
 pub struct Swept {
-    /// Another sweeper is at it; nothing was done.
+    /// Another sweeper is running; nothing was done.
     pub is_busy: bool,
-    /// It was told to stop before everything was done.
+    /// It was asked to stop before everything was done.
     pub is_cut_short: bool,
-    /// Why tasks, drops and sessions were left alone this time, if so.
+    /// The reason why this pass removed no tasks, drops and sessions by age, if there is one.
     pub only_recorded: Option<&'static str>,
     /// Tasks removed.
     pub tasks: Vec<TaskId>,
-    /// Tasks that were due but held by somebody, at work or as a reader.
+    /// Tasks that were due but are held by another process, which works on them or reads them.
     pub skipped: Vec<TaskId>,
     /// Files removed from `rejected/`.
     pub rejected: usize,
-    /// Entries removed from `staging/` and `trash/`, and half-made links.
+    /// Entries removed from `staging/` and `trash/`, and unfinished links.
     pub litter: usize,
-    /// Names removed that led nowhere.
+    /// Removed names that led nowhere.
     pub names: usize,
     /// Sessions removed.
     pub sessions: usize,
-    /// Disk that was freed by removing tasks, in bytes.
+    /// Disk space freed by removing tasks, in bytes.
     pub freed_bytes: u64,
-    /// On what somebody mounted something, so that it was left until that is unmounted; the rest was removed.
+    /// Paths that were kept because a file system is mounted there. They can be removed after it is
+    /// unmounted; the rest was removed.
     pub mounted: Vec<String>,
-    /// What could not be removed, and why; the rest was.
+    /// What could not be removed, and why. The rest was removed.
     pub errors: Vec<String>,
 }
 
-/// One pass.
+/// The state of one pass.
 struct Pass<'a> {
     spool: &'a Spool,
     policy: Policy,
@@ -60,12 +62,16 @@ struct Pass<'a> {
     swept: Swept,
 }
 
-/// One pass. With `dry_run` nothing is changed and the answer is what would be. `go_on` is asked
-/// between two bites; once it says no, the rest is left for the next pass.
+/// Makes one pass. With `dry_run` nothing is changed, and the result is what would be done. `go_on` is
+/// called between two batches. Once it returns false, the rest is left for the next pass.
+///
+/// # Errors
+/// The spool cannot be read, or the clocks of this pass cannot be recorded. Errors for single entries are
+/// in [`Swept::errors`].
 pub fn sweep(spool: &Spool, dry_run: bool, go_on: &dyn Fn() -> bool) -> Result<Swept, IoError> {
-    // A dry run writes nothing, so it needs no turn.
-    let turn = if dry_run { None } else { spool.lock_sweep()? };
-    if turn.is_none() && !dry_run {
+    // A dry run writes nothing, so it needs no lock.
+    let lock = if dry_run { None } else { spool.lock_sweep()? };
+    if lock.is_none() && !dry_run {
         return Ok(Swept {
             is_busy: true,
             ..Swept::default()
@@ -107,7 +113,7 @@ pub fn sweep(spool: &Spool, dry_run: bool, go_on: &dyn Fn() -> bool) -> Result<S
     Ok(pass.swept)
 }
 
-/// The clocks of now, as a pass compares and records them.
+/// The present clocks, as a pass compares and records them.
 pub fn clocks() -> SweepClock {
     SweepClock {
         v: FORMAT_VERSION,
@@ -118,7 +124,7 @@ pub fn clocks() -> SweepClock {
     }
 }
 
-/// The names there are, by the tasks they lead to: looked up in one listing for all tasks of a pass.
+/// The existing names, by the tasks to which they lead. They are listed once for all tasks of a pass.
 struct Names {
     ids: Vec<TaskId>,
     names: Vec<Name>,
@@ -161,7 +167,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// The events of long ago, and those beyond the cap.
+    /// Removes events that are too old, and the oldest beyond the cap.
     fn events(&mut self) {
         if self.dry_run {
             return;
@@ -175,11 +181,11 @@ impl Pass<'_> {
         }
     }
 
-    /// Finished tasks, oldest first: those over their age, and then the oldest of the rest until
-    /// the caps hold. Only with caps is anything remembered of tasks that stay.
+    /// Removes finished tasks, oldest first: those over their age, and then the oldest of the rest until
+    /// the caps hold. Only with caps are tasks that stay kept in memory.
     fn tasks(&mut self, ids: &[TaskId], names: &Names) -> Result<(), IoError> {
         let made_before = self.policy.made_before(self.ages.now);
-        // Ids rise with time: nothing behind this one was made earlier.
+        // Ids rise with time: no later task was created earlier.
         let ids = &ids[..ids.partition_point(|id| id.unix_ms() < made_before.unix_ms())];
         if ids.is_empty() {
             return Ok(());
@@ -196,12 +202,12 @@ impl Pass<'_> {
                 && plan::is_over_in_this_boot(result.ended_in.as_ref(), &moment, keep)
         };
         let mut kept = Vec::new();
-        for bite in ids.chunks(BITE) {
+        for batch in ids.chunks(BATCH) {
             if self.is_cut_short() {
                 return Ok(());
             }
-            let bite = bite.iter().filter(|id| open.binary_search(id).is_err());
-            self.bite(bite, |pass, id| {
+            let batch = batch.iter().filter(|id| open.binary_search(id).is_err());
+            self.batch(batch, |pass, id| {
                 let Some(candidate) = clearing.look(*id, with_bytes)? else {
                     return pass.remove_empty_folder(&clearing, *id);
                 };
@@ -215,11 +221,11 @@ impl Pass<'_> {
                 Ok(false)
             })?;
         }
-        for bite in plan::over_caps(kept, &self.policy.clone()).chunks(BITE) {
+        for batch in plan::over_caps(kept, &self.policy.clone()).chunks(BATCH) {
             if self.is_cut_short() {
                 return Ok(());
             }
-            self.bite(bite.iter(), |pass, task| {
+            self.batch(batch.iter(), |pass, task| {
                 let Some(mut candidate) = clearing.look(task.id, false)? else {
                     return Ok(false);
                 };
@@ -230,9 +236,9 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Does something with a few tasks, one after another; where any was removed, others have the
-    /// disk for a moment then.
-    fn bite<T>(
+    /// Processes one batch of tasks, one after another. If any was removed, the disk is left to others
+    /// for a moment afterwards.
+    fn batch<T>(
         &mut self,
         tasks: impl Iterator<Item = T>,
         mut each: impl FnMut(&mut Self, T) -> Result<bool, IoError>,
@@ -248,7 +254,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Removes one task, if its result says so too; whether the disk was worked on.
+    /// Removes one task if its result confirms that it is due. Returns whether it was removed.
     fn remove(
         &mut self,
         clearing: &Clearing<'_>,
@@ -283,7 +289,7 @@ impl Pass<'_> {
         Ok(false)
     }
 
-    /// Removes what a removal that was cut off left of a task.
+    /// Removes an empty task folder that an interrupted removal left. Returns whether it was removed.
     fn remove_empty_folder(
         &mut self,
         clearing: &Clearing<'_>,
@@ -293,7 +299,7 @@ impl Pass<'_> {
             return Ok(false);
         }
         let is_removed = match clearing.remove_empty_folder(id) {
-            // Nobody understands what stands there: it is left, as a task would be.
+            // The content is not understood: it is left, as a task would be.
             Err(error) if error.is_unusable() => false,
             Err(error) => {
                 self.note(&error);
@@ -310,7 +316,8 @@ impl Pass<'_> {
         self.swept.is_cut_short
     }
 
-    /// What there is besides tasks; `ids` is every task that was there a moment ago, oldest first.
+    /// Finds everything other than tasks that is due. `ids` is every task of the last listing, oldest
+    /// first.
     fn leftovers(&mut self, ids: &[TaskId], names: Names) -> Leftovers {
         let (spool, ages) = (self.spool, self.ages);
         let (rejected_keep, session_keep) = (self.policy.rejected_keep, self.policy.session_keep);
@@ -323,13 +330,13 @@ impl Pass<'_> {
                 leftovers.rejected.push(file);
             }
         }
-        // A writer may be stopped for long, so these are kept for as long as a refused drop.
+        // A writer may be stopped for long, so these are kept as long as refused drops.
         for (file, at) in self.noted(spool.unnamed_drops()) {
             if ages.is_over(at, rejected_keep) {
                 leftovers.unnamed.push(file);
             }
         }
-        // Both lie in the same folder.
+        // Both are in the same folder.
         match spool.unplaced_links() {
             Ok(links) => {
                 leftovers.links = links;
@@ -349,7 +356,7 @@ impl Pass<'_> {
         leftovers
     }
 
-    /// Notes what stays, and why.
+    /// Records what stays, and why.
     fn note(&mut self, error: &IoError) {
         let notes = match error.is_mounted() {
             true => &mut self.swept.mounted,
@@ -358,7 +365,7 @@ impl Pass<'_> {
         notes.push(error.to_string());
     }
 
-    /// What was found; where the looking failed, nothing, and that is said.
+    /// Returns what was found. After an error, records the error and returns nothing.
     fn noted<T: Default>(&mut self, found: Result<T, IoError>) -> T {
         found.unwrap_or_else(|error| {
             self.note(&error);
@@ -366,7 +373,7 @@ impl Pass<'_> {
         })
     }
 
-    /// Removes them, piece by piece; what cannot be removed is noted and left.
+    /// Removes the entries one by one. An entry that cannot be removed is recorded and left.
     fn remove_leftovers(&mut self, leftovers: Leftovers) {
         if self.dry_run {
             let swept = &mut self.swept;

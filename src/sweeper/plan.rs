@@ -1,7 +1,7 @@
-//! What is old enough: pure functions over plain values, a bite or a whole spool of them.
+//! Decides what is old enough to remove: pure functions over plain values.
 //!
-//! No disk, no clock: both are passed in. Invariant: an age counts only as far as the clocks agree
-//! about it; where they do not, it is taken to begin now.
+//! Does not use the disk or a clock: both are passed in. Invariant: an age counts only as far as the
+//! clocks agree about it; otherwise it starts now.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use crate::config::Settings;
 use crate::spool::{FinishedTask, SweepClock};
 use crate::task::{BootMoment, Name, Status, TaskId, Timestamp};
 
-/// How far wall clock and boot clock may differ between two passes: a tenth of the time that
-/// passed (SPOOL-SAFETY hazard 56), and a little for short pauses.
+/// How far the wall clock and the boot clock may differ between two passes: a tenth of the time that
+/// passed (SPOOL-SAFETY hazard 56), and a few seconds for short intervals.
 const DRIFT_SHARE: f64 = 0.1;
 const DRIFT_SECONDS: f64 = 5.0;
-/// A machine that was off for longer than this may as well have a wrong clock: ages begin anew.
+/// If a machine was off for longer than this, its clock may be wrong: ages start again.
 const OFF_AT_MOST: f64 = 7.0 * 86_400.0;
 
-/// What the settings say about keeping.
+/// The retention settings.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Completed tasks.
+    /// How long completed tasks are kept.
     pub completed_keep: Duration,
-    /// Cancelled tasks.
+    /// How long cancelled tasks are kept.
     pub cancelled_keep: Duration,
-    /// Failed tasks.
+    /// How long failed tasks are kept.
     pub failed_keep: Duration,
-    /// Refused drops.
+    /// How long refused drops are kept.
     pub rejected_keep: Duration,
-    /// Sessions nobody uses.
+    /// How long unused sessions are kept.
     pub session_keep: Duration,
-    /// Most finished tasks.
+    /// The highest number of finished tasks.
     pub max_finished_tasks: Option<u64>,
-    /// Most bytes of finished tasks.
+    /// The highest number of bytes of finished tasks.
     pub max_finished_bytes: Option<u64>,
 }
 
 impl Policy {
-    /// From a spool's settings.
+    /// The policy of a spool's settings.
     pub fn of(settings: &Settings) -> Policy {
         let cancelled = settings.cancelled_cleanup_delay_sec;
         Policy {
@@ -53,13 +53,13 @@ impl Policy {
         }
     }
 
-    /// Whether some tasks may have to go before their age says so.
+    /// Whether a cap may require removing tasks before they are over their age.
     pub fn has_caps(&self) -> bool {
         self.max_finished_tasks.is_some() || self.max_finished_bytes.is_some()
     }
 
-    /// Tasks made at or after this moment need not be read: by age none of them can be due. With a
-    /// cap by count or bytes every task counts.
+    /// Tasks created at or after this moment need not be read: none of them can be due by age. With a cap
+    /// every task counts.
     pub fn made_before(&self, now: Timestamp) -> Timestamp {
         if self.has_caps() {
             return Timestamp::from_unix_ms(i64::MAX);
@@ -69,7 +69,7 @@ impl Policy {
             .min(self.cancelled_keep)
             .min(self.failed_keep);
         let least = i64::try_from(least.as_millis()).unwrap_or(i64::MAX);
-        // Made in the very millisecond counts as well.
+        // A task created in exactly that millisecond counts too.
         Timestamp::from_unix_ms(now.unix_ms().saturating_sub(least).saturating_add(1))
     }
 
@@ -77,20 +77,20 @@ impl Policy {
         match status {
             Status::Failed => self.failed_keep,
             Status::Cancelled => self.cancelled_keep,
-            // The last two are never asked for: they are not finished.
+            // Never called for the last two, which are not finished.
             Status::Completed | Status::Pending | Status::Running => self.completed_keep,
         }
     }
 }
 
-/// Whether the clocks can be believed.
+/// Whether the clocks can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockTrust {
-    /// Wall clock and boot clock went on alike.
+    /// Wall clock and boot clock agree.
     Agrees,
-    /// No pass before this one.
+    /// There was no earlier pass.
     FirstPass,
-    /// The machine was started anew; the wall clock went on plausibly.
+    /// The machine was restarted, and the wall clock is plausible.
     Restarted,
     /// The wall clock jumped.
     Jumped,
@@ -119,18 +119,18 @@ impl ClockTrust {
         }
     }
 
-    /// Why nothing is removed by age this time; `None` when it is.
+    /// Why nothing is removed by age in this pass. `None` if something is.
     pub fn reason(self) -> Option<&'static str> {
         match self {
             ClockTrust::Agrees => None,
-            ClockTrust::FirstPass => Some("no pass before this one to compare the clock with"),
-            ClockTrust::Restarted => Some("the machine was started anew since the last pass"),
+            ClockTrust::FirstPass => Some("there is no earlier pass to compare the clock with"),
+            ClockTrust::Restarted => Some("the machine was restarted since the last pass"),
             ClockTrust::Jumped => Some("the clock jumped since the last pass"),
         }
     }
 
-    /// The moment before which no age begins, from this pass on. After a jump, and before anything
-    /// was compared, nobody knows how old anything is: everything that is there counts as new.
+    /// The moment before which no age starts, from this pass on. After a jump, and in the first pass, the
+    /// real ages are unknown: everything that exists counts as new.
     pub fn ages_from(self, last: Option<&SweepClock>, now: Timestamp) -> Option<Timestamp> {
         match self {
             ClockTrust::Jumped | ClockTrust::FirstPass => Some(now),
@@ -139,7 +139,7 @@ impl ClockTrust {
     }
 }
 
-/// What a pass finds besides tasks.
+/// What a pass finds other than tasks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leftovers {
     /// Entries of `trash/`.
@@ -148,9 +148,9 @@ pub(super) struct Leftovers {
     pub rejected: Vec<OsString>,
     /// Entries of `staging/`.
     pub litter: Vec<OsString>,
-    /// Files in the drop box whose writer died before they had a name.
+    /// Files in the drop box whose writer was killed before they had a name.
     pub unnamed: Vec<OsString>,
-    /// Half-made links in `names/`.
+    /// Unfinished links in `names/`.
     pub links: Vec<OsString>,
     /// Names that lead nowhere.
     pub names: Vec<(Name, TaskId)>,
@@ -158,7 +158,7 @@ pub(super) struct Leftovers {
     pub sessions: Vec<Name>,
 }
 
-/// From which moment ages are told, and the moment before which none begins.
+/// The moment to which ages are measured, and the moment before which no age starts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ages {
     pub now: Timestamp,
@@ -166,25 +166,25 @@ pub(super) struct Ages {
 }
 
 impl Ages {
-    /// Whether something that began at `at` is older than `keep`.
+    /// Whether something that started at `at` is older than `keep`.
     pub fn is_over(self, at: Timestamp, keep: Duration) -> bool {
         let begins = match self.begin {
-            // Made before a jump, or dated in the future by one.
+            // Created before a clock jump, or dated in the future by one.
             Some(floor) if at < floor || at > self.now => floor,
             _ => at,
         };
         self.now.seconds_since(begins) >= keep.as_secs_f64()
     }
 
-    /// Whether a task that ended so is over its age.
+    /// Whether a task with this status and end is over its age.
     pub fn is_due(self, policy: &Policy, status: Status, completed_at: Timestamp) -> bool {
         self.is_over(completed_at, policy.keep(status))
     }
 }
 
-/// Whether a task has been over for so long by the clock that does not jump, where that can be said:
-/// in the boot in which it ended. A wall clock that jumps there and back between two passes is
-/// noticed by neither, and what ended in between bears a wrong date.
+/// Whether a task has been finished for `keep` by the boot clock, which does not jump. True if that is
+/// unknown, because the task ended in another boot. If the wall clock jumps forth and back between two
+/// passes, neither pass notices it, and a task that ended during that time has a wrong date.
 pub(super) fn is_over_in_this_boot(
     ended_in: Option<&BootMoment>,
     now: &BootMoment,
@@ -195,7 +195,7 @@ pub(super) fn is_over_in_this_boot(
     })
 }
 
-/// The oldest of the finished tasks that are left, until the caps hold.
+/// The oldest finished tasks that must be removed until the caps hold.
 pub(super) fn over_caps(mut kept: Vec<FinishedTask>, policy: &Policy) -> Vec<FinishedTask> {
     kept.sort_by_key(|task| task.completed_at);
     let mut count = kept.len() as u64;
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn in_the_same_boot_the_steady_clock_has_a_say() {
+    fn in_the_same_boot_the_boot_clock_must_confirm_the_age() {
         let moment = |boot: &str, boottime_sec| BootMoment {
             boot: boot.into(),
             boottime_sec,
@@ -265,8 +265,8 @@ mod tests {
             (Some(moment("this", 6_401.0)), false),
             (Some(moment("this", 11_000.0)), false),
         ] {
-            let message = is_over_in_this_boot(ended_in.as_ref(), &now, hour);
-            assert_eq!(message, is_over, "{ended_in:?}");
+            let actual = is_over_in_this_boot(ended_in.as_ref(), &now, hour);
+            assert_eq!(actual, is_over, "{ended_in:?}");
         }
     }
 
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_take_the_oldest_of_the_rest() {
+    fn caps_remove_the_oldest_tasks() {
         let tasks: Vec<_> = (1..=5)
             .map(|n| task(n, Status::Completed, 100 - n as i64, 10))
             .collect();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_go_by_the_end_of_a_task_not_by_its_beginning() {
+    fn caps_use_the_end_time_of_a_task() {
         let tasks = vec![
             task(1, Status::Completed, 10, 0),
             task(2, Status::Failed, 30, 0),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_jump_every_age_begins_at_it() {
+    fn after_a_clock_jump_ages_start_at_the_jump() {
         let year = 365 * 86_400;
         let tasks = [
             task(1, Status::Completed, year, 0),
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_young_by_its_id_is_not_even_read() {
+    fn tasks_with_too_young_ids_are_not_read() {
         let limit = policy().made_before(at(0));
         assert!(at(3600) < limit && at(3599) >= limit);
         let capped = Policy {
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn which_clocks_are_believed() {
+    fn clocks_are_trusted_only_if_they_agree() {
         let clock = |wall: i64, boottime_sec: f64, boot: &str| SweepClock {
             v: 1,
             wall: Timestamp::from_unix_ms(NOW + wall * 1000),

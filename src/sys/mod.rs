@@ -1,6 +1,6 @@
-//! Small tools over the kernel's calls.
+//! Small tools for system calls.
 //!
-//! Not what the kernel says about processes (`proc/`). Invariant: nothing here knows what a task or a spool is.
+//! Not information about processes (`proc/`). Invariant: nothing here depends on tasks or spools.
 
 mod signals;
 

@@ -1,22 +1,22 @@
 //! Signals as a readable file descriptor.
 //!
-//! Not what follows from a signal: that is for whoever listens. Invariant: a signal that came is seen by the
-//! next question, and a descriptor that nothing is registered for never looks closed.
+//! Not the reaction to a signal; the caller decides that. Invariant: the next call of `came` reports a signal
+//! that arrived, and the descriptor never looks closed, even if no signal is registered.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-/// Some signals, and one socket that is readable after any of them.
+/// A socket that becomes readable after any of some signals.
 #[derive(Debug)]
 pub struct SignalPipe {
     socket: UnixStream,
-    /// Keeps the socket from looking closed.
+    /// The other end, kept open so that the socket does not look closed.
     _ring: UnixStream,
 }
 
 impl SignalPipe {
-    /// Listens to these signals from now on, for as long as this process lives.
+    /// Listens to these signals from now until this process ends.
     ///
     /// # Errors
     /// The kernel refused a socket or a handler.
@@ -32,7 +32,7 @@ impl SignalPipe {
         })
     }
 
-    /// Whether one came since the last question. Never waits.
+    /// Whether a signal arrived since the last call. Never waits.
     pub fn came(&self) -> bool {
         let mut bytes = [0u8; 64];
         matches!(rustix::io::read(&self.socket, &mut bytes), Ok(read) if read > 0)

@@ -1,9 +1,9 @@
-//! The few words a watcher and its runners exchange over a pipe, one line each.
+//! The protocol between a watcher and its runners: one line for each message, over a pipe.
 //!
-//! Nothing depends on them: a watcher that misses an answer looks at the disk again, and a runner
-//! that misses an order goes when its pipe closes. Watcher and runner never import each other;
-//! they meet here and on the disk. Both are of one version. Invariant: an answer says why, and every answer reads
-//! back as it was written.
+//! Correctness does not depend on it. A watcher that misses an answer scans the disk again, and a runner
+//! that misses an order exits when its pipe closes. Watcher and runner never import each other; they share
+//! only this protocol and the disk. Both have the same version. Invariant: an answer includes its reason, and
+//! every answer parses back to the value that was written.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,20 +15,20 @@ use super::{Name, TaskId};
 pub enum Order {
     /// Run this task.
     Run(TaskId),
-    /// Look for a cancellation marker now.
+    /// Check for a cancel marker now.
     Look,
 }
 
-/// Runner to watcher: what became of one id.
+/// Runner to watcher: what was done with one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Terminal, or gone: nothing is left to do. With its session, whose next task may go on.
+    /// Terminal or removed: nothing is left to do. With its session, whose next task may start.
     Finished(Option<Name>),
-    /// It may not run now, and this must change first.
+    /// The task may not run until this has changed.
     Blocked(Blocker),
-    /// Another process is at it.
+    /// Another process holds the task's lock.
     Held(Holder),
-    /// It was not run to its end, and nothing is in its way: it is offered again.
+    /// The task was not run to its end, and nothing blocks it: it is offered again.
     Retry(When, Why),
 }
 
@@ -41,23 +41,23 @@ pub enum Blocker {
     RecipeSlot(Name),
     /// An earlier task of this session must end.
     Session(Name),
-    /// A file of the task is damaged or of a newer program: a person must see to it.
+    /// A file of the task is damaged or from a newer version: a person must act.
     Files,
 }
 
-/// Who is at a task.
+/// Which process holds a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A runner: an attempt stands.
+    /// A runner: there is an attempt.
     Runner,
-    /// Its submitter, perhaps: no attempt stands.
+    /// Probably its submitter: there is no attempt.
     Submitter,
 }
 
 /// When a task is offered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// Very soon, then ever more slowly.
+    /// Very soon, then after longer and longer delays.
     Soon,
     /// After the next scan.
     AtScan,
@@ -66,27 +66,27 @@ pub enum When {
 /// Why a task that nothing blocks was not run to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The spool is paused, or its path does not lead to it.
+    /// The spool is paused, or its path no longer leads to it.
     NoStarts,
-    /// A marker or a result that was seen is gone again.
+    /// A marker or a result that was found before is no longer there.
     Changed,
-    /// The disk refused something.
+    /// A file operation failed.
     Disk,
     /// No runner could be started.
     NoRunner,
-    /// Its runner died.
+    /// Its runner was killed or exited.
     RunnerDied,
     /// Its runner was stopped.
     RunnerStopped,
     /// Its unit ended without a result.
     UnitEnded,
-    /// Nobody waits for its unit any more.
+    /// No process waits for its unit any more.
     UnitLeft,
-    /// Its runner said something that is no answer.
+    /// The runner's line was not an answer.
     Unclear,
 }
 
-/// A line that is no word of this protocol.
+/// A line that is not part of this protocol.
 #[derive(Debug, thiserror::Error)]
 #[error("not a line of the runner protocol")]
 pub struct UnknownLine;
@@ -101,7 +101,7 @@ impl Answer {
         })
     }
 
-    /// The answer for a task that was left as it stands: with an attempt it may wait for the next scan.
+    /// The answer for a task that was not changed. A task with an attempt may wait for the next scan.
     pub fn retry(is_started: bool, why: Why) -> Answer {
         let when = if is_started { When::AtScan } else { When::Soon };
         Answer::Retry(when, why)
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_reads_back() {
+    fn every_line_parses_back() {
         let id = TaskId::from_parts(1, 2);
         for order in [Order::Run(id), Order::Look] {
             assert_eq!(order.to_string().parse::<Order>().unwrap(), order);

@@ -1,17 +1,18 @@
-//! Which characters of somebody else's text may reach a terminal as they are.
+//! Which characters of a foreign text are unsafe on a terminal.
 //!
-//! Not how they are escaped (`name.rs`). By Unicode's general categories: controls, format characters, line and
-//! paragraph separators, private use and what is never a character. Besides, letters that look like a blank and
-//! whatever a terminal should ignore. Invariant: what is let through is seen, in its place.
+//! Not how they are escaped (`name.rs`). These Unicode categories are unsafe: controls, format characters,
+//! line and paragraph separators, private use and noncharacters. Letters that look like a space and
+//! characters that a terminal should ignore are unsafe too. Invariant: a safe character is visible, at its
+//! place in the text.
 
 use unicode_width::UnicodeWidthChar as _;
 
-/// So many combining marks may stand on one character. More of them paint over the lines above and below; no
-/// language needs as many.
+/// How many combining marks one character may have. More marks would cover the lines above and below. No
+/// language needs more.
 const MOST_MARKS: usize = 4;
 
-/// Format characters (Cf), separators of lines and paragraphs (Zl, Zp), and what is shown as nothing or as a blank.
-/// Variation selectors are not here: emoji need them, and they count as combining marks.
+/// Format characters (Cf), separators of lines and paragraphs (Zl, Zp), and characters shown as nothing or as
+/// a space. Variation selectors are not in the table: emoji need them, and they count as combining marks.
 const HIDDEN: [(char, char); 28] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -40,31 +41,31 @@ const HIDDEN: [(char, char); 28] = [
     ('\u{1bca0}', '\u{1bca3}'),
     ('\u{1d159}', '\u{1d159}'),
     ('\u{1d173}', '\u{1d17a}'),
-    // Tags, and the planes behind them that are for private use.
+    // Tags, and the planes for private use after them.
     ('\u{e0000}', '\u{10ffff}'),
 ];
 
-/// Whether a character moves the cursor, hides something or is not seen.
+/// Whether a character moves the cursor, hides text or is invisible.
 pub(super) fn is_unsafe(c: char) -> bool {
-    c.is_control() || (!c.is_ascii() && (is_hidden(c) || is_no_character(c)))
+    c.is_control() || (!c.is_ascii() && (is_hidden(c) || is_noncharacter(c)))
 }
 
-/// The last two of each plane stand for nothing.
-fn is_no_character(c: char) -> bool {
+/// Whether this is one of the last two code points of a plane, which are never characters.
+fn is_noncharacter(c: char) -> bool {
     u32::from(c) & 0xfffe == 0xfffe
 }
 
 fn is_hidden(c: char) -> bool {
-    let behind = HIDDEN.partition_point(|(first, _)| *first <= c);
-    behind > 0 && c <= HIDDEN[behind - 1].1
+    let after = HIDDEN.partition_point(|(first, _)| *first <= c);
+    after > 0 && c <= HIDDEN[after - 1].1
 }
 
-/// Counts the marks on one character, from left to right.
+/// Counts the combining marks on one character, from left to right.
 #[derive(Default)]
 pub(super) struct Marks(usize);
 
 impl Marks {
-    /// Whether this character is one mark too many.
+    /// Whether this character is a mark above the limit.
     pub fn are_too_many(&mut self, c: char) -> bool {
         let is_mark = !c.is_ascii() && c.width() == Some(0);
         self.0 = if is_mark { self.0 + 1 } else { 0 };
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_seen_is_unsafe_or_a_mark() {
+    fn invisible_characters_are_unsafe_and_visible_ones_are_not() {
         for c in "\u{1b}\r\u{9b}\u{ad}\u{202e}\u{2028}\u{2066}\u{2800}\u{3164}\u{115f}\u{e0041}\u{e0100}\u{f0000}\u{180e}\u{1fffe}"
             .chars()
         {

@@ -1,7 +1,7 @@
-//! What a user of the group puts beside his drops to have something done to a task of his.
+//! Control files: a group user puts one into the drop box to cancel one of his tasks.
 //!
-//! Not where such a file lies or whose it must be (`spool/control.rs`). Invariant: a [`Control`] says
-//! the same as the name of its file, so a file that was moved or renamed means nothing.
+//! Not where such a file is or who must own it (`spool/control.rs`). Invariant: a [`Control`] agrees with the
+//! name of its file, so that a file that was moved or renamed has no effect.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The word, in the file and as the ending of its name.
+    /// The word in the file and at the end of its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Cancel => "cancel",
@@ -51,12 +51,13 @@ impl Control {
         }
     }
 
-    /// A name for its file, `<task id>.<16 hex digits>.<action>`, which nobody can have taken.
+    /// A name for its file, `<task id>.<16 hex digits>.<action>`. The random digits make it unique.
     pub fn file_name(&self, random: u64) -> String {
         format!("{}.{random:016x}.{}", self.task, self.action.as_str())
     }
 
-    /// What a file of this name asks for, also without the digits; `None` for every other name.
+    /// The control that a file with this name requests. The digits may be missing. `None` for every other
+    /// name.
     pub fn of_file_name(name: &[u8]) -> Option<Control> {
         let name = std::str::from_utf8(name).ok()?;
         let (id, rest) = name.strip_suffix(".json").unwrap_or(name).split_once('.')?;
@@ -68,14 +69,14 @@ impl Control {
         Some(Control::new(id.parse().ok()?, Action::of_word(word)?))
     }
 
-    /// The content, one line.
+    /// The content of the file: one line.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).unwrap_or_default();
         bytes.push(b'\n');
         bytes
     }
 
-    /// Whether a file holds exactly this and nothing else.
+    /// Whether a file contains exactly this control and nothing else.
     pub fn is_content(&self, bytes: &[u8]) -> bool {
         serde_json::from_slice::<Control>(bytes).is_ok_and(|read| read == *self)
             && bytes.trim_ascii_start().starts_with(b"{")
@@ -93,7 +94,7 @@ mod tests {
     const ID: &str = "task_01m85x906pb06zhxqqsktssv9k";
 
     #[test]
-    fn the_name_says_what_is_asked() {
+    fn the_name_gives_the_task_and_the_action() {
         let control = Control::of_file_name(format!("{ID}.cancel").as_bytes()).unwrap();
         assert_eq!(control, Control::new(ID.parse().unwrap(), Action::Cancel));
         let name = control.file_name(0x2a);
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_content_counts() {
+    fn only_the_exact_content_is_accepted() {
         let control = Control::new(ID.parse().unwrap(), Action::Cancel);
         assert!(control.is_content(&control.to_bytes()));
         let spaced = format!("{{ \"do\": \"cancel\", \"task\": \"{ID}\", \"v\": 2 }}\n");

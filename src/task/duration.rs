@@ -1,34 +1,34 @@
-//! How long something takes, as people write it: `300`, `90s`, `5m`, `1h30m`.
+//! Parses durations as people write them: `300`, `90s`, `5m`, `1h30m`.
 //!
-//! Not the limits of any one field (`request.rs`, `config.rs`). Invariant: wherever seconds are read, from the command
-//! line, from JSON or from a `recipe.toml`, a number and a text mean the same.
+//! Not the limits of single fields (`request.rs`, `config.rs`). Invariant: everywhere a duration is read (the
+//! command line, JSON, a `recipe.toml`), a number of seconds and a text such as `90s` are both accepted.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Deserializer, Error, Visitor};
 
-/// What is said where something else stands.
+/// The rest of the message for any other value.
 const EXPECTED: &str = "seconds or a duration such as 90s, 5m or 1h30m";
 
-/// A thousand years: a moment so far from now can still be counted.
+/// A thousand years. A point in time that far from now still fits the types for times.
 const LONGEST: Duration = Duration::from_secs(1000 * 31_557_600);
 
 /// Why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// Neither a number nor numbers with units.
+    /// Not a number, and not numbers with units.
     #[error("must be {EXPECTED}")]
     Unreadable,
-    /// Less than nothing.
+    /// Less than 0.
     #[error("must not be less than 0 seconds")]
     Negative,
-    /// More than any clock needs.
+    /// More than 1000 years.
     #[error("must be at most 1000 years")]
     TooLong,
 }
 
-/// Reads a duration; a bare number is seconds.
+/// Parses a duration. A number without a unit is seconds.
 ///
 /// # Errors
 /// [`DurationError`].
@@ -57,7 +57,7 @@ fn limited(duration: Duration) -> Result<Duration, DurationError> {
         .ok_or(DurationError::TooLong)
 }
 
-/// Seconds in a file: a number, or a text as [`parse_duration`] reads it.
+/// Reads seconds from a file: a number, or a text that [`parse_duration`] parses.
 struct Seconds;
 
 impl Visitor<'_> for Seconds {
@@ -80,25 +80,25 @@ impl Visitor<'_> for Seconds {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<f64, E> {
-        // What was written is not repeated: see `describe_json_error`.
+        // The error does not repeat the text: see `describe_json_error`.
         let duration =
             parse_duration(text).map_err(|error| E::custom(format_args!("it {error}")))?;
         Ok(duration.as_secs_f64())
     }
 }
 
-/// For `#[serde(deserialize_with)]`.
+/// Reads a duration in seconds, for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
-/// Something else stands there.
+/// The value is not a duration.
 pub fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     deserializer.deserialize_any(Seconds)
 }
 
-/// The same where `null` says that there are none.
+/// Reads a duration in seconds or `null`, for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
-/// Something else stands there.
+/// The value is not a duration.
 pub fn seconds_or_null<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<f64>, D::Error> {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_as_people_write_them() {
+    fn durations_with_and_without_units_are_parsed() {
         for (text, seconds) in [
             ("300", 300.0),
             ("0.5", 0.5),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_duration_is_said_in_words() {
+    fn a_text_that_is_not_a_duration_is_refused() {
         for (text, error) in [
             ("", DurationError::Unreadable),
             ("soon", DurationError::Unreadable),

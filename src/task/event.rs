@@ -1,8 +1,8 @@
-//! What happens to tasks and to a spool, as one type: its words and its fields.
+//! Events of tasks and of a spool: one type with its words and fields.
 //!
-//! Not where it is written (`spool/events.rs`). Invariant: a reader of this version reads what a later one
-//! wrote, as long as it asks for no field by force: words and fields may be added, and none changes its
-//! meaning.
+//! Not where events are written (`spool/events.rs`). Invariant: later versions may add words and fields but
+//! never change the meaning of an existing one. A reader that ignores unknown words and fields can read later
+//! events.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,32 +18,32 @@ pub enum Happened {
     Admitted,
     /// A drop or a control file was refused; there is no task.
     Refused,
-    /// An attempt began.
+    /// An attempt started.
     Started,
-    /// A task reported how far it is; at most once a second.
+    /// A task reported its progress; at most once a second.
     Progress,
-    /// An attempt was lost, and there will be another one.
+    /// An attempt was lost, and another attempt follows.
     Retrying,
-    /// A task ended well.
+    /// A task completed.
     Completed,
     /// A task failed.
     Failed,
     /// A task was cancelled.
     Cancelled,
-    /// The runner of an attempt died.
+    /// The runner of an attempt was killed or exited before the attempt ended.
     Lost,
     /// A person removed a finished task.
     Cleared,
     /// The sweeper removed a finished task.
     Swept,
-    /// No attempt of this spool starts any more.
+    /// The spool was paused: no attempt starts.
     Paused,
-    /// Attempts start again.
+    /// The spool was resumed: attempts start again.
     Resumed,
 }
 
 impl Happened {
-    /// The word in the files.
+    /// The word in event files.
     pub fn as_str(self) -> &'static str {
         match self {
             Happened::Accepted => "accepted",
@@ -64,48 +64,48 @@ impl Happened {
     }
 }
 
-/// One event. In JSON one object a line; `at`, `event`, `task_id`, `recipe` and `session_id` are always there,
-/// the others where they say something.
+/// One event. In JSON it is one object on one line. `at`, `event`, `task_id`, `recipe` and `session_id` are
+/// always present. The other fields are left out if they have no value.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
-    /// When it was written, by the wall clock. Given by the writer.
+    /// When the event was written, by the wall clock. The writer sets it.
     pub at: Option<Timestamp>,
     /// What happened.
     pub event: Happened,
-    /// The task, where it is about one.
+    /// The task, if the event is about one.
     pub task_id: Option<TaskId>,
-    /// Its recipe, where it is known.
+    /// The task's recipe, if known.
     pub recipe: Option<Name>,
-    /// Its session, where it is known.
+    /// The task's session, if known.
     pub session_id: Option<Name>,
     /// The number of the attempt, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// The number of the recipe's process.
+    /// The process id of the recipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
-    /// How far the task is, from 0 to 1.
+    /// The task's progress, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
-    /// What it said of itself, or why something was refused.
+    /// The task's progress message, or why a drop or control file was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The code with which the recipe ended.
+    /// The exit code of the recipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that ended the recipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Why it failed.
+    /// Why the task failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ErrorKind>,
-    /// The file that was dropped; for a refused one that bears an id, the id under which it was refused.
+    /// The dropped file. For a refused file with an id, the id under which it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop: Option<String>,
 }
 
 impl Event {
-    /// An event that is about no task.
+    /// An event without a task.
     pub fn new(event: Happened) -> Event {
         Event {
             at: None,
@@ -134,7 +134,7 @@ impl Event {
         }
     }
 
-    /// The end of a task. `None` for a result whose status is no end.
+    /// The event for the end of a task. `None` if the status of the result is not terminal.
     pub fn end(result: &ResultFile) -> Option<Event> {
         let event = match result.status {
             Status::Completed => Happened::Completed,
@@ -152,7 +152,7 @@ impl Event {
         })
     }
 
-    /// The same event of another attempt.
+    /// This event with the number of an attempt.
     #[must_use]
     pub fn of_attempt(self, number: u32) -> Event {
         Event {
@@ -161,7 +161,7 @@ impl Event {
         }
     }
 
-    /// As it stands in a file, with its newline.
+    /// The event as a line of an event file, with its newline.
     pub fn to_line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).unwrap_or_default();
         line.push(b'\n');
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_are_those_of_the_files() {
+    fn as_str_is_the_word_in_the_files() {
         for event in [Happened::Accepted, Happened::Retrying, Happened::Swept] {
             let line = Event::new(event).to_line();
             let word = format!("\"event\":\"{}\"", event.as_str());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_left_out_but_for_what_is_always_there() {
+    fn empty_fields_are_left_out_except_the_required_ones() {
         let line = String::from_utf8(Event::new(Happened::Paused).to_line()).unwrap();
         assert_eq!(
             line,

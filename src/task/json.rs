@@ -1,7 +1,7 @@
-//! A JSON value that is kept to the letter: what a person submitted is what the recipe reads.
+//! A JSON value whose text is kept: the recipe reads exactly what was submitted.
 //!
-//! Not a document model: nobody here looks inside. Numbers are not rounded through `f64` and
-//! keys are not reordered, because the text itself is kept. Invariant: the text is one JSON value
+//! Not a document model: this file does not give access to parts of a value. Numbers are not rounded through
+//! `f64` and keys are not reordered, because the text itself is kept. Invariant: the text is one JSON value
 //! without duplicate keys, numbers out of range, lone surrogates or nesting beyond [`MAX_DEPTH`].
 
 use std::collections::HashSet;
@@ -11,8 +11,8 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The nesting serde_json allows before it refuses a document; its own default, left on so that a
-/// hostile document cannot exhaust the stack.
+/// The deepest nesting that serde_json accepts. This is its default limit. It is kept so that a hostile
+/// document cannot exhaust the stack.
 pub const MAX_DEPTH: usize = 128;
 
 /// One JSON value, as text.
@@ -20,23 +20,23 @@ pub const MAX_DEPTH: usize = 128;
 #[serde(transparent)]
 pub struct Json(Box<RawValue>);
 
-/// Why a text is no acceptable JSON. Never repeats a value of the document: it may be a secret.
+/// Why a text is not acceptable JSON. It never repeats a value of the document, which may be a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);
 
 impl Json {
-    /// Takes a text that is exactly one JSON value, with white space around it allowed.
+    /// Parses a text that is exactly one JSON value. White space around it is allowed.
     pub fn parse(text: &str) -> Result<Json, JsonError> {
-        // Only JSON's own white space: any other character around a value belongs to a text.
+        // Only JSON's own white space: other white space makes the text invalid.
         let text = text.trim_matches([' ', '\t', '\n', '\r']);
         serde_json::from_str(text).map_err(|error| JsonError(describe_json_error(&error)))
     }
 
-    /// From anything that serializes.
+    /// Serializes a value.
     ///
     /// # Errors
-    /// When the value has map keys that are no strings.
+    /// The value has map keys that are not strings.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Json, JsonError> {
         let raw = serde_json::value::to_raw_value(value).map_err(|e| JsonError(e.to_string()))?;
         Ok(Json(raw))
@@ -48,7 +48,7 @@ impl Json {
         Json(RawValue::from_string(quoted).unwrap_or_else(|_| RawValue::NULL.to_owned()))
     }
 
-    /// The text, as given.
+    /// The text, unchanged.
     pub fn text(&self) -> &str {
         self.0.get()
     }
@@ -58,7 +58,7 @@ impl Json {
         self.text().starts_with('{')
     }
 
-    /// Reads the value as something else.
+    /// Deserializes the value as another type.
     pub fn to<T: serde::de::DeserializeOwned>(&self) -> Result<T, JsonError> {
         serde_json::from_str(self.text()).map_err(|error| JsonError(describe_json_error(&error)))
     }
@@ -67,14 +67,14 @@ impl Json {
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        // RawValue skips over the text without a depth limit; this second look has one.
+        // RawValue does not limit the depth or check for duplicate keys, so the text is parsed again.
         serde_json::from_str::<Checked>(raw.get())
             .map_err(|error| D::Error::custom(describe_json_error(&error)))?;
         Ok(Json(raw))
     }
 }
 
-/// Walks a value and keeps nothing of it.
+/// Checks a whole value and keeps nothing of it.
 struct Checked;
 
 impl<'de> Deserialize<'de> for Checked {
@@ -126,8 +126,8 @@ impl<'de> Visitor<'de> for Checked {
     }
 }
 
-/// A parser's complaint without the values it quotes: serde_json repeats what it met (`invalid
-/// type: string "hunter2", expected …`), and a reason in `rejected/` is read by other people.
+/// A parser's error message without the values that it quotes. serde_json repeats what it found (`invalid
+/// type: string "hunter2", expected …`), but other people can read a reason in `rejected/`.
 pub fn describe_json_error(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let quotes_a_value = ["invalid type: ", "invalid value: ", "invalid length "];
@@ -147,12 +147,12 @@ pub fn describe_json_error(error: &serde_json::Error) -> String {
     }
 }
 
-/// A file without the byte order mark that Windows programs write before UTF-8 text.
+/// The bytes of a file without the byte order mark that Windows programs write before UTF-8 text.
 pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// What a parser expected, without the words of its programming language.
+/// Describes what a parser expected, without the names of Rust types.
 pub fn in_plain_words(expected: &str) -> String {
     let (kind, place) = expected.split_once(" at line ").unwrap_or((expected, ""));
     let kind = match kind {
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_survives() {
+    fn the_text_is_kept() {
         for text in [
             "null",
             "12345678901234567890123",
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_strict_json_is_refused() {
+    fn text_that_is_not_strict_json_is_refused() {
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         for text in [
             "",
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_never_repeats_a_value() {
+    fn an_error_never_repeats_a_value() {
         #[derive(serde::Deserialize, Debug)]
         struct Typed {
             #[expect(dead_code, reason = "only its type matters")]
@@ -225,7 +225,7 @@ mod tests {
             message.starts_with("expected a number at line 1"),
             "{message}"
         );
-        // The parser says only in words that it quotes a value: each wording is held here.
+        // Only the message shows that the parser quotes a value, so each form of message is tested.
         let invalid = [
             serde_json::Error::invalid_type(Unexpected::Str("hunter2"), &"a name"),
             serde_json::Error::invalid_value(Unexpected::Str("hunter2"), &"a name"),

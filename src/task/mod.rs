@@ -1,8 +1,8 @@
-//! The nouns: what a task is called, what it asks for, where it stands and how it ended.
+//! The data types of a task: its name, its request, its status and its result.
 //!
-//! Pure data and pure functions. Nothing here opens a file, reads a clock or starts a process, so
-//! everything here can be tested as a table. The stored form of the three JSON files lives here;
-//! the form promised to scripts lives in `cli/json.rs`, because the two change at different speeds.
+//! Not the spool and not the output for scripts (`cli/json.rs`): this module defines the stored form of the
+//! JSON files, which may change more often than the output. Invariant: only data and pure functions. Nothing
+//! here opens a file, reads a clock or starts a process.
 
 mod answer;
 mod characters;
@@ -42,10 +42,10 @@ pub(crate) use status::to_pretty;
 pub use status::{BootMoment, Metrics, OutputEncoding, ResultFile, StatusFile};
 pub use time::Timestamp;
 
-/// The format version of requests, statuses, results and most other JSON files this program writes. A
-/// file with a larger one is read by nobody and overwritten by nobody.
+/// The format version of requests, statuses, results and most other JSON files this program writes.
+/// This program does not read or overwrite a file with a larger version.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The version of a spool as a whole: its layout, its modes and who may do what in it. It stands in
-/// `spool.json`, in control files and in `origin.json`.
+/// The version of a spool as a whole: its layout, its modes and its permissions. It is written into
+/// `spool.json`, control files and `origin.json`.
 pub const SPOOL_VERSION: u32 = 2;

@@ -1,8 +1,7 @@
-//! Names of recipes, tasks and sessions: one shape, because all three become paths.
+//! Names of recipes, tasks and sessions. They have one form, because all three become parts of paths.
 //!
-//! Not a display text: what a person wrote that does not fit the shape becomes an escaped *label*
-//! and never part of a path. Invariant: a [`Name`] holds no separator, no leading dot, no control
-//! character and at most 100 bytes.
+//! Not a display text: a text that does not have this form becomes an escaped *label*, and never a part of a
+//! path. Invariant: a [`Name`] has no separator, no leading dot, no control character and at most 100 bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,9 +21,9 @@ const SESSION_PREFIX: &str = "session_";
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
-/// Why a text is no name. The text itself is not repeated: it may be somebody's secret.
+/// The text is not a name. The message does not repeat the text, because it may be a secret.
 #[derive(Debug, thiserror::Error)]
-#[error("a name has 1 to 100 characters of A-Z a-z 0-9 . _ - and begins with a letter or a digit")]
+#[error("a name has 1 to 100 characters of A-Z a-z 0-9 . _ - and starts with a letter or a digit")]
 pub struct InvalidName;
 
 impl Name {
@@ -33,14 +32,15 @@ impl Name {
         &self.0
     }
 
-    /// Whether a *task* may carry this name: `last`, ids and what looks like a part of one mean something
-    /// else already.
+    /// Whether a *task* may have this name. `last`, ids and texts that look like a part of an id are not
+    /// allowed, because commands accept them in place of a name.
     pub fn is_allowed_for_a_task(&self) -> bool {
         self.0 != "last" && !self.0.starts_with(TaskId::PREFIX) && !self.is_like_part_of_id()
     }
 
-    /// 8 to 26 characters of ids (lists show eight), with a digit before a letter. Words, words with a number
-    /// at the end, and dates are not: people call their tasks so, and a part of an id rarely looks so.
+    /// Whether the name has 8 to 26 characters of ids, with a digit before a letter (lists show eight
+    /// characters). Words, words with a number at the end, and dates are not like an id: they are common
+    /// names of tasks, and parts of ids rarely look like them.
     fn is_like_part_of_id(&self) -> bool {
         let first_digit = self.0.find(|c: char| c.is_ascii_digit());
         let last_letter = self.0.rfind(|c: char| c.is_ascii_alphabetic());
@@ -87,20 +87,20 @@ impl fmt::Display for Name {
     }
 }
 
-/// The session a task gets when its request names none: it carries the task's own digits, so a
-/// later task of that session knows its predecessor without any file that says so.
+/// The session of a task whose request does not name one. It contains the digits of the task's id, so that a
+/// later task of that session can find the first task without another file.
 pub fn session_of(id: TaskId) -> Name {
     Name(format!("{SESSION_PREFIX}{}", id.digits()))
 }
 
-/// The task that a made session began with, if this is a made session.
+/// The first task of a generated session. `None` if the session was not generated.
 pub fn task_of_session(session: &Name) -> Option<TaskId> {
     let digits = session.as_str().strip_prefix(SESSION_PREFIX)?;
     format!("{}{digits}", TaskId::PREFIX).parse().ok()
 }
 
-/// Any bytes as a printable label of at most 100 characters: control characters, quotes and
-/// backslashes are escaped, bytes that are no UTF-8 appear as `\xNN`, what is too long is cut.
+/// Any bytes as a printable label of at most 100 characters. Control characters, quotes and backslashes are
+/// escaped, bytes that are not UTF-8 become `\xNN`, and a longer label is cut.
 pub fn escape_label(bytes: &[u8]) -> String {
     let mut label = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -122,7 +122,7 @@ pub fn escape_label(bytes: &[u8]) -> String {
     }
 }
 
-/// Any bytes as one line that is safe on a terminal, whole: bytes that are no UTF-8 appear as `\xNN`.
+/// Any bytes as one line that is safe on a terminal, never cut. Bytes that are not UTF-8 become `\xNN`.
 pub fn escape_bytes(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return escape_text(text);
@@ -137,23 +137,23 @@ pub fn escape_bytes(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// The same for a path.
+/// A path as one line that is safe on a terminal.
 pub fn escape_path(path: &Path) -> Cow<'_, str> {
     escape_bytes(path.as_os_str().as_encoded_bytes())
 }
 
-/// A text of somebody else's as one line that is safe on a terminal: what would move the cursor, colour
-/// or hide something is escaped.
+/// A foreign text as one line that is safe on a terminal. Characters that would move the cursor, set colours
+/// or hide text are escaped.
 pub fn escape_text(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe)
 }
 
-/// The same where tabs part columns.
+/// A row of a table as one line that is safe on a terminal. Tabs are kept, because they separate columns.
 pub fn escape_row(text: &str) -> Cow<'_, str> {
     escape(text, |c| is_unsafe(c) && c != '\t')
 }
 
-/// The same for a text of many lines: line breaks and tabs stay.
+/// A text of several lines that is safe on a terminal. Line breaks and tabs are kept.
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| is_unsafe(c) && c != '\n' && c != '\t')
 }
@@ -181,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_shape_of_a_name() {
+    fn only_valid_names_are_parsed() {
         for good in ["a", "9", "my-recipe", "news.monitor_2", &"x".repeat(100)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
@@ -230,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn a_made_session_knows_its_first_task() {
+    fn a_generated_session_leads_to_its_first_task() {
         let id = TaskId::from_parts(1_700_000_000_000, 42);
         assert_eq!(task_of_session(&session_of(id)), Some(id));
         assert_eq!(task_of_session(&"session_123".parse().unwrap()), None);
     }
 
     #[test]
-    fn marks_that_are_stacked_are_escaped() {
+    fn too_many_marks_on_one_character_are_escaped() {
         let word = "e\u{301}\u{323}tude";
         assert_eq!(escape_text(word), word);
         let tower = format!("e{}", "\u{336}".repeat(6));

@@ -1,23 +1,24 @@
-//! "Did you mean": the known words that are nearest to one that is not known.
+//! "Did you mean": finds the known words that are most similar to an unknown one.
 //!
-//! Not the message, which is its caller's. Invariant: the order is by likeness, and words of no likeness are left out.
+//! Not the message; the caller writes it. Invariant: the most similar word is first, and words that are not
+//! similar are left out.
 
-/// What is less like than this was not meant.
-const LIKENESS: f64 = 0.75;
+/// Words with this similarity or less are left out.
+const SIMILARITY: f64 = 0.75;
 
-/// The known words that were probably meant, the nearest first.
+/// The known words that were probably meant, the most similar first.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let known = known.into_iter();
     let mut near: Vec<(f64, &str)> = known
         .map(|known| (strsim::jaro_winkler(known, word), known))
-        .filter(|(likeness, _)| *likeness > LIKENESS)
+        .filter(|(similarity, _)| *similarity > SIMILARITY)
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0));
     near.into_iter().map(|(_, known)| known).collect()
 }
 
-/// Whether a word is a known one but for a few letters. This is stricter than [`nearest`], and decides whether the word
-/// may be repeated where it could be a secret.
+/// Whether a word differs from a known one in only a few letters. It is stricter than [`nearest`]: it decides
+/// whether a message may repeat a word that could be a secret.
 pub fn is_typo_of(word: &str, known: &str) -> bool {
     strsim::osa_distance(word, known) <= known.len() / 3
 }
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_comes_first_and_strangers_do_not_come() {
+    fn the_most_similar_word_is_first_and_others_are_left_out() {
         let known = ["greet", "great", "sums"];
         assert_eq!(nearest("gret", known), ["greet", "great"]);
         assert!(nearest("zzz", known).is_empty());

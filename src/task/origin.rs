@@ -1,7 +1,7 @@
-//! Who submitted a task of a group spool through the drop box.
+//! The user who submitted a task of a group spool through the drop box.
 //!
-//! Not how that is found out (`spool/inbox/incoming.rs`). Invariant: only what the kernel says of a file stands
-//! here, never what somebody wrote into it.
+//! Not how the user is found (`spool/inbox/incoming.rs`). Invariant: only facts from the kernel about the
+//! dropped file are here, never its content.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +12,11 @@ use super::SPOOL_VERSION;
 pub struct Origin {
     /// Format version, [`SPOOL_VERSION`].
     pub v: u32,
-    /// The user whose file the drop was. `None` where others could have written or placed the file:
-    /// then only the spool's owner controls the task.
+    /// The user whose file the drop was. `None` if others could have written or placed the file. Then
+    /// only the spool's owner controls the task.
     pub uid: Option<u32>,
-    /// Which file the drop was: its inode, and when it was last changed before it was claimed, in
-    /// milliseconds since the epoch. A watcher that finishes another one's work knows the drop by it.
+    /// The dropped file: its inode, and when it was last changed before the claim, in milliseconds since the
+    /// epoch. A watcher that finishes the work of another watcher recognizes the drop by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<(u64, i64)>,
 }

@@ -1,35 +1,35 @@
-//! Where a task stands and how it can end: closed enums, and the one function that says which
-//! step is legal.
+//! The status of a task and how it can end: enums, and the function that defines which change of status is
+//! allowed.
 //!
-//! Not the files (`status.rs`). Invariant: a terminal status has no successor.
+//! Not the files (`status.rs`). Invariant: a terminal status never changes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest message of an error, in characters: escaped in JSON it still fits, with everything
-/// else that a result without output holds, into the room kept for one on a full disk (4096 bytes).
+/// The longest message of an error, in characters. A result without output still fits into the 4096 bytes
+/// that are preallocated for a full disk, even if every character is escaped in JSON.
 const MAX_MESSAGE_CHARS: usize = 500;
 
-/// The five words a task's place is described with; there is no sixth.
+/// The status of a task: one of five.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Accepted, and no attempt is under way.
+    /// Accepted, and no attempt is running.
     Pending,
-    /// An attempt is under way: a living process holds the task's lock.
+    /// An attempt is running: a process holds the task's lock.
     Running,
     /// Ended with exit code 0.
     Completed,
-    /// Ended in another way; [`ErrorKind`] says which.
+    /// Ended in another way; see [`ErrorKind`].
     Failed,
-    /// Ended because somebody asked for it.
+    /// Ended because it was cancelled.
     Cancelled,
 }
 
 impl Status {
-    /// All of them, in the order in which a task can meet them.
+    /// Every status, in the order in which a task can have them.
     pub const ALL: [Status; 5] = [
         Status::Pending,
         Status::Running,
@@ -49,13 +49,13 @@ impl Status {
         }
     }
 
-    /// Whether nothing can follow.
+    /// Whether the status is final.
     pub fn is_terminal(self) -> bool {
         matches!(self, Status::Completed | Status::Failed | Status::Cancelled)
     }
 
-    /// Whether `next` may follow. `running` to `pending` is an attempt that was lost and is
-    /// tried again; `pending` to `failed` is a recipe that cannot be started.
+    /// Whether `next` may follow. `running` becomes `pending` if an attempt was lost and is tried again.
+    /// `pending` becomes `failed` if the recipe cannot be started.
     pub fn may_become(self, next: Status) -> bool {
         match self {
             Status::Pending => {
@@ -73,7 +73,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// The word is no status.
+/// The word is not a status.
 #[derive(Debug, thiserror::Error)]
 #[error("not a status: expected pending, running, completed, failed or cancelled")]
 pub struct UnknownStatus;
@@ -81,7 +81,7 @@ pub struct UnknownStatus;
 impl FromStr for Status {
     type Err = UnknownStatus;
 
-    /// The five words and the aliases `queued` and `succeeded`.
+    /// Parses the five words and the aliases `queued` and `succeeded`.
     fn from_str(word: &str) -> Result<Status, UnknownStatus> {
         match word {
             "pending" | "queued" => Ok(Status::Pending),
@@ -98,19 +98,19 @@ impl FromStr for Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorKind {
-    /// Exit code other than 0.
+    /// The exit code was not 0.
     Exit,
-    /// Ended by a signal that was not ours.
+    /// Ended by a signal that agentspool did not send.
     Signal,
-    /// Stopped at its deadline.
+    /// Stopped at its timeout.
     Timeout,
     /// The recipe's program could not be started.
     Spawn,
-    /// The runner died, so how the recipe ended is not known.
+    /// The runner was killed or exited, so it is not known how the recipe ended.
     Lost,
-    /// The recipe is gone or its manifest is wrong.
+    /// The recipe does not exist or its manifest is wrong.
     Recipe,
-    /// Stopped by a limit of memory, processor or processes.
+    /// Stopped by a limit on memory, processor time or processes.
     Resources,
 }
 
@@ -129,7 +129,7 @@ impl ErrorKind {
     }
 }
 
-/// What a person reads about a failure: one line.
+/// A failure: its kind, and one line for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskError {
     /// The kind, for programs.
@@ -138,19 +138,19 @@ pub struct TaskError {
     pub message: String,
 }
 
-/// What else a reader should know about a task that is not terminal, or not readable.
+/// More about a task that is not finished or not readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
-    /// An attempt was lost and the recipe asked for another one.
+    /// An attempt was lost, and the recipe requests another attempt.
     Retrying,
-    /// Pending again after a runner died; the next holder of the lock decides.
+    /// The runner was killed or exited; the next holder of the lock decides how the attempt ended.
     Interrupted,
-    /// A process of this task does not die.
+    /// A process or unit of this task cannot be ended.
     Stuck,
     /// A file of this task cannot be read; it is kept as it is.
     Damaged,
-    /// Written by a newer program.
+    /// Written by a newer version of agentspool.
     Newer,
 }
 
@@ -167,17 +167,17 @@ impl Condition {
     }
 }
 
-/// How a process ended, as the kernel told.
+/// How a process ended, as the kernel reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It returned this code.
+    /// It exited with this code.
     Code(i32),
     /// This signal ended it.
     Signal(i32),
 }
 
 impl Exit {
-    /// The code, where there is one.
+    /// The code, if the process exited.
     pub fn code(self) -> Option<i32> {
         match self {
             Exit::Code(code) => Some(code),
@@ -185,7 +185,7 @@ impl Exit {
         }
     }
 
-    /// The signal, where there is one.
+    /// The signal, if a signal ended the process.
     pub fn signal(self) -> Option<i32> {
         match self {
             Exit::Code(_) => None,
@@ -194,19 +194,19 @@ impl Exit {
     }
 }
 
-/// The ways a task ends.
+/// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Exit code 0.
     Completed,
-    /// Anything else that nobody asked for.
+    /// Ended in another way without being cancelled.
     Failed(TaskError),
-    /// Asked for.
+    /// Cancelled by a user.
     Cancelled,
 }
 
 impl Outcome {
-    /// What an ending that nobody caused means.
+    /// The outcome for a process that ended without being stopped.
     pub fn of_exit(exit: Exit) -> Outcome {
         let (kind, message) = match exit {
             Exit::Code(0) => return Outcome::Completed,
@@ -222,15 +222,15 @@ impl Outcome {
         Outcome::Failed(TaskError { kind, message })
     }
 
-    /// A failure with the kernel's word that memory was the reason.
+    /// A failure because of the memory limit, as the kernel reported. `how` describes how the process ended.
     pub fn out_of_memory(how: &str) -> Outcome {
         let message = format!("the task had no memory left (the recipe's `memory_max`): {how}");
         Outcome::failed(ErrorKind::Resources, message)
     }
 
-    /// A failure. A message is one line and is cut off behind 500 characters.
+    /// A failure. The message becomes one line and is cut after 500 characters.
     pub fn failed(kind: ErrorKind, message: impl Into<String>) -> Outcome {
-        // One line, and no character that JSON writes with six bytes.
+        // Control characters would break the line, and JSON needs six bytes for each.
         let mut message = message.into().replace(|c: char| c.is_control(), " ");
         if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
             message.truncate(end);
@@ -239,7 +239,7 @@ impl Outcome {
         Outcome::Failed(TaskError { kind, message })
     }
 
-    /// The word in the files.
+    /// The status of a task with this outcome.
     pub fn status(&self) -> Status {
         match self {
             Outcome::Completed => Status::Completed,
@@ -248,7 +248,7 @@ impl Outcome {
         }
     }
 
-    /// The reason, where it failed.
+    /// The error, if the task failed.
     pub fn error(&self) -> Option<&TaskError> {
         match self {
             Outcome::Failed(error) => Some(error),
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_matrix() {
+    fn only_the_allowed_changes_of_status_are_allowed() {
         use Status::{Cancelled as X, Completed as C, Failed as F, Pending as P, Running as R};
         let legal = [(P, R), (P, F), (P, X), (R, P), (R, C), (R, F), (R, X)];
         for from in Status::ALL {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn words_read_back_and_aliases_are_known() {
+    fn words_and_aliases_are_parsed() {
         for status in Status::ALL {
             assert_eq!(status.as_str().parse::<Status>().unwrap(), status);
             assert_eq!(
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_fits_into_the_room_of_a_result() {
+    fn a_message_fits_into_the_preallocated_result() {
         for character in ["\u{1}", "\n", "\"", "\\", "\u{7f}", "\u{2028}", "😀"] {
             let outcome = Outcome::failed(ErrorKind::Spawn, character.repeat(4000));
             let written = serde_json::to_string(outcome.error().unwrap()).unwrap();
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_is_never_flattened() {
+    fn an_exit_code_and_a_signal_are_distinguished() {
         assert_eq!(Outcome::of_exit(Exit::Code(0)), Outcome::Completed);
         assert_eq!(
             Outcome::of_exit(Exit::Code(3)).error().unwrap().kind,

@@ -1,19 +1,19 @@
-//! Paths and words inside a command that a person may copy into a shell.
+//! Quotes paths and words of a command that a person may copy into a shell.
 //!
-//! Not for a message without a command (`name.rs`). Invariant: a POSIX shell takes what is returned as one word and
-//! runs nothing of it, and it is one line that is safe on a terminal.
+//! Not for a message without a command (`name.rs`). Invariant: a POSIX shell reads the returned text as one
+//! word and executes no part of it. The text is one line that is safe on a terminal.
 
 use std::path::Path;
 
 use super::name::escape_bytes;
 
-/// A path as one word of a shell. Of a path with characters that are not shown, or with bytes that are not UTF-8,
-/// a shell with `$'…'` gets the path; one without it gets a path that does not exist.
+/// Quotes a path as one shell word. A path with invisible characters or bytes that are not UTF-8 is quoted as
+/// `$'…'`. A shell that does not support `$'…'` reads such a word as a path that does not exist.
 pub fn quote_path(path: &Path) -> String {
     quote(path.as_os_str().as_encoded_bytes())
 }
 
-/// The same for a text.
+/// Quotes a text as one shell word.
 pub fn quote_word(text: &str) -> String {
     quote(text.as_bytes())
 }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_gets_the_path_and_runs_nothing() {
+    fn a_shell_reads_the_path_and_executes_nothing() {
         for path in [
             &b"/srv/spool"[..],
             b"/srv/my spool",

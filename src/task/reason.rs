@@ -1,50 +1,50 @@
-//! Why a task that is pending does not run now, in words that say what to do.
+//! Why a pending task does not run now, with a message that says what to do.
 //!
-//! Not the checks themselves (`ready/`). Invariant: each reason has one word for programs and one sentence for
-//! people.
+//! Not the checks themselves (`ready/`). Invariant: each reason has one code for programs and one sentence
+//! for people.
 
 use serde::Serialize;
 
 use super::{Condition, Name, TaskId};
 
-/// One thing that a pending task waits for.
+/// One reason why a pending task does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Nobody starts tasks.
+    /// No watcher is running.
     NoWatcher,
-    /// Somebody paused the spool.
+    /// The spool is paused.
     Paused,
-    /// The spool is a copy of another one, and was not resumed.
+    /// The spool is a copy of another spool, and was not resumed.
     Copy,
-    /// What the status says of the task: somebody must act, or another attempt follows.
+    /// The condition in the task's status: a person must act, or another attempt follows.
     Condition(Condition),
-    /// An earlier task of its session is not over.
+    /// An earlier task of its session is not finished.
     Session {
         /// The session.
         session: Name,
         /// The first of the earlier tasks.
         earlier: TaskId,
     },
-    /// As many tasks of its recipe run as may.
+    /// The limit of running tasks of its recipe is reached.
     RecipeSlots {
         /// The recipe.
         recipe: Name,
-        /// How many may.
+        /// How many tasks may run at once.
         limit: u32,
     },
-    /// As many tasks run as may.
+    /// The limit of running tasks of the spool is reached.
     Slots {
-        /// How many may.
+        /// How many tasks may run at once.
         limit: u32,
     },
-    /// This user may not see what it waits for, if for anything.
+    /// This user may not read what would show the reason.
     Unseen,
-    /// Nothing holds it back: a runner takes it next, or has just taken it.
+    /// Nothing blocks the task: a runner takes it next, or has just taken it.
     Soon,
 }
 
 impl Reason {
-    /// The word for programs.
+    /// The code for programs.
     pub fn as_str(&self) -> &'static str {
         match self {
             Reason::NoWatcher => "watcher",
@@ -66,19 +66,19 @@ impl std::fmt::Display for Reason {
                 f.write_str("the spool is paused: `agentspool resume` lets tasks start again")
             }
             Reason::Copy => f.write_str(
-                "the spool is a copy of another one, where the same tasks may run: `agentspool resume` lets them start here",
+                "the spool is a copy of another spool, where the same tasks may run: `agentspool resume` lets them start here",
             ),
             Reason::Condition(Condition::Retrying) => {
                 f.write_str("an attempt was lost, and another one follows")
             }
             Reason::Condition(Condition::Interrupted) => {
-                f.write_str("its runner died: the watcher finds out what became of the attempt")
+                f.write_str("its runner was killed: the watcher finds out how the attempt ended")
             }
             Reason::Condition(Condition::Stuck) => f.write_str(
-                "something of an attempt cannot be ended: `agentspool doctor` and the watcher's log name it",
+                "a process or unit of an attempt cannot be ended: `agentspool doctor` and the watcher's log name it",
             ),
             Reason::Condition(Condition::Damaged) => {
-                f.write_str("its files cannot be read: `agentspool doctor` says what is wrong")
+                f.write_str("its files cannot be read: `agentspool doctor` shows what is wrong")
             }
             Reason::Condition(Condition::Newer) => {
                 f.write_str("a later version of agentspool wrote it: use that version")
@@ -95,9 +95,9 @@ impl std::fmt::Display for Reason {
                 "waits for another task: at most {limit} run at once (`agentspool config set max_concurrent N`)"
             ),
             Reason::Unseen => f.write_str(
-                "what it waits for is not known: only the spool's owner may see that",
+                "the reason is not known: only the spool's owner may see it",
             ),
-            Reason::Soon => f.write_str("nothing holds it back: it starts in a moment"),
+            Reason::Soon => f.write_str("nothing blocks the task: it starts in a moment"),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What a task asks for: `request.json`, as dropped, as submitted, as stored.
+//! The request of a task: `request.json`, as dropped, as submitted and as stored.
 //!
-//! Not where it stands (`status.rs`). A request names a recipe and can never carry a command. The
-//! three ways in (a drop, the command line, a line of a batch) meet in [`Request::parse`], so
-//! that a typo is refused the same way everywhere. Invariant: what [`Request::parse`] accepts can
-//! be stored, and what is stored can be dropped again.
+//! Not the status (`status.rs`). A request names a recipe and never contains a command. A drop, a submission
+//! from the command line and a line of a batch are all parsed by [`Request::parse`], so that the same
+//! mistakes are refused everywhere. Invariant: a request that [`Request::parse`] accepts can be stored, and a
+//! stored request can be dropped again.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +16,12 @@ use super::{
 /// The largest request that is read, in bytes (SPOOL-SAFETY hazard 7).
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 
-/// `config` reaches the recipe as one environment variable, and the kernel takes 128 KiB for one;
-/// the rest is room for the recipe's own defaults.
+/// The largest `config` of a request, in bytes. The recipe gets it in one environment variable, for which the
+/// kernel allows 128 KiB. The difference is left for the recipe's own defaults.
 const MAX_CONFIG_BYTES: usize = 100_000;
 
-/// Fields that will mean something in a later version; until then using one must not pass in
-/// silence.
+/// Fields that a later version may define. A request with one of them is refused, because the field would
+/// have no effect.
 const RESERVED: [&str; 5] = ["key", "retries", "priority", "after", "not_before"];
 
 /// The fields of a request, as written in a file.
@@ -37,92 +37,93 @@ const FIELDS: [&str; 9] = [
     "metadata",
 ];
 
-/// The longest timeout that is taken: ten years, so that a deadline is always a valid moment.
+/// The longest timeout in seconds: ten years, so that a deadline is always a valid time.
 const MAX_TIMEOUT_SEC: f64 = 10.0 * 365.25 * 86_400.0;
 
 /// The fields of `request.json`. Only `recipe` must be given.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// The format version, [`FORMAT_VERSION`] when absent.
+    /// The format version. [`FORMAT_VERSION`] if absent.
     #[serde(default = "current_version")]
     pub v: u32,
     /// The recipe to run.
     pub recipe: Name,
-    /// What the recipe reads on stdin: any JSON value, also `null`; `{}` when absent.
+    /// What the recipe reads on stdin: any JSON value, including `null`. `{}` if absent.
     #[serde(
         default,
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
     pub input: Option<Json>,
-    /// Laid over the recipe's `[config]`: a JSON object.
+    /// A JSON object. Its values override those of the recipe's `[config]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Json>,
-    /// Tasks of one session run one after another. Filled in when stored.
+    /// The session. Tasks of one session run one after another. A stored request always has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Name>,
-    /// Seconds the recipe may run; else the recipe's own timeout, else the spool's.
+    /// How many seconds the recipe may run. If absent, the recipe's timeout applies, then the spool's.
     #[serde(
         default,
         deserialize_with = "seconds_or_null",
         skip_serializing_if = "Option::is_none"
     )]
     pub timeout_sec: Option<f64>,
-    /// What the task is called; `names/<name>` leads to the newest of that name.
+    /// The task's name. `names/<name>` leads to the newest task with that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// What to show when there is no name: text for people, never a path.
+    /// Shown if there is no name: text for people, never a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// The submitter's own notes: a JSON object, kept and shown, never interpreted.
+    /// The submitter's own notes: a JSON object that is kept and shown, but never interpreted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Json>,
 }
 
-/// A request as it lies in `tasks/<id>/request.json`: the same fields, all there.
+/// A request as stored in `tasks/<id>/request.json`: the same type, with the defaults filled in.
 pub type StoredRequest = Request;
 
 fn current_version() -> u32 {
     FORMAT_VERSION
 }
 
-/// A field that is there, whatever its value: left to itself, serde takes `null` for absent.
+/// Reads a field that is present, even if its value is `null`. Without this, serde treats `null` as absent.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }
 
-/// Why a request is refused. [`RequestError::Incomplete`] may be half a file; the rest is final.
+/// Why a request is refused. [`RequestError::Incomplete`] may be a file that is still being written. All
+/// other errors are final.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// More bytes than [`MAX_REQUEST_BYTES`].
     #[error("the request is larger than {MAX_REQUEST_BYTES} bytes")]
     TooLarge,
-    /// The text ends before its JSON does.
+    /// The text ends before the JSON value is complete.
     #[error("the JSON text ends too early ({0})")]
     Incomplete(String),
-    /// No JSON text at all.
+    /// Not JSON.
     #[error("not valid JSON: {0}")]
     Syntax(String),
-    /// Text of another encoding.
-    #[error("it is UTF-16 text, and a request is UTF-8")]
+    /// UTF-16 text.
+    #[error("the request is UTF-16 text: save it as UTF-8")]
     Utf16,
-    /// JSON, but no object with these fields and types.
+    /// JSON, but not an object with the fields and types of a request.
     #[error("not a request: {0}")]
     Shape(String),
-    /// JSON with a field that no request has. It is repeated only where it is nearly one of ours.
+    /// JSON with an unknown field. The message repeats the field only if it is similar to a known one.
     #[error("not a request: {0}")]
     UnknownField(String),
-    /// A word kept for a later version.
-    #[error("the field `{0}` is reserved for a later version and means nothing yet: leave it out")]
+    /// A field that is reserved for a later version.
+    #[error("the field `{0}` is reserved for a later version and has no effect yet: leave it out")]
     Reserved(&'static str),
-    /// A request of a later program.
+    /// A request of a later version.
     #[error("the request has format version {0}, and this program knows only {FORMAT_VERSION}")]
     Newer(u32),
 }
 
 impl Request {
-    /// A request for `recipe` with nothing else said.
+    /// A request for `recipe` without any other field.
     pub fn new(recipe: Name) -> Request {
         Request {
             v: FORMAT_VERSION,
@@ -137,8 +138,8 @@ impl Request {
         }
     }
 
-    /// Reads one request from the bytes of a file or a line, strictly: one JSON object, nothing
-    /// behind it, no unknown field, no duplicate key.
+    /// Parses one request from the bytes of a file or a line. The bytes must be one JSON object with nothing
+    /// after it, no unknown field and no duplicate key.
     pub fn parse(bytes: &[u8]) -> Result<Request, RequestError> {
         if bytes.len() > MAX_REQUEST_BYTES {
             return Err(RequestError::TooLarge);
@@ -149,7 +150,7 @@ impl Request {
         }
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
-            // The file may end inside a character that is still being written.
+            // The file may end inside a character because it is still being written.
             Err(error) if error.error_len().is_none() => {
                 return Err(RequestError::Incomplete("inside a UTF-8 character".into()));
             }
@@ -158,7 +159,7 @@ impl Request {
                 return Err(RequestError::Syntax(format!("not UTF-8 at byte {at}")));
             }
         };
-        // The version is read first: a newer request may have any shape at all.
+        // The version is read first, because a newer request may have other fields.
         #[derive(Deserialize)]
         struct Version {
             v: Option<u32>,
@@ -169,7 +170,7 @@ impl Request {
             return Err(RequestError::Newer(v));
         }
         let request: Request = serde_json::from_str(text).map_err(|e| refuse(text, &e))?;
-        // serde takes a struct's fields from an array as well, one after another.
+        // serde would also read the fields of a struct from an array.
         if !is_object(text) {
             return Err(not_an_object());
         }
@@ -177,7 +178,7 @@ impl Request {
         Ok(request)
     }
 
-    /// The rules that types do not hold: for requests that were not parsed but put together.
+    /// Checks the rules that the types do not enforce. Also for requests that were built and not parsed.
     pub fn check(&self) -> Result<(), RequestError> {
         for (field, value) in [("config", &self.config), ("metadata", &self.metadata)] {
             if value.as_ref().is_some_and(|json| !json.is_object()) {
@@ -192,7 +193,7 @@ impl Request {
             .is_some_and(|json| json.text().len() > MAX_CONFIG_BYTES)
         {
             return Err(RequestError::Shape(format!(
-                "`config` may have {MAX_CONFIG_BYTES} bytes at most (it travels in the environment): put the data into `input`"
+                "`config` may have at most {MAX_CONFIG_BYTES} bytes, because it is passed in an environment variable: put the data into `input`"
             )));
         }
         if let Some(seconds) = self.timeout_sec
@@ -208,19 +209,19 @@ impl Request {
             .is_some_and(|name| !name.is_allowed_for_a_task())
         {
             return Err(RequestError::Shape(
-                "`name` may not be `last`, begin with `task_`, or look like a part of a task id (8 to 26 of 0-9 a-z without i l o u, a digit before a letter)".into(),
+                "`name` may not be `last`, start with `task_`, or look like a part of a task id (8 to 26 characters of 0-9 a-z without i, l, o, u, with a digit before a letter)".into(),
             ));
         }
         Ok(())
     }
 
-    /// The file's bytes: pretty-printed for people, one newline at the end.
+    /// The bytes of the file: indented for people, with one newline at the end.
     pub fn to_bytes(&self) -> Vec<u8> {
         super::status::to_pretty(self)
     }
 }
 
-/// Whether a text that is JSON is an object.
+/// Whether a JSON text is an object.
 fn is_object(text: &str) -> bool {
     text.trim_start().starts_with('{')
 }
@@ -250,8 +251,8 @@ fn refuse(text: &str, error: &serde_json::Error) -> RequestError {
     }
 }
 
-/// The complaint about an unknown field, which repeats the field only where it is nearly one of
-/// ours: a file full of secrets has them as keys, too, and a reason is read by other people.
+/// The message for an unknown field. It repeats the field only if it is similar to a known one: keys of a
+/// wrong file can be secrets too, and other people can read the reason.
 fn describe_unknown(field: &str, error: &serde_json::Error) -> String {
     let written = if FIELDS.iter().any(|known| is_typo_of(field, known)) {
         format!(" `{}`", escape_label(field.as_bytes()))
@@ -272,7 +273,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_smallest_and_the_fullest() {
+    fn a_request_with_one_field_and_one_with_all_fields_are_parsed() {
         let small = Request::parse(b"{\"recipe\":\"hello\"}").unwrap();
         assert_eq!((small.v, small.recipe.as_str()), (1, "hello"));
         let full =
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_of_null_is_an_input() {
+    fn an_input_of_null_is_kept() {
         let request = Request::parse(b"{\"recipe\":\"h\",\"input\":null}").unwrap();
         assert_eq!(request.input.as_ref().map(Json::text), Some("null"));
         let again = Request::parse(&request.to_bytes()).unwrap();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_says_what_it_is() {
+    fn each_refusal_names_its_reason() {
         let cases: &[(&[u8], &str)] = &[
             (b"", "ends too early"),
             (b"{\"recipe\":\"he", "ends too early"),
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_repeated_only_as_a_typo_of_ours() {
+    fn an_unknown_key_is_repeated_only_if_it_is_a_typo() {
         for (key, is_reported) in [
             ("inptu", true),
             ("Recipe", true),
@@ -357,7 +358,7 @@ mod tests {
             ("x", false),
             ("x`, expected one of `y", false),
             ("a\\nb", false),
-            // Found by fuzzing: a typo of ours can be a line break.
+            // Found by fuzzing: a typo can be a line break.
             ("name\\n", true),
         ] {
             let text = format!("{{\"recipe\":\"h\",\"{key}\":1}}");
@@ -376,7 +377,7 @@ mod tests {
         }
     }
 
-    // The fields are listed here and in the struct; the parser's words show that both are the same.
+    // The fields are listed in `FIELDS` and in the struct. The parser's message shows that both lists agree.
     #[test]
     fn an_unknown_field_is_described_as_the_parser_does() {
         let text = "{\"recipe\":\"h\",\n \"inptu\":1}";
@@ -386,7 +387,7 @@ mod tests {
         assert_eq!(ours.to_string(), format!("not a request: {theirs}"));
     }
 
-    // Found by fuzzing: a parser that rounds gave another number each time it was stored.
+    // Found by fuzzing: a parser that rounds gave a different number each time the request was stored.
     #[test]
     fn a_timeout_is_stored_to_the_last_digit() {
         let text = b"{\"recipe\":\"hello\",\"timeout_sec\":123.456789354210678}";
@@ -395,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn size_and_depth_are_bounded() {
+    fn size_and_depth_are_limited() {
         let huge = format!(
             "{{\"recipe\":\"h\",\"input\":\"{}\"}}",
             "x".repeat(MAX_REQUEST_BYTES)
@@ -413,7 +414,7 @@ mod tests {
     }
 
     proptest! {
-        // The drop box relies on it: half a file is never taken for a whole one.
+        // The drop box relies on this: an incomplete file is never read as a complete request.
         #[test]
         fn no_strict_prefix_of_a_request_is_a_request(text in "[a-z]{1,8}", n in 0i64..9999) {
             let whole = format!("{{\"recipe\":\"{text}\",\"input\":{{\"n\":{n},\"é\":[1,2]}}}}");

@@ -1,12 +1,12 @@
-//! A moment as it stands in files: milliseconds, written as RFC 3339 in UTC.
+//! A point in time as files store it: milliseconds, written as RFC 3339 in UTC.
 //!
-//! Not a clock (see `clock.rs`). Invariant: what is written reads back as the same millisecond.
+//! Not a clock (see `clock.rs`). Invariant: a written time parses back to the same millisecond.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment of wall time in milliseconds since the epoch. In JSON `2026-01-31T12:00:00.000Z`.
+/// A wall-clock time in milliseconds since the epoch. In JSON `2026-01-31T12:00:00.000Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 
@@ -21,7 +21,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Seconds from `earlier` to this moment; negative when the clock was set back in between.
+    /// Seconds from `earlier` to this moment; negative if the clock was set back.
     pub fn seconds_since(self, earlier: Timestamp) -> f64 {
         (self.0 - earlier.0) as f64 / 1000.0
     }
@@ -29,7 +29,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A moment outside jiff's years (±9999) is a broken clock: show the nearest it can write.
+        // Only a wrong clock gives a year outside jiff's range (±9999): show the nearest valid time.
         let moment = jiff::Timestamp::from_millisecond(self.0).unwrap_or(if self.0 < 0 {
             jiff::Timestamp::MIN
         } else {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn milliseconds_and_z_are_always_there() {
+    fn milliseconds_and_the_z_are_always_written() {
         for (ms, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (1_769_860_800_000, "2026-01-31T12:00:00.000Z"),

@@ -1,7 +1,8 @@
-//! On which field of an object a strict parser stopped because it knows none of that name.
+//! Finds the unknown field at which a strict parser stopped.
 //!
-//! serde says it in words only, and nothing may hang on words. Not the message (`request.rs`). Invariant: a field is named
-//! only where the parser came to it before it met anything else that is wrong.
+//! serde names the field only in its message, and no decision may depend on the text of a message. Not the
+//! message itself (`request.rs`). Invariant: a field is returned only if the parser found nothing wrong
+//! before it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,8 +11,9 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-/// Reads a text as `T`, whose fields these are and which denies all others; the field at which that ended, where it was
-/// for its name. For texts that were refused: it reads them once more.
+/// Parses a text as `T`, a type with these `fields` that denies all others. Returns the unknown field at
+/// which the parser stopped, if there is one. Used only for texts that were refused, because it parses them
+/// again.
 pub(super) fn unknown_field<'de, T: Deserialize<'de>>(
     text: &'de str,
     fields: &[&str],
@@ -22,7 +24,7 @@ pub(super) fn unknown_field<'de, T: Deserialize<'de>>(
         unknown: &mut unknown,
         kind: PhantomData,
     };
-    // What is wrong is known; here it only matters how far the parser comes.
+    // The caller has the error already. Only the field at which the parser stops matters here.
     let _ = serde_json::Deserializer::from_str(text).deserialize_map(object);
     unknown
 }
@@ -50,7 +52,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<'_, T> {
     }
 }
 
-/// An object whose keys are noted as they are handed on.
+/// Passes on the keys of an object and records an unknown one.
 struct Keys<'a, A> {
     map: A,
     fields: &'a [&'a str],
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_named_only_where_it_is_the_reason() {
+    fn a_field_is_named_only_if_it_is_the_reason() {
         for (text, expected) in [
             ("{\"m\": 1}", Some("m")),
             ("{\"n\": 1, \"m\": 1}", Some("m")),

@@ -1,22 +1,22 @@
-//! Which task is offered next: a guess at a good order, and when to try again.
+//! Chooses the task that is offered next, and when to try a task again.
 //!
-//! A pure structure: no clock, no disk. It decides nothing that counts, because every offer is
-//! checked by the runner under locks; what it forgets, the next scan puts back. Invariant: an id is
-//! in exactly one place, and no id waits without a moment or an event that ends its waiting.
+//! Has no clock and does not use the disk. It decides nothing that matters for correctness: a runner
+//! checks every offer under locks, and the next scan restores what is lost here. Invariant: an id is in
+//! exactly one place, and no id waits without a time or an event that ends its wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::task::{Answer, Blocker, Holder, Name, TaskId, When};
 
-/// A task that is held just now is offered again after this, doubling up to a second: its submitter
-/// shows it before its last fsync and lets it go after that, which without fsyncs is a matter of
-/// microseconds. DESIGN.md section 4 begins with 10 ms, and that was most of the time from a
-/// submission to its first instruction.
+/// The pause before a held task is offered again; it doubles up to a second. A submitter publishes a task
+/// before its last fsync and releases it after that, which without fsyncs takes microseconds. DESIGN.md
+/// section 4 starts with 10 ms, which was most of the time from a submission to its first instruction.
 const HELD_RETRY: (Duration, Duration) = (Duration::from_micros(500), Duration::from_secs(1));
-/// The same where no slot was free, which mostly an answer ends.
+/// The pause when no slot was free. Usually an answer ends it earlier.
 const SLOT_RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// A group that waits is mostly woken by an answer; this is for what other watchers finish.
+/// The pause of a waiting group. Usually an answer ends it earlier; the pause is for tasks that other
+/// watchers finish.
 const GROUP_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What several tasks wait for together.
@@ -41,9 +41,9 @@ enum Place {
     Offered,
     Delayed(Instant),
     Group(Group),
-    /// Another process has it: until the next scan.
+    /// Another process holds it: until the next scan.
     Elsewhere,
-    /// A person must mend its files: until the next scan.
+    /// A person must fix its files: until the next scan.
     Broken,
 }
 
@@ -55,10 +55,10 @@ pub(super) struct Backlog {
     hurried: VecDeque<TaskId>,
     delayed: BTreeSet<(Instant, TaskId)>,
     groups: HashMap<Group, Waiting>,
-    /// How long an id waited last, so that it waits longer the next time.
+    /// How long an id waited last, so that its next wait is longer.
     pauses: HashMap<TaskId, Duration>,
-    /// Tasks that a person must mend, as far as a runner last saw: offered again at every scan, but
-    /// no work for which a watcher would have to stay.
+    /// Tasks that a person must fix, according to the last answer. They are offered again at every scan,
+    /// but do not keep a watcher running.
     broken: BTreeSet<TaskId>,
     elsewhere: usize,
     /// No slot was free: nothing is offered before this.
@@ -66,7 +66,7 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Takes in tasks that were found.
+    /// Adds tasks that were found.
     pub fn add(&mut self, ids: impl IntoIterator<Item = TaskId>) {
         for id in ids {
             if let std::collections::btree_map::Entry::Vacant(e) = self.places.entry(id) {
@@ -76,8 +76,8 @@ impl Backlog {
         }
     }
 
-    /// Takes a scan for the truth: `open` (sorted) is all there is, and what lay aside is looked at
-    /// again.
+    /// Makes the backlog equal to a scan: `open` (sorted) is every open task. Tasks that were set aside
+    /// are offered again.
     pub fn reset(&mut self, open: &[TaskId]) {
         let gone: Vec<TaskId> = self
             .places
@@ -107,7 +107,7 @@ impl Backlog {
         if let Some(id) = self.next_hurried() {
             return Some(id);
         }
-        // Also during a pause: what stays due would wake the watcher again and again.
+        // During a pause too: a time that has passed would wake the watcher again and again.
         self.release_due(now);
         if self.paused.is_some_and(|(until, _)| now < until) {
             return None;
@@ -124,12 +124,13 @@ impl Backlog {
         Some(id)
     }
 
-    /// Whether a task waits that needs no slot.
+    /// Whether a task that needs no slot is waiting.
     pub fn has_hurried(&self) -> bool {
         !self.hurried.is_empty()
     }
 
-    /// Puts a task before all others: it is to be cancelled, which needs neither slot nor turn.
+    /// Puts a task before all others. It is to be cancelled, which needs neither a slot nor the session
+    /// lock.
     pub fn hurry(&mut self, id: TaskId) {
         if matches!(
             self.places.get(&id),
@@ -142,7 +143,7 @@ impl Backlog {
         self.hurried.push_back(id);
     }
 
-    /// Takes in what a runner said of an id.
+    /// Records a runner's answer about an id.
     pub fn answered(&mut self, id: TaskId, answer: Answer, now: Instant) {
         if answer.is_for_a_person() {
             self.broken.insert(id);
@@ -191,8 +192,8 @@ impl Backlog {
         }
     }
 
-    /// When something must be offered although nothing was heard. Of use only to whoever could
-    /// offer it then: what is due stays due until [`Backlog::next`] is asked.
+    /// When something must be offered although nothing happened. Only for a caller that can offer then: a
+    /// time that has passed remains until [`Backlog::next`] is called.
     pub fn wake_at(&self) -> Option<Instant> {
         let paused = self
             .paused
@@ -203,7 +204,7 @@ impl Backlog {
         [paused, delayed, groups].into_iter().flatten().min()
     }
 
-    /// Tasks that are neither with a runner nor elsewhere, oldest first.
+    /// Tasks that neither a runner nor another process has, oldest first.
     pub fn pending(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.places
             .iter()
@@ -213,22 +214,22 @@ impl Backlog {
             .map(|(id, _)| *id)
     }
 
-    /// How many tasks are known to be open.
+    /// The number of tasks that are known to be open.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// How many of them another process has, as far as the last offer showed.
+    /// The number of them that another process holds, according to the last offer.
     pub fn elsewhere(&self) -> usize {
         self.elsewhere
     }
 
-    /// Whether nothing is known to be open, but what a person must mend.
+    /// Whether no task is known to be open, except those that a person must fix.
     pub fn is_empty(&self) -> bool {
         self.places.keys().all(|id| self.broken.contains(id))
     }
 
-    /// Whether a task waits for a person.
+    /// Whether a person must fix a task.
     pub fn is_broken(&self, id: TaskId) -> bool {
         self.broken.contains(&id)
     }
@@ -253,7 +254,7 @@ impl Backlog {
         waiting.ids.insert(id);
     }
 
-    /// Offers what is due: delayed tasks, and the oldest of each group that has waited.
+    /// Makes due tasks ready: delayed ones, and the oldest of each group whose pause is over.
     fn release_due(&mut self, now: Instant) {
         while let Some((at, id)) = self.delayed.first().copied()
             && at <= now
@@ -271,7 +272,7 @@ impl Backlog {
         }
     }
 
-    /// Makes the oldest of a group ready; the rest go on waiting, a little longer each time.
+    /// Makes the oldest of a group ready. The others keep waiting, a little longer each time.
     fn release_group(&mut self, group: &Group, now: Instant) {
         let Some(waiting) = self.groups.get_mut(group) else {
             return;
@@ -325,7 +326,7 @@ impl Backlog {
     }
 }
 
-// Named by its path, because benches/pure.rs takes this file in as well.
+// With its path, because benches/pure.rs includes this file too.
 #[cfg(test)]
 #[path = "backlog_model.rs"]
 mod model;
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn oldest_first_and_each_once() {
+    fn tasks_are_offered_oldest_first_and_once() {
         let (mut backlog, now) = backlog([3, 1, 2, 1]);
         let offered: Vec<_> = std::iter::from_fn(|| backlog.next(now)).collect();
         assert_eq!(offered, [id(1), id(2), id(3)]);
@@ -362,12 +363,12 @@ mod tests {
     }
 
     #[test]
-    fn a_task_whose_submitter_is_at_it_is_tried_again_ever_more_slowly() {
+    fn a_task_that_its_submitter_holds_is_tried_again_at_growing_intervals() {
         let (mut backlog, mut now) = backlog([1]);
         let mut pauses = Vec::new();
         for _ in 0..15 {
             assert_eq!(backlog.next(now), Some(id(1)));
-            // A watcher's runner answers while the id is marked as offered.
+            // A runner answers while the id is offered.
             backlog.answered(id(1), Answer::Held(Holder::Submitter), now);
             let at = backlog.wake_at().unwrap();
             assert_eq!(backlog.next(now), None);
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_not_disturbed_by_what_becomes_due_in_it() {
+    fn tasks_that_become_due_do_not_end_a_pause() {
         let (mut backlog, now) = backlog([1, 2, 3]);
         while backlog.next(now).is_some() {}
         let chat: Name = "chat".parse().unwrap();
@@ -415,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_woken_by_its_own_end_and_only_its_oldest_goes() {
+    fn the_end_of_a_session_task_releases_only_the_oldest_waiting_task() {
         let (mut backlog, now) = backlog([1, 2, 3, 4]);
         let chat: Name = "chat".parse().unwrap();
         for n in 1..=4 {
@@ -430,12 +431,12 @@ mod tests {
         assert_eq!(backlog.next(now), None);
         assert!(
             backlog.wake_at().is_some(),
-            "the rest must not wait for ever"
+            "the others must not wait forever"
         );
     }
 
     #[test]
-    fn a_scan_brings_back_what_lay_aside_and_drops_what_is_gone() {
+    fn a_scan_offers_tasks_set_aside_and_forgets_removed_ones() {
         let (mut backlog, now) = backlog([1, 2, 3]);
         for n in 1..=3 {
             backlog.next(now);
@@ -457,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_task_is_offered_again_and_keeps_nobody() {
+    fn a_broken_task_is_offered_again_and_does_not_count_as_work() {
         let (mut backlog, now) = backlog([1]);
         backlog.next(now);
         assert!(!backlog.is_empty());
@@ -469,11 +470,11 @@ mod tests {
             assert!(backlog.is_empty(), "still broken, as far as is known");
         }
         backlog.answered(id(1), Answer::Held(Holder::Runner), now);
-        assert!(!backlog.is_empty(), "somebody mended it");
+        assert!(!backlog.is_empty(), "it was fixed");
     }
 
     #[test]
-    fn a_cancelled_task_overtakes_even_a_pause() {
+    fn a_cancelled_task_is_offered_even_during_a_pause() {
         let (mut backlog, now) = backlog([1, 2, 3]);
         backlog.next(now);
         backlog.answered(id(1), Answer::Blocked(Blocker::Slot), now);

@@ -1,7 +1,8 @@
-//! The backlog against a plain model: one map that says of each id where it is, and nothing kept twice.
+//! Tests the backlog against a plain model: one map from each id to its place, with no redundant state.
 //!
-//! Random operations as a watcher makes them. After each of them both say the same, the backlog's own structures agree
-//! with each other, and no id waits without a moment or an event that ends its waiting.
+//! Does not test real timing. The operations are random ones that a watcher makes. Invariant: after each
+//! of them both agree, the backlog's own structures agree with each other, and no id waits without a time
+//! or an event that ends its wait.
 
 use proptest::prelude::*;
 
@@ -12,12 +13,12 @@ use crate::task::Why;
 #[derive(Clone, Debug)]
 enum Step {
     Add(u64),
-    /// These are all that are open.
+    /// These are all open tasks.
     Reset(Vec<u64>),
     Next,
     NextHurried,
     Hurry(u64),
-    /// Of one of those that were offered.
+    /// The answer for one of the offered tasks.
     Answer(usize, Answer),
     Pass(Duration),
 }
@@ -59,11 +60,11 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Where the model says that an id is.
+/// The place of an id in the model.
 #[derive(Clone, Debug, PartialEq)]
 enum Spot {
     Ready,
-    /// With the number of its turn.
+    /// With its position in the order.
     Hurried(usize),
     Offered,
     Delayed(Instant),
@@ -79,7 +80,7 @@ struct Model {
     pauses: HashMap<TaskId, Duration>,
     broken: BTreeSet<TaskId>,
     no_slot: Option<(Instant, Duration)>,
-    turns: usize,
+    hurried_count: usize,
 }
 
 impl Model {
@@ -100,8 +101,8 @@ impl Model {
                 if let Some(spot) = self.spots.get_mut(&id(*n))
                     && !matches!(spot, Spot::Offered | Spot::Hurried(_))
                 {
-                    self.turns += 1;
-                    *spot = Spot::Hurried(self.turns);
+                    self.hurried_count += 1;
+                    *spot = Spot::Hurried(self.hurried_count);
                 }
             }
             Step::Answer(at, answer) => {
@@ -133,11 +134,11 @@ impl Model {
     }
 
     fn next_hurried(&mut self) -> Option<TaskId> {
-        let turn = |(task, spot): (&TaskId, &Spot)| match spot {
-            Spot::Hurried(turn) => Some((*turn, *task)),
+        let order = |(task, spot): (&TaskId, &Spot)| match spot {
+            Spot::Hurried(order) => Some((*order, *task)),
             _ => None,
         };
-        let (_, task) = self.spots.iter().filter_map(turn).min()?;
+        let (_, task) = self.spots.iter().filter_map(order).min()?;
         self.spots.insert(task, Spot::Offered);
         Some(task)
     }
@@ -175,7 +176,7 @@ impl Model {
         }
     }
 
-    /// Groups in which nobody waits are forgotten.
+    /// Groups without waiting tasks are forgotten.
     fn tidy(&mut self) {
         let spots = &self.spots;
         let waits = |group: &Group| spots.values().any(|at| *at == Spot::Group(group.clone()));
@@ -265,7 +266,7 @@ fn step(backlog: &mut Backlog, step: &Step, now: Instant) -> Option<TaskId> {
     None
 }
 
-/// What the backlog's header says of it.
+/// Checks the invariant in the header of `backlog.rs`.
 fn check_structures(backlog: &Backlog) {
     let mut counted = 0;
     for (id, place) in &backlog.places {
@@ -294,7 +295,10 @@ fn check_structures(backlog: &Backlog) {
     let groups = backlog.groups.values();
     let waiting: usize = groups.map(|group| group.ids.len()).sum();
     let kept = backlog.ready.len() + backlog.hurried.len() + backlog.delayed.len() + waiting;
-    assert_eq!(kept, counted, "something is kept that is nowhere or twice");
+    assert_eq!(
+        kept, counted,
+        "an id is kept that has no place, or is kept twice"
+    );
     assert!(backlog.groups.values().all(|group| !group.ids.is_empty()));
     let elsewhere = backlog.places.values();
     let elsewhere = elsewhere.filter(|place| **place == Place::Elsewhere);
@@ -337,7 +341,7 @@ fn check_same(backlog: &Backlog, model: &Model) {
     assert_eq!(backlog.wake_at(), wake_at);
 }
 
-/// With nothing but its own moments, everything that waits is offered in the end.
+/// By its own times alone, the backlog offers every waiting task in the end.
 fn check_that_all_are_offered(mut backlog: Backlog, mut now: Instant) {
     let mut left: BTreeSet<TaskId> = backlog.pending().collect();
     while !left.is_empty() {
@@ -346,7 +350,7 @@ fn check_that_all_are_offered(mut backlog: Backlog, mut now: Instant) {
                 left.remove(&task);
             }
             None => {
-                let at = backlog.wake_at().expect("a moment that ends the waiting");
+                let at = backlog.wake_at().expect("a time that ends the wait");
                 assert!(at > now, "a watcher would spin");
                 now = at;
             }
@@ -356,7 +360,7 @@ fn check_that_all_are_offered(mut backlog: Backlog, mut now: Instant) {
 
 proptest! {
     #[test]
-    fn the_backlog_does_what_the_model_does(steps in prop::collection::vec(steps(), 0..120)) {
+    fn the_backlog_agrees_with_the_model(steps in prop::collection::vec(steps(), 0..120)) {
         let (mut backlog, mut model) = (Backlog::default(), Model::default());
         let mut now = Instant::now();
         for one in &steps {

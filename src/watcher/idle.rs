@@ -1,6 +1,7 @@
-//! Whether anything is left to do for a watcher.
+//! Decides whether a watcher has anything left to do.
 //!
-//! Not the leaving itself (`run.rs`). Invariant: what only a person can mend keeps no watcher, and everything else does.
+//! Does not exit (`run.rs`). Invariant: tasks that only a person can fix do not keep a watcher running;
+//! everything else does.
 
 use super::backlog::Backlog;
 use super::markers::Markers;
@@ -9,7 +10,7 @@ use crate::intake::Admitter;
 use crate::launcher::LocalPool;
 use crate::spool::{IoError, Spool};
 
-/// What a watcher knows of its work.
+/// What a watcher knows about its work.
 pub(super) struct Work<'a> {
     pub spool: &'a Spool,
     pub backlog: &'a Backlog,
@@ -22,19 +23,19 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     pub fn is_idle(&self) -> bool {
-        let waits_for_nobody =
+        let is_held_by_pause =
             self.is_paused && self.markers.is_over() && !self.backlog.has_hurried();
-        (self.backlog.is_empty() || waits_for_nobody)
+        (self.backlog.is_empty() || is_held_by_pause)
             && self
                 .launcher
                 .running()
                 .all(|(id, _)| self.backlog.is_broken(id))
-            && !self.reconcile.is_at_it()
+            && !self.reconcile.is_running()
             && !self.admitter.is_waiting()
     }
 
-    /// How many tasks wait in a paused spool, where they are all that there is. What waits there is nobody's work;
-    /// drops are taken in all the same.
+    /// The number of tasks that wait in a paused spool, if there is nothing else. The watcher cannot run
+    /// these tasks. Drops are taken in even then.
     pub fn waits_paused(&self) -> Option<usize> {
         let waiting = self.waiting().ok()?;
         let has_drops = self.has_new_drops().ok()?;
@@ -42,14 +43,14 @@ impl Work<'_> {
         (waiting > 0 && is_paused && !has_drops).then_some(waiting)
     }
 
-    /// Whether something came that was not known, as the disk shows it.
+    /// Whether the disk shows tasks or drops that the watcher does not know yet.
     pub fn something_came(&self) -> Result<bool, IoError> {
         let open = self.spool.open_ids()?;
         let is_open = open.into_iter().any(|id| !self.backlog.is_broken(id));
         Ok(is_open || self.has_new_drops()?)
     }
 
-    /// Open tasks that nobody works on.
+    /// The number of open tasks that no process works on.
     fn waiting(&self) -> Result<usize, IoError> {
         let mut waiting = 0;
         for id in self.spool.open_ids()? {

@@ -1,7 +1,7 @@
-//! What a watcher listens to: the spool's folders, and those of tasks that run for longer.
+//! The folders that a watcher listens to: those of the spool, and those of tasks that run longer.
 //!
-//! Not what follows from what is heard (`run.rs`). Invariant: what came before a folder was listened to is looked at after
-//! that, so nothing is missed for longer than a rescan.
+//! Does not act on events (`run.rs`). Invariant: a folder is scanned after listening to it started, so an
+//! event is missed for at most one rescan interval.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use crate::launcher::LocalPool;
 use crate::spool::{IoError, Seen, Spool, Wake};
 use crate::task::TaskId;
 
-/// A task that runs longer than this has its folder listened to; until then its runner looks at
-/// the marker often by itself, and most tasks need no watch at all.
+/// The watcher listens to the folder of a task that runs longer than this. Until then its runner checks
+/// the marker often, and most tasks end before that.
 const LISTEN_AFTER: Duration = Duration::from_millis(25);
 
 /// The folders that are listened to.
@@ -31,22 +31,23 @@ impl Listener {
         })
     }
 
-    /// What was heard since the last call.
+    /// The events since the last call.
     pub fn take(&mut self) -> Seen {
         self.wake.take()
     }
 
-    /// Before the scan, as at the start: what is not heard yet is scanned.
-    pub fn begin_anew_if_astray(&mut self, spool: &Spool) {
+    /// Starts to listen again if events may be missing. Called before a scan, which then finds changes
+    /// that caused no event.
+    pub fn restart_if_astray(&mut self, spool: &Spool) {
         if !self.wake.is_astray() {
             return;
         }
         let was_deaf = self.wake.is_deaf().is_some();
         match Wake::for_watcher(spool) {
             Ok(wake) if wake.is_deaf().is_none() => {
-                tracing::info!("listening anew");
+                tracing::info!("listening for changes again");
                 self.wake = wake;
-                // The running tasks' folders follow as they did at first.
+                // The folders of running tasks are added again, as at first.
                 self.tasks.clear();
             }
             Ok(wake) => {
@@ -59,7 +60,7 @@ impl Listener {
         }
     }
 
-    /// Listens for the markers of tasks that are not over at once.
+    /// Listens for the markers of tasks that have run for a while.
     pub fn listen_to_running(&mut self, launcher: &mut LocalPool) {
         let old_enough: Vec<TaskId> = launcher
             .running()
@@ -69,12 +70,12 @@ impl Listener {
         for id in old_enough {
             self.wake.watch_task(id);
             self.tasks.push(id);
-            // What came before the watch was heard by nobody.
-            launcher.look(id);
+            // A marker that was created earlier caused no event.
+            launcher.check_marker(id);
         }
     }
 
-    /// A task is not with a runner any more.
+    /// Stops listening to a task that no runner has any more.
     pub fn leave_task(&mut self, id: TaskId) {
         if let Some(at) = self.tasks.iter().position(|listened| *listened == id) {
             self.tasks.swap_remove(at);
@@ -82,7 +83,7 @@ impl Listener {
         }
     }
 
-    /// When the next running task is to be listened to.
+    /// When to start listening to the next running task.
     pub fn wake_at(&self, launcher: &LocalPool) -> Option<Instant> {
         let running = launcher.running();
         let unlistened = running.filter(|(id, _)| !self.tasks.contains(id));
@@ -99,6 +100,6 @@ impl AsFd for Listener {
 fn warn_if_deaf(wake: &Wake, spool: &Spool) {
     if let Some(why) = wake.is_deaf() {
         let pause = spool.settings().rescan_sec;
-        tracing::warn!("looking by the clock only, every {pause} s: {why}");
+        tracing::warn!("changes are noticed only every {pause} s: {why}");
     }
 }

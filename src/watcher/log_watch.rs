@@ -1,22 +1,23 @@
-//! The log of an autostarted watcher kept short while it lives.
+//! Keeps the log of an autostarted watcher short while the watcher runs.
 //!
-//! Not what is written to it (`cli/log.rs`). The watcher, its runners and its sweeps all write to it;
-//! only the watcher shortens it. Invariant: while nobody writes, nobody wakes for it.
+//! Does not write the log (`cli/log.rs`). The watcher, its runners and its sweeps all write to it; only
+//! the watcher shortens it. Invariant: while nothing is written, this causes no wake-ups.
 
 use std::time::{Duration, Instant};
 
 use crate::spool::Spool;
 
-/// How often a log that grows is looked at.
+/// How often to check a log that grows.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// When the log was looked at last.
+/// When the log was checked last.
 #[derive(Debug)]
 pub(super) struct LogWatch {
-    /// Whether it is ours to look after: the log of other watchers is somebody else's file.
+    /// Whether this watcher shortens the log. Watchers that were not autostarted log to a file that is
+    /// not ours.
     is_ours: bool,
     size: u64,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
     is_growing: bool,
 }
 
@@ -25,18 +26,18 @@ impl LogWatch {
         LogWatch {
             is_ours,
             size: 0,
-            looked_at: None,
+            checked_at: None,
             is_growing: false,
         }
     }
 
-    /// Shortens the log where it is long; at most so often as it makes sense.
-    pub fn look(&mut self, spool: &Spool) {
+    /// Shortens the log if it is too long, at most once in each [`PAUSE`].
+    pub fn check(&mut self, spool: &Spool) {
         let now = Instant::now();
-        if !self.is_ours || self.looked_at.is_some_and(|at| now < at + PAUSE) {
+        if !self.is_ours || self.checked_at.is_some_and(|at| now < at + PAUSE) {
             return;
         }
-        self.looked_at = Some(now);
+        self.checked_at = Some(now);
         match spool.bound_watcher_log() {
             Ok(size) => {
                 self.is_growing = size != self.size;
@@ -49,9 +50,9 @@ impl LogWatch {
         }
     }
 
-    /// When to look again although nothing else happens.
+    /// When to check again although nothing else happened.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.looked_at
+        self.checked_at
             .filter(|_| self.is_growing)
             .map(|at| at + PAUSE)
     }

@@ -1,43 +1,45 @@
-//! Cancellation markers that were made with `touch`, which nobody hears of.
+//! Finds cancel markers that were created with `touch`, which causes no event that a watcher receives.
 //!
-//! Not those of running tasks (`listen.rs`). Invariant: so few tasks are looked at between two rounds of the loop that
-//! nothing waits for it.
+//! Does not check running tasks (`listen.rs`). Invariant: one round of the loop checks so few tasks that
+//! nothing else is delayed.
 
 use super::backlog::Backlog;
 use crate::spool::Spool;
 use crate::task::TaskId;
 
-/// Pending tasks whose marker is looked for after a rescan; the CLI's `cancel` needs no such look.
+/// The number of pending tasks that are checked for a marker after a rescan. The command `cancel` does
+/// not need this check.
 const MARKERS: usize = 1000;
-/// How many tasks are looked at, for markers or after a boot for hints, before others are dispatched:
-/// where nothing is in memory yet, each look waits for the disk.
-pub(super) const LOOKS_AT_ONCE: usize = 100;
+/// The number of tasks that are checked, for markers or after a boot for index entries, before other
+/// tasks are dispatched. If nothing is cached yet, each check waits for the disk.
+pub(super) const CHECKS_AT_ONCE: usize = 100;
 
-/// Pending tasks whose marker is to be looked for.
+/// Pending tasks that are still to be checked for a marker.
 #[derive(Debug, Default)]
 pub(super) struct Markers {
-    /// The last one first.
-    unlooked: Vec<TaskId>,
+    /// In reverse order.
+    unchecked: Vec<TaskId>,
 }
 
 impl Markers {
-    /// After a scan: the oldest pending tasks.
+    /// Starts again after a scan, with the oldest pending tasks.
     pub fn begin(&mut self, backlog: &Backlog) {
-        self.unlooked = backlog.pending().take(MARKERS).collect();
-        self.unlooked.reverse();
+        self.unchecked = backlog.pending().take(MARKERS).collect();
+        self.unchecked.reverse();
     }
 
-    /// Whether all of them were looked at.
+    /// Whether all of them were checked.
     pub fn is_over(&self) -> bool {
-        self.unlooked.is_empty()
+        self.unchecked.is_empty()
     }
 
-    /// Finds markers, a few at a time and only once what can run runs; whether one was there.
-    pub fn look(&mut self, spool: &Spool, backlog: &mut Backlog) -> bool {
+    /// Checks a few tasks for markers. Called after tasks were dispatched. Returns whether there was a
+    /// marker.
+    pub fn check_some(&mut self, spool: &Spool, backlog: &mut Backlog) -> bool {
         let mut has_found = false;
-        let left = self.unlooked.len().saturating_sub(LOOKS_AT_ONCE);
-        for id in self.unlooked.split_off(left).into_iter().rev() {
-            // One that cannot be looked at is a runner's to report; the others wait for nothing.
+        let left = self.unchecked.len().saturating_sub(CHECKS_AT_ONCE);
+        for id in self.unchecked.split_off(left).into_iter().rev() {
+            // A runner reports a task that cannot be read. The other tasks are checked nevertheless.
             if let Ok(Some(task)) = spool.task(id)
                 && task.cancel_requested().unwrap_or(false)
             {

@@ -1,9 +1,9 @@
 //! The watcher: finds pending tasks and dispatches them.
 //!
-//! It supervises nothing and may die at any moment: what it knows is a guess made from the disk,
-//! and whatever it forgets a scan finds again. Not here: running (`runner/`, met over a pipe) and
-//! clearing (`sweeper/`, started as a process). Invariant: listen first, scan second, wait third, so
-//! that nothing falls between two looks.
+//! Does not run tasks (`runner/`, over a pipe) or clear the spool (`sweeper/`, started as a process). It
+//! supervises nothing and may be killed at any time: its state is derived from the disk, and a scan
+//! restores what is lost. Invariant: listen first, scan second, wait third, so no change falls between
+//! two scans.
 
 mod backlog;
 mod idle;

@@ -1,6 +1,6 @@
-//! How a watcher is run, why it cannot go on, and why it left.
+//! The options of a watcher, the errors that stop it, and the reasons why it exits.
 //!
-//! Not its loop (`run.rs`). Invariant: each way in which a watcher leaves has a word of its own.
+//! Does not run the loop (`run.rs`). Invariant: each reason to exit has its own value.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,42 +10,42 @@ use crate::clock;
 use crate::spool::{Exposed, IoError, OpenError, Spool, WatcherFile};
 use crate::task::{FORMAT_VERSION, escape_path};
 
-/// How a watcher is run.
+/// The options of a watcher.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The program that runners and sweeps are started from. `/proc/self/exe` stays the same
-    /// program when its file is replaced by an upgrade.
+    /// The program from which runners and sweeps are started. `/proc/self/exe` remains the same program
+    /// if an upgrade replaces its file.
     pub program: PathBuf,
-    /// Arguments before the verb besides the spool, so that runners see the same settings.
+    /// Arguments before the command other than the spool, so that runners have the same settings.
     pub arguments: Vec<String>,
-    /// Leave after the spool's `idle_exit_sec`.
+    /// Exit after the spool's `idle_exit_sec` without work.
     pub autostarted: bool,
-    /// Leave as soon as nothing is left to do.
+    /// Exit as soon as nothing is left to do.
     pub drain: bool,
-    /// On a signal stop the tasks, wait for their ends, and leave last. As the first process of a container a
-    /// watcher always does.
+    /// On a signal, stop the tasks, wait until they end, and exit last. The first process of a container
+    /// always does this.
     pub stop_tasks: bool,
     /// The `PATH` that its tasks get.
     pub search: Option<OsString>,
 }
 
-/// The watcher cannot go on.
+/// The watcher cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// Only its owner runs a spool's tasks.
+    /// The caller is not the owner of the spool.
     #[error("only the owner of the spool {} may run its tasks", .0.display())]
     NotOwner(PathBuf),
-    /// Users of the group could put another folder in the spool's place.
+    /// Users of the group could replace the spool's folder.
     #[error("the tasks of the group spool {} are not run: {exposed}", path.display())]
     Exposed {
         /// The spool.
         path: PathBuf,
-        /// Where.
+        /// The folder that they can change.
         exposed: Exposed,
     },
-    /// Users of the group can write in the spool where they should not, or could.
+    /// Users of the group can write where they must not, or could before.
     #[error(
-        "the tasks of the group spool {} are not run, because others can write {}, or could: run `agentspool init {}`, which makes anew what they could write",
+        "the tasks of the group spool {} are not run, because other users can write or could write {}: run `agentspool init {}`, which replaces what they could write",
         escape_path(path),
         escape_path(open),
         escape_path(path)
@@ -53,38 +53,38 @@ pub enum WatchError {
     OpenToOthers {
         /// The spool.
         path: PathBuf,
-        /// What they can write.
+        /// The path that they can write or could write.
         open: PathBuf,
     },
-    /// Signals cannot be listened to.
+    /// Listening to signals failed.
     #[error("failed to listen to signals: {0}")]
     Signals(#[source] io::Error),
     /// The spool cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The disk refused.
+    /// An I/O error.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
-/// Why a watcher left.
+/// Why a watcher exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// A signal said so; running tasks go on.
+    /// A signal stopped it; running tasks go on.
     Stopped,
-    /// A signal said so, and the tasks were stopped as well.
+    /// A signal stopped it, and the tasks were stopped too.
     StoppedWithTasks,
     /// Nothing was left to do.
     Idle,
-    /// Another watcher took over in the moment of leaving.
+    /// Another watcher took over while this one was exiting.
     Replaced,
-    /// The spool is paused, and so many tasks wait.
+    /// The spool is paused, and this many tasks wait.
     Paused(usize),
-    /// The spool's path does not lead to it any more.
+    /// The spool's path does not lead to the spool any more.
     Moved,
 }
 
-/// What a watcher writes down of itself.
+/// The description that a watcher writes into its watcher file.
 pub(super) fn describe(options: &Options) -> WatcherFile {
     WatcherFile {
         v: FORMAT_VERSION,
@@ -99,7 +99,7 @@ pub(super) fn describe(options: &Options) -> WatcherFile {
     }
 }
 
-/// The arguments before the verb with which a process of ours sees the same spool and settings.
+/// The arguments before the command that give a child process the same spool and settings.
 pub(super) fn arguments(spool: &Spool, options: &Options) -> Vec<String> {
     let path = spool.path().to_string_lossy().into_owned();
     let mut arguments = vec!["--spool".to_owned(), path];

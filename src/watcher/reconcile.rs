@@ -1,23 +1,23 @@
-//! `tasks/` and `open/` compared, once a boot and once a watcher.
+//! Compares `tasks/` with `open/`, once for each boot and once for each watcher.
 //!
-//! Not the scan of `open/` (`run.rs`). Invariant: no task of this boot has to wait for it, but those of a session after a
-//! boot, whose order hangs on it.
+//! Does not scan `open/` (`run.rs`). Invariant: no task of this boot waits for the comparison; after a
+//! boot, the tasks of a session do, because their order depends on it.
 
 use super::backlog::Backlog;
-use super::markers::LOOKS_AT_ONCE;
+use super::markers::CHECKS_AT_ONCE;
 use crate::log_limit::LogLimit;
 use crate::spool::{IoError, Spool};
 use crate::task::TaskId;
 
-/// How far the comparison is.
+/// The progress of the comparison.
 #[derive(Debug)]
 pub(super) struct Reconcile {
-    /// The tasks without a hint that were not looked at yet, newest first.
+    /// Tasks without an index entry that are still to be checked, newest first.
     left: Option<Vec<TaskId>>,
-    /// `tasks/` and `open/` are still to be compared, which no task of this boot has to wait for: what was
-    /// put back by hand, as from a backup, has no hint.
+    /// Whether `tasks/` and `open/` are still to be compared. No task of this boot waits for that: only
+    /// tasks that a person put back, for example from a backup, have no index entry.
     compare_later: bool,
-    /// They were compared, and the disk refused to note it.
+    /// Whether they were compared but an I/O error prevented recording it.
     is_unrecorded: bool,
 }
 
@@ -36,18 +36,18 @@ impl Reconcile {
         })
     }
 
-    /// Whether some tasks are still to be looked at.
-    pub fn is_at_it(&self) -> bool {
+    /// Whether some tasks are still to be checked.
+    pub fn is_running(&self) -> bool {
         self.left.is_some()
     }
 
-    /// The hints are compared with the tasks, a few at a time; whether one was missing.
-    pub fn some(&mut self, spool: &Spool, backlog: &mut Backlog, log: &mut LogLimit) -> bool {
+    /// Checks a few tasks for missing index entries. Returns whether one was missing.
+    pub fn check_some(&mut self, spool: &Spool, backlog: &mut Backlog, log: &mut LogLimit) -> bool {
         let Some(left) = &mut self.left else {
             return false;
         };
         let mut has_found = false;
-        let first = left.len().saturating_sub(LOOKS_AT_ONCE);
+        let first = left.len().saturating_sub(CHECKS_AT_ONCE);
         // The list is newest first: its end holds the oldest, which have waited longest.
         for id in left.split_off(first).into_iter().rev() {
             match spool.reconcile_entry(id) {
@@ -69,7 +69,7 @@ impl Reconcile {
         has_found
     }
 
-    /// Lists once what has no hint: when nothing runs, or at the second rescan.
+    /// Lists tasks without an index entry once: when nothing runs, or at the second rescan.
     pub fn compare_if_due(&mut self, spool: &Spool, is_busy: bool) {
         if is_busy || !std::mem::take(&mut self.compare_later) {
             return;
@@ -80,15 +80,15 @@ impl Reconcile {
         }
     }
 
-    /// Where the disk refused to note it: once more.
+    /// Records the comparison again if an I/O error prevented it.
     pub fn record_if_refused(&mut self, spool: &Spool) {
         if self.is_unrecorded {
             self.record(spool);
         }
     }
 
-    /// Says that hints and tasks were compared. A full disk may refuse that, and as long as it is
-    /// not said, the tasks of a session wait: it is tried again at each rescan.
+    /// Records that index entries and tasks were compared. A full disk may prevent that. Until it is
+    /// recorded, the tasks of a session wait, so every rescan tries again.
     fn record(&mut self, spool: &Spool) {
         let recorded = spool.record_reconciled();
         self.is_unrecorded = recorded.is_err();

@@ -1,28 +1,29 @@
-//! Whether the spool is still where it was.
+//! Checks whether the spool is still at its path.
 //!
-//! Not what follows (`run.rs` leaves). Invariant: a spool that was removed while its watcher waits is noticed, although a
-//! folder that is held open is removed without a word.
+//! Does not act on it (`run.rs` exits). Invariant: the removal of a spool is noticed while its watcher
+//! waits, although the kernel sends no event when a folder that is open is removed.
 
 use std::time::{Duration, Instant};
 
 use crate::spool::{PathLeads, Seen, Spool};
 
-/// Something left the root: for so long it is looked at so often whether the root goes as well.
-const LOOKS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(50));
+/// After something was removed from the root, for how long and how often to check whether the root is
+/// removed too.
+const CHECKS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(50));
 
-/// What is known of the spool's root.
+/// What is known about the spool's root.
 #[derive(Debug, Default)]
 pub(super) struct RootWatch {
-    /// Until when it is looked often whether the root is still there.
+    /// Until when to check often whether the root still exists.
     in_doubt: Option<Instant>,
 }
 
 impl RootWatch {
-    /// Whether the spool's path leads elsewhere or nowhere by now, or the spool was emptied.
+    /// Whether the spool's path leads elsewhere or nowhere now, or the spool was emptied.
     pub fn has_moved(&mut self, spool: &Spool, seen: &Seen) -> bool {
         let now = Instant::now();
         if seen.root {
-            self.in_doubt = Some(now + LOOKS.0);
+            self.in_doubt = Some(now + CHECKS.0);
         }
         let is_in_doubt = self.in_doubt.is_some_and(|until| now < until);
         if !is_in_doubt {
@@ -31,8 +32,8 @@ impl RootWatch {
         spool.path_leads() == PathLeads::Elsewhere || (is_in_doubt && spool.is_emptied())
     }
 
-    /// When to look again although nothing happens.
+    /// When to check again although nothing happened.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        self.in_doubt.map(|_| now + LOOKS.1)
+        self.in_doubt.map(|_| now + CHECKS.1)
     }
 }

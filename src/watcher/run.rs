@@ -1,7 +1,7 @@
-//! The watcher's loop: what was heard, what is due, what is offered, and when to leave.
+//! The watcher's loop: handles events, does what is due, offers tasks, and exits.
 //!
-//! Not the order of offers (`backlog.rs`), nor whether anything is left to do (`idle.rs`). Invariant: a round
-//! waits only at its end, for whatever comes first.
+//! Does not order the offers (`backlog.rs`) or decide whether anything is left to do (`idle.rs`).
+//! Invariant: a round waits only at its end, for whatever happens first.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -29,9 +29,10 @@ use crate::proc;
 use crate::spool::{Pause, Seen, Spool, SubmitError, WatcherLock};
 use crate::task::{Answer, TaskId, When, Why};
 
-/// How long to wait for the right to go on after all, when work came in the moment of leaving.
+/// How long to wait for the start lock when work arrived while exiting.
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
-/// Another watcher left: so soon it is looked at what it was at. The kernel needs a moment to let go of its locks.
+/// After another watcher exited, its tasks are checked after this time. The kernel needs a moment to
+/// release its locks.
 const AFTER_ANOTHER: Duration = Duration::from_millis(50);
 
 /// One watcher process.
@@ -42,7 +43,7 @@ pub struct Watcher {
     listener: Listener,
     signals: Signals,
     launcher: LocalPool,
-    /// Whoever started us as a service; nobody, where a command did.
+    /// The service manager; none if a command started this watcher.
     service: Option<Service>,
     backlog: Backlog,
     admitter: Admitter,
@@ -58,9 +59,11 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Opens the spool, takes a watcher_lock among the living and begins to listen. From here on `submit` sees a watcher.
+    /// Opens the spool, takes the watcher's lock and starts to listen. From then on `submit` sees a
+    /// watcher.
     ///
-    /// `None`: this one was started by a command under the start lock, and another one came in between.
+    /// `None` if a command started this watcher under the start lock, and another watcher started
+    /// earlier.
     ///
     /// # Errors
     /// [`WatchError`].
@@ -92,7 +95,7 @@ impl Watcher {
             let path = spool.path().to_owned();
             return Err(WatchError::OpenToOthers { path, open });
         }
-        // Before there is another thread: whoever starts us may block TERM.
+        // Must run before a second thread is started: the process that started this one may block TERM.
         proc::unblock_signals();
         options.stop_tasks |= is_first_process();
         let signals = Signals::new(is_first_process()).map_err(WatchError::Signals)?;
@@ -122,22 +125,22 @@ impl Watcher {
         })
     }
 
-    /// The folder of the spool, as it was when it was opened.
+    /// The path of the spool, as it was when it was opened.
     pub fn path(&self) -> &Path {
         self.spool.path()
     }
 
-    /// Tasks its runners are at.
+    /// The number of tasks that its runners have.
     pub fn running(&self) -> usize {
         self.launcher.running().count()
     }
 
-    /// Watches until it is told to stop or has nothing to do.
+    /// Watches until it is asked to stop or has nothing to do.
     pub fn run(&mut self) -> Left {
         loop {
             let is_asked = self.signals.reload.came();
             if is_asked {
-                // Whoever says so wants the settings to count now, not at the next event.
+                // The caller expects the new settings to apply now, not at the next event.
                 self.next_rescan = Instant::now();
                 if let Some(service) = &self.service {
                     service.reloading();
@@ -147,17 +150,17 @@ impl Watcher {
             if self.root.has_moved(&self.spool, &seen) {
                 return self.leave(Left::Moved);
             }
-            self.look_at_pause();
-            self.look(&seen);
+            self.check_pause();
+            self.take_in(&seen);
             if is_asked && let Some(service) = &self.service {
                 service.reloaded();
             }
             if self.signals.child.came() {
                 reap_strangers();
             }
-            self.hear_answers();
+            self.read_answers();
             self.dispatch();
-            self.log_watch.look(&self.spool);
+            self.log_watch.check(&self.spool);
             self.listener.listen_to_running(&mut self.launcher);
             let has_found = self.compare();
             if self.signals.stop.came() {
@@ -180,10 +183,10 @@ impl Watcher {
         }
     }
 
-    /// Says once that the spool is paused, and that it is no more.
-    fn look_at_pause(&mut self) {
+    /// Reports once that the spool is paused, and once that it is resumed.
+    fn check_pause(&mut self) {
         let paused = self.spool.paused().unwrap_or_else(|error| {
-            if self.log.allows("looks for a pause that failed") {
+            if self.log.allows("failed checks for a pause") {
                 tracing::warn!("{error}");
             }
             self.paused
@@ -221,8 +224,8 @@ impl Watcher {
         }
     }
 
-    /// Takes in what happened; at the slow rescan everything, whatever was heard.
-    fn look(&mut self, seen: &Seen) {
+    /// Handles what happened. When the rescan is due, handles everything, whatever events there were.
+    fn take_in(&mut self, seen: &Seen) {
         if seen.watcher_left {
             self.next_rescan = self.next_rescan.min(Instant::now() + AFTER_ANOTHER);
         }
@@ -237,14 +240,14 @@ impl Watcher {
         }
         self.backlog.add(seen.published.iter().copied());
         for id in &seen.cancelled {
-            self.launcher.look(*id);
+            self.launcher.check_marker(*id);
         }
     }
 
     fn rescan(&mut self) {
         self.reload();
-        self.listener.begin_anew_if_astray(&self.spool);
-        // The time between two scans is measured from the end of one, however long it took.
+        self.listener.restart_if_astray(&self.spool);
+        // The interval starts at the end of a scan, however long it took.
         if let Err(error) = self.scan() {
             tracing::warn!("{error}");
         }
@@ -262,9 +265,9 @@ impl Watcher {
         let open = self.spool.open_ids()?;
         self.backlog.reset(&open);
         self.markers.begin(&self.backlog);
-        // One claim that cannot be finished must not keep the box shut.
+        // A claim that cannot be finished must not block the drop box.
         if let Err(error) = self.admitter.replay(&self.spool) {
-            tracing::warn!("what another watcher had begun to admit waits: {error}");
+            tracing::warn!("drops that another watcher started to admit wait: {error}");
         }
         self.admitter.try_all();
         self.admit();
@@ -276,7 +279,7 @@ impl Watcher {
             Ok(admitted) => {
                 self.backlog.add(admitted.tasks);
                 for id in admitted.cancelled {
-                    self.launcher.look(id);
+                    self.launcher.check_marker(id);
                     self.backlog.add([id]);
                     self.backlog.hurry(id);
                 }
@@ -288,25 +291,25 @@ impl Watcher {
         }
     }
 
-    /// Nothing is lost: the drops stay where they are.
+    /// Nothing is lost: the drops stay in the drop box.
     fn drops_wait(&mut self, error: &SubmitError) {
         if self.log.allows("drops wait") {
             tracing::warn!("drops wait: {error}");
         }
     }
 
-    /// Looks at a few tasks for what nobody hears of; whether something was found.
+    /// Checks a few tasks for changes without events. Returns whether there were any.
     fn compare(&mut self) -> bool {
         let (spool, backlog) = (&self.spool, &mut self.backlog);
-        let has_marker = self.markers.look(spool, backlog);
-        let has_task = self.reconcile.some(spool, backlog, &mut self.log);
+        let has_marker = self.markers.check_some(spool, backlog);
+        let has_task = self.reconcile.check_some(spool, backlog, &mut self.log);
         let runs = self.launcher.running().next().is_some();
         let is_busy = runs && Instant::now() < self.next_rescan;
         self.reconcile.compare_if_due(spool, is_busy);
         has_marker | has_task
     }
 
-    fn hear_answers(&mut self) {
+    fn read_answers(&mut self) {
         for (id, answer) in self.launcher.answers() {
             if !answer.is_for_a_person() {
                 self.busy_at = Instant::now();
@@ -321,7 +324,7 @@ impl Watcher {
         let limit = self.most_at_once();
         loop {
             let now = Instant::now();
-            // Cancelled tasks need no slot, so they may have one runner more.
+            // Cancelled tasks need no slot, so one more runner may be used for them.
             let id = if self.paused.is_none() && self.launcher.has_room(limit) {
                 self.backlog.next(now)
             } else if self.launcher.has_room(limit + 1) {
@@ -331,7 +334,7 @@ impl Watcher {
             };
             let Some(id) = id else { return };
             if !self.spool.is_at_its_path() {
-                // The next round leaves, or it is tried again: no runner could open the spool.
+                // The next round exits or tries again: no runner could open the spool.
                 self.backlog
                     .answered(id, Answer::Retry(When::Soon, Why::NoStarts), now);
                 return;
@@ -345,7 +348,7 @@ impl Watcher {
             }
             if let Err(error) = self.launcher.start(id) {
                 if self.log.allows("runners that could not be started") {
-                    tracing::error!("no runner could be started: {error}");
+                    tracing::error!("failed to start a runner: {error}");
                 }
                 self.backlog
                     .answered(id, Answer::Retry(When::Soon, Why::NoRunner), now);
@@ -354,9 +357,9 @@ impl Watcher {
         }
     }
 
-    /// What a runner would answer to a task that another process holds, as the tasks of a watcher
-    /// before this one: asked here, because a runner comes to the task's lock only with a slot in
-    /// its hand, and so many of them would leave none to the tasks that wait for one.
+    /// The answer of a runner for a task that another process holds, for example a task of an earlier
+    /// watcher. It is determined here because a runner takes a slot before it tries the task's lock: many
+    /// such tasks would leave no slot for those that wait for one.
     fn held_elsewhere(&self, id: TaskId) -> Option<Answer> {
         let task = self.spool.task(id).ok()??;
         if !task.is_held().ok()? {
@@ -377,8 +380,8 @@ impl Watcher {
         }
     }
 
-    /// Leaves when there is nothing to do: the watcher_lock first, then one more look, so that a `submit`
-    /// that still saw the watcher_lock is not left alone.
+    /// Exits if there is nothing to do. Releases the watcher's lock first and then checks once more: a
+    /// `submit` that still saw the lock has published its task before.
     fn leave_if_idle(&mut self) -> Option<Left> {
         if !self.work().is_idle() {
             self.busy_at = Instant::now();
@@ -413,9 +416,9 @@ impl Watcher {
         }
     }
 
-    /// Work came in the moment of leaving: stay, unless another watcher was started for it.
+    /// Work arrived while exiting: stay, unless another watcher was started for it.
     fn return_to_work(&mut self) -> Option<Left> {
-        let turn = self.spool.start_lock(RETURN_PATIENCE);
+        let start_lock = self.spool.start_lock(RETURN_PATIENCE);
         if self.spool.has_watcher().unwrap_or(false) {
             return Some(Left::Replaced);
         }
@@ -423,17 +426,17 @@ impl Watcher {
             Ok(watcher_lock) => self.watcher_lock = Some(watcher_lock),
             Err(error) => tracing::warn!("{error}"),
         }
-        drop(turn);
+        drop(start_lock);
         self.busy_at = Instant::now();
         self.next_rescan = Instant::now();
         None
     }
 
-    /// When the loop must go on although nothing was heard.
+    /// When the loop must continue although nothing happened.
     fn wake_at(&self, now: Instant) -> Instant {
         let mut until = self.next_rescan;
-        // With no room nothing can be offered, and an answer wakes us: a moment that has passed would
-        // only keep us spinning.
+        // Without a free runner nothing can be offered, and an answer wakes us. A time that has passed
+        // would only keep the loop spinning.
         if self.paused.is_none() && self.launcher.has_room(self.most_at_once()) {
             until = until.min(self.backlog.wake_at().unwrap_or(until));
         }
@@ -448,7 +451,7 @@ impl Watcher {
         if let Some(service) = &self.service {
             until = until.min(service.wake_at(self.counts()).unwrap_or(until));
         }
-        if self.reconcile.is_at_it() || !self.markers.is_over() || self.admitter.has_more() {
+        if self.reconcile.is_running() || !self.markers.is_over() || self.admitter.has_more() {
             until = now;
         }
         until
@@ -457,7 +460,7 @@ impl Watcher {
     fn wait(&self) {
         let now = Instant::now();
         let left = self.wake_at(now).saturating_duration_since(now);
-        // Longer than the kernel can count is for ever.
+        // A time too long for the kernel becomes no timeout.
         let timeout = Timespec::try_from(left).ok();
         let mut fds: Vec<PollFd<'_>> = [
             self.listener.as_fd(),
@@ -469,7 +472,7 @@ impl Watcher {
         .chain(self.launcher.fds())
         .map(|fd: BorrowedFd<'_>| PollFd::from_borrowed_fd(fd, PollFlags::IN))
         .collect();
-        // Interrupted or failed: the loop looks again either way.
+        // Interrupted or failed: the loop checks everything again in both cases.
         let _ = poll(&mut fds, timeout.as_ref());
     }
 }

@@ -1,9 +1,10 @@
-//! Leaving together with the tasks: `watch --stop-tasks`, and the first process of a container.
+//! Stops the tasks before the watcher exits: for `watch --stop-tasks`, and for the first process of a
+//! container.
 //!
-//! A watcher that leaves otherwise leaves its runners at work. The first process of a container cannot: when
-//! it ends, the kernel kills all others, and nobody would get TERM. Not the ending of a task, which its
-//! runner does. Invariant: no task is cancelled by this. A task that is stopped is lost or tried again, as its
-//! recipe's `on_lost` says.
+//! Does not end a task; its runner does. Usually runners keep working when a watcher exits. That is not
+//! possible for the first process of a container: when it exits, the kernel kills all other processes
+//! without a TERM. Invariant: no task is cancelled here. A task that is stopped is lost or tried again,
+//! as its recipe's `on_lost` defines.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,10 @@ use crate::proc;
 use crate::spool::Spool;
 use crate::sys::SignalPipe;
 
-/// What a runner needs beyond the grace to write down how its task ended.
+/// The time that a runner needs after the grace period to write how its task ended.
 const TO_WRITE: Duration = Duration::from_secs(5);
-/// How often it is looked whether a runner is left.
-const LOOKS: Duration = Duration::from_millis(200);
+/// How often to check whether a runner is left.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether this process is the first one of its pid namespace.
@@ -26,15 +27,15 @@ pub(super) fn is_first_process() -> bool {
     rustix::process::getpid().is_init()
 }
 
-/// Passes TERM on to the runners and waits for them, and as the first process to all others as well.
-/// A second signal ends the wait.
+/// Sends TERM to the runners and waits for them. The first process of a container does so for all other
+/// processes too. A second signal ends the wait.
 pub(super) fn stop_tasks(spool: &Spool, launcher: &mut LocalPool, stop: &SignalPipe) {
     let grace = Duration::from_secs_f64(spool.settings().cancel_grace_sec);
     let until = Instant::now() + grace + TO_WRITE;
     tracing::info!(running = launcher.running().count(), "stopping the tasks");
     launcher.stop();
     let go_on = || Instant::now() < until && !stop.came();
-    let timeout = Timespec::try_from(LOOKS).ok();
+    let timeout = Timespec::try_from(CHECK_EVERY).ok();
     while launcher.has_runners() && go_on() {
         let mut fds: Vec<PollFd<'_>> = launcher
             .fds()
@@ -50,13 +51,13 @@ pub(super) fn stop_tasks(spool: &Spool, launcher: &mut LocalPool, stop: &SignalP
     reap_strangers();
 }
 
-/// Reaps runners and sweeps that ended, and, as a container's first process, whoever came to us:
-/// any child, of whatever group.
+/// Reaps runners and sweeps that ended. The first process of a container also reaps the processes that it
+/// adopted, whatever their group.
 pub(super) fn reap_strangers() {
     while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
 
-/// All that is left in the container, as what somebody started in it by hand.
+/// Stops all other processes in the container, for example those that a person started there.
 fn stop_others(go_on: impl Fn() -> bool) {
     let me = rustix::process::getpid().as_raw_nonzero().get();
     let others = || {
@@ -68,7 +69,7 @@ fn stop_others(go_on: impl Fn() -> bool) {
             .collect::<Vec<_>>()
     };
     for entry in others() {
-        // Of another user, perhaps: the kernel ends it with this process.
+        // It may be of another user. Then the kernel ends it with this process.
         let _ = proc::signal(entry.key, Signal::TERM);
     }
     while !others().is_empty() && go_on() {

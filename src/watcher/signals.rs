@@ -1,7 +1,7 @@
-//! The signals that a watcher listens to.
+//! The signals that a watcher handles.
 //!
-//! Not how (`sys/signals.rs`), and not what follows (`run.rs`). Invariant: the ends of children are listened to only by
-//! the first process of a container, to which the orphans of others come.
+//! Does not receive them (`sys/signals.rs`) or act on them (`run.rs`). Invariant: the exit of children is
+//! listened to only by the first process of a container, which adopts the orphans of other processes.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use crate::sys::SignalPipe;
 
-/// TERM and INT, HUP, and the end of a child.
+/// Pipes for TERM and INT, for HUP, and for the exit of a child.
 pub(super) struct Signals {
     pub stop: SignalPipe,
     pub reload: SignalPipe,
-    /// Only rung where others' orphans come to this process.
+    /// Used only if this process adopts orphans of other processes.
     pub child: SignalPipe,
 }
 

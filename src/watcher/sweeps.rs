@@ -1,7 +1,7 @@
-//! Sweeps that a watcher starts, so that a spool without a timer stays bounded.
+//! Starts sweeps from a watcher, so that a spool without a timer does not grow without limit.
 //!
-//! Not the sweep itself (`sweeper/`), which is a process of its own. Invariant: no sweep is started where there is nothing
-//! to remove.
+//! Does not sweep (`sweeper/`); a sweep is its own process. Invariant: no sweep is started if there is
+//! nothing to remove.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ impl Sweeps {
         }
     }
 
-    /// Starts one now and then, as a process.
+    /// Starts a sweep as a process if one is due.
     pub fn start_if_due(&mut self, spool: &Spool, options: &Options) {
         let now = Instant::now();
         if now < self.next {
@@ -36,13 +36,13 @@ impl Sweeps {
         let mut command = Command::new(&options.program);
         let started = proc::as_started(&mut command)
             .args(&options.arguments)
-            // Its summary is nobody's; what it removes is told like every other transition.
+            // Nothing reads its summary. `--verbose` logs what it removes, like every other transition.
             .args(["--verbose", "sweep"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn();
         if let Err(error) = started {
-            tracing::warn!("no sweep could be started: {error}");
+            tracing::warn!("failed to start a sweep: {error}");
         }
     }
 }

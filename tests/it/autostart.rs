@@ -1,5 +1,5 @@
-//! The watcher that `submit` starts by itself: one of it, away from the shell that asked for it,
-//! and never a task that falls between a watcher that leaves and one that comes.
+//! The watcher that `submit` starts: only one starts, it does not depend on the shell that ran `submit`, and
+//! no task is lost between a watcher that exits and the next one.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -23,9 +23,9 @@ fn noting_world() -> (World, PathBuf) {
     (world, log)
 }
 
-/// The watchers whose file is locked, which is what `submit` goes by: a process that was just
-/// killed may hold its files a moment longer than it can be seen.
-fn living(world: &World) -> Vec<i32> {
+/// The watchers whose file is locked. `submit` checks the same lock: a process that was just killed may keep
+/// its files open for a moment after it is no longer visible.
+fn running_watchers(world: &World) -> Vec<i32> {
     let folder = world.path("watchers");
     let mut pids = Vec::new();
     for name in names_in(&folder) {
@@ -75,13 +75,13 @@ fn many_submits_at_once_start_one_watcher() {
         tasks.push(world.task(String::from_utf8_lossy(&output.stdout).trim()));
     }
     assert_each_ran_once(&world, &log, &tasks);
-    assert_eq!(living(&world).len(), 1, "{}", world.describe());
+    assert_eq!(running_watchers(&world).len(), 1, "{}", world.describe());
     let text = std::fs::read_to_string(world.path("watchers/log")).unwrap();
     assert_eq!(text.matches("watching").count(), 1, "{text}");
 }
 
 #[test]
-fn inside_a_task_nothing_is_started_and_the_order_is_run_once() {
+fn a_submit_inside_a_task_starts_no_watcher_and_its_task_runs_once() {
     let (world, log) = noting_world();
     world.set("autostart", "false");
     world.recipe(
@@ -90,10 +90,10 @@ fn inside_a_task_nothing_is_started_and_the_order_is_run_once() {
          agentspool --quiet submit --recipe notes\n",
     );
     let first = world.submit(&["orders"]);
-    // A runner without any watcher: only the submit inside could start one.
+    // A runner without a watcher: only the submit inside the task could start one.
     world.run(&["runner", "--once", &first.id]).succeeds();
     let id = first.result()["output"].as_str().unwrap().to_owned();
-    assert_eq!(living(&world), Vec::<i32>::new());
+    assert_eq!(running_watchers(&world), Vec::<i32>::new());
     assert!(
         !world.path("watchers/log").exists(),
         "none was started and left"
@@ -105,21 +105,25 @@ fn inside_a_task_nothing_is_started_and_the_order_is_run_once() {
 }
 
 #[test]
-fn a_submit_meets_a_watcher_that_is_leaving() {
+fn a_submit_while_the_watcher_exits_loses_no_task() {
     let (world, log) = noting_world();
     world.set("idle_exit_sec", "0.01");
     let mut tasks = Vec::new();
     for n in 0..40 {
         tasks.push(world.submit(&["notes"]));
-        // Now and then the result is waited for, so that the next submit comes at any moment of
-        // the leaving: before it, in it and behind it.
+        // Only some results are waited for, so that the next submit comes before, during or after the exit
+        // of the watcher.
         if n % 3 != 0 {
             world.result_of(&tasks[n]);
         }
     }
     assert_each_ran_once(&world, &log, &tasks);
-    world.wait_until("at most one is left", || living(&world).len() <= 1);
-    world.wait_until("the last one leaves as well", || living(&world).is_empty());
+    world.wait_until("at most one watcher is left", || {
+        running_watchers(&world).len() <= 1
+    });
+    world.wait_until("the last watcher exits", || {
+        running_watchers(&world).is_empty()
+    });
     assert!(
         names_in(&world.path("open"))
             .iter()
@@ -128,10 +132,10 @@ fn a_submit_meets_a_watcher_that_is_leaving() {
 }
 
 #[test]
-fn submits_from_many_sides_never_lose_a_task_to_a_leaving_watcher() {
+fn submits_from_many_shells_lose_no_task_while_watchers_exit() {
     let (world, log) = noting_world();
     world.set("idle_exit_sec", "0");
-    // Four shells, each one submit after the other.
+    // Four shells; each one runs one submit after another.
     let loops: Vec<_> = (0..4)
         .map(|_| {
             let mut shell = Command::new("sh");
@@ -155,17 +159,17 @@ fn submits_from_many_sides_never_lose_a_task_to_a_leaving_watcher() {
     }
     assert_eq!(tasks.len(), 32);
     assert_each_ran_once(&world, &log, &tasks);
-    world.wait_until("all watchers leave", || living(&world).is_empty());
+    world.wait_until("all watchers exit", || running_watchers(&world).is_empty());
 }
 
 #[test]
-fn the_watcher_is_away_from_the_shell_that_asked_for_it() {
+fn the_watcher_is_detached_from_the_shell_that_started_it() {
     let (world, _) = noting_world();
     world.recipe("stays", "#!/bin/sh\nsleep 1000\n");
-    // In a pipe, and with a file open that is none of the watcher's business, as under flock(1).
+    // In a pipe, and with an open file that the watcher must not inherit, as under flock(1).
     let script =
         format!("exec 9>held\nflock 9\n{PROGRAM} --quiet submit --recipe stays\nkill -HUP 0\n");
-    // Whoever runs the tests may ignore SIGHUP (nohup), and a shell cannot undo that for itself.
+    // The process that runs the tests may ignore SIGHUP (nohup), and a shell cannot undo that for itself.
     let mut shell = Command::new("env");
     shell
         .args(["--default-signal=HUP", "sh", "-c", &script])
@@ -178,7 +182,7 @@ fn the_watcher_is_away_from_the_shell_that_asked_for_it() {
         .process_group(0);
     let mut shell = shell.spawn().unwrap();
     let mut said = String::new();
-    // Ends only once nobody holds the pipe any more, while the watcher and the task live.
+    // The read ends only once no process has the pipe open, although the watcher and the task still run.
     shell
         .stdout
         .take()
@@ -189,7 +193,7 @@ fn the_watcher_is_away_from_the_shell_that_asked_for_it() {
     assert_eq!(status.code(), None, "the shell was ended by its own SIGHUP");
     let task = world.task(said.trim());
     world.wait_running(&task);
-    let watcher = living(&world);
+    let watcher = running_watchers(&world);
     assert_eq!(watcher.len(), 1, "{}", world.describe());
     let watcher = watcher[0];
     assert_eq!(session_of(watcher), Some(watcher), "a session of its own");
@@ -201,12 +205,12 @@ fn the_watcher_is_away_from_the_shell_that_asked_for_it() {
     let held = world.root().join("held");
     let lock = std::fs::File::open(&held).unwrap();
     lock.try_lock()
-        .expect("the shell's own lock went with the shell");
+        .expect("the shell's own lock was released with the shell");
     world.run(&["cancel", &task.id]).succeeds();
 }
 
 #[test]
-fn where_autostart_is_off_it_is_only_noted() {
+fn without_autostart_submit_only_prints_a_note() {
     let (world, _) = noting_world();
     world.set("autostart", "false");
     let ran = world.run(&["submit", "--recipe", "notes"]);
@@ -214,7 +218,7 @@ fn where_autostart_is_off_it_is_only_noted() {
     assert!(ran.stdout.contains("Status: pending"), "{}", ran.stdout);
     assert!(ran.stderr.contains("watch"), "{}", ran.stderr);
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
-    assert_eq!(living(&world), Vec::<i32>::new());
+    assert_eq!(running_watchers(&world), Vec::<i32>::new());
     let task = world.only_task();
     assert_eq!(
         (task.request()["recipe"].as_str(), task.attempts()),
@@ -223,25 +227,25 @@ fn where_autostart_is_off_it_is_only_noted() {
 }
 
 #[test]
-fn a_task_stands_on_the_disk_when_its_submit_returns_whatever_becomes_of_its_watcher() {
+fn a_task_is_on_disk_when_submit_returns_even_if_its_watcher_is_killed() {
     let (world, _) = noting_world();
     let task = world.submit(&["notes"]);
     assert_eq!(task.request()["recipe"], "notes");
-    for pid in living(&world) {
+    for pid in running_watchers(&world) {
         world.signal(pid, Signal::KILL);
     }
-    world.wait_until("no watcher lives", || living(&world).is_empty());
-    // The next one sees that the file of the dead one is a dead one's.
+    world.wait_until("no watcher runs", || running_watchers(&world).is_empty());
+    // The next submit finds that the file belongs to a watcher that was killed.
     let next = world.submit(&["notes"]);
     for task in [&task, &next] {
         assert_eq!(world.result_of(task)["status"], "completed");
         assert_eq!(task.attempts(), 1);
     }
-    assert_eq!(living(&world).len(), 1);
+    assert_eq!(running_watchers(&world).len(), 1);
 }
 
 #[test]
-fn a_secret_of_the_submitting_shell_reaches_no_task() {
+fn a_secret_of_the_submitting_shell_is_not_passed_to_the_task() {
     let (world, _) = noting_world();
     world.recipe("env", "#!/bin/sh\nenv\n");
     let mut command = world.command(&["--quiet", "submit", "--recipe", "env"]);
@@ -259,7 +263,7 @@ fn a_secret_of_the_submitting_shell_reaches_no_task() {
         "{output}"
     );
     assert!(output.contains("HOME="), "{output}");
-    // Nor does it lie in the spool.
+    // The secret is not in the spool either.
     let found = Command::new("grep")
         .args(["-r", "very-secret"])
         .arg(world.spool())
@@ -268,9 +272,9 @@ fn a_secret_of_the_submitting_shell_reaches_no_task() {
     assert!(found.stdout.is_empty());
 }
 
-/// Without its variables a command inside a task would start a watcher that ends with the task.
+/// The variables of the task are cleared. A watcher that a command started here would end with the task.
 #[test]
-fn inside_a_task_nothing_is_started_also_without_the_variables_of_the_task() {
+fn a_submit_inside_a_task_starts_no_watcher_without_the_variables_of_the_task() {
     let (world, _) = noting_world();
     let other = world.root().join("other");
     world.run(&["init", other.to_str().unwrap()]).succeeds();
@@ -284,7 +288,10 @@ fn inside_a_task_nothing_is_started_also_without_the_variables_of_the_task() {
     let task = world.submit(&["cleaned"]);
     let said = world.result_of(&task)["output"].to_string();
     assert!(said.contains("no watcher is running on"), "{said}");
-    assert!(!other.join("watchers/log").exists(), "one was started");
+    assert!(
+        !other.join("watchers/log").exists(),
+        "a watcher was started"
+    );
     let ran = world.run(&["recipe", "run", "cleaned"]);
     ran.succeeds();
     assert_eq!(names_in(&other.join("tasks")).len(), 2, "{}", ran.stdout);

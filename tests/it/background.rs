@@ -1,7 +1,7 @@
-//! The documented group: every command line of the page, with only the program's name changed.
+//! The documented group `background`: every command line of the page, with only the program's name changed.
 //!
-//! What each verb does is tested in its own file; here, that the words are taken and mean the same
-//! below `background`. The page's two scripts run in `tests/rig/page.rs`, which needs jq.
+//! What each verb does is tested in its own file. Here: the words are accepted and mean the same below
+//! `background`. The page's two scripts run in `tests/rig/page.rs`, which needs jq.
 
 use serde_json::json;
 
@@ -152,7 +152,7 @@ fn recipe_run_takes_every_documented_flag() {
 }
 
 #[test]
-fn our_own_verbs_are_in_the_group_too() {
+fn our_own_verbs_are_in_the_group() {
     let world = world();
     let task = world.submit(&["my-recipe", "--input", "7"]);
     world.run(&["background", "wait", &task.id]).succeeds();

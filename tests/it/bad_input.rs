@@ -1,8 +1,7 @@
-//! Bad input: one clear line on stderr, the right code, and a spool that is byte for byte what it
-//! was.
+//! Bad input: one clear line on stderr, the right exit code, and no byte of the spool changed.
 //!
-//! Not a full disk nor a read-only file system (`tests/rig`), and not the drop box, whose refusals
-//! leave a reason in the spool (`drop.rs`).
+//! Not a full disk or a read-only file system (`tests/rig`). Not the drop box, whose refusals leave a reason
+//! in the spool (`incoming.rs`).
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -32,7 +31,7 @@ fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// A spool with two tasks that nobody runs, so that there is something to confuse.
+/// A spool with two tasks that no watcher runs, so that there are tasks to confuse.
 fn world() -> World {
     let world = World::new();
     world.set("autostart", "false");
@@ -85,11 +84,15 @@ fn is_reported_as_json(ran: &Ran, code: i32, message: &str) {
     let error = object["error"].as_str().unwrap();
     assert!(error.contains(message), "{message:?} is not in {error:?}");
     assert!(!error.contains('\n'), "{error:?}");
-    assert!(!ran.stderr.contains("error:"), "told twice: {}", ran.stderr);
+    assert!(
+        !ran.stderr.contains("error:"),
+        "reported twice: {}",
+        ran.stderr
+    );
 }
 
 #[test]
-fn requests_that_cannot_be() {
+fn invalid_requests_are_refused() {
     let world = world();
     let deep = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
     let large = format!("\"{}\"", "x".repeat(1 << 20));
@@ -203,7 +206,7 @@ fn requests_that_cannot_be() {
         (
             submit(&["--name", "task_1"]),
             2,
-            "`name` may not be `last`, begin with `task_`",
+            "`name` may not be `last`, start with `task_`",
         ),
         (
             submit(&["--session-id", "a/b"]),
@@ -234,7 +237,7 @@ fn requests_that_cannot_be() {
 }
 
 #[test]
-fn lines_of_a_batch_that_cannot_be() {
+fn invalid_lines_of_a_batch_are_refused() {
     let world = world();
     let deep = format!(
         "{{\"recipe\": \"works\", \"input\": {}{}}}",
@@ -288,11 +291,11 @@ fn lines_of_a_batch_that_cannot_be() {
 }
 
 #[test]
-fn tasks_that_are_not_there() {
+fn unknown_tasks_are_refused() {
     let world = world();
     let unknown = "task_00000000000000000000000000";
     let tasks = world.tasks();
-    // Of the time only what changes every few days.
+    // Only the part of the time that changes every few days.
     let common = &tasks[0].id[..9];
     for verb in ["status", "cancel", "result", "logs", "wait"] {
         let no_task = "no task is called";
@@ -360,7 +363,7 @@ fn tasks_that_are_not_there() {
 }
 
 #[test]
-fn a_spool_that_cannot_be_used() {
+fn an_unusable_spool_is_refused() {
     let world = world();
     let spool = |name: &str| world.root().join(name).to_str().unwrap().to_owned();
     let made = |name: &str, settings: &str| {
@@ -372,8 +375,8 @@ fn a_spool_that_cannot_be_used() {
     let half = made("half", "{\"v\": 2, \"max_con");
     let odd = made("odd", "{\"v\": 2, \"max_concurent\": 3}");
     for (spool, message) in [
-        (spool("absent"), "is no spool"),
-        (spool("home"), "is no spool"),
+        (spool("absent"), "is not a spool"),
+        (spool("home"), "is not a spool"),
         (newer, "has format version 3"),
         (half, "cannot use "),
         (odd, "max_concurent"),
@@ -399,7 +402,7 @@ fn a_spool_that_cannot_be_used() {
 }
 
 #[test]
-fn a_spool_that_may_not_be_written() {
+fn a_spool_without_write_permission_is_refused() {
     let world = world();
     if rustix::process::geteuid().is_root() {
         // Modes do not stop root; the rig mounts a read-only file system instead.
@@ -412,7 +415,7 @@ fn a_spool_that_may_not_be_written() {
 }
 
 #[test]
-fn no_room_is_reported_before_anything_is_made() {
+fn a_full_disk_is_reported_before_anything_is_created() {
     let world = world();
     world.set("min_free_bytes", "9000000000000000000");
     is_refused(&world, &["submit", "--recipe", "works"], b"", 8, "free");

@@ -1,4 +1,4 @@
-//! What a task writes stays under its bounds, however fast it writes and whatever it makes of its files.
+//! What a task writes stays under its limits, at any speed and with any change to its files.
 
 #![expect(clippy::print_stdout, reason = "the figures that were measured")]
 
@@ -11,7 +11,7 @@ use crate::support::{Task, World};
 
 const MIB: u64 = 1 << 20;
 
-/// The most disk that a file took until the task ended, looking without a pause.
+/// The largest disk usage of a file until the task ended, measured without a pause.
 fn peak(task: &Task, path: &Path) -> u64 {
     let mut peak = 0;
     while !task.has_result() {
@@ -26,8 +26,8 @@ fn peak(task: &Task, path: &Path) -> u64 {
 fn a_log_takes_its_cap_and_64_mib_at_any_speed() {
     let world = World::new();
     world.set("log_cap_bytes", "1048576");
-    // With more tests at once than processors the runner gets its turn too late; then at most a third of what is
-    // written may lie there.
+    // With more tests at once than processors the runner runs too late. Then at most a third of what is
+    // written may be on disk.
     let is_crowded = std::env::var_os("RUST_TEST_THREADS").is_some();
     for (name, script, stream) in [
         (
@@ -40,7 +40,7 @@ fn a_log_takes_its_cap_and_64_mib_at_any_speed() {
             "yes a line of some length | head -c 2000000000 >&2",
             "stderr",
         ),
-        // Quiet for longer than any look, then all at once, three times.
+        // No output for longer than any check interval, then much at once, three times.
         (
             "bursts",
             "for n in 1 2 3; do sleep 0.7; dd if=/dev/zero bs=4M count=250 2>/dev/null; done",
@@ -48,8 +48,8 @@ fn a_log_takes_its_cap_and_64_mib_at_any_speed() {
         ),
     ] {
         world.recipe(name, &format!("#!/bin/sh\n{script}\n"));
-        // On a busy machine others may keep the runner from the processor for longer than the room
-        // lasts; not three times.
+        // On a busy machine the runner may get no processor time for longer than its room lasts. This does
+        // not happen three times.
         let is_kept = (0..3).any(|_| {
             let task = world.submit(&[name]);
             let path = task.path.join(format!("attempts/1/{stream}.log"));
@@ -65,9 +65,9 @@ fn a_log_takes_its_cap_and_64_mib_at_any_speed() {
 }
 
 #[test]
-fn a_progress_file_may_be_anything_and_costs_nothing() {
+fn a_progress_file_of_any_kind_takes_no_disk() {
     let world = World::new();
-    // The status is read from the result on, so that each must end by itself; the last report counts.
+    // The status is read once the result exists, so each recipe must end by itself. The last report counts.
     for (name, script, progress) in [
         ("sparse", "truncate -s 1T $P", 0.0),
         (
@@ -92,19 +92,19 @@ fn a_progress_file_may_be_anything_and_costs_nothing() {
     ] {
         let script = format!("#!/bin/sh\nP=$AGENTSPOOL_PROGRESS_FILE\n{script}\nexit 3\n");
         world.recipe(name, &script);
-        // The second and third try are for a machine on which others keep the runner waiting.
+        // The second and third attempt are for a machine on which other processes delay the runner.
         let is_kept = (0..3).any(|_| {
             let task = world.submit(&[name]);
             let path = task.path.join("attempts/1/progress");
             let peak = peak(&task, &path);
             assert_eq!(world.result_of(&task)["exit_code"], 3, "{name}");
-            world.wait_until("the status is settled", || {
+            world.wait_until("the status is final", || {
                 task.status()["status"] == "failed"
             });
             assert_eq!(task.status()["progress"], progress, "{name}");
             println!("{name}: at most {} MiB of disk", peak / MIB);
             let left = std::fs::symlink_metadata(&path).unwrap().blocks() * 512;
-            assert!(left <= 4 * MIB, "{name}: {left} bytes stay");
+            assert!(left <= 4 * MIB, "{name}: {left} bytes are left");
             peak <= 64 * MIB
         });
         assert!(is_kept, "{name}");
@@ -112,7 +112,7 @@ fn a_progress_file_may_be_anything_and_costs_nothing() {
 }
 
 #[test]
-fn a_progress_file_with_another_name_keeps_its_content() {
+fn a_hard_linked_progress_file_keeps_its_content() {
     let world = World::new();
     let mine = world.root().join("mine");
     world.recipe(
@@ -126,11 +126,11 @@ fn a_progress_file_with_another_name_keeps_its_content() {
     assert_eq!(world.result_of(&task)["status"], "completed");
     let content = std::fs::read(&mine).unwrap();
     assert_eq!(content.len(), 20_000_000);
-    assert!(!content.contains(&0), "nothing was taken out of it");
+    assert!(!content.contains(&0), "nothing was removed from it");
 }
 
 #[test]
-fn a_task_that_says_a_line_now_and_then_wakes_nobody_much() {
+fn a_line_now_and_then_wakes_the_runner_rarely() {
     let world = World::new();
     let go = world.root().join("go");
     world.recipe(

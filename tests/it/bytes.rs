@@ -1,5 +1,4 @@
-//! What a recipe gives comes out as it went in, to the byte, and every file that is written can be
-//! read again.
+//! The output of a recipe is returned byte for byte, and every file that is written can be read again.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -9,13 +8,13 @@ use serde_json::{Value, json};
 use crate::support::terminal::On;
 use crate::support::{Task, World};
 
-/// Bytes that are no text, without a newline at the end.
+/// Bytes that are not text, without a newline at the end.
 fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|n| (n * 7 + n / 256) as u8).collect()
 }
 
-/// A recipe that gives these bytes, as its stdout or as its result file.
-fn gives(world: &World, name: &str, bytes: &[u8], as_file: bool) {
+/// A recipe with these bytes as its stdout or as its result file.
+fn recipe_with_output(world: &World, name: &str, bytes: &[u8], as_file: bool) {
     let path = world.root().join(format!("{name}.bytes"));
     std::fs::File::create(&path)
         .unwrap()
@@ -42,7 +41,7 @@ fn ended(world: &World, recipe: &str) -> (Task, Value) {
 }
 
 #[test]
-fn bytes_that_are_not_utf_8_come_out_as_they_went_in() {
+fn bytes_that_are_not_utf_8_are_not_changed() {
     let world = World::new();
     // Latin-1, a character that is cut, half of a pair of surrogates, and more than 1 MiB.
     let cases: [(&str, Vec<u8>, &str); 6] = [
@@ -58,7 +57,7 @@ fn bytes_that_are_not_utf_8_come_out_as_they_went_in() {
         ),
     ];
     for (name, bytes, file) in &cases {
-        gives(&world, name, bytes, *file == "output");
+        recipe_with_output(&world, name, bytes, *file == "output");
         assert!(
             stdout_of(&world, &["recipe", "run", name]) == *bytes,
             "{name}"
@@ -82,7 +81,7 @@ fn bytes_that_are_not_utf_8_come_out_as_they_went_in() {
 }
 
 #[test]
-fn text_is_not_changed_either() {
+fn text_is_not_changed() {
     let world = World::new();
     for (name, bytes) in [
         ("blank", &b"  \n"[..]),
@@ -99,7 +98,7 @@ fn text_is_not_changed_either() {
             b"{\"n\": 123456789012345678901234567890, \"x\": 1.10}\n",
         ),
     ] {
-        gives(&world, name, bytes, false);
+        recipe_with_output(&world, name, bytes, false);
         let (task, result) = ended(&world, name);
         assert_eq!(result["output_encoding"], Value::Null, "{name}");
         assert_ne!(result["output"], Value::Null, "{name}");
@@ -111,7 +110,7 @@ fn text_is_not_changed_either() {
             String::from_utf8_lossy(&shown)
         );
     }
-    // The digits of a number stay in all that is printed as JSON.
+    // JSON output keeps all digits of a number.
     for arguments in [
         &["result", "last", "--json"][..],
         &["status", "last", "--json"],
@@ -127,7 +126,7 @@ fn text_is_not_changed_either() {
 }
 
 #[test]
-fn a_result_file_that_is_no_file_does_not_hide_what_was_printed() {
+fn a_result_file_that_is_not_a_regular_file_does_not_hide_stdout() {
     let world = World::new();
     for (n, made) in ["ln -s work \"$F\"", "mkdir \"$F\"", "mkfifo \"$F\""]
         .into_iter()
@@ -140,7 +139,7 @@ fn a_result_file_that_is_no_file_does_not_hide_what_was_printed() {
     }
     let log = std::fs::read_to_string(world.path("watchers/log")).unwrap();
     assert_eq!(log.matches("is not a regular file").count(), 3, "{log}");
-    // Empty beside something that was printed, a hard link, and one that is all hole.
+    // Empty next to printed output, a hard link, and two files that are only a hole.
     world.recipe(
         "others",
         "#!/bin/sh\ncase $(cat) in\n\
@@ -161,7 +160,7 @@ fn a_result_file_that_is_no_file_does_not_hide_what_was_printed() {
 }
 
 #[test]
-fn a_log_in_json_says_that_it_is_not_text() {
+fn a_log_that_is_not_text_is_refused_as_json() {
     let world = World::new();
     world.recipe("r", "#!/bin/sh\nprintf 'caf\\351\\n'; echo fine >&2\n");
     let (task, _) = ended(&world, "r");
@@ -172,7 +171,7 @@ fn a_log_in_json_says_that_it_is_not_text() {
 }
 
 #[test]
-fn a_line_behind_a_huge_hole_is_found_at_once() {
+fn a_line_after_a_huge_hole_is_found_at_once() {
     let world = World::new();
     world.recipe(
         "r",
@@ -182,7 +181,7 @@ fn a_line_behind_a_huge_hole_is_found_at_once() {
     let last = world.run(&["logs", &task.id, "--stdout", "-n", "1"]);
     last.succeeds();
     assert_eq!(last.stdout, "last");
-    // A person is told of zeroes; a pipe gets them, and JSON has no room for so many.
+    // On a terminal, the number of zero bytes is shown; a pipe gets the bytes; JSON has no room for them.
     let seen = world.run_on_terminal(On::All, 80, &["logs", &task.id, "--stdout"]);
     let seen = seen.stdout.replace('\0', "");
     assert_eq!(seen, "1\n2\n3\n[4398046445568 zero bytes]\n\nlast");
@@ -191,19 +190,19 @@ fn a_line_behind_a_huge_hole_is_found_at_once() {
         .ends_with(2);
 }
 
-/// Every text that we take grows to the sixfold as JSON where it is made of control characters.
+/// A text of control characters is six times as long in JSON.
 #[test]
-fn what_is_written_can_be_read_again() {
+fn files_of_any_text_can_be_read_again() {
     let world = World::new();
     world.set("autostart", "false");
     let control = "\u{1}".repeat(60_000);
-    gives(
+    recipe_with_output(
         &world,
         "controls",
         "\u{1}".repeat(1_000_000).as_bytes(),
         false,
     );
-    gives(&world, "some", "\u{1}".repeat(170_000).as_bytes(), true);
+    recipe_with_output(&world, "some", "\u{1}".repeat(170_000).as_bytes(), true);
     world.recipe_folder(
         "wants",
         "env_accept = [\"A\", \"B\", \"C\", \"D\"]",
@@ -220,7 +219,7 @@ fn what_is_written_can_be_read_again() {
         &json!({ "recipe": "some", "label": control }).to_string(),
     );
 
-    // Up to a megabyte of variables is taken, and what is more is refused at once.
+    // Up to a megabyte of variables is accepted; more is refused at once.
     let value = format!("A={control}");
     let taken = world.submit(&["wants", "--env", &value]);
     let mut arguments = vec!["submit", "--recipe", "wants"];
@@ -259,7 +258,7 @@ fn what_is_written_can_be_read_again() {
     assert!(stdout_of(&world, &["result", &plain.id]) == vec![1; 1_000_000]);
     assert_eq!(some.result()["output"].as_str().unwrap().len(), 170_000);
 
-    // All of them can be swept.
+    // All tasks can be swept.
     world.set("cleanup_delay_sec", "0");
     world.run(&["sweep"]).succeeds();
     world.run(&["sweep"]).succeeds();
@@ -267,10 +266,10 @@ fn what_is_written_can_be_read_again() {
 }
 
 #[test]
-fn settings_that_could_not_be_read_again_are_refused() {
+fn settings_that_would_become_unreadable_are_refused() {
     let world = World::new();
     let path = world.path("spool.json");
-    // By hand, and as long as it is read; written again as we write it, it would be longer.
+    // Written by hand, and as long as can be read. Our own formatting would make it longer.
     let folders: Vec<String> = (0..300_000).map(|n| format!("/{n}")).collect();
     let settings = json!({ "v": 2, "recipe_path": folders }).to_string();
     std::fs::write(&path, &settings).unwrap();
@@ -278,7 +277,7 @@ fn settings_that_could_not_be_read_again_are_refused() {
     let refused = world.run(&["config", "set", "max_concurrent", "3"]);
     assert_ne!(refused.code, 0);
     assert!(
-        refused.stderr.contains("left as it was"),
+        refused.stderr.contains("it was not changed"),
         "{:.300}",
         refused.stderr
     );
@@ -286,7 +285,7 @@ fn settings_that_could_not_be_read_again_are_refused() {
 }
 
 #[test]
-fn an_error_message_is_one_line_that_fits_on_a_full_disk() {
+fn an_error_message_is_one_short_line() {
     let world = World::new();
     let odd = "\u{1}\n".repeat(60);
     std::fs::create_dir_all(world.path("recipes/odd")).unwrap();
@@ -302,9 +301,9 @@ fn an_error_message_is_one_line_that_fits_on_a_full_disk() {
     assert!(task.read("result.json").len() < 4096);
 }
 
-/// `cp disk.img /dev/stdout` makes holes, and they are zeroes of the output as any others.
+/// `cp disk.img /dev/stdout` makes holes. They are zero bytes of the output.
 #[test]
-fn holes_that_a_recipe_makes_are_zeroes_that_it_wrote() {
+fn holes_made_by_a_recipe_are_zero_bytes_of_its_output() {
     let world = World::new();
     world.set("log_cap_bytes", "1048576");
     let image = world.root().join("image");
@@ -334,7 +333,7 @@ fn holes_that_a_recipe_makes_are_zeroes_that_it_wrote() {
         assert_eq!(task.status()["log_bytes_dropped"], Value::Null, "{recipe}");
     }
 
-    // Holes before what is cut out and behind it.
+    // Holes before and after the part that is cut out.
     world.recipe(
         "both",
         "#!/bin/sh\nprintf begin; truncate -s 200000 /dev/stdout\n\
@@ -344,7 +343,7 @@ fn holes_that_a_recipe_makes_are_zeroes_that_it_wrote() {
     );
     let task = world.submit(&["both"]);
     world.wait_for_file(&task.work(1, "written"));
-    // With the hole at its beginning it is under its cap as soon as this much is cut out.
+    // With the hole at its start, the log is under its cap as soon as this much is cut out.
     world.wait_until("the log is cut", || {
         task.status()["log_bytes_dropped"].as_u64() > Some(7_900_000)
     });
@@ -360,9 +359,9 @@ fn holes_that_a_recipe_makes_are_zeroes_that_it_wrote() {
     assert!(zeroes.iter().all(|byte| *byte == 0) && last == b"end");
 }
 
-/// Each is longer than the end of the cut by the time somebody looks.
+/// Each new log is longer than the end of the cut when it is checked.
 #[test]
-fn what_was_cut_out_of_a_log_is_forgotten_once_it_is_begun_anew() {
+fn a_cut_is_forgotten_once_the_recipe_starts_its_log_again() {
     let world = World::new();
     world.set("log_cap_bytes", "1048576");
     let wait = "while [ ! -e go ]; do sleep 0.01; done";
@@ -395,7 +394,7 @@ fn what_was_cut_out_of_a_log_is_forgotten_once_it_is_begun_anew() {
         assert!(given == bytes, "{name}: {} bytes", given.len());
         assert_eq!(task.status()["log_bytes_dropped"], Value::Null, "{name}");
     }
-    // Who only writes into the hole leaves the rest of it a hole.
+    // A recipe that writes into the hole leaves the rest of the hole.
     let inside = format!(
         "#!/bin/sh\n{many}\n{wait}\nprintf x | dd of=/dev/stdout bs=1 seek=5000000 conv=notrunc 2>/dev/null\n"
     );

@@ -1,6 +1,6 @@
-//! `cancel`: what is pending without anybody, what runs, what is over; and not waiting for it.
+//! `cancel`: pending tasks without a watcher, running tasks, finished tasks, and `--no-wait`.
 //!
-//! Not the death of every descendant (`stop` in the runner's tests).
+//! Not the end of every child process (`stop.rs`).
 
 use serde_json::{Value, json};
 
@@ -42,11 +42,14 @@ fn a_pending_task_is_cancelled_without_a_watcher() {
     );
     assert_eq!(task.attempts(), 0, "it was never started");
     assert_eq!(world.json(&["status", "never"])["status"], "cancelled");
-    assert!(world.processes().is_empty(), "nobody was started for it");
+    assert!(
+        world.processes().is_empty(),
+        "no process was started for it"
+    );
 }
 
 #[test]
-fn a_running_task_is_over_when_the_command_returns() {
+fn a_running_task_has_ended_when_cancel_returns() {
     let world = world();
     let task = world.submit(&["sleeps"]);
     world.wait_running(&task);
@@ -71,7 +74,7 @@ fn a_running_task_is_over_when_the_command_returns() {
 }
 
 #[test]
-fn what_is_over_stays_as_it_ended() {
+fn a_finished_task_keeps_its_status() {
     let world = world();
     let task = world.submit(&["works"]);
     let before = world.result_of(&task);
@@ -91,9 +94,9 @@ fn what_is_over_stays_as_it_ended() {
 }
 
 #[test]
-fn without_waiting_the_request_is_reported() {
+fn with_no_wait_the_request_is_reported() {
     let world = world();
-    // It takes its time to end: an answer that waited would say how it ended.
+    // The task takes time to end: a command that waited would print how it ended.
     world.recipe(
         "stubborn",
         "#!/bin/sh\ntrap '' TERM\necho up\nwhile :; do sleep 0.05; done\n",
@@ -114,15 +117,15 @@ fn without_waiting_the_request_is_reported() {
         again.stdout,
         format!("Cancellation of {} requested\n", task.id)
     );
-    // The person may stop waiting for it; it goes on being cancelled.
+    // A user may stop waiting; the cancellation goes on.
     let waiting = world.start(&["cancel", &task.id]);
-    world.wait_until("it listens", || waiting.catches_interrupts());
+    world.wait_until("it catches interrupts", || waiting.catches_interrupts());
     waiting.interrupt();
     waiting.end().ends_with(130);
 }
 
 #[test]
-fn a_marker_left_by_hand_is_as_good() {
+fn a_marker_created_by_hand_cancels_a_task() {
     let world = world();
     let task = world.submit(&["sleeps"]);
     world.wait_running(&task);
@@ -131,7 +134,7 @@ fn a_marker_left_by_hand_is_as_good() {
 }
 
 #[test]
-fn a_drop_that_is_not_a_task_yet_is_not_cancelled() {
+fn a_drop_that_is_not_admitted_cannot_be_cancelled() {
     let world = world();
     world.set("autostart", "false");
     world.drop_in("report.json", "{\"recipe\": \"works\"}");

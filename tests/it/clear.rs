@@ -1,5 +1,4 @@
-//! `clear`: what a person asks to remove goes, what is held or open stays, and a plan changes
-//! nothing.
+//! `clear`: what was selected is removed, what is locked or open stays, and `--dry-run` changes nothing.
 
 use serde_json::{Value, json};
 
@@ -13,8 +12,8 @@ struct Four {
     pending: Task,
 }
 
-/// One finished task of each kind, and one that nobody will run.
-fn four(world: &World) -> Four {
+/// One finished task of each kind, and a pending one that no watcher runs.
+fn one_of_each(world: &World) -> Four {
     world.recipe("works", "#!/bin/sh\n");
     world.recipe("fails", "#!/bin/sh\nexit 1\n");
     let completed = world.submit(&["works", "--name", "good"]);
@@ -50,9 +49,9 @@ fn keys(object: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn everything_that_is_over_goes_with_its_name() {
+fn finished_tasks_are_removed_with_their_names() {
     let world = World::new();
-    let four = four(&world);
+    let four = one_of_each(&world);
     let object = world.json(&["clear"]);
     assert_eq!(
         keys(&object),
@@ -79,9 +78,9 @@ fn everything_that_is_over_goes_with_its_name() {
 }
 
 #[test]
-fn a_plan_changes_nothing() {
+fn a_dry_run_changes_nothing() {
     let world = World::new();
-    let four = four(&world);
+    let four = one_of_each(&world);
     let before = left(&world);
     let ran = world.run(&["clear", "--all", "--dry-run"]);
     ran.succeeds();
@@ -101,9 +100,9 @@ fn a_plan_changes_nothing() {
 }
 
 #[test]
-fn one_status_only() {
+fn only_tasks_of_one_status_are_removed() {
     let world = World::new();
-    let four = four(&world);
+    let four = one_of_each(&world);
     let ran = world.run(&["clear", "--status", "failed"]);
     ran.succeeds();
     assert_eq!(ran.stdout, "Cleared 1 task\n");
@@ -120,11 +119,10 @@ fn one_status_only() {
 }
 
 #[test]
-fn only_what_ended_long_enough_ago() {
+fn only_tasks_that_ended_long_enough_ago_are_removed() {
     let world = World::new();
-    let four = four(&world);
-    // As if it had ended two hours earlier; a task whose file says another moment than its
-    // neighbours' is all that time does.
+    let four = one_of_each(&world);
+    // As if the task had ended earlier. Only the time in its files matters.
     for (file, mut content) in [
         ("result.json", four.failed.result()),
         ("status.json", four.failed.status()),
@@ -183,7 +181,7 @@ fn a_terminal_is_asked_before_tasks_are_cancelled() {
     let mut terminal = Terminal::start(&mut command, On::All, 80);
     world.wait_until("it asks", || terminal.seen().contains("[y/N]"));
     assert!(
-        terminal.seen().contains("1 task that is not over"),
+        terminal.seen().contains("1 pending or running task"),
         "{}",
         terminal.seen()
     );
@@ -196,7 +194,7 @@ fn a_terminal_is_asked_before_tasks_are_cancelled() {
     ran.succeeds();
     assert!(!ran.stdout.contains("[y/N]"), "{}", ran.stdout);
     assert!(!task.path.exists());
-    // Nothing is lost that was not over: nothing is asked.
+    // No unfinished task would be removed, so there is no question.
     world.recipe("works", "#!/bin/sh\n");
     let task = world.submit(&["works"]);
     world.result_of(&task);
@@ -207,9 +205,9 @@ fn a_terminal_is_asked_before_tasks_are_cancelled() {
 }
 
 #[test]
-fn what_somebody_works_on_is_skipped() {
+fn a_locked_task_is_skipped() {
     let world = World::new();
-    let four = four(&world);
+    let four = one_of_each(&world);
     let lock = std::fs::File::open(four.failed.path.join("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let object = world.json(&["clear"]);
@@ -222,21 +220,21 @@ fn what_somebody_works_on_is_skipped() {
     assert_eq!(ran.stdout, "Cleared 0 tasks\n");
     assert_eq!(
         ran.stderr,
-        "note: 1 task is in use and was left: a program works on it or keeps it\n"
+        "note: 1 task is in use and was kept: a process works on it or holds it open\n"
     );
     drop(lock);
     assert_eq!(world.json(&["clear"])["cleared"], 1);
 }
 
 #[test]
-fn what_is_only_being_put_away_is_waited_for() {
+fn a_task_that_is_locked_for_a_moment_is_waited_for() {
     let world = World::new();
-    let four = four(&world);
+    let four = one_of_each(&world);
     let lock = std::fs::File::open(four.failed.path.join("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    // It looks at the newest task first: once that is gone, it is on its way to the held one.
+    // The newest task is checked first. Once it is removed, the command soon reaches the locked one.
     let clearing = world.start(&["clear", "--json"]);
-    world.wait_until("it has begun", || !four.cancelled.path.exists());
+    world.wait_until("it has started", || !four.cancelled.path.exists());
     drop(lock);
     let object = clearing.end().json();
     assert_eq!(

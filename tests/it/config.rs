@@ -1,4 +1,4 @@
-//! `config`: every setting with where it comes from, and writing them without breaking anything.
+//! `config`: every setting with its source, and safe writing of settings.
 
 use serde_json::json;
 
@@ -67,7 +67,7 @@ fn the_flag_wins_over_the_environment_over_the_file() {
 }
 
 #[test]
-fn set_get_unset() {
+fn a_setting_can_be_set_read_and_unset() {
     let world = fresh();
     let ran = world.run(&["config", "set", "timeout_sec", "600"]);
     ran.succeeds();
@@ -97,7 +97,7 @@ fn set_get_unset() {
     ran.succeeds();
     assert_eq!(ran.stdout, "timeout_sec = 300.0\n");
     assert_eq!(read_json(&world.path("spool.json")), json!({"v": 2}));
-    // A duration as people write it is kept as seconds.
+    // A duration such as `1h` is stored in seconds.
     for (text, shown) in [("5m", "300.0"), ("1h 30m", "5400.0")] {
         world
             .run(&["config", "set", "cleanup_delay_sec", text])
@@ -119,12 +119,12 @@ fn set_get_unset() {
         assert_eq!(got, format!("{shown}\n"), "{key}");
     }
     std::fs::write(world.path("spool.json"), r#"{"v":2}"#).unwrap();
-    // What is not there can be taken out.
+    // A setting that is not set can be unset.
     world.run(&["config", "unset", "timeout_sec"]).succeeds();
 }
 
 #[test]
-fn what_is_refused_leaves_the_file_as_it_was() {
+fn a_refused_change_leaves_the_file_unchanged() {
     let world = fresh();
     world.set("max_concurrent", "3");
     let before = std::fs::read(world.path("spool.json")).unwrap();
@@ -136,7 +136,7 @@ fn what_is_refused_leaves_the_file_as_it_was() {
         (&["set", "max_concurrent", "0"], "must be from 1 to 10000"),
         (
             &["set", "max_concurrent", "many"],
-            "`max_concurrent` does not fit: expected a whole number",
+            "`max_concurrent` has a wrong value: expected a whole number",
         ),
         (&["set", "min_free_bytes", "1.5"], "a whole number"),
         (
@@ -188,7 +188,7 @@ fn what_is_refused_leaves_the_file_as_it_was() {
 }
 
 #[test]
-fn a_setting_by_flag_does_not_end_in_the_file() {
+fn a_setting_by_flag_is_not_written_to_the_file() {
     let world = fresh();
     let ran = world.run(&[
         "config",

@@ -1,9 +1,8 @@
-//! `agentspool doctor`: each thing that can be wrong, provoked, and that nothing is changed by
-//! looking.
+//! `agentspool doctor`: each problem is created and must be reported. The command changes nothing.
 //!
-//! What needs root or mounts (a full or read-only disk) is in `tests/rig`, what needs a systemd in
-//! `tests/systemd`. What is held: exit code 0 only if all is well, 8 when the spool cannot be used,
-//! and a hint beside everything that is not.
+//! What needs root or mounts (a full or read-only disk) is in `tests/rig`, what needs systemd is in
+//! `tests/systemd`. Invariant: exit code 0 only if all is well, 8 if the spool cannot be used, and a hint for
+//! every problem.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,7 +15,7 @@ use crate::support::{World, names_in, read_json};
 fn world() -> World {
     let world = World::new();
     world.recipe("ok", "#!/bin/sh\necho fine\n");
-    // The world may lie on a tmpfs, where `power` is more than the disk can keep.
+    // The world may be on a tmpfs, where `power` promises more than the disk can keep.
     world.set("durability", "process");
     world
 }
@@ -30,10 +29,9 @@ fn of<'a>(object: &'a Value, name: &str) -> Vec<&'a Value> {
         .collect()
 }
 
-/// Asserts that a check is told as this, with these words and a hint, and that nothing else is
-/// wrong.
+/// Asserts that a check has this status, these words and a hint, and that no other check fails.
 #[track_caller]
-fn text(world: &World, name: &str, status: &str, words: &str) -> Value {
+fn assert_only_problem(world: &World, name: &str, status: &str, words: &str) -> Value {
     let ran = world.run(&["doctor", "--json"]);
     let object = ran.json();
     let wrong = object["checks"].as_array().unwrap().iter();
@@ -58,7 +56,7 @@ fn text(world: &World, name: &str, status: &str, words: &str) -> Value {
 }
 
 #[track_caller]
-fn all_is_well(world: &World) -> Value {
+fn assert_all_is_well(world: &World) -> Value {
     let ran = world.run(&["doctor", "--json"]);
     ran.succeeds();
     let object = ran.json();
@@ -67,9 +65,9 @@ fn all_is_well(world: &World) -> Value {
 }
 
 #[test]
-fn a_new_spool_is_well_and_each_check_has_its_line() {
+fn a_new_spool_has_no_problem_and_one_line_for_each_check() {
     let world = world();
-    let object = all_is_well(&world);
+    let object = assert_all_is_well(&world);
     let text = world.run(&["doctor"]);
     text.succeeds();
     let names: Vec<&str> = object["checks"]
@@ -106,7 +104,7 @@ fn a_new_spool_is_well_and_each_check_has_its_line() {
 }
 
 #[test]
-fn looking_changes_nothing() {
+fn doctor_changes_nothing() {
     let world = world();
     let spool = world.spool();
     fs::remove_dir(spool.join("slots")).unwrap();
@@ -143,7 +141,7 @@ fn a_spool_that_cannot_be_used_is_code_8() {
     let object = ran.json();
     assert_eq!((&object["ok"], &object["code"]), (&json!(false), &json!(8)));
     assert!(
-        object["error"].as_str().unwrap().contains("is no spool"),
+        object["error"].as_str().unwrap().contains("is not a spool"),
         "{object}"
     );
     let [check] = of(&object, "spool")[..] else {
@@ -173,24 +171,27 @@ fn a_spool_that_cannot_be_used_is_code_8() {
     );
 }
 
-/// `init` is no remedy: it would refuse the folder.
+/// `init` does not help: it would refuse the folder.
 #[test]
-fn a_spool_that_lost_its_settings_is_named_as_one() {
+fn a_spool_without_its_settings_is_reported_as_a_spool() {
     let world = world();
     fs::remove_file(world.path("spool.json")).unwrap();
     for arguments in [&["doctor"][..], &["init"], &["list"]] {
         let ran = world.run(arguments);
         ran.ends_with(8);
         let text = ran.stdout + &ran.stderr;
-        assert!(text.contains("is a spool without its spool.json"), "{text}");
-        assert!(!text.contains("make one with"), "{text}");
+        assert!(
+            text.contains("is a spool whose spool.json is missing"),
+            "{text}"
+        );
+        assert!(!text.contains("create one with"), "{text}");
     }
     fs::write(world.path("spool.json"), "{\"v\": 2}").unwrap();
     world.run(&["list"]).succeeds();
 }
 
 #[test]
-fn a_damaged_result_of_a_finished_task_is_named() {
+fn a_damaged_result_of_a_finished_task_is_reported() {
     let world = world();
     let task = world.submit(&["ok"]);
     world.result_of(&task);
@@ -206,18 +207,18 @@ fn a_damaged_result_of_a_finished_task_is_named() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn a_missing_folder_is_reported() {
     let world = world();
     fs::remove_dir(world.path("slots")).unwrap();
-    text(&world, "spool", "problem", "has no slots");
+    assert_only_problem(&world, "spool", "problem", "has no slots");
     world.run(&["init"]).succeeds();
-    all_is_well(&world);
+    assert_all_is_well(&world);
 }
 
 #[test]
 fn a_spool_that_cannot_be_written_is_code_8() {
     let world = world();
-    // Not a question of rights, so that it holds for root as well.
+    // Not a question of permissions, so it fails for root as well.
     fs::remove_dir(world.path("staging")).unwrap();
     fs::write(world.path("staging"), "").unwrap();
     let ran = world.run(&["doctor", "--json"]);
@@ -227,39 +228,39 @@ fn a_spool_that_cannot_be_written_is_code_8() {
 }
 
 #[test]
-fn the_floor_of_free_room_is_watched() {
+fn too_little_free_room_is_a_problem() {
     let world = world();
     world.set("min_free_bytes", "1000000000000000000");
-    let object = text(&world, "file system", "problem", "nothing is accepted");
+    let object = assert_only_problem(&world, "file system", "problem", "nothing is accepted");
     assert_eq!(object["code"], 8);
 }
 
 #[test]
-fn a_copy_is_noticed() {
+fn a_copied_spool_is_reported() {
     let world = world();
     let path = world.path("identity.json");
     let mut identity = read_json(&path);
     identity["inode"] = json!(identity["inode"].as_u64().unwrap() + 1);
     fs::write(&path, identity.to_string()).unwrap();
-    text(&world, "identity", "warn", "another folder's");
+    assert_only_problem(&world, "identity", "warn", "another folder's");
     world.run(&["list"]).succeeds();
-    text(&world, "paused", "warn", "copy");
+    assert_only_problem(&world, "paused", "warn", "copy");
     world.run(&["resume"]).succeeds();
-    all_is_well(&world);
+    assert_all_is_well(&world);
 }
 
 #[test]
 fn the_watcher_is_reported_with_its_age_and_version() {
     let world = world();
     world.set("autostart", "false");
-    text(&world, "watcher", "problem", "none, so nothing will be run");
+    assert_only_problem(&world, "watcher", "problem", "none, so nothing will be run");
     world.set("autostart", "true");
-    let object = all_is_well(&world);
+    let object = assert_all_is_well(&world);
     let message = &of(&object, "watcher")[0]["message"];
     assert_eq!(message, "none, the next submit starts one");
 
     let pid = world.start_watcher();
-    let object = all_is_well(&world);
+    let object = assert_all_is_well(&world);
     let message = of(&object, "watcher")[0]["message"].as_str().unwrap();
     assert!(
         message.starts_with(&format!("pid {pid} since 20")),
@@ -275,25 +276,25 @@ fn the_watcher_is_reported_with_its_age_and_version() {
     let mut file = read_json(&path);
     file["version"] = "0.0.1".into();
     fs::write(&path, file.to_string()).unwrap();
-    text(&world, "watcher", "warn", "version 0.0.1, while this is ");
+    assert_only_problem(&world, "watcher", "warn", "version 0.0.1, while this is ");
 }
 
 #[test]
-fn tasks_that_nobody_will_run_are_a_problem() {
+fn open_tasks_without_a_watcher_are_a_problem() {
     let world = world();
     world.set("autostart", "false");
     let task = world.submit(&["ok"]);
     world.set("autostart", "true");
-    text(&world, "watcher", "problem", "none, and 1 task open");
+    assert_only_problem(&world, "watcher", "problem", "none, and 1 task open");
     world.run(&["runner", "--once", &task.id]).succeeds();
-    all_is_well(&world);
+    assert_all_is_well(&world);
 }
 
 #[test]
-fn drops_that_nobody_will_take_are_a_problem() {
+fn drops_without_a_watcher_are_a_problem() {
     let world = world();
     world.drop_in("waits.json", "{\"recipe\": \"ok\"}");
-    text(
+    assert_only_problem(
         &world,
         "watcher",
         "problem",
@@ -303,18 +304,18 @@ fn drops_that_nobody_will_take_are_a_problem() {
     world.wait_until("it is taken", || {
         !world.path("incoming/waits.json").exists()
     });
-    all_is_well(&world);
+    assert_all_is_well(&world);
 }
 
 #[test]
-fn a_spool_that_nobody_sweeps_is_noticed() {
+fn a_spool_that_is_not_swept_is_reported() {
     let world = world();
     world.set("autostart", "false");
     let task = world.submit(&["ok"]);
     world.run(&["runner", "--once", &task.id]).succeeds();
     world.set("autostart", "true");
     world.run(&["sweep"]).succeeds();
-    all_is_well(&world);
+    assert_all_is_well(&world);
     // Two days pass, for both clocks.
     let mut clock = read_json(&world.path("sweep.json"));
     let now = agentspool::internals::wall().unix_ms();
@@ -323,28 +324,28 @@ fn a_spool_that_nobody_sweeps_is_noticed() {
     let boot = clock["boottime_sec"].as_f64().unwrap();
     clock["boottime_sec"] = json!(boot - 2.0 * 86_400.0);
     fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
-    text(&world, "sweeps", "warn", "no timer and no watcher");
+    assert_only_problem(&world, "sweeps", "warn", "no timer and no watcher");
 }
 
 #[test]
-fn a_clock_that_jumped_is_noticed() {
+fn a_clock_that_jumped_is_reported() {
     let world = world();
     world.run(&["sweep"]).succeeds();
     let mut clock = read_json(&world.path("sweep.json"));
     clock["wall"] = "9000-01-01T00:00:00.000Z".into();
     fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
-    text(&world, "clock", "warn", "jumped");
+    assert_only_problem(&world, "clock", "warn", "jumped");
     world.run(&["sweep"]).succeeds();
-    all_is_well(&world);
+    assert_all_is_well(&world);
 }
 
 #[test]
-fn a_task_from_the_future_is_noticed() {
+fn a_task_from_the_future_is_reported() {
     let world = world();
     let ahead = agentspool::internals::wall().unix_ms().unsigned_abs() + 3_600_000;
     let id = TaskId::from_parts(ahead, 1).to_string();
     fs::create_dir(world.path("tasks").join(id)).unwrap();
-    text(&world, "clock", "warn", "yet to come");
+    assert_only_problem(&world, "clock", "warn", "yet to come");
 }
 
 #[test]
@@ -363,7 +364,7 @@ fn recipes_that_cannot_run_have_a_line_each() {
     let open = fs::Permissions::from_mode(0o644);
     fs::set_permissions(world.path("recipes/leaky/secrets"), open).unwrap();
     for words in ["tiemout", "no-such-program", "others may read it"] {
-        text(&world, "recipes", "problem", words);
+        assert_only_problem(&world, "recipes", "problem", words);
     }
     let ran = world.run(&["doctor"]);
     ran.ends_with(1);
@@ -380,29 +381,29 @@ fn recipes_that_cannot_run_have_a_line_each() {
 fn no_recipe_at_all_is_a_warning() {
     let world = world();
     fs::remove_file(world.path("recipes/ok")).unwrap();
-    text(&world, "recipes", "warn", "there are none");
+    assert_only_problem(&world, "recipes", "warn", "there are none");
 }
 
 #[test]
-fn recipes_that_others_could_change_are_a_problem() {
+fn recipes_that_other_users_can_change_are_a_problem() {
     let world = world();
     let listed = world.root().join("listed");
     let setting = format!("[\"{}\"]", listed.display());
     world.set("recipe_path", &setting);
-    text(&world, "recipe path", "warn", "is not there");
+    assert_only_problem(&world, "recipe path", "warn", "is not there");
     fs::create_dir(&listed).unwrap();
     let mode = |path: &std::path::Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
     mode(&listed, 0o755);
-    all_is_well(&world);
+    assert_all_is_well(&world);
     mode(&listed, 0o777);
-    text(&world, "recipe path", "problem", "anybody may write there");
+    assert_only_problem(&world, "recipe path", "problem", "anybody may write there");
     mode(&listed, 0o755);
     let recipe = world.path("recipes/ok");
     assert_eq!(fs::metadata(&recipe).unwrap().mode() & 0o777, 0o755);
     mode(&recipe, 0o757);
-    text(
+    assert_only_problem(
         &world,
         "recipe path",
         "problem",
@@ -411,12 +412,12 @@ fn recipes_that_others_could_change_are_a_problem() {
 }
 
 #[test]
-fn litter_is_counted() {
+fn leftovers_are_counted() {
     let world = world();
     let staged = world.path("staging").join(id(1));
     fs::create_dir(&staged).unwrap();
     fs::write(staged.join("lock"), "").unwrap();
-    text(
+    assert_only_problem(
         &world,
         "leftovers",
         "warn",
@@ -424,11 +425,11 @@ fn litter_is_counted() {
     );
     fs::remove_dir_all(staged).unwrap();
 
-    let grave = world.path("trash").join(format!("{}.00000000", id(1)));
-    fs::create_dir(&grave).unwrap();
-    text(&world, "leftovers", "warn", "in trash/");
+    let trash_entry = world.path("trash").join(format!("{}.00000000", id(1)));
+    fs::create_dir(&trash_entry).unwrap();
+    assert_only_problem(&world, "leftovers", "warn", "in trash/");
     world.run(&["sweep"]).succeeds();
-    assert!(!grave.exists());
+    assert!(!trash_entry.exists());
 
     fs::write(world.path("open").join(id(2)), "").unwrap();
     let object = world.json(&["doctor"]);
@@ -439,17 +440,17 @@ fn litter_is_counted() {
     let drop = world.path("rejected").join(format!("{}-x", id(3)));
     fs::write(drop.with_extension("json"), "[]").unwrap();
     fs::write(drop.with_extension("reason.json"), "{}").unwrap();
-    text(&world, "leftovers", "warn", "1 refused drop in rejected/");
+    assert_only_problem(&world, "leftovers", "warn", "1 refused drop in rejected/");
 }
 
-/// A newcomer's file that no watcher looks at is named, and so is a folder.
+/// A file with a wrong name, which no watcher reads, is reported. So is a folder.
 #[test]
-fn what_no_watcher_takes_from_the_box_is_named() {
+fn files_in_the_drop_box_that_no_watcher_takes_are_reported() {
     let world = world();
     let names = ["UPPER.JSON", "many.jsonl", "notes.txt"];
     for name in names {
         fs::write(world.path("incoming").join(name), r#"{"recipe":"ok"}"#).unwrap();
-        let object = text(&world, "leftovers", "warn", name);
+        let object = assert_only_problem(&world, "leftovers", "warn", name);
         let message = of(&object, "leftovers")[0]["message"].as_str().unwrap();
         assert!(message.starts_with("1 entry in incoming/"), "{message}");
         fs::remove_file(world.path("incoming").join(name)).unwrap();
@@ -458,11 +459,11 @@ fn what_no_watcher_takes_from_the_box_is_named() {
         fs::create_dir(world.path("incoming").join(name)).unwrap();
     }
     let words = "2 entries in incoming/ that no watcher takes (folder, folder.json)";
-    text(&world, "leftovers", "warn", words);
+    assert_only_problem(&world, "leftovers", "warn", words);
 }
 
 #[test]
-fn tasks_that_wait_for_a_person_are_named() {
+fn tasks_that_need_a_person_are_reported() {
     let world = world();
     world.set("autostart", "false");
     let (damaged, newer) = (world.submit(&["ok"]), world.submit(&["ok"]));
@@ -476,16 +477,16 @@ fn tasks_that_wait_for_a_person_are_named() {
         ),
     ] {
         world.result_of(task);
-        // Its runner puts status and hint right after the result stands.
-        let hint = world.path("open").join(&task.id);
-        world.wait_until("the task is settled", || !hint.exists());
+        // After the result exists, the runner still has to update the status and remove the index entry.
+        let entry = world.path("open").join(&task.id);
+        world.wait_until("the task is finalized", || !entry.exists());
         fs::remove_file(task.path.join("result.json")).unwrap();
         fs::remove_file(task.path.join("status.json")).unwrap();
         fs::remove_dir_all(task.path.join("attempts")).unwrap();
         fs::create_dir(task.path.join("attempts")).unwrap();
         fs::write(task.path.join("request.json"), request).unwrap();
         fs::write(world.path("open").join(&task.id), "").unwrap();
-        let object = text(&world, "tasks", "problem", words);
+        let object = assert_only_problem(&world, "tasks", "problem", words);
         let named = of(&object, "tasks")
             .iter()
             .any(|check| check["message"].as_str().unwrap().contains(&task.id));

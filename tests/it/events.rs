@@ -1,6 +1,6 @@
-//! `agentspool events` and the files it reads: what is said of a task from its acceptance to its removal.
+//! `agentspool events` and the files it reads: the events of a task from its acceptance to its removal.
 //!
-//! Not the log of the watcher (`log.rs`). Invariant: an event may be missing only where the test removed it.
+//! Not the log of the watcher (`log.rs`). Invariant: an event may be missing only if the test removed it.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ fn words(events: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn a_task_is_reported_from_its_acceptance_to_its_removal() {
+fn a_task_has_events_from_its_acceptance_to_its_removal() {
     let world = World::new();
     world.recipe(
         "works",
@@ -62,7 +62,7 @@ fn a_task_is_reported_from_its_acceptance_to_its_removal() {
         (&0.5.into(), &"half".into())
     );
 
-    // From where a reader stands it goes on.
+    // A reader continues at its cursor.
     let cursor = all[1]["cursor"].as_str().unwrap();
     let rest = events(&world, &["--after", cursor]);
     assert_eq!(words(&rest), ["progress", "completed", "cleared"]);
@@ -83,7 +83,7 @@ fn a_task_is_reported_from_its_acceptance_to_its_removal() {
 }
 
 #[test]
-fn what_was_dropped_is_reported_as_well() {
+fn drops_have_events() {
     let world = World::new();
     world.recipe("works", "#!/bin/sh\n");
     world.drop_in("good.json", "{\"recipe\": \"works\"}");
@@ -133,7 +133,7 @@ fn a_follower_sees_events_as_they_happen() {
 }
 
 #[test]
-fn a_follower_goes_on_when_the_file_that_it_reads_is_swept() {
+fn a_follower_continues_when_its_file_is_swept() {
     let world = World::new();
     world.run(&["pause"]).succeeds();
     let mut follower = world.command(&["events", "--follow", "--json"]);
@@ -155,7 +155,7 @@ fn a_follower_goes_on_when_the_file_that_it_reads_is_swept() {
 }
 
 #[test]
-fn a_follower_goes_on_with_a_new_day_at_once_and_misses_no_late_line() {
+fn a_follower_reads_a_new_day_at_once_and_misses_no_late_line() {
     let world = World::new();
     let old = world.path("events").join("2000-01-01.jsonl");
     let line = |word: &str| format!("{{\"at\":\"2000-01-01T23:59:59Z\",\"event\":\"{word}\"}}\n");
@@ -178,14 +178,14 @@ fn a_follower_goes_on_with_a_new_day_at_once_and_misses_no_late_line() {
     assert_eq!(word, "paused");
     let mut late = std::fs::File::options().append(true).open(&old).unwrap();
     std::io::Write::write_all(&mut late, line("cleared").as_bytes()).unwrap();
-    // Who begins again at its cursor is given nothing twice.
+    // A reader that starts again at this cursor gets no event twice.
     assert_eq!(lines.next().unwrap(), ("cleared".to_owned(), newer));
     follower.kill().unwrap();
     follower.wait().unwrap();
 }
 
 #[test]
-fn what_is_torn_or_unknown_stops_no_reader() {
+fn torn_lines_and_unknown_events_stop_no_reader() {
     let world = World::new();
     world.run(&["pause"]).succeeds();
     let file = world
@@ -201,7 +201,7 @@ fn what_is_torn_or_unknown_stops_no_reader() {
     assert_eq!(words(&all), ["paused", "invented", "resumed"]);
     assert_eq!(all[1]["more"], serde_json::json!([1]));
 
-    // A cursor of a file that is gone.
+    // A cursor of a file that was removed.
     let ran = world.run(&["events", "--json", "--after", "2000-01-01:1:2"]);
     ran.succeeds();
     assert!(ran.stderr.contains("are gone"), "{}", ran.stderr);
@@ -214,13 +214,13 @@ fn what_is_torn_or_unknown_stops_no_reader() {
 }
 
 #[test]
-fn events_are_bounded_and_writers_go_on_in_a_new_file() {
+fn events_are_limited_and_writers_continue_in_a_new_file() {
     let world = World::new();
     world.recipe("works", "#!/bin/sh\n");
     world.start_watcher();
     let task = world.submit(&["works"]);
     world.result_of(&task);
-    // A file of long ago, and one that is no file of events.
+    // An old file, and one that is not an event file.
     std::fs::write(
         world.path("events/2020-01-01.jsonl"),
         "{\"event\": \"old\"}\n",
@@ -236,14 +236,14 @@ fn events_are_bounded_and_writers_go_on_in_a_new_file() {
     // The watcher and its runner had the old file open.
     let task = world.submit(&["works"]);
     world.result_of(&task);
-    world.wait_until("the end is told", || {
+    world.wait_until("the end is reported", || {
         let all = events(&world, &["--task", &task.id]);
         words(&all) == ["accepted", "started", "completed"]
     });
 }
 
 #[test]
-fn no_task_fails_because_its_events_cannot_be_written() {
+fn a_task_completes_when_its_events_cannot_be_written() {
     let world = World::new();
     world.recipe("works", "#!/bin/sh\n");
     world.run(&["pause"]).succeeds();
@@ -255,7 +255,7 @@ fn no_task_fails_because_its_events_cannot_be_written() {
     world.run(&["resume"]).succeeds();
     let task = world.submit(&["works"]);
     assert_eq!(world.result_of(&task)["status"], "completed");
-    world.wait_until("the status says so", || {
+    world.wait_until("the status is completed", || {
         read_json(&task.path.join("status.json"))["status"] == "completed"
     });
 }
@@ -289,7 +289,7 @@ fn the_newest_events_of_a_day_stay_when_it_has_too_many() {
     let most = 65536 / filler.len() + 1;
     assert!((most - 2..=most).contains(&words.len()), "{}", words.len());
     assert!(std::fs::metadata(&file).unwrap().blocks() * 512 < 65536 + 8192);
-    // Who stood there goes on there, and so do writers.
+    // A reader at this cursor continues, and so do writers.
     world.run(&["pause"]).succeeds();
     let ran = world.run(&["events", "--json", "--after", cursor]);
     assert_eq!(ran.stderr, "");
@@ -299,7 +299,7 @@ fn the_newest_events_of_a_day_stay_when_it_has_too_many() {
     assert!(ran.stderr.contains("are gone"), "{}", ran.stderr);
 }
 
-/// Longer than anybody reads.
+/// A hole longer than any reader reads.
 #[test]
 fn a_hole_in_a_file_of_events_is_skipped() {
     use std::io::{Seek, SeekFrom, Write};

@@ -1,9 +1,9 @@
-//! The first result: what the README promises a newcomer.
+//! The first result: what the README promises a new user.
 
 use crate::support::World;
 
 #[test]
-fn a_greeting_comes_back() {
+fn the_greeting_is_printed() {
     let world = World::with_samples();
     let ran = world.run(&[
         "submit",

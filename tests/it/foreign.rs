@@ -1,11 +1,11 @@
-//! What a recipe puts into its own task's folder where only we write: it stops and fakes nothing.
+//! Files that a recipe creates in its own task's folder: they stop nothing and fake no result.
 
 use serde_json::Value;
 
 use crate::support::processes::is_alive;
 use crate::support::{Task, World, names_in};
 
-/// What a recipe can make of a name, and how it is known afterwards.
+/// What a recipe can create under a name, with the name of the kind.
 const THINGS: [(&str, &str); 6] = [
     ("file", "echo '{\"v\": 1, \"ok\": true}' > $T"),
     ("whole", "cp \"$AGENTSPOOL_TASK_DIR/../../fake\" $T"),
@@ -15,7 +15,7 @@ const THINGS: [(&str, &str); 6] = [
     ("huge", "truncate -s 1T $T"),
 ];
 
-/// A result of another task: whole and readable.
+/// A complete, readable result of another task.
 fn make_fake(world: &World) {
     make_fake_with(world, &[]);
 }
@@ -31,7 +31,7 @@ fn make_fake_with(world: &World, drain: &[&str]) {
     std::fs::write(world.path("fake"), fake).unwrap();
 }
 
-/// A recipe that makes the thing under this name in its task's folder and then goes on with `then`.
+/// A recipe that creates the thing under this name in its task's folder and then runs `then`.
 fn plants(world: &World, recipe: &str, file: &str, made: &str, then: &str) {
     let script = format!("#!/bin/sh\nT=\"$AGENTSPOOL_TASK_DIR/{file}\"\n{made}\n{then}\n");
     world.recipe(recipe, &script);
@@ -43,12 +43,12 @@ fn is_aside(task: &Task) -> bool {
 }
 
 #[test]
-fn a_task_with_a_result_that_it_made_itself_can_be_cancelled() {
+fn a_task_that_writes_its_own_result_can_be_cancelled() {
     let world = World::new();
     world.set("cancel_grace_sec", "0");
     make_fake(&world);
     for (kind, made) in THINGS {
-        // Made again and again, so that one stands there whatever the runner does.
+        // Created again and again, so that a file is there whatever the runner does.
         let again =
             "while :; do [ -e made ] || touch made; sleep 0.05; [ -e \"$T\" ] || { M; }; done";
         let then = format!("M() {{ {made}; }}\n{again}");
@@ -56,7 +56,7 @@ fn a_task_with_a_result_that_it_made_itself_can_be_cancelled() {
         let task = world.submit(&[kind]);
         world.wait_for_file(&task.work(1, "made"));
         world.run(&["cancel", &task.id]).succeeds();
-        assert!(task.processes().is_empty(), "{kind}: nothing of it runs");
+        assert!(task.processes().is_empty(), "{kind}: no process of it runs");
         let result = task.result();
         assert_eq!(result["status"], "cancelled", "{kind}: {result}");
         assert_eq!(result["task_id"], *task.id, "{kind}");
@@ -74,19 +74,19 @@ fn a_task_with_a_result_that_it_made_itself_can_be_cancelled() {
 }
 
 #[test]
-fn it_times_out_and_ends_as_it_really_ended() {
+fn a_task_that_writes_its_own_result_gets_its_true_end() {
     let world = World::new();
     world.set("cancel_grace_sec", "0");
     make_fake(&world);
     for (kind, made) in THINGS {
         plants(&world, kind, "result.json", made, "exec sleep 1000");
         let late = world.submit(&[kind, "--timeout", "0.4"]);
-        // In its last moment, when nobody looks any more.
+        // At the last moment, when the runner does not check any more.
         let quick = format!("{kind}-quick");
         plants(&world, &quick, "result.json", made, "echo said; exit 7");
         let quick = world.submit(&[&quick]);
         for (task, error, code) in [(late, "timeout", Value::Null), (quick, "exit", 7.into())] {
-            world.wait_until("its own result stands", || {
+            world.wait_until("the runner's result is there", || {
                 let open = world.path("open").join(&task.id);
                 !open.exists() && task.path.join("result.json").is_file()
             });
@@ -103,7 +103,7 @@ fn it_times_out_and_ends_as_it_really_ended() {
 }
 
 #[test]
-fn other_files_of_ours_that_a_recipe_makes_fake_nothing() {
+fn our_other_files_cannot_be_faked_by_a_recipe() {
     let world = World::new();
     world.set("cancel_grace_sec", "0");
     make_fake(&world);
@@ -120,7 +120,7 @@ fn other_files_of_ours_that_a_recipe_makes_fake_nothing() {
             });
             world.run(&["cancel", &task.id]).succeeds();
             assert_eq!(task.result()["status"], "cancelled", "{file} {kind}");
-            world.wait_until("the status is settled", || {
+            world.wait_until("the status is final", || {
                 world.json(&["status", &task.id])["status"] == "cancelled"
                     && task.path.join("status.json").is_file()
                     && task.status()["status"] == "cancelled"
@@ -128,7 +128,7 @@ fn other_files_of_ours_that_a_recipe_makes_fake_nothing() {
             assert!(!task.path.join("env.json").exists(), "{file} {kind}");
         }
     }
-    // The marker's name counts, whatever stands there.
+    // Only the marker's name counts, not its kind.
     for (kind, made) in THINGS {
         let name = format!("cancel-{kind}");
         plants(&world, &name, "cancel", made, "exec sleep 1000");
@@ -137,9 +137,9 @@ fn other_files_of_ours_that_a_recipe_makes_fake_nothing() {
     }
 }
 
-/// What keeps a foreign result from being moved into the attempt's folder, in the recipe's last moment.
+/// What prevents a foreign result from being moved into the attempt's folder, at the recipe's last moment.
 #[test]
-fn no_result_of_a_recipe_is_believed_where_it_is_hard_to_move() {
+fn a_fake_result_that_is_hard_to_move_is_not_believed() {
     const WAYS: [(&str, &str); 10] = [
         ("moved", "mv attempts/1 attempts/gone"),
         ("all-moved", "mv attempts a2"),
@@ -167,7 +167,7 @@ fn no_result_of_a_recipe_is_believed_where_it_is_hard_to_move() {
         );
         world.recipe(kind, &script);
         let task = world.submit(&[kind]);
-        world.wait_until("its own result stands", || {
+        world.wait_until("the runner's result is there", || {
             !world.path("open").join(&task.id).exists() && task.path.join("result.json").is_file()
         });
         let result = task.result();
@@ -177,7 +177,7 @@ fn no_result_of_a_recipe_is_believed_where_it_is_hard_to_move() {
     }
 }
 
-/// Its runner and the watcher are dead, and what they left writes a result.
+/// The runner and the watcher were killed, and a process that is left writes a result.
 #[test]
 fn a_result_of_an_orphan_is_not_believed() {
     let world = World::new();
@@ -196,7 +196,7 @@ fn a_result_of_an_orphan_is_not_believed() {
     let (runner, _) = world.processes_of(&task, 1);
     world.kill_watcher(watcher);
     world.signal(runner, rustix::process::Signal::KILL);
-    world.wait_until("the runner is dead", || !is_alive(runner));
+    world.wait_until("the runner has exited", || !is_alive(runner));
     std::fs::write(task.path.join("go"), "").unwrap();
     world.wait_for_file(&task.path.join("written"));
     assert_eq!(world.json(&["status", &task.id])["status"], "pending");
@@ -210,9 +210,9 @@ fn a_result_of_an_orphan_is_not_believed() {
     assert!(is_aside(&task));
 }
 
-/// A recipe that empties its own task's folder is not taken for a task that was removed.
+/// A task whose recipe empties its folder is not treated as removed.
 #[test]
-fn a_task_whose_recipe_emptied_its_folder_keeps_its_place() {
+fn a_task_whose_recipe_emptied_its_folder_is_not_removed() {
     let world = World::new();
     world.set("autostart", "false");
     world.set("cleanup_delay_sec", "0");
@@ -238,9 +238,9 @@ fn a_task_whose_recipe_emptied_its_folder_keeps_its_place() {
     assert_eq!(world.result_of(&task)["task_id"], *task.id);
 }
 
-/// Its attempt's folder is gone, so that each result that it makes has to go somewhere else.
+/// The attempt's folder is removed, so each result that the recipe creates must be moved to another place.
 #[test]
-fn results_of_a_recipe_do_not_pile_up() {
+fn fake_results_do_not_accumulate() {
     let world = World::new();
     world.recipe(
         "piles",
@@ -249,7 +249,7 @@ fn results_of_a_recipe_do_not_pile_up() {
          while [ -e result.json ]; do sleep 0.01; done\ndone\n",
     );
     let task = world.submit(&["piles"]);
-    world.wait_until("its own result stands", || {
+    world.wait_until("the runner's result is there", || {
         !world.path("open").join(&task.id).exists() && task.path.join("result.json").is_file()
     });
     assert_eq!(task.result()["status"], "completed");

@@ -45,7 +45,10 @@ fn every_place_that_is_named_is_there() {
 fn every_hazard_has_one_row() {
     let text = document("hazards.md");
     let rows = text.lines().filter_map(|line| {
-        let (number, _) = line.strip_prefix("- ")?.trim_start_matches('*').split_once(". ")?;
+        let (number, _) = line
+            .strip_prefix("- ")?
+            .trim_start_matches('*')
+            .split_once(". ")?;
         number.parse::<u32>().ok()
     });
     assert_eq!(rows.collect::<Vec<_>>(), (1..=78).collect::<Vec<_>>());

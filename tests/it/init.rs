@@ -95,7 +95,7 @@ fn a_folder_with_other_things_is_refused_untouched() {
     assert_eq!(ran.stdout, "");
     assert_eq!(
         ran.stderr,
-        "error: photos is not empty and no spool: choose a new folder\n"
+        "error: photos is not empty and not a spool: choose a new folder\n"
     );
     assert_eq!(names_in(&home), ["cat.jpg"]);
     std::fs::write(world.root().join("file"), "").unwrap();
@@ -104,7 +104,7 @@ fn a_folder_with_other_things_is_refused_untouched() {
     assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
     let ran = world.run(&["init", "new", "--group", "no-such-group-here"]);
     ran.ends_with(2);
-    assert_eq!(ran.stderr, "error: no group is called no-such-group-here\n");
+    assert_eq!(ran.stderr, "error: there is no group no-such-group-here\n");
     assert!(!world.root().join("new").exists());
 }
 
@@ -167,7 +167,8 @@ fn only_the_default_one_is_made_by_itself() {
     let ran = homeless(&world, &["list"], &[("HOME", home)]);
     ran.ends_with(8);
     assert!(
-        ran.stderr.contains("hint: make one with `agentspool init "),
+        ran.stderr
+            .contains("hint: create one with `agentspool init "),
         "{}",
         ran.stderr
     );

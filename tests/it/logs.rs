@@ -234,7 +234,7 @@ fn a_followed_log_that_is_begun_anew_is_shown_from_its_beginning() {
         std::fs::write(task.work(1, "end"), "").unwrap();
         let ended = following.wait_with_output().unwrap();
         let message = String::from_utf8(ended.stderr).unwrap();
-        assert!(message.contains("begins anew"), "{again}: {message}");
+        assert!(message.contains("starts again"), "{again}: {message}");
     }
 }
 
@@ -304,7 +304,7 @@ fn a_gap_of_any_size_is_said_and_no_zero_of_it_is_shown() {
         let said = String::from_utf8(ended.stderr).unwrap();
         let said: Vec<usize> = said
             .lines()
-            .filter_map(|line| line.split_once(" bytes of the log were cut out"))
+            .filter_map(|line| line.split_once(" bytes of the log were dropped"))
             .map(|(before, _)| {
                 before
                     .trim_matches(|c: char| !c.is_ascii_digit())

@@ -66,7 +66,7 @@ fn the_programs_own_python_comes_before_any_other() {
         info.stdout,
         format!(
             "Recipe: research\nDescription: Answers a question.\nKind: praisonai\nPath: {}\nPython: {}\n\
-             Timeout: 300s\nWhen its runner dies: fail\nTasks of a session: serial\n\
+             Timeout: 300s\nIf its runner is killed: fail\nTasks of a session: serial\n\
              Accepts --env: OPENAI_API_KEY OPENAI_BASE_URL OPENAI_MODEL_NAME ANTHROPIC_API_KEY \
              GEMINI_API_KEY GOOGLE_API_KEY GROQ_API_KEY OPENROUTER_API_KEY TAVILY_API_KEY\n",
             world.path("recipes/research").display(),

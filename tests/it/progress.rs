@@ -102,8 +102,8 @@ fn outside_a_task_and_beyond_the_scale_it_is_an_error() {
     assert_eq!(ran.stdout, "");
     assert_eq!(
         ran.stderr,
-        "error: this is no task: AGENTSPOOL_PROGRESS_FILE is not set\n\
-         hint: progress is reported from inside a recipe\n"
+        "error: this process is not in a task: AGENTSPOOL_PROGRESS_FILE is not set\n\
+         hint: use `agentspool progress` only inside a recipe\n"
     );
     for percent in ["101", "-1", "nan", "half"] {
         let mut command = std::process::Command::new(PROGRAM);
@@ -130,6 +130,10 @@ fn metrics_that_are_left_out_are_reported_once() {
     let log = || std::fs::read_to_string(world.path("watchers/log")).unwrap();
     world.wait_until("it is told", || log().contains("completed"));
     let log = log();
-    assert_eq!(log.matches("metrics beyond").count(), 1, "{log}");
-    assert!(log.contains("in 3000 of its reports"), "{log}");
+    assert_eq!(
+        log.matches("were dropped: a task keeps at most").count(),
+        1,
+        "{log}"
+    );
+    assert!(log.contains("the metrics of 3000 reports"), "{log}");
 }

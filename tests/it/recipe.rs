@@ -59,7 +59,7 @@ fn a_spool_without_recipes_says_where_to_put_one() {
     assert_eq!(ran.stdout, "");
     let folder = world.path("recipes");
     let text = format!(
-        "no recipes; put a script or a folder into {}, or make one with `agentspool recipe new NAME`\n",
+        "no recipes; put a script or a folder into {}, or create one with `agentspool recipe new NAME`\n",
         folder.display()
     );
     assert_eq!(ran.stderr, text);
@@ -90,7 +90,7 @@ fn info_tells_all_but_secrets() {
     ran.succeeds();
     let expected = format!(
         "Recipe: count\nDescription: Counts.\nKind: folder\nPath: {}\nCommand: ./run.sh\n\
-         Timeout: 90s\nWhen its runner dies: requeue\nTasks of a session: serial\nAt once: 2\n\
+         Timeout: 90s\nIf its runner is killed: requeue\nTasks of a session: serial\nTasks at once: 2\n\
          Config: up_to = 3\nAccepts --env: KEY\n",
         world.path("recipes/count").display()
     );

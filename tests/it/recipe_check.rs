@@ -123,7 +123,7 @@ fn what_starts_a_program_is_named_wherever_it_is_asked_for() {
         (
             "absent",
             "#!/nowhere/python3\n",
-            "names the interpreter /nowhere/python3, which is not there",
+            "names the interpreter /nowhere/python3, which does not exist",
             "#!/usr/bin/env python3",
         ),
         (
@@ -241,7 +241,7 @@ fn a_binary_for_another_system_names_its_loader() {
     ran.ends_with(6);
     assert!(
         ran.stdout
-            .contains("needs the loader /lib/ld-nowhere.so, which is not there"),
+            .contains("needs the loader /lib/ld-nowhere.so, which does not exist"),
         "{}",
         ran.stdout
     );
@@ -362,7 +362,7 @@ fn what_seems_to_be_a_recipe_is_listed_with_the_reason() {
     assert_eq!(lines.len(), expected.len(), "{}", ran.stderr);
     for ((name, why), line) in expected.iter().zip(lines) {
         let path = recipes.join(name);
-        let shown = format!("note: {} is left out: {why}", path.display());
+        let shown = format!("note: {} is not listed: {why}", path.display());
         assert!(line.starts_with(&shown), "{line}");
     }
     let left_out = &world.json(&["recipe", "list"])["left_out"];

@@ -156,7 +156,7 @@ fn what_is_not_finished_has_no_result_yet() {
         ran.stderr,
         format!(
             "error: the task {0} is pending: there is no result yet\n\
-             hint: `agentspool wait {0}` waits for it\n",
+             hint: wait for it with `agentspool wait {0}`\n",
             task.id
         )
     );

@@ -459,7 +459,7 @@ fn a_bad_line_ends_a_batch_and_says_which_and_what_stands() {
     let stored: Vec<String> = world.tasks().into_iter().map(|task| task.id).collect();
     assert_eq!(printed, stored);
     assert_eq!(stored.len(), 250, "all lines before the bad one");
-    let report = "hint: 250 tasks of the lines before were accepted\n";
+    let report = "hint: 250 tasks from earlier lines were accepted\n";
     assert!(ran.stderr.contains(report), "{}", ran.stderr);
     assert_eq!(names_in(&world.path("staging")).len(), 0);
 }
@@ -576,7 +576,7 @@ fn settings_that_only_a_watcher_goes_by_are_said_to_change_nothing() {
 fn what_is_piped_in_and_not_read_is_said() {
     let world = World::new();
     world.recipe("shows", "#!/bin/sh\ncat\n");
-    let shown = "note: stdin is not read; with `--input -` it is the input\n";
+    let shown = "note: stdin is not read; use `--input -` to read the input from stdin\n";
     for arguments in [
         &["recipe", "run", "shows"][..],
         &["submit", "--recipe", "shows", "--wait"],

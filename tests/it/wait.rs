@@ -193,7 +193,10 @@ fn a_wait_that_nobody_will_end_says_so_once_also_when_it_is_quiet() {
         waiting.interrupt();
         let ran = waiting.end();
         ran.ends_with(130);
-        let report = ran.stderr.matches("nothing is done until one runs").count();
+        let report = ran
+            .stderr
+            .matches("no task starts until one is running")
+            .count();
         assert_eq!(report, 1, "{arguments:?}: {}", ran.stderr);
     }
 }
@@ -356,12 +359,12 @@ fn a_task_that_waits_for_its_own_slot_says_so() {
     );
     world.recipe("runs", "#!/bin/sh\nagentspool recipe run works\n");
     for recipe in ["submits", "waits", "runs"] {
-        let said = said_inside(&world, &[recipe], "waits here for task_");
+        let said = said_inside(&world, &[recipe], "waits for task_");
         assert!(said.contains("keeps its own slot"), "{said}");
         assert!(said.contains("at most 1 run at once"), "{said}");
     }
     world.recipe("itself", "#!/bin/sh\nagentspool wait --all -q\n");
-    let said = said_inside(&world, &["itself"], "waits here for itself");
+    let said = said_inside(&world, &["itself"], "waits for itself");
     assert!(said.contains("never ends"), "{said}");
 }
 
@@ -371,11 +374,11 @@ fn a_task_that_waits_for_its_own_session_or_limit_says_so() {
     let script =
         "#!/bin/sh\nagentspool submit --recipe works --session-id $AGENTSPOOL_SESSION_ID --wait\n";
     world.recipe("session", script);
-    let said = said_inside(&world, &["session"], "waits here for task_");
+    let said = said_inside(&world, &["session"], "waits for task_");
     assert!(said.contains("an earlier task of the session"), "{said}");
     let script = "#!/bin/sh\nagentspool submit --recipe again --wait\n";
     world.recipe_folder("again", "max_concurrent = 1", script);
-    let said = said_inside(&world, &["again"], "waits here for task_");
+    let said = said_inside(&world, &["again"], "waits for task_");
     assert!(said.contains("of the recipe again"), "{said}");
     // With a slot left it is nobody's concern.
     world.recipe(
@@ -385,5 +388,8 @@ fn a_task_that_waits_for_its_own_session_or_limit_says_so() {
     let task = world.submit(&["fine"]);
     assert_eq!(world.result_of(&task)["status"], "completed");
     let said = task.read("attempts/1/stderr.log");
-    assert!(!said.contains("waits here"), "{said}");
+    assert!(
+        !said.contains("waits for task_") && !said.contains("waits for itself"),
+        "{said}"
+    );
 }

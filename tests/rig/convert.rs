@@ -535,7 +535,10 @@ fn a_lock_of_an_unseen_process_counts_only_with_a_record_of_the_owners() {
     watching.kill();
     let ran = init_in_container(&shared);
     ran.ends_with(8);
-    let message = format!("if there is none, remove {}", task.join("lock").display());
+    let message = format!(
+        "if there is no such process, remove {}",
+        task.join("lock").display()
+    );
     assert!(ran.stderr.contains(&message), "{}", ran.stderr);
     // Where it is seen, it is named.
     let ran = init(&shared, OWNER, &[]);

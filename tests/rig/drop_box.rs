@@ -817,7 +817,7 @@ fn a_group_spool_of_version_one_is_converted() {
     std::io::Read::read_exact(runner.stdout.as_mut().unwrap(), &mut said).unwrap();
     let ran = shared.run(OWNER, &["init", path]);
     ran.ends_with(8);
-    let message = format!("while {waiting} (pid {}) runs", runner.id());
+    let message = format!("while task {waiting} (pid {}) is running", runner.id());
     assert!(ran.stderr.contains(&message), "{}", ran.stderr);
     runner.kill().unwrap();
     runner.wait().unwrap();

@@ -141,7 +141,7 @@ fn without_inotify_the_clock_finds_everything() {
         let world = world();
         let _watcher = Watcher::start(&world, &mut limited(&world, what, most));
         world.wait_until("it says that it is deaf", || {
-            said(&world).contains("looking by the clock only")
+            said(&world).contains("changes are noticed only every")
         });
         for n in 0..drops {
             world.drop_in(&format!("drop-{n}.json"), r#"{"recipe": "echo"}"#);

@@ -390,7 +390,8 @@ fn settings_that_others_could_write_are_the_defaults_again() {
     let ran = init(&shared, OWNER, &[]);
     ran.succeeds();
     assert!(
-        ran.stderr.contains("the settings are the defaults again"),
+        ran.stderr
+            .contains("the settings were reset to the defaults"),
         "{}",
         ran.stderr
     );
@@ -468,7 +469,10 @@ fn a_moved_file_makes_no_spool_of_an_open_folder() {
         for more in [&["--group", &group][..], &[]] {
             let ran = shared.run(OWNER, &[&["init", folder.to_str().unwrap()], more].concat());
             ran.ends_with(4);
-            let named = format!("{} is writable for others and not empty", folder.display());
+            let named = format!(
+                "{} can be written by others and is not empty",
+                folder.display()
+            );
             assert!(ran.stderr.contains(&named), "{}", ran.stderr);
             assert_eq!(mode_of(&folder), others);
         }

@@ -636,7 +636,7 @@ fn whoever_could_turn_the_way_to_a_spool_is_named() {
     let refused = watch(&way);
     refused.ends_with(4);
     let team = format!(
-        "{} is a folder above in which group {GROUP} may write",
+        "{} is a folder above the spool in which group {GROUP} may write",
         above.join("team").display()
     );
     assert!(refused.stderr.contains(&team), "{}", refused.stderr);

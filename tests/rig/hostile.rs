@@ -108,7 +108,7 @@ fn contents(kinds: &mut Kinds) {
     kinds.content(
         "a byte order mark",
         format!("\u{feff}{}", request("\"input\":1")),
-        Rejected,
+        Task,
     );
     let utf16: Vec<u8> = request("\"input\":1")
         .encode_utf16()

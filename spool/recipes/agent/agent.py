@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""agent: asks a language model, and goes on with the conversation of its session.
+"""agent: asks a language model, and continues the conversation of its session.
 
-Input:    {"prompt": "..."}; a plain text (`--input 'Why?'`), {"query": "..."} or {"messages": [...]} will do.
-Config:   model, system, temperature, max_tokens, history, retries; the defaults stand in recipe.toml.
-Reads:    OPENAI_BASE_URL (https://api.openai.com/v1), OPENAI_API_KEY (may be missing), OPENAI_MODEL.
-Result:   the answer as text. stdout is a log: the answer as it comes.
-Metrics:  model, finish_reason, usage (tokens, as the endpoint counts them), retries.
-Progress: who is asked, how much has come, what is waited for.
-Session:  conversation.json in AGENTSPOOL_SESSION_DIR; the tasks of a session come one after another.
-Exit:     2 for an input or setting that cannot be used, 1 when no answer came.
+Input:    {"prompt": "..."}; a plain text (`--input 'Why?'`), {"query": "..."} or {"messages": [...]} also work.
+Config:   model, system, temperature, max_tokens, history, retries; the defaults are in recipe.toml.
+Reads:    OPENAI_BASE_URL (https://api.openai.com/v1), OPENAI_API_KEY (optional), OPENAI_MODEL.
+Result:   the answer as text. stdout is a log: the answer while it is received.
+Metrics:  model, finish_reason, usage (the token counts of the endpoint), retries.
+Progress: the model, the number of received characters, and waits.
+Session:  conversation.json in AGENTSPOOL_SESSION_DIR; the tasks of a session run one after another.
+Exit:     2 for an input or setting that cannot be used, 1 without an answer.
 
-It has no tools and runs nothing the model says. 429 and 5xx are asked again, after as long as Retry-After says,
-as far as the task's own timeout allows; once a part of the answer has come nothing is asked again, because it
-was paid for. Python 3.9 or newer, standard library only.
+It has no tools and never runs what the model says. After a 429 or 5xx it waits as long as Retry-After says and
+asks again, if the task's timeout allows it. After it has received a part of an answer, it never asks again,
+because that answer costs money. It needs Python 3.9 or newer and only the standard library.
 
-Invariant: the conversation holds only turns with a complete answer, and each task's turn once.
+Invariant: the conversation contains only turns with a complete answer, and the turn of each task once.
 """
 
 import email.utils
@@ -28,27 +28,27 @@ import urllib.request
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 CONVERSATION = "conversation.json"
-# Status codes after which the same question may be answered.
+# Status codes after which the same question may succeed.
 PASSING = frozenset((408, 429, 500, 502, 503, 504))
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-# An endpoint that says nothing for so long is gone, though the connection still stands.
+# After this many seconds without data the connection is given up.
 SILENCE = 120.0
 ROLES = ("system", "user", "assistant")
 
 
 class BadInput(Exception):
-    """Something in the request or the settings is unusable; its text is the line the person reads."""
+    """The request or a setting cannot be used. The text of the exception is the line that is printed."""
 
 
 class NoAnswer(Exception):
-    """The endpoint gave none; its text says why."""
+    """The endpoint gave no answer. The text of the exception says why."""
 
 
 class Passing(NoAnswer):
-    """It gave none this time; `pause` is how long it asks to wait, or None."""
+    """No answer this time. `pause` is the wait in seconds that the endpoint asks for, or None."""
 
-    def __init__(self, told, pause=None):
-        super().__init__(told)
+    def __init__(self, text, pause=None):
+        super().__init__(text)
         self.pause = pause
 
 
@@ -75,7 +75,7 @@ def main():
     return 0
 
 
-# --- what is asked ---------------------------------------------------------------------------------
+# --- the input -------------------------------------------------------------------------------------
 
 
 def read_input(data):
@@ -86,12 +86,12 @@ def read_input(data):
     if isinstance(value, str):
         value = {"prompt": value}
     if not isinstance(value, dict):
-        raise BadInput('the input must be a text or an object as {"prompt": "..."}')
+        raise BadInput('the input must be a text or an object such as {"prompt": "..."}')
     if "messages" in value:
         return read_messages(value["messages"])
     texts = [value[key] for key in ("prompt", "query", "input") if key in value]
     if len(texts) != 1 or not isinstance(texts[0], str) or not texts[0].strip():
-        raise BadInput('the input must hold one text under "prompt", "query" or "input"')
+        raise BadInput('the input must have one text under "prompt", "query" or "input"')
     return [{"role": "user", "content": texts[0]}]
 
 
@@ -109,7 +109,7 @@ def read_config(text):
     given = json.loads(text)
     unknown = sorted(set(given) - set(config))
     if unknown:
-        raise BadInput(f"config: {unknown[0]!r} is not known; known are {', '.join(sorted(config))}")
+        raise BadInput(f"config: {unknown[0]!r} is unknown; the known keys are {', '.join(sorted(config))}")
     config.update(given)
     wants = {
         "model": str,
@@ -129,12 +129,12 @@ def read_config(text):
 
 
 class Endpoint:
-    """Where to ask, and what stands in every question. Never shown: it holds the key."""
+    """Address, headers and common fields of every question. Never printed, because it has the API key."""
 
     def __init__(self, environ, config):
         base = environ.get("OPENAI_BASE_URL") or DEFAULT_BASE
         if not base.startswith(("http://", "https://")):
-            raise BadInput(f"OPENAI_BASE_URL is no http address: {base!r}")
+            raise BadInput(f"OPENAI_BASE_URL is not an http address: {base!r}")
         self.url = base.rstrip("/") + "/chat/completions"
         self.model = config["model"] or environ.get("OPENAI_MODEL")
         if not self.model:
@@ -159,20 +159,20 @@ class Endpoint:
 
 
 def refused(error):
-    """What an answer with another status than 200 means."""
+    """The exception for an answer with a status other than 200."""
     said = error.read(4096).decode("utf-8", "replace").strip()
     try:
         said = json.loads(said)["error"]["message"]
     except (ValueError, KeyError, TypeError):
         pass
-    told = f"the endpoint answered {error.code}: {said or error.reason}"
+    text = f"the endpoint answered {error.code}: {said or error.reason}"
     if error.code in PASSING:
-        return Passing(told, retry_after(error.headers.get("Retry-After")))
-    return NoAnswer(told)
+        return Passing(text, retry_after(error.headers.get("Retry-After")))
+    return NoAnswer(text)
 
 
 def retry_after(value):
-    """Seconds, from a number or a date; None where there is neither."""
+    """Seconds, from a number or a date; None if the value is neither."""
     if value is None:
         return None
     try:
@@ -189,7 +189,7 @@ def retry_after(value):
 
 
 def ask(endpoint, messages, deadline, retries, report):
-    """Asks until an answer has come whole, as far as retries and the time allow."""
+    """Asks until an answer is complete, as often as retries and the timeout allow."""
     asked_again, pause = 0, FIRST_PAUSE
     while True:
         report.say(f"asking {endpoint.model}")
@@ -202,7 +202,7 @@ def ask(endpoint, messages, deadline, retries, report):
         except Passing as passing:
             wait = pause if passing.pause is None else passing.pause
             if asked_again >= retries:
-                raise NoAnswer(f"{passing} ({asked_again} retries were of no use)") from None
+                raise NoAnswer(f"{passing} (after {asked_again} retries)") from None
             if wait >= deadline.left():
                 left = f"it would take {wait:.0f} s more, and the task has {deadline.left():.0f} s left"
                 raise NoAnswer(f"{passing}; {left}") from None
@@ -213,7 +213,7 @@ def ask(endpoint, messages, deadline, retries, report):
 
 
 class Answer:
-    """An answer as it comes: server-sent events, or one JSON object from an endpoint that does not stream."""
+    """An answer: server-sent events, or one JSON object from an endpoint that does not stream."""
 
     def __init__(self, report):
         self.parts = []
@@ -234,9 +234,9 @@ class Answer:
             else:
                 self.read_events(response)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self.broken(f"the answer broke off: {error}") from None
+            raise self.incomplete(f"the answer is incomplete: {error}") from None
         if not self.is_done:
-            raise self.broken("the answer broke off")
+            raise self.incomplete("the answer is incomplete")
         print(flush=True)
 
     def read_events(self, response):
@@ -253,15 +253,15 @@ class Answer:
     def take(self, chunk, key):
         if chunk.get("error"):
             error = chunk["error"]
-            told = error.get("message", error) if isinstance(error, dict) else error
-            raise self.broken(f"the endpoint broke off: {told}")
+            text = error.get("message", error) if isinstance(error, dict) else error
+            raise self.incomplete(f"the endpoint reported an error: {text}")
         if chunk.get("usage"):
             self.metrics["usage"] = {name: n for name, n in chunk["usage"].items() if isinstance(n, int)}
         for choice in chunk.get("choices") or []:
             self.add((choice.get(key) or {}).get("content") or "")
             if choice.get("finish_reason"):
                 self.metrics["finish_reason"] = choice["finish_reason"]
-                # An endpoint that says why it stopped need not say [DONE] as well.
+                # An endpoint that sends a finish_reason need not send [DONE].
                 self.is_done = True
 
     def add(self, text):
@@ -269,17 +269,17 @@ class Answer:
             return
         print(text, end="", flush=True)
         self.parts.append(text)
-        # Once a kilobyte is often enough for a person.
+        # One message for each kilobyte is enough.
         before, self.size = self.size, self.size + len(text)
         if before == 0 or before // 1024 != self.size // 1024:
-            self.report.say(f"{self.size} characters have come")
+            self.report.say(f"received {self.size} characters")
 
-    def broken(self, told):
-        return NoAnswer(f"{told} (after {self.size} characters)") if self.parts else Passing(told)
+    def incomplete(self, text):
+        return NoAnswer(f"{text} (after {self.size} characters)") if self.parts else Passing(text)
 
 
 class Deadline:
-    """When the runner will stop this task, by a clock that does not jump."""
+    """When the runner stops this task, by a monotonic clock."""
 
     def __init__(self):
         self.begun = time.monotonic()
@@ -292,7 +292,7 @@ class Deadline:
 
     @staticmethod
     def read():
-        """The task's timeout. The runner writes it down only after it has started us; called by hand there is none."""
+        """The task's timeout, or None. The runner writes it after the start; without a runner there is no timeout."""
         attempt = os.path.join(
             os.environ.get("AGENTSPOOL_TASK_DIR", ""), "attempts", os.environ.get("AGENTSPOOL_ATTEMPT", "")
         )
@@ -306,7 +306,7 @@ class Deadline:
         return max(0.1, min(SILENCE, self.left()))
 
 
-# --- what is kept and told -------------------------------------------------------------------------
+# --- conversation, progress, result ----------------------------------------------------------------
 
 
 class Conversation:
@@ -321,9 +321,9 @@ class Conversation:
                 with open(self.path, encoding="utf-8") as file:
                     self.turns = json.load(file)["turns"]
             except (OSError, ValueError, KeyError, TypeError) as error:
-                # Going on without it would overwrite what somebody may still mend.
+                # A new conversation would overwrite one that somebody may still fix.
                 raise BadInput(f"the conversation {self.path} cannot be read: {error}") from None
-        # An earlier attempt of this very task.
+        # Without the turn of an earlier attempt of this task.
         self.turns = [turn for turn in self.turns if turn["task_id"] != task]
 
     def last(self, count):
@@ -343,7 +343,7 @@ class Conversation:
 
 
 class Report:
-    """The task's progress file. How long an answer will be nobody knows, so there is no share of it."""
+    """The task's progress file. It gets no percentage, because the length of an answer is unknown."""
 
     def __init__(self, path):
         self.path = path
@@ -364,7 +364,7 @@ def write_result(answer):
     path = os.environ.get("AGENTSPOOL_RESULT_FILE")
     if path:
         with open(path, "w", encoding="utf-8") as file:
-            # As a JSON text: an answer that happens to be JSON stays the text it is.
+            # As a JSON string, so that an answer that is JSON stays a text.
             json.dump(answer, file, ensure_ascii=False)
 
 

@@ -2,20 +2,20 @@
 # checksum: SHA-256 of every regular file below a directory, and one digest over all of them.
 #
 # Input:    {"path": "/some/dir"}, an absolute path.
-# Config:   {"pause_ms": 0}, the rest after each file (0 to 60000).
+# Config:   {"pause_ms": 0}, the pause after each file (0 to 60000).
 # Output:   one JSON object: path, files, bytes, sha256 (the digest of the list) and list, the name of the
-#           list's file in this attempt's work folder. `cd /some/dir && sha256sum -c LIST` verifies it.
-# Progress: at most one line for each percent; a file counts by its bytes, plus one for itself.
-# Exit:     2 for an input that cannot be used, 1 when something below the path could not be read.
+#           file with the list in this attempt's work folder. `cd /some/dir && sha256sum -c LIST` verifies it.
+# Progress: at most one line for each percent. The weight of a file is its bytes plus one.
+# Exit:     2 for an input that cannot be used, 1 if something below the path could not be read.
 #
-# It needs a POSIX shell, sed, coreutils and a find and xargs that know -print0 and -0. It is not a JSON
-# parser: it takes the last "path": "…" of the input, also one in a nested object. It does not follow
-# symbolic links, stays on one file system and leaves its own task's folder out, which changes as it runs.
+# It needs a POSIX shell, sed, coreutils, and find and xargs with -print0 and -0. It is not a JSON parser: it
+# takes the last "path": "…" of the input, also one in a nested object. It does not follow symbolic links and
+# stays on one file system. It leaves out the folder of its own task, which changes while it runs.
 #
-# Invariant: a digest is printed only if every file that was found was also read. File names never pass
-# through shell words: they travel NUL-separated, and come back one a line as sha256sum escapes them.
+# Invariant: a digest is printed only if every file that was found was also read. File names are never shell
+# words: they are NUL-separated, and in the list they are one per line, as sha256sum escapes them.
 set -eu
-LC_ALL=C # bytes, not characters: names need not be valid in any locale, and the order must not depend on one
+LC_ALL=C # bytes: names may be invalid in any locale, and the order must not depend on the locale
 export LC_ALL
 umask 077
 
@@ -43,11 +43,11 @@ append_code() {
         octal=$(printf '\\0%03o' $((240 + $1 / 262144)) $((128 + $1 / 4096 % 64)) \
             $((128 + $1 / 64 % 64)) $((128 + $1 % 64)))
     fi
-    bytes=$(printf '%b.' "$octal") # the dot keeps a line break at the end alive
+    bytes=$(printf '%b.' "$octal") # the dot protects a line break at the end
     decoded=$decoded${bytes%.}
 }
 
-# Sets $decoded to what the inside of a JSON string stands for; fails where it stands for nothing.
+# Sets $decoded to the text of a JSON string without its quotes. Fails for an invalid escape.
 decode() {
     rest=$1
     decoded=
@@ -91,14 +91,14 @@ decode() {
     done
 }
 
-# --- what is asked -----------------------------------------------------------------------------------
+# --- the input ---------------------------------------------------------------------------------------
 
 # A raw line break is only white space between two tokens: inside a JSON string it is always escaped.
 raw=$({ tr '\n\r\t' '   '; echo; } | sed -n \
     's/.*[{,[:space:]]"path"[[:space:]]*:[[:space:]]*"\([^"\\]*\(\\.[^"\\]*\)*\)".*/\1/p')
 [ -n "$raw" ] || fail 2 'the input needs a directory: {"path": "/some/dir"}'
-# Messages and the output show the path as the request spelled it: already JSON, always one line.
-decode "$raw" || fail 2 "\"$raw\": not a path (an escape in it stands for no character)"
+# Messages and the output show the path as in the request, where it is JSON and always one line.
+decode "$raw" || fail 2 "\"$raw\": not a path (it has an invalid escape)"
 path=$decoded
 case $path in
 /*) ;;
@@ -118,11 +118,11 @@ esac
 [ "$pause" -le 60000 ] || fail 2 "config: pause_ms must be a whole number from 0 to 60000"
 pause=$(printf '%d.%03d' $((pause / 1000)) $((pause % 1000)))
 
-# --- what is there -----------------------------------------------------------------------------------
+# --- the files ---------------------------------------------------------------------------------------
 
 mkdir -p "$tmp"
 incomplete="part of \"$raw\" could not be read, so there is no digest"
-printf '0 looking for files\n' >>"$progress"
+printf '0 searching for files\n' >>"$progress"
 (cd "$path" && find . -xdev -samefile "$own" -prune -o -type f -print0) >"$tmp/found" || fail 1 "$incomplete"
 sort -z "$tmp/found" >"$tmp/files"
 (cd "$path" && xargs -0 -r stat -c %s --) <"$tmp/files" >"$tmp/sizes" || fail 1 "$incomplete"
@@ -146,8 +146,8 @@ hash_all() {
     fi
 }
 
-# sha256sum prints each line as soon as it knows it, so counting its lines is the progress. The sizes lie
-# in the same order. 100 is kept for the end.
+# sha256sum prints a line after each file, so counting the lines gives the progress. The sizes are in the same
+# order. 100 is for the end.
 rm -f "$tmp/failed"
 { hash_all <"$tmp/files" || : >"$tmp/failed"; } | {
     count=0

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""summarize: picks the sentences and words of a text that say most about it.
+"""summarize: picks the most important sentences and words of a text.
 
 Input:    {"text": "..."} or {"path": "/some/file.txt"} (absolute, UTF-8, at most 16 MiB).
-Config:   {"sentences": 3, "keywords": 5}; the defaults stand in recipe.toml.
+Config:   {"sentences": 3, "keywords": 5}; the defaults are in recipe.toml.
 Result:   a JSON object, written to AGENTSPOOL_RESULT_FILE; stdout is a log for people.
 Progress: a JSON line for each percent, appended to AGENTSPOOL_PROGRESS_FILE.
 Exit:     2 and one line on stderr for an input or config that cannot be used.
 
-It is not a language model: it counts words, and every sentence it gives stands in the text as it is,
-in the text's own order. The stop words are English; other languages that put spaces between words
-work, with weaker keywords. Python 3.9 or newer, standard library only.
+It is not a language model. It counts words, and returns sentences of the text unchanged and in their order.
+The stop words are English. Other languages with spaces between words work, with weaker keywords. It needs
+Python 3.9 or newer and only the standard library.
 
-Invariant: the same input and config give the same result, and a result is written only when all is read.
+Invariant: the same input and config give the same result. A result is written only after everything was read.
 """
 
 import json
@@ -38,17 +38,17 @@ STOP_WORDS = frozenset(
     hadn't i'm i've i'll i'd you're you've you'll he's she's it's we're we've we'll they're they've that's
     there's let's""".split()
 )
-# A full stop after one of these ends no sentence.
+# A full stop after one of these does not end a sentence.
 ABBREVIATIONS = frozenset("mr mrs ms dr prof st vs etc no fig al approx e.g i.e cf vol pp jr sr inc ltd co".split())
 
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 PARAGRAPH = re.compile(r"\n[ \t\r\f\v]*(?:\n\s*)+")
-# The look-behind keeps it linear: a match may begin only where a run of marks begins.
+# The look-behind keeps the search linear: a match may start only at the start of a run of punctuation.
 SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*\s+")
 
 
 class BadInput(Exception):
-    """Something in the request is unusable; its text is the line the person reads."""
+    """The request cannot be used. The text of the exception is the line that is printed."""
 
 
 def main():
@@ -65,7 +65,7 @@ def main():
     return 0
 
 
-# --- what is asked ---------------------------------------------------------------------------------
+# --- the input -------------------------------------------------------------------------------------
 
 
 def read_object(data, what):
@@ -88,7 +88,7 @@ def read_text(request):
         raise BadInput(f'"{key}" must be a string')
     text = value if key == "text" else read_file(value)
     if not WORD.search(text):
-        raise BadInput("there are no words in the text" if key == "text" else f"{quoted(value)}: there are no words in it")
+        raise BadInput("the text has no words" if key == "text" else f"{quoted(value)}: the file has no words")
     return text, (value if key == "path" else None)
 
 
@@ -96,7 +96,7 @@ def read_file(path):
     if not os.path.isabs(path):
         raise BadInput(f"{quoted(path)}: the path must be absolute")
     try:
-        # Non-blocking, because opening a pipe that nobody writes to would wait for ever.
+        # Non-blocking, because opening a pipe without a writer would wait forever.
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise BadInput(f"{quoted(path)}: not a regular file")
@@ -118,7 +118,7 @@ def read_config(text):
     config = dict(DEFAULTS)
     for key, value in given.items():
         if key not in DEFAULTS:
-            print(f"config: {quoted(key)} is not known here and changes nothing")
+            print(f"config: {quoted(key)} is unknown and has no effect")
             continue
         low, high = LIMITS[key]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -128,7 +128,7 @@ def read_config(text):
 
 
 def quoted(text):
-    """The text as JSON: one line, whatever it holds."""
+    """The text as JSON, which is always one line."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -157,7 +157,7 @@ def summarize(text, config, progress):
         scores.append(score(sentence, counts, top))
         progress.report(0.6 + 0.4 * (number + 1) / len(sentences), "Scoring sentences")
 
-    first_of = {sentence: number for number, sentence in reversed(list(enumerate(sentences)))}  # none twice
+    first_of = {sentence: number for number, sentence in reversed(list(enumerate(sentences)))}  # no duplicates
     ranked = sorted(first_of.values(), key=lambda number: (-scores[number], number))
     chosen = sorted(ranked[: config["sentences"]])
     frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: config["keywords"]]
@@ -177,7 +177,7 @@ def summarize(text, config, progress):
 
 
 def split_sentences(text):
-    """Sentences in order, white space made single. A blank line ends a sentence, so headings stand alone."""
+    """The sentences in order, with single spaces. A blank line ends a sentence, so a heading is one."""
     found = []
     for paragraph in PARAGRAPH.split(text):
         start = 0
@@ -195,7 +195,7 @@ def split_sentences(text):
 
 
 def content_term(word):
-    """What a word is counted as, or None for one that says nothing about the subject."""
+    """The form in which a word is counted, or None for a stop word, a short word or a number."""
     term = word.lower().replace("’", "'")
     if term.endswith("'s"):
         term = term[:-2]
@@ -207,7 +207,7 @@ def common_form(forms):
 
 
 def score(sentence, counts, top):
-    """The mean weight of its words; short ones count less, or every heading would win."""
+    """The mean weight of the words. A short sentence counts less, because otherwise every heading would win."""
     terms = [term for term in map(content_term, WORD.findall(sentence)) if term]
     if not terms:
         return 0.0
@@ -215,11 +215,11 @@ def score(sentence, counts, top):
     return weight / max(len(terms), 8)
 
 
-# --- what comes back -------------------------------------------------------------------------------
+# --- the output ------------------------------------------------------------------------------------
 
 
 class Progress:
-    """Appends a line whenever the whole percent changes; says nothing when nobody asked."""
+    """Appends a line whenever the whole percent changes. Without a progress file it does nothing."""
 
     def __init__(self, path):
         self.path = path
@@ -235,7 +235,7 @@ class Progress:
 
 
 def write_result(result):
-    # backslashreplace: half a surrogate pair in the text goes back as the JSON escape it came in as.
+    # backslashreplace: a lone surrogate in the text is written as the JSON escape that it was.
     data = (json.dumps(result, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "backslashreplace")
     path = os.environ.get("AGENTSPOOL_RESULT_FILE")
     if not path:  # run by hand

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What this recipe does.
 
-It runs in an empty folder of its own. The files beside this one are in os.environ["AGENTSPOOL_RECIPE_DIR"].
+It runs in an empty folder of its own. The files next to this one are in os.environ["AGENTSPOOL_RECIPE_DIR"].
 """
 
 import json
@@ -15,20 +15,20 @@ def progress(percent, message):
         file.write(f"{percent} {message}\n")
 
 
-# Input: JSON on stdin, as it was given with --input; {} where nothing was given.
+# Input: JSON on stdin, as it was given with --input; {} if nothing was given.
 given = json.load(sys.stdin)
-# Settings: [config] of recipe.toml, and over it what was given with --config.
+# Settings: [config] of recipe.toml, overridden by the values given with --config.
 config = json.loads(os.environ["AGENTSPOOL_CONFIG"])
 
 progress(10, "reading the input")
 name = given.get("name", "world") if isinstance(given, dict) else "world"
 
-# Log: what is printed to stderr. `agentspool logs` shows it.
+# Log: text printed to stderr. `agentspool logs` shows it.
 print(f"the name is {name}", file=sys.stderr)
 
 progress(90, "writing the result")
 
-# Result: what is written to this file, or what is printed to stdout. `agentspool result` shows it.
-# The exit code says how it went: 0 is completed, any other code (and so an exception) is failed.
+# Result: the text written to this file, or else the text printed to stdout. `agentspool result` shows it.
+# Exit code: 0 means completed. Any other code, also after an exception, means failed.
 with open(os.environ["AGENTSPOOL_RESULT_FILE"], "w", encoding="utf-8") as file:
     json.dump({"greeting": f"{config['greeting']}, {name}!"}, file)

@@ -1,7 +1,7 @@
-//! A start that is under way: begun, waited for, and what came of it.
+//! One start of a recipe's process: started, waited for, and its outcome.
 //!
-//! Not how long it may take (`runner/start.rs`). Invariant: what the child borrows is given back only once it has left
-//! it.
+//! Does not limit how long it may take (`runner/start.rs`). Invariant: memory that the child borrows is
+//! freed only after the child has left it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,13 +16,14 @@ use super::plan::{Plan, Setting};
 use super::sys;
 use crate::runner::command::Command;
 
-/// How often it is asked whether a child that ended can be reaped.
+/// How often to try to reap a child that ended.
 const REAPS: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(20));
 
-/// Why there is no process.
+/// Why no process was started.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::runner) enum SpawnError {
-    /// The kernel refuses to start one in that cgroup. Nothing ran; without the cgroup it may work.
+    /// The kernel refused to start a process in that cgroup. Nothing ran. A start without the cgroup may
+    /// work.
     #[error("failed to start a process in the runner's cgroup: {0}")]
     Cgroup(io::Error),
     /// The kernel's reason.
@@ -36,7 +37,7 @@ impl From<Errno> for SpawnError {
     }
 }
 
-/// A process that is on its way to the recipe: the kernel reads the program, which takes as long as its disk.
+/// A process that is being started: the kernel reads the program, which takes as long as the disk needs.
 pub(in crate::runner) struct Start {
     pid: Pid,
     handle: OwnedFd,
@@ -46,12 +47,11 @@ pub(in crate::runner) struct Start {
 }
 
 impl Start {
-    /// Begins to start the command as the leader of a session of its own, which the kernel kills should the
-    /// calling thread end.
+    /// Starts the command as the leader of its own session. The kernel kills it if the calling thread
+    /// ends.
     ///
     /// # Errors
-    /// A text that no program can be given, or the kernel's reason why there is no such process: nothing runs
-    /// then.
+    /// The command contains a zero byte, or the kernel cannot create the process. Nothing runs then.
     pub fn begin(command: &Command<'_>, setting: &Setting<'_>) -> Result<Start, SpawnError> {
         let plan = Plan::new(command, setting, sys::no_signals())?;
         let has_cgroup = plan.cgroup.is_some();
@@ -67,8 +67,8 @@ impl Start {
         }
     }
 
-    /// Waits so long until the child is the recipe, or has ended and is reaped; whether it is. Somebody who traces
-    /// it can keep it from being reaped for as long as he likes.
+    /// Waits at most `time` for the child to become the recipe, or to end and be reaped. Returns whether
+    /// it did. A process that traces the child can delay the reaping without limit.
     pub fn is_over(&mut self, time: Duration) -> bool {
         let begun = Instant::now();
         if !self.loan.is_over(time) {
@@ -76,7 +76,7 @@ impl Start {
         }
         let mut pause = REAPS.0;
         while self.error().is_some() && !self.is_reaped {
-            // Reaped here: nobody else knows of it. An error says that there is no such child.
+            // Only this function knows the child. An error means that there is no such child.
             let asked = rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG);
             self.is_reaped = !matches!(asked, Ok(None) | Err(Errno::INTR));
             let left = time.saturating_sub(begun.elapsed());
@@ -91,20 +91,21 @@ impl Start {
         true
     }
 
-    /// Whether nothing of the recipe runs or will, and the child cannot be reaped yet.
+    /// Whether the start failed and the child cannot be reaped yet.
     pub fn is_kept(&self) -> bool {
         !self.is_reaped && self.loan.is_over(Duration::ZERO) && self.error().is_some()
     }
 
-    /// Kills the child, also where a filter of system calls refuses handles: nobody has reaped it yet.
+    /// Kills the child by its number, which works even if a system call filter refuses handles. The child
+    /// is not reaped yet, so the number is its own.
     pub fn kill(&self) {
         let _ = rustix::process::kill_process(self.pid, Signal::KILL);
     }
 
-    /// The recipe's number and a handle of it, once the start is over.
+    /// The recipe's process number and a handle of it. Call it once the start is over.
     ///
     /// # Errors
-    /// The kernel's reason why it did not become the recipe: nothing of it runs then.
+    /// The kernel's reason why the child did not become the recipe. Nothing of the recipe runs then.
     pub fn finish(self) -> Result<(Pid, OwnedFd), SpawnError> {
         match self.error() {
             Some(error) => Err(error),
@@ -112,20 +113,21 @@ impl Start {
         }
     }
 
-    /// Why the child did not become the recipe, once it has left this memory.
+    /// Why the child did not become the recipe. Valid once the child has left this memory.
     fn error(&self) -> Option<SpawnError> {
         let plan = self.loan.plan();
         let failed = plan.failed.load(Ordering::Acquire);
         if failed != 0 {
             return Some(Errno::from_raw_os_error(failed).into());
         }
-        // Killed as it was born: its cgroup is being killed, or was before (Linux 6.6 and newer).
-        let is_stillborn = plan.cgroup.is_some() && !plan.has_begun.load(Ordering::Acquire);
-        is_stillborn.then(|| SpawnError::Cgroup(Errno::CANCELED.into()))
+        // Killed at creation: its cgroup is being killed or was killed before (Linux 6.6 and newer).
+        let was_killed_at_creation =
+            plan.cgroup.is_some() && !plan.has_begun.load(Ordering::Acquire);
+        was_killed_at_creation.then(|| SpawnError::Cgroup(Errno::CANCELED.into()))
     }
 }
 
-/// Whether something was short that has nothing to do with the cgroup.
+/// Whether a resource was short that has nothing to do with the cgroup.
 fn is_short(errno: Errno) -> bool {
     matches!(errno, Errno::AGAIN | Errno::NOMEM | Errno::INTR)
 }

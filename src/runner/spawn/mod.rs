@@ -1,18 +1,18 @@
-//! Starting the recipe's process, without copying this one first.
+//! Starts the recipe's process without copying this one first.
 //!
-//! Not its command (`command.rs`), not how long a start may take (`start.rs`) and not its end
-//! (`group.rs`). `fork` copies the page tables of
-//! the runner, and both sides then fault for every page they touch, which cost a short task more than a
-//! tenth of all its time (docs/design/0011-starting-without-a-copy.md); here the child borrows the runner's
-//! memory until it is the recipe, as `posix_spawn` does, which has no room for our settings.
-//! Where the runner has a cgroup, the child is born in it: to enter it later would stop all forks of the
-//! machine for some milliseconds.
+//! Does not build its command (`command.rs`), limit the time of a start (`start.rs`) or end it
+//! (`group.rs`). `fork` copies the page tables of the runner, and both processes then fault on every page
+//! they touch. That cost a short task more than a tenth of its time
+//! (docs/design/0011-starting-without-a-copy.md). Here the child borrows the runner's memory until it is
+//! the recipe, as with `posix_spawn`, which does not support the settings needed here. If the runner has
+//! a cgroup, the child is created in it: entering a cgroup later stops all forks of the machine for some
+//! milliseconds.
 //!
-//! What the child reads is made before (`plan.rs`); all calls that are not safe stand in one file (`sys.rs`);
-//! `begin.rs` puts the two together.
-//! Invariants: until it executes the program the child makes system calls and nothing else, and no
-//! signal handler of the runner's ever runs in it; and what it borrows stays until the kernel says that
-//! the child has left it.
+//! What the child reads is built beforehand (`plan.rs`). All unsafe calls are in one file (`sys.rs`).
+//! `begin.rs` uses both.
+//! Invariants: until it executes the program, the child only makes system calls, and no signal handler of
+//! the runner runs in it; memory that it borrows stays valid until the kernel reports that the child has
+//! left it.
 
 mod begin;
 mod plan;

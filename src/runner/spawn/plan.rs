@@ -1,6 +1,7 @@
-//! All that a child reads between clone and exec, made before there is a child.
+//! Everything that a child reads between clone and exec, built before the child exists.
 //!
-//! Not the calls that it makes (`sys.rs`). Invariant: the lists hold what they point to, and end as exec wants it.
+//! Does not make the calls (`sys.rs`). Invariant: the lists own what they point to, and end in the way
+//! that exec requires.
 
 use std::ffi::{CString, OsStr, OsString, c_char, c_int};
 use std::fs::File;
@@ -19,47 +20,48 @@ use crate::runner::command::Command;
 use crate::runner::signals::{HANDLED, STOPPING};
 use crate::spool::Files;
 
-/// Where programs are looked for without a PATH, as execvp(3) does.
+/// Where programs are searched for if there is no PATH, as execvp(3) does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
-/// The settings that are made between clone and exec.
+
+/// The settings that are applied between clone and exec.
 #[derive(Debug)]
 pub(in crate::runner) struct Setting<'a> {
     /// Its stdin, stdout and stderr.
     pub files: &'a Files,
     pub umask: u32,
-    /// Where the child writes its line of `/proc` before it is the recipe.
+    /// The file to which the child writes its line of `/proc` before it is the recipe.
     pub record: &'a File,
-    /// Whether its cgroup is the task's alone.
+    /// Whether the cgroup belongs to this task alone.
     pub is_alone: bool,
     /// Signals that this process was started with ignored.
     pub ignored: &'a [c_int],
-    /// The cgroup that it is born in.
+    /// The cgroup in which it is created.
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// Texts as exec takes them, each made of pieces: one run of bytes, and where each text begins.
+/// Strings for exec, each made of pieces: one buffer, and the offset at which each string starts.
 #[derive(Default)]
 struct Texts {
     bytes: Vec<u8>,
     begins: Vec<usize>,
 }
 
-/// The same with a null pointer at the end, which is the form that exec takes.
+/// The strings with a null pointer at the end, which is the form that exec takes.
 pub(super) struct List {
     _bytes: Vec<u8>,
     pub pointers: Vec<*const c_char>,
 }
 
 impl Texts {
-    /// Adds a text.
+    /// Adds a string.
     ///
     /// # Errors
-    /// It holds a zero, which ends a text for the kernel.
+    /// It contains a zero byte, which ends a string for the kernel.
     fn push(&mut self, pieces: &[&OsStr]) -> io::Result<()> {
         self.begins.push(self.bytes.len());
         for piece in pieces {
             if piece.as_bytes().contains(&0) {
-                let why = format!("{} holds a zero byte", Path::new(piece).display());
+                let why = format!("{} contains a zero byte", Path::new(piece).display());
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
             self.bytes.extend_from_slice(piece.as_bytes());
@@ -79,8 +81,8 @@ impl Texts {
     }
 }
 
-/// All that the child reads. It is made before, because the child may not allocate. The descriptors stay
-/// open until the start is over.
+/// Everything that the child reads. It is built beforehand, because the child must not allocate memory.
+/// The descriptors stay open until the start is over.
 pub(super) struct Plan {
     /// Tried one after the other: one path, or one for each folder of PATH.
     pub programs: List,
@@ -95,17 +97,19 @@ pub(super) struct Plan {
     pub record: RawFd,
     pub cgroup: Option<RawFd>,
     pub is_alone: bool,
-    /// Signals that are set back to what they do by default.
+    /// Signals that are reset to their defaults.
     pub defaults: Vec<c_int>,
     pub runner: Pid,
     pub umask: Mode,
-    /// No signal at all.
+    /// The empty set of signals.
     pub none: libc::sigset_t,
-    /// 1 as long as the child is in this process's memory. The kernel writes the 0 and wakes who waits for it.
+    /// 1 while the child is in this process's memory. The kernel then writes 0 and wakes the waiting
+    /// thread.
     pub borrows: AtomicU32,
-    /// Whether the child came to run at all.
+    /// Whether the child has run at all.
     pub has_begun: AtomicBool,
-    /// Why the child could not become the recipe, 0 while it can: written by it, read once it is gone.
+    /// Why the child could not become the recipe, as an errno; 0 if there is no error. Written by the
+    /// child, read once it has left this memory.
     pub failed: AtomicI32,
 }
 
@@ -113,7 +117,7 @@ impl Plan {
     /// The plan of a command; `none` is the empty set of signals.
     ///
     /// # Errors
-    /// A text that no program can be given.
+    /// A string contains a zero byte.
     pub fn new(
         command: &Command<'_>,
         setting: &Setting<'_>,
@@ -134,7 +138,7 @@ impl Plan {
         let files = setting.files;
         let streams = [&files.stdin, &files.stdout, &files.stderr].map(AsRawFd::as_raw_fd);
         if streams.iter().any(|stream| *stream <= libc::STDERR_FILENO) {
-            // Rust keeps these three open from the start, so no file of ours ever is one of them.
+            // Rust keeps these three open from the start, so no other file is one of them.
             return Err(Errno::BADF.into());
         }
         let signals = STOPPING.into_iter().chain(HANDLED);
@@ -170,7 +174,7 @@ fn candidates(command: &Command<'_>) -> io::Result<Vec<PathBuf>> {
     }
     let search = command.environment.get(OsStr::new("PATH"));
     let search = search.map_or(OsStr::new(DEFAULT_PATH), |search| &**search);
-    // An empty folder in it is the one the recipe runs in.
+    // An empty folder in PATH is the one in which the recipe runs.
     let folders = std::env::split_paths(search);
     Ok(folders
         .map(|folder| Path::new(".").join(folder).join(program))
@@ -190,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_zero_is_refused() {
+    fn a_zero_byte_is_refused() {
         let refused = list_of([OsStr::new("a\0b")].into_iter());
         assert!(refused.is_err());
     }

@@ -1,8 +1,8 @@
-//! The calls between clone and exec: every call of a start that is not safe stands here.
+//! The calls between clone and exec. All unsafe calls of a start are in this file.
 //!
-//! Not what they are given (`plan.rs`), and not what came of it (`begin.rs`). Invariants: until it executes the program the
-//! child makes system calls and nothing else: it does not allocate, lock or panic; no signal handler of the runner's ever
-//! runs in it.
+//! Does not build their arguments (`plan.rs`) or evaluate the outcome (`begin.rs`). Invariants: until it
+//! executes the program, the child only makes system calls: it does not allocate, lock or panic; no
+//! signal handler of the runner runs in it.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -19,30 +19,30 @@ use rustix::thread::futex;
 
 use super::plan::Plan;
 
-/// What the child has for a stack while it borrows this process's memory; it needs less than a
-/// tenth of it.
+/// The size of the child's stack while it borrows this process's memory. It uses less than a tenth of it.
 const STACK_BYTES: usize = 32 << 10;
-/// What a child that could not become the recipe ends with; nobody sees it.
+/// The exit code of a child that could not become the recipe. Nothing reads it.
 const NO_PROGRAM: c_int = 127;
 
-/// The child leaves our memory by exec or exit and is never stopped for it: the kernel then clears
-/// [`Plan::borrows`] (`CLONE_CHILD_CLEARTID`, as for a thread that is joined).
+/// The child leaves this memory by exec or exit. The kernel then clears [`Plan::borrows`]
+/// (`CLONE_CHILD_CLEARTID`, as for a thread that is joined). This process is not stopped until then.
 const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
 
-/// What a child borrows of this process's memory: freed only once the kernel says that the child has left it.
+/// Memory of this process that a child borrows. It is freed only after the kernel reports that the child
+/// has left it.
 pub(super) struct Loan {
     plan: Rc<Plan>,
-    /// Nothing is ever pushed: its room is the child's.
+    /// Nothing is pushed: its capacity is the child's stack.
     _stack: Vec<u128>,
 }
 
 impl Loan {
-    /// What the child reads.
+    /// The plan that the child reads.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Waits so long until the child has left the memory; whether it has.
+    /// Waits at most `time` for the child to leave the memory. Returns whether it has left.
     pub fn is_over(&self, time: Duration) -> bool {
         let begun = Instant::now();
         while self.plan.borrows.load(Ordering::Acquire) != 0 {
@@ -51,7 +51,8 @@ impl Loan {
                 return false;
             }
             let left = left.try_into().ok();
-            // Shared, as the kernel wakes it. Woken, over already or disturbed: it is looked at again.
+            // A shared futex, because the kernel wakes it as one. Whatever ends the wait, the loop checks
+            // the value again.
             let _ = futex::wait(&self.plan.borrows, futex::Flags::empty(), 1, left.as_ref());
         }
         true
@@ -69,7 +70,7 @@ impl Drop for Loan {
     }
 }
 
-/// Makes the child: its number, a handle of it, and what it borrows.
+/// Creates the child. Returns its process number, a handle of it and the memory that it borrows.
 #[expect(unsafe_code, reason = "clone, which rustix has no form of")]
 pub(super) fn clone_child(plan: Rc<Plan>) -> rustix::io::Result<(Pid, OwnedFd, Loan)> {
     let mut stack = Vec::<u128>::with_capacity(STACK_BYTES / size_of::<u128>());
@@ -78,10 +79,11 @@ pub(super) fn clone_child(plan: Rc<Plan>) -> rustix::io::Result<(Pid, OwnedFd, L
     let mut mask = no_signals();
     block_all(&mut mask);
     let shared: *mut c_void = Rc::as_ptr(&plan).cast_mut().cast();
-    // SAFETY: the `Loan` keeps plan and stack until the kernel has said that the child has left this memory, and
-    // neither moves. Meanwhile both sides only read the plan, but for its atomics, and the stack is the child's
-    // alone; it grows down from its end, which is aligned for any machine. The child makes system calls, through rustix and libc, which may write
-    // this thread's errno and nothing else. The kernel writes the handle before either side goes on.
+    // SAFETY: the `Loan` keeps plan and stack until the kernel reports that the child has left this
+    // memory, and neither moves. Until then both processes only read the plan, except for its atomics.
+    // Only the child uses the stack; it grows down from its end, which is aligned for every machine. The
+    // child makes system calls through rustix and libc, which may write this thread's errno and nothing
+    // else. The kernel writes the handle before either process continues.
     let pid = match plan.cgroup {
         None => unsafe {
             let flags = FLAGS | libc::SIGCHLD;
@@ -102,7 +104,7 @@ pub(super) fn clone_child(plan: Rc<Plan>) -> rustix::io::Result<(Pid, OwnedFd, L
     };
     unblock(&mask);
     let pid = pid?;
-    // SAFETY: the kernel made the handle for this call, and gave the number of a process.
+    // SAFETY: the kernel created the handle in this call and returned the number of a process.
     let (pid, handle) = unsafe { (Pid::from_raw_unchecked(pid), OwnedFd::from_raw_fd(handle)) };
     let loan = Loan {
         plan,
@@ -111,11 +113,12 @@ pub(super) fn clone_child(plan: Rc<Plan>) -> rustix::io::Result<(Pid, OwnedFd, L
     Ok((pid, handle, loan))
 }
 
-/// Like `clone`, into a cgroup: clone3(2), which no library has a form of. The child begins on its own
-/// stack by calling [`child`], which does not return.
+/// Like `clone`, but into a cgroup: clone3(2), for which no library has a wrapper. The child starts on
+/// its own stack by calling [`child`], which does not return.
 ///
 /// # Safety
-/// As for `clone`; `stack` is the lowest byte of [`STACK_BYTES`] bytes that are aligned for any machine.
+/// As for `clone`. `stack` is the lowest byte of [`STACK_BYTES`] bytes that are aligned for every
+/// machine.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[expect(unsafe_code, reason = "a system call that returns twice")]
 unsafe fn clone3(
@@ -127,8 +130,8 @@ unsafe fn clone3(
     let arguments = clone_arguments(plan, cgroup, stack, handle);
     let plan: *mut c_void = ptr::from_ref(plan).cast_mut().cast();
     let answer: isize;
-    // SAFETY: in the parent the call changes what is named here and no more. The child has the same
-    // registers, a stack of its own and nothing to return to.
+    // SAFETY: in the parent the call changes only what is named here. The child has the same registers, a
+    // stack of its own and nothing to return to.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
@@ -174,7 +177,7 @@ unsafe fn clone3(
     }
 }
 
-/// What clone3(2) is told.
+/// The arguments of clone3(2).
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[expect(unsafe_code, reason = "a structure of the kernel's that may grow")]
 fn clone_arguments(
@@ -185,7 +188,7 @@ fn clone_arguments(
 ) -> libc::clone_args {
     /// `CLONE_INTO_CGROUP` of `linux/sched.h`.
     const INTO_CGROUP: u64 = 0x2_0000_0000;
-    // SAFETY: all of its fields are numbers.
+    // SAFETY: all its fields are numbers.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = FLAGS as u64 | INTO_CGROUP;
     arguments.pidfd = handle as u64;
@@ -197,32 +200,30 @@ fn clone_arguments(
     arguments
 }
 
-/// No cgroup on other machines.
-///
-/// # Safety
-/// None is needed.
+/// Cgroups are not supported on other machines.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[expect(unsafe_code, reason = "the same signature everywhere")]
 unsafe fn clone3(_: &Plan, _: RawFd, _: *mut u8, _: *mut c_int) -> rustix::io::Result<c_int> {
     Err(Errno::NOSYS)
 }
 
-/// The child's first function: it becomes the recipe or leaves the reason and goes.
+/// The child's first function. It becomes the recipe, or stores the reason why not and exits.
 #[expect(
     unsafe_code,
-    reason = "the end of a process that must not run anything of its parent's"
+    reason = "the exit of a process that must not run any code of its parent"
 )]
 extern "C" fn child(plan: *mut c_void) -> c_int {
-    // SAFETY: it is the plan that `clone_child` handed over, which stays as long as this runs.
+    // SAFETY: it is the plan that `clone_child` passed, which stays valid as long as this runs.
     let plan = unsafe { &*plan.cast::<Plan>() };
     plan.has_begun.store(true, Ordering::Release);
     let errno = become_recipe(plan);
     plan.failed.store(errno.raw_os_error(), Ordering::Release);
-    // SAFETY: it ends this process and nothing else.
+    // SAFETY: it only ends this process.
     unsafe { libc::_exit(NO_PROGRAM) }
 }
 
-/// In the child: makes the settings and becomes the recipe. Returns only why it could not.
+/// In the child: applies the settings and becomes the recipe. Returns only if that failed, with the
+/// reason.
 fn become_recipe(plan: &Plan) -> Errno {
     match set(plan) {
         Ok(()) => execute(plan),
@@ -230,7 +231,7 @@ fn become_recipe(plan: &Plan) -> Errno {
     }
 }
 
-/// Makes the settings.
+/// Applies the settings.
 #[expect(unsafe_code, reason = "the calls that rustix has no safe form of")]
 fn set(plan: &Plan) -> rustix::io::Result<()> {
     for signal in &plan.defaults {
@@ -238,32 +239,32 @@ fn set(plan: &Plan) -> rustix::io::Result<()> {
         crate::proc::set_default(*signal);
     }
     for (stream, source) in (0..).zip(plan.streams) {
-        // SAFETY: the table of descriptors is the child's own, and each source is open and
-        // none of the three.
+        // SAFETY: the child has its own table of descriptors, and each source is open and is none of the
+        // three.
         check(unsafe { libc::dup2(source, stream) })?;
     }
     // SAFETY: the path ends with a zero and outlives the call.
     check(unsafe { libc::chdir(plan.folder.as_ptr()) })?;
     rustix::process::setsid()?;
-    // Should the runner die, the kernel ends the recipe's process; what it left behind is
-    // found by its mark.
+    // If the runner is killed, the kernel kills the recipe's process. Processes that it left behind are
+    // found by their tag.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() != Some(plan.runner) {
-        // It died before the line above.
+        // The runner ended before the line above.
         return Err(Errno::SRCH);
     }
     rustix::process::umask(plan.umask);
     if plan.is_alone {
         prefer_for_oom();
     }
-    // A full disk must not keep anything from running.
+    // A full disk must not prevent a start.
     let _ = record_itself(plan.record);
-    // No handler of the runner's is left that could run now.
+    // The signals have their defaults, so no handler of the runner can run now.
     unblock(&plan.none);
     Ok(())
 }
 
-/// Executes the first of the programs that is there; returns why none is.
+/// Executes the first program that exists. Returns the reason if none can be executed.
 #[expect(unsafe_code, reason = "execve, which rustix has no safe form of")]
 fn execute(plan: &Plan) -> Errno {
     let environment = plan.environment.pointers.as_ptr();
@@ -289,7 +290,7 @@ fn execute(plan: &Plan) -> Errno {
     refused.unwrap_or(Errno::NOENT)
 }
 
-/// Of the libc call that failed just now.
+/// The errno of the libc call that just failed.
 fn last_errno() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
@@ -305,7 +306,7 @@ fn check(answer: c_int) -> rustix::io::Result<()> {
 /// The empty set of signals.
 #[expect(unsafe_code, reason = "signal sets are filled in by libc")]
 pub(super) fn no_signals() -> libc::sigset_t {
-    // SAFETY: a set of zeroes is one that sigemptyset may fill in.
+    // SAFETY: sigemptyset may fill in a set of zeroes.
     unsafe {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&mut set);
@@ -313,11 +314,12 @@ pub(super) fn no_signals() -> libc::sigset_t {
     }
 }
 
-/// Blocks every signal in this thread and in the child it makes; `before` is what was blocked.
+/// Blocks every signal in this thread and in the child that it creates. Stores the previous mask in
+/// `before`.
 #[expect(unsafe_code, reason = "signal masks, which rustix has no safe form of")]
 fn block_all(before: &mut libc::sigset_t) {
     let mut all = no_signals();
-    // SAFETY: both sets are whole.
+    // SAFETY: both sets are initialized.
     unsafe {
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, before);
@@ -326,22 +328,22 @@ fn block_all(before: &mut libc::sigset_t) {
 
 #[expect(unsafe_code, reason = "signal masks, which rustix has no safe form of")]
 fn unblock(before: &libc::sigset_t) {
-    // SAFETY: the set is whole.
+    // SAFETY: the set is initialized.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut()) };
 }
 
-/// Should memory run out, the recipe goes and not the runner that has to tell of it.
+/// If memory runs out, the kernel kills the recipe and not the runner, which has to report it.
 fn prefer_for_oom() {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty());
     if let Ok(file) = file {
-        // Refused only where it would be lowered: then it is high already.
+        // Refused only if that would lower the value, which is then already high enough.
         let _ = rustix::io::write(&file, b"500");
     }
 }
 
-/// Says who the child is, in the kernel's own words: the fields of `/proc/self/stat` up to the start
-/// time, so that the record is never longer than the result that is written over it.
+/// Writes the child's line of `/proc/self/stat` up to the start time. The rest is left out so that the
+/// record is never longer than the result that is written over it.
 #[expect(unsafe_code, reason = "a descriptor that a plan names by its number")]
 fn record_itself(record: RawFd) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -354,7 +356,7 @@ fn record_itself(record: RawFd) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// The first 22 fields; the second is a name in parentheses that may hold anything.
+/// The first 22 fields. The second field is a name in parentheses that may contain any character.
 fn up_to_start_time(line: &[u8]) -> &[u8] {
     let name_ends = line.iter().rposition(|byte| *byte == b')').unwrap_or(0);
     let ends = (name_ends..line.len())

@@ -1,7 +1,8 @@
-//! How a new folder takes the place of one of the root's, and where the old one goes.
+//! How a folder of the root is replaced by a new one, and where the old one is put.
 //!
-//! Not what is copied (`task.rs`). Invariants: what is new grows below one folder with mode 0700, and what is old is put
-//! away there whole, by one rename; what was cut off is found and continued, because only the owner can write there.
+//! Not what is copied (`task.rs`). Invariants: the new folder is built in a folder with mode 0700, and the
+//! old folder is moved there as a whole, by one rename. An interrupted replacement is found and continued:
+//! only the owner can write there, so what is found can be trusted.
 
 use std::ffi::OsStr;
 
@@ -20,15 +21,15 @@ use crate::task::{FORMAT_VERSION, TaskId, to_pretty};
 
 const OLD: &str = "old";
 const NEW: &str = "new";
-/// Folders that lie deeper are not closed: no sweep enters them then.
+/// Deeper folders are not closed. Sweeps do not enter folders that are not closed.
 const DEEPEST: usize = 64;
 
 pub(super) struct Anew<'a> {
     root: &'a Dir,
     gid: u32,
-    /// What is put away.
+    /// The folder for the old folders.
     old: Dir,
-    /// What is in the making.
+    /// The folder for the new folders, until they are complete.
     new: Dir,
 }
 
@@ -50,20 +51,20 @@ impl<'a> Anew<'a> {
         })
     }
 
-    /// Whether an `init` that was cut off has put this folder away.
-    pub fn has_begun(&self, folder: &str) -> IoResult<bool> {
+    /// Whether an `init` that was interrupted has put this folder away.
+    pub fn has_started(&self, folder: &str) -> IoResult<bool> {
         Ok(self.new.has(folder)? && self.old.has(folder)?)
     }
 
-    /// Closes a folder, copies from it into a new one, and exchanges the two.
+    /// Closes a folder, copies the files to keep into a new folder, and exchanges the two.
     pub fn replace(
         &self,
         folder: &'static str,
         mode: Mode,
         fill: impl Fn(&Dir, &Dir) -> IoResult<()>,
     ) -> IoResult<()> {
-        if !self.has_begun(folder)? {
-            // There is none, or it is the new one.
+        if !self.has_started(folder)? {
+            // The folder does not exist, or it is the new one already.
             if !self.root.has(folder)? || self.old.has(folder)? {
                 return Ok(());
             }
@@ -77,7 +78,7 @@ impl<'a> Anew<'a> {
             self.put_away(folder)?;
         }
         match self.new.rename_new(folder, self.root, folder) {
-            // Made meanwhile by a command that missed it, or moved in parts and not to the end.
+            // Another command has created it, or it was moved in parts and that was interrupted.
             Err(error) if error.errno() == Some(Errno::EXIST) => {
                 if self.root.remove_empty_dir(folder).is_err() {
                     let folder = OsStr::new(folder);
@@ -89,7 +90,7 @@ impl<'a> Anew<'a> {
         }
     }
 
-    /// Closes one of the root's folders, if it is one of ours. From here on nobody else puts anything into it.
+    /// Closes a folder of the root, if it is ours. Afterwards nobody else can put anything into it.
     fn close(&self, folder: &str) -> IoResult<Option<Dir>> {
         let us = rustix::process::geteuid().as_raw();
         let Some(old) = self.root.find_dir_here(folder)? else {
@@ -105,13 +106,13 @@ impl<'a> Anew<'a> {
 
     fn put_away(&self, folder: &str) -> IoResult<()> {
         match self.root.rename_new(folder, &self.old, folder) {
-            // A folder of another user's cannot be moved, and an empty one be removed.
+            // A folder of another user cannot be moved, but an empty one can be removed.
             Err(error) if error.is_denied() => {
                 if self.root.remove_empty_dir(folder).is_err() {
                     return Err(error);
                 }
             }
-            // Of a lower layer of overlayfs.
+            // The folder is in a lower layer of overlayfs.
             Err(error) if error.is_immovable() => {
                 move_part(self.root, OsStr::new(folder), &self.old, OsStr::new(folder))?;
             }
@@ -120,13 +121,13 @@ impl<'a> Anew<'a> {
         Ok(())
     }
 
-    /// Keeps a copy of a file of the root that is about to be written anew.
+    /// Keeps a copy of a file of the root before it is written again.
     pub fn keep_copy(&self, file: &str) -> IoResult<()> {
         let bytes = self.root.read(file, SMALL_FILE)?.unwrap_or_default();
         self.old.replace(file, &bytes)
     }
 
-    /// Moves all that was put away to `rejected/`, where the sweeper finds it.
+    /// Moves everything that was put away to `rejected/`, where the sweeper finds it.
     pub fn finish(self) -> IoResult<()> {
         let Anew { root, old, .. } = self;
         let place = root.open_dir(CONVERTING)?;
@@ -138,8 +139,10 @@ impl<'a> Anew<'a> {
             let reason = Reason {
                 v: FORMAT_VERSION,
                 name: OF_CONVERSION.to_owned(),
-                reason: "others could write in it; what is kept of it was copied".to_owned(),
-                hint: "submit again what was a task or a drop and is missing".to_owned(),
+                reason:
+                    "other users could write in these folders, so they were replaced by new ones"
+                        .to_owned(),
+                hint: "submit the missing tasks and drops again".to_owned(),
                 rejected_at: now,
             };
             rejected.replace(&reason_file(&kept), &to_pretty(&reason))?;
@@ -151,20 +154,20 @@ impl<'a> Anew<'a> {
                 moved => moved?,
             }
             tracing::warn!(
-                "made anew what others could write; what it was is in {}",
+                "replaced the folders in which other users could write; the old ones are in {}",
                 root.path_of(name::REJECTED).join(&kept).display()
             );
         }
         place.remove_tree(NEW)?;
-        // Something that stays in it is nobody's to reach.
+        // If something is left in them, only the owner can reach it.
         let _ = place.remove_empty_dir(OLD);
         let _ = root.remove_empty_dir(CONVERTING);
         Ok(())
     }
 }
 
-/// Closes our folders below one that is closed: who has one of them open moves nothing more into it. Those that cannot
-/// be opened, and what is mounted or another user's, are left.
+/// Closes our folders below a closed one, because a process may still have one of them open and move files
+/// into it. Folders that cannot be opened, mounts, and folders of other users are left.
 fn close_below(dir: &Dir, levels: usize) {
     let us = rustix::process::geteuid().as_raw();
     if levels == 0 {
@@ -182,7 +185,7 @@ fn close_below(dir: &Dir, levels: usize) {
     }
 }
 
-/// Moves a thing to another mount or layer, a folder piece by piece. What cannot be copied is removed.
+/// Moves a file or folder to another mount or layer, entry by entry. What cannot be copied is removed.
 fn move_part(from: &Dir, entry: &OsStr, to: &Dir, kept: &OsStr) -> IoResult<()> {
     let Some(stat) = from.stat(entry)? else {
         return Ok(());

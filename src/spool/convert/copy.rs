@@ -1,8 +1,8 @@
 //! How a file is copied out of a folder in which others could write.
 //!
-//! Not which ones (`task.rs`). Invariants: only a regular file of the owner's is copied, never one that is mounted there; a
-//! copy is readable for nobody who may not read the file; holes stay holes, so it takes no more of
-//! the disk than its bound.
+//! Not which files (`task.rs`). Invariants: only a regular file of the owner is copied, never a mounted one.
+//! Users who may not read a file may not read its copy. Holes stay holes, so a copy takes no more disk space
+//! than the file.
 
 use std::fs::{File, FileTimes};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -23,7 +23,7 @@ pub(super) struct Source {
     stat: Stat,
     /// For messages.
     path: std::path::PathBuf,
-    /// Whether the group may read it, without doubt.
+    /// Whether the group may certainly read it.
     pub is_for_group: bool,
 }
 
@@ -37,14 +37,13 @@ pub(super) struct Copier {
 }
 
 impl Copier {
-    /// Opens a file to copy it, if it is one that may be.
+    /// Opens a file to copy it; `None` if it may not be copied or is longer than `most` bytes.
     pub fn source(&self, dir: &Dir, name: &str, most: u64) -> IoResult<Option<Source>> {
         let Some(file) = dir.find_file_here(name)? else {
             return Ok(None);
         };
         let path = dir.path_of(name);
-        let stat =
-            rustix::fs::fstat(&file).map_err(|errno| IoError::new("look at", &path, errno))?;
+        let stat = rustix::fs::fstat(&file).map_err(|errno| IoError::new("check", &path, errno))?;
         let is_ours = is_file(&stat) && stat.st_uid == self.us;
         if !is_ours || stat.st_size.unsigned_abs() > most {
             return Ok(None);
@@ -52,7 +51,8 @@ impl Copier {
         let is_for_group = stat.st_gid == self.gid
             && stat.st_mode & GROUP_CAN_READ != 0
             && !has_access_list(&file);
-        // A backup by links gives all files a second name. A private one may have got it from somebody else.
+        // A backup with hard links gives all files a second name. But a private file with a second name may
+        // have been put here by another user.
         if !is_for_group && stat.st_nlink > 1 {
             return Ok(None);
         }
@@ -64,7 +64,7 @@ impl Copier {
         }))
     }
 
-    /// Makes the copy.
+    /// Copies a file, with its time of modification.
     pub fn copy(&self, source: &Source, to: &Dir, name: &str) -> IoResult<()> {
         let failed = |error| IoError::new("copy", &source.path, error);
         let copy = to.create(name)?;
@@ -76,7 +76,7 @@ impl Copier {
             .map_err(failed)
             .and_then(|()| self.close(&copy, to, name, source.mode()));
         if done.is_err() {
-            // Half a copy says what is not so, and takes the room that may be missing.
+            // An incomplete copy is wrong, and takes space that may be missing.
             let _ = to.unlink(name);
         }
         done
@@ -100,7 +100,7 @@ impl Copier {
 }
 
 impl Source {
-    /// Whether nobody else could write it.
+    /// Whether others could not write it.
     pub fn is_closed(&self) -> bool {
         self.stat.st_mode & WRITABLE == 0
     }
@@ -114,7 +114,7 @@ impl Source {
         }
     }
 
-    /// All of it. It is short.
+    /// The whole content, for short files.
     pub fn bytes(&self) -> IoResult<Vec<u8>> {
         let failed = |error| IoError::new("read", &self.path, error);
         let mut bytes = Vec::new();
@@ -139,7 +139,7 @@ impl Source {
         copy.set_len(size)
     }
 
-    /// Where the next bytes stand that are no hole.
+    /// The start and end of the next bytes that are not a hole.
     fn next_data(&self, at: u64, size: u64) -> std::io::Result<Option<(u64, u64)>> {
         if at >= size {
             return Ok(None);
@@ -147,7 +147,7 @@ impl Source {
         let start = match rustix::fs::seek(&self.file, Place::Data(at)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return Ok(None),
-            // A file system that does not say it.
+            // The file system does not support it.
             Err(Errno::INVAL) => return Ok(Some((at, size))),
             Err(errno) => return Err(errno.into()),
         };

@@ -1,10 +1,11 @@
-//! How `init` makes folders of a group spool anew in which others could write.
+//! How `init` replaces folders of a group spool in which others could write.
 //!
-//! In version 1 the users of a group could write in most folders; in version 2 they can where modes or access
-//! lists were lost. Not the layout itself (`layout.rs`). Which folders those are is in `exposed.rs`, what is kept of a
-//! task in `task.rs`, how a file is copied in `copy.rs`, how a folder takes the place of an old one in `anew.rs`, who may
-//! still be at work in `running.rs`. Invariants: nothing is moved out of a folder in which others could write, but
-//! copied from it; the old folder is put away whole; each step can be done again.
+//! In version 1 the users of a group could write in most folders. In version 2 they can do so if modes or
+//! access lists were lost. Not the layout itself (`layout.rs`). The folders are found in `exposed.rs`. What
+//! is kept of a task is in `task.rs`, how a file is copied in `copy.rs`, how a folder is replaced in
+//! `anew.rs`, and which processes may still be running in `running.rs`. Invariants: files to keep are copied
+//! out of a folder in which others could write, never moved. The old folder is put away as a whole. Each step
+//! can be repeated.
 
 use rustix::fs::{FileType, Mode, Stat};
 
@@ -36,12 +37,12 @@ const ROOT_LOCKS: [&str; 2] = [name::NAMES_LOCK, name::SWEEP_LOCK];
 /// Converts a spool of version 1. The caller holds the root's lock.
 ///
 /// # Errors
-/// When a watcher runs on it, when a task runs in a group spool, when something is mounted on one of its folders, or
-/// when the disk refuses. Then it is still of version 1 and can be converted again.
+/// A watcher is running on it, a task is running in a group spool, something is mounted on one of its
+/// folders, or a system call fails. Then the spool still has version 1 and can be converted again.
 pub(super) fn convert(root: &Dir) -> Result<(), OpenError> {
     let StoredSettings { sharing, settings } = read_older_settings(root)?;
     if sharing == Sharing::Private {
-        let _start = refuse_watchers(root, &Workers::look(root)?)?;
+        let _start = refuse_watchers(root, &Workers::read(root)?)?;
         let stored = stored_settings(sharing, &settings);
         root.replace_durably_as(name::SETTINGS, &to_pretty(&stored), OURS_ONLY.file, None)?;
         return Ok(());
@@ -49,11 +50,11 @@ pub(super) fn convert(root: &Dir) -> Result<(), OpenError> {
     let mut folders = exposed_folders(root)?;
     folders.extend(ALWAYS);
     let trust = Trust::Version1;
-    let settings = make_anew(root, &folders, trust)?.then_some(settings);
+    let settings = replace_folders(root, &folders, trust)?.then_some(settings);
     write_settings(root, &settings.unwrap_or_default())
 }
 
-/// Makes anew what others could write or lock in a group spool of version 2. The caller holds the root's lock.
+/// Replaces what others could write or lock in a group spool of version 2. The caller holds the root's lock.
 ///
 /// # Errors
 /// As [`convert`].
@@ -64,7 +65,7 @@ pub(super) fn mend_exposed(
     let folders = exposed_folders(root)?;
     let is_settings_exposed = is_exposed_file(root, name::SETTINGS)?;
     if !folders.is_empty() || is_settings_exposed || root.has(CONVERTING)? {
-        if make_anew(root, &folders, Trust::Version2)? {
+        if replace_folders(root, &folders, Trust::Version2)? {
             write_settings(root, settings)?;
         } else {
             write_settings(root, &serde_json::Map::new())?;
@@ -73,7 +74,7 @@ pub(super) fn mend_exposed(
     renew_locks(root)
 }
 
-/// Whether [`mend_exposed`] would find anything to do.
+/// Whether [`mend_exposed`] would have anything to do.
 pub(super) fn is_anything_exposed(root: &Dir) -> IoResult<bool> {
     if root.has(CONVERTING)?
         || is_exposed_file(root, name::SETTINGS)?
@@ -96,24 +97,25 @@ pub(super) fn is_anything_exposed(root: &Dir) -> IoResult<bool> {
     Ok(ids_in(&tasks)?.into_iter().any(has_open_lock))
 }
 
-/// How far files of a task are believed that others could write.
+/// How far the files of a task are trusted if others could write them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// Their modes show who could: a runner made its folders and results so that nobody else could.
+    /// Their modes show who could write them: a runner created its folders and results so that others could
+    /// not.
     Version1,
     /// All modes may have been changed at once.
     Version2,
 }
 
-/// Makes these folders anew; `false` where the settings are not believed.
-fn make_anew(root: &Dir, folders: &[&'static str], trust: Trust) -> Result<bool, OpenError> {
+/// Replaces these folders by new ones; `false` if the settings are not trusted.
+fn replace_folders(root: &Dir, folders: &[&'static str], trust: Trust) -> Result<bool, OpenError> {
     for folder in folders {
         if root.is_mount_point(folder) {
             let path = root.path_of(folder);
             return Err(OpenError::Mounted { path });
         }
     }
-    let workers = Workers::look(root)?;
+    let workers = Workers::read(root)?;
     let _start = refuse_watchers(root, &workers)?;
     if let Some(tasks) = root.find_dir_here(name::TASKS)?
         && let Some(by) = workers.task(&tasks)?
@@ -122,24 +124,24 @@ fn make_anew(root: &Dir, folders: &[&'static str], trust: Trust) -> Result<bool,
     }
     let was_exposed = is_exposed(&root.own_stat()?);
     let anew = Anew::of(root)?;
-    // Last the watchers' folder, in which our lock keeps one from starting.
+    // The watchers' folder is last: our lock in it keeps a watcher from starting.
     let is_last = |folder: &str| folder == name::WATCHERS;
     let in_order = FOLDERS.into_iter().filter(|folder| !is_last(folder));
     for folder in in_order.chain([name::WATCHERS]) {
         let mode = folder_mode(Sharing::Group, folder);
-        if folders.contains(&folder) || anew.has_begun(folder)? {
+        if folders.contains(&folder) || anew.has_started(folder)? {
             anew.replace(folder, mode, |old, new| fill(folder, old, new, trust))?;
         }
     }
-    let is_believed = !is_exposed_file(root, name::SETTINGS)?;
-    if !is_believed {
+    let is_trusted = !is_exposed_file(root, name::SETTINGS)?;
+    if !is_trusted {
         anew.keep_copy(name::SETTINGS)?;
         tracing::warn!(
-            "the settings are the defaults again, because others could write {}",
+            "the settings were reset to the defaults, because others could write {}",
             root.path_of(name::SETTINGS).display()
         );
     }
-    // Others could open it, and so may hold it for as long as they like.
+    // Others could open it, so they may hold it for any time.
     if trust == Trust::Version1 {
         root.remove_anything(name::SWEEP_LOCK)?;
     }
@@ -148,21 +150,21 @@ fn make_anew(root: &Dir, folders: &[&'static str], trust: Trust) -> Result<bool,
     if was_exposed {
         root.set_mode(".", OURS_ONLY.dir)?;
     }
-    // By the identity an open folder is known as a spool, so it goes after that.
+    // An exposed root counts as a spool by its identity, so the identity is removed after the root is fixed.
     for file in [name::IDENTITY, name::SWEEP] {
         if was_exposed || is_exposed_file(root, file)? {
             root.remove_anything(file)?;
         }
     }
-    Ok(is_believed)
+    Ok(is_trusted)
 }
 
-/// Copies into a new folder what is kept of an old one.
+/// Copies what is kept of an old folder into a new one.
 fn fill(folder: &str, old: &Dir, new: &Dir, trust: Trust) -> IoResult<()> {
     match folder {
         name::TASKS => Tasks::new(new, trust)?.all(old),
         name::NAMES => copy_names(old, new),
-        // All else is made anew by who needs it, or is nobody's to believe.
+        // Everything else is created again when it is needed, or is not trusted.
         _ => Ok(()),
     }
 }
@@ -180,7 +182,7 @@ fn copy_names(old: &Dir, new: &Dir) -> IoResult<()> {
     Ok(())
 }
 
-/// Where a link in `names/` leads, if that is a task.
+/// The target of a link in `names/`, if it is a task.
 fn task_of(names: &Dir, entry: &std::ffi::OsStr) -> Option<String> {
     let target = names.read_link(entry).ok()??.into_string().ok()?;
     let id = target.strip_prefix("../tasks/")?;
@@ -192,13 +194,13 @@ fn write_settings(
     settings: &serde_json::Map<String, serde_json::Value>,
 ) -> Result<(), OpenError> {
     let stored = to_pretty(&stored_settings(Sharing::Group, settings));
-    // The group that `init --group` gave: the root's may have been changed.
+    // The group that `init --group` set. The root's group may have been changed.
     let gid = root.stat(name::SETTINGS)?.map(|stat| stat.st_gid);
     root.replace_durably_as(name::SETTINGS, &stored, GROUP_READS.file, gid)?;
     Ok(())
 }
 
-/// Sees that no watcher runs, and that none starts as long as the answer is held.
+/// Checks that no watcher is running, and keeps any from starting as long as the guard is held.
 fn refuse_watchers(root: &Dir, workers: &Workers) -> Result<Guard, OpenError> {
     let Some(watchers) = root.find_dir_here(name::WATCHERS)? else {
         return Ok(Guard::not_needed());
@@ -209,7 +211,7 @@ fn refuse_watchers(root: &Dir, workers: &Workers) -> Result<Guard, OpenError> {
     for file in watcher_files_in(&watchers)? {
         watchers.remove_anything(&file)?;
     }
-    // Anew: others could have the old one open, and so hold it.
+    // A new file, because others may have the old one open and hold its lock.
     watchers.remove_anything(START)?;
     let start = watchers.create_lock(START)?;
     let lock = watchers.lock_exclusively(LockLevel::Start, start, START)?;
@@ -224,16 +226,16 @@ fn busy(root: &Dir, by: String) -> OpenError {
     }
 }
 
-/// Makes the root's own lock anew where others can open it, and nobody of ours holds it. The caller is about to take
-/// it.
+/// Replaces the root's lock file if others can open it and no process of ours holds it. The caller takes the
+/// lock afterwards.
 pub(super) fn renew_root_lock(root: &Dir) -> IoResult<()> {
     match open_lock(root, name::ROOT_LOCK)? {
-        true => renew_lock(root, name::ROOT_LOCK, &Workers::look(root)?),
+        true => renew_lock(root, name::ROOT_LOCK, &Workers::read(root)?),
         false => Ok(()),
     }
 }
 
-/// The same for the locks of the root and of the tasks.
+/// Replaces the other lock files of the root, and those of the tasks, in the same cases.
 fn renew_locks(root: &Dir) -> Result<(), OpenError> {
     let mut workers = None;
     for lock in ROOT_LOCKS {
@@ -253,7 +255,7 @@ fn renew_locks(root: &Dir) -> Result<(), OpenError> {
             continue;
         }
         let task = TaskDir::of(id, dir);
-        if known(&mut workers, root)?.at_work_on(&task)?.is_none() {
+        if known(&mut workers, root)?.who_runs(&task)?.is_none() {
             renew_lock(&task.dir, name::LOCK, known(&mut workers, root)?)?;
         }
     }
@@ -262,12 +264,12 @@ fn renew_locks(root: &Dir) -> Result<(), OpenError> {
 
 fn known<'a>(workers: &'a mut Option<Workers>, root: &Dir) -> IoResult<&'a Workers> {
     if workers.is_none() {
-        *workers = Some(Workers::look(root)?);
+        *workers = Some(Workers::read(root)?);
     }
     Ok(workers.get_or_insert_with(Workers::none))
 }
 
-/// Whether others can open a lock, or have another name of it, and so hold it.
+/// Whether others can open a lock file, so that they may hold it.
 fn open_lock(dir: &Dir, lock: &str) -> IoResult<bool> {
     const OTHERS: u32 = 0o077;
     let stat = dir.stat(lock)?;
@@ -282,7 +284,7 @@ fn renew_lock(dir: &Dir, lock: &str, workers: &Workers) -> IoResult<()> {
     ours.with_making(OURS_ONLY).replace(lock, b"")
 }
 
-/// Takes a folder's access lists away, and sets its mode and group.
+/// Removes a folder's access lists, and sets its mode and group.
 fn set_rights(dir: &Dir, gid: u32, mode: Mode) -> IoResult<()> {
     dir.remove_access_lists()?;
     dir.set_group(".", gid)?;

@@ -1,8 +1,9 @@
-//! Who is at work on a spool in which others could write.
+//! Which processes are working on a spool in which others could write.
 //!
-//! Not what is converted (`mod.rs`). Invariant: a group user could lock and write most files, so neither a lock nor a file says that a watcher or a runner lives: an open file of a process
-//! of the owner's does. Where the holder of a lock is not seen (another container), a record says it that
-//! only the owner could make.
+//! Not what is converted (`mod.rs`). Invariant: a group user could lock and write most files, so neither a
+//! lock nor a file proves that a watcher or a runner is running. An open file of a process of the owner
+//! proves it. If the holder of a lock cannot be seen (another container), a record that only the owner could
+//! write proves it.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -18,24 +19,24 @@ use crate::spool::tasks::{TaskDir, ids_in};
 use crate::spool::watchers::watcher_files_in;
 use crate::task::escape_path;
 
-/// What a runner, and the recipe that it started, keep open.
+/// The files and the folder that a runner and its recipe keep open.
 const KEPT_OPEN: [&str; 3] = [".", name::STDOUT, name::STDERR];
 
-/// What the owner's processes have open.
+/// The files that the owner's processes have open.
 pub(super) struct Workers {
     open: HashMap<(u64, u64), i32>,
     us: u32,
 }
 
 impl Workers {
-    pub fn look(root: &Dir) -> IoResult<Workers> {
+    pub fn read(root: &Dir) -> IoResult<Workers> {
         let us = rustix::process::geteuid().as_raw();
         let open = proc::open_files(us)
-            .map_err(|source| IoError::new("see which processes work on", root.path(), source))?;
+            .map_err(|source| IoError::new("find the processes that use", root.path(), source))?;
         Ok(Workers { open, us })
     }
 
-    /// The watcher that lives, or the command that starts one.
+    /// The running watcher, or the command that is starting one.
     pub fn watcher(&self, watchers: &Dir, start: &str) -> IoResult<Option<String>> {
         for file in watcher_files_in(watchers)?
             .into_iter()
@@ -43,7 +44,7 @@ impl Workers {
         {
             let who = match self.holder(watchers, &file)? {
                 Holder::Ours(who) => who,
-                // A watcher made the file, and no group user could.
+                // Only a watcher could create the file, a group user could not.
                 Holder::Unseen if file != start => unseen(watchers, &file),
                 Holder::Unseen | Holder::Nobody => continue,
             };
@@ -52,29 +53,29 @@ impl Workers {
         Ok(None)
     }
 
-    /// Nobody.
+    /// No process.
     pub fn none() -> Workers {
         let us = rustix::process::geteuid().as_raw();
         let open = HashMap::new();
         Workers { open, us }
     }
 
-    /// The first task that runs.
+    /// The first running task.
     pub fn task(&self, tasks: &Dir) -> IoResult<Option<String>> {
         for id in ids_in(tasks)? {
-            // What others have closed to us, no runner of ours is at work in.
+            // If others have made it inaccessible to us, no runner of ours works in it.
             let Ok(Some(dir)) = tasks.find_dir_here(id.to_string()) else {
                 continue;
             };
-            if let Some(who) = self.at_work_on(&TaskDir::of(id, dir))? {
-                return Ok(Some(format!("{id} ({who})")));
+            if let Some(who) = self.who_runs(&TaskDir::of(id, dir))? {
+                return Ok(Some(format!("task {id} ({who})")));
             }
         }
         Ok(None)
     }
 
-    /// Who runs a task.
-    pub fn at_work_on(&self, task: &TaskDir) -> IoResult<Option<String>> {
+    /// The process that runs a task.
+    pub fn who_runs(&self, task: &TaskDir) -> IoResult<Option<String>> {
         Ok(match self.holder(&task.dir, name::LOCK)? {
             Holder::Ours(who) => Some(who),
             _ if task.has_result().unwrap_or(true) => None,
@@ -88,7 +89,7 @@ impl Workers {
         Ok(matches!(self.holder(dir, lock)?, Holder::Ours(_)))
     }
 
-    /// Whoever works in the last attempt: others could exchange the lock.
+    /// The process that works in the last attempt: others could have replaced the lock.
     fn runner(&self, task: &TaskDir) -> Option<String> {
         let last = task.last_attempt().ok()?;
         let attempt = task.attempt(last).ok()??;
@@ -98,7 +99,7 @@ impl Workers {
         })
     }
 
-    /// Whether a runner of another pid namespace recorded in this boot that it runs this task.
+    /// Whether a runner in another pid namespace has recorded in this boot that it runs this task.
     fn may_run_elsewhere(&self, task: &TaskDir) -> bool {
         let last = task.last_attempt().unwrap_or(0);
         let Ok(Some(attempt)) = task.attempt(last) else {
@@ -117,13 +118,13 @@ impl Workers {
 
     fn holder(&self, dir: &Dir, file: &str) -> IoResult<Holder> {
         let is_lock = dir.stat(file)?.is_some_and(|stat| is_file(&stat));
-        // One that we may not open is none of ours.
+        // A lock that we may not open is not ours.
         let opened = absent_is_none(dir.open_file(file)).ok().flatten();
         let Some(lock) = opened.filter(|_| is_lock) else {
             return Ok(Holder::Nobody);
         };
         let stat = rustix::fs::fstat(&lock)
-            .map_err(|errno| IoError::new("look at", dir.path_of(OsStr::new(file)), errno))?;
+            .map_err(|errno| IoError::new("check", dir.path_of(OsStr::new(file)), errno))?;
         if !dir.is_locked(lock, file)? {
             return Ok(Holder::Nobody);
         }
@@ -145,20 +146,20 @@ impl Workers {
     }
 }
 
-/// Who holds a lock.
+/// The holder of a lock.
 enum Holder {
-    /// A process of the owner's.
+    /// A process of the owner.
     Ours(String),
-    /// Nobody, or somebody who counts for nothing.
+    /// No process, or a process that does not belong to the owner.
     Nobody,
-    /// A process that `/proc` does not show: of another pid namespace, or one that only inherited the lock.
+    /// A process that `/proc` does not show: it is in another pid namespace, or it only inherited the lock.
     Unseen,
 }
 
 fn unseen(dir: &Dir, file: &str) -> String {
     let path = dir.path_of(file);
     format!(
-        "a process that is not seen from here; if there is none, remove {}",
+        "a process that cannot be seen from here; if there is no such process, remove {}",
         escape_path(&path)
     )
 }

@@ -1,8 +1,9 @@
 //! What is kept of a task in a folder in which others could write.
 //!
-//! Not how it is copied (`copy.rs`). Others could edit files, and rename all files and folders, also the owner's; so the
-//! owner's uid proves nothing. Invariants: what is kept is on a list here, stands in its place, is the owner's, and says
-//! what a file of its name says; what is wrong with one task or file is wrong with no other.
+//! Not how it is copied (`copy.rs`). Others could edit files, and rename all files and folders, also those of
+//! the owner. So the owner's uid proves nothing. Invariants: a file is kept only if it is on a list here, is
+//! in its place, belongs to the owner, and has the format that its name requires. A fault in one task or file
+//! does not affect others.
 
 use std::ffi::OsStr;
 
@@ -16,13 +17,14 @@ use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, name};
 use crate::spool::tasks::{EnvironmentFile, RunFile};
 use crate::task::{MAX_REQUEST_BYTES, Origin, Request, ResultFile, StatusFile, TaskId, to_pretty};
 
-/// Larger than any result of version 1: its output is at most 1 MiB, of which each byte can take six.
+/// In bytes. A result of version 1 is smaller: its output is at most 1 MiB, and a byte can take six bytes in
+/// JSON.
 const MOST_OF_RESULT: u64 = 16 << 20;
-/// A log or an output that is longer is left out.
+/// In bytes. A longer log or output is not kept.
 const MOST_OF_OUTPUT: u64 = 1 << 30;
-/// A runner of version 1 made the folder of an attempt like this, and no group user can change it.
+/// The mode of an attempt's folder that a runner of version 1 created. A group user cannot change it.
 const ATTEMPT_MODE: u32 = 0o2750;
-/// What is copied of an attempt besides its record. They are whatever they are.
+/// The files of an attempt that are copied, besides its record. Their content is not checked.
 const OF_ATTEMPT: [&str; 3] = [name::STDOUT, name::STDERR, name::OUTPUT];
 
 pub(super) struct Tasks<'a> {
@@ -40,7 +42,7 @@ struct Pair<'a> {
 
 /// Why a task is not kept.
 enum Left {
-    Odd(&'static str),
+    Refused(&'static str),
     Failed(IoError),
 }
 
@@ -60,7 +62,7 @@ impl<'a> Tasks<'a> {
         Ok(Tasks { new, trust, copier })
     }
 
-    /// Copies what is kept of all tasks.
+    /// Copies all tasks.
     pub fn all(&self, old: &Dir) -> IoResult<()> {
         for entry in old.names()? {
             match self.one(old, &entry) {
@@ -70,7 +72,7 @@ impl<'a> Tasks<'a> {
                     let path = old.path_of(&entry);
                     let path = path.display();
                     match left {
-                        Left::Odd(why) => tracing::warn!("not kept: {path}: {why}"),
+                        Left::Refused(why) => tracing::warn!("not kept: {path}: {why}"),
                         Left::Failed(error) => tracing::warn!("not kept: {path}: {error}"),
                     }
                     self.new.remove_tree(&entry)?;
@@ -82,27 +84,27 @@ impl<'a> Tasks<'a> {
 
     fn one(&self, old: &Dir, entry: &OsStr) -> Result<(), Left> {
         let id: Option<TaskId> = entry.to_str().and_then(|text| text.parse().ok());
-        let id = id.ok_or(Left::Odd("its name is not an id"))?;
+        let id = id.ok_or(Left::Refused("its name is not an id"))?;
         let old = self
             .our_dir(old, entry)?
-            .ok_or(Left::Odd("it is not a folder of the owner's"))?;
+            .ok_or(Left::Refused("it is not a folder of the spool's owner"))?;
         let request = self
             .copier
             .source(&old, name::REQUEST, MAX_REQUEST_BYTES as u64)?;
         let request = request
             .filter(|request| request.is_for_group)
-            .ok_or(Left::Odd(
-                "it has no request that is the owner's and that the group may read",
+            .ok_or(Left::Refused(
+                "it has no request that belongs to the spool's owner and that the group may read",
             ))?;
         if Request::parse(&request.bytes()?).is_err() {
-            return Err(Left::Odd("its request is not one"));
+            return Err(Left::Refused("its request is not valid"));
         }
         let new = self.make(self.new, entry)?;
         let pair = Pair { id, old: &old, new };
         self.copier.copy(&request, &pair.new, name::REQUEST)?;
         let result = self.result(&pair)?;
         if result.is_none() {
-            self.what_it_waits_with(&pair)?;
+            self.files_of_unfinished(&pair)?;
         }
         self.copy_if::<StatusFile>(&pair, name::STATUS)?;
         if self.trust == Trust::Version2 {
@@ -120,7 +122,7 @@ impl<'a> Tasks<'a> {
         Ok(dir)
     }
 
-    /// Opens a folder of ours. What is mounted there is none.
+    /// Opens a folder of ours. `None` if it is not ours, is a mount point, or is not a folder.
     fn our_dir(&self, parent: &Dir, entry: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
         let dir = match parent.find_dir_here(entry) {
             Err(error) if concerns_all(&error) => return Err(error),
@@ -132,7 +134,7 @@ impl<'a> Tasks<'a> {
         }))
     }
 
-    /// Copies a file, if it can be read as what its name says.
+    /// Copies a file, if it has the format that its name requires.
     fn copy_if<T: serde::de::DeserializeOwned>(&self, pair: &Pair<'_>, file: &str) -> IoResult<()> {
         let Some(source) = self.find(pair.old, file, SMALL_FILE as u64)? else {
             return Ok(());
@@ -143,7 +145,7 @@ impl<'a> Tasks<'a> {
         Ok(())
     }
 
-    /// The same as [`Copier::source`] for files without which a task is one all the same.
+    /// Like [`Copier::source`], for files that a task does not need.
     fn find(&self, dir: &Dir, file: &str, most: u64) -> IoResult<Option<Source>> {
         match self.copier.source(dir, file, most) {
             Err(error) if concerns_all(&error) => Err(error),
@@ -155,12 +157,13 @@ impl<'a> Tasks<'a> {
         }
     }
 
-    /// Copies the result, if there is one that counts. The name of the file in the attempt that it names, if it does.
+    /// Copies the result, if there is one that is trusted. Returns the name of the output file in it, if it
+    /// has one.
     ///
-    /// A runner of version 1 made it so that nobody else could write it; of a task of which nothing ran it could be
-    /// written by the group, and counts as long as it says no more than what a cancellation would do. In
-    /// version 2 no result is made that others can write: its mode was changed later, and a task that has ended does not
-    /// run again for that.
+    /// A runner of version 1 created results that others could not write. The result of a task that never ran
+    /// could be written by the group, and is trusted only if it has no more effect than a cancellation. In
+    /// version 2 results are never created writable for others: the mode was changed later, and a finished
+    /// task must not run again because of that.
     fn result(&self, pair: &Pair<'_>) -> IoResult<Option<Option<String>>> {
         let Some(source) = self.find(pair.old, name::RESULT, MOST_OF_RESULT)? else {
             return Ok(None);
@@ -168,15 +171,15 @@ impl<'a> Tasks<'a> {
         let is_closed = source.is_closed();
         let file = match serde_json::from_slice::<ResultFile>(&source.bytes()?) {
             Ok(result) => {
-                let gave_nothing =
+                let has_no_output =
                     !result.ok && result.output.is_none() && result.output_file.is_none();
-                let is_believed = is_closed || gave_nothing || self.trust == Trust::Version2;
-                if result.task_id != pair.id || !is_believed {
+                let is_trusted = is_closed || has_no_output || self.trust == Trust::Version2;
+                if result.task_id != pair.id || !is_trusted {
                     return Ok(None);
                 }
                 result.output_file
             }
-            // Damaged, or of a newer program: it is kept, and the task is not run again.
+            // It is damaged, or from a newer program. It is kept, so that the task does not run again.
             Err(_) if is_closed => None,
             Err(_) => return Ok(None),
         };
@@ -185,9 +188,9 @@ impl<'a> Tasks<'a> {
         Ok(Some(file.and_then(leaf)))
     }
 
-    /// What counts as long as a task has no result.
-    fn what_it_waits_with(&self, pair: &Pair<'_>) -> Result<(), Left> {
-        // Others may leave it. Of it only the name counts.
+    /// Copies the files that are needed as long as a task has no result.
+    fn files_of_unfinished(&self, pair: &Pair<'_>) -> Result<(), Left> {
+        // Other users may cancel a task. Only the name of this file is used.
         if pair
             .old
             .find_file_here(name::CANCEL)
@@ -200,8 +203,9 @@ impl<'a> Tasks<'a> {
             return Ok(());
         }
         if pair.old.has(name::ATTACHMENT).unwrap_or(true) {
-            // It is readable for its owner alone, so any private file of his can have become it.
-            return Err(Left::Odd("others could have exchanged its attachment"));
+            // Only its owner may read it, so others could have put any private file of the owner in its
+            // place.
+            return Err(Left::Refused("others could have replaced its attachment"));
         }
         if let Some(source) = self.find(pair.old, name::ENVIRONMENT, SMALL_FILE as u64)?
             && serde_json::from_slice::<EnvironmentFile>(&source.bytes()?).is_ok()
@@ -213,8 +217,8 @@ impl<'a> Tasks<'a> {
         Ok(())
     }
 
-    /// Keeps the attempts that a runner made for this task. Marks of a boot go: without one an attempt counts as
-    /// started.
+    /// Copies the attempts that a runner created for this task, without their boot records: an attempt
+    /// without a boot record counts as started.
     fn attempts(&self, pair: &Pair<'_>, output: Option<String>) -> IoResult<()> {
         let new = self.make(&pair.new, name::ATTEMPTS)?;
         let Some(old) = self.our_dir(pair.old, name::ATTEMPTS)? else {
@@ -261,8 +265,8 @@ impl<'a> Tasks<'a> {
         Ok(())
     }
 
-    /// What is said of who ran an attempt. Where others could write it, it names no process: whoever believed it
-    /// would end what it names.
+    /// The record of an attempt. If others could write it, the processes are removed from it, because they
+    /// would be killed.
     fn record(&self, id: TaskId, number: u32, attempt: &Dir) -> IoResult<Kept> {
         let mode = attempt.own_stat()?.st_mode;
         let is_closed = mode & WRITABLE == 0;
@@ -272,17 +276,17 @@ impl<'a> Tasks<'a> {
         let run = self.find(attempt, name::RUN, SMALL_FILE as u64)?;
         let is_closed = is_closed && run.as_ref().is_none_or(Source::is_closed);
         let bytes = run.map(|run| run.bytes()).transpose()?;
-        let said = bytes
+        let parsed = bytes
             .as_ref()
             .map(|bytes| serde_json::from_slice::<RunFile>(bytes));
-        // A folder above it may be another task's, renamed.
-        if let Some(Ok(run)) = &said
+        // Others could have renamed a folder of another task.
+        if let Some(Ok(run)) = &parsed
             && (run.task_id != id || run.attempt != number)
         {
             return Ok(Kept::nothing());
         }
         let mut files = Vec::new();
-        match (said, bytes) {
+        match (parsed, bytes) {
             (Some(Ok(run)), _) if !is_closed => files.extend(without_processes(&run)),
             (Some(_), Some(bytes)) if is_closed => files.push((name::RUN, bytes)),
             _ => {}
@@ -297,7 +301,7 @@ impl<'a> Tasks<'a> {
     }
 }
 
-/// What is kept of an attempt's record.
+/// The parts of an attempt's record that are kept.
 struct Kept {
     is_kept: bool,
     files: Vec<(&'static str, Vec<u8>)>,
@@ -317,7 +321,7 @@ fn without_processes(run: &RunFile) -> Option<(&'static str, Vec<u8>)> {
         return None;
     };
     record.insert("child".to_owned(), Value::Null);
-    // No boot has this name.
+    // This is not the id of any boot.
     record.insert("boot".to_owned(), Value::from("/"));
     record.insert("mark".to_owned(), Value::from(""));
     record.remove("cgroup");
@@ -325,7 +329,7 @@ fn without_processes(run: &RunFile) -> Option<(&'static str, Vec<u8>)> {
     Some((name::RUN, to_pretty(&record)))
 }
 
-/// Whether the next thing would fail for the same reason.
+/// Whether the next file would fail for the same reason.
 fn concerns_all(error: &IoError) -> bool {
     let all = [Errno::ROFS, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
     error.is_no_space() || error.errno().is_some_and(|errno| all.contains(&errno))

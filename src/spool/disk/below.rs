@@ -1,8 +1,8 @@
-//! What lies below a folder, on the same mount and nowhere else.
+//! What is below a folder, on the same mount.
 //!
-//! How one level is opened, and how the sizes and ages of a tree are taken. Not the removal
-//! (`tree.rs`). Invariant: nothing here leads through a link or into another mount, also not into a
-//! bind mount of the same file system, which has the same device number.
+//! How one level is opened, and how the size and age of a tree are measured. Not the removal (`tree.rs`).
+//! Invariant: no link is followed and no other mount is entered, not even a bind mount of the same file
+//! system, which has the same device number.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -19,11 +19,11 @@ use super::dir::Dir;
 use super::error::{IoError, IoResult};
 
 pub(in crate::spool) const LISTING_BYTES: usize = 4096;
-/// A walk holds one open folder a level. Deeper than this nothing is counted: no tool that uses
-/// paths reaches such a folder either.
+/// A walk holds one open folder for each level. Deeper folders are not counted: tools that use paths cannot
+/// reach them either.
 const DEEPEST_WALK: usize = 400;
 
-/// Opens a folder in another one. A link is refused with `LOOP` or `NOTDIR`, a mount with `XDEV`.
+/// Opens a folder in another one. A link is refused with `LOOP` or `NOTDIR`, and a mount with `XDEV`.
 pub(in crate::spool) fn open_below(
     parent: BorrowedFd<'_>,
     name: &CStr,
@@ -33,7 +33,7 @@ pub(in crate::spool) fn open_below(
     open_in(parent, name, flags)
 }
 
-/// Opens a file in a folder, under the same rules.
+/// Opens a file in a folder, by the rules of [`open_below`].
 fn open_file_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     open_in(parent, name, OFlags::RDWR | safe)
@@ -42,20 +42,20 @@ fn open_file_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno
 fn open_in(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
-        // An old kernel, or a container whose filter does not know the call.
+        // The kernel is old, or the system call filter of a container does not know the call.
         Err(Errno::NOSYS | Errno::PERM) => open_and_compare(parent, name, flags),
         opened => opened,
     }
 }
 
-/// What stands under a name, links not followed; a mount is refused with `XDEV`, and its file system is asked nothing:
-/// a FUSE mount can keep whoever asks waiting for ever.
+/// The metadata of an entry. A link is not followed. A mount is refused with `XDEV`, without a request to its
+/// file system: a FUSE mount can block a process for any time.
 pub(in crate::spool) fn stat_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
         Ok(handle) => rustix::fs::fstat(handle),
-        // The handle asks nothing of what is mounted there.
+        // Opening this handle makes no request to the mounted file system.
         Err(Errno::NOSYS | Errno::PERM) => {
             let handle = rustix::fs::openat(parent, name, flags, Mode::empty())?;
             if mount_by_fdinfo(handle.as_raw_fd())? != mount_by_fdinfo(parent.as_raw_fd())? {
@@ -76,7 +76,7 @@ fn open_and_compare(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Resul
     }
 }
 
-/// The number of the mount that an open folder was reached through.
+/// The number of the mount through which a folder was opened.
 fn mount_of(folder: BorrowedFd<'_>) -> Result<u64, Errno> {
     let about = rustix::fs::statx(folder, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
     if let Ok(about) = about
@@ -84,11 +84,11 @@ fn mount_of(folder: BorrowedFd<'_>) -> Result<u64, Errno> {
     {
         return Ok(mount);
     }
-    // Before Linux 5.8 only this file says it.
+    // Before Linux 5.8 the number is only in this file.
     mount_by_fdinfo(folder.as_raw_fd())
 }
 
-/// The same of anything open, without asking its file system.
+/// The mount number of an open file or folder, without a request to its file system.
 pub(in crate::spool) fn mount_by_fdinfo(open: RawFd) -> Result<u64, Errno> {
     let info = crate::proc::read_text(format!("/proc/self/fdinfo/{open}"));
     let info = info.ok_or(Errno::NOSYS)?;
@@ -103,8 +103,8 @@ fn mount_in(about: &Statx) -> Option<u64> {
         .then_some(about.stx_mnt_id)
 }
 
-/// Opens something that may have shut its owner out: one of this user's is opened up first, through a handle of
-/// exactly this folder or file.
+/// Opens a file or folder of this user. If its owner may not open it, its mode is fixed first, through a
+/// handle of exactly this file or folder.
 fn open_ours(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let denied = match open_in(parent, name, flags) {
         Err(Errno::ACCESS) => Errno::ACCESS,
@@ -131,8 +131,7 @@ fn open_ours(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<Owned
 }
 
 impl Dir {
-    /// Opens a folder in this one, as it is there, never what is mounted on it. `None` where there is none, or no
-    /// folder.
+    /// Opens a folder in this one. A mount point is an error. `None` if it does not exist or is not a folder.
     pub(in crate::spool) fn find_dir_here(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
         let name = name.as_ref();
         match self.open_ours_here(name, OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -146,7 +145,8 @@ impl Dir {
         }
     }
 
-    /// The same for a file to read; `None` where there is none, or no file that can be opened.
+    /// Opens a file in this folder, to read it. A mount point is an error. `None` if it does not exist, or is
+    /// not a file that can be opened.
     pub(in crate::spool) fn find_file_here(
         &self,
         name: impl AsRef<OsStr>,
@@ -165,8 +165,8 @@ impl Dir {
         open_ours(self.as_fd(), &entry, flags)
     }
 
-    /// Whether something is mounted on what has this name. It is not asked itself: one that never answers would keep
-    /// us for ever.
+    /// Whether something is mounted on the entry with this name. No request is made to its file system,
+    /// because one that does not answer would block us.
     pub(in crate::spool) fn is_mount_point(&self, name: &str) -> bool {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = CString::new(name).map_err(|_| Errno::INVAL);
@@ -174,7 +174,7 @@ impl Dir {
         matches!(opened, Err(Errno::XDEV))
     }
 
-    /// Opens a file of which something is to be cut off: never one that is mounted there.
+    /// Opens a file to shorten it. A mounted file is an error.
     pub(in crate::spool) fn open_to_cut(&self, name: &str) -> IoResult<File> {
         let entry = CString::new(name).map_err(|_| Errno::INVAL);
         entry
@@ -183,21 +183,21 @@ impl Dir {
             .map_err(|errno| IoError::new("open", self.path_of(name), errno))
     }
 
-    /// The disk that this folder takes, with all below it.
+    /// The disk space that this folder takes with all its content, in bytes.
     pub fn disk_bytes(&self) -> u64 {
         let mut bytes = 0;
         self.each_below(&mut |about| bytes += about.stx_blocks * 512);
         bytes
     }
 
-    /// When something in this folder or below it changed last, in seconds of the epoch.
+    /// The time of the last change in this folder or below it, in seconds since the epoch.
     pub fn newest_change(&self) -> i64 {
         let mut newest = 0;
         self.each_below(&mut |about| newest = newest.max(about.stx_mtime.tv_sec));
         newest
     }
 
-    /// Visits this folder and all below it. What cannot be read is left out.
+    /// Visits this folder and everything below it. What cannot be read is skipped.
     fn each_below(&self, visit: &mut dyn FnMut(&Statx)) {
         let Ok(own) = about(self.as_fd(), c"") else {
             return;

@@ -1,9 +1,8 @@
-//! Directory operations that say what they were doing, and the few ways a file comes to be.
+//! Operations on an open directory, with errors that name the operation and the path.
 //!
-//! Not the layout (that is `layout.rs`) and not the protocol. Everything goes through an open
-//! directory and one component's name, never through a longer path, so no link planted in between
-//! can lead elsewhere. Invariants: a file appears complete or not at all under its final name;
-//! with `durability = power` what a caller was told is on the disk before it is told.
+//! Not the layout (that is `layout.rs`), not the protocol, and not how files are created (`write.rs`).
+//! Invariant: every call uses an open directory and the name of one entry, never a longer path, so a link
+//! that somebody else puts there cannot lead elsewhere.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -18,7 +17,7 @@ use rustix::io::Errno;
 
 use super::error::{IoError, IoResult};
 
-/// Which modes new things get, and whether they are made durable.
+/// Which modes new files and directories get, and whether they are synced.
 #[derive(Clone, Copy, Debug)]
 pub struct Making {
     /// Mode of files.
@@ -29,13 +28,13 @@ pub struct Making {
     pub sync: bool,
 }
 
-/// Of lock files, whoever shares the spool.
+/// The mode of lock files, also in a group spool.
 pub(in crate::spool) const LOCK_MODE: Mode = Mode::from_bits_retain(0o600);
 
-/// Access lists (acl(5)): of a folder, and of what is made in it.
+/// Access lists (acl(5)): of a folder, and of new files in it.
 const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// An open directory, with its path for messages and the way things in it are made.
+/// An open directory, with its path for messages and the modes of new entries.
 #[derive(Debug)]
 pub struct Dir {
     pub(super) fd: OwnedFd,
@@ -57,7 +56,7 @@ impl Dir {
         }
     }
 
-    /// Where it is, for messages and for the environment of recipes.
+    /// Its path, for messages and for the environment of recipes.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -72,12 +71,12 @@ impl Dir {
         File::from(self.fd)
     }
 
-    /// The path of something in it, for messages.
+    /// The path of an entry, for messages.
     pub fn path_of(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.path.join(name.as_ref())
     }
 
-    /// The same directory with other modes for what is made in it.
+    /// The same directory with other modes for new entries.
     pub fn with_making(mut self, making: Making) -> Dir {
         self.making = making;
         self
@@ -89,7 +88,7 @@ impl Dir {
         self
     }
 
-    /// How things in it are made.
+    /// The modes of new entries.
     pub fn making(&self) -> Making {
         self.making
     }
@@ -103,12 +102,12 @@ impl Dir {
         IoError::new(doing, self.path_of(name), errno)
     }
 
-    /// Opens a directory in this one; a link is refused.
+    /// Opens a directory in this one. A link is refused.
     pub fn open_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
         self.open_dir_by(name.as_ref(), OFlags::RDONLY)
     }
 
-    /// Opens a directory in this one only to ask for names in it: needs no right to list it.
+    /// Opens a directory in this one only to check for names in it. The permission to list it is not needed.
     pub fn open_dir_to_ask(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
         self.open_dir_by(name.as_ref(), OFlags::PATH)
     }
@@ -125,8 +124,7 @@ impl Dir {
         }
     }
 
-    /// Opens a directory in this one, or says that there is none; a link or a file in its place is
-    /// none.
+    /// Opens a directory in this one. `None` if it does not exist, or if a link or a file has this name.
     pub fn find_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
         match self.open_dir(name) {
             Err(error) if matches!(error.errno(), Some(Errno::NOTDIR | Errno::LOOP)) => Ok(None),
@@ -134,39 +132,39 @@ impl Dir {
         }
     }
 
-    /// Makes a directory; one that is there is an error.
+    /// Creates a directory. It is an error if the name exists.
     pub fn make_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
         let name = name.as_ref();
         rustix::fs::mkdirat(&self.fd, name, self.making.dir)
-            .map_err(|errno| self.failed("make the folder", name, errno))?;
+            .map_err(|errno| self.failed("create the folder", name, errno))?;
         self.open_dir(name)
     }
 
-    /// Makes a directory for its owner alone, whatever the others in this one are.
+    /// Creates a directory that only its owner can use, whatever the mode for new directories is.
     pub fn make_private_dir(&self, name: impl AsRef<OsStr>) -> IoResult<()> {
         let name = name.as_ref();
         rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)
-            .map_err(|errno| self.failed("make the folder", name, errno))
+            .map_err(|errno| self.failed("create the folder", name, errno))
     }
 
-    /// Makes a directory, or opens the one that is there.
+    /// Creates a directory, or opens the existing one.
     pub fn ensure_dir(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
         let name = name.as_ref();
         match rustix::fs::mkdirat(&self.fd, name, self.making.dir) {
             Ok(()) | Err(Errno::EXIST) => self.open_dir(name),
-            Err(errno) => Err(self.failed("make the folder", name, errno)),
+            Err(errno) => Err(self.failed("create the folder", name, errno)),
         }
     }
 
-    /// Sets the mode of a thing in this directory, past the umask.
+    /// Sets the mode of an entry, regardless of the umask.
     pub fn set_mode(&self, name: impl AsRef<OsStr>, mode: Mode) -> IoResult<()> {
         let name = name.as_ref();
         rustix::fs::chmodat(&self.fd, name, mode, AtFlags::empty())
             .map_err(|errno| self.failed("set the mode of", name, errno))
     }
 
-    /// Gives its owner all rights in it, where they were taken away: best effort, what then follows
-    /// tells.
+    /// Gives its owner all permissions, if some are missing. A failure is ignored, because the next operation
+    /// reports it.
     pub(in crate::spool) fn give_rights(&self) {
         if let Ok(stat) = rustix::fs::fstat(&self.fd)
             && stat.st_mode & 0o700 != 0o700
@@ -175,7 +173,7 @@ impl Dir {
         }
     }
 
-    /// Gives a thing in this directory to a group.
+    /// Sets the group of an entry.
     pub fn set_group(&self, name: impl AsRef<OsStr>, gid: u32) -> IoResult<()> {
         let name = name.as_ref();
         let gid = rustix::fs::Gid::from_raw(gid);
@@ -183,16 +181,16 @@ impl Dir {
             .map_err(|errno| self.failed("set the group of", name, errno))
     }
 
-    /// Whether named users or groups have a right in it, or to all that is made in it.
+    /// Whether an access list gives users or groups permissions in it, or to new entries.
     pub(in crate::spool) fn has_access_list(&self) -> bool {
         let mut lists = ACCESS_LISTS.iter();
         lists.any(|list| rustix::fs::fgetxattr(&self.fd, *list, &mut [0u8; 0][..]).is_ok())
     }
 
-    /// Takes away what gives named users and groups a right in it, or to all that is made in it.
+    /// Removes its access lists, and those for new entries.
     pub(in crate::spool) fn remove_access_lists(&self) -> IoResult<()> {
         for list in ACCESS_LISTS {
-            // What has none may be read-only.
+            // A folder without access lists may be read-only.
             if rustix::fs::fgetxattr(&self.fd, list, &mut [0u8; 0][..]).is_err() {
                 continue;
             }
@@ -204,12 +202,12 @@ impl Dir {
         Ok(())
     }
 
-    /// Opens a file for reading; never follows a link, never blocks on a FIFO.
+    /// Opens a file for reading. Never follows a link, never blocks on a FIFO.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.open_with(name, OFlags::RDONLY)
     }
 
-    /// Opens a file for reading and writing, never creating it.
+    /// Opens an existing file for reading and writing.
     pub fn open_writable(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.open_with(name, OFlags::RDWR)
     }
@@ -222,15 +220,15 @@ impl Dir {
             .map_err(|errno| self.failed("open", name, errno))
     }
 
-    /// Reads a file of at most `cap` bytes; a longer one gives `cap + 1` bytes, so that the caller
-    /// sees it. `None` when it is not there.
+    /// Reads a file, at most `cap + 1` bytes, so that the caller can detect a file that is too long. `None`
+    /// if it does not exist.
     pub fn read(&self, name: impl AsRef<OsStr>, cap: usize) -> IoResult<Option<Vec<u8>>> {
         let name = name.as_ref();
         let Some(file) = absent_is_none(self.open_file(name))? else {
             return Ok(None);
         };
         let failed = |source| IoError::new("read", self.path_of(name), source);
-        // With the size known beforehand a small file takes one read and not six.
+        // If the size is known, a small file takes one read instead of six.
         let size = file.metadata().map_err(failed)?.len();
         let size = usize::try_from(size).unwrap_or(cap).min(cap);
         let mut bytes = Vec::with_capacity(size + 1);
@@ -240,47 +238,47 @@ impl Dir {
         Ok(Some(bytes))
     }
 
-    /// Where a link leads, as written in it; `None` when there is none.
+    /// The target of a link, as written in it. `None` if there is no link with this name.
     pub fn read_link(&self, name: impl AsRef<OsStr>) -> IoResult<Option<OsString>> {
         let name = name.as_ref();
         match rustix::fs::readlinkat(&self.fd, name, Vec::new()) {
             Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()))),
-            // Nothing there, or no link.
+            // The name does not exist, or is not a link.
             Err(Errno::NOENT | Errno::INVAL) => Ok(None),
             Err(errno) => Err(self.failed("read the link", name, errno)),
         }
     }
 
-    /// What stands under a name, links not followed; `None` when nothing does.
+    /// The metadata of an entry. A link is not followed. `None` if the name does not exist.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Stat>> {
         let name = name.as_ref();
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(self.failed("look at", name, errno)),
+            Err(errno) => Err(self.failed("check", name, errno)),
         }
     }
 
-    /// Whether anything stands under a name.
+    /// Whether a name exists.
     pub fn has(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
         Ok(self.stat(name)?.is_some())
     }
 
     /// The directory's own stat.
     pub fn own_stat(&self) -> IoResult<Stat> {
-        rustix::fs::fstat(&self.fd).map_err(|errno| self.failed("look at", "", errno))
+        rustix::fs::fstat(&self.fd).map_err(|errno| self.failed("check", "", errno))
     }
 
-    /// The number of the mount it lies on (statx(2), from Linux 5.8 on): two mounts of one file system
-    /// have the same device.
+    /// The number of the mount it is on (statx(2), from Linux 5.8 on). The device does not distinguish two
+    /// mounts of one file system.
     pub fn mount(&self) -> IoResult<u64> {
         rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
             .map(|stat| stat.stx_mnt_id)
-            .map_err(|errno| self.failed("look at", "", errno))
+            .map_err(|errno| self.failed("check", "", errno))
     }
 
-    /// All names in it, in no order. An error half way is an error: a part of a listing would say
-    /// "absent" of what it did not reach (SPOOL-SAFETY hazard 26).
+    /// All names in it, in no order. If listing fails half way, no names are returned: in a partial list,
+    /// existing names would count as absent (docs/hazards.md, 26).
     pub fn names(&self) -> IoResult<Vec<OsString>> {
         let mut names = Vec::new();
         self.each_name(|name, _| {
@@ -290,7 +288,7 @@ impl Dir {
         Ok(names)
     }
 
-    /// Whether anything at all is in it.
+    /// Whether it has no entries.
     pub fn is_empty(&self) -> IoResult<bool> {
         let mut empty = true;
         self.each_name(|_, _| {
@@ -300,12 +298,12 @@ impl Dir {
         Ok(empty)
     }
 
-    /// Calls `visit` with each name's bytes and type until it answers `false`.
+    /// Calls `visit` with each name's bytes and type until it returns `false`.
     pub fn each_name(&self, mut visit: impl FnMut(&[u8], FileType) -> bool) -> IoResult<()> {
-        /// As much as the C library reads at once.
+        /// In bytes, as the C library does.
         const AT_ONCE: usize = 32 << 10;
         let failed = |errno| self.failed("list the folder", "", errno);
-        // Anew, because where a listing stands belongs to the open folder.
+        // Opened again, because the position of a listing belongs to the open folder.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(failed)?;
         let mut room = [const { MaybeUninit::uninit() }; AT_ONCE];
@@ -327,7 +325,7 @@ impl AsFd for Dir {
     }
 }
 
-/// Turns "it is not there" into `None`.
+/// Turns the error "does not exist" into `None`.
 pub fn absent_is_none<T>(result: IoResult<T>) -> IoResult<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -346,9 +344,9 @@ mod tests {
         sync: false,
     };
 
-    /// Somebody who may write above an open folder puts a link to another one in its place.
+    /// A user who may write in the folder above replaces an open folder by a link to another one.
     #[test]
-    fn what_is_removed_is_what_was_opened() {
+    fn a_tree_is_removed_from_the_folder_that_was_opened() {
         let place = tempfile::tempdir().unwrap();
         let root = Dir::open(place.path(), MAKING).unwrap();
         for folder in ["task", "precious"] {
@@ -362,13 +360,13 @@ mod tests {
         task.remove_tree("1").unwrap();
         assert!(place.path().join("precious/1/file").exists());
         assert!(!place.path().join("moved/1").exists());
-        // Nor does a link in the last place lead anywhere.
+        // A link that is removed itself is not followed either.
         root.remove_tree("task").unwrap();
         assert!(place.path().join("precious/1/file").exists());
     }
 
     #[test]
-    fn what_is_no_folder_is_no_folder() {
+    fn a_file_or_a_link_is_not_found_as_a_folder() {
         let place = tempfile::tempdir().unwrap();
         let root = Dir::open(place.path(), MAKING).unwrap();
         root.create("file").unwrap();

@@ -1,7 +1,7 @@
-//! What reaches the disk, and what the file system below makes of it.
+//! Syncing, and what the file system of the spool guarantees.
 //!
-//! Not the files themselves (`write.rs`). Invariant: with `durability = power` what a caller was told is on
-//! the disk before it is told.
+//! Not the files themselves (`write.rs`). Invariant: with `durability = power`, a change is on the disk
+//! before it is reported to the caller.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,7 +21,7 @@ const ZFS: u32 = 0x2fc1_2fc1;
 const FUSE: u32 = 0x6573_5546;
 
 impl Dir {
-    /// `fsync` of a file in this directory, when the spool is to survive power cuts.
+    /// `fsync` of a file in this directory, if the spool is to survive power cuts.
     pub fn sync_file(&self, file: &File, name: impl AsRef<OsStr>) -> IoResult<()> {
         if self.making.sync {
             file.sync_all()
@@ -30,7 +30,7 @@ impl Dir {
         Ok(())
     }
 
-    /// `fsync` of this directory, when the spool is to survive power cuts.
+    /// `fsync` of this directory, if the spool is to survive power cuts.
     pub fn sync(&self) -> IoResult<()> {
         if self.making.sync {
             self.sync_now()?;
@@ -38,8 +38,8 @@ impl Dir {
         Ok(())
     }
 
-    /// `fsync` of this directory. XFS answers 0 to it after it was shut down by an error, when
-    /// nothing reaches the disk any more; then it refuses to say anything of the folder.
+    /// `fsync` of this directory. After an error shut down XFS, nothing is written to the disk any more and
+    /// `fsync` still returns 0. Then `fstat` of the folder fails.
     pub(in crate::spool) fn sync_now(&self) -> IoResult<()> {
         rustix::fs::fsync(&self.fd)
             .and_then(|()| rustix::fs::fstat(&self.fd))
@@ -47,26 +47,26 @@ impl Dir {
             .map_err(|errno| self.failed("sync the folder", "", errno))
     }
 
-    /// Whether [`Dir::sync_whole`] makes all files of this file system durable: known of the local
-    /// ones, and not true of what a program serves (FUSE), which is not told of it.
+    /// Whether [`Dir::sync_whole`] makes all files of this file system durable. That is known for the local
+    /// ones. It is not true for FUSE, because `syncfs` does not reach the program that serves it.
     pub fn has_whole_sync(&self) -> IoResult<bool> {
         Ok([EXT4, XFS, BTRFS, F2FS].contains(&self.file_system()?))
     }
 
-    /// Whether a file's `fsync` also makes its last rename durable. Measured by power cuts: of ext4
-    /// and XFS, which have one log for both; nothing else was tried.
+    /// Whether a file's `fsync` also makes its last rename durable. Measured with power cuts for ext4 and
+    /// XFS, which have one log for both. No other file system was tested.
     pub fn keeps_renames_of_synced_files(&self) -> IoResult<bool> {
         Ok([EXT4, XFS].contains(&self.file_system()?))
     }
 
-    /// Whether inode numbers repeat within the file system, as they do in the subvolumes of btrfs.
+    /// Whether inode numbers are not unique in the file system, as with subvolumes of btrfs.
     pub fn repeats_inodes(&self) -> IoResult<bool> {
         Ok([BTRFS, BCACHEFS].contains(&self.file_system()?))
     }
 
-    /// Whether a folder can get another inode number by a mount, while a file keeps its own. Overlayfs numbers
-    /// folders anew where its layers lie on several file systems (the kernel's overlayfs.rst, "Inode
-    /// properties"); what serves a FUSE file system may as well.
+    /// Whether a folder can get another inode number with a mount, while files keep theirs. Overlayfs does so
+    /// if its layers are on several file systems (the kernel's overlayfs.rst, "Inode properties"). A FUSE
+    /// file system may do so too.
     pub fn renumbers_folders(&self) -> IoResult<bool> {
         Ok([OVERLAYFS, FUSE].contains(&self.file_system()?))
     }
@@ -74,12 +74,12 @@ impl Dir {
     /// The file system's magic number, as in statfs(2).
     fn file_system(&self) -> IoResult<u32> {
         let stat = rustix::fs::fstatfs(&self.fd)
-            .map_err(|errno| self.failed("look at the file system of", "", errno))?;
+            .map_err(|errno| self.failed("check the file system of", "", errno))?;
         Ok(stat.f_type as u32)
     }
 
-    /// Instead of one `fsync` for each of many files: `syncfs` of all there is, also of what others
-    /// wrote. From Linux 5.8 on it tells of what could not be written.
+    /// `syncfs` of the whole file system, also of files of others, instead of `fsync` for each of many files.
+    /// From Linux 5.8 on it reports write errors.
     pub fn sync_whole(&self) -> IoResult<()> {
         if self.making.sync {
             rustix::fs::syncfs(&self.fd)
@@ -90,7 +90,7 @@ impl Dir {
     }
 }
 
-/// Which network file system has this magic number, if one has.
+/// The network file system with this magic number, if there is one.
 pub(in crate::spool) fn network_kind(magic: u32) -> Option<&'static str> {
     Some(match magic {
         0x6969 => "NFS",
@@ -105,7 +105,7 @@ pub(in crate::spool) fn network_kind(magic: u32) -> Option<&'static str> {
     })
 }
 
-/// Which other file system has this magic number, if it is known.
+/// The other file system with this magic number, if it is known.
 pub(in crate::spool) fn local_kind(magic: u32) -> Option<&'static str> {
     Some(match magic {
         EXT4 => "ext4",

@@ -1,9 +1,9 @@
-//! Locks: flock(2) on a descriptor of its own, held as long as a guard lives.
+//! Locks: flock(2) on a separate descriptor, held as long as a guard exists.
 //!
-//! Not which lock protects what (docs/architecture.md says that). Invariants: a lock that somebody else
-//! holds is an answer (`None`), and everything else that goes wrong is an error; no wait is without a
-//! limit; a lock is released by closing its file, never by unlocking it, so a guard of which a child has
-//! a copy lives as long as that child; locks are taken in one order (`lock_order.rs`).
+//! Not which lock protects what (docs/architecture.md). Invariants: a lock that another process holds is an
+//! answer (`None`), and any other failure is an error. No wait is without a limit. A lock is released by
+//! closing its file, never by unlocking it, so a child that inherited the file holds the lock until it exits.
+//! Locks are taken in one order (`lock_order.rs`).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -27,7 +27,7 @@ pub struct Flock {
     _held: Held,
 }
 
-/// The right to go on: a lock, or nothing where none is needed.
+/// The permission to continue: a lock, or nothing if no lock is needed.
 #[derive(Debug)]
 #[must_use]
 pub struct Guard {
@@ -45,13 +45,13 @@ impl Flock {
         &self.file
     }
 
-    /// The locked file, for a child that is to hold the lock.
+    /// The locked file, for a child that will hold the lock.
     pub fn into_file(self) -> File {
         self.file
     }
 
-    /// Makes a shared lock an exclusive one; `false` when others hold it too. The kernel may give the shared
-    /// one up for it, so whoever gets `false` ends here.
+    /// Turns a shared lock into an exclusive one; `false` if others hold it too. The kernel may release the
+    /// shared lock for this, so after `false` the caller must not rely on it.
     pub fn upgrade(&self) -> std::io::Result<bool> {
         taken(self.file.try_lock_exclusive())
     }
@@ -64,7 +64,7 @@ impl AsFd for Flock {
 }
 
 impl Guard {
-    /// Nothing has to be locked.
+    /// The guard if nothing has to be locked.
     pub fn not_needed() -> Guard {
         Guard { lock: None }
     }
@@ -81,7 +81,7 @@ impl From<Flock> for Guard {
     }
 }
 
-/// `false` when somebody else holds the lock.
+/// `false` if another process holds the lock.
 fn taken(answer: std::io::Result<()>) -> std::io::Result<bool> {
     match answer {
         Ok(()) => Ok(true),
@@ -91,7 +91,7 @@ fn taken(answer: std::io::Result<()>) -> std::io::Result<bool> {
 }
 
 impl Dir {
-    /// Takes the exclusive lock of an open file of this folder; `None` when somebody holds it.
+    /// Takes an exclusive lock on an open file of this folder; `None` if another process holds it.
     pub fn lock_exclusively(
         &self,
         level: LockLevel,
@@ -103,7 +103,7 @@ impl Dir {
         Ok(is_taken.then(|| Flock::new(file, level)))
     }
 
-    /// The same, shared with others.
+    /// Takes a shared lock on an open file of this folder; `None` if another process holds it exclusively.
     pub fn lock_shared(
         &self,
         level: LockLevel,
@@ -119,13 +119,13 @@ impl Dir {
         taken(answer).map_err(|error| IoError::new("lock", self.path_of(name), error))
     }
 
-    /// Takes the lock of a lock file, which is made where it is not there; `None` when somebody holds it.
+    /// Takes the lock of a lock file, which is created if it is missing; `None` if another process holds it.
     pub fn try_lock(&self, level: LockLevel, name: impl AsRef<OsStr>) -> IoResult<Option<Flock>> {
         let name = name.as_ref();
         self.lock_exclusively(level, self.lock_file(name)?, name)
     }
 
-    /// The same, with so much patience.
+    /// Like [`Dir::try_lock`], and waits for at most `patience`.
     pub fn lock_within(
         &self,
         level: LockLevel,
@@ -133,24 +133,24 @@ impl Dir {
         patience: Duration,
     ) -> IoResult<Option<Flock>> {
         let name = name.as_ref();
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let lock = self.try_lock(level, name)?;
-            if lock.is_some() || begun.elapsed() >= patience {
+            if lock.is_some() || started.elapsed() >= patience {
                 return Ok(lock);
             }
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// Whether somebody holds the lock of an open file of this folder. Asked by a shared lock that is gone at
-    /// once.
+    /// Whether a process holds the lock of an open file of this folder. It takes a shared lock and releases
+    /// it immediately.
     pub fn is_locked(&self, file: File, name: impl AsRef<OsStr>) -> IoResult<bool> {
         Ok(!self.is_taken(FileExt::try_lock_shared(&file), name)?)
     }
 
-    /// This folder as a file of its own that can be locked: a lock belongs to what one call of open made, and
-    /// this handle lives on beside it.
+    /// Opens this folder again as a file that can be locked: a lock belongs to one open file, and this handle
+    /// stays open.
     pub fn to_lock(&self) -> IoResult<File> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(self, ".", flags, Mode::empty())
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_free_once_its_guard_is_gone() {
+    fn a_lock_is_free_after_its_guard_is_dropped() {
         let (_place, dir) = folder();
         let held = dir.try_lock(LEVEL, "lock").unwrap().unwrap();
         assert!(dir.try_lock(LEVEL, "lock").unwrap().is_none());
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_of_a_folder_is_gone_before_the_folder_is_closed() {
+    fn the_lock_of_a_folder_is_released_while_the_folder_stays_open() {
         let (_place, dir) = folder();
         let held = dir
             .lock_exclusively(LEVEL, dir.to_lock().unwrap(), "")
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_locked_is_an_error_and_not_busy() {
+    fn a_file_that_cannot_be_locked_is_an_error() {
         let (_place, dir) = folder();
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&dir, ".", flags, Mode::empty()).unwrap();

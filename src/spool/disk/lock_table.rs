@@ -1,7 +1,8 @@
-//! Who holds a lock that this user may not open: the kernel's own table, `/proc/locks`.
+//! Which process holds a lock on a file that this user may not open, by the kernel's table `/proc/locks`.
 //!
-//! For users of the group, and for who converts a spool; else the owner tries the lock. Not the locks (`flock.rs`). Invariant: nothing
-//! is opened and nothing is locked to find out, so asking never stands in anybody's way.
+//! It is for users of the group and for conversions. Otherwise the owner tries the lock. Not the locks
+//! themselves (`flock.rs`). Invariant: no file is opened or locked to find out, so a check never blocks
+//! another process.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,18 +15,18 @@ use super::dir::Dir;
 use super::error::{IoError, IoResult};
 use crate::proc;
 
-/// How much of the table is read, and for how long: each user can make it as long as he likes, and the
+/// How much of the table is read, in bytes, and for how long. Any user can make the table very long, and the
 /// kernel walks through the whole list for each page of it.
 const MOST_BYTES: usize = 256 * 1024;
 const LONGEST: Duration = Duration::from_millis(50);
-/// So much is read however long that takes: a busy machine makes no table long.
+/// This many bytes are read, however long it takes: reading may be slow only because the machine is busy.
 const SHORT: usize = 64 * 1024;
-/// What took long to read is used again for so many times as long.
+/// A table that took long to read is used again for this many times the reading time.
 const KEPT_FOR: u32 = 20;
-/// What took less is read anew each time: whether a watcher lives is asked to find out what just changed.
+/// A table that took less time is read again each time, because a caller needs to see what just changed.
 const CHEAP: Duration = Duration::from_millis(1);
 
-/// A part of the table from its beginning, or all of it.
+/// The first part of the table, or all of it.
 #[derive(Debug)]
 struct Table {
     text: String,
@@ -36,11 +37,11 @@ struct Table {
 
 static LAST: Mutex<Option<Arc<Table>>> = Mutex::new(None);
 
-/// Whether a process of the spool's owner holds a lock on a file in this folder; `None` where the table is too
-/// long to say it. `false` says little: the table leaves out the processes of other pid namespaces.
+/// Whether a process of the spool's owner holds a lock on a file in this folder. `None` if the table is too
+/// long to know it. `false` is not certain: the table has no processes of other pid namespaces.
 ///
-/// The table names the file system and the inode, and no subvolume: a stranger can make a file of his own
-/// that has the same number in another one, and lock that. So the holder is looked at as well.
+/// The table has the file system and the inode, but not the subvolume. Another user can create a file with
+/// the same inode number in another subvolume and lock it. So the user of the process is checked too.
 pub(in crate::spool) fn is_locked(dir: &Dir, name: &str) -> IoResult<Option<bool>> {
     let Some((stat, device)) = find(dir, name)? else {
         return Ok(Some(false));
@@ -49,7 +50,7 @@ pub(in crate::spool) fn is_locked(dir: &Dir, name: &str) -> IoResult<Option<bool
     for holder in holders_in(&table.text, device, stat.stx_ino) {
         let is_owners = match proc::real_uid_of(holder) {
             Some(uid) => uid == stat.stx_uid,
-            // It is hidden, or its lock was inherited and it is gone.
+            // The process is hidden, or it exited and a child inherited its lock.
             None => !dir.repeats_inodes()?,
         };
         if is_owners {
@@ -59,8 +60,8 @@ pub(in crate::spool) fn is_locked(dir: &Dir, name: &str) -> IoResult<Option<bool
     Ok(table.is_whole.then_some(false))
 }
 
-/// The numbers of the processes that took a lock on a file in this folder. One that has ended may have
-/// left its lock to a child.
+/// The pids of the processes that took a lock on a file in this folder. If such a process has exited, a child
+/// may have inherited its lock.
 pub(in crate::spool) fn holders(dir: &Dir, name: &str) -> IoResult<Vec<i32>> {
     let Some((stat, device)) = find(dir, name)? else {
         return Ok(Vec::new());
@@ -69,13 +70,13 @@ pub(in crate::spool) fn holders(dir: &Dir, name: &str) -> IoResult<Vec<i32>> {
     Ok(holders_in(&table, device, stat.stx_ino).collect())
 }
 
-/// A file, and the device by which the table names it, which on btrfs is not the one that stat tells.
+/// A file, and its device in the table. On btrfs it is not the device that stat(2) returns.
 fn find(dir: &Dir, name: &str) -> IoResult<Option<(Statx, (u32, u32))>> {
     let flags = StatxFlags::INO | StatxFlags::UID | StatxFlags::MNT_ID;
     let stat = match rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, flags) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(IoError::new("look at", dir.path_of(name), errno)),
+        Err(errno) => return Err(IoError::new("check", dir.path_of(name), errno)),
     };
     let mounts = proc::read_text("/proc/self/mountinfo").unwrap_or_default();
     let device = device_of(&mounts, stat.stx_mnt_id);
@@ -99,7 +100,7 @@ fn table() -> Arc<Table> {
 }
 
 fn read(mut from: impl Read, most: usize, longest: Duration) -> Table {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut bytes = Vec::new();
     let mut page = [0; 4096];
     let is_whole = loop {
@@ -107,14 +108,14 @@ fn read(mut from: impl Read, most: usize, longest: Duration) -> Table {
             Ok(0) | Err(_) => break true,
             Ok(read) => bytes.extend_from_slice(page.get(..read).unwrap_or_default()),
         }
-        if bytes.len() > most || (bytes.len() > SHORT && begun.elapsed() > longest) {
+        if bytes.len() > most || (bytes.len() > SHORT && started.elapsed() > longest) {
             break false;
         }
     };
     Table {
         text: String::from_utf8_lossy(&bytes).into_owned(),
         is_whole,
-        took: begun.elapsed(),
+        took: started.elapsed(),
         read_at: Instant::now(),
     }
 }
@@ -128,8 +129,8 @@ fn device_of(mounts: &str, mount: u64) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Who holds a lock on a file of this number, by `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 71 fe:00:4711 0
-/// EOF`. A line with `->` is of somebody who waits.
+/// The pids that hold a lock on a file with this inode, by `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 71
+/// fe:00:4711 0 EOF`. A line with `->` is a process that waits.
 fn holders_in(
     table: &str,
     (major, minor): (u32, u32),
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(device_of(mounts, 3), None);
     }
 
-    /// Each user can make the table as long as he likes.
+    /// Any user can make the table very long.
     #[test]
     fn a_long_table_is_read_in_part() {
         let line = "1: POSIX  ADVISORY  WRITE 73 fe:00:4713 0 0\n".repeat(100_000);

@@ -1,9 +1,11 @@
-//! The file system as the spool uses it: folders by handles, files that are whole, locks, and trees that go.
+//! The file system as the spool uses it: open folders, complete files, locks, and removing trees.
 //!
-//! `dir` (open folders) · `write` (how a file comes to be) · `file_system` (what reaches the disk) · `flock` and `lock_order` (locks) ·
-//! `lock_table` (the same, for who may not open them) · `own_folder` (what a recipe shut) · `tree`, `tree_walk`, `tree_step` and `tree_left` (how a folder goes) ·
-//! `which` (which file something is) · `random` · `below` and `way_up` (how deep ones are walked) · `error`. Nothing here knows what a task is. Invariant: everything goes through an open
-//! folder and one component's name, so no link that is planted in between can lead elsewhere.
+//! `dir` (open folders) · `write` (creating and replacing files) · `file_system` (syncing) · `flock` and
+//! `lock_order` (locks) · `lock_table` (locks of files that a user may not open) · `own_folder` (folders that
+//! a recipe may have made inaccessible) · `tree`, `tree_walk`, `tree_step` and `tree_left` (removing a
+//! folder) · `which` (the identity of a file) · `random` · `below` and `way_up` (walking deep trees) ·
+//! `error`. Nothing here knows what a task is. Invariant: every call uses an open folder and the name of one
+//! entry, so a link that somebody else puts there cannot lead elsewhere.
 
 mod below;
 mod dir;

@@ -1,9 +1,9 @@
-//! Folders of a task and of a session, which the recipe runs beside, and our files in them: it may have shut them,
-//! or put something else in their place.
+//! Folders of a task and of a session, and our files in them. A recipe can change them: it may have taken
+//! away our permissions, or put something else in their place.
 //!
-//! Not the removal (`tree.rs`), which opens what it removes by itself. Invariant: only a folder or file that
-//! belongs to this user gets another mode, and only where that mode keeps its owner out. What a
-//! recipe did to one task or session keeps nobody from any other.
+//! Not the removal (`tree.rs`), which opens the folders of a tree itself. Invariant: only a folder or file
+//! that belongs to this user gets another mode, and only if its mode keeps the owner out. What a recipe did
+//! to one task or session does not affect others.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,17 +16,17 @@ use super::dir::{Dir, LOCK_MODE, absent_is_none};
 use super::error::IoResult;
 use super::random::random_bits;
 
-/// The rights without which an owner cannot see what is in a folder.
+/// The mode bits that an owner needs to read a folder.
 const TO_READ: u32 = 0o500;
 
 impl Dir {
-    /// Opens such a folder. One that is shut to its owner is opened up first; one that cannot be
-    /// written only stays so. `None` where there is none, or no folder.
+    /// Opens such a folder. If its owner may not read it, its mode is fixed first. If its owner may not write
+    /// it, the mode stays. `None` if it does not exist or is not a folder.
     pub(in crate::spool) fn find_own(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Dir>> {
         self.find_own_of(name, None)
     }
 
-    /// The same, and one that is not this user's is none.
+    /// Like [`Dir::find_own`]. Also `None` if the folder does not belong to `owner`.
     pub(in crate::spool) fn find_own_of(
         &self,
         name: impl AsRef<OsStr>,
@@ -49,7 +49,7 @@ impl Dir {
         }
     }
 
-    /// The same for who writes in it.
+    /// Like [`Dir::find_own`], to write in the folder.
     pub(in crate::spool) fn find_own_to_write(
         &self,
         name: impl AsRef<OsStr>,
@@ -61,14 +61,14 @@ impl Dir {
         Ok(dir)
     }
 
-    /// Makes such a folder, or opens the one that is there, to write in it. What is no folder is
-    /// removed: it is not ours, and it is in the way of every later task.
+    /// Creates such a folder, or opens the existing one, to write in it. Anything else with this name is
+    /// removed: it is not ours, and it would block every later task.
     pub(in crate::spool) fn ensure_own(&self, name: impl AsRef<OsStr>) -> IoResult<Dir> {
         let name = name.as_ref();
         let dir = match self.ensure_dir(name) {
             Err(error) if error.is_denied() && self.open_up(name) => self.open_dir(name)?,
             Err(error) if matches!(error.errno(), Some(Errno::NOTDIR | Errno::LOOP)) => {
-                // Never a folder that somebody else makes there in this moment.
+                // A folder that another process creates at this moment is not removed.
                 match self.unlink(name) {
                     Err(error) if error.errno() != Some(Errno::ISDIR) => return Err(error),
                     _ => self.ensure_dir(name)?,
@@ -80,8 +80,8 @@ impl Dir {
         Ok(dir)
     }
 
-    /// A lock file in such a folder: one that is shut is opened up, and it stays the file that others
-    /// hold. Something else in its place is moved away.
+    /// Opens or creates a lock file in such a folder. If its owner may not open it, its mode is fixed: it
+    /// must stay the same file, because others may hold it. Anything else with this name is moved away.
     pub(in crate::spool) fn own_lock_file(&self, name: &str) -> IoResult<File> {
         let failed = match self.lock_file(name) {
             Err(error) if error.is_unusable() => error,
@@ -99,7 +99,8 @@ impl Dir {
         self.lock_file(name)
     }
 
-    /// Opens a file of ours in such a folder, to read it. One that is shut to its owner is opened up first.
+    /// Opens a file of ours in such a folder, to read it. If its owner may not open it, its mode is fixed
+    /// first.
     pub(in crate::spool) fn open_own_file(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         let name = name.as_ref();
         match self.open_file(name) {
@@ -108,7 +109,7 @@ impl Dir {
         }
     }
 
-    /// Reads such a file, as [`Dir::read`] does.
+    /// Reads such a file like [`Dir::read`].
     pub(in crate::spool) fn read_own(
         &self,
         name: impl AsRef<OsStr>,
@@ -121,8 +122,9 @@ impl Dir {
         }
     }
 
-    /// Gives its owner all rights in a folder that cannot even be opened, or in a file; whether it did. The mode
-    /// is set through a handle of exactly this folder or file: a name could be a link by then.
+    /// Gives the owner all permissions for a folder or file that cannot be opened; `true` if the mode was
+    /// changed. The mode is set through a handle of exactly this folder or file, because the name could
+    /// become a link.
     fn open_up(&self, name: &OsStr) -> bool {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(handle) = rustix::fs::openat(&self.fd, name, flags, Mode::empty()) else {

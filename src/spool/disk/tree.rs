@@ -1,11 +1,10 @@
-//! Removing a folder with all that is in it.
+//! Removing a folder with all its content.
 //!
-//! Not the decision to (`trash/`, and whoever holds the lock). Every level is opened relative to
-//! the one above, and its size is taken in the same walk. Invariants: no link is followed and no
-//! mount is entered, also if somebody puts one into the tree meanwhile; what somebody moves out of
-//! the tree is not removed at its new place; neither the depth of a tree nor a folder that forbids
-//! its owner to write (as Go's module cache has them) keeps it from going. What must stay, as a
-//! mount, does not keep the rest from going.
+//! Not the decision to remove it (`trash/`). Every level is opened relative to the one above, and its size is
+//! measured in the same walk. Invariants: no link is followed and no mount is entered, also if another
+//! process puts one into the tree during the removal. Something that is moved out of the tree is not removed
+//! at its new place. A tree of any depth is removed, and so is a folder that its owner may not write (as in
+//! Go's module cache). If something cannot be removed, such as a mount, the rest is removed.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::AsFd;
@@ -22,35 +21,35 @@ use super::tree_step::Walk;
 use super::which::which;
 
 impl Dir {
-    /// Removes what stands under a name, a folder with all below it; the disk it took, in bytes.
-    /// Nothing there is nothing to do.
+    /// Removes a file, or a folder with all its content. Returns the freed disk space in bytes. It is not an
+    /// error if the name does not exist.
     pub fn remove_tree(&self, name: impl AsRef<OsStr>) -> IoResult<u64> {
         self.remove_tree_by(name, self)
     }
 
-    /// The same; a folder that lies too deep is moved into another one, whose owner finds it there
-    /// if this is cut off.
+    /// Like [`Dir::remove_tree`]. A folder that is too deep is moved to `deep_into`, where it is found if the
+    /// removal is interrupted.
     pub fn remove_tree_by(&self, name: impl AsRef<OsStr>, deep_into: &Dir) -> IoResult<u64> {
         Walk::new(self, deep_into)
             .finish(vec![name.as_ref().to_owned()])
             .whole()
     }
 
-    /// The same; a folder that others could put something into stays, with all in it.
+    /// Like [`Dir::remove_tree_by`]. A folder that others can write stays, with its content.
     pub fn remove_closed_tree_by(&self, name: impl AsRef<OsStr>, deep_into: &Dir) -> IoResult<u64> {
         let mut walk = Walk::new(self, deep_into);
         walk.is_closed_only = true;
         walk.finish(vec![name.as_ref().to_owned()]).whole()
     }
 
-    /// The same in `trash/`, where all that stands beside it is to be removed as well.
+    /// Like [`Dir::remove_tree`], in `trash/`, where everything next to the tree is to be removed too.
     pub fn remove_from_trash(&self, name: impl AsRef<OsStr>) -> IoResult<u64> {
         let mut walk = Walk::new(self, self);
         walk.is_in_trash = true;
         walk.finish(vec![name.as_ref().to_owned()]).whole()
     }
 
-    /// The same for a folder that is open and stands under a name in `trash/`.
+    /// Like [`Dir::remove_from_trash`], for a folder in `trash/` that is open.
     pub fn remove_open_from_trash(&self, name: impl AsRef<OsStr>, folder: &Dir) -> Removed {
         let mut walk = Walk::new(self, self);
         walk.is_in_trash = true;
@@ -58,8 +57,8 @@ impl Dir {
         walk.finish(Vec::new())
     }
 
-    /// The same where the folder cannot be moved away first: what is named in `last` goes after all
-    /// else, in that order, and only if nothing else is left and `before_last` succeeds.
+    /// Removes an open folder that cannot be moved to `trash/` first. The entries in `last` are removed at
+    /// the end, in that order, and only if nothing else is left and `before_last` succeeds.
     pub fn remove_in_place(
         &self,
         name: impl AsRef<OsStr>,
@@ -82,7 +81,7 @@ impl Dir {
     }
 }
 
-/// Whether an open folder stands under this name, on the same mount.
+/// Checks that an open folder has this name in `parent`, on the same mount.
 fn is_below(parent: &Dir, name: &OsStr, folder: &Dir) -> Result<(), Errno> {
     let entry = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
     let there = open_below(parent.as_fd(), &entry, OFlags::PATH)?;

@@ -1,7 +1,7 @@
-//! The single steps of removing a tree: remove one name, open one folder, move one up.
+//! The single steps of removing a tree: remove a name, open a folder, move a folder up.
 //!
-//! Not the order of them (`tree_walk.rs`). Invariants: no link is followed and no mount is entered; a name is removed
-//! only from a folder that is still a part of the tree.
+//! Not their order (`tree_walk.rs`). Invariants: no link is followed and no mount is entered. A name is
+//! removed only from a folder that is still a part of the tree.
 
 use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,41 +18,41 @@ use super::tree_left::Left;
 use super::way_up::above;
 use super::which::{Which, which};
 
-/// So many folders are held open at once, from the deepest upwards: far below any limit of open files.
+/// The number of folders that are held open at once, from the deepest upwards: far below any limit of open
+/// files.
 pub(super) const HELD: usize = 100;
-/// A message names so many folders of a path.
+/// The most folders of a path that are shown in a message.
 const SHOWN: usize = 20;
 
 /// One removal.
 pub(super) struct Walk<'a> {
-    /// The folder in which the tree stands.
+    /// The folder that the tree is in.
     pub(super) top: &'a Dir,
-    /// Where folders go that lie too deep.
+    /// The folder to which folders are moved that are too deep.
     pub(super) deep_into: &'a Dir,
-    /// Those that stand there now.
+    /// The names of the folders that were moved there.
     pub(super) deep: Vec<OsString>,
-    /// Those that were moved up within the tree, and to which level.
+    /// The folders that were moved up within the tree, and to which level.
     pub(super) raised: Vec<(usize, CString)>,
-    /// Whether all that stands beside the tree is to be removed as well.
+    /// Whether everything next to the tree is to be removed too.
     pub(super) is_in_trash: bool,
-    /// Whether a folder that is another user's, or that others can write, stays with all in it: they may have moved
-    /// something there that is not ours to remove.
+    /// Whether a folder stays, with its content, if it belongs to another user or if others can write it:
+    /// they may have moved something there that must not be removed.
     pub(super) is_closed_only: bool,
-    /// The folder that is being removed, and the one in which it stands.
+    /// The folder that is being removed, and the folder that it is in.
     pub(super) root: Which,
     pub(super) root_in: Which,
-    /// Names from `top` to where we are, for messages.
+    /// The names from `top` to the current folder, for messages.
     pub(super) at: Vec<OsString>,
     pub(super) has_moved: bool,
-    /// Whether this folder was seen below the tree's own since we came to it.
+    /// Whether the current folder was found below the tree's root folder since it was entered.
     pub(super) is_seen_below: bool,
     pub(super) bytes: u64,
     pub(super) left: Option<IoError>,
     pub(super) more: usize,
 }
 
-/// Where something is done: an open folder, and how deep it is. 0 is the folder in which the tree
-/// stands, 1 the tree's own.
+/// An open folder and its depth: 0 is the folder that the tree is in, 1 is the tree's root folder.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'f> {
     pub(super) folder: BorrowedFd<'f>,
@@ -62,17 +62,17 @@ pub(super) struct Place<'f> {
 pub(super) enum Held<'a> {
     Ours(OwnedFd),
     Given(BorrowedFd<'a>),
-    /// It lies too far above: it is opened again on the way back.
+    /// It is too far above. It is opened again on the way back.
     Closed,
 }
 
-/// A folder of the tree that we are in, or below.
+/// The current folder of the tree, or a folder above it.
 pub(super) struct Level<'a> {
     pub(super) folder: Held<'a>,
     pub(super) which: Which,
     pub(super) name: CString,
     pub(super) bytes: u64,
-    /// Its folders that are still to be gone into.
+    /// Its subfolders that are still to be entered.
     pub(super) folders: Vec<CString>,
     pub(super) is_listed: bool,
     pub(super) is_empty: bool,
@@ -121,9 +121,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Removes what is not a folder; `false` when it is one.
+    /// Removes an entry that is not a folder; `false` if it is a folder.
     pub(super) fn remove_file(&mut self, place: Place<'_>, name: &CStr) -> Result<bool, Errno> {
-        let stat = self.look(place, name)?;
+        let stat = self.stat(place, name)?;
         if is_folder(&stat) {
             return Ok(false);
         }
@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
-    pub(super) fn look(&mut self, place: Place<'_>, name: &CStr) -> Result<Stat, Errno> {
+    pub(super) fn stat(&mut self, place: Place<'_>, name: &CStr) -> Result<Stat, Errno> {
         self.permitted(place, |_| stat_below(place.folder, name))
     }
 
@@ -152,8 +152,8 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Whether a folder is still so many levels below the tree's own folder, and that one where it
-    /// was. Somebody may move one of them away while we are in it.
+    /// Whether a folder is still at the same depth below the tree's root folder, and the root folder at its
+    /// place. Another process may move one of them during the removal.
     pub(super) fn is_in_place(&mut self, place: Place<'_>) -> Result<bool, Errno> {
         let Place { folder, depth } = place;
         if depth == 0 {
@@ -162,8 +162,8 @@ impl<'a> Walk<'a> {
         if above(folder, depth)? != self.root_in {
             return Ok(false);
         }
-        // In trash/ a folder that moves to another tree beside this one is to be removed there as well, so
-        // the last answer is good enough. The tree's own folder needs none.
+        // In trash/ a folder that was moved into another tree is to be removed there too, so the last answer
+        // is good enough. The tree's root folder needs no second check.
         if depth == 1 || (self.is_in_trash && self.is_seen_below) {
             return Ok(true);
         }
@@ -171,10 +171,10 @@ impl<'a> Walk<'a> {
         Ok(self.is_seen_below)
     }
 
-    /// Moves a folder that lies too deep to where it is the next tree to remove, or, where nothing can be
-    /// moved out of the part of the tree in which it stands (a btrfs subvolume), to the highest folder of
-    /// that part. `false` where it cannot be moved at all, as out of a lower layer of overlayfs, or on a disk so
-    /// full that there is no room for another name.
+    /// Moves a folder that is too deep to `deep_into`, where it is removed as the next tree. If nothing can
+    /// be moved out of its part of the tree (a btrfs subvolume), it is moved to the highest open folder of
+    /// that part. `false` if it cannot be moved at all, such as out of a lower layer of overlayfs, or on a
+    /// disk so full that there is no space for another name.
     pub(super) fn bring_up(
         &mut self,
         levels: &[Level<'a>],
@@ -226,7 +226,7 @@ impl<'a> Walk<'a> {
             let act =
                 || rustix::fs::renameat_with(place.folder, name, to, up, RenameFlags::NOREPLACE);
             match act() {
-                // A folder that forbids its owner to write cannot be moved to another one.
+                // A folder that its owner may not write cannot be moved to another one.
                 Err(Errno::ACCESS) => {
                     let folder = walk.open_shut_or_not(place, name)?;
                     rustix::fs::fchmod(&folder, Mode::RWXU)?;
@@ -237,8 +237,8 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Does something in a folder, if need be after giving its owner the right to; the folder in which
-    /// a tree stands is not part of it and stays as it is.
+    /// Does something in a folder. If it is denied, the owner gets the permission first. The folder that the
+    /// tree is in is not part of the tree, so its mode is not changed.
     pub(super) fn permitted<T>(
         &mut self,
         place: Place<'_>,
@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
     ) -> Result<T, Errno> {
         match act(self) {
             Err(Errno::ACCESS) if place.depth > 0 => {
-                // A folder that may not be gone through does not show its way up either.
+                // If a folder cannot be searched, its way up cannot be read either.
                 if !matches!(self.is_in_place(place), Ok(true) | Err(Errno::ACCESS)) {
                     self.has_moved = true;
                     return Err(Errno::NOENT);
@@ -269,7 +269,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Notes what stays; the rest is removed all the same.
+    /// Records an entry that cannot be removed. The rest is removed.
     pub(super) fn leave(&mut self, errno: Errno) {
         if self.left.is_some() {
             self.more += 1;
@@ -287,7 +287,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether a refused move says that this folder cannot be moved there now.
+/// Whether this error means that a folder cannot be moved there now.
 fn is_immovable(errno: Errno) -> bool {
     matches!(errno, Errno::XDEV | Errno::NOSPC | Errno::DQUOT)
 }
@@ -296,13 +296,13 @@ pub(super) fn is_folder(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
-/// The disk that something takes.
+/// The disk space of a file or folder, in bytes.
 pub(super) fn bytes_of(stat: &Stat) -> u64 {
     stat.st_blocks.unsigned_abs() * 512
 }
 
-/// Opens a folder of ours that may not even be listed. Its mode is set through a handle of exactly
-/// this folder: a name could be a link by then.
+/// Opens a folder of ours that its owner may not list. The mode is set through a handle of exactly this
+/// folder, because the name could become a link.
 fn open_after_all(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let handle = open_below(parent, name, OFlags::PATH)?;
     let path = format!("/proc/self/fd/{}", handle.as_raw_fd());

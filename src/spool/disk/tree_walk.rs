@@ -1,7 +1,8 @@
 //! The walk through a tree that is being removed: into its folders, and back out of them.
 //!
-//! Not the single steps (`tree_step.rs`), nor who asks for it (`tree.rs`). Invariants: neither the stack nor the open
-//! files grow with the depth of the tree; what must stay does not keep the rest from going.
+//! Not the single steps (`tree_step.rs`), nor the callers (`tree.rs`). Invariants: neither the stack nor the
+//! number of open files grows with the depth of the tree. If something cannot be removed, the rest is
+//! removed.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::mem::MaybeUninit;
@@ -19,13 +20,13 @@ use super::tree_step::{HELD, Held, Level, Place, Walk, bytes_of, is_folder};
 use super::which::which;
 use crate::spool::layout::WRITABLE;
 
-/// So many folders of one folder are remembered before they are gone into.
+/// This many subfolders of one folder are remembered before they are entered.
 const FOLDERS_AT_ONCE: usize = 10_000;
-/// How often the file that a claimer puts back is removed again.
+/// How often a file is removed again that another process creates again.
 const LAST_TRIES: u32 = 3;
 
 impl<'a> Walk<'a> {
-    /// Removes these and whatever was found too deep in them.
+    /// Removes these names, and the folders that were moved out of them because they were too deep.
     pub(super) fn finish(mut self, names: Vec<OsString>) -> Removed {
         for name in names {
             self.remove_named(&name);
@@ -75,7 +76,7 @@ impl<'a> Walk<'a> {
         self.remove_root(root, &[], &mut || Ok(()))
     }
 
-    /// Removes the tree whose own folder is open.
+    /// Removes a tree whose root folder is open.
     pub(super) fn remove_open(
         &mut self,
         name: &OsStr,
@@ -95,8 +96,8 @@ impl<'a> Walk<'a> {
         self.at.pop();
     }
 
-    /// Somebody else may be removing the same tree, as `clear` and a sweep that meet in trash/: what is
-    /// gone is gone.
+    /// Records a failure. An entry that does not exist any more is not a failure: another process may be
+    /// removing the same tree, such as `clear` and a sweep in trash/.
     fn note(&mut self, removed: Result<(), Errno>) {
         match removed {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -132,8 +133,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Removes what goes last, and the folder itself; whether it went. Somebody who looks for a task's
-    /// lock in this moment may make it anew, so it is removed once more.
+    /// Removes the entries in `last`, then the folder itself; `true` if it was removed. A process that opens
+    /// a task's lock at this moment may create it again, so this is repeated.
     fn remove_last(&mut self, root: &Level<'_>, last: &[&str]) -> Result<bool, Errno> {
         let top: &'a Dir = self.top;
         let above = Place {
@@ -160,8 +161,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Removes everything in the first of these but what is to go last. A loop and no recursion: neither
-    /// the stack nor the open files grow with the depth of the tree.
+    /// Removes everything in the first level except the entries in `last`. It is a loop without recursion, so
+    /// the stack does not grow with the depth of the tree.
     fn empty(&mut self, levels: &mut Vec<Level<'a>>, last: &[&str]) {
         self.is_seen_below = false;
         loop {
@@ -197,7 +198,7 @@ impl<'a> Walk<'a> {
             .unwrap_or(false)
     }
 
-    /// Removes the files of a folder, and remembers its folders.
+    /// Removes the files of a folder, and remembers its subfolders.
     fn list(&mut self, level: &mut Level<'_>, depth: usize, last: &[&str]) -> Result<(), Errno> {
         let mut folders = std::mem::take(&mut level.folders);
         let mut is_empty = true;
@@ -219,7 +220,7 @@ impl<'a> Walk<'a> {
             {
                 continue;
             }
-            // What it is not every file system says here.
+            // Not every file system returns the type here.
             if entry.file_type() == FileType::Directory {
                 folders.push(name.to_owned());
                 continue;
@@ -279,16 +280,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Opens a folder that is not empty. One that is, or something else that stands there by now, is
-    /// removed.
+    /// Opens a folder that is not empty. An empty folder, or something else that has the name now, is
+    /// removed, and the answer is `None`.
     fn go_into(&mut self, place: Place<'_>, name: &CStr) -> Result<Option<Level<'a>>, Errno> {
-        let stat = self.look(place, name)?;
+        let stat = self.stat(place, name)?;
         let how = if is_folder(&stat) {
             AtFlags::REMOVEDIR
         } else {
             AtFlags::empty()
         };
-        // With more links it has folders in it, on most file systems.
+        // On most file systems a folder with more links has subfolders.
         if !is_folder(&stat) || stat.st_nlink <= 2 {
             match self.unlink(place, name, how) {
                 Err(Errno::NOTEMPTY | Errno::EXIST) if is_folder(&stat) => {}
@@ -309,7 +310,7 @@ impl<'a> Walk<'a> {
         Ok(Some(Level::new(Held::Ours(folder), name, &stat)))
     }
 
-    /// Leaves a folder that is done with for the one above, and removes it.
+    /// Goes back from a finished folder to the one above, and removes the finished one if it is empty.
     fn go_back(&mut self, levels: &mut Vec<Level<'a>>) {
         let Some(done) = levels.pop() else {
             return;
@@ -324,7 +325,7 @@ impl<'a> Walk<'a> {
                     self.bytes += unlinked.map_or(0, |()| done.bytes);
                     unlinked
                 }
-                // Somebody moved it: nothing above is known to be the tree any more.
+                // It was moved, so the folders above may not belong to the tree any more.
                 Err(errno) => {
                     level.folders.clear();
                     level.is_listed = true;
@@ -342,8 +343,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Closes the folder that by now lies too far above; one that is not listed to its end would have to be
-/// listed anew.
+/// Closes the folder that is too far above now. A folder that is not fully listed stays open, because it
+/// would have to be listed again.
 fn close_far_above(levels: &mut [Level<'_>]) {
     if let Some(far) = levels.len().checked_sub(HELD + 1)
         && far > 0
@@ -354,7 +355,7 @@ fn close_far_above(levels: &mut [Level<'_>]) {
     }
 }
 
-/// Opens a folder again, by the way up from one that stood in it.
+/// Opens a folder again, by the way up from one of its subfolders.
 fn reopen(level: &mut Level<'_>, below: &Level<'_>) -> Result<(), Errno> {
     if matches!(level.folder, Held::Closed) {
         let from = below.place(0)?.folder;

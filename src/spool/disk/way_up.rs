@@ -1,7 +1,7 @@
-//! The way up from an open folder: which folder stands so many levels above it.
+//! The way up from an open folder: which folder is a number of levels above it.
 //!
-//! Not the removal that asks (`tree.rs`). Invariant: it takes one call of the kernel for a thousand levels, and
-//! no depth is too deep, although no path may be longer than 4096 bytes.
+//! Not the removal that needs it (`tree.rs`). Invariant: it takes one system call for 1000 levels, and it
+//! works at any depth, although a path is limited to 4096 bytes.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::which::{Which, which};
 
-/// Levels in one call.
+/// The number of levels for one call.
 const HOP: usize = 1000;
 /// `../../..` and so on, and the end of a C string.
 const WAY: [u8; 3 * HOP] = {
@@ -25,10 +25,10 @@ const WAY: [u8; 3 * HOP] = {
     way
 };
 
-/// The folder so many levels above this one.
+/// The folder that is `levels` levels above this one.
 pub(in crate::spool) fn above(folder: BorrowedFd<'_>, levels: usize) -> Result<Which, Errno> {
     if levels <= HOP {
-        return look(folder, levels);
+        return which_above(folder, levels);
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut folder = rustix::fs::openat(folder, way(HOP)?, flags, Mode::empty())?;
@@ -37,10 +37,10 @@ pub(in crate::spool) fn above(folder: BorrowedFd<'_>, levels: usize) -> Result<W
         folder = rustix::fs::openat(&folder, way(HOP)?, flags, Mode::empty())?;
         levels -= HOP;
     }
-    look(folder.as_fd(), levels)
+    which_above(folder.as_fd(), levels)
 }
 
-fn look(folder: BorrowedFd<'_>, levels: usize) -> Result<Which, Errno> {
+fn which_above(folder: BorrowedFd<'_>, levels: usize) -> Result<Which, Errno> {
     let stat = match levels {
         0 => rustix::fs::fstat(folder)?,
         levels => rustix::fs::statat(folder, way(levels)?, AtFlags::empty())?,

@@ -1,7 +1,7 @@
-//! How a file comes to be, changes its name and goes.
+//! How a file is created, renamed and removed.
 //!
-//! Not the opening and reading (`dir.rs`), not what syncing promises on which file system
-//! (`file_system.rs`). Invariant: a file appears under its final name complete or not at all.
+//! Not opening and reading (`dir.rs`), and not what syncing guarantees on which file system
+//! (`file_system.rs`). Invariant: a file appears complete under its final name or not at all.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,23 +14,23 @@ use super::dir::{Dir, LOCK_MODE};
 use super::error::{IoError, IoResult};
 
 impl Dir {
-    /// Creates a file that must not be there yet.
+    /// Creates a file. It is an error if the name exists.
     pub fn create(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.create_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
     }
 
-    /// Creates an empty file, or leaves the one that is there.
+    /// Creates an empty file, or opens the existing one.
     pub fn touch(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.create_with(name, OFlags::RDWR | OFlags::CREATE)
     }
 
-    /// Opens a lock file, and makes it where it is not there. It is its owner's alone, in a group
-    /// spool too: who can open a file can lock it.
+    /// Opens a lock file, and creates it if it does not exist. Only its owner may open it, also in a group
+    /// spool: a process that can open a file can lock it.
     pub fn lock_file(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.create_as(name, OFlags::RDWR | OFlags::CREATE, LOCK_MODE)
     }
 
-    /// Makes a lock file that must not be there yet.
+    /// Creates a lock file. It is an error if the name exists.
     pub fn create_lock(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.create_as(
             name,
@@ -39,12 +39,12 @@ impl Dir {
         )
     }
 
-    /// Creates or opens a file whose writes always go to its end.
+    /// Creates or opens a file for appending.
     pub fn append(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         self.create_with(name, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
     }
 
-    /// Creates a file that must not be there yet, whose writes always go to its end.
+    /// Creates a file for appending. It is an error if the name exists.
     pub fn create_log(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND;
         self.create_with(name, flags)
@@ -62,14 +62,14 @@ impl Dir {
             .map_err(|errno| self.failed("create", name, errno))
     }
 
-    /// Creates a file with this content; durable when the spool is.
+    /// Creates a file with this content, and syncs it if the spool is durable.
     pub fn write_new(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> IoResult<()> {
         let name = name.as_ref();
         let file = self.create_unsynced(name, bytes)?;
         self.sync_file(&file, name)
     }
 
-    /// Creates a file with this content, for what can be derived or is synced later.
+    /// Creates a file with this content, without `fsync`: for content that can be derived or is synced later.
     pub fn create_unsynced(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> IoResult<File> {
         let name = name.as_ref();
         let mut file = self.create(name)?;
@@ -78,27 +78,27 @@ impl Dir {
         Ok(file)
     }
 
-    /// Replaces a file's content at once and without `fsync`: for files that can be derived.
+    /// Replaces a file's content atomically, without `fsync`: for content that can be derived.
     ///
-    /// Only the holder of the lock over `name` may call this: the name of the file in between is
-    /// fixed, so that a crash leaves at most one of it.
+    /// The caller must hold the lock that protects `name`: the temporary file has a fixed name, so that a
+    /// crash leaves at most one.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
         self.write_between(name, bytes, |between| {
             rustix::fs::renameat(&self.fd, between, &self.fd, name)
         })
     }
 
-    /// The same for a file that is replaced once or twice in its life: what it said before stays
-    /// under the name of the file in between until the next time.
+    /// Like [`Dir::replace`], for a file that is replaced once or twice. The old content stays under the name
+    /// of the temporary file until the next call.
     ///
-    /// Two things that ext4 does to a rename over a file cost more than all the rest of a short
-    /// task (docs/design/0010): the new content is sent to the disk at once, and the old inode,
-    /// being deleted, makes each later creation in its group slower for a minute.
+    /// On ext4 a rename over a file costs more than the rest of a short task (docs/design/0010), for two
+    /// reasons: the new content is written to the disk immediately, and the deleted inode makes later
+    /// creations in its group slower for a minute.
     pub fn exchange(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
         self.write_between(name, bytes, |between| {
             let flags = RenameFlags::EXCHANGE;
             match rustix::fs::renameat_with(&self.fd, between, &self.fd, name, flags) {
-                // Nothing to exchange it with, or a file system that cannot.
+                // There is no old file, or the file system cannot exchange.
                 Err(Errno::NOENT | Errno::INVAL) => {
                     rustix::fs::renameat(&self.fd, between, &self.fd, name)
                 }
@@ -107,7 +107,7 @@ impl Dir {
         })
     }
 
-    /// Writes a file under the name in between, then puts it in its place.
+    /// Writes a temporary file, then moves it to its name with `place`.
     fn write_between(
         &self,
         name: &str,
@@ -127,18 +127,19 @@ impl Dir {
             .map_err(|source| IoError::new("write", self.path_of(name), source))
             .and_then(|()| place(&between).map_err(|errno| self.failed("replace", name, errno)));
         if written.is_err() {
-            // The half-written file must not keep the room that is missing.
+            // The incomplete file must not use space on a full disk.
             let _ = self.unlink(&between);
         }
         written
     }
 
-    /// Replaces a file's content so that it outlives a power cut: for settings.
+    /// Replaces a file's content so that it survives a power cut: for settings.
     pub fn replace_durably(&self, name: &str, bytes: &[u8]) -> IoResult<()> {
         self.replace_durably_as(name, bytes, self.making.file, None)
     }
 
-    /// The same with a mode, whatever the umask, and a group: the file has both before it has its name.
+    /// Like [`Dir::replace_durably`], with a mode, regardless of the umask, and a group. The file gets both
+    /// before it gets its name.
     pub(in crate::spool) fn replace_durably_as(
         &self,
         name: &str,
@@ -163,8 +164,8 @@ impl Dir {
         self.sync_now()
     }
 
-    /// Renames into another directory; what is there already is an error, never replaced. (A plain
-    /// rename silently replaces an empty folder: SPOOL-SAFETY, measured.)
+    /// Renames into another directory. It is an error if the new name exists: nothing is replaced. (A plain
+    /// rename silently replaces an empty folder, as measured.)
     pub fn rename_new(
         &self,
         name: impl AsRef<OsStr>,
@@ -178,15 +179,15 @@ impl Dir {
         }
     }
 
-    /// Renames into another directory, over what is there.
+    /// Renames into another directory, and replaces what has the new name.
     pub fn rename_into(&self, name: &str, to: &Dir, new_name: &str) -> IoResult<()> {
         rustix::fs::renameat(&self.fd, name, &to.fd, new_name)
             .map_err(|errno| to.failed("move into place", new_name, errno))
     }
 
-    /// Makes a name that says something by being there, as a link to an empty file of ours: that
-    /// takes no inode, and none is deleted when the name goes. Where it cannot be one (another
-    /// owner's file, a file system without links) it is an empty file; one that is there is left.
+    /// Creates an index entry: a hard link to an empty file of ours. A link takes no inode, and no inode is
+    /// deleted when it is removed. If a link is not possible (another owner's file, a file system without
+    /// links), an empty file is created. An existing entry is left.
     pub fn make_entry(&self, name: impl AsRef<OsStr>, from: &Dir, empty: &str) -> IoResult<()> {
         let name = name.as_ref();
         match rustix::fs::linkat(&from.fd, empty, &self.fd, name, AtFlags::empty()) {
@@ -195,14 +196,14 @@ impl Dir {
         }
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     pub fn symlink(&self, target: &str, name: impl AsRef<OsStr>) -> IoResult<()> {
         let name = name.as_ref();
         rustix::fs::symlinkat(target, &self.fd, name)
-            .map_err(|errno| self.failed("make the link", name, errno))
+            .map_err(|errno| self.failed("create the link", name, errno))
     }
 
-    /// Replaces a link (or anything) by another one in this directory.
+    /// Renames within this directory, and replaces what has the new name.
     pub fn rename_over(
         &self,
         name: impl AsRef<OsStr>,
@@ -213,12 +214,12 @@ impl Dir {
             .map_err(|errno| self.failed("replace", new_name, errno))
     }
 
-    /// Removes a file; `false` when it was not there.
+    /// Removes a file; `false` if it did not exist.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
         self.remove(name.as_ref(), AtFlags::empty())
     }
 
-    /// Removes what stands under a name of ours, also where somebody put a folder there.
+    /// Removes what has this name, also if it is a folder.
     pub fn remove_anything(&self, name: &str) -> IoResult<()> {
         match self.unlink(name) {
             Err(error) if matches!(error.errno(), Some(Errno::ISDIR | Errno::PERM)) => {
@@ -228,7 +229,7 @@ impl Dir {
         }
     }
 
-    /// Removes an empty folder; `false` when it was not there.
+    /// Removes an empty folder; `false` if it did not exist.
     pub fn remove_empty_dir(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
         self.remove(name.as_ref(), AtFlags::REMOVEDIR)
     }

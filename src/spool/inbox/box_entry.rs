@@ -1,8 +1,9 @@
-//! How an entry of the drop box is seen, opened and taken, also once it is in its claim or in `rejected/`.
+//! How an entry of the drop box is checked, opened and moved, also when it is in its claim or in `rejected/`.
 //!
-//! Not what it says (`drop_read.rs`, `control.rs`). Others make these entries, and may exchange them at any
-//! moment; what is mounted on one goes with it wherever we move it. Invariants: no such mount is entered, not even to ask what it is (a FUSE mount can keep
-//! whoever asks waiting for ever), so what is mounted there is not there; a folder never leaves the box.
+//! Not its content (`drop_read.rs`, `control.rs`). Other users create these entries and may replace them at any
+//! time. A mount on an entry moves with the entry. Invariants: such a mount is never entered, not even with a
+//! `stat`, because a FUSE mount can block the caller forever; so a mounted entry counts as absent. A folder is
+//! never moved out of the box.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,7 +15,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, mount_by_fdinfo};
 
-/// What says that there is nothing to take under a name.
+/// The errors that mean that there is nothing to take under a name.
 const NOT_THERE: [Errno; 6] = [
     Errno::NOENT,
     Errno::XDEV,
@@ -25,8 +26,7 @@ const NOT_THERE: [Errno; 6] = [
 ];
 
 impl Dir {
-    /// What stands under a name in the box; `None` for nothing, for a mount, and for what cannot be
-    /// looked at.
+    /// The `stat` of an entry in the box; `None` if there is none, or if it is a mount or cannot be accessed.
     pub(in crate::spool) fn look(&self, name: impl AsRef<OsStr>) -> IoResult<Option<Stat>> {
         let name = name.as_ref();
         let opened = retry_on_intr(|| open_entry(self.as_fd(), name, OFlags::PATH));
@@ -34,12 +34,12 @@ impl Dir {
         match seen {
             Ok(stat) => Ok(Some(stat)),
             Err(errno) if NOT_THERE.contains(&errno) => Ok(None),
-            Err(errno) => Err(IoError::new("look at", self.path_of(name), errno)),
+            Err(errno) => Err(IoError::new("check", self.path_of(name), errno)),
         }
     }
 
-    /// Opens a file of the box for reading. Never follows a link, never blocks on a FIFO or a lease, and
-    /// says of a mount that it is not there.
+    /// Opens a file of the box for reading. Never follows a link and never blocks on a FIFO or a lease. A mount
+    /// counts as absent.
     pub(super) fn open_here(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -50,13 +50,13 @@ impl Dir {
         }
     }
 
-    /// Whether something stands under a name, also a mount.
+    /// Whether there is an entry of this name, including a mount.
     pub(super) fn has_here(&self, name: impl AsRef<OsStr>) -> IoResult<bool> {
         let name = name.as_ref();
         match retry_on_intr(|| open_entry(self.as_fd(), name, OFlags::PATH)) {
             Err(Errno::NOENT) => Ok(false),
             Err(errno) if !NOT_THERE.contains(&errno) => {
-                Err(IoError::new("look at", self.path_of(name), errno))
+                Err(IoError::new("check", self.path_of(name), errno))
             }
             _ => Ok(true),
         }
@@ -79,11 +79,13 @@ impl Dir {
         Ok(Some(bytes))
     }
 
-    /// Moves an entry of the box into a folder of ours, under a name that is not there yet; `false` where
-    /// there is nothing to move.
+    /// Moves an entry of the box into a folder of ours, under a new name; `false` if there is nothing to move.
     ///
-    /// An empty file of ours stands under the new name first: the kernel puts everything in its place but
-    /// a folder (`NOTDIR`), whatever the entry was a moment before.
+    /// An empty file is created under the new name first. The kernel replaces a file by anything but a folder
+    /// (`NOTDIR`), so a folder is never moved, even if the entry was replaced a moment before.
+    ///
+    /// # Errors
+    /// Fails also if the new name exists, or if the entry is a folder.
     pub(super) fn take_file(
         &self,
         name: impl AsRef<OsStr>,
@@ -96,12 +98,12 @@ impl Dir {
         match rustix::fs::openat(to, new_name, flags, Mode::empty()) {
             Ok(_) => {}
             Err(Errno::NOENT) => return Ok(false),
-            // One that died between the two steps left it.
+            // A process that was killed between the two steps left it.
             Err(Errno::EXIST) if to.look(new_name)?.is_some_and(|it| is_placeholder(&it)) => {}
             Err(errno) => return Err(IoError::new("create", to.path_of(new_name), errno)),
         }
         let moved = rustix::fs::renameat(self, name, to, new_name);
-        // Another watcher that does the same may have put the entry there.
+        // Another watcher may have moved the entry there, so only a placeholder is removed.
         if moved.is_err() && to.look(new_name)?.is_some_and(|it| is_placeholder(&it)) {
             let _ = rustix::fs::unlinkat(to, new_name, AtFlags::empty());
         }
@@ -113,7 +115,7 @@ impl Dir {
     }
 }
 
-/// Whether something is the file that [`Dir::take_file`] puts in place first, left by one that died.
+/// Whether this is the empty file that [`Dir::take_file`] creates first.
 pub(super) fn is_placeholder(stat: &Stat) -> bool {
     stat.st_uid == rustix::process::geteuid().as_raw()
         && stat.st_mode & 0o7777 == 0
@@ -125,8 +127,8 @@ fn open_entry(parent: BorrowedFd<'_>, name: &OsStr, access: OFlags) -> Result<Ow
     let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
-        // An old kernel, or a container whose filter does not know the call. The handle asks nothing of
-        // what is mounted there.
+        // openat2(2) is missing: an old kernel, or a container whose filter refuses it. Opening a handle sends no
+        // request to a file system that is mounted there.
         Err(Errno::NOSYS | Errno::PERM) => {
             let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let handle = rustix::fs::openat(parent, name, handle, Mode::empty())?;
@@ -147,9 +149,9 @@ mod tests {
     use super::*;
     use crate::spool::layout::OURS_ONLY;
 
-    /// Whatever it was when it was looked at: the kernel refuses to put a folder in the place of a file.
+    /// Holds even if the entry is replaced after a check: the kernel refuses to replace a file by a folder.
     #[test]
-    fn a_folder_never_leaves_the_box() {
+    fn a_folder_is_never_moved_out_of_the_box() {
         let place = tempfile::tempdir().unwrap();
         let root = Dir::open(place.path(), OURS_ONLY).unwrap();
         let (box_, ours) = (
@@ -169,7 +171,7 @@ mod tests {
         assert!(place.path().join("box/folder/precious").exists());
         assert!(box_.take_file("file", &ours, "file").unwrap());
         assert!(box_.take_file("link", &ours, "link").unwrap());
-        // What is there already is not replaced.
+        // An existing file is not replaced.
         box_.create("file").unwrap();
         let error = box_.take_file("file", &ours, "file").unwrap_err();
         assert_eq!(error.errno(), Some(Errno::EXIST));

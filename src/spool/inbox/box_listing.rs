@@ -1,7 +1,7 @@
-//! What is in the drop box: one listing, in the order of arrival; first what has an id of its moment.
+//! The list of files in the drop box, in the order of arrival. Files named after a fresh id come first.
 //!
-//! Not what becomes of a file (`incoming.rs`, `control.rs`), nor whose file is next
-//! (`intake/rounds.rs`). Invariant: what is mounted here, and what cannot be seen, keeps nobody from the rest.
+//! Not what is done with a file (`incoming.rs`, `control.rs`), nor which user's file is next (`intake/rounds.rs`).
+//! Invariant: an entry that is a mount or cannot be checked does not block the others.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -15,21 +15,21 @@ use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::task::Control;
 
-/// The files in the box, each kind in its order.
+/// The files in the box, each kind in the order in which it is taken.
 #[derive(Debug, Default)]
 pub struct InBox {
-    /// What may become a task.
+    /// Files that may become tasks.
     pub drops: Vec<DropFile>,
-    /// What asks for something to be done to a task; in a private spool such a file is a drop that is refused.
+    /// Control files, which request an action on a task. In a private spool they are drops that are refused.
     pub controls: Vec<ControlFile>,
-    /// What could not be looked at this time.
+    /// Files that could not be checked this time.
     pub unseen: Vec<OsString>,
-    /// Why the first of them could not.
+    /// The error for the first of them.
     pub failed: Option<IoError>,
 }
 
 impl InBox {
-    /// How many files wait in it: folders are left where they are.
+    /// The number of waiting files. Folders do not count, because they are never taken.
     pub fn waiting(&self) -> usize {
         let files = self.drops.iter().filter(|drop| !drop.is_folder());
         files.count() + self.controls.len() + self.unseen.len()
@@ -55,9 +55,9 @@ impl Spool {
         for (file_name, control) in names {
             let stat = match incoming.look(&file_name) {
                 Ok(Some(stat)) => stat,
-                // What is mounted there, or shut, is not there.
+                // A mount or an entry without permissions counts as absent.
                 Ok(None) => continue,
-                // No room for one more open file, or a damaged entry: the others go on.
+                // Too many open files, or a damaged entry. The others are still listed.
                 Err(error) => {
                     unseen.push(file_name);
                     failed.get_or_insert(error);
@@ -65,7 +65,7 @@ impl Spool {
                 }
             };
             match control.filter(|_| is_group) {
-                // Somebody's folder asks for nothing.
+                // A folder is no control file.
                 Some(_) if is_folder(&stat) => {}
                 Some(control) => controls.push(ControlFile {
                     file_name,
@@ -75,16 +75,17 @@ impl Spool {
                     arrived: (stat.st_ctime, stat.st_ctime_nsec),
                 }),
                 None => drops.push(DropFile {
-                    // In a private spool all files are the owner's to take in the order of their arrival.
+                    // In a private spool all files count as one user's, so they are taken in order of arrival.
                     user: if is_group { stat.st_uid } else { 0 },
                     ..DropFile::of(file_name, &stat)
                 }),
             }
         }
-        // Before what another user may have moved here from a folder that they share.
+        // A file with a fresh id was put here by `submit`. It comes before files that another user may have moved
+        // here from a shared folder.
         let is_by_submit = |drop: &DropFile| {
             let id = self.chosen_id(&drop.file_name);
-            id.is_some_and(|id| is_near(id, drop.looked_at().changed_ms))
+            id.is_some_and(|id| is_near(id, drop.seen_file().changed_ms))
         };
         drops
             .sort_by_cached_key(|drop| (!is_by_submit(drop), drop.arrived, drop.file_name.clone()));
@@ -99,8 +100,8 @@ impl Spool {
 }
 
 impl Spool {
-    /// What lies in the box and is never taken: folders, and files whose names are not a drop's. Names with a leading
-    /// dot are left out, because something is being written under them.
+    /// Entries of the box that are never taken: folders, and files whose names are not names of drops. Names with
+    /// a leading dot are left out, because such files may still be written.
     ///
     /// # Errors
     /// The box cannot be read.
@@ -117,7 +118,7 @@ impl Spool {
             true
         })?;
         for file_name in drops {
-            // What cannot be looked at is counted elsewhere.
+            // Entries that cannot be checked are counted elsewhere.
             let stat = incoming.look(&file_name).ok().flatten();
             strange.extend(stat.filter(is_folder).map(|_| file_name));
         }

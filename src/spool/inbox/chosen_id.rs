@@ -1,7 +1,7 @@
-//! The ids that users of a group choose for their tasks, by the names of their drops.
+//! The ids that users of the group choose for their tasks by naming their drops.
 //!
-//! Not the refusal itself (`refusing.rs`). Invariants: in a private spool nobody chooses one; a chosen id is of the
-//! moment of its file, and never one that another task has or had.
+//! Not the refusal itself (`refusing.rs`). Invariants: in a private spool no id is chosen; the time in a chosen id
+//! is near the last change of its file, and no other task has or had that id.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -15,73 +15,73 @@ use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::task::{Name, Request, TaskId, task_of_session};
 
-/// An id that a user of the group chose must have been made so near to the last change of his file.
-/// One of the future would be `last` for everybody, and one of the past come before all others.
+/// The largest difference between the time in a chosen id and the last change of its file. Otherwise a user could
+/// choose an id in the future, which would be `last` for all users, or one in the past, which would be first.
 pub(super) const ID_TOLERANCE_MS: u64 = 120_000;
 
-/// A chosen id must be at most 120 s older than its file; the rest is for clocks.
+/// The age up to which a new drop could use an id: [`ID_TOLERANCE_MS`], and a margin for clock differences.
 const YOUNG_MS: i64 = 300_000;
 
-/// Whether an id was made near enough to the moment of the last change of its file.
+/// Whether the time in an id is near enough to the last change of its file.
 pub(super) fn is_near(id: TaskId, changed_ms: i64) -> bool {
     id.unix_ms().abs_diff(changed_ms) <= ID_TOLERANCE_MS
 }
 
-/// Whether a new drop could still bring an id. By the clock that the ids are made by: one that jumped shows more ids as young, never fewer that a
-/// drop of now could bring.
+/// Whether a new drop could still use an id. This uses the same clock as new ids. If the clock jumped, more ids
+/// may count as young, but none is missing that a drop could use now.
 pub(in crate::spool) fn is_young(id: TaskId) -> bool {
     clock::wall().unix_ms() - id.unix_ms() < YOUNG_MS
 }
 
-/// What a drop must be, besides well formed.
+/// The rules for a drop, apart from its syntax.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
-    /// Says why a request cannot be run, if so: that its recipe is there. An error where that cannot be
-    /// seen now.
+    /// Checks whether a request can be run, as that its recipe exists. The outer error means that this cannot be
+    /// determined now.
     pub check: &'a dyn Fn(&Request) -> IoResult<Result<(), DropRefusal>>,
     /// The ids that a user of the group cannot choose any more, from [`Spool::spent_ids`].
     pub spent: &'a HashSet<TaskId>,
 }
 
-/// Why an id that a user of the group chose cannot be had.
+/// Why an id cannot be chosen.
 pub(super) enum ProblemOfId {
-    /// It is, or was, another task's, or that of a drop that was refused.
+    /// Another task or a refused drop has or had it.
     Taken,
-    /// Its moment is so many milliseconds from the last change of the file.
+    /// Its time is this many milliseconds from the last change of the file.
     OfAnotherMoment(u64),
 }
 
 impl ProblemOfId {
     pub fn refusal(&self) -> DropRefusal {
         let reason = match self {
-            ProblemOfId::Taken => "its id is that of another task".to_owned(),
+            ProblemOfId::Taken => "another task has or had the id".to_owned(),
             ProblemOfId::OfAnotherMoment(apart) => format!(
-                "the moment in its id and the last change of the file are {} s apart, and may be {} s apart at most",
+                "the time in its id and the last change of the file are {} s apart; the limit is {} s",
                 apart / 1000,
                 ID_TOLERANCE_MS / 1000
             ),
         };
         refusal(
             reason,
-            "submit it again with `agentspool submit`, which makes a new id",
+            "submit it again with `agentspool submit`, which creates a new id",
         )
     }
 }
 
-/// Why a chosen id cannot have a place in a session, if so: it would come before tasks that were there first.
+/// Refuses a chosen id that is older than the first task of its session: the order would change.
 pub(super) fn problem_of_session(id: TaskId, session: Option<&Name>) -> Option<DropRefusal> {
-    let began = session.and_then(task_of_session)?;
-    (id < began).then(|| {
+    let first = session.and_then(task_of_session)?;
+    (id < first).then(|| {
         refusal(
-            format!("its id is older than {began}, with which its session began"),
-            "submit it again with `agentspool submit`, which makes a new id",
+            format!("its id is older than {first}, the first task of its session"),
+            "submit it again with `agentspool submit`, which creates a new id",
         )
     })
 }
 
 impl Spool {
-    /// The ids that stand in `rejected/` and `trash/`. Asked for after the drops were listed: who puts in
-    /// a drop of such an id has seen it before. Empty in a private spool, where nobody chooses an id.
+    /// The ids in `rejected/` and `trash/`. Call this after the drops were listed, because the id of a drop may be
+    /// copied from there. Empty in a private spool, where no id is chosen.
     pub fn spent_ids(&self) -> IoResult<HashSet<TaskId>> {
         let mut spent = HashSet::new();
         if !self.is_group() {
@@ -98,14 +98,14 @@ impl Spool {
         Ok(spent)
     }
 
-    /// The id that a user of the group chose for his task, by the name of his drop.
+    /// The id that a user of the group chose by the name of the drop; `None` in a private spool.
     pub(in crate::spool) fn chosen_id(&self, file_name: &OsStr) -> Option<TaskId> {
         let text = std::str::from_utf8(stem(file_name)).ok()?;
         self.is_group().then(|| text.parse().ok()).flatten()
     }
 
-    /// Whether a claim of a chosen id holds another file than the one that was listed: then its moment is
-    /// not known, and the id hangs on that.
+    /// Whether a claim of a chosen id holds another file than the one that was listed. The last change of that
+    /// file is not known, so its id cannot be checked.
     pub(super) fn is_another(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
         if self.chosen_id(file_name).is_none() {
             return Ok(false);
@@ -114,8 +114,8 @@ impl Spool {
         Ok(inode != claim.file.map(|file| file.inode))
     }
 
-    /// Why a chosen id cannot be had, if so. Asked once the drop is claimed: there is one claim of an id, so
-    /// from then on nobody else takes it.
+    /// Checks a chosen id. Call this when the drop is claimed: there is only one claim of an id, so no other drop
+    /// can take the id after that.
     pub(super) fn problem_of_id(
         &self,
         claim: &HeldClaim,
@@ -126,8 +126,8 @@ impl Spool {
             return Ok(None);
         };
         let text = id.to_string();
-        // In the order in which a task goes: it is made in staging/, then stands in tasks/, then is removed.
-        // `spent` may be as old as the pass: what was removed or refused since is looked for by name.
+        // In the order in which a task moves: from `staging/` to `tasks/` to the trash. `spent` may be as old as
+        // the pass, so later removals and refusals are checked by name.
         let is_in_the_making = !claim.is_building()?
             && (self.folder(name::STAGING)?.has(&text)? || self.folder(name::OPEN)?.has(&text)?);
         if is_in_the_making

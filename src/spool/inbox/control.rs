@@ -1,9 +1,8 @@
-//! Control files: what the users of a group spool ask to be done to their tasks, beside the drops.
+//! Control files, by which users of the group request actions on their tasks.
 //!
-//! Not what such a file says (`task/control.rs`). Invariant: one counts only if it is the whole, private work
-//! of the user who submitted the task. Whose file it is proves nothing alone: a user can move another user's
-//! file here from a folder that they share. So a file of the spool's owner counts for nothing: the owner acts
-//! without one.
+//! Not the format of such a file (`task/control.rs`). Invariant: a control file counts only if the user who
+//! submitted the task wrote all of it. The owner of the file alone is no proof, because a user can move another
+//! user's file here from a shared folder. So a file of the spool's owner never counts: the owner needs none.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -20,30 +19,30 @@ use crate::spool::open::Spool;
 use crate::spool::tasks::{ReadError, TaskDir};
 use crate::task::{Action, Control, TaskId};
 
-/// Far more than a control file has.
-const MOST_BYTES: u64 = 4096;
+/// The number of bytes that are read. A control file is much shorter.
+const MAX_BYTES: u64 = 4096;
 
-/// A control file that is there.
+/// A control file in the box.
 #[derive(Debug)]
 pub struct ControlFile {
     pub(in crate::spool) file_name: OsString,
     pub(in crate::spool) control: Control,
     pub(in crate::spool) user: u32,
     pub(in crate::spool) seen: Fingerprint,
-    /// As a drop's.
+    /// See [`ControlFile::arrived`].
     pub(in crate::spool) arrived: (i64, u64),
 }
 
-/// What became of a control file.
+/// The outcome of a control file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Controlled {
-    /// What it asks for was done.
+    /// The action was done.
     Done(Control),
-    /// Its task is over or gone, or another watcher was faster: there was nothing left to do.
+    /// There was nothing to do: the task is finished or gone, or another watcher was faster.
     Pointless,
-    /// Its task is not there yet, or it cannot be read yet.
+    /// The task does not exist yet, or the file cannot be read yet.
     Early,
-    /// It does not count, and lies in `rejected/` now.
+    /// It was refused with this reason and is in `rejected/` now.
     Rejected(String),
 }
 
@@ -53,30 +52,30 @@ impl ControlFile {
         &self.file_name
     }
 
-    /// In whose round it is taken: its owner, in a group spool.
+    /// The user id of its owner.
     pub fn user(&self) -> u32 {
         self.user
     }
 
-    /// What it was when it was listed.
+    /// The file's fingerprint when it was listed.
     pub fn seen(&self) -> Fingerprint {
         self.seen
     }
 
-    /// When it came here or was last changed, in seconds and nanoseconds.
+    /// When it was moved here or last changed, in seconds and nanoseconds since the epoch.
     pub fn arrived(&self) -> (i64, u64) {
         self.arrived
     }
 
-    /// The task that it is about.
+    /// The task for which it requests an action.
     pub fn task(&self) -> TaskId {
         self.control.task
     }
 }
 
 impl Spool {
-    /// Does what a control file asks for, if it counts. `is_patient` says whether one whose task is not
-    /// there may wait for it; `spent` is as for a drop.
+    /// Does the action that a control file requests, if the file counts. With `is_patient`, a file whose task does
+    /// not exist may wait. `spent` has the same meaning as in [`Rules`](super::Rules).
     pub fn obey(
         &self,
         file: &ControlFile,
@@ -86,7 +85,7 @@ impl Spool {
         let incoming = self.folder(name::INCOMING)?;
         let id = file.control.task;
         let author = match self.author(&incoming, file) {
-            // A lease on it that its maker holds: the kernel asks for it back.
+            // Another program holds a lease on it. The kernel has asked that program to release it.
             Err(error) if error.errno() == Some(Errno::AGAIN) => {
                 if is_patient {
                     return Ok(Controlled::Early);
@@ -105,7 +104,7 @@ impl Spool {
             return self.without_task(&incoming, file, is_patient, spent);
         };
         if !self.may_control(&task, author)? {
-            let why = "only the user who submitted the task controls it from the drop box";
+            let why = "only the user who submitted the task can control it from the drop box";
             let hint = "ask that user, or the spool's owner to run `agentspool cancel`";
             return self.reject_control(file, refusal(why, hint));
         }
@@ -116,12 +115,12 @@ impl Spool {
         match file.control.action {
             Action::Cancel => task.request_cancel()?,
         };
-        // Last: a watcher that dies before this does it once more.
+        // The file is removed last: if the watcher is killed before, the action is only done again.
         incoming.unlink(&file.file_name)?;
         Ok(Controlled::Done(file.control))
     }
 
-    /// Whether a user may have something done to a task by a control file.
+    /// Whether a user may request actions on a task by a control file.
     pub fn may_control(&self, task: &TaskDir, uid: u32) -> IoResult<bool> {
         if uid == self.owner()? || proc::is_nobody(uid) {
             return Ok(false);
@@ -148,18 +147,21 @@ impl Spool {
         if is_patient || self.drop_waits(&id.to_string())? {
             return Ok(Controlled::Early);
         }
-        let why = refusal("its task is not there", "see `agentspool list`");
+        let why = refusal(
+            "its task does not exist",
+            "run `agentspool list` to see the tasks",
+        );
         self.reject_control(file, why)
     }
 
-    /// Whose work a control file is; a refusal where it is not one user's alone, or not what it must be; `None`
-    /// where it is not there any more.
+    /// The user who wrote a control file, or a refusal if that is not certain or the file is not valid. `None` if
+    /// the file is gone.
     fn author(
         &self,
         incoming: &Dir,
         file: &ControlFile,
     ) -> IoResult<Option<Result<u32, DropRefusal>>> {
-        let hint = "use `agentspool cancel`, or write the file as docs/spool-format.md says";
+        let hint = "use `agentspool cancel`, or write the file as docs/spool-format.md describes";
         let no = |why: &str| Ok(Some(Err(refusal(why, hint))));
         let is_file = |stat: &rustix::fs::Stat| {
             FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
@@ -173,27 +175,27 @@ impl Spool {
         let opened = match absent_is_none(incoming.open_here(&file.file_name)) {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ok(None),
-            // Shut, or exchanged for something else.
+            // It has no read permission, or was replaced by something else.
             Err(error) if error.is_unusable() => {
-                return no("it cannot be read by the spool's owner");
+                return no("the spool's owner cannot read it");
             }
             Err(error) => return Err(error),
         };
         let failed = |source| IoError::new("read", incoming.path_of(&file.file_name), source);
         let stat = rustix::fs::fstat(&opened).map_err(|errno| failed(errno.into()))?;
         if !is_file(&stat) || stat.st_nlink != 1 || stat.st_mode & 0o022 != 0 {
-            return no("others may write it, or it has another name");
+            return no("other users can write it, or it has more than one hard link");
         }
         if proc::is_nobody(stat.st_uid) {
-            return no("its user is not known in the user namespace of the spool's watcher");
+            return no("its owner does not exist in the user namespace of the spool's watcher");
         }
         let mut bytes = Vec::new();
         opened
-            .take(MOST_BYTES)
+            .take(MAX_BYTES)
             .read_to_end(&mut bytes)
             .map_err(failed)?;
         if !file.control.is_content(&bytes) {
-            return no("it does not say exactly what its name says");
+            return no("its content does not match its name");
         }
         Ok(Some(Ok(stat.st_uid)))
     }

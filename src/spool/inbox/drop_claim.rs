@@ -1,10 +1,10 @@
-//! Where a drop is while it is admitted: in a folder of its own, named after the task it becomes.
+//! The claim of a drop: the folder that holds it while it is admitted, named after the task it becomes.
 //!
-//! Not what becomes of it (`incoming.rs`). The folder, `<id>.claim`, is flocked by the watcher that is at it;
-//! one that nobody holds is a dead watcher's, and is replayed. In a group spool an empty file in it,
-//! `.<inode>.<ms>`, says which file was claimed and when that one had last been changed, because the claim is
-//! a change itself. Invariants: a drop comes here by a rename within one mount, so it is never in two places
-//! and never in none; there is one claim of an id at a time, and who holds it alone decides about that id.
+//! Not what is done with the drop (`incoming.rs`). The watcher that works on the claim locks its folder,
+//! `<id>.claim`. If it is not locked, its watcher was killed, and it is replayed. In a group spool an empty file in
+//! the folder, `.<inode>.<ms>`, records which file was claimed and when it was last changed, because the claim
+//! itself changes the file. Invariants: a drop is moved here by a rename within one mount, so it is always in
+//! exactly one place; there is one claim of an id at a time, and only its holder decides about that id.
 
 use std::ffi::{OsStr, OsString};
 
@@ -22,25 +22,25 @@ use crate::spool::layout::{
 use crate::spool::open::Spool;
 use crate::task::TaskId;
 
-/// Where claim folders lie: in `staging/`, or, where the box of a private spool is a mount of its own, from
-/// which nothing can be renamed to there, under a hidden name in the box itself.
+/// The folder that holds claims: `staging/`. If the box of a private spool is a mount of its own, nothing can be
+/// renamed from there to `staging/`, and the claims have hidden names in the box itself.
 pub(in crate::spool) struct ClaimPlace {
     pub parent: Dir,
     prefix: &'static str,
 }
 
-/// A file before it was claimed.
+/// A file in the box, as it was before it was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LookedAt {
+pub(super) struct SeenFile {
     /// When it was last changed, in milliseconds since the epoch.
     pub changed_ms: i64,
     /// Its inode.
     pub inode: u64,
 }
 
-impl LookedAt {
-    pub fn of(seen: Fingerprint, (seconds, nanoseconds): (i64, u64)) -> LookedAt {
-        LookedAt {
+impl SeenFile {
+    pub fn of(seen: Fingerprint, (seconds, nanoseconds): (i64, u64)) -> SeenFile {
+        SeenFile {
             changed_ms: ms_of(seconds, nanoseconds),
             inode: seen.inode(),
         }
@@ -50,42 +50,42 @@ impl LookedAt {
         format!(".{}.{}", self.inode, self.changed_ms)
     }
 
-    /// The ids of ours under which the file may be refused, in order. They are the same for whoever refuses the
-    /// file, so a refusal that was cut off goes on under the same id. Users can know them before.
+    /// Ids derived from the file, under which it may be refused, in order. Each watcher derives the same ids, so
+    /// an interrupted refusal continues under the same id. Users of the group can predict them.
     pub fn ids_of_refusal(self) -> impl Iterator<Item = TaskId> {
-        const MOST: u128 = 16;
+        const MAX_IDS: u128 = 16;
         let changed_ms = self.changed_ms.max(0).unsigned_abs();
-        (0..MOST).map(move |n| TaskId::from_parts(changed_ms, u128::from(self.inode) | n << 64))
+        (0..MAX_IDS).map(move |n| TaskId::from_parts(changed_ms, u128::from(self.inode) | n << 64))
     }
 
-    fn parse(name: &OsStr) -> Option<LookedAt> {
+    fn parse(name: &OsStr) -> Option<SeenFile> {
         let (inode, changed_ms) = name.to_str()?.strip_prefix('.')?.split_once('.')?;
-        Some(LookedAt {
+        Some(SeenFile {
             changed_ms: changed_ms.parse().ok()?,
             inode: inode.parse().ok()?,
         })
     }
 }
 
-/// A time stamp of the kernel's in milliseconds since the epoch.
+/// A kernel time stamp in milliseconds since the epoch.
 pub(super) fn ms_of(seconds: i64, nanoseconds: u64) -> i64 {
     seconds * 1000 + (nanoseconds / 1_000_000) as i64
 }
 
-/// A drop's claim folder, flocked while its watcher is at it.
+/// The claim folder of a drop, locked by this process.
 pub(super) struct HeldClaim {
-    /// The task it becomes.
+    /// The id of the task that the drop becomes.
     pub id: TaskId,
-    /// In a group spool, the file that was looked at.
-    pub file: Option<LookedAt>,
+    /// In a group spool, the file as it was before the claim.
+    pub file: Option<SeenFile>,
     pub dir: Dir,
     pub place: ClaimPlace,
     _lock: Flock,
 }
 
 impl HeldClaim {
-    /// Takes the folder away, once no drop is in it. A drop on which somebody mounted something stays there with all
-    /// that is known of it, until that is gone.
+    /// Removes the folder if no drop is in it. A drop that is a mount stays there with its records until it is
+    /// unmounted.
     pub fn remove(&self) -> IoResult<()> {
         if self.drop_name()?.is_some() {
             return Ok(());
@@ -99,7 +99,7 @@ impl HeldClaim {
         self.place.parent.remove_empty_dir(folder).map(|_| ())
     }
 
-    /// The name of the drop in it; `None` where it was not moved here yet, or is done with.
+    /// The name of the drop in it; `None` if the drop was not moved here yet, or was already moved away.
     pub fn drop_name(&self) -> IoResult<Option<OsString>> {
         for entry in self.dir.names()? {
             if is_note(&entry) {
@@ -118,28 +118,28 @@ impl HeldClaim {
         Ok(None)
     }
 
-    /// Says that the task is being built now.
+    /// Records that the task is being built.
     pub fn begin_building(&self) -> IoResult<()> {
         self.dir.touch(BUILDING).map(|_| ())
     }
 
-    /// Says that the drop is refused under the id that it brought.
+    /// Records that the drop is being refused under its chosen id.
     pub fn begin_refusing(&self) -> IoResult<()> {
         self.dir.touch(REFUSING).map(|_| ())
     }
 
-    /// Whether a refusal under the id that it brought was begun.
+    /// Whether a refusal under its chosen id was started.
     pub fn is_refusing(&self) -> IoResult<bool> {
         self.dir.has(REFUSING)
     }
 
-    /// Whether its task was built before, as far as that went.
+    /// Whether the building of its task was started.
     pub fn is_building(&self) -> IoResult<bool> {
         self.dir.has(BUILDING)
     }
 }
 
-/// Whether something in a claim is not the drop.
+/// Whether an entry of a claim is a record, not the drop.
 fn is_note(entry: &OsStr) -> bool {
     entry.as_encoded_bytes().starts_with(b".")
 }
@@ -155,7 +155,7 @@ impl ClaimPlace {
         id.parse().ok()
     }
 
-    /// The claims that are here.
+    /// The ids of all claims here.
     pub fn claims(&self) -> IoResult<Vec<TaskId>> {
         let mut claims = Vec::new();
         self.parent.each_name(|name, _| {
@@ -170,14 +170,14 @@ impl ClaimPlace {
         self.parent.has(self.folder(id))
     }
 
-    /// Removes what is left here of the drop of a task that stands, so that it cannot come back once
-    /// the task is gone. The caller holds the task's lock. Whatever is in the claim, it goes in one step.
+    /// Removes the claim that is left of a published task's drop, so that a replay cannot create the task again
+    /// after it was removed. The caller holds the task's lock. The claim is removed in one step.
     pub fn forget(&self, id: TaskId, trash: &Dir) -> IoResult<()> {
         let folder = self.folder(id);
         let trash_name = format!("claim.{:016x}", random_bits() as u64);
         match self.parent.rename_new(&folder, trash, &trash_name) {
             Ok(()) => {
-                // What cannot be removed now is left to the sweeper.
+                // The sweeper removes what cannot be removed now.
                 let _ = trash.remove_tree(&trash_name);
                 Ok(())
             }
@@ -189,14 +189,14 @@ impl ClaimPlace {
         }
     }
 
-    /// Moves a drop into a folder of its own here; `None` when somebody was faster, or has another drop
-    /// of this id.
+    /// Moves a drop into a claim folder here; `None` if another watcher was faster, or if there is a claim of
+    /// another drop with this id.
     pub(super) fn claim(
         &self,
         incoming: &Dir,
         file_name: &OsStr,
         id: TaskId,
-        seen: Option<LookedAt>,
+        seen: Option<SeenFile>,
     ) -> IoResult<Option<HeldClaim>> {
         let making = self.parent.making();
         let closed = Making {
@@ -213,8 +213,8 @@ impl ClaimPlace {
         let Some(mut claim) = self.hold(dir, id)? else {
             return Ok(None);
         };
-        // Who replays claims may have taken the folder away before it was held: then nothing can be made
-        // in it.
+        // A watcher that replays claims may have removed the folder before it was locked. Then no file can be
+        // created in it.
         if let Some(seen) = seen
             && absent_is_none(claim.dir.touch(seen.file_name()))?.is_none()
         {
@@ -235,7 +235,7 @@ impl ClaimPlace {
         let Some(lock) = dir.lock_exclusively(LockLevel::Claim, dir.to_lock()?, "")? else {
             return Ok(None);
         };
-        let file = dir.names()?.iter().find_map(|it| LookedAt::parse(it));
+        let file = dir.names()?.iter().find_map(|it| SeenFile::parse(it));
         Ok(Some(HeldClaim {
             id,
             file,
@@ -250,13 +250,13 @@ impl ClaimPlace {
 }
 
 impl Spool {
-    /// Where drops are claimed, the usual place first.
+    /// The folders for claims, the usual one first.
     pub(in crate::spool) fn claim_places(&self) -> IoResult<Vec<ClaimPlace>> {
         let mut places = vec![ClaimPlace {
             parent: self.folder(name::STAGING)?,
             prefix: "",
         }];
-        // Never in the box of a group spool: others put things there.
+        // Not in the box of a group spool, because other users can write there.
         if !self.is_group() {
             places.push(ClaimPlace {
                 parent: self.folder(name::INCOMING)?,
@@ -266,8 +266,8 @@ impl Spool {
         Ok(places)
     }
 
-    /// Refuses a group spool whose box is a mount of its own. Nothing can be renamed from there to where
-    /// only the owner writes, so no drop could be taken safely.
+    /// Fails for a group spool whose box is a mount of its own. Nothing can be renamed from there to a folder that
+    /// only the owner can write, so no drop could be taken safely.
     pub(in crate::spool) fn check_box(&self) -> IoResult<()> {
         if !self.is_group() {
             return Ok(());
@@ -277,7 +277,7 @@ impl Spool {
         if incoming.mount()? == root.mount()? {
             return Ok(());
         }
-        let why = "it is a mount of its own, which a group spool cannot have: unmount it, or move the whole spool to that file system";
+        let why = "it is a mount of its own, which a group spool does not support: unmount it, or move the whole spool to that file system";
         let why = std::io::Error::other(why);
         Err(IoError::new("use the drop box", incoming.path(), why))
     }

@@ -1,27 +1,26 @@
-//! A drop as it stands in the box: its name, and what was seen of it.
+//! A drop in the box: its name, and its metadata when it was listed.
 //!
-//! Not what it says (`drop_read.rs`). Invariant: a name is only read here, never followed.
+//! Not its content (`drop_read.rs`). Invariant: names are only compared here, no file is opened.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Stat};
 
-use super::drop_claim::LookedAt;
+use super::drop_claim::SeenFile;
 use super::drop_read::Fingerprint;
 use crate::spool::layout::name::DROP_SUFFIX;
 use crate::task::{Name, escape_label};
 
-/// A drop that is there and was looked at.
+/// A drop that was listed.
 #[derive(Debug)]
 pub struct DropFile {
     pub(in crate::spool) file_name: OsString,
     pub(in crate::spool) user: u32,
     pub(in crate::spool) seen: Fingerprint,
-    /// When the file came here or was last changed: seconds and nanoseconds of its ctime, which nobody
-    /// can set.
+    /// The ctime in seconds and nanoseconds: when it was moved here or last changed. No user can set it.
     pub(in crate::spool) arrived: (i64, u64),
-    /// Whether it is a folder, which is left where it is.
+    /// Whether it is a folder, which is never taken.
     pub(in crate::spool) is_folder: bool,
 }
 
@@ -41,17 +40,18 @@ impl DropFile {
         &self.file_name
     }
 
-    /// In whose round it is taken: its owner, in a group spool.
+    /// The user id of its owner in a group spool, else 0.
     pub fn user(&self) -> u32 {
         self.user
     }
 
-    /// What it was when it was listed.
+    /// The file's fingerprint when it was listed.
     pub fn seen(&self) -> Fingerprint {
         self.seen
     }
 
-    /// When it came here or was last changed, in seconds and nanoseconds: also by a new mode or link.
+    /// When it was moved here or last changed, in seconds and nanoseconds since the epoch. A new mode or link
+    /// counts as a change.
     pub fn arrived(&self) -> (i64, u64) {
         self.arrived
     }
@@ -61,13 +61,13 @@ impl DropFile {
         escape_label(stem(&self.file_name))
     }
 
-    /// Whether it is a folder, which is left where it is.
+    /// Whether it is a folder, which is never taken.
     pub fn is_folder(&self) -> bool {
         self.is_folder
     }
 
-    pub(super) fn looked_at(&self) -> LookedAt {
-        LookedAt::of(self.seen, self.arrived)
+    pub(super) fn seen_file(&self) -> SeenFile {
+        SeenFile::of(self.seen, self.arrived)
     }
 }
 
@@ -80,14 +80,14 @@ pub(super) fn stem(file_name: &OsStr) -> &[u8] {
     bytes.strip_suffix(DROP_SUFFIX.as_bytes()).unwrap_or(bytes)
 }
 
-/// `*.json` without a leading dot: everything else belongs to somebody's editor or copy program, or asks for
-/// something to be done to a task, which is looked for first.
+/// Whether this is `*.json` without a leading dot. Other names belong to editors or copy programs, or are control
+/// files, which the caller checks first.
 pub(super) fn is_drop_name(name: &[u8]) -> bool {
     name.ends_with(DROP_SUFFIX.as_bytes()) && !name.starts_with(b".") && name.len() > 5
 }
 
-/// Whether a whole name fits a pattern, in which `*` stands for any text and everything else for itself.
-pub(super) fn fits(pattern: &[u8], name: &[u8]) -> bool {
+/// Whether a whole name matches a pattern, in which `*` matches any text and every other byte itself.
+pub(super) fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
     let mut parts = pattern.split(|byte| *byte == b'*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else {
@@ -106,7 +106,7 @@ pub(super) fn fits(pattern: &[u8], name: &[u8]) -> bool {
     rest.ends_with(last)
 }
 
-/// The name a drop gives its task, if its file name is one.
+/// The task name in a drop's file name; `None` if the file name is not a valid task name.
 pub(super) fn name_of_drop(file_name: &OsStr) -> Option<Name> {
     let text = std::str::from_utf8(stem(file_name)).ok()?;
     text.parse::<Name>()
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_names_are_drops() {
+    fn only_json_files_without_a_leading_dot_are_drops() {
         for (name, is_drop) in [
             ("report.json", true),
             (".report.json", false),
@@ -138,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn which_names_fit_a_pattern() {
-        for (pattern, name, does_fit) in [
+    fn a_pattern_matches_whole_names() {
+        for (pattern, name, is_match) in [
             ("*.sync-conflict-*", "a.sync-conflict-1-2-ABC.json", true),
             ("*.sync-conflict-*", "sync-conflict.json", false),
             (
@@ -155,13 +155,13 @@ mod tests {
             ("*", "", true),
             ("**.json", "x.json", true),
         ] {
-            let fits = fits(pattern.as_bytes(), name.as_bytes());
-            assert_eq!(fits, does_fit, "{pattern} {name}");
+            let matches = matches_pattern(pattern.as_bytes(), name.as_bytes());
+            assert_eq!(matches, is_match, "{pattern} {name}");
         }
     }
 
     #[test]
-    fn which_drops_name_their_task() {
+    fn a_file_name_that_is_a_task_name_names_the_task() {
         for (name, expected) in [
             ("report.json", Some("report")),
             ("my report.json", None),

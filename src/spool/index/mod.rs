@@ -1,7 +1,7 @@
-//! The index of a spool: where to look for tasks that are not over, for names, and for sessions.
+//! The index of a spool: it finds unfinished tasks, names and sessions without a scan of all tasks.
 //!
-//! `open` (tasks that are not over) · `names` · `sessions` (whose task is next, and their state) · `reconcile` (after a boot).
-//! Not what is true of a task (`tasks/`). Invariant: all of it can be made again from `tasks/`.
+//! `open` (unfinished tasks) · `names` · `sessions` (the order of their tasks, and their state) · `reconcile`
+//! (after a boot). Not the state of a task (`tasks/`). Invariant: the index can be rebuilt from `tasks/`.
 
 mod names;
 mod open;

@@ -1,7 +1,7 @@
-//! The index compared with `tasks/`, once in each boot.
+//! The comparison of the index with `tasks/`, once in each boot.
 //!
-//! Not when (`watcher/`). Invariant: entries are never synced, so until this is done in a boot some may be missing;
-//! a task without a result gets its entry back.
+//! Not when it is done (`watcher/`). Invariant: index entries are never synced, so some may be missing until this
+//! is done in a boot; a task without a result gets its entry again.
 
 use crate::clock::BootId;
 use crate::spool::disk::IoResult;
@@ -11,15 +11,15 @@ use crate::spool::tasks::TaskDir;
 use crate::task::TaskId;
 
 impl Spool {
-    /// Whether the hints were compared with `tasks/` in this boot. Until then some may be missing:
-    /// a power cut may have taken them, because they are never synced.
+    /// Whether the index was compared with `tasks/` in this boot. Until then, entries may be missing after a
+    /// power cut, because they are never synced.
     pub fn is_reconciled(&self) -> IoResult<bool> {
         let last = self.folder(name::OPEN)?.read(BOOT, 4096)?;
         Ok(last.is_some_and(|last| last == BootId::current().kernel().as_bytes()))
     }
 
-    /// The tasks that may have lost their hint, newest first: all that have none. After a boot each
-    /// of them is looked at, and of a hundred thousand that wait for their turn, none has to be.
+    /// The tasks without an index entry, newest first. After a boot each of them is checked; waiting tasks have
+    /// an entry and need no check, even if there are 100,000 of them.
     pub fn unindexed_ids(&self) -> IoResult<Vec<TaskId>> {
         let open = self.open_ids()?;
         let mut ids = self.task_ids()?;
@@ -27,10 +27,9 @@ impl Spool {
         Ok(ids)
     }
 
-    /// The task, if it has neither result nor hint.
+    /// The task, if it has neither a result nor an index entry.
     fn unindexed_task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        // Most that have no hint are finished: such a one costs a single call, and what a link would lead to
-        // is left alone.
+        // Most tasks without an entry are finished. This check costs them one system call and follows no link.
         let result = format!("{}/{id}/{}", name::TASKS, name::RESULT);
         if self.root_dir().has(result).unwrap_or(false) {
             return Ok(None);
@@ -41,25 +40,25 @@ impl Spool {
         if task.has_result()? || self.folder(name::OPEN)?.has(id.to_string())? {
             return Ok(None);
         }
-        // Finished in between: the hint went after the result came.
+        // Checked again, because it may have finished: the entry is removed after the result is written.
         Ok(Some(task).filter(|task| !task.has_result().unwrap_or(false)))
     }
 
-    /// Whether a task has neither result nor hint, so that no watcher that runs will find it.
+    /// Whether a task has neither a result nor an index entry, so that no running watcher will find it.
     pub fn lacks_entry(&self, id: TaskId) -> IoResult<bool> {
         Ok(self.unindexed_task(id)?.is_some())
     }
 
-    /// Gives a task without result its hint back; `true` when it was missing.
+    /// Adds the index entry of a task that has neither a result nor an entry; `true` if it was added.
     pub fn reconcile_entry(&self, id: TaskId) -> IoResult<bool> {
         let Some(task) = self.unindexed_task(id)? else {
             return Ok(false);
         };
-        // Submitters hint only sessions that were given; a hint too many costs nothing.
+        // Only a session that the submitter chose has a queue entry. An extra entry does no harm.
         let session = task.request().ok().and_then(|request| request.session_id);
         let given = session.filter(|session| crate::task::session_of(id) != *session);
         self.add_entries(id, &task.dir, given.as_ref())?;
-        // Finished in between: the finisher did not see this hint, so it is ours to take away.
+        // If the task has finished, its runner may not have seen the new entry, so it is removed here.
         if task.has_result()? {
             self.remove_entries(id, given.as_ref())?;
             return Ok(false);
@@ -67,7 +66,7 @@ impl Spool {
         Ok(true)
     }
 
-    /// Remembers that hints and tasks were compared in this boot.
+    /// Records that the index was compared with `tasks/` in this boot.
     pub fn record_reconciled(&self) -> IoResult<()> {
         if self.is_reconciled()? {
             return Ok(());

@@ -1,7 +1,8 @@
-//! Sessions: the order of their tasks, and the folder of the state that these share.
+//! Sessions: the order of their tasks, and the state folder that the tasks share.
 //!
-//! Not what becomes of one that nobody uses (`trash/sessions.rs`). Invariants: the first task of a made session runs
-//! before all others of it, and these run in the order of their ids; a state folder is never taken away from under a task.
+//! Not how an unused session is removed (`trash/sessions.rs`). Invariants: the task for which a session was
+//! created runs before all others of it, and the others run in the order of their ids; a state folder is never
+//! removed while a task uses it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,11 +15,10 @@ use crate::spool::open::Spool;
 use crate::spool::tasks::{TaskLock, ids_in};
 use crate::task::{Name, TaskId, task_of_session};
 
-/// How long to wait for somebody who is about to take an empty folder away. It does two system
-/// calls.
+/// How long to wait for a process that is removing an empty folder. It makes only two system calls.
 const STATE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The folder of the state a session's tasks share; nobody takes it away while this is held.
+/// The state folder that a session's tasks share. It is not removed while this is held.
 #[derive(Debug)]
 pub struct SessionState {
     path: PathBuf,
@@ -28,13 +28,13 @@ pub struct SessionState {
 }
 
 impl SessionState {
-    /// Where it is.
+    /// The path of the state folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets it go; nothing of the task uses it any more. A folder that was left empty, as most are
-    /// that were made for one task, is taken away here, where it stands open.
+    /// Releases the folder, once no process of the task uses it. An empty folder is removed here, because it is
+    /// already open; most sessions that were created for one task are empty.
     pub fn let_go(self) {
         if self.hold.upgrade().unwrap_or(false) {
             remove_if_empty(&self.sessions, &self.folder);
@@ -42,21 +42,21 @@ impl SessionState {
     }
 }
 
-/// Whose turn it is in a session.
+/// Whether a task may start now in its session.
 #[derive(Debug)]
 pub enum SessionOrder {
-    /// This task's; the guard, where there is one, keeps others out.
+    /// It may start. The guard, if it is a lock, keeps other tasks of the session from starting.
     Ours(Guard),
     /// An earlier task of the session is not finished.
     NotYet,
 }
 
 impl TaskLock {
-    /// The folder of the state a session's tasks share, made when it is not there, and held: an
-    /// empty one is taken away by whoever ends last, never from under a task.
+    /// Opens the state folder of a session, creates it if necessary, and holds it with a shared lock. The last
+    /// task to release an empty folder removes it.
     pub fn session_state(&self, spool: &Spool, session: &Name) -> IoResult<SessionState> {
         let sessions = spool.folder(name::SESSIONS)?;
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let held = sessions.ensure_own(session.as_str()).and_then(hold_state);
             match held {
@@ -68,39 +68,40 @@ impl TaskLock {
                         hold,
                     });
                 }
-                // It is just being taken away.
+                // Another process is removing it.
                 Ok(None) => {}
                 Err(error) if error.is_absent() => {}
                 Err(error) => return Err(error),
             }
-            if begun.elapsed() > STATE_PATIENCE {
+            if started.elapsed() > STATE_PATIENCE {
                 let path = sessions.path_of(session.as_str());
                 let kind = std::io::ErrorKind::TimedOut;
-                return Err(IoError::new("hold the state of", path, kind));
+                return Err(IoError::new("lock the state folder of", path, kind));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// Holds a session's state folder; `None` when somebody takes it away in this moment.
+/// Locks a session's state folder; `None` if another process is removing it.
 fn hold_state(folder: Dir) -> IoResult<Option<(Dir, Flock)>> {
     let state = folder.ensure_own(name::STATE)?.into_file();
     let Some(hold) = folder.lock_shared(LockLevel::SessionState, state, name::STATE)? else {
         return Ok(None);
     };
-    let stands = is_same_file(&folder, name::STATE, &hold)?;
-    Ok(stands.then_some((folder, hold)))
+    let is_current = is_same_file(&folder, name::STATE, &hold)?;
+    Ok(is_current.then_some((folder, hold)))
 }
 
-/// Removes a session's folder that was left empty. The caller keeps every task away from its state.
+/// Removes a session's folder if it is empty. The caller holds its state folder exclusively.
 fn remove_if_empty(sessions: &Dir, folder: &Dir) {
-    // rmdir removes only what is empty, so nothing can be lost here.
+    // rmdir(2) removes only empty folders, so no data can be lost.
     let _ = folder.remove_empty_dir(name::STATE);
     let _ = sessions.remove_empty_dir(folder.name());
 }
 
-/// Whether no task of a session is at its state folder; as long as the guard lives none gets at it.
+/// Locks a session's state folder exclusively, so that no task can use it while the guard is held. `None` if a
+/// task uses it.
 pub(in crate::spool) fn unused_state(folder: &Dir) -> IoResult<Option<Guard>> {
     let Some(state) = folder.find_own(name::STATE)? else {
         return Ok(Some(Guard::not_needed()));
@@ -110,14 +111,14 @@ pub(in crate::spool) fn unused_state(folder: &Dir) -> IoResult<Option<Guard>> {
 }
 
 impl Spool {
-    /// Asks whether it is this task's turn in its session.
+    /// Checks whether this task may start now in its session.
     pub fn session_order(&self, session: &Name, id: TaskId) -> IoResult<SessionOrder> {
-        // Asked before the queue is looked for: the first task of a made session stands in none.
+        // Checked before the queue is read, because the first task of a session is not in the queue.
         if self.first_open(session, id, &[])?.is_some() {
             return Ok(SessionOrder::NotYet);
         }
-        // After a power cut an earlier task's place in the queue may be missing. Before the first task of a made
-        // session there is none.
+        // After a power cut the queue entry of an earlier task may be missing, so the index must be reconciled
+        // first. The first task of a session has no earlier task.
         if task_of_session(session) != Some(id) && !self.is_reconciled()? {
             return Ok(SessionOrder::NotYet);
         }
@@ -132,10 +133,10 @@ impl Spool {
         let Some(lock) = folder.lock_exclusively(LockLevel::Session, lock, name::LOCK)? else {
             return Ok(SessionOrder::NotYet);
         };
-        // The sweeper may have moved an unused session's folder away in between.
+        // The sweeper may have moved the folder of an unused session away before it was locked.
         let now = sessions.find_own(session.as_str())?;
-        let stands = now.map_or(Ok(false), |now| is_same_file(&now, name::LOCK, &lock))?;
-        if !stands {
+        let is_current = now.map_or(Ok(false), |now| is_same_file(&now, name::LOCK, &lock))?;
+        if !is_current {
             return Ok(SessionOrder::NotYet);
         }
         let queued = ids_in(&queue)?;
@@ -144,7 +145,7 @@ impl Spool {
             .into_iter()
             .take_while(|before| Some(*before) != earlier && *before < id)
         {
-            // A hint whose task is finished or gone: whoever left it did not get to this.
+            // Removes entries of finished or removed tasks, left by a process that was killed.
             if !self.is_open_task(before)? {
                 queue.remove_anything(&before.to_string())?;
             }
@@ -155,20 +156,21 @@ impl Spool {
         })
     }
 
-    /// The first task of a session that comes before this one and is not over: before all others the one that a
-    /// made session began with, then those of its queue, in the order of their ids. This alone is the order of a session.
+    /// The first unfinished task that comes before this one in its session. The task for which the session was
+    /// created comes first, then those of the queue in the order of their ids. Only this function defines the
+    /// order of a session.
     pub(in crate::spool) fn first_open(
         &self,
         session: &Name,
         id: TaskId,
         queued: &[TaskId],
     ) -> IoResult<Option<TaskId>> {
-        let began = task_of_session(session);
-        if began == Some(id) {
+        let first = task_of_session(session);
+        if first == Some(id) {
             return Ok(None);
         }
         let queued = queued.iter().copied().take_while(|before| *before < id);
-        for before in began.into_iter().chain(queued) {
+        for before in first.into_iter().chain(queued) {
             if self.is_open_task(before)? {
                 return Ok(Some(before));
             }
@@ -176,9 +178,9 @@ impl Spool {
         Ok(None)
     }
 
-    /// Whether a task is published or about to be, and has no result.
+    /// Whether a task is published or being built, and has no result.
     pub(in crate::spool) fn is_open_task(&self, id: TaskId) -> IoResult<bool> {
-        // Staging first: a task moves from there to tasks/, never back.
+        // `staging/` is checked first, because tasks only move from there to `tasks/`.
         let staged = self.is_being_staged(id)?;
         match self.task(id)? {
             Some(task) => Ok(!task.has_result()?),
@@ -186,7 +188,7 @@ impl Spool {
         }
     }
 
-    /// Takes away the folder of a session that left nothing, as the made ones mostly do.
+    /// Removes the folder of a session if it is empty and unused, as most sessions of a single task are.
     pub fn remove_empty_session(&self, session: &Name) {
         let Ok(sessions) = self.folder(name::SESSIONS) else {
             return;
@@ -198,8 +200,7 @@ impl Spool {
         }
     }
 
-    /// Puts a task into its session's queue; `false` when somebody took the unused folder away
-    /// before it was used again.
+    /// Adds a task to its session's queue; `false` if another process removed the unused folder first.
     pub(super) fn queue_in_session(
         &self,
         id: TaskId,
@@ -247,9 +248,9 @@ mod tests {
         drop(spool.submit(vec![submission]).unwrap());
     }
 
-    /// The clock may have been set back, or the id chosen.
+    /// An id can be older if the clock was set back, or if a user chose the id.
     #[test]
-    fn the_first_task_of_a_made_session_runs_before_older_ids() {
+    fn the_first_task_of_a_session_runs_before_tasks_with_older_ids() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::init(&place.path().join("spool"), None, Overrides::default()).unwrap();
         spool.record_reconciled().unwrap();
@@ -257,16 +258,16 @@ mod tests {
         let session = session_of(first);
         let older = TaskId::from_parts(first.unix_ms().unsigned_abs() - 90_000, 7);
         submit(&spool, older, Some(&session));
-        // Before there is a first one, it has the session to itself.
+        // Before the first task exists, the older one may start.
         let SessionOrder::Ours(held) = spool.session_order(&session, older).unwrap() else {
-            panic!("nothing is before it");
+            panic!("no task comes before it");
         };
         submit(&spool, first, None);
         let is_ours = |id| {
-            let turn = spool.session_order(&session, id).unwrap();
-            matches!(turn, SessionOrder::Ours(_))
+            let order = spool.session_order(&session, id).unwrap();
+            matches!(order, SessionOrder::Ours(_))
         };
-        assert!(!is_ours(first), "the other one has begun");
+        assert!(!is_ours(first), "the older task has started");
         drop(held);
         assert!(!is_ours(older));
         let earlier = |id| spool.earlier_in_session(&session, id).unwrap();

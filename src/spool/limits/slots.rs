@@ -1,20 +1,20 @@
 //! Slots: how many tasks run at once, in the spool and of one recipe.
 //!
-//! Not which task gets one (`ready/guards.rs`). Invariants: a slot is a locked file, so the kernel counts and a
-//! dead process holds none; the limit is never exceeded.
+//! Not which task gets one (`ready/guards.rs`). Invariants: a slot is a locked file, so the kernel counts,
+//! and a process that was killed holds no slot. The limit is never exceeded.
 
 use crate::spool::disk::{Dir, Flock, IoResult, LockLevel};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::task::Name;
 
-/// One of the places that count the concurrency limit; held while a task runs.
+/// One of the slots of a concurrency limit, held while a task runs.
 #[derive(Debug)]
 pub struct Slot {
     _lock: Flock,
 }
 
-/// How many places behind the limit are held: by tasks that began before it was lowered.
+/// The number of slots beyond the limit that are held: by tasks that started before the limit was lowered.
 fn held_beyond(slots: &Dir, prefix: &str, limit: u32) -> IoResult<u32> {
     let mut beyond = Vec::new();
     slots.each_name(|name, _| {
@@ -35,8 +35,8 @@ fn held_beyond(slots: &Dir, prefix: &str, limit: u32) -> IoResult<u32> {
 }
 
 impl Spool {
-    /// Takes one of the first `limit` places of a kind, `None` when all are taken. The kernel
-    /// counts, so the limit holds over several watchers and over their deaths.
+    /// Takes one of the first `limit` slots of the spool, or of a recipe; `None` if all are taken. The kernel
+    /// counts, so the limit also holds with several watchers, and after one was killed.
     pub fn take_slot(&self, recipe: Option<&Name>, limit: u32) -> IoResult<Option<Slot>> {
         let slots = self.folder(name::SLOTS)?;
         let prefix = recipe.map_or(String::new(), |recipe| format!("recipe.{recipe}."));
@@ -48,7 +48,7 @@ impl Spool {
         let mut taken = None;
         let mut held = beyond;
         for k in 0..limit {
-            // Runners begin at different places, so that they rarely meet.
+            // Runners start at different slots, so that they rarely try the same one.
             let k = (k + own) % limit;
             let file = format!("{prefix}{k}");
             match slots.try_lock(LockLevel::Slot, &file)? {
@@ -57,7 +57,7 @@ impl Spool {
                 None => held += 1,
             }
         }
-        // Two that come here at once may both go away; none of them ever is one too many.
+        // Two runners that come here at the same time may both get no slot. The limit is never exceeded.
         Ok(taken.filter(|_| held < limit))
     }
 }

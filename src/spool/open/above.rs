@@ -1,8 +1,9 @@
-//! The folders above a spool: whether somebody else could put another folder in its place.
+//! The folders above a spool: whether another user could put another folder in its place.
 //!
-//! Not what lies in the spool (`layout.rs`). Who may write in a folder above may rename the spool and put
-//! another one there, which the owner's recipes would then write into and take their programs from.
-//! Invariant: the way up is taken from the open spool itself, and by the path that recipes are told.
+//! Not what is in the spool (`layout.rs`). A user who may write in a folder above can rename the spool and
+//! put another one there. The owner's recipes would then write into that one and take their programs from it.
+//! Invariant: both ways up are checked, the one from the open folder and the one by the path that recipes
+//! get.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +16,7 @@ use crate::spool::disk::{IoError, IoResult, which};
 use crate::task::escape_path;
 use crate::way::{Place, places};
 
-/// A folder above the spool in which others could put another one in its place.
+/// A folder above the spool in which others could replace the spool.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
     "{} {why}, so another folder can be put in the spool's place: {}",
@@ -25,18 +26,18 @@ use crate::way::{Place, places};
 pub struct Exposed {
     /// The folder, or a link on the way.
     pub path: PathBuf,
-    /// Who could.
+    /// Who could do it.
     pub why: Exposure,
 }
 
-/// Who can rename what stands in a folder above, or replace a link on the way.
+/// Who can rename entries of a folder above, or replace a link on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exposure {
-    /// A group, or who is named in an access list.
-    #[error("is a folder above in which group {0} may write")]
+    /// A group, or users in an access list.
+    #[error("is a folder above the spool in which group {0} may write")]
     Group(u32),
-    /// Everybody.
-    #[error("is a folder above in which anybody may write")]
+    /// All users.
+    #[error("is a folder above the spool in which anybody may write")]
     Anybody,
     /// Its owner.
     #[error("leads to the spool and belongs to user {0}")]
@@ -47,7 +48,7 @@ impl Exposure {
     fn what_to_do(self) -> &'static str {
         match self {
             Exposure::Group(_) | Exposure::Anybody => {
-                "take the right from them (`chmod go-w`) or make the folder sticky (`chmod +t`)"
+                "remove the permission (`chmod go-w`) or make the folder sticky (`chmod +t`)"
             }
             Exposure::Owner(_) => {
                 "give it to this user or to root (`chown`), or move the spool elsewhere"
@@ -58,7 +59,7 @@ impl Exposure {
     fn of(mode: u32, uid: u32, gid: u32, owner: u32) -> Option<Exposure> {
         let is_link = FileType::from_raw_mode(mode) == FileType::Symlink;
         let mode = Mode::from_raw_mode(mode);
-        // In a sticky folder nobody renames what is not his own. The mode of a link means nothing.
+        // In a sticky folder only the owner of an entry can rename it. The mode of a link has no effect.
         let is_guarded = mode.contains(Mode::SVTX) || is_link;
         if !is_guarded && mode.contains(Mode::WOTH) {
             Some(Exposure::Anybody)
@@ -74,16 +75,16 @@ impl Exposure {
 }
 
 impl Spool {
-    /// The first folder above, or link on the way, by which somebody besides root and the owner could put
+    /// The first folder above, or link on the way, by which a user other than root and the owner could put
     /// another folder in the spool's place.
     ///
     /// # Errors
-    /// A folder above cannot be looked at.
+    /// A folder above cannot be checked.
     pub fn exposed_above(&self) -> IoResult<Option<Exposed>> {
         let owner = self.root()?.own_stat()?.st_uid;
-        // A recipe is told the path by which the spool was found, and a link on it may be replaced.
+        // Recipes get the path by which the spool was found, and a link on that path may be replaced.
         let mut way = places(self.path());
-        // The spool itself.
+        // Without the spool itself.
         way.pop();
         for Place { path, metadata } in way {
             let (uid, gid) = (metadata.uid(), metadata.gid());
@@ -93,7 +94,7 @@ impl Spool {
         }
         const HIGHEST: usize = 4096;
         let root = self.root()?;
-        let failed = |errno| IoError::new("look at the folders above", root.path(), errno);
+        let failed = |errno| IoError::new("check the folders above", root.path(), errno);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let own = root.own_stat()?;
         let mut below = which(&own);

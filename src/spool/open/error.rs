@@ -1,7 +1,7 @@
 //! Why a folder cannot be used as a spool.
 //!
-//! Not when each of these is raised (the other files of this room). Invariant: every message names the folder
-//! or file, and says what to do about it where something can be done.
+//! Not when each of these occurs (the other files of this module). Invariant: every message names the folder
+//! or file, and what to do, if something can be done.
 
 use std::path::PathBuf;
 
@@ -12,15 +12,15 @@ use crate::task::{SPOOL_VERSION, escape_path};
 /// Why a folder cannot be used as a spool.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no such folder, or no `spool.json` in it.
-    #[error("{} is no spool (there is no {} in it)", path.display(), name::SETTINGS)]
+    /// The folder does not exist, or it has no `spool.json`.
+    #[error("{} is not a spool (there is no {} in it)", path.display(), name::SETTINGS)]
     Absent {
         /// The folder.
         path: PathBuf,
     },
-    /// It was one, and its settings file is gone.
+    /// The folder was a spool, and its settings file is gone.
     #[error(
-        "{} is a spool without its {}: restore that file, or make it anew with {{\"v\": {SPOOL_VERSION}}} in it, or with {{\"v\": {SPOOL_VERSION}, \"shared\": true}} where a group shares the spool",
+        "{} is a spool whose {} is missing: restore that file, or create it with {{\"v\": {SPOOL_VERSION}}} in it, or with {{\"v\": {SPOOL_VERSION}, \"shared\": true}} if a group shares the spool",
         escape_path(path),
         name::SETTINGS
     )]
@@ -28,13 +28,16 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
     },
-    /// A folder with other things in it.
-    #[error("{} is not empty and no spool: choose a new folder", escape_path(path))]
+    /// The folder has other things in it.
+    #[error(
+        "{} is not empty and not a spool: choose a new folder",
+        escape_path(path)
+    )]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
-    /// Made by an earlier program.
+    /// Created by an older program.
     #[error(
         "{} has format version 1, and this program works with version {SPOOL_VERSION}",
         escape_path(path)
@@ -43,18 +46,18 @@ pub enum OpenError {
         /// The settings file.
         path: PathBuf,
     },
-    /// A watcher or a task is at work while `init` is to make the spool's folders anew.
+    /// A watcher or a task is running while `init` should create the spool's folders again.
     #[error(
-        "the folders of {} cannot be made anew while {by} runs",
+        "cannot create the folders of {} again while {by} is running",
         escape_path(path)
     )]
     Busy {
         /// The folder.
         path: PathBuf,
-        /// `a watcher`, or the task's id.
+        /// What is running: a watcher, a task, or a command that starts a watcher, with its process.
         by: String,
     },
-    /// Made by a later program.
+    /// Created by a newer program.
     #[error(
         "{} has format version {version}, and this program knows only {SPOOL_VERSION}: use a newer agentspool",
         escape_path(path)
@@ -62,7 +65,7 @@ pub enum OpenError {
     Newer {
         /// The settings file.
         path: PathBuf,
-        /// What it says.
+        /// The version in it.
         version: u64,
     },
     /// The settings file cannot be understood.
@@ -75,7 +78,7 @@ pub enum OpenError {
     },
     /// It belongs to somebody else.
     #[error(
-        "{} belongs to user {owner}, and this is user {us}: run the command as that user",
+        "{} belongs to user {owner}, and the command runs as user {us}: run it as user {owner}",
         escape_path(path)
     )]
     Foreign {
@@ -86,38 +89,38 @@ pub enum OpenError {
         /// Ours.
         us: u32,
     },
-    /// Something that counts in the folder is another user's.
+    /// A file of the spool belongs to another user.
     #[error(
-        "{} belongs to user {owner}, and only what is this user's is used: see what it is, remove it or `chown` it, and run `init` again",
+        "{} belongs to user {owner}, and only files of the current user are used: check what it is, remove it or `chown` it, and run `init` again",
         escape_path(path)
     )]
     Planted {
-        /// What it is.
+        /// The file.
         path: PathBuf,
         /// Its owner's uid.
         owner: u32,
     },
-    /// Others could have put there what is in it.
+    /// Other users could have put its content there.
     #[error(
-        "{} is writable for others and not empty: make a new folder",
+        "{} can be written by others and is not empty: choose a new folder",
         escape_path(path)
     )]
     OpenToOthers {
         /// The folder.
         path: PathBuf,
     },
-    /// A folder of the spool's that `init` is to make anew has something mounted on it.
+    /// Something is mounted on a folder that `init` should create again.
     #[error(
-        "cannot make {} anew, because something is mounted on it: unmount it (`umount`, as root where another user mounted it), and run `init` again",
+        "cannot create {} again, because something is mounted on it: unmount it (`umount`, as root if another user mounted it), and run `init` again",
         escape_path(path)
     )]
     Mounted {
         /// The folder.
         path: PathBuf,
     },
-    /// It is a spool already, and not of the kind that was asked for.
+    /// It is a spool already, and not of the requested kind.
     #[error(
-        "{} is {kind}, and cannot become one of group {wanted}: leave out --group to use it as it is, or choose a new folder",
+        "{} is {kind}, and cannot become a spool of group {wanted}: leave out --group to use it as it is, or choose a new folder",
         escape_path(path)
     )]
     OtherKind {
@@ -125,20 +128,20 @@ pub enum OpenError {
         path: PathBuf,
         /// What it is.
         kind: String,
-        /// The group that was asked for.
+        /// The requested group.
         wanted: u32,
     },
-    /// Files cannot be given to a group that one is not in.
+    /// A user cannot give files to a group without being in it.
     #[error(
-        "this user is not in group {gid}, so nothing can be shared with it: put the user into the group, log in again, and run `init` again"
+        "the current user is not in group {gid}, so nothing can be shared with it: add the user to the group, log in again, and run `init` again"
     )]
     NotInGroup {
         /// The group.
         gid: u32,
     },
-    /// Locks on this file system may not be seen by other machines.
+    /// Other machines may not see locks on this file system.
     #[error(
-        "{} is on a network file system ({kind}), where locks may not hold: move the spool to a local disk, or set \"allow_network_fs\": true in spool.json if only one machine ever uses it",
+        "{} is on a network file system ({kind}), where locks may not work: move the spool to a local disk, or set \"allow_network_fs\": true in spool.json if only one machine ever uses it",
         escape_path(path)
     )]
     Network {
@@ -147,18 +150,18 @@ pub enum OpenError {
         /// Its kind.
         kind: &'static str,
     },
-    /// Its path cannot be written into files, which are UTF-8, nor be given to recipes in them.
+    /// Its path is not UTF-8, so it cannot be written into the spool's files.
     #[error(
-        "cannot use {path:?} as a spool: its path is not UTF-8 text; rename the folder or choose another one"
+        "cannot use {path:?} as a spool, because its path is not UTF-8 text: rename the folder or choose another one"
     )]
     NotText {
         /// The folder.
         path: PathBuf,
     },
-    /// Nobody has such a group.
-    #[error("no group is called {0}")]
+    /// The group does not exist.
+    #[error("there is no group {0}")]
     NoGroup(String),
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }

@@ -1,14 +1,17 @@
-//! Groups of users: the number of one by its name.
+//! Groups of users: finds the number of a group by its name.
 //!
-//! Not which modes a group gets (`modes.rs`). Invariant: the number that means "leave the group as it is" to the
-//! kernel is never given.
+//! Not which modes a group gets (`modes.rs`). Invariant: the number that means "do not change the group" to
+//! the kernel is never returned.
 
 use super::error::OpenError;
 
-/// The number of a group by its name, from `/etc/group`.
+/// The number of a group by its name, from `/etc/group`. A number is returned as it is.
+///
+/// # Errors
+/// [`OpenError::NoGroup`].
 pub fn group_id(name: &str) -> Result<u32, OpenError> {
     match name.parse() {
-        // To the kernel it means: leave the group as it is.
+        // For the kernel it means: do not change the group.
         Ok(u32::MAX) => return Err(OpenError::NoGroup(name.to_owned())),
         Ok(gid) => return Ok(gid),
         Err(_) => {}

@@ -1,8 +1,8 @@
-//! Which spool this is: `identity.json`, and what tells a spool from its copies.
+//! Which spool this is: `identity.json`, and what distinguishes a spool from its copies.
 //!
-//! A copy (`cp -a`, a snapshot, a restored backup) brings the original's identity along, and its
-//! tasks may be at work in the original. Invariants: a copy gets an identity of its own and is
-//! paused before it has it; a spool that was only moved or mounted anew stays itself.
+//! Not why a spool is paused (`pause.rs`). A copy (`cp -a`, a snapshot, a restored backup) has the original's
+//! identity, and its tasks may be running in the original. Invariants: a copy is paused first and then gets
+//! an identity of its own. A spool that was only moved or mounted again keeps its identity.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,15 +19,16 @@ use crate::spool::disk::{Dir, IoResult, Which, random_bits, which};
 use crate::spool::layout::{OURS_ONLY, SMALL_FILE, name};
 use crate::task::{FORMAT_VERSION, to_pretty};
 
-/// What stands in `identity.json`.
+/// The content of `identity.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Identity {
     v: u32,
     pub uuid: String,
-    /// The root folder that this was made for: its inode, and the device and path it had in `boot`.
+    /// The inode of the root folder that this was written for. `device` and `path` are those it had in
+    /// `boot`.
     pub inode: u64,
-    /// The inode of `spool.lock`, which is never replaced: by it a spool is known where folders get other inodes
-    /// by a mount.
+    /// The inode of `spool.lock`, which is never replaced. It identifies a spool on file systems whose
+    /// folders get other inodes after a mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lock_inode: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +37,7 @@ pub(super) struct Identity {
     boot: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<String>,
-    /// The path where it is not text: each byte as a number.
+    /// The path, if it is not text: each byte as a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path_bytes: Option<Vec<u8>>,
 }
@@ -45,32 +46,32 @@ pub(super) struct Identity {
 struct Here {
     inode: u64,
     lock_inode: Option<u64>,
-    /// Whether folders of this file system get other inodes by a mount.
+    /// Whether folders of this file system get other inodes after a mount.
     renumbers: bool,
     device: u64,
     boot: String,
     path: PathBuf,
 }
 
-/// What an identity is to the folder in which it lies.
+/// How an identity relates to the folder that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relation {
-    /// Its own.
+    /// The identity of this folder.
     Own,
-    /// Its own, but the folder was moved or mounted anew, or the machine booted since.
+    /// The identity of this folder, but the folder was moved or mounted again, or the machine was booted.
     Moved,
-    /// That of the folder it was copied from.
+    /// The identity of another folder, from which this one was copied.
     Copied,
 }
 
 /// Where a spool's path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathLeads {
-    /// To this very folder.
+    /// To this folder.
     Here,
-    /// To another one or to nothing.
+    /// To another folder, or to nothing.
     Elsewhere,
-    /// It cannot be seen: a folder above is shut, or the kernel refuses for another reason.
+    /// Not known: a folder above cannot be searched, or the kernel refuses for another reason.
     Unseen,
 }
 
@@ -83,7 +84,7 @@ impl Here {
             renumbers: root.renumbers_folders()?,
             device: stat.st_dev,
             boot: BootId::current().kernel().to_owned(),
-            // Without links, so that two ways to one folder are one path.
+            // The path without links, so that a folder has one path.
             path: crate::proc::path_of(root).unwrap_or_else(|| root.path().to_owned()),
         })
     }
@@ -118,8 +119,8 @@ impl Identity {
     }
 
     fn relation_to(&self, here: &Here) -> Relation {
-        // Nothing that keeps a file or folder the same one gives it another inode, but for a mount that numbers
-        // folders anew: there the folder's says nothing.
+        // A file or folder keeps its inode. The exception is a file system whose folders get new inodes at
+        // each mount: there only the inode of the lock file counts.
         let is_other = match self.lock_inode {
             Some(lock) if here.renumbers => here.lock_inode != Some(lock),
             Some(_) | None => self.inode != here.inode,
@@ -128,7 +129,7 @@ impl Identity {
             return Relation::Copied;
         }
         let (Some(device), Some(boot), Some(path)) = (self.device, &self.boot, self.path()) else {
-            // An earlier program wrote no more than the inode.
+            // An older program wrote only the inode.
             return Relation::Moved;
         };
         let is_same_boot = *boot == here.boot;
@@ -142,19 +143,19 @@ impl Identity {
                 Relation::Moved
             };
         }
-        // The root folders of two file systems, and a snapshot and its original, have one inode. The
-        // device does not tell them apart: overlayfs, btrfs and loop devices have another one after
-        // each mount, and everything after a boot. The original itself does.
-        if self.stands_elsewhere(path, here) {
+        // The root folders of two file systems may have the same inode, and so do a snapshot and its
+        // original. The device does not distinguish them: on overlayfs, btrfs and loop devices it changes
+        // with each mount, and on all file systems it may change with a boot. So the path is checked for the
+        // original.
+        if self.is_elsewhere(path, here) {
             Relation::Copied
         } else {
             Relation::Moved
         }
     }
 
-    /// Whether a folder with this identity stands at `path` and is not this one; where that cannot
-    /// be seen, it may.
-    fn stands_elsewhere(&self, path: &Path, here: &Here) -> bool {
+    /// Whether another folder with this identity is at `path`. `true` if that cannot be read.
+    fn is_elsewhere(&self, path: &Path, here: &Here) -> bool {
         match leads_to(path, here.which()) {
             PathLeads::Here => return false,
             PathLeads::Unseen => return true,
@@ -181,20 +182,20 @@ fn leads_to(path: &Path, folder: Which) -> PathLeads {
     }
 }
 
-/// Whether the kernel says by this that no folder stands at a path.
+/// Whether this error of the kernel means that there is no folder at a path.
 fn is_nothing(errno: Option<Errno>) -> bool {
     matches!(errno, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
 impl Spool {
-    /// Whether the identity is there and this folder's own, as [`Spool::open`] ensures.
+    /// Whether the identity exists and belongs to this folder, as [`Spool::open`] ensures.
     pub fn has_own_identity(&self) -> Result<bool, OpenError> {
         let here = Here::of(self.root_dir())?;
         let is_own = |it: Identity| it.relation_to(&here) != Relation::Copied;
         Ok(self.identity()?.is_some_and(is_own))
     }
 
-    /// What stands in `identity.json`; `None` when there is none.
+    /// The content of `identity.json`; `None` if the file does not exist.
     pub(super) fn identity(&self) -> Result<Option<Identity>, OpenError> {
         let Some(bytes) = self.root_dir().read(name::IDENTITY, SMALL_FILE)? else {
             return Ok(None);
@@ -207,8 +208,8 @@ impl Spool {
         })
     }
 
-    /// Makes the identity where there is none, and a new one where the one that is there belongs to
-    /// another folder; the one that holds now. `known` is what was read before.
+    /// Creates the identity if it is missing, or a new one if the present one belongs to another folder.
+    /// Returns the valid one. `known` is what was read before.
     pub(super) fn ensure_identity(&self, known: Option<Identity>) -> Result<Identity, OpenError> {
         let here = Here::of(self.root_dir())?;
         if let Some(known) = known
@@ -216,9 +217,9 @@ impl Spool {
         {
             return Ok(known);
         }
-        // Two commands may be the first ones at the same time: the second finds the first one's.
+        // Two first commands may run at the same time: the second one finds the identity of the first.
         let _lock = match self.lock_root() {
-            // A backup is read as it is: nothing can be written there, so nothing can start there either.
+            // A read-only backup is read as it is: nothing can be written there, so no task can start there.
             Err(error) if error.errno() == Some(Errno::ROFS) => {
                 return self.identity()?.ok_or_else(|| error.into());
             }
@@ -226,7 +227,7 @@ impl Spool {
         };
         let root = self.root()?;
         let Some(found) = self.identity()? else {
-            // A new spool, or one of which only the parts of value were put back.
+            // A new spool, or a backup without this file.
             self.forget_index()?;
             return make(&root, new_uuid(), here);
         };
@@ -234,11 +235,11 @@ impl Spool {
             Relation::Own => Ok(found),
             Relation::Moved => {
                 let uuid = found.uuid.clone();
-                // Only for the next comparison: a full or read-only disk must not stop anybody.
+                // This is only for the next comparison: a full or read-only disk must not be an error.
                 Ok(make(&root, uuid, here).unwrap_or(found))
             }
             Relation::Copied => {
-                // Before the new identity: without it the next command comes here again.
+                // Pause before the new identity: if this is interrupted, the next command does it again.
                 self.pause_as(Pause::Copy)?;
                 self.forget_index()?;
                 make(&root, new_uuid(), here)
@@ -246,7 +247,7 @@ impl Spool {
         }
     }
 
-    /// What was copied while it changed may lack entries of the index: it is made anew.
+    /// Removes the index entries, so that they are created again. A copy of a changing spool may lack some.
     fn forget_index(&self) -> IoResult<()> {
         let open = self.folder(name::OPEN)?;
         for entry in open.names()? {
@@ -255,7 +256,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Where the spool's path leads by now.
+    /// Where the spool's path leads now.
     pub fn path_leads(&self) -> PathLeads {
         match self.root_dir().which() {
             Ok(ours) => leads_to(self.path(), ours),
@@ -263,13 +264,13 @@ impl Spool {
         }
     }
 
-    /// Whether the spool's path is seen to lead to this folder. Else nothing is started and nothing
+    /// Whether the spool's path is known to lead to this folder. If not, nothing is started and nothing is
     /// refused: the spool's own recipes are found by its path.
     pub fn is_at_its_path(&self) -> bool {
         self.path_leads() == PathLeads::Here
     }
 
-    /// Whether it was emptied where it stands.
+    /// Whether the settings and the tasks were both removed from the folder.
     pub fn is_emptied(&self) -> bool {
         let has = |entry| self.root_dir().has(entry).unwrap_or(true);
         !has(name::SETTINGS) && !has(name::TASKS)
@@ -324,13 +325,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_reported_from_a_spool_that_was_moved() {
+    fn a_copy_is_distinguished_from_a_spool_that_was_moved() {
         let place = tempfile::tempdir().unwrap();
         let original = place.path();
         let stat = rustix::fs::stat(original).unwrap();
         let (inode, device) = (stat.st_ino, stat.st_dev);
         let gone = original.join("gone");
-        // It was made in the original, which stands, or for a path where nothing stands any more.
+        // Written in the original folder, which exists, or for a path at which nothing exists now.
         let standing = Identity::new("one".into(), here(inode, device, "b1", original));
         let moved = Identity::new("one".into(), here(inode, device, "b1", &gone));
         let bare = Identity {
@@ -356,17 +357,17 @@ mod tests {
         use Relation::{Copied, Moved, Own};
         for (identity, found, relation) in [
             (&standing, here(inode, device, "b1", original), Own),
-            // By a bind mount.
+            // With a bind mount.
             (&standing, here(inode, device, "b1", new), Own),
             (&moved, here(inode, device, "b1", new), Moved),
-            // Another inode is a copy, whatever stands where.
+            // Another inode means a copy, whatever is at the old path.
             (&standing, here(other_inode, device, "b1", copy), Copied),
             (&moved, here(other_inode, device, "b1", copy), Copied),
             (&moved, here(other_inode, device, "b1", &gone), Copied),
             (&moved, here(other_inode, other_device, "b1", copy), Copied),
             (&standing, here(other_inode, device, "b2", copy), Copied),
             (&bare, here(other_inode, device, "b1", original), Copied),
-            // An overlay that was mounted anew, or a copy in it: its lock is another file.
+            // An overlay that was mounted again, and a copy in it, whose lock is another file.
             (
                 &moved,
                 on_overlay(here(other_inode, other_device, "b2", &gone), Some(7)),
@@ -392,14 +393,14 @@ mod tests {
                 on_overlay(here(other_inode, device, "b1", &gone), None),
                 Copied,
             ),
-            // Mounted anew, or a snapshot beside its original.
+            // Mounted again, or a snapshot next to its original.
             (&moved, here(inode, other_device, "b1", &gone), Moved),
             (&standing, here(inode, other_device, "b1", copy), Copied),
             // After a boot.
             (&standing, here(inode, device, "b2", original), Moved),
             (&moved, here(inode, other_device, "b2", new), Moved),
             (&standing, here(inode, other_device, "b2", copy), Copied),
-            // Another spool stands there by now.
+            // Another spool is there now.
             (&other, here(inode, other_device, "b2", copy), Moved),
             (&bare, here(inode, device, "b1", original), Moved),
         ] {
@@ -409,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_text_is_kept_to_the_byte() {
+    fn a_path_that_is_not_text_is_stored_as_bytes() {
         for bytes in [&b"/a"[..], b"/a/\xff\xfe", b"/a/\xc3"] {
             let path = Path::new(OsStr::from_bytes(bytes));
             let identity = Identity::new("one".into(), here(1, 2, "b1", path));

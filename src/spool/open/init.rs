@@ -1,8 +1,8 @@
-//! `init`: how a spool is made, completed, or converted.
+//! `init`: how a spool is created, completed, or converted.
 //!
-//! Not what lies where (`layout.rs`) nor what a conversion keeps (`convert/`). Invariants: nothing in
-//! another user's folder is changed; a folder that others can write is closed before its content counts;
-//! `spool.json` comes last, so an `init` that was cut off is continued by the next one.
+//! Not the names of files and folders (`layout.rs`), nor what a conversion keeps (`convert/`). Invariants:
+//! nothing in another user's folder is changed. A folder that others can write is closed before its content
+//! is used. `spool.json` is written last, so the next `init` continues one that was interrupted.
 
 use std::path::Path;
 
@@ -25,18 +25,18 @@ use crate::spool::layout::{
 };
 use crate::task::to_pretty;
 
-/// What an `init` that was cut off leaves in the root before there is a `spool.json`.
+/// The files in the root after an `init` that was interrupted before it wrote `spool.json`.
 const UNFINISHED: [&str; 2] = [name::ROOT_LOCK, ".spool.json.new"];
 /// All bits of a mode.
 const ALL: u32 = 0o7777;
 
 impl Spool {
-    /// Makes a spool in `path`, completes the one that is there, or converts one of version 1. With `gid`
+    /// Creates a spool in `path`, completes an existing one, or converts a spool of version 1. With `gid`
     /// the users of that group may submit to it.
     ///
     /// # Errors
-    /// When the folder is another user's or holds other things, when the spool is of another kind, when
-    /// this user is not in the group, or when the disk refuses.
+    /// The folder belongs to another user or has other things in it, the spool is of another kind, this user
+    /// is not in the group, or a system call fails.
     pub fn init(path: &Path, gid: Option<u32>, overrides: Overrides) -> Result<Spool, OpenError> {
         check_path(path)?;
         if let Some(gid) = gid {
@@ -55,7 +55,7 @@ impl Spool {
             && root.own_stat()?.st_mode & ALL == CLOSED.as_raw_mode()
             && !root.has(name::CONVERTING)?
         {
-            // Refused means: left as it was.
+            // A folder that is refused is left as it was.
             root.set_mode(".", mode)?;
         }
         drop((ready?, root));
@@ -64,7 +64,8 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Gives waiting tasks the entries that were put away with `open/`. A watcher does the same.
+    /// Creates the missing index entries of waiting tasks, after `open/` was replaced. A watcher does the
+    /// same.
     fn complete_index(&self) -> IoResult<()> {
         if !self.is_group() || self.is_reconciled()? {
             return Ok(());
@@ -77,8 +78,8 @@ impl Spool {
         self.record_reconciled()
     }
 
-    /// Makes the folders that are missing. Each appears with its mode and its group, so one that is there
-    /// need not be looked at.
+    /// Creates the missing folders. A folder appears with its final mode and group, so an existing one is not
+    /// checked.
     pub(super) fn make_missing_folders(&self) -> Result<(), OpenError> {
         for folder in FOLDERS {
             if self.root_dir().has(folder)? {
@@ -88,7 +89,7 @@ impl Spool {
             if !self.is_group() {
                 root.ensure_dir(folder)?;
             } else if let Err(error) = make_shared_folder(&root, folder)
-                // Another first command has made it meanwhile.
+                // Another first command may have created it.
                 && !root.has(folder)?
             {
                 return Err(error);
@@ -98,20 +99,20 @@ impl Spool {
     }
 }
 
-/// Makes, completes or converts the spool in a folder of ours that is closed to others. Gives the root's lock, which
-/// a finished spool does not need: a service that calls `init` at each start waits for nobody.
+/// Creates, completes or converts the spool in a folder of ours that is closed to others. Returns the root's
+/// lock. `None` for a finished spool: a service that calls `init` at each start does not wait for the lock.
 fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Option<Flock>, OpenError> {
     check_entries(root, was_open)?;
     if !was_open && is_finished(root, gid)? {
         return Ok(None);
     }
     if was_open && root.is_empty()? {
-        // Nothing of anybody's is in it, and from here on nobody else puts anything there.
+        // It is empty, and it is closed, so nobody else can put anything there.
         root.set_mode(".", OURS_ONLY.dir)?;
     }
     let was_open = is_exposed(&root.own_stat()?);
     let lock = lock_new(root, gid)?;
-    // Of two first commands at once the second must not meet the half-made spool of the first.
+    // If two first commands run at once, the second must not see the unfinished spool of the first.
     check_entries(root, was_open)?;
     let sharing = match read_settings(root) {
         Ok(None) => make(root, gid)?,
@@ -134,13 +135,13 @@ fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Option<Flo
         Err(error) => return Err(error),
     };
     if sharing == Sharing::Group {
-        // Each time: an earlier `init` may have been cut off when it had closed the folder.
+        // Each time, because an earlier `init` may have been interrupted after it closed the folder.
         mend_modes(root, gid)?;
     }
     Ok(Some(lock))
 }
 
-/// Whether there is nothing to make, convert or mend. `spool.json` comes last, and the modes after it.
+/// Whether there is nothing to create, convert or fix. `init` writes `spool.json` and then sets the modes.
 fn is_finished(root: &Dir, gid: Option<u32>) -> Result<bool, OpenError> {
     let Ok(Some(stored)) = read_settings(root) else {
         return Ok(false);
@@ -152,7 +153,7 @@ fn is_finished(root: &Dir, gid: Option<u32>) -> Result<bool, OpenError> {
     })
 }
 
-/// Makes a new spool in a folder of ours that holds nothing else.
+/// Creates a new spool in an empty folder of ours.
 fn make(root: &Dir, gid: Option<u32>) -> Result<Sharing, OpenError> {
     let (sharing, file) = match gid {
         None => (Sharing::Private, OURS_ONLY.file),
@@ -168,7 +169,8 @@ fn make(root: &Dir, gid: Option<u32>) -> Result<Sharing, OpenError> {
     Ok(sharing)
 }
 
-/// Takes the root's lock; of a group spool to be, once the folder above gives nobody a right to it.
+/// Takes the root's lock. For a new group spool the access lists that the root has inherited are removed
+/// first.
 fn lock_new(root: &Dir, gid: Option<u32>) -> Result<Flock, OpenError> {
     if gid.is_some() && !root.has(name::SETTINGS)? {
         root.remove_access_lists()?;
@@ -189,7 +191,7 @@ fn make_shared_folder(root: &Dir, folder: &str) -> Result<(), OpenError> {
     Ok(placed?)
 }
 
-/// Refuses a group that this user cannot give files to.
+/// Refuses a group to which this user cannot give files.
 fn check_membership(gid: u32) -> Result<(), OpenError> {
     let is_ours = rustix::process::geteuid().is_root()
         || rustix::process::getegid().as_raw() == gid
@@ -202,15 +204,15 @@ fn check_membership(gid: u32) -> Result<(), OpenError> {
     }
 }
 
-/// Refuses to give a spool another kind or group than it has. One whose root and `spool.json` have
-/// different groups, as after a restore, may become one of either.
+/// Refuses to change the kind or group of a spool. If its root and `spool.json` have different groups, as
+/// after a restore, either group is accepted.
 fn check_kind(root: &Dir, sharing: Sharing, gid: Option<u32>) -> Result<(), OpenError> {
     let Some(wanted) = gid else { return Ok(()) };
     let has = root.own_stat()?.st_gid;
     let kind = match sharing {
         Sharing::Private => "a private spool".to_owned(),
         Sharing::Group if has != wanted && group_of(root)? != wanted => {
-            format!("a group spool of group {has}")
+            format!("a spool of group {has}")
         }
         Sharing::Group => return Ok(()),
     };
@@ -234,7 +236,7 @@ fn check_owner(root: &Dir) -> Result<(), OpenError> {
     })
 }
 
-/// Closes a folder that others can write. The mode that it had, where it was such a one.
+/// Closes a folder that others can write, and returns the mode it had. `None` if others cannot write it.
 fn close_to_others(root: &Dir) -> IoResult<Option<Mode>> {
     let mode = root.own_stat()?.st_mode;
     if mode & WRITABLE == 0 {
@@ -244,9 +246,9 @@ fn close_to_others(root: &Dir) -> IoResult<Option<Mode>> {
     Ok(Some(Mode::from_raw_mode(mode)))
 }
 
-/// Refuses a folder that holds something else than a spool, or than what another `init` has made of one
-/// so far; one in which another user has put something in our place; and one that others can write, unless it
-/// is empty or a group spool of ours, of which nothing is believed then that others could write.
+/// Refuses three kinds of folders. First, a folder that has other things in it than a spool or an unfinished
+/// spool. Second, a folder in which one of our files belongs to another user. Third, a folder that others can
+/// write, unless it is empty or a group spool of ours: in that, nothing that others could write is used.
 fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
     let names = root.names()?;
     let is_spool = names.iter().any(|entry| entry == name::SETTINGS);
@@ -258,7 +260,7 @@ fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
         return Err(OpenError::OpenToOthers { path });
     }
     let is_unfinished = |entry| UNFINISHED.iter().any(|known| entry == known);
-    // Another `init` may have gone on since the listing.
+    // Another `init` may have created it since the listing.
     if !is_spool && !names.iter().all(is_unfinished) && !root.has(name::SETTINGS)? {
         let path = root.path().to_owned();
         let occupied = OpenError::Occupied { path };
@@ -278,7 +280,7 @@ fn check_file(root: &Dir, file: &str) -> Result<(), OpenError> {
     }
 }
 
-/// Whether a folder that others can write was a group spool of ours, by the two files that each has.
+/// Whether a folder that others can write is a group spool of ours: it has the two files that each spool has.
 fn is_opened_spool(root: &Dir) -> Result<bool, OpenError> {
     let us = rustix::process::geteuid().as_raw();
     for file in [name::SETTINGS, name::IDENTITY] {
@@ -296,12 +298,12 @@ fn is_opened_spool(root: &Dir) -> Result<bool, OpenError> {
     Ok(matches!(stored, Ok(Some(stored)) if stored.sharing == Sharing::Group))
 }
 
-/// Makes the folder and what is missing above it.
+/// Creates the folder and the missing folders above it.
 fn make_parents(path: &Path) -> IoResult<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| IoError::new("make the folder", path, source))
+        .map_err(|source| IoError::new("create the folder", path, source))
 }

@@ -1,9 +1,10 @@
-//! How a spool is opened, made, and told from its copies.
+//! How a spool is opened, created, and distinguished from its copies.
 //!
-//! In reading order: `error` (why not) · `spool` (an open one) · `settings_file` and `set` (what is set) · `root_lock`
-//! (who may change a file of the root) · `opening` · `identity` and `pause` (which spool it is, and whether it starts
-//! anything) · `init`, `modes` and `group` (how one is made, and who may do what in it) · `above` (the folders above).
-//! Not what is in a spool. Invariant: nothing in another user's folder is changed.
+//! In reading order: `error` (why a spool cannot be used) · `spool` (an open spool) · `settings_file` and
+//! `set` (the settings) · `root_lock` (which process may change a file of the root) · `opening` · `identity`
+//! and `pause` (which spool it is, and whether it starts tasks) · `init`, `modes` and `group` (how a spool is
+//! created, and who may do what in it) · `above` (the folders above). Not what is in a spool. Invariant:
+//! nothing in another user's folder is changed.
 
 mod above;
 mod error;

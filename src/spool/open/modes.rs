@@ -1,7 +1,8 @@
 //! The modes, groups and access lists of a group spool's root, and of the folders and files in it.
 //!
-//! What they are to be, what of it is not so, and how `init` sets it. Not what lies in those folders. Invariants:
-//! one list says it for both; what is not the owner's is never changed.
+//! What they should be, which ones are wrong, and how `init` sets them. Not the content of those folders.
+//! Invariants: one list is used for checking and for setting. What does not belong to the owner is never
+//! changed.
 
 use std::path::PathBuf;
 
@@ -16,23 +17,23 @@ use crate::spool::layout::{FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, f
 
 /// All bits of a mode.
 const ALL: u32 = 0o7777;
-/// What a folder needs for a group to read it.
+/// Mode bits a folder needs so that its group can read it.
 const OPEN_FOR_GROUP: u32 = 0o050;
-/// The same for everybody who is neither its owner nor in its group.
+/// Mode bits a folder needs so that other users can read it.
 const OPEN_FOR_OTHERS: u32 = 0o005;
 
-/// Something in the root of a spool that is not as `init` makes it.
+/// Something in the root of a spool that is not as `init` creates it.
 #[derive(Clone, Debug)]
 pub struct Strayed {
-    /// Where.
+    /// The file or folder.
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: String,
-    /// Whether `init` can set it: it is the owner's, and can be opened.
+    /// Whether `init` can fix it: it belongs to the owner and can be opened.
     pub can_be_set: bool,
 }
 
-/// An entry of the root and its mode. A lock's group does not matter: it has no right.
+/// An entry of the root and its mode. The group of a lock does not matter, because it has no permissions.
 struct Entry {
     name: &'static str,
     mode: Mode,
@@ -62,7 +63,7 @@ impl Entry {
     fn has_right_mode(&self, stat: &Stat) -> bool {
         let mode = stat.st_mode & ALL;
         if self.name == name::RECIPES {
-            // The owner may keep them tighter, and they may be mounted read-only from elsewhere.
+            // The owner may choose a stricter mode, and the folder may be mounted read-only from elsewhere.
             let opens = [OPEN_FOR_GROUP, OPEN_FOR_OTHERS];
             return mode & WRITABLE == 0 && opens.iter().any(|open| mode & open == *open);
         }
@@ -76,7 +77,7 @@ impl Entry {
         stat.st_gid == gid || is_for_all || is_lock
     }
 
-    /// Of recipes it shows in their modes what a list allows.
+    /// The access list of recipes is not checked: what it allows shows in the mode.
     fn has_list_that_counts(&self, dir: &Dir) -> bool {
         self.name != name::RECIPES && dir.has_access_list()
     }
@@ -84,12 +85,12 @@ impl Entry {
     fn problem(&self, stat: &Stat, owner: u32, gid: u32) -> Option<String> {
         if stat.st_uid != owner && self.name != name::RECIPES {
             Some(format!(
-                "belongs to user {}, and the spool to user {owner}",
+                "belongs to user {}, and the spool belongs to user {owner}",
                 stat.st_uid
             ))
         } else if !self.has_right_group(stat, gid) {
             Some(format!(
-                "belongs to group {}, and spool.json to group {gid}",
+                "belongs to group {}, and spool.json belongs to group {gid}",
                 stat.st_gid
             ))
         } else if !self.has_right_mode(stat) {
@@ -102,8 +103,9 @@ impl Entry {
 }
 
 impl Spool {
-    /// What others can write of a group spool's root, its folders but the drop box, and its settings, or could until an
-    /// `init` that was cut off. Each recipe is judged before it is run.
+    /// The first entry that others can write: the root of a group spool, one of its folders except the drop
+    /// box and the recipes, or its settings. `.converting` is returned if an `init` was interrupted, because
+    /// others could write before. Each recipe is checked before it is run.
     pub fn open_to_others(&self) -> IoResult<Option<PathBuf>> {
         let root = self.root_dir();
         let others =
@@ -119,11 +121,11 @@ impl Spool {
         Ok(None)
     }
 
-    /// What of the root's folders and files is shut, or, in a group spool, has another owner, group, mode or
-    /// access list than `init` gives it. Only the owner can see all of it.
+    /// The folders of the root that cannot be opened. In a group spool also the folders and files whose
+    /// owner, group, mode or access list is not as `init` sets it. Only the owner can see all of them.
     ///
     /// # Errors
-    /// The root cannot be looked at.
+    /// The root cannot be read.
     pub fn strayed(&self) -> IoResult<Vec<Strayed>> {
         let root = self.root_dir();
         let (own, gid) = (root.own_stat()?, group_of(root)?);
@@ -131,7 +133,7 @@ impl Spool {
         if root.has(name::CONVERTING)? {
             strayed.push(Strayed {
                 path: root.path_of(name::CONVERTING),
-                problem: "was left by an `init` that was cut off".to_owned(),
+                problem: "was left by an `init` that was interrupted".to_owned(),
                 can_be_set: true,
             });
         }
@@ -140,7 +142,7 @@ impl Spool {
                 continue;
             };
             if entry.name == name::RECIPES && is_link(&stat) {
-                // Who could change what it leads to is asked of each recipe.
+                // Who can change its target is checked for each recipe.
                 continue;
             }
             let mut add = |problem, can_be_set| {
@@ -180,21 +182,22 @@ pub(super) fn group_of(root: &Dir) -> IoResult<u32> {
     settings.map_or_else(|| Ok(root.own_stat()?.st_gid), |stat| Ok(stat.st_gid))
 }
 
-/// An entry to be set, and the group that it lacks, if so.
+/// An entry to fix, and the group to give it, if its group is wrong.
 type ToSet = (Entry, Option<u32>);
 
-/// Gives the root of a group spool, and its folders and files, the modes of the layout and this group. Without
-/// one, that of `spool.json` if the root has it too: else nobody but a person knows which of the two is right.
+/// Gives the root of a group spool, and its folders and files, the modes of the layout and the group `gid`.
+/// Without `gid` the group of `spool.json` is used if the root has it too. Otherwise the groups are not
+/// changed, because only a person knows which of the two is right.
 pub(super) fn mend_modes(root: &Dir, gid: Option<u32>) -> Result<(), OpenError> {
     for (entry, gid) in wrong_modes(root, gid)? {
         let is_open = |stat: Stat| stat.st_mode & WRITABLE != 0;
-        match mend(root, &entry, gid) {
-            // Recipes may be mounted read-only. Others could not write them.
+        match fix(root, &entry, gid) {
+            // Recipes may be mounted read-only. Then others cannot write them.
             Err(OpenError::Io(error))
                 if entry.name == name::RECIPES
                     && !root.stat(entry.name)?.is_some_and(is_open)
                     && matches!(error.errno(), Some(Errno::ROFS | Errno::PERM)) => {}
-            mended => mended?,
+            fixed => fixed?,
         }
     }
     Ok(())
@@ -216,7 +219,7 @@ fn wrong_modes(root: &Dir, gid: Option<u32>) -> IoResult<Vec<ToSet>> {
             continue;
         };
         let is_of_kind = FileType::from_raw_mode(stat.st_mode) == entry.kind;
-        // What is not ours is for `doctor` to name.
+        // `doctor` reports what is not ours.
         if stat.st_uid != us || !is_of_kind {
             continue;
         }
@@ -234,7 +237,7 @@ fn wrong_modes(root: &Dir, gid: Option<u32>) -> IoResult<Vec<ToSet>> {
     Ok(wrong)
 }
 
-fn mend(root: &Dir, entry: &Entry, gid: Option<u32>) -> Result<(), OpenError> {
+fn fix(root: &Dir, entry: &Entry, gid: Option<u32>) -> Result<(), OpenError> {
     if entry.kind == FileType::Directory {
         root.open_dir(entry.name)?.remove_access_lists()?;
     }
@@ -248,8 +251,8 @@ fn is_link(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
-/// Sets a mode and sees that it is set: the kernel drops the set-group-id bit in silence where the caller
-/// is not in the file's group.
+/// Sets a mode and checks that it is set: the kernel silently drops the set-group-id bit if the caller is not
+/// in the file's group.
 pub(super) fn set_mode_wholly(dir: &Dir, entry: &str, mode: Mode) -> Result<(), OpenError> {
     dir.set_mode(entry, mode)?;
     match dir.stat(entry)? {

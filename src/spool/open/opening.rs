@@ -1,7 +1,7 @@
-//! Opening a spool: by its owner, by a user of its group, or only to look.
+//! Opening a spool: by its owner, by a user of its group, or only to read it.
 //!
-//! Not how a new one is made (`init.rs`). Invariant: a folder that is not a spool, is another user's, or has
-//! locks that may not hold is refused before anything in it is changed.
+//! Not how a new one is created (`init.rs`). Invariant: a folder is refused before anything in it is changed
+//! if it is not a spool, belongs to another user, or is on a file system whose locks may not work.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ use crate::spool::events::EventLog;
 use crate::spool::layout::{OURS_ONLY, Sharing, name};
 
 impl Spool {
-    /// Opens a spool. Folders that are missing (git and some backups keep no empty ones) are made
-    /// when we own it.
+    /// Opens a spool. If it is ours, missing folders are created: git and some backups do not keep empty
+    /// ones.
     pub fn open(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
         let (mut spool, known) = Spool::open_and_read(path, overrides)?;
         if spool.is_owner {
@@ -32,7 +32,7 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Opens a spool and makes nothing: for those who only look. What is missing may be missing.
+    /// Opens a spool and creates nothing, for commands that only read. Files and folders may be missing.
     pub fn open_as_it_is(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
         Ok(Spool::open_and_read(path, overrides)?.0)
     }
@@ -44,7 +44,7 @@ impl Spool {
         let absent = || OpenError::Absent {
             path: path.to_owned(),
         };
-        // Everything below is told to people and to recipes as a path that works from anywhere.
+        // People and recipes get paths below this one, so it must work from any folder.
         let path = &std::path::absolute(path).map_err(|_| absent())?;
         check_path(path)?;
         let root = absent_is_none(Dir::open(path, OURS_ONLY))?.ok_or_else(absent)?;
@@ -89,7 +89,7 @@ impl Spool {
     }
 }
 
-/// The error for a folder without settings that was a spool.
+/// The error for a folder that was a spool and has no settings.
 pub(super) fn lost_settings(root: &Dir) -> IoResult<Option<OpenError>> {
     let was_spool = root.has(name::IDENTITY)? && root.has(name::TASKS)?;
     Ok(was_spool.then(|| OpenError::SettingsLost {
@@ -97,7 +97,7 @@ pub(super) fn lost_settings(root: &Dir) -> IoResult<Option<OpenError>> {
     }))
 }
 
-/// Refuses a path that is not text, also where only the current folder's part of it is not.
+/// Refuses a path that is not text, also if only the current folder's path is not text.
 pub(super) fn check_path(path: &Path) -> Result<(), OpenError> {
     let is_text = std::path::absolute(path).is_ok_and(|path| path.to_str().is_some());
     if is_text {
@@ -108,11 +108,11 @@ pub(super) fn check_path(path: &Path) -> Result<(), OpenError> {
     })
 }
 
-/// Network file systems by their magic numbers in statfs(2). 9p and virtiofs (FUSE) are not
-/// refused: a virtual machine's own shared folder is used by one machine, and flock holds there.
+/// Refuses network file systems, by their magic numbers in statfs(2). 9p and virtiofs (FUSE) are not refused:
+/// one machine uses the shared folder of a virtual machine, and flock works there.
 fn refuse_network(root: &Dir) -> Result<(), OpenError> {
     let stat = rustix::fs::fstatfs(root)
-        .map_err(|errno| IoError::new("look at the file system of", root.path(), errno))?;
+        .map_err(|errno| IoError::new("check the file system of", root.path(), errno))?;
     match network_kind(stat.f_type as u32) {
         Some(kind) => Err(OpenError::Network {
             path: root.path().to_owned(),

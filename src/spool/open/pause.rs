@@ -1,7 +1,8 @@
-//! A paused spool: as long as the file `paused` stands in the root, no new attempt starts.
+//! A paused spool: as long as the file `paused` is in the root, no new attempt starts.
 //!
-//! A person may make it with `touch`; what it says is only for people, but for the word of a copy.
-//! Invariant: the file is on the disk, or gone from it, when `pause` or `resume` has said so.
+//! Not who checks it before a start (`ready/`). A person may create it with `touch`. Its content is only for
+//! people, except for the word `copy`. Invariant: when `pause` or `resume` returns, the file is on the disk
+//! or removed from it, also after a power cut.
 
 use std::fs::File;
 use std::io::Write;
@@ -20,7 +21,7 @@ const LONGEST: usize = 64;
 pub enum Pause {
     /// Somebody asked for it.
     Asked,
-    /// It is a copy of another spool, whose tasks may be at work there.
+    /// It is a copy of another spool, where the same tasks may be running.
     Copy,
 }
 
@@ -50,12 +51,12 @@ impl Spool {
         self.root_dir().has(name::PAUSED)
     }
 
-    /// Why no new attempt may start; `None` where one may.
+    /// Why no new attempt may start; `None` if one may start.
     pub fn paused(&self) -> IoResult<Option<Pause>> {
         if !self.is_paused()? {
             return Ok(None);
         }
-        // Only its existence counts: it may be a link, or shut.
+        // Only its existence counts: it may be a link, or not readable.
         let text = self.root_dir().read(name::PAUSED, LONGEST);
         let text = text.ok().flatten().unwrap_or_default();
         Ok(Some(
@@ -67,13 +68,13 @@ impl Spool {
         ))
     }
 
-    /// Pauses the spool; `false` when it was paused before.
+    /// Pauses the spool; `false` if it was paused before.
     pub fn pause(&self) -> IoResult<bool> {
         let root = self.root()?;
         let is_new = match root.create(name::PAUSED) {
             Ok(file) => {
                 if let Err(error) = fill(&root, file) {
-                    // Where it failed, it is not to pause all the same.
+                    // A pause that failed must not pause the spool.
                     root.unlink(name::PAUSED)?;
                     return Err(error);
                 }
@@ -82,7 +83,7 @@ impl Spool {
             Err(error) if error.errno() == Some(Errno::EXIST) => false,
             Err(error) => return Err(error),
         };
-        // Whoever made it before (a `touch`) need not have synced it.
+        // A file that was created earlier, as with `touch`, may not be synced.
         root.sync_now()?;
         if is_new {
             self.emit(Event::new(Happened::Paused));
@@ -90,17 +91,17 @@ impl Spool {
         Ok(is_new)
     }
 
-    /// Marks the spool as paused for this reason, whatever it was before.
+    /// Pauses the spool for this reason, also if it was paused for another one.
     pub(super) fn pause_as(&self, why: Pause) -> IoResult<()> {
         let root = self.root()?;
         match root.replace_durably(name::PAUSED, why.text().as_bytes()) {
-            // Something that cannot be replaced, as a folder: it pauses as well.
+            // Something that cannot be replaced, such as a folder, pauses the spool too.
             Err(error) if error.is_unusable() && root.has(name::PAUSED)? => root.sync_now(),
             replaced => replaced,
         }
     }
 
-    /// Ends the pause; `false` when there was none. A watcher notices by itself.
+    /// Ends the pause; `false` if the spool was not paused. Watchers notice it.
     pub fn resume(&self) -> IoResult<bool> {
         let root = self.root()?;
         let was_there = root.unlink(name::PAUSED)?;
@@ -112,7 +113,7 @@ impl Spool {
     }
 }
 
-/// A disk without a free block has room for an empty file, and that one pauses as well.
+/// Writes the file. On a full disk it stays empty, and an empty file pauses the spool too.
 fn fill(root: &Dir, mut file: File) -> IoResult<()> {
     let failed = |error| IoError::new("write", root.path_of(name::PAUSED), error);
     match file

@@ -1,7 +1,7 @@
-//! Settings while a spool is open: read again, and written.
+//! Settings of an open spool: reading them again, and writing one.
 //!
-//! Not what the file looks like (`settings_file.rs`). Invariant: on an error the old settings stay in force, and
-//! two writers never lose each other's setting.
+//! Not the format of the file (`settings_file.rs`). Invariant: after an error the old settings stay in
+//! effect, and two writers at once never lose each other's setting.
 
 use serde_json::Value;
 
@@ -13,8 +13,8 @@ use crate::spool::layout::{SMALL_FILE, name};
 use crate::task::to_pretty;
 
 impl Spool {
-    /// Reads `spool.json` again, if it is another one than before. On an error the old settings stay
-    /// in force.
+    /// Reads `spool.json` again, if it was changed. Returns whether a setting in it was changed. After an
+    /// error the old settings stay in effect.
     pub fn reload(&mut self) -> Result<bool, OpenError> {
         let stamp = Stamp::of(&self.root)?;
         if stamp.is_some() && stamp == self.stamp {
@@ -33,9 +33,9 @@ impl Spool {
         Ok(is_other)
     }
 
-    /// Writes one setting into `spool.json`; `None` takes it out again.
+    /// Writes one setting to `spool.json`; `None` removes it.
     pub fn set(&mut self, key: &str, value: Option<Value>) -> Result<(), OpenError> {
-        // Two writers at once must not lose each other's setting.
+        // With two writers at once, neither setting may be lost.
         let _lock = root_lock(&self.root)?;
         self.reload()?;
         let mut file = self.file.clone();
@@ -48,7 +48,7 @@ impl Spool {
         let bytes = to_pretty(&stored);
         if bytes.len() > SMALL_FILE {
             let problem = format!(
-                "with this value it would have {} bytes, and at most {SMALL_FILE} are read; it is left as it was",
+                "with this value it would have {} bytes, and at most {SMALL_FILE} bytes are read; it was not changed",
                 bytes.len()
             );
             let path = self.root.path_of(name::SETTINGS);

@@ -1,7 +1,8 @@
-//! `spool.json`: how it is read, put together, and known to have changed.
+//! `spool.json`: how it is read and built, and how a change is noticed.
 //!
-//! Not what the settings are (`config.rs`) nor when it is read or written (`opening.rs`, `set.rs`). Invariant: a file
-//! of another version, or one that cannot be understood, is an error and never an empty one.
+//! Not what the settings are (`config.rs`) nor when it is read or written (`opening.rs`, `set.rs`).
+//! Invariant: a file of another version, or one that cannot be understood, is an error and never counts as
+//! empty.
 
 use serde_json::{Map, Value};
 
@@ -12,9 +13,9 @@ use crate::spool::disk::{Dir, IoResult};
 use crate::spool::layout::{SMALL_FILE, Sharing, name};
 use crate::task::{SPOOL_VERSION, without_bom};
 
-/// By what a changed settings file is known without reading it, once a task. One that was edited in
-/// place within the kernel's tick (4 ms at most) of the last reading is taken for the same: it is
-/// too young to be known by its times, so a stamp is kept only of a file that has stood longer.
+/// Shows whether the settings file was changed, without reading it for each task. A file that is edited in
+/// place within the kernel's clock tick (at most 4 ms) gets the same times. So a stamp is kept only for a
+/// file that was not changed for longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::spool) struct Stamp {
     device: u64,
@@ -24,10 +25,10 @@ pub(in crate::spool) struct Stamp {
 }
 
 impl Stamp {
-    /// A file changed more recently than this is read each time, in milliseconds.
+    /// A file that was changed more recently than this, in milliseconds, is read each time.
     const STABLE_MS: i64 = 1000;
 
-    /// Of the settings file; `None` where it is absent or has just been changed.
+    /// The stamp of the settings file; `None` if the file is absent or was just changed.
     pub fn of(root: &Dir) -> IoResult<Option<Stamp>> {
         let Some(stat) = root.stat(name::SETTINGS)? else {
             return Ok(None);
@@ -45,14 +46,14 @@ impl Stamp {
     }
 }
 
-/// What `spool.json` says.
+/// The content of `spool.json`.
 pub(in crate::spool) struct StoredSettings {
     pub sharing: Sharing,
     pub settings: Map<String, Value>,
 }
 
-/// `spool.json` as it lies on the disk: its version, whether a group shares the spool (told by
-/// `init --group` alone, because the modes of every folder hang on it), and what is set.
+/// `spool.json` as it is on the disk: its version, whether a group shares the spool, and the settings. Only
+/// `init --group` sets `shared`, because the modes of all folders depend on it.
 pub(in crate::spool) fn stored_settings(
     sharing: Sharing,
     settings: &Map<String, Value>,
@@ -66,7 +67,7 @@ pub(in crate::spool) fn stored_settings(
     stored
 }
 
-/// The settings in `spool.json`, and who shares the spool; `None` when there is no such file.
+/// The content of `spool.json`; `None` if the file does not exist.
 pub(super) fn read_settings(root: &Dir) -> Result<Option<StoredSettings>, OpenError> {
     let Some(bytes) = root.read(name::SETTINGS, SMALL_FILE)? else {
         return Ok(None);
@@ -74,7 +75,7 @@ pub(super) fn read_settings(root: &Dir) -> Result<Option<StoredSettings>, OpenEr
     parse_settings(root, &bytes, SPOOL_VERSION).map(Some)
 }
 
-/// The same of a spool of version 1, for who converts it.
+/// The content of `spool.json` of a spool of version 1, for a conversion.
 pub(in crate::spool) fn read_older_settings(root: &Dir) -> Result<StoredSettings, OpenError> {
     let bytes = root.read(name::SETTINGS, SMALL_FILE)?.unwrap_or_default();
     parse_settings(root, &bytes, 1)

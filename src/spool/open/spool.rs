@@ -1,8 +1,8 @@
-//! An open spool: its root folder, its settings, and what every other file asks of it.
+//! An open spool: its root folder, its settings, and what all other files need of it.
 //!
-//! Not how one is opened (`opening.rs`) or made (`init.rs`). Invariant: a [`Spool`] value is a folder of this
-//! layout, of a version this program knows, on a file system whose locks count, owned by us or shared with us
-//! through its group.
+//! Not how a spool is opened (`opening.rs`) or created (`init.rs`). Invariant: a [`Spool`] value is a folder
+//! of this layout, of a version this program knows, on a file system whose locks work, owned by us or shared
+//! with us through its group.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub struct Spool {
     pub(super) root: Dir,
     pub(super) uuid: String,
     pub(super) file: Map<String, Value>,
-    /// Of the file that `file` was read from; `None` where it may have changed under the reading.
+    /// The stamp of the file that `file` was read from; `None` if it may have changed while it was read.
     pub(super) stamp: Option<Stamp>,
     pub(super) overrides: Overrides,
     pub(super) settings: Settings,
@@ -37,27 +37,27 @@ impl Spool {
         self.root.path()
     }
 
-    /// What tells this spool from every other one.
+    /// The id that distinguishes this spool from all others.
     pub fn uuid(&self) -> &str {
         &self.uuid
     }
 
-    /// The settings in force.
+    /// The settings in effect.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What `spool.json` itself sets.
+    /// The settings that are in `spool.json`.
     pub fn settings_file(&self) -> &Map<String, Value> {
         &self.file
     }
 
-    /// What was set outside `spool.json`.
+    /// The settings from outside `spool.json`.
     pub fn overrides(&self) -> &Overrides {
         &self.overrides
     }
 
-    /// Whether we own it: only the owner runs, recovers and clears tasks.
+    /// Whether the current user owns it. Only the owner runs, recovers and clears tasks.
     pub fn is_owner(&self) -> bool {
         self.is_owner
     }
@@ -67,29 +67,29 @@ impl Spool {
         Ok(self.root.own_stat()?.st_uid)
     }
 
-    /// The same for who asks whom recipes belong to; of a spool that cannot be looked at, us.
+    /// The uid of its owner, for checks of recipes. If it cannot be read: the uid of the current user.
     pub fn owner_or_us(&self) -> u32 {
         self.owner()
             .unwrap_or_else(|_| rustix::process::geteuid().as_raw())
     }
 
-    /// Whether a group shares it.
+    /// Whether it is a group spool.
     pub fn is_group(&self) -> bool {
         self.sharing == Sharing::Group
     }
 
-    /// In a group spool, for its owner: the user whose folders of tasks and attempts count. Another user's is as good as
-    /// not there, also where others could write for a while.
+    /// In a group spool, for its owner: the uid that folders of tasks and attempts must belong to. A folder
+    /// of another user is ignored. Others may have been able to write there for a while.
     pub(in crate::spool) fn only_owner(&self) -> Option<u32> {
         (self.is_group() && self.is_owner).then(|| rustix::process::geteuid().as_raw())
     }
 
-    /// The folder of a spool's own recipes.
+    /// The path of the spool's own recipes.
     pub fn recipes_path(&self) -> PathBuf {
         self.root.path_of(name::RECIPES)
     }
 
-    /// A new task id: this moment and randomness, rising within this process.
+    /// A new task id from the time and random bits. Ids of one process increase.
     pub fn new_id(&self) -> TaskId {
         let mut ids = self
             .ids
@@ -98,7 +98,7 @@ impl Spool {
         ids.next(crate::clock::wall().unix_ms(), random_bits())
     }
 
-    /// The file of events that this process writes into.
+    /// The events file that this process writes to.
     pub(in crate::spool) fn event_log(&self) -> &EventLog {
         &self.events
     }
@@ -108,18 +108,18 @@ impl Spool {
         Ok(self.root.open_dir(folder)?.with_making(self.making(folder)))
     }
 
-    /// The root itself, for the few files in it. Not by its path, which may lead elsewhere by now.
+    /// Opens the root, to write the files in it. It is not opened by its path, which may lead elsewhere now.
     pub(in crate::spool) fn root(&self) -> IoResult<Dir> {
         let root = self.root.open_dir(".")?.moved_to(self.path().to_owned());
         Ok(root.with_making(self.making(name::SETTINGS)))
     }
 
-    /// The same to read in.
+    /// The root, for reading.
     pub(in crate::spool) fn root_dir(&self) -> &Dir {
         &self.root
     }
 
-    /// How things in a folder of this spool are made.
+    /// The modes of new files and folders in a folder of this spool, and whether they are synced.
     pub(in crate::spool) fn making(&self, folder: &str) -> Making {
         let sync = self.settings.durability == Durability::Power;
         Making {
@@ -128,16 +128,16 @@ impl Spool {
         }
     }
 
-    /// How the files of an attempt are made: the owner's to write, the group's to read.
+    /// The modes of new files of an attempt: the owner can write them, the group can read them.
     pub(in crate::spool) fn attempt_making(&self) -> Making {
         self.making(name::ATTEMPTS)
     }
 
-    /// The free room of the file system: bytes and inodes a normal user can still take.
+    /// The free space of the file system: the bytes and inodes that a normal user can still use.
     pub fn free_room(&self) -> IoResult<(u64, u64)> {
         let stat = rustix::fs::fstatvfs(&self.root)
-            .map_err(|errno| IoError::new("look at the free space of", self.path(), errno))?;
-        // File systems without inodes of their own (btrfs) report none at all.
+            .map_err(|errno| IoError::new("check the free space of", self.path(), errno))?;
+        // File systems without a fixed number of inodes (btrfs) report 0.
         let inodes = if stat.f_files == 0 {
             u64::MAX
         } else {

@@ -1,7 +1,7 @@
 //! The folder of an attempt: its files, its number, and which attempts a task has.
 //!
-//! Not who runs it (`run_record.rs`) and not the process (`runner/`). Invariant: `attempts/<n>/` on the disk means
-//! "may have started".
+//! Not its run record (`run_record.rs`) and not the process (`runner/`). Invariant: if `attempts/<n>/` is on the
+//! disk, attempt `n` may have started.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,9 +25,9 @@ pub struct Attempt {
 pub struct Files {
     /// The input JSON, open at its beginning.
     pub stdin: File,
-    /// The log, opened for appending.
+    /// `stdout.log`, opened for appending.
     pub stdout: File,
-    /// The log, opened for appending.
+    /// `stderr.log`, opened for appending.
     pub stderr: File,
 }
 
@@ -55,15 +55,15 @@ impl Attempt {
         self.number
     }
 
-    /// Makes the folders and files the recipe's process needs.
+    /// Creates the folders and files that the recipe's process needs.
     pub fn create_files(&self, input: &[u8]) -> IoResult<Files> {
-        // What a recipe leaves open in there is nobody else's, also in a group spool.
+        // Private also in a group spool: a recipe may create files there that anybody could read.
         self.dir.make_private_dir(name::WORK)?;
         let stdout = self.dir.create_log(name::STDOUT)?;
         let stderr = self.dir.create_log(name::STDERR)?;
         self.dir.create_unsynced(name::INPUT, input)?;
         let stdin = self.dir.open_file(name::INPUT)?;
-        // The recipe gets a plain blocking file.
+        // The recipe must get a blocking file.
         rustix::fs::fcntl_setfl(&stdin, rustix::fs::OFlags::empty())
             .map_err(|errno| IoError::new("open", self.dir.path_of(name::INPUT), errno))?;
         Ok(Files {
@@ -73,13 +73,12 @@ impl Attempt {
         })
     }
 
-    /// One of its logs, for reading; `None` when it is not there yet.
+    /// Opens one of its logs for reading; `None` if it does not exist yet.
     pub(in crate::spool) fn log(&self, stream: Stream) -> IoResult<Option<File>> {
         absent_is_none(self.dir.open_own_file(stream.file_name()))
     }
 
-    /// Device and inode of its folder: no other attempt has them, also not one in a copy or snapshot of
-    /// the spool.
+    /// Device and inode of its folder. They are unique, even if the spool was copied or is in a snapshot.
     pub fn which(&self) -> IoResult<(u64, u64)> {
         self.dir.which()
     }
@@ -89,7 +88,7 @@ impl Attempt {
         self.dir.path()
     }
 
-    /// The folder the recipe runs in, and what its TMPDIR leads to: what it leaves there goes with the task. A
+    /// The working folder of the recipe, which is also its `TMPDIR`. Files in it are removed with the task. A
     /// second folder would cost a short task nearly as much as all its files (docs/design/0011).
     pub fn work_path(&self) -> PathBuf {
         self.dir.path_of(name::WORK)
@@ -118,8 +117,8 @@ impl AsFd for Attempt {
 }
 
 impl TaskDir {
-    /// The numbers of all attempts that may have begun, rising: those with a folder (or anything else) of
-    /// that name, and those that only a file beside it tells of.
+    /// The numbers of all attempts that may have started, in ascending order. A folder (or anything else) of
+    /// that name counts, and so does a boot record without a folder.
     pub fn attempt_numbers(&self) -> IoResult<Vec<u32>> {
         let mut numbers = Vec::new();
         let Some(attempts) = self.dir.find_own_of(name::ATTEMPTS, self.owner)? else {
@@ -140,7 +139,7 @@ impl TaskDir {
         Ok(numbers)
     }
 
-    /// Whether an attempt was recorded that has no folder, so that what it did is not known.
+    /// Whether a recorded attempt has no folder any more, so that it is not known what it did.
     pub fn is_attempt_gone(&self, number: u32) -> IoResult<bool> {
         let Some(attempts) = self.dir.find_own_of(name::ATTEMPTS, self.owner)? else {
             return Ok(true);
@@ -148,7 +147,7 @@ impl TaskDir {
         Ok(!boot_records_of(&attempts, number)?.is_empty() || !attempts.has(number.to_string())?)
     }
 
-    /// An attempt's folder, if it is there.
+    /// Opens an attempt's folder; `None` if it does not exist.
     pub fn attempt(&self, number: u32) -> IoResult<Option<Attempt>> {
         let Some(attempts) = self.dir.find_own_of(name::ATTEMPTS, self.owner)? else {
             return Ok(None);
@@ -157,7 +156,8 @@ impl TaskDir {
         Ok(dir.map(|dir| Attempt { number, dir }))
     }
 
-    /// A file of this task that its result names, for reading.
+    /// Opens a file of this task that its result names, as in `attempts/1/output`. `None` if there is no such
+    /// file, or if the path has another form.
     pub fn named_file(&self, relative: &str) -> IoResult<Option<File>> {
         let mut parts = relative.split('/');
         let (Some(name::ATTEMPTS), Some(number), Some(file), None) =
@@ -179,14 +179,14 @@ pub(super) fn is_file(stat: Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
-/// The number that a name stands for, where it is the one way to write that number.
+/// The attempt number that a name is, without leading zeros or a sign.
 fn canonical(text: &str) -> Option<u32> {
     let number = text.parse().ok()?;
     (number > 0 && text.bytes().next() != Some(b'+') && text.bytes().next() != Some(b'0'))
         .then_some(number)
 }
 
-/// The files beside an attempt's folder that name its boot.
+/// The boot records next to an attempt's folder.
 pub(super) fn boot_records_of(attempts: &Dir, number: u32) -> IoResult<Vec<String>> {
     let prefix = format!(".{number}.");
     let mut names = Vec::new();

@@ -1,8 +1,8 @@
-//! What stands where only we write while a task runs: set aside, so that it stops and fakes nothing.
+//! A foreign `result.json`, which a recipe put into its own task's folder, is set aside.
 //!
-//! A recipe can write into its own task's folder. A `result.json` that it makes there would end the
-//! task for every reader, and nobody could cancel it. Invariant: only the holder of the task's lock
-//! comes here, so what it did not write itself is foreign.
+//! Left there, it would end the task for every reader, and the task could not be cancelled. Not how a real
+//! result is written (`result.rs`). Invariant: only the holder of the task's lock calls this, so a result that
+//! the holder did not write is foreign.
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -12,13 +12,13 @@ use super::lock::TaskLock;
 use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::name::{self, FOREIGN, FOREIGN_BESIDE};
 
-/// A foreign result keeps so many bytes.
+/// At most this many bytes of a foreign result are kept.
 const KEPT: u64 = 1 << 20;
 
 impl TaskLock {
-    /// Moves a `result.json` that was not written by us into the attempt's folder, whatever it is, or
-    /// where that folder is gone, to another name beside it; `false` when there is none. An earlier one
-    /// is replaced.
+    /// Moves a `result.json` that we did not write into the attempt's folder, whatever it is. If that folder is
+    /// gone, it is renamed in the task's folder. An earlier foreign result is replaced. `false` if there is no
+    /// `result.json`.
     pub fn set_foreign_result_aside(&self, attempt: Option<&Attempt>) -> IoResult<bool> {
         let task = &self.task.dir;
         if !task.has(name::RESULT)? {
@@ -26,7 +26,7 @@ impl TaskLock {
         }
         task.give_rights();
         let moved = attempt.map(|attempt| move_over(task, &attempt.dir, FOREIGN));
-        // Also a folder that forbids its owner to write moves within the folder in which it stands.
+        // A folder that its owner may not write to can still be renamed within its parent.
         let moved = match moved {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) | None => move_over(task, task, FOREIGN_BESIDE),
@@ -41,9 +41,10 @@ impl TaskLock {
         }
     }
 
-    /// Cuts a foreign result that grew after it was set aside: its writer may have had it open.
+    /// Truncates a foreign result that is too long. It may grow after it was set aside, because its writer may
+    /// have it open.
     pub fn bound_foreign_result(&self, attempt: Option<&Attempt>) {
-        // Best effort: what matters is that it is out of the way.
+        // Errors are ignored: the foreign result is already out of the way.
         let _ = attempt.map(|attempt| cut_foreign(&attempt.dir, FOREIGN));
         let _ = cut_foreign(&self.task.dir, FOREIGN_BESIDE);
     }
@@ -52,7 +53,7 @@ impl TaskLock {
 fn move_over(task: &Dir, to: &Dir, aside: &str) -> IoResult<()> {
     to.give_rights();
     match task.rename_into(name::RESULT, to, aside) {
-        // A folder cannot replace a file nor the other way round, nor a folder that is not empty.
+        // rename(2) does not replace a file by a folder, a folder by a file, or a folder that is not empty.
         Err(error)
             if matches!(
                 error.errno(),
@@ -68,7 +69,7 @@ fn move_over(task: &Dir, to: &Dir, aside: &str) -> IoResult<()> {
 
 fn cut_foreign(folder: &Dir, aside: &str) -> IoResult<()> {
     let is_long = |stat: Stat| {
-        // With a second link it is somebody's file, which is not ours to cut.
+        // A file with a second link may be used elsewhere, so it is not truncated.
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && stat.st_nlink == 1
             && stat.st_size.unsigned_abs() > KEPT

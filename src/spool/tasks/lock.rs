@@ -1,8 +1,8 @@
-//! The lock of a task: who works on it.
+//! The lock of a task: which process works on it.
 //!
-//! It is a `flock` on the task's `lock` file, held by the process that does the work for as long as it works;
-//! only its guard can write status and result. Not here: what the holder does. Invariants: a lock is released by
-//! closing it, never by unlocking; a lock taken on a file that no longer stands under its path is no claim.
+//! It is a `flock` on the task's `lock` file. The process that works on the task holds it the whole time, and
+//! only its guard can write status and result. Not what the holder does. Invariants: a lock is released by
+//! closing it, never by unlocking; a lock on a file that is no longer at its path does not count.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -22,50 +22,50 @@ use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::task::Status;
 
-/// A prober holds a shared lock for an instant; a claimer that met one tries again
-/// (SPOOL-SAFETY hazard 38).
+/// A process that tests the lock holds a shared lock for an instant, so a process that wants the lock tries
+/// again (SPOOL-SAFETY hazard 38).
 const TRIES: u32 = 3;
 
-/// What came of trying to lock a task.
+/// The outcome of trying to lock a task.
 #[derive(Debug)]
 pub enum Claim {
-    /// It is ours until the guard is dropped.
+    /// The lock is held until the guard is dropped.
     Locked(TaskLock),
-    /// A living process works on it.
+    /// Another process works on the task.
     Busy(TaskDir),
-    /// It was removed in the meantime.
+    /// The task was removed.
     Gone,
 }
 
-/// What a look at a task's lock tells.
+/// Whether a process holds a task's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::spool) enum Holder {
-    /// A living process works on the task.
+    /// A process works on the task.
     Somebody,
-    /// None does.
+    /// No process does.
     Nobody,
-    /// It is another user's lock, and the kernel's table does not show who holds it.
+    /// Another user owns the lock, and the kernel's lock table does not show whether it is held.
     Unknown,
 }
 
-/// The claim on one task.
+/// The held lock of one task.
 #[derive(Debug)]
 pub struct TaskLock {
     pub(in crate::spool) task: TaskDir,
     _lock: Flock,
-    /// The status that this lock's holder wrote last: what it writes next must be one that may follow.
+    /// The status that the holder of this lock wrote last, to check the next transition.
     pub(super) last_written: Cell<Option<Status>>,
 }
 
 impl TaskDir {
-    /// Tries to become the one process that works on this task.
+    /// Tries to lock this task, so that only this process works on it.
     pub fn lock(self, spool: &Spool) -> IoResult<Claim> {
         let tasks = spool.folder(name::TASKS)?;
         self.lock_in(&tasks, name::REQUEST)
     }
 
-    /// The same for a caller that has `tasks/` open. A lock that is missing is made anew where the
-    /// file `if_there` stands.
+    /// Locks as [`TaskDir::lock`] does, for a caller that has `tasks/` open. A missing lock file is created
+    /// again if the task has the file `if_there`.
     pub(in crate::spool) fn lock_in(self, tasks: &Dir, if_there: &str) -> IoResult<Claim> {
         for attempt in 0..TRIES {
             let file = match self.open_lock() {
@@ -79,12 +79,12 @@ impl TaskDir {
                     if self.runner_may_live()? {
                         return Ok(Claim::Busy(self));
                     }
-                    match absent_is_none(self.make_lock_anew())? {
+                    match absent_is_none(self.replace_lock())? {
                         Some(file) => file,
                         None => return Ok(Claim::Gone),
                     }
                 }
-                // Shut, as a backup of other modes leaves it. It stays the file that others hold.
+                // A restored backup may have other modes. The file stays the same, because it may be locked.
                 Err(error) if error.is_denied() && attempt == 0 && self.has_lock()? => {
                     self.dir.set_mode(name::LOCK, LOCK_MODE)?;
                     continue;
@@ -105,7 +105,7 @@ impl TaskDir {
         Ok(Claim::Busy(self))
     }
 
-    /// One that its owner may not write, as in an archived task, can be locked all the same.
+    /// Opens the lock file. A read-only one, as in an archived task, can be locked too.
     fn open_lock(&self) -> IoResult<File> {
         match self.dir.open_writable(name::LOCK) {
             Err(error) if error.is_denied() => self.dir.open_file(name::LOCK),
@@ -113,18 +113,18 @@ impl TaskDir {
         }
     }
 
-    /// The lock is held; but is this still the task's folder? A removed folder's lock file keeps
-    /// its link count, so inode and device are compared with what stands under the path now.
+    /// Checks a lock that was just taken: is this still the task's folder? The lock file of a removed folder
+    /// keeps its link count, so device and inode are compared with those at the path now.
     fn locked(self, tasks: &Dir, lock: Flock, if_there: &str) -> IoResult<Claim> {
-        let stands = is_same_file(tasks, &self.id.to_string(), &self.dir)?
+        let is_current = is_same_file(tasks, &self.id.to_string(), &self.dir)?
             && is_same_file(&self.dir, name::LOCK, &lock)?;
-        // A lock that was put in the place of the one that a living runner holds is nobody's claim. Who
-        // only removes a finished task asks for its result, which says the same.
-        if stands && if_there != name::RESULT && self.is_run_by_another()? {
+        // If the lock file of a running runner was replaced, the new lock does not count. A caller that removes
+        // a finished task needs no such check, because it requires a result.
+        if is_current && if_there != name::RESULT && self.is_run_by_another()? {
             return Ok(Claim::Busy(self));
         }
-        Ok(if stands {
-            // Whoever works on it writes in it.
+        Ok(if is_current {
+            // The holder writes in the folder.
             self.dir.give_rights();
             Claim::Locked(TaskLock {
                 task: self,
@@ -136,9 +136,8 @@ impl TaskDir {
         })
     }
 
-    /// Makes the lock of a task that has none. What stands there and cannot be locked, as a folder, is
-    /// moved out of the way.
-    fn make_lock_anew(&self) -> IoResult<File> {
+    /// Creates a missing lock file. Anything else of that name, such as a folder, is renamed first.
+    fn replace_lock(&self) -> IoResult<File> {
         if !self.has_lock()? && self.dir.has(name::LOCK)? {
             let aside = format!(".{}.{:016x}", name::LOCK, random_bits() as u64);
             self.dir.rename_new(name::LOCK, &self.dir, aside)?;
@@ -146,7 +145,7 @@ impl TaskDir {
         self.dir.lock_file(name::LOCK)
     }
 
-    /// Whether the runner of the last attempt may still be at work with a lock that somebody removed.
+    /// Whether a runner may still work on the task although its lock file was removed.
     fn runner_may_live(&self) -> IoResult<bool> {
         if self.has_result()? {
             return Ok(false);
@@ -154,17 +153,17 @@ impl TaskDir {
         let here = clock::BootId::current();
         self.any_attempt(|_, run| {
             Ok(if run.boot == here {
-                // What cannot be told is taken for alive.
+                // If this cannot be determined, the runner counts as running.
                 crate::proc::is_alive(run.runner).unwrap_or(true)
             } else {
-                // In another pid namespace its number says nothing.
+                // Process ids of another pid namespace cannot be checked.
                 run.boot.kernel() == here.kernel()
             })
         })
     }
 
-    /// Whether something is true of any attempt. The last one need not be the one
-    /// that runs: a recipe can make a folder of a higher number.
+    /// Whether a condition holds for any attempt. The running attempt need not have the highest number, because
+    /// a recipe can create a folder with a higher one.
     fn any_attempt(&self, is_so: impl Fn(&Attempt, &RunFile) -> IoResult<bool>) -> IoResult<bool> {
         for number in self.attempt_numbers()? {
             if let Some(attempt) = self.attempt(number)?
@@ -177,15 +176,14 @@ impl TaskDir {
         Ok(false)
     }
 
-    /// Whether the runner that made an attempt lives and has not ended it: then it works on the task,
-    /// whatever the lock in the folder says.
+    /// Whether the runner of an attempt is running and has not ended the attempt. Then it works on the task,
+    /// even if the lock file in the folder is not locked.
     pub(super) fn is_run_by_another(&self) -> IoResult<bool> {
         if !self.may_have_begun()? || self.has_result()? {
             return Ok(false);
         }
-        // Where it cannot be told, the lock that we hold says no, and whoever ends what is left of the attempt
-        // waits for what cannot be looked at. In a copy it is the original's runner, which knows nothing of
-        // this folder.
+        // If it cannot be determined, the answer is no, because we hold the lock; ending the attempt waits for
+        // processes that cannot be checked. In a copied spool the runner belongs to the original.
         let here = clock::BootId::current();
         self.any_attempt(|attempt, run| {
             let (device, inode) = attempt.which()?;
@@ -198,33 +196,32 @@ impl TaskDir {
         })
     }
 
-    /// Whether the task has its lock; one without it is given a new one by the next process that
-    /// works on it.
+    /// Whether the task has its lock file. If not, the next process that works on the task creates it.
     pub fn has_lock(&self) -> IoResult<bool> {
         let stat = self.dir.stat(name::LOCK)?;
         Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile))
     }
 
-    /// Whether users besides the owner can open the lock, and so hold it.
+    /// Whether other users can open the lock file, and so lock it.
     pub fn is_lock_open(&self) -> IoResult<bool> {
         let stat = self.dir.stat(name::LOCK)?;
         Ok(stat.is_some_and(|stat| stat.st_mode & 0o077 != 0))
     }
 
-    /// Whether a living process is known to work on the task. Without its lock nobody can be seen to.
+    /// Whether a process is known to work on the task; `false` if there is no lock file.
     pub fn is_worked_on(&self) -> IoResult<bool> {
         Ok(self.holder()? == Holder::Somebody)
     }
 
-    /// Whether a living process is known to hold the task.
+    /// Whether a process is known to hold the task's lock.
     ///
     /// # Errors
-    /// Also when there is no lock.
+    /// Fails also if there is no lock file.
     pub fn is_held(&self) -> IoResult<bool> {
         Ok(self.test_lock()? == Holder::Somebody)
     }
 
-    /// Whether a living process holds the task. Nobody does where there is no lock.
+    /// Whether a process holds the task's lock; [`Holder::Nobody`] if there is no lock file.
     pub(in crate::spool) fn holder(&self) -> IoResult<Holder> {
         if !self.has_lock()? {
             return Ok(Holder::Nobody);
@@ -232,8 +229,8 @@ impl TaskDir {
         Ok(absent_is_none(self.test_lock())?.unwrap_or(Holder::Nobody))
     }
 
-    /// Tries a shared lock that is gone at once. A user of the group may not open the lock, and asks the
-    /// kernel's table.
+    /// Takes a shared lock and releases it at once. A user of the group cannot open the lock file, so the
+    /// kernel's lock table is read instead.
     fn test_lock(&self) -> IoResult<Holder> {
         let file = match self.dir.open_file(name::LOCK) {
             Err(error) if error.is_denied() => {
@@ -257,24 +254,23 @@ impl TaskLock {
         &self.task
     }
 
-    /// The lock that stands in the folder now, where it is no longer the one that we hold, as after a
-    /// recipe has removed it. `None` when somebody else holds that one, who then works on the task.
-    pub(super) fn hold_anew(&self) -> IoResult<Option<Guard>> {
+    /// Locks the lock file that is in the folder now, if it is not the one that we hold, as after a recipe
+    /// removed it. `None` if another process holds it and so works on the task.
+    pub(super) fn hold_current_lock(&self) -> IoResult<Option<Guard>> {
         let dir = &self.task.dir;
         if is_same_file(dir, name::LOCK, &self._lock)? {
             return Ok(Some(Guard::not_needed()));
         }
         dir.give_rights();
-        let lock =
-            dir.lock_exclusively(LockLevel::Task, self.task.make_lock_anew()?, name::LOCK)?;
+        let lock = dir.lock_exclusively(LockLevel::Task, self.task.replace_lock()?, name::LOCK)?;
         Ok(lock.map(Guard::from))
     }
 
-    /// Keeps new readers away, where no reader holds the task: then it may be removed as long as the
-    /// guard lives. `None` when one does.
+    /// Keeps new readers out while the guard is held, so that the task may be removed. `None` if a reader
+    /// holds the task.
     ///
-    /// A reader locks the task's folder. In a group spool the group may open that one, and a reader of
-    /// the owner's locks the file `readers` in it instead.
+    /// A reader locks the task's folder. In a group spool the group can open the folder, so the owner's
+    /// readers lock the file `readers` in it instead.
     pub fn without_readers(&self, spool: &Spool) -> IoResult<Option<Guard>> {
         let held = if spool.is_group() {
             match absent_is_none(self.task.dir.open_file(name::READERS))? {
@@ -292,7 +288,7 @@ impl TaskLock {
     }
 }
 
-/// Whether only its owner can open a file, and so lock it.
+/// Whether only the owner can open a file, and so lock it.
 fn is_private(file: &File) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| stat.st_mode & 0o077 == 0)
 }

@@ -1,8 +1,8 @@
 //! How a log is kept under its cap, and the record of what was cut out of it: `cut.json`.
 //!
-//! Not the reading (`logs.rs`) and not when to look (`runner/growth.rs`). A hole alone says nothing: a recipe may
-//! make holes of its own, and those are zeroes that it wrote. A copy of a spool need not keep the holes either.
-//! Invariant: what is missing from a log is the recorded range, and nothing else is.
+//! Not how logs are read (`logs.rs`) and not when a log is checked (`runner/growth.rs`). A hole alone is no
+//! proof of a cut: a recipe may create holes, which are zeroes that it wrote, and a copy of a spool may have no
+//! holes. Invariant: exactly the recorded range is missing from a log.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -15,18 +15,18 @@ use crate::spool::disk::{Dir, IoError, IoResult, is_same_file};
 use crate::spool::layout::{SMALL_FILE, name::CUT};
 use crate::task::FORMAT_VERSION;
 
-/// What stays at each end of a log that went over its cap, unless the cap is too small for that.
+/// Bytes kept at each end of a log that exceeds its cap, unless the cap is too small for that.
 const KEPT_AT_EACH_END: u64 = 8 << 20;
 /// Holes are punched in whole blocks.
 const BLOCK: u64 = 4096;
-/// By so many bytes before a cut it is seen that the log is still the same.
+/// This many bytes before a cut are compared to see whether the log was restarted.
 const EDGE: usize = 64;
-/// The record is always as long, so that it can be written over.
+/// The length of the record. It is constant, so that the record can be overwritten in place.
 const RECORD_BYTES: usize = 256;
-/// A recipe that writes it all the time keeps no reader.
-const MOST_READINGS: usize = 8;
+/// The number of times a reader reads a record that keeps changing. A recipe must not block a reader.
+const MAX_READS: usize = 8;
 
-/// The range of a log that was cut out. Empty where nothing was.
+/// The range of a log that was cut out; empty if nothing was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cut {
     pub from: u64,
@@ -39,7 +39,7 @@ impl Cut {
         (self.from..self.to).contains(&offset)
     }
 
-    /// Where the part ends that begins at `offset`: at the cut, or at the end of the log.
+    /// The end of the part that starts at `offset`: the start of the cut, or the end of the log.
     pub fn part_end(self, offset: u64, size: u64) -> u64 {
         if offset < self.from && self.from < self.to {
             self.from.min(size)
@@ -48,8 +48,9 @@ impl Cut {
         }
     }
 
-    /// How many of these bytes are data. They stand at an offset in the cut, and may have been read while it was
-    /// made: what is cut out begins at a zero at the offset, or with a block that is all zeroes.
+    /// The number of these bytes that are data. `offset` is in the cut, and the bytes may have been read while
+    /// the cut was made. The missing part starts at the offset if there is a zero, else at the first block
+    /// that is all zeroes.
     pub fn data_from(self, offset: u64, bytes: &[u8]) -> u64 {
         if bytes.first() == Some(&0) {
             return 0;
@@ -91,11 +92,11 @@ impl CutFile {
     }
 }
 
-/// What was cut out of one log of this attempt. A record that is not one counts as none. It is read until it stays
-/// the same, because its runner may be writing it.
+/// The range that was cut out of one log of this attempt. An invalid record counts as none. The record is read
+/// until two reads agree, because the runner may be writing it.
 pub(super) fn read_cut(attempt: &Dir, stream: Stream) -> IoResult<Cut> {
     let mut bytes = attempt.read_own(CUT, SMALL_FILE)?.unwrap_or_default();
-    for _ in 0..MOST_READINGS {
+    for _ in 0..MAX_READS {
         if bytes.is_empty() {
             break;
         }
@@ -109,32 +110,32 @@ pub(super) fn read_cut(attempt: &Dir, stream: Stream) -> IoResult<Cut> {
     Ok(*file.of(stream))
 }
 
-/// How large a log is.
+/// The size of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogSize {
-    /// Bytes that were written, also those that were cut out.
+    /// Bytes that were written, including those that were cut out.
     pub written: u64,
-    /// Bytes of disk it took when it was looked at, before it was cut.
+    /// Bytes on the disk before this check cut anything out.
     pub on_disk: u64,
 }
 
-/// The logs of an attempt that runs, as its runner cuts them.
+/// The cuts in the logs of a running attempt.
 #[derive(Debug, Default)]
 pub struct LogCuts {
     file: CutFile,
-    /// What stands right before the cut of each log: of stdout, of stderr.
+    /// The bytes right before the cut in stdout and in stderr.
     edges: [Vec<u8>; 2],
-    /// Where it is written: in place, because on ext4 a rename over a file takes longer than the cut.
+    /// The open `cut.json`. It is overwritten in place: on ext4 a rename over a file takes longer than the cut.
     record: Option<File>,
-    /// The record on the disk says something else, because there was no room for it.
-    is_owed: bool,
+    /// The last write of the record failed, because the disk was full.
+    is_unwritten: bool,
 }
 
 impl LogCuts {
-    /// Cuts the middle out of a log that takes more than `cap` bytes of disk, if it may be cut.
+    /// Cuts the middle out of a log that takes more than `cap` bytes on the disk. Without a cap nothing is cut.
     ///
     /// # Errors
-    /// Also where the file system cannot punch holes: then the log stays whole.
+    /// Fails also if the file system cannot punch holes. Then the log stays whole.
     pub fn cap(
         &mut self,
         attempt: &Attempt,
@@ -148,10 +149,9 @@ impl LogCuts {
             on_disk: stat.st_blocks.unsigned_abs() * 512,
         };
         let before = *self.file.of(stream);
-        if size.written < before.to || self.is_begun_anew(attempt, stream, log, before) {
-            // The recipe has begun the log anew.
+        if size.written < before.to || self.was_restarted(attempt, stream, log, before) {
             self.record(attempt, stream, Cut::default());
-        } else if self.is_owed {
+        } else if self.is_unwritten {
             self.record(attempt, stream, before);
         }
         let Some(cap) = cap else { return Ok(size) };
@@ -165,9 +165,9 @@ impl LogCuts {
         Ok(size)
     }
 
-    /// Whether a log that was cut is another one by now, and again as long. A recipe that only writes into the
-    /// hole has not begun it anew.
-    fn is_begun_anew(&self, attempt: &Attempt, stream: Stream, log: &File, cut: Cut) -> bool {
+    /// Whether the recipe restarted a log that was cut, and the new one is as long again. A recipe that only
+    /// writes into the hole has not restarted the log.
+    fn was_restarted(&self, attempt: &Attempt, stream: Stream, log: &File, cut: Cut) -> bool {
         if cut == Cut::default() {
             return false;
         }
@@ -178,7 +178,7 @@ impl LogCuts {
         })
     }
 
-    /// The record comes first: whoever reads the log meanwhile must not take the hole for zeroes.
+    /// Cuts a range out. The record is written first, so that a reader does not take the hole for zeroes.
     fn cut(
         &mut self,
         attempt: &Attempt,
@@ -195,8 +195,8 @@ impl LogCuts {
         }
         let edge = edge(attempt, stream, log, cut.from);
         self.edges[stream as usize] = edge.map(|(before, _)| before).unwrap_or_default();
-        if self.is_owed {
-            // The hole has made room for it.
+        if self.is_unwritten {
+            // The hole has freed space for the record.
             self.record(attempt, stream, cut);
         }
         Ok(())
@@ -206,7 +206,7 @@ impl LogCuts {
         self.file.v = FORMAT_VERSION;
         *self.file.of(stream) = cut;
         let written = self.write(attempt);
-        self.is_owed = written.is_err();
+        self.is_unwritten = written.is_err();
         if let Err(error) = written {
             tracing::debug!("{error}");
         }
@@ -216,7 +216,7 @@ impl LogCuts {
         let record = match self.record.take() {
             Some(record) => record,
             None => {
-                // The recipe may have put something there.
+                // The recipe may have created something of this name.
                 attempt.dir.remove_anything(CUT)?;
                 attempt.dir.create(CUT)?
             }
@@ -229,14 +229,14 @@ impl LogCuts {
         written.map_err(|source| IoError::new("write", attempt.dir.path_of(CUT), source))
     }
 
-    /// The bytes that are missing from both logs.
+    /// The number of bytes that are missing from both logs.
     pub fn missing(&self) -> u64 {
         self.file.stdout.length() + self.file.stderr.length()
     }
 }
 
-/// What stands at the beginning of a cut: the end of what was kept before it, and what should be a hole.
-/// `None` where that cannot be read. The log that is cut is open for writing alone.
+/// The bytes around the start of a cut: the end of the part before it, and the start of what should be a hole.
+/// `None` if they cannot be read. The log is opened again, because `log` is open for writing only.
 fn edge(attempt: &Attempt, stream: Stream, log: &File, from: u64) -> Option<(Vec<u8>, Vec<u8>)> {
     let readable = attempt.log(stream).ok()??;
     is_same_file(&attempt.dir, stream.file_name(), log)

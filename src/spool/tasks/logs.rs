@@ -1,7 +1,7 @@
-//! Logs: written by the recipe itself straight into files, read in pieces.
+//! Logs: the recipe writes them directly into files, and readers read them in pieces.
 //!
-//! Nobody stands between a recipe and its log, so nobody can block it. Not how a log is kept under its cap
-//! (`log_cut.rs`). Invariant: a reader gets every byte that was not cut out, and is told where bytes were.
+//! No process is between a recipe and its log, so none can block the recipe. Not how a log is kept under its
+//! cap (`log_cut.rs`). Invariant: a reader gets every byte that was not cut out, and a gap for those that were.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -14,17 +14,17 @@ use super::store::TaskDir;
 use super::written_over::WrittenOver;
 use crate::spool::disk::{IoError, IoResult, is_same_file};
 
-/// How much is read at once.
+/// The number of bytes read at once.
 const PIECE: usize = 64 << 10;
-/// By so many bytes it is seen that a log is still the same.
+/// This many of the last bytes read are compared to see whether a log was restarted.
 const REMEMBERED: usize = 64;
 
-/// Where a file's data begins and ends, hole by hole.
+/// The ranges of a file that are data, not holes.
 fn data_parts(log: &File, size: u64) -> std::io::Result<Vec<(u64, u64)>> {
     let mut parts = Vec::new();
     let mut at = 0;
     while at < size {
-        // ENXIO: only a hole is left.
+        // ENXIO means that only a hole is left.
         let Ok(data) = rustix::fs::seek(log, SeekFrom::Data(at)) else {
             break;
         };
@@ -45,43 +45,43 @@ fn leading_zeroes(bytes: &[u8]) -> u64 {
 pub enum Piece {
     /// These bytes.
     Bytes(Vec<u8>),
-    /// So many zeroes, which take no room in the file: a recipe can make more of them than anybody can hold.
+    /// This number of zeroes. They are a hole in the file, which may be larger than the memory.
     Zeroes(u64),
-    /// So many bytes were cut out here.
+    /// This number of bytes was cut out here.
     Gap(u64),
-    /// The recipe has begun the log anew: what follows is all of it.
+    /// The recipe restarted the log: the log is read again from its start.
     Anew,
-    /// Nothing more for now.
+    /// No more bytes for now.
     End,
 }
 
-/// What stands where a reader is.
-struct Look {
+/// What was found at the offset of a reader.
+struct Found {
     size: u64,
-    /// Where the next data begins.
+    /// The offset of the next data.
     data: u64,
     read: usize,
-    /// Whether all that was read is zeroes.
+    /// Whether all bytes read are zeroes.
     is_zero: bool,
 }
 
-/// Reads one log from its beginning, as it grows.
+/// Reads one log from its start, as it grows.
 #[derive(Debug)]
 pub struct LogReader {
     attempt: Attempt,
     stream: Stream,
     file: File,
     offset: u64,
-    /// What stood right before the offset when it was read.
+    /// The bytes right before the offset, as they were read.
     seen: Vec<u8>,
-    /// Where only the end of lines is wanted that were written over.
+    /// Set if overwritten text is left out.
     written_over: Option<WrittenOver>,
-    /// What comes next, behind bytes that were held back.
+    /// The next piece, which follows bytes that were held back.
     after: Option<Piece>,
 }
 
 impl LogReader {
-    /// Opens a log of an attempt; `None` when it is not there yet.
+    /// Opens a log of an attempt; `None` if it does not exist yet.
     pub fn open(task: &TaskDir, attempt: u32, stream: Stream) -> IoResult<Option<LogReader>> {
         let Some(attempt) = task.attempt(attempt)? else {
             return Ok(None);
@@ -97,7 +97,7 @@ impl LogReader {
         }))
     }
 
-    /// Goes to where the last `lines` lines begin. From there on only the end of a line comes that was written over.
+    /// Skips to the last `lines` lines. From there on, overwritten text is left out.
     pub fn skip_to_last(&mut self, lines: usize) -> IoResult<()> {
         self.written_over = Some(WrittenOver::default());
         self.find_last(lines)
@@ -113,7 +113,7 @@ impl LogReader {
         self.offset = 0;
         let mut newlines = 0;
         let mut buffer = [0u8; 8192];
-        // A hole holds no line, and reading through a large one would take for ever.
+        // Holes hold no lines and may be very large, so they are skipped.
         for (begin, mut position) in data_parts(&self.file, size)?.into_iter().rev() {
             while position > begin {
                 let start = position.saturating_sub(buffer.len() as u64).max(begin);
@@ -165,7 +165,7 @@ impl LogReader {
     fn piece_of_file(&mut self) -> IoResult<Piece> {
         match self.piece() {
             Err(error) if error.is_denied() => {
-                // The recipe has shut the folder meanwhile.
+                // The recipe removed the folder's permissions.
                 self.attempt.dir.give_rights();
                 self.piece()
             }
@@ -175,41 +175,41 @@ impl LogReader {
 
     fn piece(&mut self) -> IoResult<Piece> {
         let mut bytes = vec![0u8; PIECE];
-        let look = self.look(&mut bytes);
-        let look = look.map_err(|source| self.unreadable(source))?;
-        if self.is_begun_anew(look.size)? {
+        let found = self.read_here(&mut bytes);
+        let found = found.map_err(|source| self.unreadable(source))?;
+        if self.was_restarted(found.size)? {
             self.offset = 0;
             self.seen.clear();
             return Ok(Piece::Anew);
         }
-        if self.offset >= look.size {
+        if self.offset >= found.size {
             return self.follow_to_another_file();
         }
-        // Asked after the look: bytes that are cut out meanwhile look like zeroes, and the record stands first.
+        // The record is read after the bytes. It is written before a cut, so zeroes of a cut are recognized.
         let cut = self.cut()?;
-        let mut end = cut.part_end(self.offset, look.size);
+        let mut end = cut.part_end(self.offset, found.size);
         if cut.contains(self.offset) {
-            let here = &bytes[..look.read];
+            let here = &bytes[..found.read];
             let data = cut.data_from(self.offset, here);
             if data == 0 {
-                let end = self.gap_end(here, cut.to.min(look.size));
+                let end = self.gap_end(here, cut.to.min(found.size));
                 let end = end.map_err(|source| self.unreadable(source))?;
                 let gap = end - self.offset;
                 self.offset = end;
                 self.seen.clear();
                 return Ok(Piece::Gap(gap));
             }
-            // What is there was not cut out: the recipe wrote it later, or it was read before the cut.
+            // These bytes were not cut out: the recipe wrote them later, or they were read before the cut.
             end = self.offset + data;
         }
-        let zeroes = look.data.min(end).saturating_sub(self.offset);
+        let zeroes = found.data.min(end).saturating_sub(self.offset);
         if zeroes > PIECE as u64 {
             self.offset += zeroes;
             self.seen.clear();
             return Ok(Piece::Zeroes(zeroes));
         }
-        let room = usize::try_from(end - self.offset).unwrap_or(look.read);
-        bytes.truncate(look.read.min(room));
+        let room = usize::try_from(end - self.offset).unwrap_or(found.read);
+        bytes.truncate(found.read.min(room));
         self.offset += bytes.len() as u64;
         let end = &bytes[bytes.len().saturating_sub(REMEMBERED)..];
         self.seen.clear();
@@ -221,13 +221,12 @@ impl LogReader {
         })
     }
 
-    /// Where the first byte after the offset is that is not zero, at most `to`. The offset stands in a cut, before
-    /// a byte that is zero.
+    /// The offset of the first byte that is not zero, at most `to`. The reader is in a cut, at a zero byte.
     fn gap_end(&self, here: &[u8], to: u64) -> std::io::Result<u64> {
         let mut end = self.offset + leading_zeroes(here);
         let mut bytes = vec![0u8; PIECE];
         while end < to {
-            // ENXIO: only a hole is left.
+            // ENXIO means that only a hole is left.
             end = rustix::fs::seek(&self.file, SeekFrom::Data(end)).unwrap_or(to);
             let read = self.file.read_at(&mut bytes, end)?;
             let zeroes = leading_zeroes(&bytes[..read]);
@@ -239,8 +238,8 @@ impl LogReader {
         Ok(end.min(to))
     }
 
-    /// Whether the log no longer has what was read of it: a recipe can cut its log off and go on.
-    fn is_begun_anew(&self, size: u64) -> IoResult<bool> {
+    /// Whether the log no longer has the bytes that were read: a recipe can truncate its log and continue.
+    fn was_restarted(&self, size: u64) -> IoResult<bool> {
         if size < self.offset {
             return Ok(true);
         }
@@ -255,7 +254,7 @@ impl LogReader {
         Ok(!is_cut_out)
     }
 
-    /// At the end of this file: the recipe may have put another one in its place.
+    /// Called at the end of the file: the recipe may have replaced it by another file.
     fn follow_to_another_file(&mut self) -> IoResult<Piece> {
         let (dir, name) = (&self.attempt.dir, self.stream.file_name());
         if is_same_file(dir, name, &self.file)? {
@@ -272,24 +271,24 @@ impl LogReader {
         Ok(Piece::Anew)
     }
 
-    fn look(&self, bytes: &mut [u8]) -> std::io::Result<Look> {
+    fn read_here(&self, bytes: &mut [u8]) -> std::io::Result<Found> {
         let size = self.file.metadata()?.len();
-        let mut look = Look {
+        let mut found = Found {
             size,
             data: self.offset,
             read: 0,
             is_zero: false,
         };
         if self.offset < size {
-            look.read = self.file.read_at(bytes, self.offset)?;
-            look.is_zero = bytes[..look.read].iter().all(|byte| *byte == 0);
-            if look.is_zero {
-                // ENXIO: only a hole is left.
+            found.read = self.file.read_at(bytes, self.offset)?;
+            found.is_zero = bytes[..found.read].iter().all(|byte| *byte == 0);
+            if found.is_zero {
+                // ENXIO means that only a hole is left.
                 let data = rustix::fs::seek(&self.file, SeekFrom::Data(self.offset));
-                look.data = data.unwrap_or(size);
+                found.data = data.unwrap_or(size);
             }
         }
-        Ok(look)
+        Ok(found)
     }
 
     fn cut(&self) -> IoResult<Cut> {

@@ -1,9 +1,11 @@
-//! The tasks in a spool: how one is made, read, locked, run and finished on the disk.
+//! The tasks in a spool: how a task is created, read, locked, run and finished on the disk.
 //!
-//! In reading order: `publish` (accepted) · `store` (a task's folder and its files) · `view` (what is true of it) · `lock` (who
-//! works on it) · `status` · `start_record`, `attempt` and `run_record` (one execution) · `result` (the one step that finishes it) ·
-//! `foreign` (what a recipe put in the place of a result) · `output` · `logs` and `log_cut` · `progress_file` · `write_alarm`.
-//! Not who runs a task. Invariant: only the holder of a task's lock writes its status, result and attempts.
+//! In reading order: `publish` (accepts a task) · `store` (a task's folder and its files) · `view` (the state
+//! of a task) · `lock` (which process works on it) · `status` · `start_record`, `attempt` and `run_record`
+//! (one attempt) · `result` (the step that finishes a task) · `foreign` (a result that a recipe put there) ·
+//! `output` · `logs`, `log_cut` and `written_over` · `progress_file` · `write_alarm`.
+//! Not how a task is run (`runner/`). Invariant: only the holder of a task's lock writes its status, result
+//! and attempts.
 
 mod attempt;
 mod foreign;

@@ -1,8 +1,8 @@
-//! What a recipe gave: its result file, or what it printed.
+//! The output of a recipe: its result file, or what it printed.
 //!
-//! Not the result (`result.rs`), which takes it in or names its file. Invariants: what a result
-//! names was durable before it (I7); no byte of an output is changed. Text that fits stands in the
-//! result, everything else stays the file that it is.
+//! Not the result (`result.rs`), which contains the output or names its file. Invariants: a file that a result
+//! names is durable before the result (I7); no byte of an output is changed. Text that is small enough is
+//! stored in the result, everything else stays a file.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,32 +16,32 @@ use crate::spool::disk::{IoError, IoResult};
 use crate::spool::layout::name::{self, CUT};
 use crate::task::{Json, OutputEncoding};
 
-/// An output that takes more bytes as JSON text stays a file that the result names.
+/// The largest output, in bytes of JSON text, that is stored in the result. A larger output stays a file.
 const INLINE_OUTPUT: usize = 1 << 20;
-/// Of a large file at most this much is looked at to find out whether it is text.
-const LOOKED_AT: u64 = 64 << 20;
+/// At most this many bytes of a large file are read to find out whether it is text.
+const CHECKED: u64 = 64 << 20;
 const PIECE: usize = 64 << 10;
 
-/// What a recipe gave.
+/// The output of a recipe.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
-    /// The value, where it is small enough to stand in the result.
+    /// The value, if it is small enough to be stored in the result.
     pub value: Option<Json>,
-    /// The file, relative to the task's folder, where it is not.
+    /// Otherwise the file, relative to the task's folder.
     pub file: Option<String>,
-    /// What the file holds, where it is not text.
+    /// The encoding of the file, if it is not text.
     pub encoding: Option<OutputEncoding>,
-    /// The recipe's result file is a folder, a link, a FIFO or the like, so it is not read.
+    /// The recipe's result file is not a regular file (a folder, a link, a FIFO), so it is not read.
     pub is_not_a_file: bool,
 }
 
 impl Attempt {
-    /// What the recipe gave: its result file if it wrote one, else what it printed. What a result
-    /// will name as a file is made durable here.
+    /// The output: the recipe's result file if it wrote one, else what it printed. If the output stays a file,
+    /// the file is made durable here.
     pub fn output(&self) -> IoResult<Output> {
         self.dir.give_rights();
         let (name, is_not_a_file) = self.output_name()?;
-        // Most tasks say nothing, and then there is nothing to open.
+        // Most tasks have no output.
         let nothing = Output {
             is_not_a_file,
             ..Output::default()
@@ -56,7 +56,7 @@ impl Attempt {
             return Ok(nothing);
         }
         let mut cut = Cut::default();
-        // A log is not cut before it is longer than that.
+        // Only a log that is longer than this is ever cut.
         let is_text = if metadata.len() > INLINE_OUTPUT as u64 {
             if name == name::STDOUT {
                 cut = read_cut(&self.dir, Stream::Stdout)?;
@@ -92,14 +92,14 @@ impl Attempt {
         })
     }
 
-    /// Whether the recipe wrote a result file with something in it.
+    /// Whether the recipe wrote a result file that is not empty.
     pub fn has_result_file(&self) -> IoResult<bool> {
         self.dir.give_rights();
         Ok(self.dir.stat(name::OUTPUT)?.is_some_and(holds_something))
     }
 
-    /// What stands for an output that cannot be read now: its file, so that nobody takes it for
-    /// none. Best effort: what cannot be opened cannot be synced either.
+    /// An output that only names the file, for an output that cannot be read now. Without it the task would
+    /// seem to have no output. The file is not synced, because it cannot be opened.
     pub fn unread_output(&self) -> Output {
         let name = self.output_name().map_or(name::STDOUT, |(name, _)| name);
         Output {
@@ -108,8 +108,7 @@ impl Attempt {
         }
     }
 
-    /// Which file holds the output, and whether the recipe put something else in place of its
-    /// result file.
+    /// The file with the output, and whether the recipe's result file is not a regular file.
     fn output_name(&self) -> IoResult<(&'static str, bool)> {
         Ok(match self.dir.stat(name::OUTPUT)? {
             Some(stat) if !is_file(stat) => (name::STDOUT, true),
@@ -134,19 +133,19 @@ fn holds_something(stat: Stat) -> bool {
     is_file(stat) && stat.st_size > 0
 }
 
-/// What an output is as a value.
+/// An output as a value of the result.
 #[derive(Debug)]
 enum Value {
-    /// No byte at all.
+    /// The output is empty.
     Nothing,
     Json(Json),
-    /// Text that takes too much room in a JSON file.
+    /// Text that is too large for the result.
     TooLong,
     /// Bytes that are not UTF-8.
     Binary,
 }
 
-/// One JSON value stands as itself, anything else as text without its last newline.
+/// One JSON value is kept as it is. Any other text becomes a string without its last newline.
 fn as_value(bytes: &[u8]) -> Value {
     if bytes.is_empty() {
         return Value::Nothing;
@@ -163,12 +162,12 @@ fn as_value(bytes: &[u8]) -> Value {
     }
 }
 
-/// Whether a file of this size is UTF-8, as far as it is looked at. What was cut out of a log may leave a
-/// part of a character at each side. Holes are skipped: they are NUL characters.
+/// Whether a file of this size is UTF-8, as far as it is read. A cut in a log may leave a part of a character
+/// at each side. Holes are skipped: they are NUL characters.
 fn is_text(file: &File, size: u64, cut: Cut) -> std::io::Result<bool> {
     let mut bytes = vec![0u8; PIECE];
-    let (mut at, mut looked_at, mut held) = (0, 0, 0);
-    while at < size && looked_at < LOOKED_AT {
+    let (mut at, mut checked, mut held) = (0, 0, 0);
+    while at < size && checked < CHECKED {
         let is_behind_cut = cut.contains(at);
         if is_behind_cut {
             (at, held) = (cut.to.min(size), 0);
@@ -188,14 +187,14 @@ fn is_text(file: &File, size: u64, cut: Cut) -> std::io::Result<bool> {
         if read == 0 {
             break;
         }
-        (at, looked_at) = (at + read as u64, looked_at + read as u64);
+        (at, checked) = (at + read as u64, checked + read as u64);
         let mut piece = &bytes[..held + read];
         while is_behind_cut && piece.first().is_some_and(|byte| byte & 0xc0 == 0x80) {
             piece = &piece[1..];
         }
         held = match std::str::from_utf8(piece) {
             Ok(_) => 0,
-            // The rest of the character comes with the next piece.
+            // The rest of the character is in the next piece.
             Err(error) if error.error_len().is_none() => piece.len() - error.valid_up_to(),
             Err(_) => return Ok(false),
         };
@@ -212,20 +211,20 @@ mod tests {
     use std::io::Write as _;
 
     #[test]
-    fn what_stdout_becomes() {
+    fn stdout_becomes_a_json_value_or_a_string() {
         for (bytes, expected) in [
             (&b"42\n"[..], "42"),
             (b"{\"a\": 1.50}\n", "{\"a\": 1.50}"),
             (b"Hello\n", "\"Hello\""),
             (b"a\nb\n\n", "\"a\\nb\\n\""),
             (b"{} {}", "\"{} {}\""),
-            // White space is text, and only JSON's own is left out around a value.
+            // White space alone is text. Only JSON's own white space around a value is removed.
             (b" \n", "\" \""),
             (b"\n", "\"\""),
             (b"\xc2\xa042", "\"\u{a0}42\""),
             (b"\xef\xbb\xbf42", "\"\u{feff}42\""),
             (b"\0", "\"\\u0000\""),
-            // JSON that would not survive stays text.
+            // JSON that cannot be stored without a change becomes a string.
             (b"\"\\ud800\"", "\"\\\"\\\\ud800\\\"\""),
             (b"1e999", "\"1e999\""),
             (b"{\"a\":1,\"a\":2}", "\"{\\\"a\\\":1,\\\"a\\\":2}\""),
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_encoded_size_decides() {
+    fn the_encoded_size_decides_whether_an_output_is_inline() {
         let plain = "x".repeat(INLINE_OUTPUT - 2);
         assert!(matches!(as_value(plain.as_bytes()), Value::Json(_)));
         let long = "x".repeat(INLINE_OUTPUT - 1);
@@ -253,20 +252,20 @@ mod tests {
     }
 
     #[test]
-    fn a_large_file_is_text_or_not() {
+    fn a_large_file_is_text_only_if_it_is_utf_8() {
         let is_text_of = |bytes: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();
             is_text(&file, bytes.len() as u64, Cut::default()).unwrap()
         };
-        // Characters of three bytes lie across the ends of the pieces.
+        // Some characters of three bytes cross the end of a piece.
         let text = "€".repeat(100_000);
         assert!(is_text_of(text.as_bytes()));
         assert!(is_text_of(&[b"x", text.as_bytes()].concat()));
         assert!(!is_text_of(&text.as_bytes()[..299_999]));
         assert!(!is_text_of(&[text.as_bytes(), b"\xff"].concat()));
 
-        // The middle of a log was cut out, and with it parts of two characters.
+        // The middle of a log was cut out, with parts of two characters.
         let mut log = tempfile::tempfile().unwrap();
         log.write_all(text.as_bytes()).unwrap();
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
@@ -274,7 +273,7 @@ mod tests {
         let (from, to) = (8192, 8192 + 65_536);
         assert!(is_text(&log, 300_000, Cut { from, to }).unwrap());
         assert!(!is_text(&log, 300_000, Cut::default()).unwrap());
-        // A copy of it has zeroes there, or what was there before.
+        // A copy of the log has zeroes in the cut, or the old bytes.
         let mut copy = tempfile::tempfile().unwrap();
         copy.write_all(text.as_bytes()).unwrap();
         copy.write_all_at(b"\xff", 10_000).unwrap();

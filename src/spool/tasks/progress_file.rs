@@ -1,8 +1,8 @@
-//! An attempt's progress file: reports that the recipe appends, read while it grows.
+//! An attempt's progress file: reports that the recipe appends, read while the file grows.
 //!
-//! Not what a report says (`runner/progress.rs`). The recipe may make this file anything at all, so
-//! each look reads a bounded part, and what was read gives its disk back. Invariant: no look takes
-//! longer for a longer file.
+//! Not the content of a report (`runner/progress.rs`). The recipe may write anything into this file, so each
+//! read is bounded, and the disk space of what was read is freed. Invariant: a read takes no longer for a
+//! longer file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -13,23 +13,22 @@ use super::attempt::Attempt;
 use crate::spool::disk::which;
 use crate::spool::layout::name;
 
-/// At most so much is read in one look: the last part, since the latest report counts.
+/// At most this many bytes are read at once. It is the last part, because the latest report counts.
 const AT_ONCE: u64 = 1 << 20;
-/// A file that takes more disk than this loses what was read of it.
+/// If the file takes more bytes on the disk than this, the part that was read is freed.
 const KEPT: u64 = 4 << 20;
 const BLOCK: u64 = 4096;
 
-/// How far a progress file was read.
+/// Reads a progress file as it grows.
 #[derive(Debug, Default)]
 pub struct ProgressReader {
     offset: u64,
-    /// The line at `offset` began before it, and its beginning was not read.
+    /// The line at `offset` starts before it, and its start was not read.
     is_inside_line: bool,
 }
 
 impl ProgressReader {
-    /// Complete lines that came since the last look. Where more came than is read at once, only the
-    /// last ones.
+    /// The complete lines added since the last call. If there is more than is read at once, only the last ones.
     pub fn lines(&mut self, attempt: &Attempt) -> String {
         let Some(size) = self.size(attempt) else {
             return String::new();
@@ -45,7 +44,7 @@ impl ProgressReader {
         lines
     }
 
-    /// Gives back disk of a file that grows fast, without reading it. Returns its size.
+    /// Frees disk space of a file that grows fast, without reading it. Returns the size of the file in bytes.
     pub fn bound(&mut self, attempt: &Attempt) -> u64 {
         let Some(size) = self.size(attempt) else {
             return 0;
@@ -59,7 +58,8 @@ impl ProgressReader {
         size
     }
 
-    /// The size of the file, where it is one. A file that became shorter is read from its beginning.
+    /// The size of the file; `None` if it is not a regular file. A file that became shorter is read from its
+    /// start again.
     fn size(&mut self, attempt: &Attempt) -> Option<u64> {
         let stat = attempt.dir.stat(name::PROGRESS).ok()??;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -81,7 +81,7 @@ impl ProgressReader {
         if size - self.offset > AT_ONCE {
             self.skip_to(size - AT_ONCE);
         }
-        // A hole holds no report. ENXIO: nothing but a hole is left.
+        // A hole holds no report. ENXIO means that only a hole is left.
         let data = rustix::fs::seek(file, SeekFrom::Data(self.offset)).unwrap_or(size);
         if data > self.offset {
             self.offset = data;
@@ -92,7 +92,7 @@ impl ProgressReader {
         bytes.truncate(read);
         let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
             if bytes.len() as u64 >= AT_ONCE {
-                // A line that is longer than all that is read at once is not a report.
+                // A line that is longer than one read is not a report.
                 self.skip_to(self.offset + bytes.len() as u64);
             }
             return Ok(String::new());
@@ -107,8 +107,8 @@ impl ProgressReader {
         Ok(String::from_utf8_lossy(whole).into_owned())
     }
 
-    /// Gives back the disk of what was read. Not that of a file with another name, and not through a
-    /// mount: it is somebody's.
+    /// Frees the disk space of what was read. A file with a second link or on another mount is left alone,
+    /// because it may be used elsewhere.
     fn free(&self, attempt: &Attempt, file: &File) {
         let is_large = |stat: &Stat| stat.st_nlink == 1 && stat.st_blocks as u64 * 512 > KEPT;
         let end = self.offset / BLOCK * BLOCK;
@@ -119,7 +119,7 @@ impl ProgressReader {
             && rustix::fs::fstat(&file).is_ok_and(|stat| which(&stat) == which(&read))
         {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            // A file system that cannot punch holes keeps it whole.
+            // If the file system cannot punch holes, the file stays whole.
             let _ = rustix::fs::fallocate(&file, flags, 0, end);
         }
     }

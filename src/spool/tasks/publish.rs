@@ -1,8 +1,8 @@
-//! How a task comes to be: built in `staging/`, made durable, renamed to `tasks/`, accepted.
+//! How a task is created: built in `staging/`, made durable, renamed to `tasks/`, accepted.
 //!
-//! Not how it is read (`store.rs`) nor who runs it (`lock.rs`). Invariants: an entry in `tasks/` has a
-//! complete, valid `request.json` (I1), durable before the entry is; while its submitter lives nobody
-//! runs it before it is accepted (I2), because the submitter holds its lock until then.
+//! Not how it is read (`store.rs`) nor which process works on it (`lock.rs`). Invariants: an entry in `tasks/`
+//! has a complete, valid `request.json` (I1), which is durable before the entry is; while its submitter is
+//! running, no process runs the task before it is accepted (I2), because the submitter holds its lock.
 
 use std::fs::File;
 use std::io::{Read as _, Seek, copy};
@@ -20,27 +20,27 @@ use crate::task::{
     session_of, to_pretty,
 };
 
-/// A task to be.
+/// A task to create.
 #[derive(Debug)]
 pub struct Submission {
     /// Its id, from [`Spool::new_id`].
     pub id: TaskId,
     /// What it asks for.
     pub request: Request,
-    /// Variables for its process, kept in a 0600 file of the task until it ends.
+    /// Variables for its process, kept in a file of mode 0600 until the task ends.
     pub environment: Map<String, Value>,
-    /// A file whose content goes into the task's folder as `attachment`, until the task ends.
+    /// A file that is copied into the task's folder as `attachment` and kept until the task ends.
     pub attachment: Option<File>,
-    /// Who submitted it, where that was through the drop box of a group spool.
+    /// The submitter, if it came through the drop box of a group spool.
     pub origin: Option<Origin>,
 }
 
-/// Why nothing was accepted.
+/// Why no task was accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// Below the floor of free room.
+    /// Less free space than the settings keep free.
     #[error(
-        "not accepted: the file system of {} has {bytes} bytes and {inodes} inodes free, and the spool keeps {min_bytes} and {min_inodes} (min_free_bytes, min_free_inodes): make room or lower the floor",
+        "not accepted: the file system of {} has {bytes} bytes and {inodes} inodes free; the settings min_free_bytes and min_free_inodes keep {min_bytes} bytes and {min_inodes} inodes free: free some space or lower these settings",
         escape_path(path)
     )]
     NoRoom {
@@ -50,47 +50,47 @@ pub enum SubmitError {
         bytes: u64,
         /// Free inodes.
         inodes: u64,
-        /// The floor.
+        /// The setting `min_free_bytes`.
         min_bytes: u64,
-        /// The floor.
+        /// The setting `min_free_inodes`.
         min_inodes: u64,
     },
     /// The request breaks a rule.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The variables of `--env` take too much room.
+    /// The variables of `--env` are too large.
     #[error(
-        "not accepted: the variables of --env take {bytes} bytes as JSON, and at most {MAX_ENVIRONMENT_BYTES} are taken: put large values into a file and give its path"
+        "not accepted: the variables of --env are {bytes} bytes as JSON; the limit is {MAX_ENVIRONMENT_BYTES} bytes: put large values into a file and pass its path"
     )]
     Environment {
-        /// What they take.
+        /// Their size as JSON.
         bytes: usize,
     },
-    /// Each time a drop had its name, its id was of another time.
+    /// Each time a drop was renamed to its final name, its id was already too old.
     #[error(
-        "not accepted: each time the file was in the drop box, its id was too old: this process was stopped for minutes, the disk is very slow, or the clock jumped: submit it again"
+        "not accepted: each time the file was put into the drop box, its id was too old (this process was stopped for minutes, the disk is very slow, or the clock jumped): submit it again"
     )]
     Late,
-    /// The kernel said no; nothing was accepted.
+    /// A system call failed; nothing was accepted.
     #[error("not accepted: {0}")]
     Io(#[from] IoError),
 }
 
-/// From so many tasks on, one sync of the whole file system costs less than those of their files.
+/// From this number of tasks on, one sync of the whole file system is faster than a sync of each file.
 const MANY: usize = 16;
 
-/// The largest `env.json`. Readers take more, and the kernel about as much for one process.
+/// The largest `env.json`, in bytes. Readers accept more; the kernel accepts about this much for one process.
 const MAX_ENVIRONMENT_BYTES: usize = 1 << 20;
-/// So much of an attachment is written before the room is looked at again.
+/// The number of bytes of an attachment that are written before the free space is checked again.
 const PIECE: u64 = 1 << 20;
 
-/// Built or published, not yet acknowledged; the lock is held.
+/// A task that is built or published but not yet accepted. Its lock is held.
 struct Unaccepted {
     task: TaskDir,
     _lock: Flock,
 }
 
-/// The event of a submission that is accepted.
+/// The event for an accepted submission.
 fn accepted(submission: &Submission) -> Event {
     let (id, request) = (submission.id, &submission.request);
     let made = session_of(id);
@@ -99,12 +99,11 @@ fn accepted(submission: &Submission) -> Event {
 }
 
 impl Spool {
-    /// Publishes tasks; when this returns they are accepted and outlive what the spool's
-    /// durability promises. All or none of them, except for those a crash cuts off.
+    /// Publishes tasks. When this returns, they are accepted and as durable as the setting `durability` says.
+    /// Either all are accepted or none; only a crash can leave a part of them.
     ///
     /// # Errors
-    /// When there is no room, a request breaks a rule, or the disk refuses. Then none was
-    /// accepted.
+    /// There is too little free space, a request breaks a rule, or a write fails. Then no task is accepted.
     pub fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<TaskDir>, SubmitError> {
         let events: Vec<Event> = submissions.iter().map(accepted).collect();
         let tasks = self.accept(submissions)?;
@@ -114,7 +113,7 @@ impl Spool {
         Ok(tasks)
     }
 
-    /// The same, where what happened is another event.
+    /// Publishes tasks as [`Spool::submit`] does, but emits no event: the caller emits another one.
     pub(in crate::spool) fn accept(
         &self,
         submissions: Vec<Submission>,
@@ -123,7 +122,7 @@ impl Spool {
         self.check_room_for(attached.filter_map(size).sum())?;
         let tasks = self.folder(name::TASKS)?;
         let staging = self.folder(name::STAGING)?;
-        // One sync for all files of a large batch, where that can be trusted; else each has its own.
+        // One sync for all files of a large batch if the file system supports it, else one for each file.
         let at_once = submissions.len() >= MANY && staging.has_whole_sync()?;
         let mut staged = Vec::with_capacity(submissions.len());
         for submission in submissions {
@@ -151,7 +150,7 @@ impl Spool {
                 }
             }
         }
-        // One fsync of tasks/ accepts them all.
+        // One fsync of `tasks/` accepts all of them.
         if let Err(error) = tasks.sync() {
             self.take_back(published);
             return Err(error.into());
@@ -159,12 +158,12 @@ impl Spool {
         Ok(published.into_iter().map(|one| one.task).collect())
     }
 
-    /// Refuses new work below the floor of free room.
+    /// Fails if there is less free space than the settings keep free.
     pub fn check_room(&self) -> Result<(), SubmitError> {
         self.check_room_for(0)
     }
 
-    /// The same, where these bytes will be written as well.
+    /// Checks the free space, with `attached` bytes added that are going to be written.
     fn check_room_for(&self, attached: u64) -> Result<(), SubmitError> {
         let (bytes, inodes) = self.free_room()?;
         let settings = self.settings();
@@ -182,7 +181,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Builds a task's folder in staging/, with its hints; what failed is cleared away.
+    /// Builds a task's folder in `staging/` and adds its index entries. Removes all of it on an error.
     fn stage(
         &self,
         staging: &Dir,
@@ -190,7 +189,7 @@ impl Spool {
         sync: bool,
     ) -> Result<Unaccepted, SubmitError> {
         let id = submission.id;
-        // A folder that is there is somebody else's, and stays.
+        // A folder that exists belongs to another process and is left alone.
         let dir = staging.make_dir(id.to_string())?;
         match self.build(&dir, submission, sync) {
             Ok(lock) => Ok(Unaccepted {
@@ -212,8 +211,7 @@ impl Spool {
             self.clear_one_away(staging, id, &dir);
             return Err(error);
         }
-        // The same folder, but known by its final path from here on. Not opened anew: that could
-        // fail, and the task stands.
+        // Only the path changes. Opening the folder again could fail, and the task is already published.
         let dir = dir.moved_to(tasks.path_of(&folder));
         Ok(Unaccepted {
             task: TaskDir::of(id, dir),
@@ -221,24 +219,24 @@ impl Spool {
         })
     }
 
-    /// Undoes what was built and not published.
+    /// Removes folders that were built and not published.
     fn clear_away(&self, staging: &Dir, staged: impl IntoIterator<Item = Unaccepted>) {
         for one in staged {
             self.clear_one_away(staging, one.task.id, &one.task.dir);
         }
     }
 
-    /// Removes what this call built, and nothing that stands under its name by now. What cannot be removed
-    /// now is litter that the sweeper knows.
+    /// Removes the folder that this call built, but not another folder that has its name now. What cannot be
+    /// removed is left to the sweeper.
     fn clear_one_away(&self, staging: &Dir, id: TaskId, dir: &Dir) {
         let _ = staging
             .remove_in_place(id.to_string(), dir, &[], staging, &mut || Ok(()))
             .whole();
-        // The hint goes too, unless there is a task of this id.
+        // Removes the index entry too, unless there is a task of this id.
         let _ = self.check_open_entry(id);
     }
 
-    /// Builds a task in its folder, complete and with its lock held; durable too, with `sync`.
+    /// Writes all files of a task into its folder and takes its lock. With `sync` they are durable.
     fn build(
         &self,
         folder: &Dir,
@@ -256,16 +254,16 @@ impl Spool {
         let given_session = request.session_id.clone();
         request.session_id.get_or_insert_with(|| session_of(id));
         let bytes = request.to_bytes();
-        // What is stored must be readable again: names and defaults may have made it grow.
+        // The stored request must be readable: added defaults may have made it too large.
         Request::parse(&bytes)?;
         let variables = environment_file(environment)?;
 
         let making = folder.making();
         let sync = sync && making.sync;
         let dir = folder.open_dir(".")?.with_making(Making { sync, ..making });
-        // It appears held: a lock that is seen free in staging/ is a dead submitter's.
+        // The lock must be held when it gets its name: a free lock in `staging/` means that the submitter was
+        // killed.
         let between = format!(".{}.new", name::LOCK);
-        // Nobody else knows its name yet.
         let busy = || {
             IoError::new(
                 "lock",
@@ -283,7 +281,7 @@ impl Spool {
         if let Some(origin) = origin {
             dir.write_new(name::ORIGIN, &to_pretty(&origin))?;
         }
-        // Nobody reads here yet, so it needs no name in between.
+        // No process reads this folder yet, so the file needs no temporary name.
         dir.create_unsynced(name::STATUS, &pending_status(id, &request).to_bytes())?;
         if let Some(variables) = variables {
             dir.write_new(name::ENVIRONMENT, &variables)?;
@@ -292,17 +290,17 @@ impl Spool {
             self.attach(&dir, attachment)?;
         }
         dir.sync()?;
-        // Hints are a superset of what is open: made before the task can be seen.
+        // Index entries are added before the task is visible, so that no open task lacks one.
         self.add_entries(id, &dir, given_session.as_ref())?;
         Ok(lock)
     }
 
-    /// Copies what was attached into the task's folder. It is the owner's alone, also in a group spool.
-    /// How much comes out of a pipe shows only here, so the room is checked piece by piece.
+    /// Copies the attachment into the task's folder. Only the owner can read it, also in a group spool. The
+    /// size of a pipe's content is not known before, so the free space is checked after each piece.
     fn attach(&self, dir: &Dir, mut from: File) -> Result<(), SubmitError> {
         let failed = |source| IoError::new("write", dir.path_of(name::ATTACHMENT), source);
         let mut to = dir.create_lock(name::ATTACHMENT)?;
-        // From its beginning, wherever its reader stood; a pipe has only what is left.
+        // Starts at the beginning of the file. A pipe cannot be rewound and gives what is left in it.
         let _ = from.rewind();
         while copy(&mut (&from).take(PIECE), &mut to).map_err(failed)? > 0 {
             self.check_room()?;
@@ -311,10 +309,10 @@ impl Spool {
         Ok(())
     }
 
-    /// Undoes what was published but not acknowledged; the locks are still held.
+    /// Removes tasks that were published but not accepted. Their locks are still held.
     fn take_back(&self, published: Vec<Unaccepted>) {
         for one in published {
-            // Should this fail as well, the task runs unacknowledged, as after a kill (I2).
+            // If this fails as well, the task runs although it was not accepted, as after a kill (I2).
             let _ = self.discard(&one.task);
         }
     }
@@ -324,7 +322,7 @@ fn size(file: &File) -> Option<u64> {
     file.metadata().ok().map(|metadata| metadata.len())
 }
 
-/// The bytes of `env.json`; `None` where there are no variables.
+/// The bytes of `env.json`; `None` if there are no variables.
 fn environment_file(variables: Map<String, Value>) -> Result<Option<Vec<u8>>, SubmitError> {
     if variables.is_empty() {
         return Ok(None);
@@ -355,13 +353,13 @@ mod tests {
         }
     }
 
-    /// In a group spool a user may bring an id that he saw in staging/ or open/.
+    /// In a group spool a user may submit an id that they saw in `staging/` or `open/`.
     #[test]
-    fn what_somebody_else_made_under_the_same_id_stays() {
+    fn a_failed_submission_keeps_the_folder_of_another_with_the_same_id() {
         let place = tempfile::tempdir().unwrap();
         let spool = Spool::init(&place.path().join("spool"), None, Overrides::default()).unwrap();
         let there = |path: &str| spool.path().join(path).exists();
-        // A task that stands.
+        // A published task.
         let id = spool.new_id();
         spool.submit(vec![submission(id, "first")]).unwrap();
         spool.submit(vec![submission(id, "second")]).unwrap_err();
@@ -369,7 +367,7 @@ mod tests {
         let input = task.request().unwrap().input.unwrap();
         assert_eq!(input.text(), "\"first\"");
         assert!(there(&format!("open/{id}")) && !there(&format!("staging/{id}")));
-        // One that is being made.
+        // A task that is being built.
         let id = spool.new_id();
         let staging = spool.folder(name::STAGING).unwrap();
         let making = spool

@@ -1,6 +1,6 @@
-//! The result of a task: the room kept for it, and the step that finishes the task.
+//! The result of a task: the space preallocated for it, and the step that finishes the task.
 //!
-//! Not what a result says (`runner/`). Invariant: `result.json` is complete or absent and never changes (I6).
+//! Not the content of a result (`runner/`). Invariant: `result.json` is complete or absent and never changes (I6).
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -15,14 +15,14 @@ use crate::spool::disk::{Dir, IoError, IoResult, is_same_file, random_bits};
 use crate::spool::layout::name;
 use crate::task::ResultFile;
 
-/// Room kept for the result, so that a disk filled by the task cannot lose it: one block of nearly
-/// every file system, and more than any result without its output needs (the longest part is the
-/// error's message, see [`crate::task::TaskError`]).
-const RESERVED_BYTES: u64 = 4096;
+/// Bytes preallocated for the result, so that it can be written even if the task fills the disk. This is one
+/// block of nearly every file system, and more than any result without its output needs (the longest part is
+/// the error's message, see [`crate::task::TaskError`]).
+const PREALLOCATED_BYTES: u64 = 4096;
 
-/// Room on the disk that the result will be written into. Until then it holds what whoever comes
-/// after a crash must know of an attempt that has no `run.json` yet: the intent, and behind it the
-/// line of `/proc` by which the recipe's process says who it is. That takes no file more.
+/// The open `result.part`, into which the result will be written. Until then it holds what is needed after a
+/// crash if there is no `run.json` yet: the intent, and after it the recipe's process's own `stat` line of
+/// `/proc`. So this needs no extra file.
 #[derive(Debug)]
 pub struct PreallocatedResult {
     file: File,
@@ -30,14 +30,14 @@ pub struct PreallocatedResult {
 }
 
 impl TaskLock {
-    /// Makes the result, durably: the one step that finishes a task. `false` when somebody else has
-    /// finished it or works on it; the first one wins.
+    /// Writes the result and makes it durable: the step that finishes a task. `false` if another process has
+    /// finished the task or works on it; the first result wins.
     ///
-    /// What stands there and is not the file that we wrote is moved away, which `set_aside` hears of:
-    /// nobody else writes a result while the lock is ours.
+    /// While this process holds the lock, no other process may write a result. So a `result.json` that we did
+    /// not write is moved aside, and `set_aside` is called.
     ///
     /// # Errors
-    /// The disk refused. The task is not finished and the lock must be kept: call again.
+    /// A write failed. The task is not finished: keep the lock and call again.
     pub fn commit(
         &self,
         preallocated: &mut Option<PreallocatedResult>,
@@ -46,23 +46,24 @@ impl TaskLock {
         set_aside: &mut dyn FnMut(),
     ) -> IoResult<bool> {
         debug_assert!(result.status.is_terminal(), "{}", result.status);
-        // A recipe may have shut the folders of its task: then nothing could be seen or placed here.
+        // A recipe may have removed the permissions of its task's folders.
         self.task.dir.give_rights();
         if let Some(place) = preallocated {
             place.dir.give_rights();
         }
-        let Some(hold) = self.hold_anew()? else {
+        let Some(hold) = self.hold_current_lock()? else {
             return Ok(false);
         };
         if self.task.dir.has(name::RESULT)? {
-            let stands_by_us = match preallocated {
+            let is_ours = match preallocated {
                 Some(place) => is_same_file(&self.task.dir, name::RESULT, &place.file)?,
                 None => false,
             };
-            // Ours, of a call whose last sync failed; or that of somebody who had the lock after us.
-            if stands_by_us || (hold.is_lock() && self.task.has_result()?) {
+            // It is ours if the sync of an earlier call failed. It is valid too if a process wrote it that
+            // locked the task after our lock file was replaced.
+            if is_ours || (hold.is_lock() && self.task.has_result()?) {
                 self.task.dir.sync()?;
-                return Ok(stands_by_us);
+                return Ok(is_ours);
             }
             if self.set_foreign_result_aside(attempt)? {
                 set_aside();
@@ -70,7 +71,7 @@ impl TaskLock {
         }
         let place = match preallocated.take() {
             Some(place) if place.is_in_place()? => place,
-            // What stands there now is not ours, as a folder that the recipe made.
+            // Nothing was preallocated, or the recipe put something else there, such as a folder.
             _ => self.new_place(attempt)?,
         };
         let placed = place.write(result).and_then(|()| {
@@ -88,7 +89,7 @@ impl TaskLock {
         }
     }
 
-    /// A place for a result of which no room was reserved: no attempt was made, or it is lost.
+    /// Creates a `result.part` if none was preallocated: there was no attempt, or its folder is lost.
     fn new_place(&self, attempt: Option<&Attempt>) -> IoResult<PreallocatedResult> {
         let dir = self
             .task
@@ -97,7 +98,7 @@ impl TaskLock {
             .with_making(self.task.dir.making());
         dir.give_rights();
         match dir.unlink(name::RESULT_PART) {
-            // A folder is somebody's: it is moved out of the way and goes with the task.
+            // A folder may hold data, so it is renamed. It is removed with the task.
             Err(error) if error.is_unusable() => {
                 let aside = format!(".{}.{:016x}", name::RESULT_PART, random_bits() as u64);
                 dir.rename_new(name::RESULT_PART, &dir, aside)?;
@@ -113,21 +114,21 @@ impl TaskLock {
 }
 
 impl Attempt {
-    /// Keeps room for the result.
+    /// Creates `result.part` with space for the result.
     pub fn preallocate_result(&self) -> IoResult<PreallocatedResult> {
         let file = self.dir.create(name::RESULT_PART)?;
-        // With the size kept at 0 nothing has to be cut off again: that costs as much as the result.
-        match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, RESERVED_BYTES) {
+        // The size stays 0, because a later truncation would cost as much as writing the result.
+        match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, PREALLOCATED_BYTES) {
             Ok(()) => {}
-            // A file system without fallocate: blocks that were written are as good.
+            // The file system has no fallocate: written blocks serve as well.
             Err(Errno::OPNOTSUPP) => file
-                .write_all_at(&[b' '; RESERVED_BYTES as usize], 0)
+                .write_all_at(&[b' '; PREALLOCATED_BYTES as usize], 0)
                 .map_err(|source| {
-                    IoError::new("reserve", self.dir.path_of(name::RESULT_PART), source)
+                    IoError::new("preallocate", self.dir.path_of(name::RESULT_PART), source)
                 })?,
             Err(errno) => {
                 return Err(IoError::new(
-                    "reserve room in",
+                    "preallocate",
                     self.dir.path_of(name::RESULT_PART),
                     errno,
                 ));
@@ -139,7 +140,7 @@ impl Attempt {
 }
 
 impl PreallocatedResult {
-    /// Says, before anything is started, that and by whom it will be.
+    /// Writes the intent: which runner is about to start this attempt. Call it before any process is started.
     pub fn write_intent(&self, run: &RunFile) -> IoResult<()> {
         debug_assert!(run.attempt > 0);
         use std::io::Write;
@@ -150,8 +151,8 @@ impl PreallocatedResult {
             .map_err(|source| IoError::new("write", self.dir.path_of(name::RESULT_PART), source))
     }
 
-    /// Says it anew, where the first start was refused: over the old one, which was longer, so that no
-    /// block of the room is given back.
+    /// Writes the intent again after the first start failed. It overwrites the old intent and is padded to its
+    /// length, so that no preallocated block is freed.
     pub fn rewrite_intent(&self, run: &RunFile) -> IoResult<()> {
         let failed = |source| IoError::new("write", self.dir.path_of(name::RESULT_PART), source);
         let length = rustix::fs::tell(&self.file).map_err(|errno| failed(errno.into()))?;
@@ -167,13 +168,13 @@ impl PreallocatedResult {
         self.file.write_all_at(&line, 0).map_err(failed)
     }
 
-    /// Where the recipe's process writes its own line, behind the intent.
+    /// The file into which the recipe's process writes its own line, after the intent.
     pub fn record(&self) -> &File {
         &self.file
     }
 
-    /// Whether the name still leads to the open file: the recipe may have put something in its place,
-    /// and that would become the result.
+    /// Whether the name still refers to the open file. Otherwise the recipe replaced it, and its file would
+    /// become the result.
     fn is_in_place(&self) -> IoResult<bool> {
         is_same_file(&self.dir, name::RESULT_PART, &self.file)
     }
@@ -181,7 +182,7 @@ impl PreallocatedResult {
     fn write(&self, result: &ResultFile) -> IoResult<()> {
         match self.write_bytes(&result.to_bytes()) {
             Err(error) if error.is_no_space() && result.output.is_some() => {
-                // The disk is full: the truth about the end fits into the reserve, the output not.
+                // The disk is full. The result without its output fits into the preallocated space.
                 let mut short = result.clone();
                 short.output = None;
                 short.output_truncated = true;
@@ -205,12 +206,12 @@ impl PreallocatedResult {
         let failed = |source| IoError::new("write", self.dir.path_of(name::RESULT_PART), source);
         self.file.write_all_at(bytes, 0).map_err(failed)?;
         let size = bytes.len() as u64;
-        // Longer only where blocks had to be written to reserve them, or an earlier try was longer.
+        // The file is longer if blocks were written to preallocate them, or if an earlier try wrote more.
         let metadata = self.file.metadata().map_err(failed)?;
         if metadata.len() > size {
             self.file.set_len(size).map_err(failed)?;
         }
-        // A recipe may have shut it.
+        // A recipe may have removed its permissions.
         let mode = self.dir.making().file;
         if metadata.mode() & 0o400 == 0 {
             rustix::fs::fchmod(&self.file, mode).map_err(|errno| failed(errno.into()))?;

@@ -1,7 +1,7 @@
-//! The run record of an attempt: who runs it, written before and after the process is started.
+//! The run record of an attempt: its runner and processes, written before and after the process is started.
 //!
-//! Not when it is written (`runner/`). Invariant: whoever comes after a crash finds `run.json`, or the intent in
-//! `result.part` that was written before anything was started.
+//! Not when it is written (`runner/`). Invariant: after a crash there is `run.json`, or the intent in
+//! `result.part`, which is written before any process is started.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::spool::disk::IoResult;
 use crate::spool::layout::{SMALL_FILE, name};
 use crate::task::{TaskId, Timestamp, to_pretty};
 
-/// `attempts/<n>/run.json`: who runs, so that whoever comes after a crash knows what to look for.
+/// `attempts/<n>/run.json`: the processes of an attempt, so that they can be found after a crash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunFile {
     /// Format version.
@@ -26,52 +26,51 @@ pub struct RunFile {
     pub attempt: u32,
     /// The runner.
     pub runner: ProcessKey,
-    /// The recipe's process, which leads a session and group of its own; null until it runs.
+    /// The recipe's process, the leader of its own session and process group; null until it is started.
     pub child: Option<ProcessKey>,
-    /// The life of the machine these numbers belong to.
+    /// The boot that the process ids belong to.
     pub boot: BootId,
-    /// The cgroup in which everything that this attempt starts is born, by its path; absent where the runner
-    /// has none.
+    /// The path of the cgroup in which all processes of this attempt are started; absent if the runner has no
+    /// cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
-    /// The cgroup in which the runner was, as `/proc/<pid>/cgroup` names it; absent where it has one for
-    /// the attempt.
+    /// The cgroup of the runner, as in `/proc/<pid>/cgroup`; absent if the attempt has its own cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner_cgroup: Option<String>,
-    /// The link that is the attempt's `TMPDIR`, where the path of its folder is too long for that; removed at its end.
+    /// The symbolic link used as `TMPDIR` if the path of the attempt's folder is too long; removed at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temp_link: Option<String>,
     /// The value of `AGENTSPOOL_MARK` in the environment of everything this attempt started.
     #[serde(rename = "mark")]
     pub tag: String,
-    /// When the attempt began.
+    /// When the attempt started.
     pub started_at: Timestamp,
-    /// When it will be stopped, by the wall clock: for readers; the runner counts on another one.
+    /// When the attempt times out, by the wall clock. For readers only: the runner uses another clock.
     pub deadline: Timestamp,
-    /// Seconds it may run.
+    /// The timeout in seconds.
     pub timeout_sec: f64,
-    /// Set when the attempt is known to be over without a result of the task.
+    /// Set once the attempt is known to be over without a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_at: Option<Timestamp>,
 }
 
-/// What is known of who ran an attempt.
+/// The run record of an attempt, as found on the disk.
 #[derive(Debug)]
 pub enum Record {
-    /// Nobody said so.
+    /// There is none.
     Absent,
-    /// It was this one.
+    /// The record.
     Is(Box<RunFile>),
-    /// Somebody said so, and this file, which says it, cannot be read.
+    /// There is one, in this file, but it cannot be read.
     Unreadable(PathBuf),
 }
 
 impl Attempt {
-    /// Writes who runs it.
+    /// Writes `run.json`.
     pub fn write_run(&self, run: &RunFile) -> IoResult<()> {
         match self.dir.replace(name::RUN, &to_pretty(run)) {
             Err(error) if error.is_unusable() => {
-                // A folder that the recipe made there.
+                // The recipe created a folder of that name.
                 self.dir.remove_anything(name::RUN)?;
                 self.dir.replace(name::RUN, &to_pretty(run))
             }
@@ -79,7 +78,7 @@ impl Attempt {
         }
     }
 
-    /// Who ran it; `None` when that is not known.
+    /// The run record; `None` if it is absent or cannot be read.
     pub fn run(&self) -> Option<RunFile> {
         match self.record() {
             Record::Is(run) => Some(*run),
@@ -87,16 +86,16 @@ impl Attempt {
         }
     }
 
-    /// Who ran it. Where the runner died before it could write `run.json`, or that cannot be read any more, its
-    /// intent says so, and behind it the recipe's process says who it is.
+    /// The run record. If `run.json` is missing because the runner was killed, or cannot be read, the record
+    /// comes from `result.part`: the intent, followed by the line that the recipe's process wrote.
     pub fn record(&self) -> Record {
         let read = self.dir.read_own(name::RUN, SMALL_FILE);
-        let said = match &read {
+        let run_file = match &read {
             Ok(None) => return self.intent(),
             Ok(Some(bytes)) => serde_json::from_slice(bytes).ok(),
             Err(_) => None,
         };
-        match (said, self.intent()) {
+        match (run_file, self.intent()) {
             (Some(run), _) | (None, Record::Is(run)) => Record::Is(run),
             (None, Record::Absent | Record::Unreadable(_)) => {
                 Record::Unreadable(self.dir.path_of(name::RUN))
@@ -105,7 +104,7 @@ impl Attempt {
     }
 
     fn intent(&self) -> Record {
-        let said = match self.dir.read_own(name::RESULT_PART, SMALL_FILE) {
+        let intent = match self.dir.read_own(name::RESULT_PART, SMALL_FILE) {
             Ok(None) => return Record::Absent,
             Ok(Some(preallocated)) if preallocated.trim_ascii().is_empty() => {
                 return Record::Absent;
@@ -113,15 +112,15 @@ impl Attempt {
             Ok(Some(preallocated)) => intent_in(&preallocated),
             Err(_) => None,
         };
-        match said {
+        match intent {
             Some(run) => Record::Is(Box::new(run)),
             None => Record::Unreadable(self.dir.path_of(name::RESULT_PART)),
         }
     }
 
-    /// Whether a process may have been started: the intent comes before it, and `run.json` right
-    /// after it. The part is the first thing in the folder and the last that is taken back, so one
-    /// without it, but not empty, has lost its records.
+    /// Whether a process may have been started. The intent is written before the start, and `run.json` right
+    /// after it. `result.part` is created first and removed last, so a folder that lacks it and is not empty
+    /// has lost its records.
     pub fn may_have_run(&self) -> IoResult<bool> {
         if self.dir.has(name::RUN)? {
             return Ok(true);
@@ -136,7 +135,7 @@ impl Attempt {
         }
     }
 
-    /// Whether it has not ended: room for its result is kept, and says whose it is.
+    /// Whether it has not ended: its `result.part` exists and has the intent of this attempt.
     fn is_unended(&self, id: TaskId) -> bool {
         let intent = self.intent();
         matches!(intent, Record::Is(run) if run.task_id == id && run.attempt == self.number)
@@ -152,8 +151,8 @@ fn intent_in(preallocated: &[u8]) -> Option<RunFile> {
 }
 
 impl TaskDir {
-    /// Whether an attempt has not ended. Then a result is not one: a runner makes it of the room that it
-    /// kept, so that both never stand.
+    /// Whether any attempt has not ended. A `result.json` next to it is foreign then: a runner creates the
+    /// result by renaming `result.part`, so a valid result and its part never exist together.
     pub(super) fn has_unended_attempt(&self) -> IoResult<bool> {
         for number in self.attempt_numbers()? {
             if let Some(attempt) = self.attempt(number)?

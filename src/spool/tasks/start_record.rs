@@ -1,4 +1,4 @@
-//! The record that an attempt may have started, and how it is taken back.
+//! The record that an attempt may have started, and how the record is removed again.
 //!
 //! Not the files in an attempt's folder (`attempt.rs`). Invariant: the record is durable before anything runs (I4).
 
@@ -11,13 +11,13 @@ use crate::spool::open::Spool;
 
 /// The record that an attempt may have started: its folder's name in `attempts/`.
 #[derive(Debug)]
-#[must_use = "without it nothing may be started"]
+#[must_use = "nothing may be started before the record is durable"]
 pub struct StartRecord {
     attempts: Dir,
 }
 
 impl StartRecord {
-    /// Makes it durable: the last step before something is started.
+    /// Makes the record durable. Call this right before the process is started.
     pub fn make_durable(self) -> IoResult<()> {
         self.attempts.sync()
     }
@@ -27,11 +27,11 @@ impl TaskLock {
     /// Records the start of attempt `number`. Nothing may run before [`StartRecord::make_durable`]
     /// has returned.
     ///
-    /// Beside the folder lies an empty file that names the boot: whoever finds the folder
-    /// without an intent must know whether this kernel made it (then nothing ran, because the intent
-    /// comes before the process) or an earlier one (then a power cut may have taken it). One
-    /// fsync makes both names durable. The folder comes first: a file without its folder says that
-    /// somebody removed the folder of an attempt that may have run.
+    /// The boot record, an empty file next to the folder, names the boot in which the folder was created. It is
+    /// needed when the folder has no intent. If this boot created the folder, nothing ran, because the intent
+    /// is written before the process is started. If an earlier boot did, a power cut may have lost the intent.
+    /// One fsync makes both names durable. The folder is created first: a boot record without a folder means
+    /// that the folder of an attempt that may have run was removed.
     pub fn start_attempt(
         &self,
         spool: &Spool,
@@ -42,7 +42,7 @@ impl TaskLock {
         let attempts = self
             .task
             .dir
-            // Some backups keep no empty folders, and a recipe may have shut this one.
+            // Some backups drop empty folders, and a recipe may have removed the permissions of this one.
             .find_own_to_write(name::ATTEMPTS)
             .and_then(|found| found.map_or_else(|| self.task.dir.ensure_dir(name::ATTEMPTS), Ok))?
             .with_making(spool.attempt_making());
@@ -51,7 +51,7 @@ impl TaskLock {
         Ok((Attempt { number, dir }, StartRecord { attempts }))
     }
 
-    /// Takes back an attempt of which nothing ran. At each step of this what is left says so.
+    /// Removes an attempt in which nothing ran. If this is interrupted, what is left still shows that.
     pub fn drop_attempt(&self, number: u32) -> IoResult<()> {
         let Some(attempts) = self.task.dir.find_own_to_write(name::ATTEMPTS)? else {
             return Ok(());
@@ -60,7 +60,7 @@ impl TaskLock {
         if let Some(folder) = &folder
             && folder.stat(name::RESULT_PART)?.is_some_and(is_file)
         {
-            // The intent no longer holds.
+            // The intent must not outlive the other files.
             let failed = |source| IoError::new("empty", folder.path_of(name::RESULT_PART), source);
             folder
                 .open_writable(name::RESULT_PART)?
@@ -85,8 +85,8 @@ impl TaskLock {
         attempts.sync()
     }
 
-    /// Whether this boot made attempt `number`, or may have: without `/proc` a runner does not know its
-    /// boot, and a recipe may have removed the file that names it.
+    /// Whether attempt `number` was created in this boot, or may have been: a runner without `/proc` does not
+    /// know its boot, and a recipe may have removed the boot record.
     pub fn started_in(&self, number: u32, boot: &BootId) -> IoResult<bool> {
         let Some(attempts) = self.task.dir.find_own_to_write(name::ATTEMPTS)? else {
             return Ok(true);
@@ -102,7 +102,8 @@ impl TaskLock {
                 .any(|record| *record == ours || *record == unknown))
     }
 
-    /// The attempt is over without a result of the task: its part no longer says that it runs.
+    /// Removes `result.part` of an attempt that is over without a result, so that the attempt does not count as
+    /// running.
     pub fn end_part(&self, attempt: &Attempt) -> IoResult<()> {
         if attempt.dir.stat(name::RESULT_PART)?.is_some_and(is_file) {
             attempt.dir.give_rights();

@@ -1,7 +1,7 @@
-//! The status of a task: how it begins, and how the holder of the lock writes it.
+//! The status file of a task: its first content, and how the holder of the lock writes it.
 //!
-//! Not what is true of a task (`view.rs`). Invariants: a status can be derived, so a failed write never fails a
-//! task; it changes only as [`Status::may_become`] says.
+//! Not the state that readers see (`view.rs`). Invariants: a status can be derived, so a failed write never
+//! fails a task; it changes only as [`Status::may_become`] allows.
 
 use super::lock::TaskLock;
 use crate::clock;
@@ -41,9 +41,9 @@ pub(super) fn pending_status(id: TaskId, request: &Request) -> StatusFile {
 }
 
 impl TaskLock {
-    /// Writes where the task stands. Best effort by design: it can be derived.
+    /// Writes the status file. Callers may ignore an error, because a status can be derived.
     pub fn write_status(&self, status: &StatusFile) -> IoResult<()> {
-        self.goes_on_to(status.status);
+        self.check_transition(status.status);
         let status = StatusFile {
             updated_at: clock::wall(),
             ..status.clone()
@@ -51,8 +51,8 @@ impl TaskLock {
         self.task.dir.exchange(name::STATUS, &status.to_bytes())
     }
 
-    /// Only the holder's own words are compared: what stands on the disk a recipe may have written.
-    fn goes_on_to(&self, next: Status) {
+    /// Compares with the status that this holder wrote last: the file on the disk may be a recipe's.
+    fn check_transition(&self, next: Status) {
         let last = self.last_written.replace(Some(next));
         debug_assert!(
             last.is_none_or(|last| last == next || last.may_become(next)),
@@ -61,20 +61,21 @@ impl TaskLock {
         );
     }
 
-    /// The status of a task of which only the request is known: what an attempt begins with.
+    /// The status derived from the request alone, which the first attempt starts from.
     pub fn first_status(&self, request: &Request) -> StatusFile {
         pending_status(self.task.id, request)
     }
 
-    /// The status to go on from: what stands there, else what the request alone says.
+    /// The status to continue from: the status file, or if it cannot be read, the status derived from the
+    /// request.
     pub fn current_status(&self, request: &Request) -> StatusFile {
         self.task
             .status_file()
             .unwrap_or_else(|| pending_status(self.task.id, request))
     }
 
-    /// Brings status and hints in line with a result that stands: also the repair after a crash
-    /// between result and status. `before` is the status to go on from, where the caller knows it.
+    /// Brings the status and the index entries in line with the task's result. This also repairs a task whose
+    /// runner was killed between result and status. `before` is the last status, if the caller knows it.
     pub fn finalize(
         &self,
         spool: &Spool,
@@ -87,10 +88,10 @@ impl TaskLock {
             .or_else(|| self.task.status_file())
             .or_else(|| Some(pending_status(id, &self.task.request().ok()?)))
             .unwrap_or_else(|| pending_status(id, &Request::new(unreadable_recipe(result))));
-        // A task that ran for less than 20 ms never had `running` written.
+        // `running` is not written for a task that ran for less than 20 ms.
         self.last_written.set(known);
         status.ended_by(result);
-        // The result is durable: from here on nothing may fail the task, only leave work for later.
+        // The result is durable, so an error here does not fail the task. It only leaves work for later.
         let written = self.write_status(&status);
         let cleaned = [name::ENVIRONMENT, name::ATTACHMENT]
             .map(|only_until_the_end| self.task.dir.remove_anything(only_until_the_end));
@@ -99,8 +100,8 @@ impl TaskLock {
     }
 }
 
-/// A recipe name to build a status from when even the request cannot be read; `finalize` overwrites
-/// it with what the result says.
+/// A recipe name to build a status from when the request cannot be read. `finalize` replaces it with the
+/// recipe of the result.
 fn unreadable_recipe(result: &ResultFile) -> Name {
     result
         .recipe

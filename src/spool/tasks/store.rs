@@ -1,7 +1,7 @@
 //! A task's folder: how it is found, and how its files are read.
 //!
-//! Not how it comes to be (`publish.rs`), not who runs it (`lock.rs`) and not what its files together
-//! mean (`view.rs`). Invariant: a file that cannot be read is kept, and said to be so.
+//! Not how it is created (`publish.rs`), not which process works on it (`lock.rs`) and not what its files
+//! mean together (`view.rs`). Invariant: a file that cannot be read is kept, and reported as damaged.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::task::{
     StoredRequest, TaskId, describe_json_error, escape_path,
 };
 
-/// `env.json`: variables that came with `submit --env`, readable by the owner alone.
+/// `env.json`: the variables of `submit --env`. Only the owner can read it.
 #[derive(Serialize, Deserialize)]
 pub(in crate::spool) struct EnvironmentFile {
     pub v: u32,
@@ -25,7 +25,7 @@ pub(in crate::spool) struct EnvironmentFile {
 }
 
 impl Spool {
-    /// A task's folder; `None` when there is none.
+    /// Opens a task's folder; `None` if there is no such task.
     pub fn task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
         let owner = self.only_owner();
         let tasks = self.folder(name::TASKS)?;
@@ -36,15 +36,16 @@ impl Spool {
         Ok((!self.is_empty_folder(&task)?).then_some(task))
     }
 
-    /// Whether a task's folder is what a removal in place leaves when it is cut off in the end: empty
-    /// but perhaps for its lock, and a task for nobody. A recipe may empty its own task's folder.
+    /// Whether this is an empty task folder, as a removal in place leaves it when it is interrupted near its
+    /// end. It holds at most the lock. A recipe may empty the folder of its own task, so a folder with an
+    /// index entry or a process that works on it does not count.
     pub(in crate::spool) fn is_empty_folder(&self, task: &TaskDir) -> IoResult<bool> {
         Ok(is_empty_but_for_its_lock(&task.dir)?
             && !self.folder(name::OPEN)?.has(task.id.to_string())?
             && !task.is_worked_on()?)
     }
 
-    /// Where a task's folder is, or will be.
+    /// The path of a task's folder, which need not exist yet.
     pub fn task_path(&self, id: TaskId) -> PathBuf {
         self.path().join(name::TASKS).join(id.to_string())
     }
@@ -58,7 +59,7 @@ impl Spool {
 }
 
 fn is_empty_but_for_its_lock(dir: &Dir) -> IoResult<bool> {
-    // Nearly every task has the folder of its attempts, and most file systems count that here.
+    // Nearly every task has `attempts/`, and most file systems count a subfolder as a link.
     if dir.own_stat()?.st_nlink > 2 {
         return Ok(false);
     }
@@ -70,7 +71,7 @@ fn is_empty_but_for_its_lock(dir: &Dir) -> IoResult<bool> {
     Ok(is_empty)
 }
 
-/// The ids among a folder's names, oldest first.
+/// The names in a folder that are task ids, oldest first.
 pub(in crate::spool) fn ids_in(dir: &Dir) -> IoResult<Vec<TaskId>> {
     let mut ids = Vec::new();
     dir.each_name(|name, _| {
@@ -88,7 +89,7 @@ pub(in crate::spool) fn ids_in(dir: &Dir) -> IoResult<Vec<TaskId>> {
 /// Why a task's file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The file is not there or not what it should be. It is kept as it is.
+    /// The file is missing or is not what it should be. It is kept as it is.
     #[error("cannot use {}: {problem}", escape_path(path))]
     Damaged {
         /// The file.
@@ -96,22 +97,22 @@ pub enum ReadError {
         /// What is wrong.
         problem: String,
     },
-    /// A newer program wrote it.
+    /// A newer program wrote the file.
     #[error(
-        "{} was written by a newer agentspool: use that one",
+        "cannot read {}: a newer agentspool wrote it; use that version",
         escape_path(path)
     )]
     Newer {
         /// The file.
         path: PathBuf,
     },
-    /// The kernel said no.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
 impl ReadError {
-    /// What an error on a thing of a task's own means.
+    /// The error for a file in a task's folder: `Damaged` if the file is not usable, else `Io`.
     pub fn of(error: IoError) -> ReadError {
         if error.is_unusable() {
             return ReadError::Damaged {
@@ -123,12 +124,12 @@ impl ReadError {
     }
 }
 
-/// One task's open folder. It stays the same folder when the task is removed under it.
+/// One task's open folder. It stays open when the task is moved to the trash.
 #[derive(Debug)]
 pub struct TaskDir {
     pub(in crate::spool) id: TaskId,
     pub(in crate::spool) dir: Dir,
-    /// Whose folders count in it, where not anybody's: see [`Spool::only_owner`].
+    /// If set, only folders of this user are used in it: see [`Spool::only_owner`].
     pub(in crate::spool) owner: Option<u32>,
 }
 
@@ -139,13 +140,13 @@ impl AsFd for TaskDir {
 }
 
 impl TaskDir {
-    /// A task in a folder that is open.
+    /// A task whose folder is already open.
     pub(in crate::spool) fn of(id: TaskId, dir: Dir) -> TaskDir {
         let owner = None;
         TaskDir { id, dir, owner }
     }
 
-    /// Device of its folder.
+    /// The device number of its folder.
     pub fn device(&self) -> IoResult<u64> {
         Ok(self.dir.own_stat()?.st_dev)
     }
@@ -160,14 +161,14 @@ impl TaskDir {
         self.dir.path()
     }
 
-    /// Reads a file of it. Where something else stands there, or another user's, it is damaged: nobody can read it
-    /// before somebody mends it.
+    /// Reads a file in the folder. Anything but a regular file of the owner is `Damaged`: it cannot be read
+    /// until a person fixes it.
     fn read_own(&self, file: &str, cap: usize) -> Result<Option<Vec<u8>>, ReadError> {
         self.dir.read_own(file, cap).map_err(ReadError::of)
     }
 
-    /// Who submitted it through the drop box of a group spool; `None` where the spool's owner did, or
-    /// in a private spool.
+    /// The user who submitted it through the drop box of a group spool. `None` in a private spool, and if the
+    /// spool's owner submitted it.
     pub fn origin(&self) -> Result<Option<Origin>, ReadError> {
         let Some(bytes) = self.read_own(name::ORIGIN, SMALL_FILE)? else {
             return Ok(None);
@@ -179,19 +180,19 @@ impl TaskDir {
         Ok(Some(origin))
     }
 
-    /// What was asked.
+    /// The request.
     pub fn request(&self) -> Result<StoredRequest, ReadError> {
         let path = self.dir.path_of(name::REQUEST);
         let Some(bytes) = self.read_own(name::REQUEST, MAX_REQUEST_BYTES)? else {
             return Err(ReadError::Damaged {
                 path,
-                problem: "it is not there".into(),
+                problem: "the file is missing".into(),
             });
         };
         match Request::parse(&bytes) {
             Ok(request) => Ok(request),
             Err(RequestError::Newer(_)) => Err(ReadError::Newer { path }),
-            // A program of this version stores only what it can read, so an unknown field is news.
+            // This version stores only fields it knows, so a newer version wrote an unknown one.
             Err(RequestError::UnknownField(_) | RequestError::Reserved(_)) => {
                 Err(ReadError::Newer { path })
             }
@@ -202,44 +203,43 @@ impl TaskDir {
         }
     }
 
-    /// The last holder's word, where it can be read. It is derivable: what cannot be read counts
-    /// as absent and never stops anybody.
+    /// The status file, as the last lock holder wrote it. A status can be derived, so a file that cannot be
+    /// read counts as absent and is no error.
     pub fn status_file(&self) -> Option<StatusFile> {
         let bytes = self.dir.read_own(name::STATUS, SMALL_FILE).ok()??;
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// The terminal truth; `None` while there is none. It is on the disk when this returns, so it
-    /// may be told.
+    /// The result; `None` while the task is not finished. The result is durable when this returns, so it may
+    /// be reported.
     pub fn result(&self) -> Result<Option<ResultFile>, ReadError> {
         let result = self.result_as_it_stands();
-        if matches!(result, Ok(None)) || self.says_that_it_is_over() {
+        if matches!(result, Ok(None)) || self.has_terminal_status() {
             return result;
         }
         if self.has_unended_attempt()? {
             return Ok(None);
         }
-        // A result can be seen a moment before it is durable, and for longer where its writer died or
-        // the disk refuses. Its terminal status is written only after the sync; without that, whoever
-        // wants to tell others of the result makes it durable.
+        // A result is visible before it is durable, and stays so if its writer was killed or the sync failed.
+        // The terminal status is written only after the sync. Without it, the reader syncs the folder.
         if result.is_ok() {
             self.dir.sync()?;
         }
         result
     }
 
-    fn says_that_it_is_over(&self) -> bool {
+    fn has_terminal_status(&self) -> bool {
         let status = self.status_file();
         status.is_some_and(|status| status.status.is_terminal())
     }
 
-    /// The same for the one who has just synced it.
+    /// Reads the result without making it durable.
     pub fn result_as_it_stands(&self) -> Result<Option<ResultFile>, ReadError> {
         let bytes = self.read_own(name::RESULT, SMALL_FILE)?;
         bytes.map(|bytes| self.parse_result(&bytes)).transpose()
     }
 
-    /// What stands in `result.json`.
+    /// Parses the bytes of `result.json`.
     pub(in crate::spool) fn parse_result(&self, bytes: &[u8]) -> Result<ResultFile, ReadError> {
         let path = self.dir.path_of(name::RESULT);
         #[derive(Deserialize)]
@@ -256,29 +256,29 @@ impl TaskDir {
         }
         let result: ResultFile = serde_json::from_slice(bytes).map_err(damaged)?;
         if result.task_id != self.id {
-            let problem = format!("it is the result of the task {}", result.task_id);
+            let problem = format!("it is the result of another task, {}", result.task_id);
             return Err(ReadError::Damaged { path, problem });
         }
         Ok(result)
     }
 
-    /// Whether it is finished: a result stands, readable or not, and no runner has still to make it.
+    /// Whether the task is finished: there is a result, readable or not, and no attempt is still running.
     pub fn has_result(&self) -> IoResult<bool> {
         Ok(self.has_result_file()?
-            && (self.says_that_it_is_over() || !self.has_unended_attempt()?))
+            && (self.has_terminal_status() || !self.has_unended_attempt()?))
     }
 
-    /// The same where the status is known to say that it is over.
+    /// Whether there is a `result.json`. With a terminal status this means that the task is finished.
     pub(in crate::spool) fn has_result_file(&self) -> IoResult<bool> {
         self.dir.has(name::RESULT)
     }
 
-    /// Whether somebody asked for it to be cancelled.
+    /// Whether a cancellation was requested.
     pub fn cancel_requested(&self) -> IoResult<bool> {
         self.dir.has(name::CANCEL)
     }
 
-    /// Leaves the cancellation marker, durably; `false` when it was there.
+    /// Creates the cancel marker, durably; `false` if there was one.
     pub fn request_cancel(&self) -> IoResult<bool> {
         self.dir.give_rights();
         match self.dir.create(name::CANCEL) {
@@ -288,7 +288,7 @@ impl TaskDir {
                 Ok(true)
             }
             Err(error) if error.errno() == Some(rustix::io::Errno::EXIST) => {
-                // Whoever made it (a `touch`, a command that was killed) need not have synced it.
+                // The process that created it (`touch`, or a command that was killed) may not have synced it.
                 self.dir.sync()?;
                 Ok(false)
             }
@@ -297,8 +297,8 @@ impl TaskDir {
         }
     }
 
-    /// A full disk must not keep a task running that fills it: the status, which can be derived,
-    /// becomes the marker, of which only the name counts. That takes neither an inode nor a block.
+    /// A task that fills the disk must be cancellable on the full disk. So the status file is renamed to the
+    /// marker: a status can be derived, only the marker's name counts, and a rename needs no inode or block.
     fn cancel_without_room(&self, no_room: IoError) -> IoResult<bool> {
         match self.dir.rename_new(name::STATUS, &self.dir, name::CANCEL) {
             Ok(()) => {
@@ -310,8 +310,7 @@ impl TaskDir {
         }
     }
 
-    /// Whether there may be an attempt: without listing them, where the file system counts a
-    /// folder's folders among its links.
+    /// Whether there may be an attempt. Needs no listing if the file system counts subfolders as links.
     pub(super) fn may_have_begun(&self) -> IoResult<bool> {
         const LINKS_OF_AN_EMPTY_FOLDER: u64 = 2;
         let stat = self.dir.stat(name::ATTEMPTS)?;
@@ -329,7 +328,7 @@ impl TaskDir {
             return Ok(Map::new());
         };
         let path = self.dir.path_of(name::ENVIRONMENT);
-        // The parser's words could repeat a value, and these are secrets.
+        // The parser's own message could repeat a value, and the values may be secrets.
         let file: EnvironmentFile =
             serde_json::from_slice(&bytes).map_err(|e| ReadError::Damaged {
                 path,

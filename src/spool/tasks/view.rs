@@ -1,8 +1,8 @@
-//! What is true of a task: derived from its files by a reader who writes nothing.
+//! The state of a task, derived from its files by a reader that writes nothing.
 //!
-//! Order of truth: `result.json`, the lock, `attempts/`, `status.json`. Invariant: `running` is
-//! never said without a held lock and a started attempt, and a file that cannot be read is told as
-//! `damaged`, never as something else.
+//! Not how the files are written (`status.rs`, `result.rs`). Precedence: `result.json`, the lock, `attempts/`,
+//! `status.json`. Invariant: `running` is reported only with a held lock and a started attempt, and a file that
+//! cannot be read is reported as `damaged`.
 
 use super::lock::Holder;
 use super::run_record::RunFile;
@@ -16,22 +16,22 @@ use crate::task::{Condition, Name, Request, ResultFile, Status, StatusFile, Task
 /// A task as a reader sees it.
 #[derive(Clone, Debug)]
 pub struct TaskView {
-    /// Where it stands, every field derived or checked.
+    /// The status, every field derived or checked.
     pub status: StatusFile,
-    /// How it ended, once it has.
+    /// The result, if the task is finished and the result can be read.
     pub result: Option<ResultFile>,
 }
 
 impl TaskDir {
-    /// Derives what is true now. Costs one file and one look for a task that never began, and a lock
-    /// test only where there is an attempt: `running` may be true before the status file says so.
+    /// Derives the state now. A task that never started costs one read and one `stat`. The lock is tested only
+    /// if there is an attempt, because a task may be running before its status file shows that.
     pub fn view(&self) -> IoResult<TaskView> {
         if let Some(view) = self.finished_view()? {
             return Ok(view);
         }
         let file = self.status_file();
         let mut status = file.unwrap_or_else(|| self.status_of_request());
-        let said = status.status;
+        let last_status = status.status;
         status.status = Status::Pending;
         // A recipe may have removed the folder of its attempt.
         if status.attempt == 0 && !self.may_have_begun()? {
@@ -45,10 +45,10 @@ impl TaskDir {
         let is_held = match holder {
             Holder::Somebody => true,
             Holder::Nobody => attempt > 0 && self.is_run_by_another()?,
-            // What cannot be seen is as the last holder said.
-            Holder::Unknown => said == Status::Running,
+            // The holder cannot be determined, so the status file counts.
+            Holder::Unknown => last_status == Status::Running,
         };
-        // It may have finished since the first look: the result is written before the lock is left.
+        // It may have finished since the first check: the result is written before the lock is released.
         if !is_held && let Some(view) = self.finished_view()? {
             return Ok(view);
         }
@@ -103,8 +103,7 @@ impl TaskDir {
             .unwrap_or_else(|| self.status_of_request());
         status.condition = condition;
         let Some(result) = result else {
-            // A result stands, but how it ended is not known: nothing is made up, and `running`
-            // would be a lie.
+            // There is a result that cannot be read, so the outcome is unknown and nothing is running.
             if !status.status.is_terminal() {
                 status.status = Status::Pending;
             }
@@ -120,7 +119,7 @@ impl TaskDir {
         }))
     }
 
-    /// A status made from the request, where there is no readable status file.
+    /// A status derived from the request, used if the status file cannot be read.
     fn status_of_request(&self) -> StatusFile {
         match self.request() {
             Ok(request) => pending_status(self.id, &request),
@@ -133,8 +132,8 @@ impl TaskDir {
 }
 
 impl Spool {
-    /// A view without the result's content, at the price of one small file for a finished task:
-    /// for counting and filtering. `None` when the task was removed.
+    /// A view without the result, for counting and filtering. Reads one small file for a finished task. `None`
+    /// if the task was removed.
     pub fn glance(&self, id: TaskId) -> IoResult<Option<TaskView>> {
         shown(id, self.glance_at(id))
     }
@@ -143,7 +142,7 @@ impl Spool {
         let Some(task) = self.task(id)? else {
             return Ok(None);
         };
-        // A terminal status is written only after its result stands.
+        // A terminal status is written only after the result.
         if let Some(status) = task.status_file()
             && status.status.is_terminal()
             && task.has_result_file()?
@@ -156,7 +155,7 @@ impl Spool {
         task.view().map(Some)
     }
 
-    /// Views of some tasks; those removed in the meantime are left out.
+    /// Views of these tasks; removed tasks are left out.
     pub fn views(&self, ids: &[TaskId]) -> IoResult<Vec<TaskView>> {
         let mut views = Vec::with_capacity(ids.len());
         for id in ids {
@@ -169,7 +168,7 @@ impl Spool {
     }
 }
 
-/// What is shown of a task: one that cannot be read must not hide all others.
+/// Turns a task that cannot be read into a `damaged` view, so that it does not hide all other tasks.
 pub(in crate::spool) fn shown(
     id: TaskId,
     viewed: IoResult<Option<TaskView>>,
@@ -183,8 +182,8 @@ pub(in crate::spool) fn shown(
     }
 }
 
-/// A status for a task of which nothing can be read. The made session's name has the right shape
-/// for a placeholder recipe, which is taken out again at once.
+/// A status for a task of which no file can be read. The name of the task's own session serves as a placeholder
+/// recipe, which is then removed.
 fn unreadable_status(id: TaskId, condition: Condition) -> StatusFile {
     let placeholder: Name = session_of(id);
     let mut status = pending_status(id, &Request::new(placeholder));

@@ -1,8 +1,8 @@
-//! Waking at the first write to the files of a running attempt: one inotify instance a runner.
+//! Wakes the runner at the first write to the files of a running attempt, with one inotify instance.
 //!
-//! Not `wake.rs`, which hears of names that come and go. A watch is for one write only and is set
-//! again after each look, so that a recipe that writes all the time does not fill a queue of events.
-//! Invariant: nothing depends on it; without inotify the runner looks by the clock.
+//! Not `wake.rs`, which watches folders for created and removed names. Each watch is for one write and is set
+//! again after each check, so that a recipe that writes all the time does not fill the event queue.
+//! Invariant: nothing depends on it; without inotify the runner checks the files at intervals.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub struct WriteAlarm {
 }
 
 impl WriteAlarm {
-    /// Wakes at the next write to a log or to the progress file; `false` where that cannot be had.
+    /// Sets the alarm for the next write to a log or to the progress file; `false` if that is not possible.
     pub fn set(&mut self, attempt: &Attempt, files: &Files, has_progress: bool) -> bool {
         if self.is_set && (self.has_progress || !has_progress) {
             return true;
@@ -44,7 +44,7 @@ impl WriteAlarm {
             self.watches
                 .extend(inotify::add_watch(instance, &progress, flags));
         }
-        // These two are links of /proc to the open files, and are to be followed.
+        // These two paths are links in `/proc` to the open files, so links are followed here.
         let flags = WatchFlags::MODIFY | WatchFlags::ONESHOT;
         let mut is_complete = true;
         for log in [&files.stdout, &files.stderr] {
@@ -56,12 +56,12 @@ impl WriteAlarm {
         is_complete
     }
 
-    /// Readable when something was written.
+    /// The file descriptor, which is readable after a write; `None` without inotify.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.instance.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes in what came; the alarm is to be set anew after that.
+    /// Reads all waiting events. The alarm must be set again after that.
     pub fn take(&mut self) {
         self.is_set = false;
         if let Some(instance) = &self.instance {
@@ -70,20 +70,20 @@ impl WriteAlarm {
         }
     }
 
-    /// Takes the alarm off the files of an attempt that is over.
+    /// Removes the watches on the files of an attempt that is over.
     pub fn clear(&mut self) {
         let Some(instance) = &self.instance else {
             return;
         };
         for watch in self.watches.drain(..) {
-            // Gone already where it woke us.
+            // Fails for a watch that has fired, because it is for one event.
             let _ = inotify::remove_watch(instance, watch);
         }
         self.take();
     }
 }
 
-/// A path that leads to an open file as long as this process holds it open.
+/// A path to an open file, valid while this process keeps the file open.
 fn handle_path(file: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
 }

@@ -1,24 +1,24 @@
-//! Lines that a program writes over, as progress bars do: a carriage return leads back to where the line begins.
+//! Lines that a program overwrites, as progress bars do: a carriage return goes back to the start of the line.
 //!
-//! Not the reading (`logs.rs`). Invariant: of a line that was written over, what a terminal would show at its end comes
-//! out, except for bytes that were let out before the carriage return came.
+//! Not how logs are read (`logs.rs`). Invariant: of an overwritten line only the last version is returned,
+//! except for bytes that were returned before the carriage return was read.
 
-/// A line is held back up to this length.
+/// A line is held back up to this length in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// Takes out of a log what was written over.
+/// A filter that removes overwritten text from a log.
 #[derive(Debug, Default)]
 pub(super) struct WrittenOver {
-    /// The line as it stands.
+    /// The current line, as far as it is held back.
     line: Vec<u8>,
-    /// A carriage return was the last byte.
+    /// The last byte was a carriage return.
     is_back: bool,
-    /// A part of the line was let out already.
+    /// A part of the line was already returned.
     is_begun: bool,
 }
 
 impl WrittenOver {
-    /// Takes bytes in; what is whole by now.
+    /// Adds bytes. Returns the lines that are complete now.
     pub fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut whole = Vec::new();
         for byte in bytes {
@@ -51,7 +51,7 @@ impl WrittenOver {
         whole
     }
 
-    /// Nothing follows for now: the line as far as it stands.
+    /// Returns the incomplete line, because no more bytes follow for now.
     pub fn flush(&mut self) -> Vec<u8> {
         self.is_begun |= !self.line.is_empty();
         std::mem::take(&mut self.line)
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_each_line_comes_out() {
+    fn only_the_last_version_of_an_overwritten_line_is_returned() {
         for (written, shown) in [
             ("a\nb\n", "a\nb\n"),
             ("1%\r2%\r100%\nend\n", "100%\nend\n"),
@@ -72,7 +72,7 @@ mod tests {
             ("1%\r2%\r", "2%"),
             ("1%\r\r\n", "1%\r\n"),
         ] {
-            // Whatever pieces it comes in.
+            // The size of the pieces makes no difference.
             for size in 1..=written.len() {
                 let mut filter = WrittenOver::default();
                 let pieces = written.as_bytes().chunks(size);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_shown_is_written_over_where_it_is_shown() {
+    fn the_next_version_of_a_line_that_was_already_returned_starts_with_a_carriage_return() {
         let mut filter = WrittenOver::default();
         assert_eq!(filter.take(b"1%"), b"");
         assert_eq!(filter.flush(), b"1%");

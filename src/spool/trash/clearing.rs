@@ -1,9 +1,9 @@
-//! Finished tasks, looked at and removed one after another.
+//! Finished tasks, read and removed one after another.
 //!
-//! Not what is due (`sweeper/plan.rs`), and not the rest of what a sweep finds (the other files of this room). Every
-//! folder is opened once and every file of a task is read at most once, because with 100,000 tasks
-//! that is what a sweep costs beside the removals. Invariant I8: only a terminal task whose lock we
-//! hold can disappear, and it does so in one rename.
+//! Not which tasks are due (`sweeper/plan.rs`), and not what else a sweep removes (the other files in this
+//! folder). Every folder is opened once and every file of a task is read at most once, because this is the main
+//! cost of a sweep over 100,000 tasks. Invariant I8: only a terminal task whose lock we hold is removed, in one
+//! rename.
 
 use super::removal::{MovedOut, move_out};
 use crate::spool::disk::{Dir, IoError, IoResult, Removed, mounted};
@@ -13,35 +13,35 @@ use crate::spool::open::Spool;
 use crate::spool::tasks::{Claim, ReadError, TaskDir, TaskLock};
 use crate::task::{Name, ResultFile, Status, TaskId, Timestamp, task_of_session};
 
-/// A result of at most this size is read at once; before a larger one the status is asked whether
-/// the task may be due at all.
+/// A result of at most this many bytes is read at once. For a larger one, the status is read first to see
+/// whether the task may be due.
 const READ_AT_ONCE: usize = 16 << 10;
 
 /// A finished task, as a sweep sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedTask {
-    /// Which.
+    /// The task's id.
     pub id: TaskId,
-    /// How it ended.
+    /// Its terminal status.
     pub status: Status,
-    /// When.
+    /// When it ended.
     pub completed_at: Timestamp,
-    /// Its bytes on the disk; 0 when nobody asked.
+    /// Its bytes on the disk; 0 if they were not asked for.
     pub bytes: u64,
 }
 
-/// A finished task that may have to go, with what was read of it so far.
+/// A finished task that may be removed, with what was read of it so far.
 #[derive(Debug)]
 pub struct Candidate {
-    /// How and when it ended, as far as is needed to plan.
+    /// How and when it ended, as far as a plan needs it.
     pub task: FinishedTask,
     dir: TaskDir,
-    /// A result never changes: what it said before the lock was taken, it says under it.
+    /// Read before the task is locked, which is safe because a result never changes.
     result: Option<ResultFile>,
 }
 
 impl Candidate {
-    /// The truth of how it ended; `None` where that cannot be understood.
+    /// The result, which decides; `None` if it cannot be read.
     pub fn result(&mut self) -> IoResult<Option<&ResultFile>> {
         if self.result.is_none() {
             self.result = match self.dir.result_as_it_stands() {
@@ -57,30 +57,30 @@ impl Candidate {
 /// A task that was removed.
 #[derive(Debug)]
 pub struct Removal {
-    /// Bytes of disk it took.
+    /// Bytes freed on the disk.
     pub freed_bytes: u64,
-    /// What it ran, as far as could be read.
+    /// Its recipe, if known.
     pub recipe: Option<Name>,
-    /// Its session, as far as could be read.
+    /// Its session, if known.
     pub session: Option<Name>,
-    /// What of its folder had to stay in the trash, and why.
+    /// Why a part of its folder is still in the trash, if it is.
     pub left: Option<IoError>,
 }
 
-/// What came of removing a task.
+/// The outcome of removing a task.
 #[derive(Debug)]
 pub enum Cleared {
-    /// It is gone.
+    /// The task was removed.
     Removed(Removal),
-    /// A living process holds it.
+    /// A process holds the task.
     Held,
-    /// It is not to go: not finished, or its result cannot be read or says that it is not due.
+    /// The task stays: it is not finished, its result cannot be read, or it is not due.
     Kept,
-    /// Somebody else removed it.
+    /// Another process removed the task.
     Gone,
 }
 
-/// The folders of a spool from which finished tasks are removed.
+/// The open folders that are needed to remove finished tasks.
 pub struct Clearing<'a> {
     spool: &'a Spool,
     tasks: Dir,
@@ -89,7 +89,7 @@ pub struct Clearing<'a> {
 }
 
 impl Spool {
-    /// Opens what is needed to look at and remove finished tasks.
+    /// Opens the folders that are needed to read and remove finished tasks.
     pub fn clearing(&self) -> IoResult<Clearing<'_>> {
         Ok(Clearing {
             spool: self,
@@ -101,13 +101,13 @@ impl Spool {
 }
 
 impl Clearing<'_> {
-    /// How and when a task ended; with its bytes when asked. `None` for a task that is not finished
-    /// or cannot be read: nobody sweeps what nobody understands.
+    /// Reads how and when a task ended, and its bytes if `with_bytes`. `None` for a task that is not finished or
+    /// cannot be read: such a task is never swept.
     pub fn look(&self, id: TaskId, with_bytes: bool) -> IoResult<Option<Candidate>> {
         let dir = match self.task(id) {
             Ok(Some(dir)) => dir,
             Ok(None) => return Ok(None),
-            // What cannot be opened is left, and keeps nobody from the rest.
+            // A folder that cannot be opened is left, and the sweep continues.
             Err(error) if error.is_unusable() => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -124,8 +124,8 @@ impl Clearing<'_> {
         Ok(Some(Candidate { task, dir, result }))
     }
 
-    /// Removes a task that is in no hint if its result says that it ended in a way and at a moment
-    /// that `is_due`, and the names that lead to it. What was enough to plan with is not the truth.
+    /// Removes a finished task and the names that point at it if its result `is_due`. The result is read again
+    /// here, because a plan may have used the status file. The task has no entry in `open/`.
     pub fn remove_if(
         &self,
         mut candidate: Candidate,
@@ -141,12 +141,12 @@ impl Clearing<'_> {
             Ok(lock) => lock,
             Err(why_not) => return Ok(why_not),
         };
-        // Kept until the task is in the trash, so that no reader comes in between.
+        // Held until the task is in the trash, so that no reader starts before that.
         let Some(guard) = lock.without_readers(self.spool)? else {
             return Ok(Cleared::Held);
         };
         let trash_name = self.move_out(&lock)?;
-        // Where no file of readers was there yet, one may have come in between.
+        // If there was no `readers` file, a reader may have created and locked it since.
         if !guard.is_lock()
             && let MovedOut::InTrash(trash_name) = &trash_name
             && lock.without_readers(self.spool)?.is_none()
@@ -166,7 +166,7 @@ impl Clearing<'_> {
         Ok(self.empty(&lock, trash_name, recipe, session))
     }
 
-    /// Removes a task that has a result, readable or not: a person asked.
+    /// Removes a task that has a result, readable or not, because a person asked for it.
     pub fn remove(&self, id: TaskId) -> IoResult<Cleared> {
         let Some(task) = self.task(id)? else {
             return Ok(Cleared::Gone);
@@ -175,8 +175,8 @@ impl Clearing<'_> {
             Ok(lock) => lock,
             Err(why_not) => return Ok(why_not),
         };
-        // Read before the folder goes; used after it, because where the task may not be removed, its
-        // name must go on leading to it.
+        // Read before the folder is moved. The name is removed after that: if the move fails, the name must
+        // still point at the task.
         let status = lock.task().status_file();
         let trash_name = self.move_out(&lock)?;
         let (recipe, task_name, session) = status.map_or((None, None, None), |status| {
@@ -189,7 +189,7 @@ impl Clearing<'_> {
         Ok(self.empty(&lock, trash_name, recipe, session))
     }
 
-    /// Locks a task that has a result, or says why it stays.
+    /// Locks a task that has a result, or returns why it stays.
     fn lock_finished(&self, task: TaskDir) -> IoResult<Result<TaskLock, Cleared>> {
         Ok(match task.lock_in(&self.tasks, name::RESULT)? {
             Claim::Locked(lock) if lock.task().has_result()? => Ok(lock),
@@ -199,8 +199,8 @@ impl Clearing<'_> {
         })
     }
 
-    /// Removes what a removal that was cut off may leave: a folder with nothing in it but perhaps its
-    /// lock. Whether it did.
+    /// Removes an empty task folder, which an interrupted removal may leave: it has at most a lock file. `true`
+    /// if it was removed.
     pub fn remove_empty_folder(&self, id: TaskId) -> IoResult<bool> {
         let Some(task) = self.task(id)? else {
             return Ok(false);
@@ -210,7 +210,7 @@ impl Clearing<'_> {
         }
         let folder = self.tasks.open_dir(id.to_string())?;
         if folder.mount()? != self.tasks.mount()? {
-            // What is mounted there only looks like one.
+            // A mount is not an empty task folder, even if it looks like one.
             return Err(mounted("remove", self.tasks.path_of(id.to_string())));
         }
         folder.unlink(name::LOCK)?;
@@ -223,11 +223,11 @@ impl Clearing<'_> {
         Ok(dir.map(|dir| TaskDir { id, dir, owner }))
     }
 
-    /// Takes a task out of the spool.
+    /// Moves a task to the trash, or removes it in place.
     fn move_out(&self, lock: &TaskLock) -> IoResult<MovedOut> {
         let id = lock.task().id;
-        // A watcher that died after publishing left the claim on its drop, and that one would be
-        // replayed.
+        // A watcher that was killed after publishing left the claim of the drop. It would be replayed and create
+        // the task again.
         for place in &self.claims {
             place.forget(id, &self.trash)?;
         }
@@ -237,7 +237,7 @@ impl Clearing<'_> {
             self.spool.remember_removed(&self.trash, id, Some(folder))
         };
         let may_move = match remember() {
-            // The folder itself keeps the id until there is room.
+            // The task's folder blocks its id until there is space again.
             Err(error) if error.is_no_space() => false,
             remembered => remembered.map(|()| true)?,
         };
@@ -247,7 +247,7 @@ impl Clearing<'_> {
         })
     }
 
-    /// Removes what is left of a task that lies in the trash.
+    /// Removes the folder of a task that is in the trash.
     fn empty(
         &self,
         lock: &TaskLock,
@@ -265,13 +265,13 @@ impl Clearing<'_> {
     }
 }
 
-/// The session in whose queue a task may stand: the first task of a made one stands in none.
+/// The session whose queue may have an entry of this task. The first task of a session is not in its queue.
 fn given(id: TaskId, session: Option<&Name>) -> Option<&Name> {
     session.filter(|session| task_of_session(session) != Some(id))
 }
 
-/// How and when a task that has a result ended: from the result itself where that is small, else
-/// from the status where that one knows.
+/// How and when a task with a result ended: from the result if it is small, else from the status file if that
+/// is terminal.
 fn end_of(task: &TaskDir) -> Option<(Status, Timestamp, Option<ResultFile>)> {
     let bytes = task.dir.read(name::RESULT, READ_AT_ONCE).ok()??;
     let is_whole = bytes.len() <= READ_AT_ONCE;

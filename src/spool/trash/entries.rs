@@ -1,6 +1,6 @@
-//! The trash: what removals that were cut off left.
+//! The trash: what interrupted removals left there.
 //!
-//! Invariant: what a removal did not put there is somebody's, and stays.
+//! Not how a folder gets there (`removal.rs`). Invariant: only entries that a removal created are removed.
 
 use std::ffi::{OsStr, OsString};
 
@@ -11,7 +11,7 @@ use crate::spool::open::Spool;
 use crate::task::TaskId;
 
 impl Spool {
-    /// Whether a task was removed and its folder still lies in the trash.
+    /// Whether a task was removed and its folder is still in the trash.
     pub(in crate::spool) fn is_in_trash(&self, id: TaskId) -> IoResult<bool> {
         let prefix = format!("{id}.");
         let mut found = false;
@@ -22,14 +22,17 @@ impl Spool {
         Ok(found)
     }
 
-    /// What removals that were cut off left behind.
+    /// The entries that interrupted removals left in the trash.
     pub fn trash(&self) -> IoResult<Vec<OsString>> {
         let mut left = self.own_folder(name::TRASH)?.names()?;
         left.retain(|entry| is_ours(entry) && !is_kept(entry));
         Ok(left)
     }
 
-    /// A folder of the spool from which something is to be removed: not one that somebody mounted there.
+    /// Opens a folder of the spool to remove something from it.
+    ///
+    /// # Errors
+    /// Fails also if a file system is mounted on the folder.
     pub(in crate::spool) fn own_folder(&self, folder: &'static str) -> IoResult<Dir> {
         let root = self.root()?;
         let there = self.folder(folder)?;
@@ -40,10 +43,10 @@ impl Spool {
         }
     }
 
-    /// Removes one of them.
+    /// Removes an entry of the trash.
     pub fn remove_trash(&self, entry: &OsString) -> IoResult<()> {
         let trash = self.folder(name::TRASH)?;
-        // A removal that was cut off before it kept the task's id.
+        // The removal may have been interrupted before it recorded the task's id.
         let id = entry
             .to_str()
             .and_then(|text| text.split('.').next()?.parse().ok());
@@ -54,7 +57,7 @@ impl Spool {
     }
 }
 
-/// Whether an entry of the trash is one that a removal made. What else lies there is somebody's.
+/// Whether a removal created this entry of the trash.
 fn is_ours(entry: &OsStr) -> bool {
     const KINDS: [&str; 4] = ["session", "deep", "staged", "claim"];
     let Some((kind, rest)) = entry.to_str().and_then(|entry| entry.split_once('.')) else {

@@ -1,8 +1,9 @@
-//! What leaves a spool: finished tasks, and what is left of others.
+//! What is removed from a spool: finished tasks and leftovers.
 //!
-//! `clearing` (finished tasks) · `removal` (how a folder goes) · `entries` (what removals left in the trash) · `removed` (ids that do not
-//! come again) · `staged`, `refused` and `sessions` (what else goes) · `sweeping` (who sweeps, and when last).
-//! Not what is old enough (`sweeper/plan.rs`). Invariant: what somebody may still be building or using is left.
+//! `clearing` (finished tasks) · `removal` (how a folder is removed) · `entries` (what removals left in the
+//! trash) · `removed` (ids that must not be used again) · `staged`, `refused` and `sessions` (other things that
+//! are removed) · `sweeping` (the lock and the clocks of a sweep). Not what is old enough (`sweeper/plan.rs`).
+//! Invariant: nothing that a process may still build or use is removed.
 
 mod clearing;
 mod entries;

@@ -1,6 +1,7 @@
-//! Refused drops and their reasons, when they are old enough to go.
+//! The removal of refused drops and their reasons.
 //!
-//! Not how a drop is refused (`inbox/`). Invariant: a folder goes only if it is empty or a conversion made it.
+//! Not how a drop is refused (`inbox/`), nor what is old enough (`sweeper/plan.rs`). Invariant: a folder is
+//! removed only if it is empty or a conversion created it.
 
 use std::ffi::{OsStr, OsString};
 
@@ -13,8 +14,8 @@ use crate::spool::open::Spool;
 use crate::task::{TaskId, Timestamp};
 
 impl Spool {
-    /// Refused drops and their reasons, with the moment they were refused. In a group spool that is the moment of
-    /// the reason: the id may be of another one.
+    /// The files in `rejected/`, each with the time of its refusal. In a group spool this is the time of the
+    /// reason file, because the time in the id may differ.
     pub fn rejected_files(&self) -> IoResult<Vec<(OsString, Timestamp)>> {
         let rejected = self.own_folder(name::REJECTED)?;
         let mut files = Vec::new();
@@ -34,16 +35,16 @@ impl Spool {
         Ok(files)
     }
 
-    /// Removes one refused drop or reason; `false` where it stays. Of folders only what a conversion put there
-    /// goes with all that is in it; another one only if it is empty, because what an earlier program or a
-    /// person put here may be all that somebody has of it. What only root can remove is named by `doctor`.
+    /// Removes a refused drop or a reason; `false` if it stays. A folder that a conversion put there is removed
+    /// with its content. Any other folder is removed only if it is empty, because a person or an earlier version
+    /// may have put the only copy of something into it. `doctor` names what only root can remove.
     pub fn remove_rejected(&self, file: &OsString) -> IoResult<bool> {
         let rejected = self.folder(name::REJECTED)?;
         let trash = self.folder(name::TRASH)?;
         if let Some(id) = refused_id(file)
             && is_under_its_own_id(file, id)
         {
-            // The id was printed; no other drop may bring it.
+            // The id was printed, so no other drop may use it.
             self.remember_removed(&trash, id, None)?;
         }
         let removed = if is_of_conversion(file) {
@@ -65,13 +66,13 @@ impl Spool {
     }
 }
 
-/// The id that a refused drop was refused under.
+/// The id in the name of a file in `rejected/`.
 fn refused_id(file: &OsStr) -> Option<TaskId> {
     let id = file.as_encoded_bytes().get(..TaskId::LEN)?;
     std::str::from_utf8(id).ok()?.parse().ok()
 }
 
-/// Whether a refused drop was refused under the id that it brought.
+/// Whether a drop was refused under the id that was its own name.
 fn is_under_its_own_id(file: &OsStr, id: TaskId) -> bool {
     let own = format!("-{id}.");
     let rest = file.as_encoded_bytes().get(TaskId::LEN..);

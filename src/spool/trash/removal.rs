@@ -1,22 +1,23 @@
-//! How a folder goes to the trash, or is removed where it stands.
+//! How a folder is moved to the trash, or removed in place.
 //!
-//! Not which (`clearing.rs`, `sessions.rs`). Invariant: a task is gone in one rename, or its result goes last.
+//! Not which folder (`clearing.rs`, `sessions.rs`). Invariant: a task is removed in one rename, or its result is
+//! removed last.
 
 use crate::spool::disk::{Dir, IoResult, Removed, random_bits};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::spool::tasks::TaskDir;
 
-/// Where a task's folder is once the task is gone.
+/// Where the folder of a removed task is.
 pub(super) enum MovedOut {
     /// In the trash under this name.
     InTrash(String),
-    /// Nowhere: it was removed where it stood.
+    /// It was removed in place.
     Gone(Removed),
 }
 
 impl MovedOut {
-    /// Removes what is left of it.
+    /// Removes the folder from the trash, if it is there.
     pub fn empty(self, trash: &Dir, task: &TaskDir) -> Removed {
         match self {
             MovedOut::InTrash(trash_name) => trash.remove_open_from_trash(trash_name, &task.dir),
@@ -25,12 +26,12 @@ impl MovedOut {
     }
 }
 
-/// The one step: from here on the task is gone, and what follows may be done by anybody.
+/// Moves a task out of `tasks/`. After this step the task is gone, and any process may do the rest.
 ///
-/// overlayfs moves no folder of a lower layer, as of a spool that is a part of an image, and on a full
-/// disk there may be no room for another name. There the folder is removed where it stands, the lock
-/// and then the result last: as long as the request or the lock is there, the result says that the
-/// recipe has run, also after a kill in the middle. `before_last` comes before these two.
+/// overlayfs cannot move a folder of a lower layer (as in a spool that is part of an image), and a full disk may
+/// have no space for another name. Then the folder is removed in place, the lock and then the result last: while
+/// the request or the lock exists, the result shows that the recipe has run, even if the removal is interrupted.
+/// `before_last` is called before these two files are removed.
 pub(super) fn move_out(
     tasks: &Dir,
     trash: &Dir,
@@ -51,7 +52,7 @@ pub(super) fn move_out(
     }
 }
 
-/// Moves an open folder to the trash; `false` where it can only be removed where it stands.
+/// Moves an open folder to the trash; `false` if it can only be removed in place.
 pub(super) fn move_to_trash(
     from: &Dir,
     name: &str,
@@ -60,7 +61,7 @@ pub(super) fn move_to_trash(
     trash_name: &str,
 ) -> IoResult<bool> {
     let moved = match from.rename_new(name, trash, trash_name) {
-        // A folder that forbids its owner to write cannot be moved to another one.
+        // A folder that its owner may not write to cannot be moved to another parent.
         Err(error) if error.is_denied() => {
             folder.give_rights();
             from.rename_new(name, trash, trash_name)
@@ -74,8 +75,8 @@ pub(super) fn move_to_trash(
 }
 
 impl Spool {
-    /// Takes a task's folder that was not accepted out of `tasks/` in one step, then removes it. Its id is not
-    /// kept: the drop that it was made of may be taken up again.
+    /// Removes a task that was published but not accepted. Its id is not recorded as removed, because its drop
+    /// may be admitted again.
     pub(in crate::spool) fn discard(&self, task: &TaskDir) -> IoResult<()> {
         let trash = self.folder(name::TRASH)?;
         let tasks = self.folder(name::TASKS)?;

@@ -1,8 +1,8 @@
-//! Ids of removed tasks and of removed refusals that must not come again: empty files `trash/<id>.removed` in a group spool.
+//! Ids of removed tasks and refusals that must not be used again: empty files `trash/<id>.removed`.
 //!
-//! There the users of the group choose the ids of their tasks, and everybody sees them. Not the removal
-//! (`clearing.rs`, `refused.rs`). Invariant: as long as a new drop could bring the id of a removed task or refusal, that id
-//! stands in `trash/`.
+//! Only in a group spool, where users of the group choose the ids of their tasks and see those of others. Not
+//! the removal itself (`clearing.rs`, `refused.rs`). Invariant: while a new drop could use the id of a removed
+//! task or refusal, the id is recorded in `trash/`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,8 +14,8 @@ use crate::spool::open::Spool;
 use crate::task::TaskId;
 
 impl Spool {
-    /// Keeps the id of a task that is about to leave the trash, if it could come again. Where the task's
-    /// folder is at hand, that takes no inode: a full disk must be able to be cleared.
+    /// Records the id of a task that is about to be removed, if a new drop could use it. With the task's folder
+    /// at hand this needs no inode, so that tasks can be removed on a full disk.
     pub(super) fn remember_removed(
         &self,
         trash: &Dir,
@@ -32,19 +32,19 @@ impl Spool {
         }
     }
 
-    /// Whether a task of this id was removed a short while ago.
+    /// Whether this id is recorded as removed.
     pub(in crate::spool) fn is_removed(&self, id: TaskId) -> IoResult<bool> {
         self.folder(name::TRASH)?
             .has(format!("{id}{REMOVED_SUFFIX}"))
     }
 }
 
-/// Whether an entry of the trash keeps an id that could come again.
+/// Whether an entry of the trash records an id that a new drop could still use.
 pub(in crate::spool) fn is_kept(entry: &OsStr) -> bool {
     of_entry(entry).is_some_and(is_young)
 }
 
-/// The id that an entry of the trash keeps.
+/// The id that an entry of the trash records as removed.
 pub(super) fn of_entry(entry: &OsStr) -> Option<TaskId> {
     let name = std::str::from_utf8(entry.as_bytes()).ok()?;
     name.strip_suffix(REMOVED_SUFFIX)?.parse().ok()

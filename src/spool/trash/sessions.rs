@@ -1,7 +1,7 @@
-//! Sessions that nobody uses, and names that lead nowhere.
+//! The removal of unused sessions, and of names whose task is gone.
 //!
-//! Not the order of a session's tasks (`index/sessions.rs`). Invariant: a session with a task that is not over, or
-//! whose state somebody uses, is left.
+//! Not the order of a session's tasks (`index/sessions.rs`). Invariant: a session with an unfinished task, or
+//! whose state is in use, is left.
 
 use super::removal::move_to_trash;
 use crate::spool::disk::{Dir, IoResult, LockLevel, random_bits};
@@ -12,7 +12,7 @@ use crate::spool::tasks::ids_in;
 use crate::task::{Name, TaskId, Timestamp};
 
 impl Spool {
-    /// Removes a name whose task is gone; `false` when it leads somewhere after all.
+    /// Removes a name whose task is gone; `false` if the task exists or the name points at another one.
     pub fn remove_dangling_name(&self, task_name: &Name, id: TaskId) -> IoResult<bool> {
         if self.task(id)?.is_some() {
             return Ok(false);
@@ -20,7 +20,7 @@ impl Spool {
         self.unlink_name(task_name, id)
     }
 
-    /// Sessions with no task waiting, and when their folder or state last changed.
+    /// Sessions without an unfinished task, each with the time of the last change in its folder or state.
     pub fn idle_sessions(&self) -> IoResult<Vec<(Name, Timestamp)>> {
         let sessions = self.own_folder(name::SESSIONS)?;
         let mut idle = Vec::new();
@@ -39,11 +39,11 @@ impl Spool {
         Ok(idle)
     }
 
-    /// When a session's folder or state last changed, in seconds of the epoch; `None` while a task
-    /// of it waits or there is no such folder.
+    /// When a session's folder or state last changed, in seconds since the epoch; `None` if it has an unfinished
+    /// task or does not exist.
     fn idle_since(&self, sessions: &Dir, session: &Name) -> IoResult<Option<i64>> {
         let Some(dir) = sessions.find_own(session.as_str())? else {
-            // Only a recipe puts something else there.
+            // Not a folder: a recipe replaced it.
             let stat = sessions.stat(session.as_str())?;
             return Ok(stat.map(|stat| stat.st_mtime));
         };
@@ -60,8 +60,8 @@ impl Spool {
         Ok(Some(last))
     }
 
-    /// Whether a session's queue has a task that is not finished. A hint alone says nothing: its
-    /// submitter may have died before there was a task.
+    /// Whether a session's queue has an unfinished task. An index entry alone is no proof, because the submitter
+    /// may have been killed before the task was published.
     fn has_open_task(&self, queue: &Dir) -> IoResult<bool> {
         for id in ids_in(queue)? {
             if self.is_open_task(id)? {
@@ -71,7 +71,7 @@ impl Spool {
         Ok(false)
     }
 
-    /// Removes the folder of a session nobody uses; `false` when somebody does.
+    /// Removes the folder of an unused session; `false` if it is in use.
     pub fn remove_session(&self, session: &Name) -> IoResult<bool> {
         let sessions = self.folder(name::SESSIONS)?;
         let Some(dir) = sessions.find_own_to_write(session.as_str())? else {
@@ -98,9 +98,9 @@ impl Spool {
         }
     }
 
-    /// The same in a lower layer of overlayfs, from which no folder can be moved. The caller holds the
-    /// session's lock and its state. A submitter may come in between: the queue goes before the lock,
-    /// entry by entry and only while it is empty, so that no task loses its place.
+    /// Removes a session in place, if it is in a lower layer of overlayfs and cannot be moved. The caller holds
+    /// the session's lock and state. A submitter may add a task at any time, so the queue is removed before the
+    /// lock, and only entries without an unfinished task are removed from it.
     fn remove_session_in_place(
         &self,
         sessions: &Dir,
@@ -129,7 +129,7 @@ impl Spool {
     }
 }
 
-/// Whether an empty folder went; one that is in use again by now stays.
+/// Whether an empty folder was removed. A folder that is not empty any more stays.
 fn is_removed(removed: IoResult<bool>) -> IoResult<bool> {
     match removed {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOTEMPTY) => Ok(false),

@@ -1,6 +1,6 @@
-//! Half-built submissions in `staging/` whose submitter is dead.
+//! The removal of half-built submissions in `staging/` whose submitter was killed.
 //!
-//! Not what is old enough (`sweeper/plan.rs`). Invariant: what somebody may still be building is left.
+//! Not when this is done (`sweeper/`). Invariant: what a process may still be building is left.
 
 use std::ffi::OsString;
 
@@ -11,9 +11,9 @@ use crate::spool::tasks::TaskDir;
 use crate::task::{TaskId, Timestamp};
 
 impl Spool {
-    /// Names of half-built submissions whose submitter is dead. One without a lock file must be
-    /// an hour old, its submitter may be about to make the lock; without a clock that can be
-    /// believed (`now` is `None`) it is left.
+    /// Names of half-built submissions whose submitter was killed. A folder without a lock file must be an hour
+    /// old, because its submitter may be about to create the lock. It is left if the clock cannot be trusted
+    /// (`now` is `None`).
     pub fn staging_litter(&self, now: Option<Timestamp>) -> IoResult<Vec<OsString>> {
         const LOCKLESS_PATIENCE_SEC: i64 = 3600;
         let staging = self.own_folder(name::STAGING)?;
@@ -36,12 +36,12 @@ impl Spool {
                 .starts_with(name::PROBE_PREFIX.as_bytes());
             let is_dead = match id {
                 Some(id) => match dir.has(name::LOCK) {
-                    // A lock that cannot be tested is nobody's whom we know: left alone.
+                    // A lock that cannot be tested counts as held.
                     Ok(true) => !TaskDir::of(id, dir).is_held().unwrap_or(true),
                     Ok(false) => is_old,
                     Err(_) => false,
                 },
-                // A claim with a drop in it is not litter: a watcher will replay it.
+                // A claim with a drop in it is kept, because a watcher will replay it.
                 None => is_old && (is_probe || dir.is_empty().unwrap_or(false)),
             };
             if is_dead {
@@ -51,16 +51,15 @@ impl Spool {
         Ok(litter)
     }
 
-    /// Removes one entry of `staging/`, with the hint it may have made; `false` when somebody is
-    /// building there after all.
+    /// Removes one entry of `staging/` and its index entry; `false` if a process is building there after all.
     ///
-    /// Moved away first and looked at once more: a watcher that replays a claim builds anew under
-    /// the same id, and a folder that is being emptied must not become a task.
+    /// The folder is moved to the trash first and then checked again: a watcher that replays a claim builds
+    /// again under the same id, and a folder that is being emptied must not become a task.
     pub fn remove_staged(&self, entry: &OsString) -> IoResult<bool> {
         let staging = self.folder(name::STAGING)?;
         let trash = self.folder(name::TRASH)?;
         let id = entry.to_str().and_then(|text| text.parse::<TaskId>().ok());
-        // Not under its id: a task's folder in the trash means that the task was removed.
+        // Its name in the trash is not its id, because that would mean that a task of this id was removed.
         let trash_name = format!("staged.{:016x}", random_bits() as u64);
         match staging.rename_new(entry, &trash, &trash_name) {
             Ok(()) => {}
@@ -84,8 +83,8 @@ impl Spool {
         Ok(true)
     }
 
-    /// The same in a lower layer of overlayfs, from which no folder can be moved. Nobody builds under
-    /// a name that is there; the lock goes last, and while it is held nobody works there.
+    /// Removes an entry in place, if it is in a lower layer of overlayfs and cannot be moved. No process builds
+    /// under a name that exists. The lock is held and is removed last, so that no process works in the folder.
     fn remove_staged_in_place(
         &self,
         staging: &Dir,

@@ -1,6 +1,6 @@
-//! The lock and the clocks of those who sweep.
+//! The lock and the clocks of a sweep.
 //!
-//! Not what is swept (`sweeper/`). Invariant: one process at a time sweeps a spool.
+//! Not what is swept (`sweeper/`). Invariant: only one process at a time sweeps a spool.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,24 +15,24 @@ use crate::task::{Timestamp, to_pretty};
 pub struct SweepClock {
     /// Format version.
     pub v: u32,
-    /// Wall clock.
+    /// The wall clock.
     pub wall: Timestamp,
-    /// Seconds since boot, suspend included.
+    /// Seconds since the boot, including suspend.
     pub boottime_sec: f64,
-    /// Which boot.
+    /// The boot.
     pub boot: BootId,
-    /// No age begins before this moment: the last jump of the clock that was noticed.
+    /// Ages are counted from this time at the earliest: the last jump of the clock that was noticed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ages_from: Option<Timestamp>,
 }
 
 impl Spool {
-    /// Makes this process the only sweeper of the spool; `None` when another one is at it.
+    /// Takes the sweeper's lock; `None` if another process is sweeping.
     pub fn lock_sweep(&self) -> IoResult<Option<Flock>> {
         self.root()?.try_lock(LockLevel::Sweep, name::SWEEP_LOCK)
     }
 
-    /// The clocks of the last pass; `None` when there was none or they cannot be read.
+    /// The clocks of the last pass; `None` if there was no pass or they cannot be read.
     pub fn sweep_clock(&self) -> IoResult<Option<SweepClock>> {
         let bytes = self.root()?.read(name::SWEEP, SMALL_FILE)?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
@@ -43,7 +43,7 @@ impl Spool {
         self.root()?.replace(name::SWEEP, &to_pretty(clock))
     }
 
-    /// Whether there is anything a sweep could look at: asked once a minute, so it must cost nothing.
+    /// Whether there is anything that a sweep could check. Called once a minute, so it must be cheap.
     pub fn has_anything_to_sweep(&self) -> IoResult<bool> {
         for folder in [
             name::TASKS,
