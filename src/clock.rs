@@ -34,7 +34,7 @@ pub fn boot_moment() -> BootMoment {
 
 /// One boot of the machine, as seen from one pid namespace and one time namespace. A pid that was recorded
 /// under another value means nothing here. The namespace is included because a restarted container has the
-/// same kernel boot id but starts pids again from 1 (SPOOL-SAFETY hazard 45).
+/// same kernel boot id but starts pids again from 1 (docs/hazards.md, 45).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct BootId(String);

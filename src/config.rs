@@ -379,7 +379,7 @@ pub fn parse_value(name: &str, text: &str) -> Result<Value, SettingsError> {
     if !Settings::default().to_map().contains_key(name) {
         return Err(unknown(name));
     }
-    // 022 is not a valid JSON number, so a umask is always taken as text.
+    // `22` is a number in JSON, but a umask is stored as a text.
     let value = if name == "umask" {
         Value::from(text.trim_matches('"'))
     } else {

@@ -69,8 +69,7 @@
 //! A process that writes a task's status, result or attempts holds an exclusive `flock` on the task's `lock`
 //! file while it works. After locking, it checks that the locked file is still the one at the task's path. A
 //! lock is released by closing the file, never by unlocking it. A `lock` file is removed only together with
-//! its folder. Locks are taken in one order (`spool/disk/lock_order.rs`), and every wait for a lock has a
-//! limit.
+//! its folder. Locks are taken in one order (`spool/disk/lock_order.rs`). Every wait for a lock has a limit.
 //!
 //! # The modules, in reading order
 //!

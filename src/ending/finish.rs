@@ -13,7 +13,7 @@ use crate::task::{
     Event, FORMAT_VERSION, Metrics, Outcome, Request, ResultFile, StatusFile, TaskId,
 };
 
-/// The wait between tries while the disk refuses a result: the first and the longest (SPOOL-SAFETY hazard
+/// The wait between tries while the disk refuses a result: the first and the longest (docs/hazards.md,
 /// 23).
 const COMMIT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 

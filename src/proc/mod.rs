@@ -1,7 +1,7 @@
 //! Information about processes from `/proc`, which is read and never written.
 //!
 //! Not the decision to which task a process belongs (`ending/search.rs`) and not the end of a task
-//! (`runner/group.rs`). A pid identifies a process only together with its start time (SPOOL-SAFETY hazard
+//! (`runner/group.rs`). A pid identifies a process only together with its start time (docs/hazards.md,
 //! 45). Invariant: a process is reported as ended only if that is certain. A failure to read is an error. A
 //! process with one running thread is alive.
 #![expect(clippy::disallowed_methods, reason = "/proc is not the spool")]

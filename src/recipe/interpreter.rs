@@ -110,7 +110,7 @@ fn of_env(program: &Path, words: &[&str], search: Option<&Search>) -> Option<Com
         let all = words.join(" ");
         return complaint(
             format!(
-                "the first line of {shown} gives `env` several words, but `env` reads them as the name of one program, `{all}`"
+                "the first line of {shown} gives `env` several words, but `env` reads them as one program named `{all}`"
             ),
             format!("write `#!/usr/bin/env -S {all}`"),
         );

@@ -11,7 +11,7 @@ use crate::spool::{FinishedTask, SweepClock};
 use crate::task::{BootMoment, Name, Status, TaskId, Timestamp};
 
 /// How far the wall clock and the boot clock may differ between two passes: a tenth of the time that
-/// passed (SPOOL-SAFETY hazard 56), and a few seconds for short intervals.
+/// passed (docs/hazards.md, 56), and a few seconds for short intervals.
 const DRIFT_SHARE: f64 = 0.1;
 const DRIFT_SECONDS: f64 = 5.0;
 /// If a machine was off for longer than this, its clock may be wrong: ages start again.

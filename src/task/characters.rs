@@ -1,4 +1,4 @@
-//! Which characters of a foreign text are unsafe on a terminal.
+//! Which characters of an untrusted text are unsafe on a terminal.
 //!
 //! Not how they are escaped (`name.rs`). These Unicode categories are unsafe: controls, format characters,
 //! line and paragraph separators, private use and noncharacters. Letters that look like a space and

@@ -142,8 +142,8 @@ pub fn escape_path(path: &Path) -> Cow<'_, str> {
     escape_bytes(path.as_os_str().as_encoded_bytes())
 }
 
-/// A foreign text as one line that is safe on a terminal. Characters that would move the cursor, set colours
-/// or hide text are escaped.
+/// An untrusted text as one line that is safe on a terminal. Characters that would move the cursor, set
+/// colours or hide text are escaped.
 pub fn escape_text(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe)
 }

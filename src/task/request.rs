@@ -13,7 +13,7 @@ use super::{
     without_bom,
 };
 
-/// The largest request that is read, in bytes (SPOOL-SAFETY hazard 7).
+/// The largest request that is read, in bytes (docs/hazards.md, 7).
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 
 /// The largest `config` of a request, in bytes. The recipe gets it in one environment variable, for which the

@@ -1,4 +1,4 @@
-//! What waiting costs: a watcher that can do nothing does nothing.
+//! An idle watcher: while it can start no task, it takes almost no processor time.
 
 use crate::support::World;
 
@@ -10,7 +10,7 @@ fn ticks(pid: u32) -> u64 {
 }
 
 #[test]
-fn a_task_that_waits_for_its_session_does_not_keep_a_full_watcher_spinning() {
+fn a_full_watcher_does_not_spin_while_a_task_waits_for_its_session() {
     let world = World::new();
     world.set("autostart", "false");
     world.set("max_concurrent", "2");
@@ -22,7 +22,7 @@ fn a_task_that_waits_for_its_session_does_not_keep_a_full_watcher_spinning() {
     world.wait_running(&first);
     world.wait_running(&other);
 
-    // No fact says "nothing happens", so this one test looks at a stretch of time.
+    // Nothing can be waited for here, so this one test measures for a fixed time.
     let before = ticks(watcher);
     std::thread::sleep(std::time::Duration::from_secs(1));
     let used = ticks(watcher) - before;

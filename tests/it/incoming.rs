@@ -1,8 +1,8 @@
-//! The drop box, from outside: whatever way a file comes in, it becomes one task or one refusal.
+//! The drop box, from outside: each file that is put into it becomes one task or one refusal.
 //!
-//! Writers that are slow, clumsy or hostile, and watchers that died half way. Not the parsing of
-//! requests (unit tests of `task/request.rs`). What is held: a drop is taken once, whole and as it
-//! was; what is refused is kept byte for byte with a reason; nobody's drop stops anybody else's.
+//! Slow, careless and hostile writers, and watchers that were killed halfway. Not the parsing of requests
+//! (unit tests of `task/request.rs`). Invariant: a drop is taken once, complete and unchanged; a refused drop
+//! is kept byte for byte with a reason; no drop stops the drops of others.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Task, World, names_in, read_json};
 
-/// A spool whose one recipe notes each of its runs and gives its input back.
+/// A spool with one recipe, which records each of its runs and prints its input.
 fn world() -> World {
     let world = World::new();
     let ledger = world.root().join("ledger");
@@ -29,20 +29,20 @@ fn request(input: impl Into<Value>) -> String {
     json!({ "recipe": "echo", "input": input.into() }).to_string()
 }
 
-/// The ids of all runs that were begun, in order.
-fn runs(world: &World) -> Vec<String> {
+/// The ids of all runs that were started, in order.
+fn started_runs(world: &World) -> Vec<String> {
     let text = fs::read_to_string(world.root().join("ledger")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
-/// Where a name leads now.
+/// The task that a name leads to now.
 fn linked(world: &World, name: &str) -> Option<Task> {
     let target = fs::read_link(world.path("names").join(name)).ok()?;
     let id = target.file_name()?.to_str()?;
     Some(world.task(id))
 }
 
-/// Waits until a name leads to a task, and gives it.
+/// Waits until a name leads to a task, and returns the task.
 #[track_caller]
 fn admitted(world: &World, name: &str) -> Task {
     world.wait_until(&format!("{name} is admitted"), || {
@@ -60,7 +60,7 @@ fn refused(world: &World, name: &str) -> (std::path::PathBuf, Value) {
             .into_iter()
             .find(|file| file.ends_with(&ending))
     };
-    // The reason comes first, then a place for the file, and the claim goes last.
+    // The reason is written first, then the file is moved, and the claim is removed last.
     world.wait_until(&format!("{name} is refused"), || {
         find().is_some_and(|reason| {
             let file = reason.replace(".reason.json", ".json");
@@ -79,31 +79,31 @@ fn refused(world: &World, name: &str) -> (std::path::PathBuf, Value) {
     )
 }
 
-/// Shows that the watcher has looked at the box since now: a later drop was admitted.
+/// Waits until the watcher has scanned the box again: a later drop is admitted.
 #[track_caller]
-fn watcher_has_looked(world: &World, marker: &str) {
+fn wait_for_scan(world: &World, marker: &str) {
     world.drop_in(&format!("{marker}.json"), &request(marker));
     let task = admitted(world, marker);
     world.result_of(&task);
 }
 
 #[track_caller]
-fn gives(world: &World, name: &str, expected: impl Into<Value>) -> Task {
+fn assert_output(world: &World, name: &str, expected: impl Into<Value>) -> Task {
     let task = admitted(world, name);
     assert_eq!(world.result_of(&task)["output"], expected.into(), "{name}");
     task
 }
 
-/// Nothing is left of what came in.
+/// No file is left in the box or in staging/.
 #[track_caller]
-fn box_is_clear(world: &World) {
+fn wait_until_box_is_empty(world: &World) {
     world.wait_until("the box and staging/ are empty", || {
         names_in(&world.path("incoming")).is_empty() && names_in(&world.path("staging")).is_empty()
     });
 }
 
 #[test]
-fn a_plain_write_a_rename_and_a_link_each_make_a_task() {
+fn a_plain_write_a_rename_and_a_link_each_create_a_task() {
     let world = world();
     world.start_watcher();
     fs::write(world.path("incoming/plain.json"), request("plain")).unwrap();
@@ -112,9 +112,9 @@ fn a_plain_write_a_rename_and_a_link_each_make_a_task() {
     fs::write(&draft, request("linked")).unwrap();
     fs::hard_link(&draft, world.path("incoming/linked.json")).unwrap();
     for name in ["plain", "moved", "linked"] {
-        gives(&world, name, name);
+        assert_output(&world, name, name);
     }
-    box_is_clear(&world);
+    wait_until_box_is_empty(&world);
     assert_eq!(fs::read_to_string(&draft).unwrap(), request("linked"));
     assert_eq!(world.tasks().len(), 3);
 }
@@ -130,14 +130,14 @@ fn a_slow_writer_is_waited_for() {
     for byte in first {
         file.write_all(&[*byte]).unwrap();
     }
-    watcher_has_looked(&world, "half-way");
+    wait_for_scan(&world, "half-way");
     assert!(world.path("incoming/slow.json").exists());
     assert_eq!(world.tasks().len(), 1, "half a file became a task");
     for byte in second {
         file.write_all(&[*byte]).unwrap();
     }
     drop(file);
-    gives(&world, "slow", json!({"text": "é", "list": [1, 2, 3]}));
+    assert_output(&world, "slow", json!({"text": "é", "list": [1, 2, 3]}));
     assert_eq!(world.tasks().len(), 2);
     assert!(names_in(&world.path("rejected")).is_empty());
 }
@@ -151,8 +151,8 @@ fn temporary_names_are_left_alone() {
     for name in NAMES {
         fs::write(world.path("incoming").join(name), request(name)).unwrap();
     }
-    watcher_has_looked(&world, "one");
-    watcher_has_looked(&world, "two");
+    wait_for_scan(&world, "one");
+    wait_for_scan(&world, "two");
     let mut left = names_in(&world.path("incoming"));
     left.sort();
     let mut expected = NAMES.to_vec();
@@ -174,11 +174,11 @@ fn thirty_drops_at_once_are_thirty_tasks() {
         }
     });
     for n in 0..30 {
-        gives(&world, &format!("n{n}"), n);
+        assert_output(&world, &format!("n{n}"), n);
     }
     assert_eq!(world.tasks().len(), 30);
-    assert_eq!(runs(&world).len(), 30);
-    box_is_clear(&world);
+    assert_eq!(started_runs(&world).len(), 30);
+    wait_until_box_is_empty(&world);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_drop_without_a_watcher_is_pending_and_wait_starts_one() {
     assert!(world.path("incoming/report.json").exists());
 
     world.run(&["wait", "report", "--timeout", "50"]).succeeds();
-    let task = gives(&world, "report", "late");
+    let task = assert_output(&world, "report", "late");
     let status = world.json(&["status", "report"]);
     assert_eq!(status["task_id"], task.id);
     assert_eq!(status["status"], "completed");
@@ -205,16 +205,16 @@ fn a_drop_without_a_watcher_is_pending_and_wait_starts_one() {
 }
 
 #[test]
-fn a_name_used_again_leads_to_the_newest() {
+fn a_name_that_is_used_again_leads_to_the_newest_task() {
     let world = world();
     world.start_watcher();
     world.drop_in("again.json", &request(1));
-    let first = gives(&world, "again", 1);
+    let first = assert_output(&world, "again", 1);
     world.drop_in("again.json", &request(2));
     world.wait_until("the name leads to another task", || {
         linked(&world, "again").is_some_and(|task| task.id != first.id)
     });
-    let second = gives(&world, "again", 2);
+    let second = assert_output(&world, "again", 2);
     assert!(second.id > first.id);
     assert_eq!(world.json(&["status", "again"])["task_id"], second.id);
     assert_eq!(first.result()["output"], 1);
@@ -222,12 +222,12 @@ fn a_name_used_again_leads_to_the_newest() {
 }
 
 #[test]
-fn a_file_name_that_is_no_name_becomes_a_label() {
+fn a_file_name_that_is_not_a_valid_name_becomes_a_label() {
     let world = world();
     world.start_watcher();
     for (file, label) in [
         ("my report.json", "my report"),
-        // Both mean other tasks without their suffix.
+        // Without their suffix both would mean another task.
         ("last.json", "last.json"),
         ("task_1.json", "task_1.json"),
     ] {
@@ -238,7 +238,7 @@ fn a_file_name_that_is_no_name_becomes_a_label() {
         assert_eq!(world.result_of(&task)["output"], label);
         assert_eq!(task.request()["label"], label);
         assert_eq!(task.request()["name"], Value::Null);
-        // It is reported, shown as what it is, and found by it.
+        // It is logged, shown as a label, and the task is found by it.
         assert_eq!(world.json(&["status", label])["task_id"], task.id);
         let shown = world.run(&["status", &task.id]).stdout;
         assert!(shown.contains(&format!("\nLabel: {label}\n")), "{shown}");
@@ -255,21 +255,21 @@ fn a_file_name_that_is_no_name_becomes_a_label() {
 }
 
 #[test]
-fn the_file_name_counts_before_the_name_inside() {
+fn the_file_name_wins_over_the_name_in_the_file() {
     let world = world();
     world.start_watcher();
     let inside = json!({"recipe": "echo", "name": "inner", "input": 1}).to_string();
     world.drop_in("outer.json", &inside);
-    let task = gives(&world, "outer", 1);
+    let task = assert_output(&world, "outer", 1);
     assert_eq!(task.request()["name"], "outer");
     assert!(linked(&world, "inner").is_none());
-    // What it replaces is not lost without a word.
+    // The name that it replaces is kept as the label and is logged.
     assert_eq!(task.request()["label"], "inner");
     assert_eq!(world.json(&["status", "inner"])["task_id"], task.id);
     let log = fs::read_to_string(world.root().join("watch.log")).unwrap();
     assert!(log.contains("not the one in the file"), "{log}");
     world.drop_in("no name.json", &inside);
-    let task = gives(&world, "inner", 1);
+    let task = assert_output(&world, "inner", 1);
     assert_eq!(task.request()["label"], "no name");
 }
 
@@ -278,10 +278,10 @@ fn a_stored_request_can_be_dropped_again() {
     let world = world();
     world.start_watcher();
     world.drop_in("first.json", &request(json!({"a": [1, 2.50]})));
-    let first = gives(&world, "first", json!({"a": [1, 2.50]}));
+    let first = assert_output(&world, "first", json!({"a": [1, 2.50]}));
     let stored = first.path.join("request.json");
     fs::copy(stored, world.path("incoming/second.json")).unwrap();
-    let second = gives(&world, "second", json!({"a": [1, 2.50]}));
+    let second = assert_output(&world, "second", json!({"a": [1, 2.50]}));
     assert_ne!(first.id, second.id);
     assert_eq!(
         first.request()["session_id"],
@@ -290,7 +290,7 @@ fn a_stored_request_can_be_dropped_again() {
 }
 
 #[test]
-fn what_can_never_be_a_task_is_kept_with_its_reason() {
+fn an_invalid_drop_is_kept_with_its_reason() {
     let world = world();
     world.set("drop_patience_sec", "0.1");
     world.start_watcher();
@@ -342,13 +342,13 @@ fn what_can_never_be_a_task_is_kept_with_its_reason() {
     assert!(!reason.to_string().contains("hunter2"), "{reason}");
     let log = fs::read_to_string(world.root().join("watch.log")).unwrap();
     assert!(!log.contains("hunter2"), "{log}");
-    watcher_has_looked(&world, "after-all-that");
+    wait_for_scan(&world, "after-all-that");
     assert_eq!(world.tasks().len(), 1);
-    box_is_clear(&world);
+    wait_until_box_is_empty(&world);
 }
 
 #[test]
-fn what_is_no_file_is_neither_opened_nor_followed() {
+fn a_drop_that_is_not_a_regular_file_is_not_opened() {
     let world = world();
     world.start_watcher();
     let incoming = world.path("incoming");
@@ -388,17 +388,17 @@ fn what_is_no_file_is_neither_opened_nor_followed() {
         );
     }
     assert_eq!(fs::read_to_string(&secret).unwrap(), request("secret"));
-    watcher_has_looked(&world, "after-all-that");
+    wait_for_scan(&world, "after-all-that");
     assert_eq!(world.tasks().len(), 1);
-    // A folder may be all that somebody has of what is in it.
+    // A folder may hold the only copy of its files.
     assert!(incoming.join("folder.json/deeper/kept").exists());
     fs::remove_dir_all(incoming.join("folder.json")).unwrap();
-    box_is_clear(&world);
+    wait_until_box_is_empty(&world);
 }
 
-/// What Windows programs write before UTF-8 text is not part of it, wherever JSON is read.
+/// Windows programs write a byte order mark before UTF-8 text. It is ignored wherever JSON is read.
 #[test]
-fn a_byte_order_mark_is_passed_over() {
+fn a_byte_order_mark_is_ignored() {
     let world = world();
     fs::write(
         world.path("spool.json"),
@@ -408,7 +408,7 @@ fn a_byte_order_mark_is_passed_over() {
     let text = format!("\u{feff}{}\r\n", request("x"));
     world.drop_in("marked.json", &text);
     world.start_watcher();
-    gives(&world, "marked", "x");
+    assert_output(&world, "marked", "x");
     let lines = format!("\u{feff}\n\u{feff}{}\n{}\n", request("a"), request("b"));
     let ran = world.run_with_stdin(&["submit", "--batch", "-"], lines.as_bytes());
     ran.succeeds();
@@ -419,9 +419,9 @@ fn a_byte_order_mark_is_passed_over() {
     assert_eq!(task.request()["input"], json!({"n": 1}));
 }
 
-/// A watcher need not wait for what more bytes cannot mend.
+/// A watcher does not wait if no further bytes can complete the JSON.
 #[test]
-fn what_no_more_bytes_can_mend_is_refused_at_once() {
+fn json_that_cannot_be_completed_is_refused_at_once() {
     let world = world();
     world.set("drop_patience_sec", "1h");
     world.start_watcher();
@@ -449,7 +449,7 @@ fn what_no_more_bytes_can_mend_is_refused_at_once() {
 }
 
 #[test]
-fn second_copies_of_sync_programs_are_refused_by_their_names() {
+fn conflict_copies_of_sync_programs_are_refused_by_name() {
     let world = world();
     world.start_watcher();
     let names = [
@@ -481,61 +481,61 @@ fn second_copies_of_sync_programs_are_refused_by_their_names() {
         log.contains("settings read again")
     });
     world.drop_in("b_conflict-1.json", &request("taken"));
-    gives(&world, "b_conflict-1", "taken");
+    assert_output(&world, "b_conflict-1", "taken");
     world.drop_in("no-b.json", &request("refused"));
     refused(&world, "no-b");
 }
 
 #[test]
-fn an_incomplete_file_gets_its_time_and_is_then_refused() {
+fn an_incomplete_drop_is_refused_after_a_time() {
     let world = world();
     world.set("drop_patience_sec", "1000");
     world.start_watcher();
     world.drop_in("half.json", r#"{"recipe": "echo", "#);
-    watcher_has_looked(&world, "one");
-    watcher_has_looked(&world, "two");
+    wait_for_scan(&world, "one");
+    wait_for_scan(&world, "two");
     assert!(world.path("incoming/half.json").exists());
-    // The patience of the running watcher changes with the settings.
+    // A running watcher uses the changed setting.
     world.set("drop_patience_sec", "0.05");
     let (file, reason) = refused(&world, "half");
     assert_eq!(fs::read_to_string(file).unwrap(), r#"{"recipe": "echo", "#);
     assert!(reason["reason"].as_str().unwrap().contains("too early"));
-    // The next one of this name is a new drop, and then the name leads to its task.
+    // The next file of this name is a new drop, and then the name leads to its task.
     world.drop_in("half.json", &request("whole"));
-    gives(&world, "half", "whole");
+    assert_output(&world, "half", "whole");
     assert_eq!(world.json(&["status", "half"])["status"], "completed");
 }
 
 #[test]
-fn a_drop_replaced_between_two_looks_is_the_new_one() {
+fn a_drop_replaced_between_two_scans_is_read_again() {
     let world = world();
     world.start_watcher();
     world.drop_in("changed.json", r#"{"recipe": "echo", "input": "old"#);
-    watcher_has_looked(&world, "looked");
+    wait_for_scan(&world, "looked");
     world.drop_in("changed.json", &request("new"));
-    gives(&world, "changed", "new");
+    assert_output(&world, "changed", "new");
     assert_eq!(world.tasks().len(), 2);
     assert!(names_in(&world.path("rejected")).is_empty());
 }
 
 #[test]
-fn a_name_written_over_and_over_is_never_taken_twice_and_never_lost() {
+fn a_drop_that_is_replaced_again_and_again_is_never_taken_twice() {
     const TIMES: u64 = 100;
     let world = world();
     world.start_watcher();
     for n in 0..TIMES {
         world.drop_in("same.json", &request(n));
     }
-    world.wait_until("the last one is admitted", || {
+    world.wait_until("the last drop is admitted", || {
         linked(&world, "same").is_some_and(|task| task.request()["input"] == TIMES - 1)
     });
-    box_is_clear(&world);
+    wait_until_box_is_empty(&world);
     let mut seen: Vec<u64> = world
         .tasks()
         .iter()
         .map(|task| world.result_of(task)["output"].as_u64().unwrap())
         .collect();
-    // One that met its successor while it was being taken is kept in rejected/, and never both.
+    // A drop that was replaced while it was taken is kept in rejected/. It is never taken as well.
     for file in names_in(&world.path("rejected")) {
         if !file.ends_with(".reason.json") {
             let kept = read_json(&world.path("rejected").join(file));
@@ -545,32 +545,32 @@ fn a_name_written_over_and_over_is_never_taken_twice_and_never_lost() {
     let all = seen.len();
     seen.sort_unstable();
     seen.dedup();
-    assert_eq!(seen.len(), all, "one was taken twice: {seen:?}");
+    assert_eq!(seen.len(), all, "a drop was taken twice: {seen:?}");
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_refused_in_time() {
+fn an_unreadable_drop_is_refused_after_a_time() {
     let world = world();
     world.set("drop_patience_sec", "0.1");
     let path = world.path("incoming/shut.json");
     fs::write(&path, request("shut")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     world.start_watcher();
-    // Root may read everything, so there it is a drop like any other.
+    // Root may read everything, so for root this is a drop like any other.
     if rustix::process::geteuid().is_root() {
-        gives(&world, "shut", "shut");
+        assert_output(&world, "shut", "shut");
     } else {
         let (file, reason) = refused(&world, "shut");
         assert!(reason["reason"].as_str().unwrap().contains("may not read"));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(fs::read_to_string(file).unwrap(), request("shut"));
     }
-    watcher_has_looked(&world, "after");
+    wait_for_scan(&world, "after");
 }
 
-/// A request that fits as it is dropped need not fit as it is stored, with name and session.
+/// A request that is small enough as a drop may be too large as it is stored, with its name and session.
 #[test]
-fn a_drop_that_grows_too_large_when_stored_is_refused_and_stops_nobody() {
+fn a_drop_that_is_too_large_when_stored_is_refused_and_blocks_no_others() {
     let world = world();
     world.start_watcher();
     let empty = request("").len();
@@ -580,50 +580,50 @@ fn a_drop_that_grows_too_large_when_stored_is_refused_and_stops_nobody() {
     let (file, reason) = refused(&world, "brim");
     assert!(reason["reason"].as_str().unwrap().contains("larger"));
     assert!(fs::read_to_string(file).unwrap() == brim);
-    watcher_has_looked(&world, "after");
+    wait_for_scan(&world, "after");
     assert_eq!(world.tasks().len(), 1);
-    box_is_clear(&world);
-    world.wait_until("no hint is left", || {
+    wait_until_box_is_empty(&world);
+    world.wait_until("no index entry is left", || {
         names_in(&world.path("open"))
             .iter()
             .all(|name| name.starts_with('.'))
     });
 }
 
-/// A folder that is not ours to write cannot be moved away by an ordinary user.
+/// An ordinary user cannot move a folder that is not writable.
 #[test]
-fn a_drop_that_cannot_be_moved_stops_nobody() {
+fn a_drop_that_cannot_be_moved_blocks_no_others() {
     let world = world();
     world.set("drop_patience_sec", "0");
     let folder = world.path("incoming/fixed.json");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
     world.start_watcher();
-    watcher_has_looked(&world, "one");
-    watcher_has_looked(&world, "two");
-    // It is nothing to stay for either.
+    wait_for_scan(&world, "one");
+    wait_for_scan(&world, "two");
+    // A drain does not wait for it either.
     world.run(&["watch", "--drain"]).succeeds();
     assert!(folder.exists());
 }
 
 #[test]
-fn drops_wait_in_the_box_while_there_is_no_room() {
+fn drops_stay_in_the_box_while_the_disk_is_full() {
     let world = world();
     world.set("min_free_bytes", "1000000000000000000");
     world.start_watcher();
     world.drop_in("patient.json", &request("patient"));
-    world.wait_until("the watcher says why it waits", || {
+    world.wait_until("the watcher logs why it waits", || {
         fs::read_to_string(world.root().join("watch.log")).is_ok_and(|log| log.contains("free"))
     });
     assert!(world.path("incoming/patient.json").exists());
     assert!(world.tasks().is_empty());
     assert!(names_in(&world.path("staging")).is_empty());
     world.set("min_free_bytes", "0");
-    gives(&world, "patient", "patient");
+    assert_output(&world, "patient", "patient");
     assert_eq!(world.tasks().len(), 1);
 }
 
-/// A claim as a watcher leaves it that dies at a given point.
+/// A claim as it is left by a watcher that was killed at a given point.
 fn claim(world: &World, id: &str, drop: Option<(&str, &str)>) {
     claim_at(&world.path("staging").join(format!("{id}.claim")), drop);
 }
@@ -645,7 +645,7 @@ fn new_id(n: u64) -> String {
 }
 
 #[test]
-fn half_done_admissions_are_finished_once_under_the_same_id() {
+fn interrupted_admissions_are_finished_once_with_the_same_id() {
     let world = world();
     world.set("autostart", "false");
     // Claimed, nothing more.
@@ -663,23 +663,23 @@ fn half_done_admissions_are_finished_once_under_the_same_id() {
     fs::write(half.join("lock"), "").unwrap();
     fs::write(half.join("request.json"), "{").unwrap();
     fs::write(world.path("open").join(&building), "").unwrap();
-    // Published, the claim not yet removed and the name not yet linked.
+    // Published, but the claim not yet removed and the name not yet linked.
     let published = world.submit(&["echo", "--input", "\"published\""]);
     let stored = published.read("request.json");
     claim(&world, &published.id, Some(("published.json", &stored)));
-    // Moved out already.
+    // Already moved out.
     claim(&world, &new_id(2), None);
-    // Claimed to be refused.
+    // Claimed in order to be refused.
     claim(&world, &new_id(3), Some(("wrong.json", "[]")));
 
     world.start_watcher();
-    assert_eq!(gives(&world, "claimed", "claimed").id, claimed);
-    assert_eq!(gives(&world, "built", "built").id, building);
-    assert_eq!(gives(&world, "published", "published").id, published.id);
+    assert_eq!(assert_output(&world, "claimed", "claimed").id, claimed);
+    assert_eq!(assert_output(&world, "built", "built").id, building);
+    assert_eq!(assert_output(&world, "published", "published").id, published.id);
     let (file, _) = refused(&world, "wrong");
     assert_eq!(fs::read_to_string(file).unwrap(), "[]");
-    box_is_clear(&world);
-    let mut ran = runs(&world);
+    wait_until_box_is_empty(&world);
+    let mut ran = started_runs(&world);
     ran.sort();
     let mut expected = vec![claimed, building, published.id];
     expected.sort();
@@ -687,9 +687,9 @@ fn half_done_admissions_are_finished_once_under_the_same_id() {
     assert_eq!(world.tasks().len(), 3);
 }
 
-/// A finished task may be cleared before anybody saw that its drop was still claimed.
+/// A finished task may be cleared before any watcher saw that its drop was still claimed.
 #[test]
-fn a_cleared_task_does_not_come_back_from_its_claim() {
+fn a_cleared_task_is_not_created_again_from_its_claim() {
     let world = world();
     world.set("autostart", "false");
     let task = world.submit(&["echo", "--input", "1"]);
@@ -701,14 +701,14 @@ fn a_cleared_task_does_not_come_back_from_its_claim() {
     world.run(&["runner", "--once", &task.id]).succeeds();
     world.run(&["clear"]).succeeds();
     world.run(&["watch", "--drain"]).succeeds();
-    assert_eq!(runs(&world), [task.id]);
+    assert_eq!(started_runs(&world), [task.id]);
     assert!(world.tasks().is_empty());
-    box_is_clear(&world);
+    wait_until_box_is_empty(&world);
 }
 
-/// Where the box is a mount of its own, nothing can be renamed out of it.
+/// If the box is a mount of its own, no file can be renamed out of it.
 #[test]
-fn a_claim_in_the_box_itself_is_finished_and_does_not_come_back() {
+fn a_claim_in_the_box_itself_is_finished_once() {
     let world = world();
     world.set("autostart", "false");
     let folder = |id: &str| world.path("incoming").join(format!(".{id}.claim"));
@@ -722,10 +722,10 @@ fn a_claim_in_the_box_itself_is_finished_and_does_not_come_back() {
     world.run(&["runner", "--once", &task.id]).succeeds();
     world.run(&["clear"]).succeeds();
     world.run(&["watch", "--drain"]).succeeds();
-    assert_eq!(gives(&world, "boxed", "boxed").id, boxed);
-    assert_eq!(runs(&world), [task.id, boxed]);
+    assert_eq!(assert_output(&world, "boxed", "boxed").id, boxed);
+    assert_eq!(started_runs(&world), [task.id, boxed]);
     assert_eq!(world.tasks().len(), 1);
-    box_is_clear(&world);
+    wait_until_box_is_empty(&world);
     let left = names_in(&world.path("incoming"));
     assert!(left.is_empty(), "{left:?}");
 }
@@ -739,19 +739,19 @@ fn two_watchers_and_forty_drops_are_forty_tasks() {
         world.drop_in(&format!("n{n}.json"), &request(n));
     }
     for n in 0..40 {
-        gives(&world, &format!("n{n}"), n);
+        assert_output(&world, &format!("n{n}"), n);
     }
     let ids: Vec<String> = world.tasks().into_iter().map(|task| task.id).collect();
     assert_eq!(ids.len(), 40);
-    let mut ran = runs(&world);
+    let mut ran = started_runs(&world);
     ran.sort();
     assert_eq!(ran, ids);
-    box_is_clear(&world);
+    wait_until_box_is_empty(&world);
     assert!(names_in(&world.path("rejected")).is_empty());
     assert!(Path::new(&world.path("names/n39")).exists());
 }
 
-/// Only users of a group ask for something in the drop box; here nobody must wait for what never comes.
+/// Only the users of a group spool may put control files into the drop box. Here they must get an answer.
 #[test]
 fn a_control_file_in_a_private_spool_is_refused() {
     let world = world();

@@ -1,4 +1,4 @@
-//! `init`, and where a spool is when nobody says: never the folder one happens to be in.
+//! `init`, and which spool is used if none is named: never the current folder.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -29,7 +29,7 @@ fn a_path_that_is_not_text_is_refused() {
     assert!(!path.exists());
     std::fs::create_dir(&path).unwrap();
     refused(true);
-    // One that was made with another name and then renamed is not opened either.
+    // A spool that was created with another name and then renamed is not opened either.
     world.run(&["init"]).succeeds();
     std::fs::remove_dir_all(&path).unwrap();
     std::fs::rename(world.spool(), &path).unwrap();
@@ -40,7 +40,7 @@ fn a_path_that_is_not_text_is_refused() {
 }
 
 #[test]
-fn a_new_one_is_private_and_complete() {
+fn a_new_spool_is_private_and_complete() {
     let world = World::without_spool();
     let ran = world.run(&["init"]);
     ran.succeeds();
@@ -66,7 +66,7 @@ fn a_new_one_is_private_and_complete() {
 }
 
 #[test]
-fn again_is_the_same_spool() {
+fn init_again_changes_nothing() {
     let world = World::without_spool();
     let first = world.json(&["init"]);
     world.set("max_concurrent", "2");
@@ -78,7 +78,7 @@ fn again_is_the_same_spool() {
     );
     let quiet = world.run(&["init", "-q"]);
     assert_eq!(quiet.stdout, format!("{}\n", world.spool().display()));
-    // Folders that a backup did not keep come back.
+    // Folders that are missing, for example after a restore, are created again.
     std::fs::remove_dir(world.path("incoming")).unwrap();
     world.run(&["init"]).succeeds();
     assert!(world.path("incoming").is_dir());
@@ -108,8 +108,8 @@ fn a_folder_with_other_things_is_refused_untouched() {
     assert!(!world.root().join("new").exists());
 }
 
-/// No variable and no flag says where the spool is.
-fn homeless(world: &World, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+/// Runs a command without a variable or flag that names the spool.
+fn run_without_spool(world: &World, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     let mut command = std::process::Command::new(PROGRAM);
     command
         .args(arguments)
@@ -149,22 +149,22 @@ fn the_default_place_is_below_the_state_home() {
             format!("{root}/given"),
         ),
     ] {
-        let ran = homeless(&world, &["init", "-q"], &environment);
+        let ran = run_without_spool(&world, &["init", "-q"], &environment);
         ran.succeeds();
         assert_eq!(ran.stdout, format!("{expected}\n"), "{environment:?}");
     }
-    let nowhere = homeless(&world, &["init"], &[]);
+    let nowhere = run_without_spool(&world, &["init"], &[]);
     nowhere.ends_with(2);
     assert!(nowhere.stderr.contains("--spool DIR"), "{}", nowhere.stderr);
 }
 
 #[test]
-fn only_the_default_one_is_made_by_itself() {
+fn only_the_default_spool_is_created_automatically() {
     let world = World::without_spool();
     let home = world.root().join("home");
     let home = home.to_str().unwrap();
-    // Looking makes nothing, not even the default one.
-    let ran = homeless(&world, &["list"], &[("HOME", home)]);
+    // Commands that only read create nothing, not even the default spool.
+    let ran = run_without_spool(&world, &["list"], &[("HOME", home)]);
     ran.ends_with(8);
     assert!(
         ran.stderr
@@ -172,14 +172,14 @@ fn only_the_default_one_is_made_by_itself() {
         "{}",
         ran.stderr
     );
-    let named = homeless(
+    let named = run_without_spool(
         &world,
         &["submit", "--recipe", "x", "--spool", "typo"],
         &[("HOME", home)],
     );
     named.ends_with(8);
     assert!(!world.root().join("typo").exists());
-    let by_submit = homeless(&world, &["submit", "--recipe", "x"], &[("HOME", home)]);
+    let by_submit = run_without_spool(&world, &["submit", "--recipe", "x"], &[("HOME", home)]);
     by_submit.ends_with(7);
     assert!(
         world
@@ -190,7 +190,7 @@ fn only_the_default_one_is_made_by_itself() {
 }
 
 #[test]
-fn the_current_folder_is_never_taken_by_itself() {
+fn the_current_folder_is_never_used_without_being_named() {
     let world = World::new();
     let home = world.root().join("home");
     let mut command = std::process::Command::new(PROGRAM);
@@ -209,7 +209,7 @@ fn the_current_folder_is_never_taken_by_itself() {
 }
 
 #[test]
-fn the_first_commands_of_many_at_once_make_one_spool() {
+fn concurrent_first_commands_create_one_spool() {
     for _ in 0..10 {
         let world = World::without_spool();
         let started: Vec<_> = (0..8).map(|_| world.start(&["init"])).collect();
@@ -222,9 +222,10 @@ fn the_first_commands_of_many_at_once_make_one_spool() {
     }
 }
 
-/// Whoever holds the root's lock stops nobody who finds all of it made: a service calls `init` at each start.
+/// A process that holds the spool's lock does not block `init` if the spool is complete: a service runs
+/// `init` at each start.
 #[test]
-fn a_finished_spool_is_ready_without_its_lock() {
+fn init_of_a_complete_spool_does_not_wait_for_its_lock() {
     let gid = rustix::process::getgid().as_raw().to_string();
     for arguments in [&["init"][..], &["init", "--group", &gid]] {
         let world = World::without_spool();
@@ -238,7 +239,7 @@ fn a_finished_spool_is_ready_without_its_lock() {
 }
 
 #[test]
-fn a_private_spool_does_not_become_a_groups_in_silence() {
+fn a_private_spool_is_not_turned_into_a_group_spool() {
     let world = World::without_spool();
     world.run(&["init"]).succeeds();
     let before = std::fs::read(world.path("spool.json")).unwrap();

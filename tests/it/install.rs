@@ -1,10 +1,10 @@
-//! `install --print` and `uninstall --print`: the plan, which is all that can be tried without a
-//! machine to spare. Doing it is tests/systemd.
+//! `install --print` and `uninstall --print`: only the plan, because a test must not change the machine.
+//! `tests/systemd` carries it out.
 
 use crate::support::World;
 
 #[test]
-fn it_prints_the_units_with_its_own_path() {
+fn install_prints_the_units_with_its_own_path() {
     let world = World::new();
     let ran = plan_for(&world, &["install", "--print"], &[]);
     ran.succeeds();
@@ -27,7 +27,7 @@ fn it_prints_the_units_with_its_own_path() {
 }
 
 #[test]
-fn a_users_units_lie_below_the_home_and_need_no_root() {
+fn units_of_a_user_are_in_the_home_and_need_no_root() {
     let world = World::new();
     let plan = world.json(&["install", "--user", "--print"]);
     let files = plan["files"].as_array().unwrap();
@@ -44,7 +44,7 @@ fn a_users_units_lie_below_the_home_and_need_no_root() {
 }
 
 #[test]
-fn uninstall_prints_what_goes_and_keeps_the_spool() {
+fn uninstall_prints_what_is_removed_and_keeps_the_spool() {
     let world = World::new();
     let ran = world.run(&["uninstall", "--print"]);
     ran.succeeds();
@@ -52,7 +52,7 @@ fn uninstall_prints_what_goes_and_keeps_the_spool() {
     assert!(!ran.stdout.contains("/var/spool"), "{}", ran.stdout);
 }
 
-/// The plan of `install` for a spool that some way of naming one leads to.
+/// The plan of `install` with these arguments and variables, which name the spool.
 fn plan_for(
     world: &World,
     arguments: &[&str],
@@ -65,7 +65,7 @@ fn plan_for(
 }
 
 #[test]
-fn a_users_service_serves_the_spool_that_is_named() {
+fn the_service_of_a_user_uses_the_named_spool() {
     let world = World::new();
     let state = world.root().join("state");
     let (elsewhere, state) = (world.root().join("else"), state.to_str().unwrap());
@@ -89,7 +89,7 @@ fn a_users_service_serves_the_spool_that_is_named() {
         let ran = plan_for(&world, arguments, &environment);
         ran.succeeds();
         let line = format!("[Service]\nEnvironment=AGENTSPOOL_DIR={spool}\n");
-        // The watcher, its tasks and the sweep.
+        // The units of the watcher, its tasks and the sweep.
         assert_eq!(ran.stdout.matches(&line).count(), 3, "{}", ran.stdout);
         assert!(!ran.stdout.contains("your own spool"), "{}", ran.stdout);
     }
@@ -101,7 +101,7 @@ fn a_users_service_serves_the_spool_that_is_named() {
 }
 
 #[test]
-fn the_machines_service_serves_the_spool_that_is_named() {
+fn the_service_of_the_machine_uses_the_named_spool() {
     let world = World::new();
     let ran = plan_for(&world, &["--spool", "/srv/jobs", "install", "--print"], &[]);
     ran.succeeds();
@@ -115,7 +115,7 @@ fn the_machines_service_serves_the_spool_that_is_named() {
         assert!(ran.stdout.contains(expected), "{expected}\n{}", ran.stdout);
     }
     assert!(!ran.stdout.contains("/var/spool/agentspool"));
-    // A user's default place is not the machine's.
+    // A user's default spool is not the machine's.
     let ran = plan_for(
         &world,
         &["install", "--print"],

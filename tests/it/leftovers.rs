@@ -1,8 +1,8 @@
-//! What a recipe leaves behind when it ends by itself, and what its processes used.
+//! Processes that a recipe leaves when it ends by itself, and what its processes used.
 //!
-//! Not what a cancellation or a deadline ends (`stop.rs`), and not what a dead runner left
-//! (`recover.rs`). Held: the last words of whoever carries the task's output arrive; everything else gets TERM at once;
-//! how many were ended is said.
+//! Not a cancellation or a deadline (`stop.rs`), and not the processes of a killed runner (`recover.rs`).
+//! Invariant: the last output of a process that holds the task's output is kept; every other process gets TERM
+//! at once; the number of processes that were ended is reported.
 
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,9 @@ fn world() -> World {
 }
 
 #[test]
-fn the_last_lines_of_a_slow_reader_arrive() {
+fn the_last_lines_of_a_slow_reader_are_kept() {
     let world = world();
-    // As `exec > >(tee log)` does: the shell ends, and its reader still has all of the output.
+    // As with `exec > >(tee log)`: the shell ends, and its reader still has all of the output.
     let task = run(
         &world,
         "#!/bin/sh\nmkfifo pipe\n(sleep 0.4; cat) <pipe &\nexec >pipe\necho the last line\n",
@@ -39,18 +39,18 @@ fn the_last_lines_of_a_slow_reader_arrive() {
 }
 
 #[test]
-fn who_holds_no_output_is_ended_at_once_and_counted() {
+fn a_process_without_the_output_is_ended_at_once_and_counted() {
     let world = world();
     world.set("leftover_wait_sec", "60");
-    let begun = Instant::now();
+    let started = Instant::now();
     let script = "#!/bin/sh\n(sleep 1000 >/dev/null 2>&1 &)\n\
                   (setsid sleep 1000 >/dev/null 2>&1 &)\nsleep 0.1\n";
     world.recipe("left", script);
     let task = world.submit(&["left"]);
     let ran = world.run(&["-v", "runner", "--once", &task.id]);
     assert!(
-        begun.elapsed() < Duration::from_secs(30),
-        "it was waited for"
+        started.elapsed() < Duration::from_secs(30),
+        "the command waited for the processes"
     );
     assert_eq!(task.result()["metrics"]["leftover_processes"], 2);
     assert!(
@@ -63,7 +63,7 @@ fn who_holds_no_output_is_ended_at_once_and_counted() {
 }
 
 #[test]
-fn who_holds_the_output_for_ever_is_ended_after_the_wait() {
+fn a_process_that_keeps_the_output_open_is_ended_after_the_wait() {
     let world = world();
     world.set("leftover_wait_sec", "0.2");
     let task = run(&world, "#!/bin/sh\nsleep 1000 &\necho done\n");
@@ -74,7 +74,7 @@ fn who_holds_the_output_for_ever_is_ended_after_the_wait() {
 }
 
 #[test]
-fn a_cancellation_ends_the_wait_for_them() {
+fn a_cancellation_ends_the_wait_for_leftover_processes() {
     let world = world();
     world.set("leftover_wait_sec", "60");
     world.recipe("left", "#!/bin/sh\nsleep 1000 &\ntouch ended\n");
@@ -82,15 +82,15 @@ fn a_cancellation_ends_the_wait_for_them() {
     world.start_watcher();
     world.wait_for_file(&task.work(1, "ended"));
     world.run(&["cancel", &task.id]);
-    // The recipe had ended by itself, so that is its end.
+    // The recipe had ended by itself, so the result is that end.
     assert_eq!(task.result()["status"], "completed");
     assert_eq!(task.processes(), Vec::<i32>::new());
 }
 
 #[test]
-fn what_the_processes_used_is_measured() {
+fn resource_use_is_measured() {
     let world = world();
-    // A megabyte and some work, in a child that is waited for.
+    // Some work, in a child that is waited for.
     let script = "#!/bin/sh\nsh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done'\n";
     let metrics = run(&world, script).result()["metrics"].clone();
     let used = metrics["cpu_seconds"].as_f64().unwrap();

@@ -1,5 +1,5 @@
-//! What a task may take, and what it is given: logs under a cap, time, progress, and the
-//! surroundings its recipe runs in.
+//! The limits of a task and its environment: the cap of its logs, its timeout, its progress, and what its
+//! recipe is given.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -17,7 +17,7 @@ fn quiet_world() -> World {
 }
 
 #[test]
-fn a_log_over_its_cap_keeps_its_beginning_and_its_end() {
+fn a_log_over_its_cap_keeps_its_start_and_its_end() {
     let world = World::new();
     world.set("log_cap_bytes", "1048576");
     // 8 MiB in lines of 1 KiB; a pause in the middle, so that the log is cut while it grows.
@@ -36,7 +36,7 @@ fn a_log_over_its_cap_keeps_its_beginning_and_its_end() {
     assert_eq!(result["status"], "completed", "{result}");
     let size = result["metrics"]["stdout_bytes"].as_u64().unwrap();
     assert!(size > 8 * MIB, "{size}");
-    world.wait_until("the status is settled", || {
+    world.wait_until("the status is final", || {
         task.status()["status"] == "completed"
     });
     let path = task.path.join("attempts/1/stdout.log");
@@ -45,14 +45,14 @@ fn a_log_over_its_cap_keeps_its_beginning_and_its_end() {
         std::fs::metadata(&path).unwrap().blocks() * 512
     };
     assert!(on_disk <= MIB, "{on_disk} bytes on the disk");
-    // What is not told as missing is there.
+    // All bytes that are not counted as dropped are there.
     assert!(size - dropped() <= on_disk, "{} of {size}", dropped());
 
     let ran = world.run(&["logs", &task.id, "--stdout"]);
     ran.succeeds();
     assert!(ran.stdout.starts_with("the first line\nxxx"));
     assert!(ran.stdout.ends_with("xxx\nthe last line\n"));
-    assert!(!ran.stdout.contains('\0'), "a hole is no text");
+    assert!(!ran.stdout.contains('\0'), "no zero byte of the hole is printed");
     let report = format!("{} bytes", dropped());
     let whole = format!("{}{}", ran.stdout, ran.stderr);
     assert!(
@@ -64,7 +64,7 @@ fn a_log_over_its_cap_keeps_its_beginning_and_its_end() {
     let shown = world.run(&["logs", &task.id, "--stdout", "--lines", "1"]);
     assert_eq!(shown.stdout, "the last line\n");
 
-    // A copy of a spool need not keep holes: what was cut out is known by its record.
+    // A copy of a spool need not keep holes: the record names what was cut out.
     let bytes = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
@@ -85,7 +85,7 @@ fn a_log_under_its_cap_is_whole() {
 }
 
 #[test]
-fn the_request_says_how_long_else_the_recipe_else_the_settings() {
+fn the_timeout_is_that_of_the_request_or_the_recipe_or_the_settings() {
     let world = quiet_world();
     world.set("timeout_sec", "77");
     world.recipe("plain", "#!/bin/sh\nexit 0\n");
@@ -133,7 +133,7 @@ fn progress_is_seen_while_the_task_runs() {
     }
     let result = world.result_of(&task);
     assert_eq!(result["exit_code"], 3);
-    // A task that failed does not claim to have got to the end.
+    // A task that failed does not get the progress 1.
     let status = world.json(&["status", &task.id]);
     assert_eq!(
         (&status["status"], &status["progress"]),
@@ -154,10 +154,10 @@ fn temp_link(task: &Task, attempt: u32) -> String {
     format!("/tmp/agentspool-{uid}/{id}-{attempt}")
 }
 
-/// Programs put sockets below TMPDIR, and the path of a socket has 107 bytes at most. The short name goes at the end,
-/// also where the runner died first; what it leads to goes with the task.
+/// Programs put sockets below TMPDIR, and the path of a socket has at most 107 bytes. The short name is
+/// removed at the end, even if the runner was killed first. Its target is removed with the task.
 #[test]
-fn a_socket_fits_into_the_temporary_folder_and_its_short_name_goes_at_the_end() {
+fn a_socket_fits_into_the_temporary_folder_and_its_short_name_is_removed_at_the_end() {
     let world = World::new();
     world.set("autostart", "false");
     let toml = "on_lost = \"requeue\"\nmax_attempts = 2";
@@ -184,7 +184,7 @@ fn a_socket_fits_into_the_temporary_folder_and_its_short_name_goes_at_the_end() 
             std::fs::write(task.work(attempt, "go"), "").unwrap();
             assert_eq!(world.result_of(&task)["status"], "completed");
         }
-        world.wait_until("the short name is gone", || {
+        world.wait_until("the short name is removed", || {
             std::fs::symlink_metadata(&link).is_err()
         });
         assert!(
@@ -195,7 +195,7 @@ fn a_socket_fits_into_the_temporary_folder_and_its_short_name_goes_at_the_end() 
 }
 
 #[test]
-fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
+fn a_recipe_gets_the_documented_environment_only() {
     let world = quiet_world();
     world.recipe_folder(
         "looks",
@@ -217,7 +217,7 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
         "--env",
         "TOKEN=t0k",
     ]);
-    // A watcher with a file of somebody's open, and with variables of all kinds.
+    // A watcher that has other open files and variables of all kinds.
     let mut watch = std::process::Command::new("sh");
     watch
         .args(["-c", "exec 7</dev/null 8>held \"$0\" watch --drain"])
@@ -302,7 +302,7 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
         .mode();
     assert_eq!(mode & 0o777, 0o644);
     assert!(work.join("in-tmp").exists());
-    // 0 to 2, and what `ls` itself opened to look.
+    // 0 to 2; the one that `ls` itself opened is left out.
     let fds = read("fds");
     let open: Vec<&str> = fds
         .lines()
@@ -310,7 +310,7 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
         .filter_map(|line| line.split(' ').next())
         .collect();
     assert_eq!(open, ["0", "1", "2"], "{fds}");
-    // Whatever this test itself inherited: those that end a program or tell it of an end are as new.
+    // Signals that end or notify a program have their default action, whatever this test inherited.
     let promised = [1, 2, 3, 13, 15, 17].map(|signal| 1u64 << (signal - 1));
     let promised: u64 = promised.iter().sum();
     for line in read("signals").lines() {
@@ -320,7 +320,7 @@ fn a_recipe_gets_what_it_is_promised_and_nothing_else() {
     }
     assert!(
         !task.path.join("env.json").exists(),
-        "the variables went with the task's end"
+        "the variables are removed at the task's end"
     );
 }
 
@@ -357,7 +357,7 @@ fn a_large_output_stays_a_file_that_the_result_names() {
 }
 
 #[test]
-fn a_file_of_secrets_that_others_may_read_is_not_used() {
+fn an_env_file_that_others_may_read_is_not_used() {
     let world = World::new();
     let script = "#!/bin/sh\necho \"$TOKEN\"\n";
     world.recipe_folder("vars", "env_file = \"secrets\"", script);
@@ -374,7 +374,7 @@ fn a_file_of_secrets_that_others_may_read_is_not_used() {
         assert!(ran.stderr.contains("others may read it"), "{}", ran.stderr);
         assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
     }
-    // Opened to others once the task was accepted.
+    // The file becomes readable for others after the task was accepted.
     world.set("autostart", "false");
     set_mode(0o600);
     let task = world.submit(&["vars"]);
@@ -399,7 +399,7 @@ fn a_program_is_found_as_a_shell_finds_it() {
         |yes: bool| std::os::unix::fs::PermissionsExt::from_mode(if yes { 0o755 } else { 0o644 });
     for folder in &folders {
         std::fs::create_dir(folder).unwrap();
-        // Names no interpreter: a shell runs it.
+        // Has no `#!` line: a shell runs it.
         std::fs::write(folder.join("tool"), "echo \"$0 says $1\"\n").unwrap();
         std::fs::set_permissions(folder.join("tool"), executable(true)).unwrap();
     }
@@ -418,10 +418,10 @@ fn a_program_is_found_as_a_shell_finds_it() {
         std::fs::create_dir_all(&folder).unwrap();
         let manifest = format!("command = [\"tool\", \"hello\"]\n{search}\n");
         std::fs::write(folder.join("recipe.toml"), manifest).unwrap();
-        // It is on the recipe's PATH, and on nobody else's.
+        // It is only on the recipe's PATH.
         world.submit(&[recipe])
     });
-    // Passed over from now on: what may not be executed, and what is not there.
+    // From now on both are skipped: one is not executable, one is missing.
     std::fs::set_permissions(shut.join("tool"), executable(false)).unwrap();
     std::fs::remove_dir_all(gone).unwrap();
     world.run(&["watch", "--drain"]).succeeds();
@@ -440,10 +440,10 @@ fn a_program_is_found_as_a_shell_finds_it() {
     }
 }
 
-/// The shell that happens to start the watcher may give few files and a strict umask: the first must not stop
-/// anything of ours, and a recipe sees both.
+/// The shell that starts the watcher may have a low limit of open files and a strict umask. The low limit must
+/// not stop our processes. A recipe gets both.
 #[test]
-fn what_the_first_shell_gives_is_not_too_little_and_reaches_recipes() {
+fn limits_of_the_starting_shell_reach_recipes_but_stop_no_watcher() {
     for (setting, expected) in [
         ("ulimit -S -n 64; umask 077", "64 0077"),
         ("ulimit -n 64; umask 002", "64 0022"),

@@ -21,8 +21,8 @@ fn finished(world: &World, arguments: &[&str]) -> Task {
     task
 }
 
-/// One task of each status, in the order of the five words: the pending one is made last and
-/// stays, because only one task may run.
+/// One task of each status, in the order of the five words. The pending task is created last and stays
+/// pending, because only one task may run.
 fn one_of_each(world: &World) -> [Task; 5] {
     world.set("max_concurrent", "1");
     let completed = finished(world, &["works", "--name", "good"]);
@@ -97,7 +97,7 @@ fn a_pipe_gets_five_columns_and_no_decoration() {
     for (row, (task, status, name, recipe, has_seconds)) in rows.iter().zip(expected) {
         assert_eq!(row[..4], [task.id.as_str(), status, name, recipe]);
         assert_eq!(row.len(), 5);
-        // A task that was cancelled before it began has no duration either.
+        // A task that was cancelled before it started has no duration either.
         if status != "cancelled" {
             assert_eq!(row[4].parse::<f64>().is_ok(), has_seconds, "{row:?}");
         }
@@ -118,7 +118,7 @@ fn a_terminal_gets_the_documented_panel() {
     let lines: Vec<&str> = ran.stdout.lines().collect();
     // A symbol takes two columns, a short id ten with its brackets.
     let row = |text: String, width: usize| format!("│  {text}{}│", " ".repeat(75 - width));
-    // The running task's seconds are the only thing that moves.
+    // Only the running task's seconds change.
     let seconds = lines[2]
         .split_once('(')
         .unwrap()
@@ -157,9 +157,9 @@ fn a_narrow_terminal_gets_a_narrower_panel_and_cut_rows() {
     assert!(lines[1].ends_with("nnn… - completed│"), "{}", lines[1]);
 }
 
-/// A label is any text, and on a terminal it neither hides nor forges what stands beside it.
+/// A label is any text. On a terminal it can neither hide nor fake what is next to it.
 #[test]
-fn a_label_stays_in_its_place() {
+fn a_label_cannot_change_the_rest_of_its_row() {
     let world = world();
     world.set("autostart", "false");
     let pushed = format!("nightly backup - completed{}", " ".repeat(74));
@@ -190,14 +190,14 @@ fn a_label_stays_in_its_place() {
             .stdout;
         let label = rows.split('\t').nth(2).unwrap();
         assert!(label.width() <= 31 && label.ends_with('"'), "{rows}");
-        // A script gets the text.
+        // A script gets the unchanged text.
         let stored = task.request()["label"].clone();
         assert_eq!(world.json(&["status", &task.id])["label"], stored);
     }
 }
 
 #[test]
-fn a_dumb_terminal_and_color_always_decide_for_themselves() {
+fn a_dumb_terminal_and_color_always_are_respected() {
     let world = world();
     let task = finished(&world, &["works"]);
     let always = world.run(&["list", "--color", "always"]);
@@ -282,7 +282,7 @@ fn pages_are_newest_first_and_the_total_is_exact() {
 }
 
 #[test]
-fn counts_are_there_when_asked_for() {
+fn counts_are_shown_when_asked_for() {
     let world = world();
     one_of_each(&world);
     let counts = &world.json(&["list", "--counts"])["counts"];
@@ -299,9 +299,9 @@ fn counts_are_there_when_asked_for() {
     assert_eq!(ran.stdout.lines().count(), 5);
 }
 
-/// What no watcher has taken yet is no task, and not to be overlooked either.
+/// A drop that no watcher has taken is not a task yet. It is reported all the same.
 #[test]
-fn what_waits_in_the_drop_box_is_counted_and_reported() {
+fn drops_that_wait_are_counted_and_reported() {
     let world = World::new();
     world.set("autostart", "false");
     world.drop_in("one.json", "{\"recipe\": \"ok\"}");
@@ -319,7 +319,7 @@ fn what_waits_in_the_drop_box_is_counted_and_reported() {
 }
 
 #[test]
-fn absolute_shows_moments() {
+fn absolute_shows_points_in_time() {
     let world = world();
     let task = finished(&world, &["works"]);
     let ended = task.result()["completed_at"].as_str().unwrap().to_owned();
@@ -332,7 +332,7 @@ fn absolute_shows_moments() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn a_reader_that_exits_early_is_not_an_error() {
     let world = World::new();
     world.set("autostart", "false");
     world.recipe("works", "#!/bin/sh\n");

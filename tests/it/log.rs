@@ -1,4 +1,4 @@
-//! Our own log: it stops nobody when nobody reads it, and it stays short while a watcher lives.
+//! Our own log: it blocks no process when it is not read, and it stays short while a watcher runs.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +16,7 @@ use crate::support::{PROGRAM, World};
 fn fill(fd: impl AsFd) {
     let before = rustix::fs::fcntl_getfl(&fd).unwrap();
     rustix::fs::fcntl_setfl(&fd, before | OFlags::NONBLOCK).unwrap();
-    while rustix::io::write(&fd, b"this stands in the way of others\n").is_ok() {}
+    while rustix::io::write(&fd, b"this blocks later writes\n").is_ok() {}
     while rustix::io::write(&fd, b"\n").is_ok() {}
     rustix::fs::fcntl_setfl(&fd, before).unwrap();
 }
@@ -35,7 +35,7 @@ fn watch(world: &World, stderr: OwnedFd) -> Child {
     child
 }
 
-/// Everything that a watcher and its runners do goes on although their stderr takes nothing.
+/// The watcher and its runners do all their work although writes to their stderr block.
 fn works(world: &World) {
     let late = world.submit(&["sleeps", "--timeout", "0.3"]);
     let doomed = world.submit(&["sleeps"]);
@@ -45,7 +45,7 @@ fn works(world: &World) {
     world.wait_running(&doomed);
     world.run(&["cancel", &doomed.id]).succeeds();
     assert_eq!(doomed.result()["status"], "cancelled");
-    // Swept by the watcher's own sweep, which tells of each.
+    // Removed by the watcher's own sweep, which logs each removal.
     world.set("cleanup_delay_sec", "0");
     world.wait_until("a sweep has passed", || !fine.path.exists());
     world
@@ -63,8 +63,8 @@ fn world() -> World {
     world
 }
 
-/// Reads on, lets more happen, and waits until the count of what was dropped is told.
-fn tells_the_count(world: &World, mut log: impl Read + Send + 'static) {
+/// Reads the log while tasks run, until it has the count of dropped lines.
+fn wait_for_the_count(world: &World, mut log: impl Read + Send + 'static) {
     let text = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let read = std::sync::Arc::clone(&text);
     std::thread::spawn(move || {
@@ -73,7 +73,7 @@ fn tells_the_count(world: &World, mut log: impl Read + Send + 'static) {
             read.lock().unwrap().extend_from_slice(&piece[..length]);
         }
     });
-    world.wait_until("the count of dropped lines is told", || {
+    world.wait_until("the count of dropped lines is logged", || {
         let task = world.submit(&["works"]);
         world.result_of(&task);
         let text = text.lock().unwrap();
@@ -87,7 +87,7 @@ fn end(mut child: Child) {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_stops_nobody() {
+fn a_pipe_that_is_not_read_blocks_no_process() {
     let world = world();
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     fill(&writer);
@@ -97,29 +97,29 @@ fn a_pipe_that_nobody_reads_stops_nobody() {
     assert_eq!(
         rustix::fs::fcntl_getfl(&writer).unwrap(),
         flags,
-        "what others share stays as it is"
+        "the flags that others share do not change"
     );
     drop(writer);
-    tells_the_count(&world, File::from(reader));
+    wait_for_the_count(&world, File::from(reader));
     end(child);
 }
 
 #[test]
-fn a_stopped_terminal_stops_nobody() {
+fn a_stopped_terminal_blocks_no_process() {
     let world = world();
     let (screen, terminal) = pair(80);
-    // What Ctrl-S does.
+    // The effect of Ctrl-S.
     rustix::termios::tcflow(&terminal, rustix::termios::Action::OOff).unwrap();
     let child = watch(&world, terminal.try_clone().unwrap());
     works(&world);
     rustix::termios::tcflow(&terminal, rustix::termios::Action::OOn).unwrap();
-    tells_the_count(&world, File::from(screen));
+    wait_for_the_count(&world, File::from(screen));
     end(child);
 }
 
 /// `watch &` in a shell, after `stty tostop`.
 #[test]
-fn a_terminal_that_stops_background_writers_stops_nobody() {
+fn a_terminal_that_stops_background_writers_stops_no_process() {
     let world = world();
     world.recipe("ignores", "#!/bin/sh\ngrep ^SigIgn /proc/self/status\n");
     let (_screen, terminal) = pair(80);
@@ -134,7 +134,7 @@ fn a_terminal_that_stops_background_writers_stops_nobody() {
         .unwrap();
     works(&world);
     let task = world.submit(&["ignores"]);
-    // The recipe itself is stopped as any program would be.
+    // The signal still stops the recipe, as any other program.
     let result = world.result_of(&task);
     let mask = result["output"].as_str().unwrap().rsplit('\t').next();
     let mask = u64::from_str_radix(mask.unwrap(), 16).unwrap();
@@ -147,23 +147,23 @@ fn a_terminal_that_stops_background_writers_stops_nobody() {
 }
 
 #[test]
-fn a_stuck_socket_stops_nobody() {
+fn a_full_socket_blocks_no_process() {
     let world = world();
     let (ours, other) = UnixStream::pair().unwrap();
     fill(&other);
     let child = watch(&world, OwnedFd::from(other));
     works(&world);
-    tells_the_count(&world, ours);
+    wait_for_the_count(&world, ours);
     end(child);
 }
 
 #[test]
-fn a_fifo_without_a_reader_stops_nobody() {
+fn a_fifo_without_a_reader_blocks_no_process() {
     let world = world();
     let path = world.root().join("fifo");
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.unwrap().success());
-    // Both ends, so that it can be opened at all; then the reading one goes.
+    // Opened for both, because a FIFO without a reader cannot be opened. The reading end is closed later.
     let both = File::options().read(true).write(true).open(&path).unwrap();
     let writer = rustix::fs::open(&path, OFlags::WRONLY, Mode::empty()).unwrap();
     fill(&writer);
@@ -175,7 +175,7 @@ fn a_fifo_without_a_reader_stops_nobody() {
 }
 
 #[test]
-fn a_sweep_that_repeats_is_not_stopped_by_its_stdout() {
+fn a_repeated_sweep_is_not_blocked_by_its_stdout() {
     let world = world();
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     fill(&writer);
@@ -196,14 +196,14 @@ fn a_sweep_that_repeats_is_not_stopped_by_its_stdout() {
 }
 
 #[test]
-fn the_log_of_a_living_watcher_stays_short() {
+fn the_log_of_a_running_watcher_stays_short() {
     let world = World::new();
     world.recipe("works", "#!/bin/sh\n");
     let task = world.submit(&["works"]);
     world.result_of(&task);
     let log = world.path("watchers/log");
     let size = |name: &str| std::fs::metadata(world.path(name)).map_or(0, |file| file.len());
-    // As a runner would that has much to tell: line by line, at its end.
+    // As a runner with much output would: line by line, at its end.
     let line = format!("{}\n", "x".repeat(199));
     let mut most = 0;
     for _ in 0..8 {
@@ -212,7 +212,7 @@ fn the_log_of_a_living_watcher_stays_short() {
         for _ in 0..6000 {
             std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
         }
-        // A task wakes the watcher; a log that grows is looked at again by itself.
+        // A task wakes the watcher. While the log grows, the watcher checks it by itself.
         let task = world.submit(&["works"]);
         world.result_of(&task);
         world.wait_until("it is short again", || {
@@ -223,9 +223,9 @@ fn the_log_of_a_living_watcher_stays_short() {
     assert!(most <= (1 << 20) + 4096, "{most}");
     let old = std::fs::read_to_string(world.path("watchers/log.1")).unwrap();
     assert!(old.starts_with('x') && old.ends_with('\n'));
-    // What is said now is still said there, and not behind a hole.
+    // New lines are still written to the log, and not after a hole.
     let id = world.submit(&["works"]).id;
-    world.wait_until("it is told", || {
+    world.wait_until("the task is logged", || {
         let text = std::fs::read(&log).unwrap();
         assert!(!text.contains(&0));
         let message = |text: &[u8]| String::from_utf8_lossy(text).contains(&id);

@@ -1,4 +1,4 @@
-//! `logs`: both streams where they belong, followed from the first byte, cut to lines, by attempt.
+//! `logs`: both streams on their own, followed from the first byte, the last lines, and each attempt.
 
 use serde_json::json;
 
@@ -19,7 +19,7 @@ fn finished(world: &World, recipe: &str) -> Task {
 }
 
 #[test]
-fn each_stream_goes_where_it_came_from() {
+fn each_stream_is_printed_to_its_own_stream() {
     let world = world();
     let task = finished(&world, "talks");
     let ran = world.run(&["logs", &task.id]);
@@ -44,7 +44,7 @@ fn each_stream_goes_where_it_came_from() {
 }
 
 #[test]
-fn the_last_lines_of_each() {
+fn the_last_lines_of_each_stream_are_shown() {
     let world = world();
     world.recipe("no-newline", "#!/bin/sh\nprintf 'a\\nb\\nc'\n");
     let task = finished(&world, "talks");
@@ -104,7 +104,7 @@ fn a_pending_task_is_followed_from_its_first_byte_to_its_last() {
     );
 
     let following = world.start(&["logs", &task.id, "-f", "-q"]);
-    world.wait_until("the follower listens", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
     world.start_watcher();
     world.wait_for_lines(&task.path.join("attempts/1/stdout.log"), 1);
     std::fs::write(go, "").unwrap();
@@ -117,7 +117,7 @@ fn a_pending_task_is_followed_from_its_first_byte_to_its_last() {
 }
 
 #[test]
-fn a_drop_is_followed_too() {
+fn a_drop_can_be_followed() {
     let world = world();
     world.set("autostart", "false");
     world.drop_in("report.json", "{\"recipe\": \"talks\"}");
@@ -125,7 +125,7 @@ fn a_drop_is_followed_too() {
     early.ends_with(1);
     assert_eq!(early.stdout, "");
     let following = world.start(&["logs", "report", "-f", "--stdout", "-q"]);
-    world.wait_until("the follower listens", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
     world.start_watcher();
     let ran = following.end();
     ran.succeeds();
@@ -136,13 +136,13 @@ fn a_drop_is_followed_too() {
 }
 
 #[test]
-fn interrupting_a_follower_leaves_the_task_alone() {
+fn interrupting_a_follower_does_not_stop_the_task() {
     let world = World::new();
     world.recipe("sleeps", "#!/bin/sh\nexec sleep 1000\n");
     let task = world.submit(&["sleeps"]);
     world.wait_running(&task);
     let following = world.start(&["logs", &task.id, "-f"]);
-    world.wait_until("the follower listens", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
     following.interrupt();
     let ran = following.end();
     ran.ends_with(130);
@@ -163,7 +163,7 @@ fn each_attempt_has_its_own_log() {
     let task = world.submit(&["again"]);
     world.wait_for_lines(&task.path.join("attempts/1/stdout.log"), 1);
     let following = world.start(&["logs", &task.id, "-f"]);
-    world.wait_until("the follower listens", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
     let (runner, _) = world.processes_of(&task, 1);
     world.signal(runner, rustix::process::Signal::KILL);
     world.result_of(&task);
@@ -188,7 +188,7 @@ fn each_attempt_has_its_own_log() {
 }
 
 #[test]
-fn bytes_that_are_no_text_come_as_they_are() {
+fn bytes_that_are_not_text_are_not_changed() {
     let world = World::new();
     world.recipe("bytes", "#!/bin/sh\nprintf 'a\\377\\000\\033[1mb'\n");
     let task = finished(&world, "bytes");
@@ -201,9 +201,9 @@ fn bytes_that_are_no_text_come_as_they_are() {
     );
 }
 
-/// Each begins its log anew, by cutting it off or by putting another file in its place.
+/// Each recipe starts its log again: it truncates the file or puts another one in its place.
 #[test]
-fn a_followed_log_that_is_begun_anew_is_shown_from_its_beginning() {
+fn a_followed_log_that_starts_again_is_shown_from_its_start() {
     let again = [
         // Shorter than what was read.
         "echo again >/dev/stdout",
@@ -238,10 +238,10 @@ fn a_followed_log_that_is_begun_anew_is_shown_from_its_beginning() {
     }
 }
 
-/// A cut ends where it was recorded to end, or where the recipe wrote into it since, and never where a piece
-/// of the log does.
+/// A gap ends at the recorded end of the cut, or where the recipe has written into it since. It never ends at a
+/// boundary of the pieces in which the log is read.
 #[test]
-fn a_gap_of_any_size_is_said_and_no_zero_of_it_is_shown() {
+fn a_gap_of_any_size_is_reported_and_none_of_its_zero_bytes_is_shown() {
     const BLOCK: usize = 4096;
     let world = world();
     let task = finished(&world, "talks");
@@ -249,7 +249,7 @@ fn a_gap_of_any_size_is_said_and_no_zero_of_it_is_shown() {
     let data = |bytes: usize| vec![b'x'; bytes];
     let none = |bytes: usize| vec![0; bytes];
     let parts = |parts: &[Vec<u8>]| parts.concat();
-    // The log, where its cut ends, the gaps that are said, and the bytes that are shown.
+    // The log, the end of its cut, the gaps that are reported, and the number of bytes that are shown.
     let cases = [
         (
             parts(&[data(BLOCK), none(BLOCK), data(9)]),
@@ -263,7 +263,7 @@ fn a_gap_of_any_size_is_said_and_no_zero_of_it_is_shown() {
             vec![40 * BLOCK],
             BLOCK + 9,
         ),
-        // Written into since.
+        // The recipe has written into the cut since.
         (
             parts(&[
                 data(BLOCK),
@@ -288,7 +288,7 @@ fn a_gap_of_any_size_is_said_and_no_zero_of_it_is_shown() {
             vec![20 * BLOCK, 20 * BLOCK],
             2 * BLOCK + 9,
         ),
-        // A zero behind a cut was written.
+        // A zero byte after a cut was written by the recipe.
         (
             parts(&[data(BLOCK), none(BLOCK + 3), data(9)]),
             2 * BLOCK,
@@ -317,7 +317,7 @@ fn a_gap_of_any_size_is_said_and_no_zero_of_it_is_shown() {
 }
 
 #[test]
-fn of_a_line_that_was_written_over_only_the_end_is_among_the_last() {
+fn only_the_last_version_of_an_overwritten_line_is_shown() {
     let world = World::new();
     let script = "#!/bin/sh\necho begun\nfor n in $(seq 100); do printf '\\r%s%%' $n; done\n\
                   printf '\\nended\\r\\n1%%\\r2%%' >&2\nprintf '\\nended\\n'\n";
@@ -341,7 +341,7 @@ fn of_a_line_that_was_written_over_only_the_end_is_among_the_last() {
             (&json!(stdout), &json!(stderr))
         );
     }
-    // Without a number it is all of it, byte for byte.
+    // Without a number the whole log is shown, byte for byte.
     let whole = world.run(&["logs", &task.id, "--stdout"]).stdout;
     assert_eq!(
         whole.as_bytes(),
@@ -350,7 +350,7 @@ fn of_a_line_that_was_written_over_only_the_end_is_among_the_last() {
 }
 
 #[test]
-fn a_follower_begins_with_the_last_lines() {
+fn a_follower_starts_with_the_last_lines() {
     let world = World::new();
     let go = world.root().join("go");
     let script = format!(
@@ -361,11 +361,11 @@ fn a_follower_begins_with_the_last_lines() {
     let task = world.submit(&["slow"]);
     world.wait_for_lines(&task.path.join("attempts/1/stderr.log"), 5);
     let following = world.start(&["logs", &task.id, "-f", "-n", "2", "-q"]);
-    world.wait_until("the follower listens", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
     std::fs::write(go, "").unwrap();
     let ran = following.end();
     ran.succeeds();
-    // What is written before it opens the log counts among the last lines.
+    // A line that is written before the follower opens the log counts among the last lines.
     assert!(
         ["4\n5\nlast\n", "5\nlast\n"].contains(&ran.stdout.as_str()),
         "{}",
@@ -377,7 +377,7 @@ fn a_follower_begins_with_the_last_lines() {
         (over.stdout.as_str(), over.stderr.as_str()),
         ("last\n", "15\n")
     );
-    // One attempt of several is not followed: that is refused, and not left out.
+    // Following one attempt of several is refused, and not ignored.
     world
         .run(&["logs", &task.id, "-f", "--attempt", "1"])
         .ends_with(2);

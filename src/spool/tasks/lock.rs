@@ -23,7 +23,7 @@ use crate::spool::open::Spool;
 use crate::task::Status;
 
 /// A process that tests the lock holds a shared lock for an instant, so a process that wants the lock tries
-/// again (SPOOL-SAFETY hazard 38).
+/// again (docs/hazards.md, 38).
 const TRIES: u32 = 3;
 
 /// The outcome of trying to lock a task.
