@@ -1,9 +1,9 @@
-//! The pure parts, by criterion: what neither the disk nor the scheduler has a say in.
+//! Benchmarks of the pure parts with criterion: code that uses neither the disk nor the scheduler.
 //!
-//! `cargo bench --bench pure`. Nothing here is what a task costs (that is `benches/peers`): it holds
-//! the parts that are done for each task of a hundred thousand, so that nobody makes them slow without
-//! seeing it. The two rooms whose pure files are nobody's interface are taken in as source: they name
-//! nothing but `crate::task`, `crate::config` and `crate::spool`, which are the library's here as well.
+//! `cargo bench --bench pure`. It does not measure the cost of a task (that is `benches/peers`). It measures
+//! the parts that run for each task of a hundred thousand, so that a change that makes them slow is noticed.
+//! Two private files are included as source. They use only `crate::task`, `crate::config` and `crate::spool`,
+//! which this file takes from the library.
 
 #![expect(missing_docs, reason = "criterion's macros make functions")]
 
@@ -29,11 +29,11 @@ mod backlog;
 )]
 mod plan;
 
-/// As many as make a spool large.
+/// The number of tasks in a large spool.
 const MANY: u64 = 100_000;
-/// The moment at which everything was made, in milliseconds.
+/// The time at which everything was created, in milliseconds.
 const AT: u64 = 1_764_000_000_000;
-/// Some randomness.
+/// An arbitrary value in place of a random one.
 const RANDOM: u128 = 0x9e37_79b9_7f4a_7c15;
 
 const REQUEST: &str = r#"{"recipe": "summarize", "input": {"path": "/srv/reports/2026-11.txt", "keywords": 5},
@@ -114,7 +114,7 @@ fn ids(criterion: &mut Criterion) {
     });
 }
 
-/// A watcher that finds everything waiting, and hands it out to the last.
+/// A watcher that finds all tasks waiting, and offers all of them.
 fn order(criterion: &mut Criterion) {
     let open: Vec<TaskId> = (0..MANY).map(id).collect();
     let now = Instant::now();
@@ -175,7 +175,7 @@ fn sweep(criterion: &mut Criterion) {
 
 criterion_group! {
     name = pure;
-    // A second each: they are compared by hand with what they were, not with one another.
+    // A second each: they are compared by hand with earlier runs, not with one another.
     config = Criterion::default().measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
     targets = files, ids, order, sweep
 }

@@ -1,11 +1,12 @@
-//! Makes a spool in a temporary folder, submits a task through the library, and waits for its result.
+//! Creates a spool in a temporary folder, submits a task through the library, and waits for its result.
 //!
-//! `cargo run --example submit_and_wait`. The library submits and waits; a watcher of the program `agentspool` runs
-//! the task and leaves. Another program than the one that cargo built can be given as argument.
+//! `cargo run --example submit_and_wait`. The library submits the task and waits. A watcher of the program
+//! `agentspool` runs the task and exits. To use another program than the one that cargo built, pass its path
+//! as an argument.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a program of its own, which writes a recipe and prints the result"
+    reason = "a separate program, which writes a recipe and prints the result"
 )]
 
 use std::error::Error;
@@ -20,21 +21,21 @@ use agentspool::client::{
 use agentspool::task::Json;
 use tempfile::TempDir;
 
-/// Greets whoever its input names.
+/// Prints a greeting and the input.
 const RECIPE: &str =
     "#!/bin/sh\nread -r input\nprintf 'Hello from a task, which was given %s\\n' \"$input\"\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let program = match std::env::args_os().nth(1) {
         Some(program) => PathBuf::from(program),
-        // Examples lie one folder below the program.
+        // Examples are one folder below the program.
         None => std::env::current_exe()?.with_file_name("../agentspool"),
     };
     println!("{}", greet(&program)?);
     Ok(())
 }
 
-/// The output of one task, in a spool of its own.
+/// Runs one task in a new spool, and returns its output.
 pub fn greet(program: &Path) -> Result<String, Box<dyn Error>> {
     let folder = TempDir::new()?;
     let client = Client::open_or_make(&folder.path().join("spool"), Options::default())?;
@@ -46,7 +47,7 @@ pub fn greet(program: &Path) -> Result<String, Box<dyn Error>> {
         input: Some(Json::parse(r#"{"name": "Ada"}"#)?),
         ..NewTask::new(Door::Internal)
     };
-    // The notices say that no watcher runs. One is started below.
+    // The notices report that no watcher is running. One is started below.
     let (accepted, _notices) = client.submit(&"greet".parse()?, task, &NeverStop)?;
     let id = accepted.id.to_string();
 

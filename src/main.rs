@@ -1,4 +1,4 @@
-//! The `agentspool` program: parse, run, return the exit code; nothing else.
+//! The `agentspool` program. It runs the command line and returns its exit code.
 
 mod cli;
 

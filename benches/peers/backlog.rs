@@ -1,8 +1,8 @@
-//! A long queue is as fast as a short one, and what a watcher holds in memory for it.
+//! Whether a long queue is as fast as a short one, and how much memory a watcher needs for it.
 //!
-//! The rate is told by the results' own times of change, from the hundredth to the thousandth that
-//! came in a watcher's life, so that its start is not part of it and nobody counts files meanwhile.
-//! Before each round the file system is mounted anew.
+//! The rate comes from the results' own times of change, from the hundredth to the thousandth result of a
+//! watcher. So the watcher's start is not part of it, and no process counts files during the run. Before each
+//! round the file system is mounted again.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -49,20 +49,23 @@ pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
                 &format!("with {}", number((span.last + span.spare) as f64)),
                 fast,
             )
-            .ratio("of the rate of few", ratio)
+            .ratio("of the rate with few", ratio)
             .goal("≥ 0.9", holds),
     );
     let ours = Figure::new("MB", resident);
     let is_small = ours.median() <= 40.0;
     found.rows.push(
-        Row::new(&format!("watcher resident, {waiting} waiting"), ours)
-            .beside("at most, ever", Figure::new("MB", most))
-            .goal("≤ 40 MB", is_small),
+        Row::new(
+            &format!("watcher with {waiting} waiting, resident memory"),
+            ours,
+        )
+        .beside("peak", Figure::new("MB", most))
+        .goal("≤ 40 MB", is_small),
     );
     found
 }
 
-/// Which results of a watcher's life count.
+/// Which results of one watcher count.
 struct Span {
     first: usize,
     last: usize,
@@ -80,15 +83,15 @@ impl Span {
     }
 }
 
-/// The tasks that no round has run yet: they are run from the oldest on.
+/// The tasks that no round has run yet, which run from the oldest on.
 fn left<'a>(spool: &Spool, ids: &'a [String]) -> &'a [String] {
     let result = |id: &String| spool.task(id).join("result.json");
-    // A few may be missing between those that are there.
+    // A few results may be missing among the others.
     let done = ids.iter().rposition(|id| result(id).exists());
     &ids[done.map_or(0, |at| at + 1)..]
 }
 
-/// Tasks a second, and the watcher's memory then and at most.
+/// Tasks a second, and the watcher's memory at that time and at its peak.
 fn rate(spool: &Spool, ids: &[String], span: &Span) -> (f64, f64, f64) {
     let results: Vec<_> = ids[..span.last + span.spare]
         .iter()

@@ -1,8 +1,8 @@
-//! How long it takes from asking for a cancellation to the result, of a task that heeds TERM.
+//! How long it takes from a cancellation to the result, for a task that ends at TERM.
 //!
-//! Asked for by the command and by the marker alone. The task has run for a moment before, so that
-//! its runner looks by itself only now and then and has to be woken. The end is the moment at which
-//! inotify tells of `result.json`; nobody polls beside the program.
+//! The cancellation is requested by the command or by the marker alone. The task has run for a moment before,
+//! so its runner checks only rarely by itself and has to be woken. The end is the moment at which inotify
+//! reports `result.json`. No process polls during the measurement.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub fn measure(scale: &Scale) -> Findings {
     found
 }
 
-/// The signal and its effect, without anything of ours.
+/// The signal and its effect alone, without agentspool.
 fn floor() -> f64 {
     let mut command = Command::new("/bin/sleep");
     let mut child = command.arg("1000").spawn().expect("sleep can be started");

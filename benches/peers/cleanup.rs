@@ -1,9 +1,9 @@
-//! What must be gone when this program is, however it ends: mounts and processes.
+//! Removes mounts and ends processes when this program ends, however it ends.
 //!
-//! A panic unwinds and drops their guards; for INT, TERM and HUP a thread does the same by these
-//! lists. Whatever daemon a peer or we left in a mounted folder is known by the folder's own random
-//! name in its command line or environment, and nobody else has that. Not held: `kill -9` of this
-//! program, after which `umount` is for the person who did it.
+//! A panic unwinds and drops their guards. For INT, TERM and HUP a thread does the same from these lists. A
+//! daemon that was left in a mounted folder is found by the folder's random name in its command line or
+//! environment; no other process has that name. Not covered: `kill -9` of this program, after which the user
+//! has to unmount.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,27 +32,27 @@ pub fn on_signals() {
     });
 }
 
-/// A mount that is to be taken away.
+/// Remembers a mount that has to be removed.
 pub fn note_mount(path: &Path) {
     lock(&MOUNTS).push(path.to_owned());
 }
 
-/// It is no more.
+/// Forgets a mount that was removed.
 pub fn forget_mount(path: &Path) {
     lock(&MOUNTS).retain(|one| one != path);
 }
 
-/// A process that is to be ended.
+/// Remembers a process that has to be ended.
 pub fn note_process(pid: u32) {
     lock(&PROCESSES).push(pid.cast_signed());
 }
 
-/// It was waited for: its number may be another's from now on.
+/// Forgets a process that was reaped: its number may be given to another process.
 pub fn forget_process(pid: u32) {
     lock(&PROCESSES).retain(|one| *one != pid.cast_signed());
 }
 
-/// Ends what works in a mount, and takes it away.
+/// Ends the processes that use a mount, and removes it.
 pub fn detach(path: &Path) {
     end_all_in(path);
     let _ = Command::new("umount").arg("-l").arg(path).status();
@@ -77,7 +77,7 @@ fn end_all_in(mount: &Path) {
     }
 }
 
-/// Sends a signal to a process of ours.
+/// Sends a signal to a process that this program started.
 pub fn end(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
@@ -85,7 +85,7 @@ pub fn end(pid: i32, signal: Signal) {
 }
 
 fn lock<T>(list: &Mutex<Vec<T>>) -> std::sync::MutexGuard<'_, Vec<T>> {
-    // Whoever panicked with it left a list that is still right.
+    // A thread that panicked while it held the lock left a list that is still right.
     list.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

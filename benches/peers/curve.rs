@@ -1,7 +1,7 @@
 //! The rate against the number of tasks: does it hold from ten to a hundred thousand?
 //!
-//! Ours and the floor at every number; the peers as far as about twenty seconds reach. The
-//! hundred thousand are those that the other scenarios need anyway, run once.
+//! agentspool and the floor are measured at every number, the peers up to what they do in about twenty
+//! seconds. The hundred thousand tasks are those that the other scenarios need anyway, run once.
 
 use crate::Scale;
 use crate::figure::{Figure, Findings, Row};
@@ -31,14 +31,11 @@ pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
     let thousand = at(&process, 1_000.min(most));
     let ratio = population.rate() / thousand;
     let row = Row::new(
-        &format!(
-            "all of {} tasks, `process`",
-            number(population.tasks() as f64)
-        ),
+        &format!("{} tasks, `process`", number(population.tasks() as f64)),
         Figure::one("/s", population.rate()),
     );
     found.rows.push(
-        row.beside("all of 1,000", Figure::one("/s", thousand))
+        row.beside("1,000 tasks", Figure::one("/s", thousand))
             .ratio("of the rate at 1,000", Figure::one("×", ratio)),
     );
     found.curve(FLOOR, floor);
@@ -54,7 +51,7 @@ pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
         let points = curve(scale, most, |tasks| rival_rate(rival, tasks));
         found.curve(name, points);
     }
-    found.note("Each point is the median of three runs, from 10,000 tasks on of one. A watcher's start is part of ours, which is why few tasks seem slow.");
+    found.note("Each point is the median of three runs, from 10,000 tasks on of one run. The start of a watcher is part of\nthe time of agentspool, so a small number of tasks looks slow.");
     found
 }
 

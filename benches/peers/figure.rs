@@ -1,7 +1,7 @@
-//! What is measured: samples of one thing with a unit, rows that hold them beside each other, curves.
+//! What is measured: samples of one thing with a unit, rows that compare them, curves.
 //!
-//! Pure, but for being written to `target/bench/<scenario>.json` with every single sample. A ratio
-//! is taken round by round, of what ran in the same minute, and then the median of the ratios.
+//! Every single sample is kept in `target/bench/<scenario>.json`. A ratio is taken round by round, of what
+//! ran in the same minute; the page shows the median of the ratios.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +26,12 @@ impl Figure {
         Figure::new(unit, vec![sample])
     }
 
-    /// Durations, told in milliseconds.
+    /// Durations, in milliseconds.
     pub fn of_times(times: &[std::time::Duration]) -> Figure {
         Figure::new("ms", times.iter().map(|time| ms(*time)).collect())
     }
 
-    /// The sample below which this share of all lies: 0.5 is the median, 0 the least, 1 the most.
+    /// The quantile of the samples: 0.5 is the median, 0 the least, 1 the most.
     pub fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.samples.clone();
         sorted.sort_by(f64::total_cmp);
@@ -44,7 +44,7 @@ impl Figure {
         self.quantile(0.5)
     }
 
-    /// This one by the other, round by round.
+    /// This figure divided by the other, round by round.
     pub fn by(&self, other: &Figure) -> Figure {
         let paired = self.samples.iter().zip(&other.samples);
         Figure::new("×", paired.map(|(ours, theirs)| ours / theirs).collect())
@@ -56,7 +56,7 @@ impl Figure {
         Figure::new(&self.unit, samples.collect())
     }
 
-    /// Each sample less the other's of the same round.
+    /// Each sample minus the other figure's sample of the same round.
     pub fn less(&self, other: &Figure) -> Figure {
         let paired = self.samples.iter().zip(&other.samples);
         Figure::new(&self.unit, paired.map(|(one, two)| one - two).collect())
@@ -74,10 +74,10 @@ pub struct Row {
     pub ours: Figure,
     /// The floors and the peers, by name.
     pub beside: Vec<(String, Figure)>,
-    /// What the goal is about, where it is about a ratio.
+    /// The ratio, with the words for what it is a ratio of.
     pub ratio: Option<(String, Figure)>,
     pub goal: String,
-    /// None: nobody set a goal.
+    /// `None` if there is no goal.
     pub reached: Option<bool>,
 }
 
@@ -122,7 +122,7 @@ pub struct Curve {
 pub struct Findings {
     pub rows: Vec<Row>,
     pub curves: Vec<Curve>,
-    /// What must be known to read them, one sentence each.
+    /// What a reader must know to understand the rows.
     pub notes: Vec<String>,
 }
 

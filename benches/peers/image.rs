@@ -1,8 +1,8 @@
-//! Fresh file systems: an ext4 in a file on the real disk, mounted for as long as it is needed.
+//! Fresh file systems: an ext4 in a file on the real disk, mounted as long as it is needed.
 //!
-//! Each round begins on one, because ext4 makes files more slowly where others were deleted within
-//! the last minute, so that a round would pay for the one before. Everything of it is written
-//! before it is used (no lazy tables), and it is unmounted before it is copied. Needs root.
+//! Each round starts on a fresh one. ext4 creates files more slowly if others were deleted within the last
+//! minute, so a round would pay for the one before. The file system is written completely before it is used
+//! (no lazy tables), and is unmounted before it is copied. Needs root.
 
 use std::fs::File;
 use std::io::Read;
@@ -27,8 +27,8 @@ impl Size {
         }
     }
 
-    /// Takes its place on the disk for good, where syncs are measured: the first one to use a block
-    /// would pay for finding it.
+    /// Allocates all blocks if syncs are measured: the first process to use a block would pay for the
+    /// allocation.
     fn occupy(self, mut file: &File) {
         if self == Size::Small {
             let mut zeros = std::io::repeat(0).take(self.bytes());
@@ -44,7 +44,7 @@ impl Size {
     }
 }
 
-/// Where everything of a run lies, on the disk that is measured.
+/// The folder of a run, on the disk that is measured.
 pub fn place() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
     let place = target.expect("a target folder").join("bench");
@@ -52,13 +52,13 @@ pub fn place() -> PathBuf {
     place
 }
 
-/// A file with a file system in it. It goes with this value.
+/// A file with a file system in it, removed when this value is dropped.
 pub struct Image {
     path: PathBuf,
 }
 
 impl Image {
-    /// A new file system under this name, over an earlier one.
+    /// A new file system under this name, replacing an earlier one.
     pub fn fresh(name: &str, size: Size) -> Image {
         let path = place().join(format!("{name}.img"));
         let kept = std::fs::metadata(&path).is_ok_and(|old| old.len() == size.bytes());
@@ -68,7 +68,7 @@ impl Image {
             file.set_len(size.bytes()).expect("an image can be made");
             size.occupy(&file);
         }
-        // nodiscard: what the disk has given once stays given, and a sync is not about finding room.
+        // nodiscard: allocated blocks stay allocated, so a sync does not have to allocate.
         run(Command::new("mkfs.ext4")
             .args(["-q", "-F", "-m", "0", "-N", &size.inodes().to_string()])
             .args(["-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"])
@@ -78,7 +78,7 @@ impl Image {
         image
     }
 
-    /// The same again under another name.
+    /// A copy under another name.
     pub fn copy(&self, name: &str) -> Image {
         let path = place().join(format!("{name}.img"));
         let _ = std::fs::remove_file(&path);
@@ -91,7 +91,7 @@ impl Image {
         image
     }
 
-    /// What was written to it is on the disk, so that nobody's round pays for it.
+    /// Syncs what was written to it, so that no round pays for that.
     fn finalize(&self) {
         let synced = File::open(&self.path).and_then(|file| file.sync_all());
         synced.expect("an image can be synced");
@@ -113,7 +113,7 @@ impl Image {
     }
 }
 
-/// A mounted image; taken away when this value goes.
+/// A mounted image, unmounted when this value is dropped.
 pub struct Mounted {
     folder: PathBuf,
 }
@@ -123,7 +123,7 @@ impl Mounted {
         &self.folder
     }
 
-    /// Takes it away for good, so that the image can be copied or mounted anew.
+    /// Unmounts it, so that the image can be copied or mounted again.
     pub fn unmount(self) {
         assert!(
             self.try_unmount(),
@@ -133,7 +133,7 @@ impl Mounted {
     }
 
     fn try_unmount(&self) -> bool {
-        // The last runners of a watcher leave a little later than it does.
+        // The last runners of a watcher exit a little later than the watcher.
         for _ in 0..500 {
             let asked = Command::new("umount").arg(&self.folder).output();
             if asked.is_ok_and(|output| output.status.success()) {
@@ -175,7 +175,7 @@ pub fn remove_all() {
     }
 }
 
-/// Runs a tool of the system that has to succeed.
+/// Runs a system tool, which must succeed.
 pub fn run(command: &mut Command) {
     let what = format!("{command:?}");
     let path = std::env::var("PATH").unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The floors, each in a small process of its own: this program again, with `--inner`.
 //!
-//! Small, because what a start costs grows with the pages of who starts. They print one number.
-//! Invariant: nothing here knows of a spool.
+//! They are small because the cost of a start grows with the memory of the process that starts. Each prints
+//! one number. Invariant: nothing here knows of a spool.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const FLAG: &str = "--inner";
 
-/// Does what is asked, if this is such a process.
+/// Runs the floor, if this process was started for one.
 pub fn answer(arguments: &[String]) -> bool {
     let message = match arguments {
         [flag, what, count, at_once] if flag == FLAG && what == "spawn" => {
@@ -32,20 +32,20 @@ pub fn answer(arguments: &[String]) -> bool {
     true
 }
 
-/// `/bin/true` started and waited for, so many times a second, in so many threads.
+/// How many times a second this number of threads start `/bin/true` and wait for it.
 pub fn spawns_per_second(count: usize, at_once: usize) -> f64 {
     ask(&["spawn", &count.to_string(), &at_once.to_string()])
 }
 
-/// New small files written and synced, so many a second, in so many threads.
+/// How many new small files a second this number of threads write and sync.
 pub fn fsyncs_per_second(folder: &Path, at_once: usize, span: Duration) -> f64 {
     let folder = folder.to_str().expect("a path in UTF-8");
     let millis = span.as_millis().to_string();
     ask(&["fsync", folder, &at_once.to_string(), &millis])
 }
 
-/// `/bin/true` started and waited for between synced files, one before and the others after, so many
-/// times a second, in so many threads: what a task cannot do without, and nothing else.
+/// The minimum of a task: `/bin/true` is started and waited for, one synced file before and the others after
+/// it. How many times a second this number of threads do that.
 pub fn synced_spawns_per_second(folder: &Path, count: usize, at_once: usize, syncs: usize) -> f64 {
     let folder = folder.to_str().expect("a path in UTF-8");
     let numbers = [count, at_once, syncs].map(|number| number.to_string());
@@ -81,7 +81,7 @@ fn spawn(count: usize, at_once: usize) -> f64 {
 }
 
 fn start_and_wait() {
-    // Neither a folder nor a hook for the child: std then takes posix_spawn.
+    // Without a folder and a hook for the child, std uses posix_spawn.
     let ended = Command::new("/bin/true").stdin(Stdio::null()).status();
     assert!(ended.is_ok_and(|status| status.success()), "/bin/true");
 }

@@ -1,9 +1,9 @@
-//! How soon a task begins on an idle spool whose watcher lives, and how soon a cancelled one is over.
+//! How soon a task starts on an idle spool with a running watcher, and how soon a cancelled task is over.
 //!
-//! The recipe is a static program that tells CLOCK_MONOTONIC in its first instruction. Three spans
-//! end there: *drop*, from just before the rename into `incoming/`; *submit*, from just before the
-//! command is started; *accepted*, from when inotify tells of the folder in `tasks/`. The floor is
-//! the same program, started by nobody but us. A cancellation ends when inotify tells of `result.json`.
+//! The recipe is a static program that reads CLOCK_MONOTONIC in its first instruction. Three spans end there:
+//! *drop*, from just before the rename into `incoming/`; *submit*, from just before the command is started;
+//! *accepted*, from when inotify reports the folder in `tasks/`. The floor is the same program, started
+//! directly. A cancellation ends when inotify reports `result.json`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -24,7 +24,7 @@ use crate::rate::folder_in;
 use crate::rivals::{Nq, Pueue, Rival, TaskSpooler};
 use crate::world::{Durability, Spool, World, monotonic, stamp_program, wait_until};
 
-/// How long nothing happens before the next sample, so that the spool is idle.
+/// The pause before the next sample, so that the spool is idle.
 const IDLE: Duration = Duration::from_millis(12);
 
 pub fn measure(scale: &Scale) -> Findings {
@@ -44,7 +44,7 @@ struct Spans {
     submitted: Vec<f64>,
     accepted: Vec<f64>,
     peers: [Vec<f64>; 3],
-    /// How many syncs stand before the first instruction, and what one took.
+    /// How many syncs come before the first instruction, and how long one took.
     syncs: usize,
     sync: Vec<f64>,
 }
@@ -108,7 +108,7 @@ impl Spans {
             let row = Row::new(&format!("{what}, `durability={name}`"), ours)
                 .beside("starting the recipe alone", start.clone())
                 .beside("99th percentile", Figure::one("ms", late));
-            let its_syncs = format!("the {} fsyncs on the way, alone", self.syncs);
+            let its_syncs = format!("the {} fsyncs before it, alone", self.syncs);
             rows.push(match short {
                 "accepted" => row,
                 _ if self.syncs > 0 => row
@@ -131,7 +131,7 @@ impl Spans {
     }
 }
 
-/// Those of a submission, and of a runner up to the start of the recipe.
+/// The syncs of a submission, and of a runner up to the start of the recipe.
 fn syncs_on_the_way(durability: Durability) -> usize {
     let world = World::of_size("traced", Size::Small, durability);
     let submitting = world.spool.syncs(&["submit", "--recipe", "stamp", "-q"]);
@@ -145,7 +145,7 @@ fn syncs_on_the_way(durability: Durability) -> usize {
     submitting + starting
 }
 
-/// Milliseconds, and the share of the samples that were no slower.
+/// Milliseconds, and the share of the samples that took at most that long.
 fn distribution(figure: &Figure) -> Vec<(f64, f64)> {
     let shares = (0..=200).map(|n| f64::from(n) / 200.0);
     shares
@@ -169,7 +169,10 @@ fn start(path: &Path) -> f64 {
     let begun = monotonic();
     let status = Command::new(stamp_program()).arg(path).status();
     assert!(status.is_ok_and(|status| status.success()), "stamp");
-    since(begun, read_stamp(path).expect("the stamp told its moment"))
+    since(
+        begun,
+        read_stamp(path).expect("the stamp printed its moment"),
+    )
 }
 
 fn rival(peer: &dyn Rival, path: &Path) -> f64 {
@@ -204,7 +207,7 @@ fn drop_one(spool: &Spool, n: usize) -> f64 {
     since(begun, stamp_of(&task))
 }
 
-/// From the start of the command, and from the moment the task stood.
+/// From the start of the command, and from the moment the task existed.
 fn submit_one(spool: &Spool, message: &Arrivals) -> (f64, f64) {
     let mut command = spool.command(&["submit", "--recipe", "stamp", "-q"]);
     let begun = monotonic();
@@ -215,7 +218,7 @@ fn submit_one(spool: &Spool, message: &Arrivals) -> (f64, f64) {
     (since(begun, stamp), since(message.of(&id), stamp))
 }
 
-/// What the recipe told, once its task is over and nothing of it is going on.
+/// The moment that the recipe printed, once its task is over.
 fn stamp_of(task: &Path) -> i64 {
     std::thread::sleep(Duration::from_millis(8));
     let mut result = None;
@@ -226,10 +229,10 @@ fn stamp_of(task: &Path) -> i64 {
     let result: serde_json::Value =
         serde_json::from_slice(&result.expect("it was just read")).expect("a result is JSON");
     let stamp = result["output"].as_i64();
-    stamp.unwrap_or_else(|| panic!("the recipe told {result}"))
+    stamp.unwrap_or_else(|| panic!("the recipe printed {result}"))
 }
 
-/// When names appeared in a folder, as inotify told it.
+/// When names appeared in a folder, as inotify reported it.
 pub struct Arrivals {
     message: Arc<Mutex<HashMap<OsString, i64>>>,
 }
@@ -239,7 +242,7 @@ impl Arrivals {
         let inotify = listen(folder);
         let message = Arc::new(Mutex::new(HashMap::new()));
         let noted = Arc::clone(&message);
-        // It ends with the program; the descriptor of a folder that is gone only never tells again.
+        // The thread ends with the program. The descriptor of a removed folder reports nothing more.
         std::thread::spawn(move || {
             each_arrival(&inotify, |name, moment| {
                 let mut noted = noted.lock().expect("nobody panics with it");
@@ -252,7 +255,7 @@ impl Arrivals {
 
     fn of(&self, name: &str) -> i64 {
         let mut moment = None;
-        wait_until("inotify told of a task", || {
+        wait_until("inotify reported a task", || {
             let message = self.message.lock().expect("nobody panics with it");
             moment = message.get(&OsString::from(name)).copied();
             moment.is_some()
@@ -261,7 +264,7 @@ impl Arrivals {
     }
 }
 
-/// Waits for one name in a folder that is listened to; when it came.
+/// Waits for one name in a folder that is listened to, and returns when it appeared.
 pub fn arrival(inotify: &OwnedFd, awaited: &str) -> i64 {
     let mut came = 0;
     each_arrival(inotify, |name, moment| {
@@ -278,7 +281,8 @@ pub fn listen(folder: &Path) -> OwnedFd {
     inotify
 }
 
-/// Calls `note` with each name and the moment it was told, until that says no or the folder is gone.
+/// Calls `note` with each name and the moment it was reported, until `note` returns false or the folder is
+/// removed.
 fn each_arrival(inotify: &OwnedFd, mut note: impl FnMut(OsString, i64) -> bool) {
     use std::os::unix::ffi::OsStringExt;
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
@@ -300,7 +304,7 @@ pub fn begun(spool: &Spool) -> (String, PathBuf) {
     let output = spool.run(&["submit", "--recipe", "sleep", "-q"]);
     let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let task = spool.task(&id);
-    wait_until("the task says that it runs", || {
+    wait_until("the task is shown as running", || {
         let status = fs::read_to_string(task.join("status.json"));
         status.is_ok_and(|status| status.contains("\"running\""))
     });

@@ -1,6 +1,6 @@
-//! What the figures were measured on: the machine, its disk, and the versions of all that is compared.
+//! What the figures were measured on: the machine, its disk, and the versions of everything that is compared.
 //!
-//! Reads what the system says of itself; names neither the machine nor who owns it.
+//! Reads what the system reports about itself. It names neither the machine nor its owner.
 
 use std::fs;
 use std::process::Command;
@@ -80,8 +80,8 @@ fn commit() -> String {
 
 fn program() -> String {
     let message = match std::env::var_os("BENCH_PROGRAM") {
-        Some(_) => "what `just release` made",
-        None => "as `cargo bench` builds it",
+        Some(_) => "built by `just release`",
+        None => "built by `cargo bench`",
     };
     message.to_owned()
 }

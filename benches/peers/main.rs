@@ -1,12 +1,12 @@
-//! agentspool beside its peers and beside what the machine can do at all: `just bench`.
+//! Compares agentspool with its peers and with what the machine can do at all: `just bench`.
 //!
-//! `cargo bench --bench peers -- [--quick] [NAME…]` runs the scenarios that are named, or all, keeps
-//! every sample in `target/bench/<scenario>.json` and writes `docs/performance.md` and its plots
-//! from all that lies there. `--quick` does a tenth, for those who work on this program, and writes
-//! its page to `target/bench/quick/`. Needs root, ext4 and what `benches/prepare` installs.
+//! `cargo bench --bench peers -- [--quick] [NAME…]` runs the named scenarios, or all. It keeps every sample
+//! in `target/bench/<scenario>.json` and writes `docs/performance.md` and its plots from all samples that are
+//! there. `--quick` does a tenth, for people who work on this program, and writes its page to
+//! `target/bench/quick/`. Needs root, ext4 and what `benches/prepare` installs.
 //!
-//! Not a test: nothing here fails because something is slow. Invariants: every figure stands beside
-//! a floor that was taken in the same round; every round begins on a fresh file system.
+//! Not a test: nothing here fails because something is slow. Invariants: every figure is compared with a
+//! floor of the same round; every round starts on a fresh file system.
 
 #![expect(
     clippy::disallowed_methods,
@@ -44,7 +44,7 @@ use population::Population;
 /// How much of everything.
 struct Scale {
     is_quick: bool,
-    /// Of what is compared pair by pair.
+    /// Rounds of what is compared pair by pair.
     rounds: usize,
     /// Short tasks of a round.
     tasks: usize,
@@ -52,7 +52,7 @@ struct Scale {
     slow_tasks: usize,
     /// Tasks of a spool that has many.
     many: usize,
-    /// Of one command in a round.
+    /// Runs of one command in a round.
     repeats: usize,
     latencies: usize,
     cancels: usize,
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     if inner::answer(&arguments) {
         return ExitCode::SUCCESS;
     }
-    // cargo says `--bench` to everything that it benches.
+    // cargo passes `--bench` to every benchmark.
     let is_flag = |argument: &&String| argument.starts_with("--");
     let (flags, names): (Vec<_>, Vec<_>) = arguments.iter().partition(is_flag);
     let unknown_flag = flags
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
         eprintln!("  {:.0} s", begun.elapsed().as_secs_f64());
         report::keep(name, &scale, &machine, &found);
         print!("{}", report::table(&found));
-        // After each, so that what a long run found so far is not lost with it.
+        // After each scenario, so that a long run that fails keeps its findings.
         report::write(&scale);
     }
     drop(population);
@@ -150,7 +150,7 @@ fn run(name: &str, scale: &Scale, population: &mut Population) -> Findings {
     }
 }
 
-/// What is missing is told at once, not after ten minutes.
+/// Reports what is missing at once, not after ten minutes.
 fn look_for_tools() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("only root may mount the file systems that this measures on".to_owned());

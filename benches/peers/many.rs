@@ -1,8 +1,8 @@
-//! A hundred thousand finished tasks: what the questions of people cost there, and a watcher's cold start.
+//! A hundred thousand finished tasks: what queries cost there, and a watcher's cold start.
 //!
-//! Questions are asked in turn with `/bin/true` and `ls -U`, after one of each that is not
-//! counted: warm. Before each start of a watcher the file system is unmounted and mounted, so that
-//! the kernel knows none of its files any more; what the disk itself has in memory stays.
+//! Queries run in alternation with `/bin/true` and `ls -U`, after one warm-up of each that is not counted.
+//! Before each start of a watcher the file system is unmounted and mounted, so that the kernel has none of
+//! its files cached. The disk's own cache stays.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use crate::report::number;
 use crate::submit::start;
 use crate::world::{Spool, World, monotonic, time, wait_until};
 
-/// Waiting tasks beside the finished ones.
+/// Waiting tasks in addition to the finished ones.
 const PENDING: usize = 1_000;
 
 pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
@@ -89,17 +89,17 @@ fn cold_start(scale: &Scale, world: World, finished: usize, found: &mut Findings
         starts.push(ms(time(&mut start())));
         let begun = monotonic();
         let watcher = world.spool.start_watcher();
-        // The oldest is started first; what others tell can only be later.
+        // The oldest is started first; the moments of the others can only be later.
         let result = world.spool.task(&ids[0]).join("result.json");
         wait_until("the oldest task is over", || result.exists());
         let result = std::fs::read(result).expect("a result can be read");
         let result: serde_json::Value = serde_json::from_slice(&result).expect("JSON");
         let stamp = result["output"]
             .as_i64()
-            .expect("the recipe told its moment");
+            .expect("the recipe printed its moment");
         times.push((stamp - begun) as f64 / 1e6);
         drop(watcher);
-        // So that the next round begins with as many.
+        // So that the next round starts with the same number.
         world.spool.drain();
     }
     drop(world.into_image());

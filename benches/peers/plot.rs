@@ -1,7 +1,7 @@
 //! The plots, as SVG: the rate against the number of tasks, and the distribution of the latencies.
 //!
-//! Drawn from the curves that the scenarios kept. Both have logarithmic axes, because what is
-//! compared lies a hundredfold apart.
+//! Drawn from the curves that the scenarios kept. Both have logarithmic axes, because the compared values
+//! differ by a factor of a hundred.
 
 use std::path::Path;
 
@@ -62,10 +62,10 @@ pub fn rates(path: &Path, curves: &[Curve]) -> Drawn {
     Ok(area.present()?)
 }
 
-/// The share of tasks that had begun after so many milliseconds.
+/// The share of tasks that had started after this number of milliseconds.
 pub fn latencies(path: &Path, curves: &[Curve]) -> Drawn {
-    // Where inotify told of a task after its recipe had begun, a span is less than nothing, which no
-    // logarithmic axis has room for.
+    // If inotify reported a task after its recipe had started, the span is negative, which a logarithmic axis
+    // cannot show.
     let soon = |point: &(f64, f64)| point.0.max(0.1);
     let x = reach(curves, soon);
     let area = SVGBackend::new(path, (860, 480)).into_drawing_area();
@@ -108,7 +108,7 @@ fn builder<'a, 'b>(
     builder
 }
 
-/// Says which curve is which, on the right.
+/// The legend, on the right.
 fn name_curves<'a, 'b: 'a, C: CoordTranslate>(
     chart: &mut ChartContext<'a, SVGBackend<'b>, C>,
 ) -> Drawn {

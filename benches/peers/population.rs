@@ -1,14 +1,14 @@
-//! A spool of a hundred thousand tasks, made once a run: first all waiting, then all finished.
+//! A spool of a hundred thousand tasks, built once a run: first all waiting, then all finished.
 //!
-//! Both are made by the program itself, `submit --batch` and `watch --drain`, and kept as unmounted
-//! images. Who changes one works on a copy. Invariant: the kept images are never mounted for
-//! writing by a scenario.
+//! Both are built by the program itself, with `submit --batch` and `watch --drain`, and kept as unmounted
+//! images. A scenario that changes one works on a copy. Invariant: no scenario mounts the kept images for
+//! writing.
 
 use crate::Scale;
 use crate::image::{Image, Size};
 use crate::world::{Durability, World};
 
-/// Made when first asked for.
+/// Built at the first use.
 pub struct Population {
     tasks: usize,
     pending: Option<Pending>,
@@ -61,9 +61,9 @@ impl Population {
     fn pending(&mut self) -> &Pending {
         let tasks = self.tasks;
         self.pending.get_or_insert_with(|| {
-            eprintln!("  making {tasks} tasks");
+            eprintln!("  creating {tasks} tasks");
             let world = World::of_size("pending", Size::Large, Durability::Process);
-            // The first sweep compares the clocks: ages begin with it.
+            // The first sweep compares the clocks: ages start with it.
             world.spool.run(&["sweep"]);
             let (_, ids) = world.spool.submit_batch("true", tasks);
             Pending {
@@ -83,6 +83,6 @@ impl Population {
                 rate: self.tasks as f64 / took.as_secs_f64(),
             });
         }
-        self.finished.as_ref().expect("it was just made")
+        self.finished.as_ref().expect("it was just built")
     }
 }

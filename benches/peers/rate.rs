@@ -1,8 +1,8 @@
 //! How many short tasks a second: 2,000 of `true`, queued beforehand, five at a time.
 //!
-//! Each round takes the floors, ours with both durabilities, and the peers, each on a file system
-//! of its own. Told against the bare starts of this machine, and, where the disk has to be asked,
-//! against what it gives: its syncs in the same round by the syncs that a task needs, counted.
+//! Each round measures the floors, agentspool with both durabilities, and the peers, each on a file system of
+//! its own. The rate is compared with the bare starts of this machine, and with `durability=power` with what
+//! the disk gives: its syncs in the same round, divided by the counted syncs of a task.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::report::number;
 use crate::rivals::{Nq, Pueue, Rival, TaskSpooler, hyperqueue_rate};
 use crate::world::{Durability, World};
 
-/// At once, as a new spool has it.
+/// Tasks at once, the default of a new spool.
 pub const AT_ONCE: usize = 5;
 
-/// nq looks through all its earlier tasks at each submission: a tenth shows it at its best.
+/// nq reads all its earlier tasks at each submission: a tenth of the tasks shows it at its best.
 const FEWER: usize = 10;
 
 #[derive(Default)]
@@ -107,7 +107,7 @@ impl Rounds {
         let mut found = Findings::default();
         let row = Row::new(&format!("{what}, `durability=process`"), process)
             .beside("5 threads that start `/bin/true`", spawn.clone())
-            .beside("1 thread that does", rate(self.spawn_one))
+            .beside("1 thread that starts `/bin/true`", rate(self.spawn_one))
             .beside("HyperQueue, no output files", quiet.clone())
             .beside("HyperQueue", rate(self.files))
             .beside("pueue", rate(self.pueue));
@@ -120,25 +120,30 @@ impl Rounds {
         let row = Row::new(&format!("{what}, `durability=power`"), power)
             .beside("fsyncs, 5 threads", rate(self.fsync))
             .beside("fsyncs, 1 thread", rate(self.fsync_one))
-            .beside(&format!("those of 5, by {syncs:.1} a task"), disk);
+            .beside(
+                &format!("fsyncs of 5 threads, divided by {syncs:.1} a task"),
+                disk,
+            );
         found.rows.push(
             peers(row)
                 .ratio("of what the disk gives", to_disk)
                 .goal("≥ 0.60, and ahead of nq", is_fast_with),
         );
         let row = Row::new(
-            &format!("5 threads that start `/bin/true` and sync {syncs:.0} small files, no more"),
+            &format!(
+                "5 threads that start `/bin/true` and sync {syncs:.0} small files, and do nothing else"
+            ),
             both,
         );
         found
             .rows
             .push(row.ratio("of what the disk gives", both_to_disk));
-        let row = Row::new("`durability=power` again", again);
+        let row = Row::new("`durability=power`, as above", again);
         found.rows.push(row.ratio("of those threads", to_both));
         for (name, whole) in [("process", self.process_whole), ("power", self.power_whole)] {
             let whole = rate(whole);
             let ratio = whole.by(&spawn);
-            let row = Row::new(&format!("with submitting them, `{name}`"), whole);
+            let row = Row::new(&format!("including their submission, `{name}`"), whole);
             found.rows.push(row.ratio("of the starts", ratio));
         }
         for (name, peer) in [("task-spooler", spooler), ("HyperQueue", quiet)] {
@@ -146,10 +151,10 @@ impl Rounds {
             found.rows.push(row.ratio("of the starts", peer.by(&spawn)));
         }
         found.note(format!(
-            "A task asks the disk {syncs:.1} times from its submission's end to its own, counted with strace."
+            "A task makes {syncs:.1} syncs between the end of its submission and its own end, counted with strace."
         ));
         found.note(format!(
-            "task-spooler and nq are timed from the first submission to the last end, because they begin at once (nq with {} tasks, before its own long folder slows it down); pueue is paused, filled with {} tasks and released; HyperQueue, by its Python package, is given all in one call.",
+            "task-spooler and nq are timed from the first submission to the last end, because they start tasks at once\n(nq with {} tasks, before its own long folder slows it down). pueue is paused, filled with {} tasks and\nreleased. HyperQueue gets all tasks in one call of its Python package.",
             scale.tasks / FEWER, scale.slow_tasks
         ));
         found
@@ -202,7 +207,7 @@ pub fn folder_in(folder: &std::path::Path, name: &str) -> std::path::PathBuf {
     path
 }
 
-/// Counted over fifty more tasks, so that what a watcher's own life costs is not among it.
+/// Counted over fifty more tasks, so that the watcher's own syncs are left out.
 fn syncs_of_a_task() -> f64 {
     let counted = |tasks: usize| {
         let world = World::fresh(Durability::Power);

@@ -1,8 +1,8 @@
 //! Writes what was measured: every sample as JSON, and the page `docs/performance.md` with its plots.
 //!
-//! Of the page only what stands between `<!-- measured: NAME -->` and `<!-- end -->` is written here; the
-//! prose around it is kept as it is, and is edited by hand. Invariant: each table is from one run of its
-//! scenario, and says from which machine and when, as long as all are not from the same.
+//! Only the part of the page between `<!-- measured: NAME -->` and `<!-- end -->` is written here. The text
+//! around it is kept and is edited by hand. Invariant: each table is from one run of its scenario. It names
+//! the commit and the time, unless all tables are from the same run.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -44,7 +44,7 @@ pub fn keep(scenario: &str, scale: &Scale, machine: &Machine, found: &Findings) 
     fs::write(path, text).expect("findings can be kept");
 }
 
-/// Writes the page from all that was kept.
+/// Writes the page from all findings that were kept.
 pub fn write(scale: &Scale) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = root.join("docs/performance.md");
@@ -53,7 +53,7 @@ pub fn write(scale: &Scale) {
         false => (page.clone(), root.join("docs/performance")),
     };
     fs::create_dir_all(&plots).expect("the folder of the plots can be made");
-    let mut text = fs::read_to_string(&page).expect("docs/performance.md stands");
+    let mut text = fs::read_to_string(&page).expect("docs/performance.md exists");
     let all: Vec<Kept<Findings>> = SCENARIOS
         .into_iter()
         .filter_map(|name| {
@@ -117,7 +117,7 @@ fn section(kept: &Kept<Findings>, all: &[Kept<Findings>]) -> String {
 /// All rows of a scenario.
 pub fn table(found: &Findings) -> String {
     let mut text =
-        "| what | ours | beside it | ratio | goal | reached |\n|---|---|---|---|---|---|\n"
+        "| what | agentspool | for comparison | ratio | goal | reached |\n|---|---|---|---|---|---|\n"
             .to_owned();
     for row in &found.rows {
         let beside: Vec<String> = row
@@ -139,13 +139,13 @@ pub fn table(found: &Findings) -> String {
     text
 }
 
-/// The rows that somebody set a goal for, without what stands beside them.
+/// The rows that have a goal, without what they are compared with.
 fn goals(all: &[Kept<Findings>]) -> String {
     let rows = all.iter().flat_map(|kept| &kept.found.rows);
     let rows: Vec<&Row> = rows.filter(|row| row.reached.is_some()).collect();
     let reached = rows.iter().filter(|row| row.reached == Some(true)).count();
     let mut text = format!(
-        "{reached} of {} goals are reached.\n\n| what | ours | ratio | goal | reached |\n|---|---|---|---|---|\n",
+        "{reached} of {} goals are reached.\n\n| what | agentspool | ratio | goal | reached |\n|---|---|---|---|---|\n",
         rows.len()
     );
     for row in rows {
@@ -186,7 +186,7 @@ fn short(figure: &Figure) -> String {
     }
 }
 
-/// The median, and between what the samples lay.
+/// The median, with the least and the most of the samples.
 fn message(figure: &Figure) -> String {
     match figure.samples.len() {
         1 => short(figure),
@@ -199,7 +199,7 @@ fn message(figure: &Figure) -> String {
     }
 }
 
-/// With as many digits as mean something.
+/// With the digits that are significant.
 pub fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => thousands(value.round() as i64),
@@ -221,7 +221,7 @@ fn thousands(value: i64) -> String {
     if value < 0 { format!("-{text}") } else { text }
 }
 
-/// Draws what a scenario has curves for; how the page shows it.
+/// Draws the curves of a scenario, and returns the text that shows the plot.
 fn draw(scenario: &str, curves: &[Curve], plots: &Path) -> String {
     let (name, shows, drawn) = match scenario {
         "curve" => {

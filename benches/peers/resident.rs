@@ -1,7 +1,7 @@
-//! What stays in memory and what wakes up when there is nothing to do; how large the program is and how it starts.
+//! An idle watcher's memory and wake-ups, the size of the program, and its start.
 //!
-//! A wake-up is a change in the kernel's count of switches of any thread of the watcher, looked at
-//! ten times a second. What a long queue takes in memory stands in `backlog.rs`.
+//! A wake-up is a change in the kernel's count of context switches of any thread of the watcher, read ten
+//! times a second. The memory for a long queue is measured in `backlog.rs`.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -39,23 +39,23 @@ fn idle(scale: &Scale, found: &mut Findings) {
     let (resident, peak) = memory_mb(watcher.pid());
     drop(watcher);
     drop(world.into_image());
-    let row = Row::new("watcher resident, idle", Figure::one("MB", resident));
+    let row = Row::new("idle watcher, resident memory", Figure::one("MB", resident));
     found.rows.push(
-        row.beside("at most, ever", Figure::one("MB", peak))
+        row.beside("peak", Figure::one("MB", peak))
             .goal("≤ 6 MB", resident <= 6.0),
     );
     let rescans = (scale.idle_seconds / RESCAN + 1) as usize;
-    let what = format!("moments awake in {} idle seconds", scale.idle_seconds);
+    let what = format!("wake-ups in {} idle seconds", scale.idle_seconds);
     let row = Row::new(&what, Figure::one("", awake as f64));
     found.rows.push(
-        row.beside("switches in them", Figure::one("", all as f64))
+        row.beside("context switches in them", Figure::one("", all as f64))
             .goal(&format!("the rescans alone: ≤ {rescans}"), awake <= rescans),
     );
 }
 
-/// Resident now, and at most in the life of a process.
+/// The resident memory of a process now, and at its peak.
 pub fn memory_mb(pid: u32) -> (f64, f64) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is running");
     let of = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let number = line.and_then(|line| line.split_whitespace().next());
@@ -68,7 +68,7 @@ pub fn memory_mb(pid: u32) -> (f64, f64) {
 }
 
 fn switches(pid: u32) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process is running");
     let of = |thread: fs::DirEntry| {
         let status = fs::read_to_string(thread.path().join("status")).ok()?;
         let count = status
@@ -80,7 +80,7 @@ fn switches(pid: u32) -> u64 {
 }
 
 fn file_and_start(scale: &Scale, found: &mut Findings) {
-    let bytes = fs::metadata(program()).expect("the program stands").len();
+    let bytes = fs::metadata(program()).expect("the program exists").len();
     let size = bytes as f64 / 1e6;
     let row = Row::new("the program's file", Figure::one("MB", size));
     found.rows.push(row.goal("< 4 MB", size < 4.0));

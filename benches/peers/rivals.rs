@@ -1,9 +1,9 @@
 //! The peers, each with a queue of its own in a folder: how a task is given to them, how fast they are.
 //!
-//! They are run as their manuals say, five tasks at once where they can, with the output kept as
-//! they keep it by default. None of them is asked to survive a power cut: none can. What they
-//! cannot do is said where a figure is told (nq runs one task at a time; HyperQueue's wheel has no
-//! command line). Invariant: a rival that goes leaves no process behind.
+//! They run as their manuals describe, five tasks at once if they can, with the output kept as they keep it
+//! by default. None of them can survive a power cut, so that is not measured. What they cannot do is stated
+//! with the figure (nq runs one task at a time; HyperQueue's wheel has no command line). Invariant: a rival
+//! that is dropped leaves no process behind.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::image::place;
 use crate::world::{Process, stamp_program, time, wait_until};
 
-/// Where `benches/prepare` put what is not Debian's.
+/// Where `benches/prepare` put the tools that are not Debian packages.
 pub fn tools() -> PathBuf {
     place().with_file_name("bench-tools")
 }
@@ -24,7 +24,7 @@ pub trait Rival {
     /// The command that gives it a task.
     fn submission(&self, task: &[&str]) -> Command;
 
-    /// Waits until it has nothing left to do.
+    /// Waits until all its tasks are done.
     fn finish(&self);
 
     /// Tasks of `true` a second, from the first submission to the last end.
@@ -171,12 +171,12 @@ impl Pueue {
         command
     }
 
-    /// Nothing is started until somebody says so.
+    /// No task is started until the queue is released.
     pub fn pause(&self) {
         time(&mut self.pueue(&["pause"]));
     }
 
-    /// When the last task ended, by its own record: its `wait` looks only every two seconds.
+    /// When the last task ended, by its own record: its `wait` checks only every two seconds.
     fn last_end(&self) -> jiff::Timestamp {
         let mut asked = self.pueue(&["status", "--json"]);
         let output = asked.stdout(Stdio::piped()).output();
@@ -207,7 +207,7 @@ impl Rival for Pueue {
         time(&mut self.pueue(&["wait", "--all"]));
     }
 
-    /// Queued beforehand, as ours.
+    /// Queued beforehand, as for agentspool.
     fn rate(&self, count: usize) -> f64 {
         self.pause();
         for _ in 0..count {

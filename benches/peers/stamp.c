@@ -1,5 +1,5 @@
-/* A recipe that says when its first instruction ran: nanoseconds of CLOCK_MONOTONIC, on stdout or
- * into the file that it is given. Linked statically, so that little happens before `main`. */
+/* A recipe that prints the time of its first instruction: nanoseconds of CLOCK_MONOTONIC, to stdout or to
+ * the file in its argument. Linked statically, so that little runs before `main`. */
 #include <stdio.h>
 #include <time.h>
 

@@ -1,8 +1,8 @@
 //! What it costs to hand a task over: one by the command line, and ten thousand in a batch.
 //!
-//! One submission stands beside starting `/bin/true` and the peers' own commands, in turn, so that
-//! all meet the same machine. Nothing runs the tasks of ours meanwhile; the peers begin at once
-//! where they cannot be told not to, and get a moment for it that is not counted.
+//! One submission is compared with a start of `/bin/true` and the peers' own commands, in alternation, so
+//! that all meet the same machine. No watcher runs the tasks of agentspool during that. Peers that cannot be
+//! paused start their tasks at once, and get time for it that is not counted.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::report::number;
 use crate::rivals::{Nq, Pueue, Rival, TaskSpooler};
 use crate::world::{Durability, Spool, World, time};
 
-/// What one `submit` may cost beside its syncs, in starts of `/bin/true`.
+/// What one `submit` may cost without its syncs, in starts of `/bin/true`.
 const STARTS: f64 = 3.0;
 
 pub fn measure(scale: &Scale) -> Findings {
@@ -96,7 +96,7 @@ impl Rounds {
         let reached = without_syncs.median() <= STARTS && is_ahead;
         let row = Row::new("one `submit`, `durability=power`", power)
             .beside("starting `/bin/true`", start.clone())
-            .beside(&format!("an fsync, of which it makes {syncs}"), sync)
+            .beside(&format!("one fsync (a `submit` makes {syncs})"), sync)
             .beside("nq", nq)
             .beside("pueue", pueue)
             .beside("task-spooler", spooler)
@@ -107,12 +107,12 @@ impl Rounds {
         let row = Row::new("one `submit`, `durability=process`", process);
         found.rows.push(row.ratio("starts", ratio));
         found.note(format!(
-            "One `submit` asks the disk {syncs} times, counted with strace. Each sample is the median of a round's submissions."
+            "One `submit` makes {syncs} syncs, counted with strace. Each sample is the median of the submissions of a round."
         ));
     }
 }
 
-/// What every command costs at least.
+/// The least that any command costs.
 pub fn start() -> Command {
     let mut command = Command::new("/bin/true");
     command
@@ -149,7 +149,7 @@ fn batch(scale: &Scale, found: &mut Findings) {
         .goal("≥ 1,000/s", are_fast[1]);
     found.rows.push(row);
     found.note(format!(
-        "A task of a batch asks the disk {syncs:.2} times, counted with strace."
+        "A task of a batch makes {syncs:.2} syncs, counted with strace."
     ));
 }
 

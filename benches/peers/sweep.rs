@@ -1,7 +1,7 @@
-//! Clearing a hundred thousand tasks that are old enough, beside `rm -rf` of the same tree.
+//! Sweeping a hundred thousand tasks that are old enough, compared with `rm -rf` of the same tree.
 //!
-//! Each runs on a copy of one image of its own, in turn. What `rm -rf` removes is what the sweep
-//! does: the tasks' folders. A sweep that has nothing to do stands in `many.rs`.
+//! Each runs on its own copy of one image, in alternation. Both remove the tasks' folders. A sweep that has
+//! nothing to do is measured in `many.rs`.
 
 use std::process::Command;
 
@@ -23,7 +23,7 @@ pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
         let took = world.spool.time(&["sweep", "--set", "cleanup_delay_sec=0"]);
         ours.push(took.as_secs_f64());
         let left = std::fs::read_dir(world.spool.path().join("tasks"));
-        let left = left.expect("the tasks' folder stands").count();
+        let left = left.expect("the tasks' folder exists").count();
         assert_eq!(left, 0, "tasks that the sweep left");
         drop(world.into_image());
         let (ours, floor) = (ours[round], floor[round]);
@@ -38,7 +38,7 @@ pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
             &format!("sweep of {} tasks", number(population.tasks() as f64)),
             ours,
         )
-        .beside("`rm -rf` of the same", floor)
+        .beside("`rm -rf` of the same tasks", floor)
         .ratio("of `rm -rf`", ratio)
         .goal("≤ 1.3", is_quick),
     );

@@ -1,7 +1,7 @@
-//! A spool of ours on a fresh file system, and the program that is measured on it.
+//! A spool on a fresh file system, and the program that is measured on it.
 //!
-//! The environment is sealed, no command starts a watcher by itself, and what is not said to be
-//! otherwise is as shipped. Not a test: what goes wrong ends the run with what the program said.
+//! The environment is isolated, no command starts a watcher by itself, and all other settings are the
+//! defaults. Not a test: an error ends the run with the output of the program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -56,7 +56,7 @@ impl Spool {
         spool
     }
 
-    /// One that stands already.
+    /// A spool that exists already.
     pub fn at(path: PathBuf) -> Spool {
         Spool { path }
     }
@@ -103,13 +103,13 @@ impl Spool {
         output
     }
 
-    /// How long the program takes for it, from before its start to after its end.
+    /// How long the program runs with these arguments, from before its start to after its end.
     pub fn time(&self, arguments: &[&str]) -> Duration {
         let mut command = self.command(arguments);
         time(command.stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
-    /// Requests for so many tasks of a recipe, each hundredth with a name.
+    /// Requests for this number of tasks of a recipe, each hundredth with a name.
     pub fn requests(&self, recipe: &str, count: usize) -> PathBuf {
         let path = self.path.with_extension("jsonl");
         let mut text = String::new();
@@ -124,7 +124,7 @@ impl Spool {
         path
     }
 
-    /// Submits them all; how long that took, and their ids.
+    /// Submits them all, and returns how long that took, and their ids.
     pub fn submit_batch(&self, recipe: &str, count: usize) -> (Duration, Vec<String>) {
         let requests = self.requests(recipe, count);
         let requests = requests.to_str().expect("a path in UTF-8");
@@ -139,20 +139,20 @@ impl Spool {
         (took, ids)
     }
 
-    /// Runs all that waits; how long that took.
+    /// Runs all waiting tasks, and returns how long that took.
     pub fn drain(&self) -> Duration {
         self.time(&["watch", "--drain"])
     }
 
-    /// A watcher that lives, until the guard goes.
+    /// A watcher that runs until the guard is dropped.
     pub fn watcher(&self) -> Process {
         let before = self.watchers();
         let watcher = self.start_watcher();
-        wait_until("a watcher lives", || self.watchers() > before);
+        wait_until("a watcher is running", || self.watchers() > before);
         watcher
     }
 
-    /// The same that may not be there yet.
+    /// The same, but it may not be running yet.
     pub fn start_watcher(&self) -> Process {
         let mut command = self.command(&["watch"]);
         Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
@@ -170,7 +170,7 @@ impl Spool {
         self.path.join("tasks").join(id)
     }
 
-    /// How many times the program and all that it starts ask the disk to be sure.
+    /// How many syncs the program and all processes that it starts make.
     pub fn syncs(&self, arguments: &[&str]) -> usize {
         let calls = self.traced(arguments);
         calls.lines().filter(|line| is_sync(line)).count()
@@ -228,7 +228,7 @@ impl World {
         }
     }
 
-    /// The world in an image that has one.
+    /// The spool in an image that has one.
     pub fn of(image: Image) -> World {
         let mounted = image.mount();
         let spool = Spool::at(mounted.path().join("spool"));
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    /// Unmounted and mounted again: nothing of it is known to the kernel as files any more.
+    /// Unmounted and mounted again, so that the kernel has none of its files cached.
     pub fn remounted(self) -> World {
         self.mounted.unmount();
         World::of(self.image)
@@ -252,7 +252,7 @@ impl World {
     }
 }
 
-/// A process of ours that lives; TERM and a wait when the guard goes.
+/// A running process, ended by TERM and waited for when the guard is dropped.
 pub struct Process(Child);
 
 impl Process {
@@ -279,7 +279,7 @@ impl Drop for Process {
     }
 }
 
-/// How long a program runs, which has to succeed.
+/// How long a program runs. It must succeed.
 pub fn time(command: &mut Command) -> Duration {
     let begun = Instant::now();
     let status = command.status();
@@ -289,7 +289,7 @@ pub fn time(command: &mut Command) -> Duration {
     took
 }
 
-/// Waits for a fact that is not measured.
+/// Waits until something is true, without measuring it.
 pub fn wait_until(what: &str, mut fact: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !fact() {
@@ -317,7 +317,7 @@ pub fn stamp_program() -> PathBuf {
     BUILT.get_or_init(build).clone()
 }
 
-/// CLOCK_MONOTONIC in nanoseconds, as the recipe `stamp` tells it.
+/// CLOCK_MONOTONIC in nanoseconds, as the recipe `stamp` prints it.
 pub fn monotonic() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec * 1_000_000_000 + now.tv_nsec

@@ -107,8 +107,8 @@ def _check(fd: int) -> None:
     if found.st_mode & 0o022:
         path = os.readlink(f"/proc/self/fd/{fd}")
         raise SpoolUnusable(
-            f"failed to unpickle a result: others may write to {path}, and a pickle is code. If nobody else did, take"
-            f" their right away with `chmod go-w {path}`"
+            f"failed to unpickle a result: others may write to {path}, and a pickle is code. If no other user"
+            f" has written there, run `chmod go-w {path}`"
         )
 
 

@@ -66,7 +66,7 @@ class BackgroundConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_concurrent_tasks, int) or self.max_concurrent_tasks < 1:
-            raise UsageError(f"max_concurrent_tasks must be a whole number of at least 1, not {self.max_concurrent_tasks!r}")
+            raise UsageError(f"max_concurrent_tasks must be a number of at least 1, not {self.max_concurrent_tasks!r}")
         if isinstance(self.env, str):
             raise UsageError('env must be a list of names, for example env=["OPENAI_API_KEY"]')
         object.__setattr__(self, "env", tuple(sorted(set(self.env))))
@@ -135,7 +135,7 @@ class BackgroundTask(Task):
         try:
             pickled = own_pickle(self.dir, end, _call.RETURNED)
         except FileNotFoundError:
-            message = f"the task {self.task_id} completed, but the file {_call.RETURNED} with its returned value is missing"
+            message = f"the task {self.task_id} completed, but {_call.RETURNED} with its returned value is missing"
             raise TaskFailed(message, end) from None
         if pickled is None:
             return super()._output(end)

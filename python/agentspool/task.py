@@ -345,17 +345,17 @@ def _is_folder(fd: int) -> bool:
 
 def _read_parts(task: Path, parts: list[str]) -> tuple[bytes, int]:
     """The content of a file without its removed middle, and the size of that. Other holes are zeroes."""
-    begin, end = _cut_of(task, parts)
+    start, end = _cut_of(task, parts)
     with _files.opened(task, *parts) as file:
-        if begin >= end:
+        if start >= end:
             return _files.read_all(file), 0
         size = file.seek(0, os.SEEK_END)
-        begin, end = min(begin, size), min(end, size)
-        _files.check_size(size - (end - begin))
+        start, end = min(start, size), min(end, size)
+        _files.check_size(size - (end - start))
         file.seek(0)
-        before = file.read(begin)
+        before = file.read(start)
         file.seek(end)
-        return before + file.read(size - end), end - begin
+        return before + file.read(size - end), end - start
 
 
 def _cut_of(task: Path, parts: list[str]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Functions and classes that the tests name by their module, as a program's own modules do. No tests."""
+"""Functions and classes that are pickled by reference to this module. No tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 class Refusal(Exception):
-    """Cannot be pickled and brought back: its arguments are not those of its constructor."""
+    """Cannot be unpickled, because its `args` are not the arguments of its constructor."""
 
     def __init__(self, code: int, why: str) -> None:
         super().__init__(f"{code}: {why}")

@@ -1,8 +1,8 @@
-"""Sealed worlds for the Python tests: a spool, a home and the real program, for one test each.
+"""Isolated environments for the Python tests: each test has a spool, a home and the real program.
 
-Like tests/support in Rust: the real program in a folder of its own, facts are waited for and never time, and when a
-test fails the tree of its spools is printed (KEEP_SPOOL=1 keeps them). Invariant: nothing of the developer's spools,
-settings or keys takes part, and what a test started is ended with it.
+As tests/support in Rust: a test waits for facts, not for time, and a test that fails prints the files of its spools
+(KEEP_SPOOL=1 keeps them). Invariant: the developer's spools, settings and keys are not used, and all processes that a
+test started end with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agentspool import _program
 from stub import Stub
 
 REPOSITORY = Path(__file__).parents[2]
-# The backstop of every wait: far beyond what a loaded machine needs.
+# The longest wait, in seconds: far longer than a loaded machine needs.
 PATIENCE = 60.0
 
 
@@ -35,7 +35,7 @@ class World:
         self.spool = root / "spool"
 
     def cli(self, *arguments: str, code: int = 0) -> dict:
-        """Runs the program on this world's spool and gives the JSON it printed."""
+        """Runs the program on this spool and returns the JSON that it printed."""
         done = subprocess.run([_program.find(), "--json", *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == code, (arguments, done)
         return json.loads(done.stdout)
@@ -47,40 +47,40 @@ class World:
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def wait_until(self, what: str, fact) -> object:
-        """Waits for a fact and gives it."""
+        """Waits until `fact` returns a true value, and returns the value."""
         end = time.monotonic() + PATIENCE
         while True:
             found = fact()
             if found:
                 return found
-            assert time.monotonic() < end, f"waited {PATIENCE} s in vain until {what}"
+            assert time.monotonic() < end, f"waited {PATIENCE} s without success until {what}"
             time.sleep(0.02)
 
     def wait_running(self, task) -> None:
         self.wait_until(f"{task.task_id} runs", lambda: task.status_sync() == "running")
 
     def processes(self) -> dict[int, str]:
-        """Everything that runs in this world, by its command line or its environment."""
-        mark = str(self.root).encode()
+        """The processes with this folder in their command line or environment."""
+        place = str(self.root).encode()
         found = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
                 command = (entry / "cmdline").read_bytes()
-                if mark in command or mark in (entry / "environ").read_bytes():
+                if place in command or place in (entry / "environ").read_bytes():
                     found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")[:200]
             except OSError:
                 continue
         return found
 
     def of_task(self, task) -> list[int]:
-        """The processes of one task, by the mark in their environment."""
-        mark = f"AGENTSPOOL_TASK_ID={task.task_id}".encode()
+        """The processes of one task, by a variable in their environment."""
+        variable = f"AGENTSPOOL_TASK_ID={task.task_id}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                if entry.name.isdigit() and variable in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
             except OSError:
                 continue
@@ -102,7 +102,7 @@ class World:
         return "\n".join(lines)
 
     def end(self) -> None:
-        """Watchers first, so that nobody starts anything anew; then what is left."""
+        """Kills all processes, again until none is left, because a process may have started another."""
         for _ in range(5):
             left = self.processes()
             if not left:
@@ -123,7 +123,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def world(monkeypatch):
-    """An empty spool that the package takes by default."""
+    """An empty spool that the package uses by default."""
     root = Path(tempfile.mkdtemp(prefix="agentspool-python-")).resolve()
     for name in list(os.environ):
         if name.startswith(("AGENTSPOOL_", "XDG_", "OPENAI_")) and name != _program.PROGRAM:

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible endpoint on loopback, for the tests of the agents. No model: it repeats what it was asked.
+"""An OpenAI-compatible endpoint on loopback, for the tests of the agents. It has no model: it repeats the question.
 
-What it does is decided by the test, before or while it is asked: `hold` keeps answers back until `release`, `once`
-queues refusals, `streams` says whether it knows how to stream. Every question is kept in `asked`.
+The test controls it: a question with the text `hold` waits until `release`, `once` has errors to return, `streams`
+says whether it streams, and `break_off` ends an answer early. `asked` has all questions.
 """
 
 from __future__ import annotations

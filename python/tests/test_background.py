@@ -1,4 +1,4 @@
-"""Python functions as tasks: the documented calls, what comes back, and that stopping really stops."""
+"""Python functions as tasks: the documented calls, returned values, exceptions, timeout and cancel."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from agentspool.background import BackgroundConfig, BackgroundRunner, install_re
 
 
 def sleeps(path: str) -> None:
-    """Says that it runs, starts something that would outlive it, and never ends by itself."""
+    """Starts a child, reports its pid, and does not end."""
     child = subprocess.Popen(["sleep", "1000"])
     Path(path).write_text(str(child.pid))
     time.sleep(1000)
 
 
 def test_the_documented_calls(world):
-    # Word for word what the page shows, but for the import and the shorter sleep.
+    # The example of the documents, with another import and a shorter sleep.
     async def main():
         config = BackgroundConfig(max_concurrent_tasks=3)
         runner = BackgroundRunner(config=config)
@@ -44,7 +44,7 @@ def test_the_documented_calls(world):
         return task
 
     task = asyncio.run(main())
-    # A reader of the files sees the same, and the spool is the user's alone.
+    # The files have the same result, and only the user may access the spool.
     assert json.loads((task.dir / "result.json").read_text())["output"] == "Task example done"
     spool = Path(private_spool())
     assert spool == world.root / "state/agentspool-python/spool"
@@ -52,14 +52,14 @@ def test_the_documented_calls(world):
     assert task.dir.parent == spool / "tasks"
 
 
-def test_each_call_has_a_process_of_its_own_and_the_callers_folder_and_modules(world, monkeypatch):
+def test_each_call_runs_in_its_own_process_with_the_callers_folder_and_modules(world, monkeypatch):
     runner = BackgroundRunner()
     name, pid = runner.submit_sync(callables.where, kwargs={"name": "Ada"}).wait_sync(60)
     assert name == "Ada" and pid != os.getpid()
     factor = 3
     assert runner.submit_sync(lambda n: n * factor, args=(14,)).wait_sync(60) == 42
     assert runner.submit_sync(os.getcwd).wait_sync(60) == str(world.root / "cwd")
-    # Without being asked for, no variable goes along; the spool a function means is the caller's.
+    # A function sees no variable that is not named, and uses the caller's spool.
     monkeypatch.setenv("SECRET", "hunter2")
     assert runner.submit_sync(lambda: os.environ.get("SECRET")).wait_sync(60) is None
     asked = BackgroundRunner(BackgroundConfig(env=["SECRET"]))
@@ -72,7 +72,7 @@ def test_each_call_has_a_process_of_its_own_and_the_callers_folder_and_modules(w
         asked.submit_sync(callables.where)
 
 
-def test_what_is_no_json_comes_back_all_the_same(world):
+def test_values_that_are_not_json_are_returned(world):
     runner = BackgroundRunner()
 
     class Own:
@@ -85,7 +85,7 @@ def test_what_is_no_json_comes_back_all_the_same(world):
     assert isinstance(note, callables.Note) and note.text == "a"
     assert (data, number) == (b"bytes", 10**400)
     assert "repr" in given.result_json["output"]
-    # More than a request may hold goes into the task's folder, and is gone afterwards.
+    # A call that is too large for a request is a file in the task's folder until the task ends.
     large = os.urandom(2_000_000)
     task = runner.submit_sync(lambda: large[::-1])
     assert task.wait_sync(60) == large[::-1]
@@ -93,7 +93,7 @@ def test_what_is_no_json_comes_back_all_the_same(world):
     assert os.listdir(Path(private_spool()).parent) == ["spool"]
 
 
-def test_exceptions_come_back_with_the_remote_traceback(world):
+def test_exceptions_are_raised_with_the_remote_traceback(world):
     async def main():
         runner = BackgroundRunner()
 
@@ -114,12 +114,12 @@ def test_exceptions_come_back_with_the_remote_traceback(world):
         assert "in inner" in "".join(traceback.format_exception(None, raised.value, raised.value.__traceback__))
         assert task.result is None and isinstance(task.error, KeyError)
         assert await task.status() == "failed"
-        # One that does not survive the journey is told in words.
+        # An exception that cannot be unpickled becomes a TaskFailed with its text.
         task = await runner.submit(callables.refuse)
         with pytest.raises(agentspool.TaskFailed, match="Refusal: 7: not today") as raised:
             await task.wait(60)
         assert "in refuse" in str(raised.value.__cause__)
-        # What cannot be sent back is the function's failure.
+        # A value that cannot be pickled is a failure of the function.
         task = await runner.submit(threading.Lock)
         with pytest.raises(TypeError, match="lock"):
             await task.wait(60)
@@ -131,7 +131,7 @@ def test_exceptions_come_back_with_the_remote_traceback(world):
     asyncio.run(main())
 
 
-def test_a_timeout_and_a_cancel_really_stop_it(world):
+def test_timeout_and_cancel_end_all_processes_of_a_function(world):
     async def main():
         runner = BackgroundRunner()
         started = world.root / "first"
@@ -152,7 +152,7 @@ def test_a_timeout_and_a_cancel_really_stop_it(world):
     asyncio.run(main())
 
 
-def test_progress_from_inside(world):
+def test_a_function_reports_progress(world):
     go = world.root / "go"
 
     def reports():
@@ -166,13 +166,13 @@ def test_progress_from_inside(world):
     go.touch()
     assert task.wait_sync(60) is None
     assert task.result_json["metrics"]["pages"] == 7
-    # Outside a task it says nothing, so the function can be called as it is.
+    # Outside a task it does nothing, so the function can be called directly.
     reports()
     with pytest.raises(ValueError, match="from 0 to 1"):
         agentspool.progress(45)
 
 
-def test_no_more_than_the_limit_run_at_once(world):
+def test_the_limit_of_functions_at_once_counts_over_runners(world):
     folder = world.root / "running"
     folder.mkdir()
 
@@ -185,7 +185,7 @@ def test_no_more_than_the_limit_run_at_once(world):
         return seen
 
     async def main():
-        # Two runners with one config share its limit, and another config has its own.
+        # Two runners with the same config share a limit. Another config has its own limit.
         config = BackgroundConfig(max_concurrent_tasks=2)
         runners = [BackgroundRunner(config), BackgroundRunner(config)]
         tasks = [await runners[n % 2].submit(one) for n in range(6)]
@@ -198,7 +198,7 @@ def test_no_more_than_the_limit_run_at_once(world):
     asyncio.run(main())
 
 
-def test_a_task_outlives_who_submitted_it(world):
+def test_a_task_outlives_the_process_that_submitted_it(world):
     go = world.root / "go"
     script = (
         "import sys, time, pathlib\n"
@@ -242,9 +242,9 @@ def test_on_complete_and_cancel_all(world):
     asyncio.run(main())
 
 
-def test_in_the_running_loop_of_a_notebook(world):
+def test_blocking_calls_work_in_the_loop_of_a_notebook(world):
     async def cell():
-        # What blocks does so for a moment only, and needs no loop of its own.
+        # The blocking calls work inside a running loop.
         runner = BackgroundRunner()
         task = runner.submit_sync(callables.where)
         return await task.wait(60), task.status_sync()
@@ -253,13 +253,13 @@ def test_in_the_running_loop_of_a_notebook(world):
     assert (name, status) == ("nobody", "completed")
 
 
-def test_what_cannot_be_sent(world):
+def test_a_call_that_cannot_be_pickled_is_refused(world):
     lock = threading.Lock()
     runner = BackgroundRunner()
     with pytest.raises(agentspool.NotPicklable, match="cannot be pickled for another process") as raised:
         runner.submit_sync(lambda: lock.acquire())
     assert isinstance(raised.value, TypeError) and raised.value.code == 2
-    with pytest.raises(agentspool.NotPicklable, match="where cannot be sent"):
+    with pytest.raises(agentspool.NotPicklable, match="where cannot be pickled"):
         asyncio.run(runner.submit(callables.where, args=(lock,)))
     with pytest.raises(agentspool.UsageError, match="cannot be called"):
         runner.submit_sync("where")
@@ -269,9 +269,9 @@ def test_what_cannot_be_sent(world):
     assert not Path(private_spool()).exists()
 
 
-def test_a_shared_spool_runs_no_pickles_unless_its_owner_says_so(world):
+def test_a_shared_spool_runs_no_pickles_without_install_recipe(world):
     runner = BackgroundRunner(spool=world.spool)
-    with pytest.raises(agentspool.Refused, match="a pickle is code, so its owner must allow it"):
+    with pytest.raises(agentspool.Refused, match="a pickle is code, so the owner must call"):
         runner.submit_sync(callables.where)
     assert list((world.spool / "tasks").iterdir()) == []
     with pytest.raises(agentspool.SpoolUnusable):
@@ -291,23 +291,23 @@ def test_a_result_is_kept_for_its_handle(world):
     del dropped
     world.cli("config", "set", "cleanup_delay_sec", "0", "--spool", spool)
     world.wait_until(
-        "what nobody waits for is swept", lambda: world.cli("sweep", "--spool", spool) and not gone.exists()
+        "the task without a handle is swept", lambda: world.cli("sweep", "--spool", spool) and not gone.exists()
     )
     assert kept.wait_sync(60)[0] == "nobody"
 
 
-def test_what_cannot_be_read_here_is_reported_by_wait(world):
+def test_wait_raises_the_error_of_a_damaged_pickle(world):
     task = BackgroundRunner().submit_sync(callables.where)
     world.cli("wait", task.task_id, "--spool", private_spool())
     (task.dir / "attempts/1/returned.pickle").write_bytes(b"no pickle")
     with pytest.raises(Exception, match=r"pickle|stack|opcode|load key"):
         task.wait_sync(60)
     assert task.result is None and task.done
-    with pytest.raises(agentspool.SpoolUnusable, match="no recipe can be put into"):
+    with pytest.raises(agentspool.SpoolUnusable, match="cannot install the recipe in"):
         install_recipe(world.root / "nowhere")
 
 
-def test_first_use_by_many_processes_at_once(world):
+def test_many_processes_may_create_the_private_spool_at_once(world):
     script = (
         "from agentspool import BackgroundRunner; print(BackgroundRunner().submit_sync(abs, args=(-3,)).wait_sync(60))"
     )
@@ -315,8 +315,8 @@ def test_first_use_by_many_processes_at_once(world):
     assert [process.communicate()[0] for process in started] == ["3\n"] * 6
 
 
-def test_a_large_call_goes_where_its_task_goes_and_touches_nothing_else(world, monkeypatch):
-    """Beside the spool lies a folder of the user's with the name that calls once had there."""
+def test_a_large_call_moves_with_its_task_and_other_files_stay(world, monkeypatch):
+    """A folder `calls` of the user is next to the spool, and must not change."""
     project, moved, copied = world.root / "project", world.root / "moved", world.root / "copied"
     mine = project / "calls"
     mine.mkdir(parents=True)
@@ -338,7 +338,7 @@ def test_a_large_call_goes_where_its_task_goes_and_touches_nothing_else(world, m
     subprocess.run(["cp", "-a", project, copied], check=True)
     project.rename(moved)
     for place in (copied, moved):
-        # The copy runs first, and takes nothing from the other one.
+        # The copy runs first, and does not change the moved one.
         world.cli("list", "--spool", str(place / "spool"))
         world.cli("resume", "--spool", str(place / "spool"))
         runner = BackgroundRunner(spool=place / "spool")
@@ -348,7 +348,7 @@ def test_a_large_call_goes_where_its_task_goes_and_touches_nothing_else(world, m
         assert (place / "calls/recording").read_text() == "mother"
 
 
-def test_a_call_that_returns_nothing_has_not_completed(world):
+def test_a_function_that_does_not_return_has_failed(world):
     def by_help():
         import argparse
 
@@ -361,12 +361,12 @@ def test_a_call_that_returns_nothing_has_not_completed(world):
     runner = BackgroundRunner()
     ways = [sys.exit, by_help, lambda: sys.exit(0), lambda: os._exit(0), writes_and_leaves]
     for task in [runner.submit_sync(way) for way in ways]:
-        with pytest.raises(agentspool.TaskFailed, match=r"returned nothing|gave no result"):
+        with pytest.raises(agentspool.TaskFailed, match=r"did not return a value|gave no result"):
             task.wait_sync(60)
         assert task.status_sync() == "failed" and task.result is None
 
 
-def test_what_a_value_says_of_itself_decides_nothing(world):
+def test_a_repr_that_raises_is_not_a_failure(world):
     class Silent:
         def __repr__(self):
             raise RuntimeError("no words")

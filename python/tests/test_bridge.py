@@ -1,4 +1,4 @@
-"""The bridge to PraisonAI with a stand-in for the package: what ends it without an answer, what it cannot write."""
+"""The bridge to PraisonAI with a fake package: runs without an answer, and output that is not JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ask(world):
     return lambda how: recipe.run_background("research", input={"how": how})
 
 
-def test_a_run_that_gives_no_answer_has_failed(ask):
+def test_a_run_without_an_answer_has_failed(ask):
     for how, code, words in (("exit", 3, "gave no answer"), ("exit 7", 7, "code 7"), ("_exit", 0, "gave no result")):
         with pytest.raises(agentspool.TaskFailed, match=words) as raised:
             ask(how).wait_sync(60)
@@ -53,7 +53,7 @@ def test_a_run_that_gives_no_answer_has_failed(ask):
     assert ask("none").wait_sync(60) is None
 
 
-def test_an_answer_that_is_no_json_is_reported_as_far_as_it_can_be(ask):
+def test_an_answer_that_is_not_json_is_converted(ask):
     assert ask("half").wait_sync(60) == {"a": "x\ufffd", "b": ["\ufffd", "\ufffd"], "c": "\U0001f600"}
     keys = ask("keys").wait_sync(60)
     assert keys["(1, 2)"] == {"3": "<Silent>"} and keys["list"] == [[4, None], True, "<int>"]

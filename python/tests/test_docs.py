@@ -1,4 +1,4 @@
-"""The examples of docs/python.md, run block by block in one running loop, as a notebook would run them."""
+"""Runs the examples of docs/python.md, block by block in one event loop, as in a notebook."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 
 from conftest import REPOSITORY
 
-SAID = [
+PRINTED = [
     ("recipe.run_background", "Result: {'input': {'query': 'What is AI?'}, 'config': {'max_tokens': 1000}}"),
     ("input=[1, 2]", "{'input': [1, 2], 'config': {}}"),
     ("recipe.run(", "True {'input': {'query': 'owls'}, 'config': {}} 0."),
@@ -21,13 +21,13 @@ SAID = [
 ]
 
 
-def test_the_examples_do_what_they_say(world, capsys):
+def test_the_examples_print_what_is_expected(world, capsys):
     world.recipe("my-recipe", '#!/bin/sh\nprintf \'{"input": %s, "config": %s}\' "$(cat)" "$AGENTSPOOL_CONFIG"\n')
     world.recipe("bytes", "#!/bin/sh\nprintf 'a\\377b'\n")
     blocks = re.findall(
         r"^```python\n(.*?)^```$", (REPOSITORY / "docs/python.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    assert len(blocks) == len(SAID)
+    assert len(blocks) == len(PRINTED)
     names: dict = {"__name__": "__main__"}
 
     async def run(block: str) -> None:
@@ -37,10 +37,10 @@ def test_the_examples_do_what_they_say(world, capsys):
             await ended
 
     async def notebook() -> None:
-        for block, (mark, said) in zip(blocks, SAID):
-            assert mark in block
+        for block, (part, expected) in zip(blocks, PRINTED):
+            assert part in block
             await run(block)
             printed = capsys.readouterr().out
-            assert said in printed, (block, printed)
+            assert expected in printed, (block, printed)
 
     asyncio.run(notebook())

@@ -1,4 +1,4 @@
-"""What is unpickled and what is not: a pickle is code, and a spool holds the tasks of others as well."""
+"""Which pickles are unpickled. A pickle is code, and a spool may have tasks of other users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentspool.background import BackgroundRunner, BackgroundTask, install_reci
 
 
 class Touches:
-    """Unpickled, it leaves a file, wherever its class is not known."""
+    """Creates a folder when it is unpickled, even if the class is unknown there."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -24,26 +24,26 @@ class Touches:
 
 
 def handle(task) -> BackgroundTask:
-    """As `get_task` makes one, with nothing read yet."""
+    """A new handle, as from `get_task`, which has read nothing."""
     return BackgroundTask(task.task_id, str(task.dir), task.recipe_name, task.session_id)
 
 
-def test_only_who_asks_for_the_value_unpickles_it(world):
+def test_a_value_is_unpickled_only_when_it_is_read(world):
     touched = world.root / "touched"
     task = BackgroundRunner().submit_sync(Touches, args=(str(touched),))
     world.cli("wait", task.task_id, "--spool", private_spool())
     assert task.done and task.result_json["ok"] and task.status_sync() == "completed" and task.output_path is None
     assert not touched.exists()
     assert task.result is None and touched.exists()
-    # Once.
+    # Only once.
     assert task.wait_sync(60) is None
 
 
-def test_a_task_of_another_recipe_runs_no_code_here(world):
+def test_the_pickle_of_another_recipe_is_not_unpickled(world):
     touched = world.root / "touched"
     evil = pickle.dumps(Touches(str(touched)))
     for name, code in (("good", 0), ("bad", 1)):
-        # A recipe that writes what it is sent into its current folder, and even beside its logs.
+        # A recipe that writes a pickle into its current folder and next to its logs.
         world.recipe(
             name,
             f"#!/bin/sh\nfor to in . ..; do cp {world.root}/evil $to/returned.pickle; "
@@ -64,19 +64,19 @@ def test_a_task_of_another_recipe_runs_no_code_here(world):
     assert not touched.exists()
 
 
-def test_a_function_that_another_user_submitted_is_reported_in_json(world):
+def test_a_function_of_another_user_gives_json(world):
     task = BackgroundRunner().submit_sync(callables.where)
     name, pid = task.wait_sync(60)
     origin = task.dir / "origin.json"
-    for uid, told in ((os.geteuid(), (name, pid)), (os.geteuid() + 1, [name, pid]), (None, [name, pid])):
+    for uid, value in ((os.geteuid(), (name, pid)), (os.geteuid() + 1, [name, pid]), (None, [name, pid])):
         origin.write_text(json.dumps({"v": 2, "uid": uid}))
         origin.chmod(0o640)
-        assert handle(task).result == told
+        assert handle(task).result == value
     origin.write_text("[]")
     assert handle(task).result == [name, pid]
 
 
-def test_a_recipe_of_that_name_with_another_text_is_not_ours(world):
+def test_a_changed_recipe_with_our_name_is_not_trusted(world):
     task = BackgroundRunner().submit_sync(callables.where)
     name, pid = task.wait_sync(60)
     manifest = Path(private_spool()) / "recipes" / task.recipe_name / "recipe.toml"
@@ -87,7 +87,7 @@ def test_a_recipe_of_that_name_with_another_text_is_not_ours(world):
     assert handle(task).result == [name, pid]
 
 
-def test_what_others_could_have_written_is_not_unpickled(world):
+def test_a_pickle_that_others_may_write_is_not_unpickled(world):
     def fails():
         raise LookupError("nothing")
 
@@ -105,13 +105,13 @@ def test_what_others_could_have_written_is_not_unpickled(world):
             loose.wait_sync(60)
         path.chmod(mode)
         assert handle(task).result == given
-    # A failure is told in words then.
+    # An exception becomes a TaskFailed with its text.
     with pytest.raises(LookupError):
         failed.wait_sync(60)
     (failed.dir / "attempts/1/raised.pickle").chmod(0o620)
     with pytest.raises(agentspool.TaskFailed, match="LookupError: nothing"):
         handle(failed).wait_sync(60)
-    # A link leads nowhere. A second name is still this user's file, as in a backup made by `cp -al`.
+    # A symbolic link is refused. A hard link, as in a backup made by `cp -al`, is accepted.
     kept = pickled.with_name("kept")
     pickled.rename(kept)
     pickled.symlink_to(kept)
@@ -126,7 +126,7 @@ def test_what_others_could_have_written_is_not_unpickled(world):
         assert handle(task).result == list(given)
 
 
-def test_text_of_a_task_moves_no_cursor(world):
+def test_control_characters_of_a_task_are_escaped(world):
     world.recipe("fails", "#!/bin/sh\nprintf 'a\\033[2Jb\\rc\\302\\233d\\342\\200\\256e' >&2\nexit 1\n")
     task = agentspool.recipe.run_background("fails")
     with pytest.raises(agentspool.TaskFailed) as raised:
@@ -134,7 +134,7 @@ def test_text_of_a_task_moves_no_cursor(world):
     assert str(raised.value).endswith(r": a\x1b[2Jb\rc\x9bd\u202ee")
 
 
-def test_an_exception_that_is_not_known_here_is_reported_with_its_traceback(world):
+def test_an_exception_that_cannot_be_unpickled_has_its_traceback(world):
     def fails():
         raise LookupError("nothing")
 
@@ -142,14 +142,14 @@ def test_an_exception_that_is_not_known_here_is_reported_with_its_traceback(worl
     with pytest.raises(LookupError):
         task.wait_sync(60)
     left = task.dir / "attempts/1/raised.pickle"
-    for content, told in (
+    for content, text in (
         (pickle.dumps((b"no pickle", "line by line")), "line by line"),
         (b"none", "cannot be unpickled"),
     ):
         left.write_bytes(content)
         with pytest.raises(agentspool.TaskFailed, match="LookupError: nothing") as raised:
             handle(task).wait_sync(60)
-        assert told in str(raised.value.__cause__)
+        assert text in str(raised.value.__cause__)
 
 
 def test_a_function_that_changes_the_umask_keeps_its_result(world):

@@ -1,7 +1,6 @@
-"""The package as it is installed: the program it brings, `python -m agentspool`, and what is in the wheel.
+"""The installed package: its program, `python -m agentspool`, and the content of the wheel.
 
-Not the wheel's making (`.ci/python` makes and installs one). Where AGENTSPOOL_PROGRAM names another program, that one
-is tried.
+`.ci/python` builds and installs the wheel. If AGENTSPOOL_PROGRAM names another program, that program is tested.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ def test_python_m_is_the_command_line(world):
     assert missing.stderr.startswith('error: no task is called "nosuch"')
 
 
-def test_a_program_that_is_not_there_is_code_6(world):
+def test_a_missing_program_is_code_6(world):
     environment = {**os.environ, "AGENTSPOOL_PROGRAM": "/no/such/program"}
     done = subprocess.run([sys.executable, "-m", "agentspool"], env=environment, capture_output=True, text=True)
     assert done.returncode == 6 and "/no/such/program" in done.stderr
 
 
-def test_the_wheel_holds_program_modules_and_types():
+def test_the_wheel_has_program_modules_and_types():
     wheel = os.environ.get("AGENTSPOOL_WHEEL")
     if wheel is None:
-        pytest.fail("AGENTSPOOL_WHEEL must name the wheel (`just python` makes one)")
+        pytest.fail("AGENTSPOOL_WHEEL must name the wheel (`just python` builds one)")
     names = zipfile.ZipFile(wheel).namelist()
     version = re.search(r'^version = "(.+)"', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE).group(1)
     assert f"agentspool-{version}.data/scripts/agentspool" in names
@@ -47,6 +46,6 @@ def test_the_wheel_holds_program_modules_and_types():
     assert not [name for name in names if name.startswith(("tests/", "agentspool/__pycache__"))]
 
 
-def test_every_public_name_has_a_word_of_explanation():
+def test_every_public_name_has_a_docstring():
     for name in agentspool.__all__:
         assert getattr(agentspool, name).__doc__, name

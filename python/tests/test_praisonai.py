@@ -1,7 +1,7 @@
-"""PraisonAI recipe folders through the real `praisonai` from PyPI, with an endpoint of our own behind it.
+"""PraisonAI recipe folders with the real `praisonai` from PyPI and a local endpoint.
 
-PRAISONAI_PYTHON names the interpreter that has it; without one these tests fail. Not how such a folder is found and
-what is said without an installation: that is tests/it/praisonai.rs.
+PRAISONAI_PYTHON names the interpreter with praisonai; without it these tests fail. How such a folder is found, and
+the errors without an installation, are in tests/it/praisonai.rs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ tasks:
 @pytest.fixture
 def praisonai(world, stub, monkeypatch):
     python = os.environ.get("PRAISONAI_PYTHON")
-    assert python, "PRAISONAI_PYTHON must name a Python that has praisonai (`just python` makes one)"
+    assert python, "PRAISONAI_PYTHON must name a Python that has praisonai (`just python` installs one)"
     world.cli("config", "set", "praisonai_python", python)
     folder = world.spool / "recipes/research"
     folder.mkdir()
@@ -63,13 +63,13 @@ def praisonai(world, stub, monkeypatch):
     return submit
 
 
-def test_several_at_once_one_cancelled_one_timing_out(praisonai, stub, world):
+def test_several_runs_at_once_with_a_cancel_and_a_timeout(praisonai, stub, world):
     stub.hold = "never"
     cancelled = praisonai("never-cancelled")
     timed_out = praisonai("never-in-time", timeout_sec=15)
     good = [praisonai("owls", session_id="one"), praisonai("bats", config={"style": "grand"})]
     for task, query, style in zip(good, ("owls", "bats"), ("plain", "grand")):
-        # The result of the last step is the task's output; input and config reached the templates.
+        # The task's output is the result of the last step. The templates have the input and the config.
         assert f"Shorten what was found about {query}" in task.wait_sync(110)
         assert any(f"Look for {query} in {style} style" in str(asked["messages"]) for asked in stub.asked)
     world.wait_until("both others ask the model", lambda: stub.waiting >= 2 or timed_out.done)
@@ -81,7 +81,7 @@ def test_several_at_once_one_cancelled_one_timing_out(praisonai, stub, world):
     assert {asked["key"] for asked in stub.asked} == {"Bearer hunter2"}
 
 
-def test_progress_and_usage_come_from_its_events(praisonai, stub, world):
+def test_progress_and_usage_come_from_the_events(praisonai, stub, world):
     stub.hold = "Shorten"
     task = praisonai("owls")
     world.wait_until("one of two steps is done", lambda: task.info_sync()["progress"] == 0.5)
@@ -95,8 +95,8 @@ def test_progress_and_usage_come_from_its_events(praisonai, stub, world):
     assert "step look (researcher)" in lines and "done shorten (editor)" in lines
 
 
-def test_a_model_that_gives_errors_is_a_failure(praisonai, stub):
-    # PraisonAI itself calls this run a success.
+def test_an_error_of_the_model_is_a_failure(praisonai, stub):
+    # PraisonAI itself reports a success here.
     stub.once = [(401, {}, '{"error": {"message": "bad key", "type": "invalid_request_error"}}')] * 100
     task = praisonai("owls")
     with pytest.raises(agentspool.TaskFailed, match="bad key") as raised:
@@ -104,16 +104,16 @@ def test_a_model_that_gives_errors_is_a_failure(praisonai, stub):
     assert raised.value.exit_code == 3
 
 
-def test_what_it_needs_and_has_not_is_its_code_6(praisonai, world):
+def test_a_missing_requirement_is_code_6(praisonai, world):
     (world.spool / "recipes/research/TEMPLATE.yaml").write_text(TEMPLATE + "requires:\n  env: [NOWHERE_KEY]\n")
     with pytest.raises(agentspool.TaskFailed, match=r"Missing dependencies: \$NOWHERE_KEY") as raised:
         praisonai("owls").wait_sync(110)
     assert raised.value.exit_code == 6
 
 
-def test_a_python_without_it_is_code_6_with_the_command_that_installs_it(praisonai, world):
+def test_a_python_without_praisonai_is_code_6_with_the_command_that_installs_it(praisonai, world):
     bare = world.root / "bare"
-    # Without site-packages, whatever is installed for the interpreter that runs these tests.
+    # -S: without the site-packages of the interpreter that runs these tests.
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
     bare.chmod(0o755)
     world.cli("config", "set", "praisonai_python", str(bare))
@@ -122,7 +122,7 @@ def test_a_python_without_it_is_code_6_with_the_command_that_installs_it(praison
     assert list((world.spool / "tasks").iterdir()) == []
 
 
-def test_its_own_program_names_the_interpreter(praisonai, world, monkeypatch):
+def test_the_praisonai_program_names_the_interpreter(praisonai, world, monkeypatch):
     world.cli("config", "unset", "praisonai_python")
     python = Path(os.environ["PRAISONAI_PYTHON"])
     monkeypatch.setenv("PATH", f"{python.parent}:/usr/bin:/bin")

@@ -1,7 +1,7 @@
-"""Tasks of another user's spool, as this package reads them: what its owner wrote leads a reader nowhere.
+"""Reading tasks of another user's spool: files of a hostile owner do not mislead the reader.
 
-Not the program's own verbs (tests/rig/readers.rs). The spool here is the test's own; what a hostile owner could put
-into a task's folder is put there by hand. Invariant: nothing outside the task is read, and nothing waits.
+The program's own commands are in tests/rig/readers.rs. The tests write into their own spool what a hostile owner
+could write. Invariant: nothing outside the task's folder is read, and no reader blocks.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SECRET = "top secret"
 
 @pytest.fixture
 def ended(world):
-    """A task that has ended, to write into, and a private file beside the spool."""
+    """A task that has ended, and a private file next to the spool."""
     world.recipe("fail", "#!/bin/sh\necho known >&2\nexit 3\n")
     (world.root / "private").write_text(SECRET)
     world.cli("submit", "--recipe", "fail", "--name", "it", "--wait", code=3)
 
     def open_with(**fields):
-        # Each time anew: a handle remembers what it has read.
+        # A new handle each time, because a handle remembers what it has read.
         path = agentspool.open_task("it").dir / "result.json"
         end = {**json.loads(path.read_text()), **fields}
         path.unlink()
@@ -37,7 +37,7 @@ def ended(world):
 
 
 def shown(task) -> str:
-    """All that a handle gives."""
+    """All values of a handle."""
     return repr((task.result, task.partial_output, task.output_path, str(task.error), repr(task.error)))
 
 
@@ -55,7 +55,7 @@ def test_an_output_file_outside_the_attempt_is_not_read(world, ended):
             task.wait_sync(10)
 
 
-def test_links_and_odd_files_are_not_followed_or_waited_for(world, ended):
+def test_links_are_not_followed_and_pipes_do_not_block(world, ended):
     task = ended()
     attempt = task.dir / "attempts/1"
     for name in ["stdout.log", "stderr.log", "output"]:
@@ -69,7 +69,7 @@ def test_links_and_odd_files_are_not_followed_or_waited_for(world, ended):
         ended(**completed(f"attempts/1/{name}"))
         assert ended(ok=False, status="failed", error={"kind": "exit", "message": "x"}).error is not None
         file.unlink()
-    # A folder on the way that is a link.
+    # A folder of the path that is a link.
     (attempt / "output").write_text("known")
     task = ended(**completed("attempts/1/output"))
     assert task.result == "known"
@@ -77,11 +77,11 @@ def test_links_and_odd_files_are_not_followed_or_waited_for(world, ended):
     attempt.symlink_to(world.root / "moved")
     assert "known" not in shown(ended(**completed("attempts/1/output")))
     for number in ["../../..", {"a": 1}]:
-        told = ended(ok=False, status="failed", attempt=number, error={"kind": "exit", "message": "x"})
-        assert SECRET not in shown(told)
+        task = ended(ok=False, status="failed", attempt=number, error={"kind": "exit", "message": "x"})
+        assert SECRET not in shown(task)
 
 
-def test_what_would_fill_the_memory_is_refused(ended):
+def test_an_output_too_large_for_the_memory_is_refused(ended):
     task = ended(**completed("attempts/1/output"))
     with open(task.dir / "attempts/1/output", "wb") as file:
         file.truncate(_files.MAX_BYTES + 1)
@@ -97,6 +97,6 @@ def test_a_pickle_of_another_user_is_not_loaded(world, monkeypatch):
     world.cli("wait", "--all", "--spool", private_spool(), code=3)
     monkeypatch.setattr(os, "geteuid", lambda: os.stat("/proc/self").st_uid + 1)
     assert isinstance(returned.wait_sync(60), list)
-    with pytest.raises(agentspool.TaskFailed) as told:
+    with pytest.raises(agentspool.TaskFailed) as error:
         raised.wait_sync(60)
-    assert told.value.__cause__ is None
+    assert error.value.__cause__ is None

@@ -1,4 +1,4 @@
-"""Recipes as background tasks: the documented calls, from every kind of code, and what is said when they cannot be."""
+"""Recipes as background tasks: the documented calls, async, blocking and in threads, and their errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLEEPS = "#!/bin/sh\nsleep 1000 &\nexec sleep 1000\n"
 
 @pytest.fixture
 def gate(world):
-    """A recipe that ends once a file is there; gives how to make it."""
+    """A recipe that ends when a file exists. Returns the function that creates the file."""
     path = world.root / "go"
     says = "echo 45 Reading >> $AGENTSPOOL_PROGRESS_FILE"
     world.recipe("gate", f"#!/bin/sh\n{says}\nuntil [ -e {path} ]; do sleep 0.02; done\necho through\n")
@@ -32,7 +32,7 @@ def test_the_documented_calls(world):
     world.recipe("my-recipe", ECHO)
 
     async def main():
-        # Word for word what the page shows, but for the import.
+        # The example of the documents, with another import.
         task = recipe.run_background(
             "my-recipe",
             input={"query": "What is AI?"},
@@ -47,7 +47,7 @@ def test_the_documented_calls(world):
         assert result == {"input": {"query": "What is AI?"}, "config": {"max_tokens": 1000}}
         assert await task.status() == "completed"
         assert task.result == result
-        # It has ended, so there is nothing to cancel, and that is no error.
+        # To cancel a task that has ended is not an error.
         assert await task.cancel() is False
         return task
 
@@ -56,7 +56,7 @@ def test_the_documented_calls(world):
     assert request["timeout_sec"] == 300.0
 
 
-def test_an_output_that_is_not_text_comes_as_bytes(world):
+def test_output_that_is_not_text_is_bytes(world):
     noise = bytes(n * 7 % 256 for n in range(3000))
     (world.root / "noise").write_bytes(noise)
     long = noise * 500
@@ -75,8 +75,8 @@ def test_an_output_that_is_not_text_comes_as_bytes(world):
     assert (failed.ok, failed.output) == (False, noise)
 
 
-def test_an_output_that_is_text_is_not_changed(world):
-    # Control characters take six bytes each in JSON, so the first one stays a file.
+def test_text_output_is_not_changed(world):
+    # A control character takes six bytes in JSON, so the first output is a file.
     for name, text, expected in [
         ("controls", b"\x01" * 300_000, "\x01" * 300_000),
         ("twice", b'{"a": 1, "a": 2}' + b" " * 1_100_000, '{"a": 1, "a": 2}' + " " * 1_100_000),
@@ -90,17 +90,17 @@ def test_an_output_that_is_text_is_not_changed(world):
         assert "output_encoding" not in task.result_json
 
 
-def test_a_cut_output_says_so(world):
+def test_a_warning_reports_a_cut_output(world):
     world.cli("config", "set", "log_cap_bytes", "1048576")
     world.recipe("talks", "#!/bin/sh\necho first\nyes | head -c 20000000\necho last\n")
     task = recipe.run_background("talks")
-    with pytest.warns(agentspool.AgentspoolWarning, match="were cut out"):
+    with pytest.warns(agentspool.AgentspoolWarning, match="was removed: [0-9]+ bytes"):
         text = task.wait_sync()
     assert text.startswith("first\ny\n") and text.endswith("y\nlast")
     assert "\0" not in text and len(text) < 2 << 20
 
 
-def test_holes_that_a_recipe_makes_are_zeroes_that_it_wrote(world):
+def test_holes_in_the_output_are_zeroes(world):
     with open(world.root / "image", "wb") as image:
         image.write(b"a" * 100_000)
         image.truncate(3 << 20)
@@ -109,13 +109,13 @@ def test_holes_that_a_recipe_makes_are_zeroes_that_it_wrote(world):
     assert task.wait_sync() == "a" * 100_000 + "\0" * ((3 << 20) - 100_000)
 
 
-def test_cancel_leaves_nothing_running(world):
+def test_cancel_ends_all_processes(world):
     world.recipe("sleeps", SLEEPS)
 
     async def main():
         task = await recipe.arun_background("sleeps")
-        # The attempt is running a moment before its process has its environment.
-        await asyncio.to_thread(world.wait_until, "its process is there", lambda: world.of_task(task))
+        # The status is running shortly before the process has its environment.
+        await asyncio.to_thread(world.wait_until, "its process exists", lambda: world.of_task(task))
         assert await task.cancel() is True
         assert await task.status() == "cancelled"
         with pytest.raises(agentspool.TaskCancelled):
@@ -125,7 +125,7 @@ def test_cancel_leaves_nothing_running(world):
     asyncio.run(main())
 
 
-def test_code_without_a_loop_and_threads(world):
+def test_blocking_calls_in_threads(world):
     world.recipe("my-recipe", ECHO)
     world.cli("config", "set", "max_concurrent", "3")
     given: list[object] = []
@@ -142,7 +142,7 @@ def test_code_without_a_loop_and_threads(world):
     assert sorted(given) == [(number, number, "completed", number) for number in range(8)]
 
 
-def test_many_awaited_at_once_do_not_block_the_loop(world, gate):
+def test_many_waits_do_not_block_the_loop(world, gate):
     world.recipe("my-recipe", ECHO)
 
     async def main():
@@ -159,7 +159,7 @@ def test_many_awaited_at_once_do_not_block_the_loop(world, gate):
     asyncio.run(main())
 
 
-def test_a_cancelled_await_ends_its_program_and_leaves_the_task(world, gate):
+def test_a_cancelled_await_ends_its_program_but_not_the_task(world, gate):
     async def main():
         task = recipe.run_background("gate")
         waiting = asyncio.ensure_future(task.wait())
@@ -176,7 +176,7 @@ def test_a_cancelled_await_ends_its_program_and_leaves_the_task(world, gate):
     asyncio.run(main())
 
 
-def test_progress_and_the_waits_own_timeout(world, gate):
+def test_progress_and_the_timeout_of_a_wait(world, gate):
     async def main():
         task = recipe.run_background("gate")
         with pytest.raises(agentspool.WaitTimedOut) as raised:
@@ -192,7 +192,7 @@ def test_progress_and_the_waits_own_timeout(world, gate):
     asyncio.run(main())
 
 
-def test_a_handle_is_taken_up_in_another_process(world, gate):
+def test_another_process_can_open_a_task(world, gate):
     task = recipe.run_background("gate", task_name="report", metadata={"for": "Ada"})
     script = (
         "import agentspool, sys\n"
@@ -244,7 +244,7 @@ def test_on_complete_is_called_in_the_loop_or_in_a_thread(world, caplog):
     assert heard[-1] == "completed"
 
 
-def test_run_tells_how_it_ended(world):
+def test_run_returns_how_the_task_ended(world):
     world.recipe("my-recipe", ECHO)
     world.recipe("fails", "#!/bin/sh\necho half\necho no luck >&2\nexit 7\n")
     good = recipe.run("my-recipe", input="text", timeout_sec=60)
@@ -255,7 +255,7 @@ def test_run_tells_how_it_ended(world):
     assert bad.error == f"the task {bad.task_id} (fails) failed: the recipe exited with code 7: no luck"
 
 
-def test_the_exception_tells_what_the_result_tells(world):
+def test_the_exception_has_the_error_of_the_result(world):
     world.recipe("fails", "#!/bin/sh\necho no luck >&2\nexit 7\n")
     world.recipe("sleeps", SLEEPS)
     with pytest.raises(agentspool.TaskFailed, match="the recipe exited with code 7: no luck") as failed:
@@ -281,25 +281,26 @@ def test_a_large_input_and_config_reach_the_recipe_and_no_command_line(world, ga
     assert given["input"]["text"] == text and given["config"]["list"][-1] == 9999
 
 
-def test_a_result_that_a_handle_waits_for_is_not_swept(world):
+def test_an_unread_result_is_not_swept_while_its_handle_exists(world):
     world.recipe("my-recipe", ECHO)
     kept = recipe.run_background("my-recipe", input="kept")
     fetched = recipe.run_background("my-recipe", input="fetched")
     dropped = recipe.run_background("my-recipe", input="dropped")
     fetched.wait_sync(60)
-    # The ends are seen without fetching the results.
+    # This waits for the tasks without reading their results.
     world.cli("wait", "--all")
     world.cli("sweep")
     gone = dropped.dir
     del dropped
-    # A watcher sweeps too, so what is removed is told by the folders.
+    # A watcher also sweeps, so check the folders, not the output of the sweep.
     world.cli("config", "set", "cleanup_delay_sec", "0")
     world.wait_until(
-        "what nobody waits for is swept", lambda: world.cli("sweep") and not gone.exists() and not fetched.dir.exists()
+        "tasks without a handle are swept",
+        lambda: world.cli("sweep") and not gone.exists() and not fetched.dir.exists(),
     )
     assert fetched.result["input"] == "fetched"
     assert kept.wait_sync(60)["input"] == "kept"
-    world.wait_until("what was fetched is swept", lambda: world.cli("sweep") and not kept.dir.exists())
+    world.wait_until("the task with a read result is swept", lambda: world.cli("sweep") and not kept.dir.exists())
 
 
 def test_list_recipes(world):
@@ -317,7 +318,7 @@ def test_list_recipes(world):
 
 
 @pytest.mark.parametrize("value", [{1, 2}, float("nan"), b"bytes", object(), {"a": [lambda: 0]}, "\ud800"])
-def test_an_input_that_is_no_json_value(world, value):
+def test_an_input_that_is_not_json_is_refused(world, value):
     world.recipe("my-recipe", ECHO)
     with pytest.raises(agentspool.NotJson, match="input is not a JSON value") as raised:
         recipe.run_background("my-recipe", input=value)
@@ -328,7 +329,7 @@ def test_an_input_that_is_no_json_value(world, value):
         recipe.run_background("my-recipe", config={"circle": circle})
 
 
-def test_what_is_not_there_is_one_clear_exception_each(world, monkeypatch):
+def test_each_missing_thing_has_its_exception(world, monkeypatch):
     world.recipe("my-recipe", ECHO)
     with pytest.raises(agentspool.NotFound, match='no recipe is called "my-recip"') as raised:
         recipe.run_background("my-recip")
@@ -355,14 +356,14 @@ def test_what_is_not_there_is_one_clear_exception_each(world, monkeypatch):
     assert list((world.spool / "tasks").iterdir()) == []
 
 
-def test_a_watcher_that_may_not_be_started(world):
+def test_without_a_watcher_submit_warns_and_wait_raises(world):
     world.recipe("my-recipe", ECHO)
     world.cli("config", "set", "autostart", "false")
-    # The task is safe, and a warning says what is missing; who waits for it gets an exception.
+    # The task is on the disk. submit warns, and wait raises.
     with pytest.warns(agentspool.AgentspoolWarning, match="no watcher is running") as warned:
         task = recipe.run_background("my-recipe")
     assert warned[0].filename == __file__
-    with pytest.raises(agentspool.NoWatcher, match=r"no watcher runs on .*, and none may be started"):
+    with pytest.raises(agentspool.NoWatcher, match=r"no watcher is running on .*, and none may be started"):
         asyncio.run(task.wait(timeout=60))
     with pytest.warns(agentspool.AgentspoolWarning):
         assert task.status_sync() == "pending"
@@ -370,7 +371,7 @@ def test_a_watcher_that_may_not_be_started(world):
     assert task.wait_sync(60)["input"] == {}
 
 
-def test_a_task_that_was_removed(world):
+def test_a_removed_task_is_not_found(world):
     world.recipe("my-recipe", ECHO)
     task = recipe.run_background("my-recipe")
     world.cli("wait", task.task_id)
@@ -380,7 +381,7 @@ def test_a_task_that_was_removed(world):
     assert task.result is None
 
 
-def test_too_many_open_files_are_reported_and_the_task_is_made(world):
+def test_too_many_open_files_give_a_warning(world):
     import resource
 
     world.recipe("my-recipe", ECHO)

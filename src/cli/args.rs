@@ -1,7 +1,7 @@
 //! The command line as clap reads it: PraisonAI's documented verbs and flags, and our own.
 //!
-//! Definitions only. Not here: what a verb does (its own file). Invariant: the documented verbs work at the top
-//! level and under `background`.
+//! Definitions only. Not here: what a verb does (its own file). Invariant: the documented verbs work at the
+//! top level and under `background`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -327,7 +327,8 @@ pub(crate) struct WatchArgs {
     /// Exit as soon as nothing is left to do
     #[arg(long)]
     pub drain: bool,
-    /// On SIGTERM and SIGINT, stop the running tasks before exiting; always on for a container's first process
+    /// On SIGTERM and SIGINT, stop the running tasks before exiting; always on for a container's first
+    /// process
     #[arg(long)]
     pub stop_tasks: bool,
     /// Set by the command that starts this watcher: the start lock is stdin

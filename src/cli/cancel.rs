@@ -1,6 +1,7 @@
 //! `agentspool cancel ID`: calls the client, and prints the outcome.
 //!
-//! Not the cancelling (`client/cancel.rs`). Invariant: cancelling a task that has already ended is not an error.
+//! Not the cancelling (`client/cancel.rs`). Invariant: cancelling a task that has already ended is not an
+//! error.
 
 use agentspool::client::{CancelOutcome, Cancelled};
 use agentspool::task::{ResultFile, Status};

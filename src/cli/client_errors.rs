@@ -1,7 +1,7 @@
 //! Turns the errors of the client into one line, hints and an exit code.
 //!
-//! Not the errors of the modules below the client (`report.rs`). Invariant: the exit code of every kind of error is
-//! chosen explicitly, by matches without a catch-all.
+//! Not the errors of the modules below the client (`report.rs`). Invariant: the exit code of every kind of
+//! error is chosen explicitly, by matches without a catch-all.
 
 use agentspool::client;
 

@@ -1,7 +1,7 @@
 //! `agentspool completions SHELL | --man DIR`: completions and manual pages, generated from the definitions.
 //!
-//! Not the definitions (`args.rs`). Invariant: verbs and options that the help hides are never completed and never
-//! suggested.
+//! Not the definitions (`args.rs`). Invariant: verbs and options that the help hides are never completed and
+//! never suggested.
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Command, CommandFactory};

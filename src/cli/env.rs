@@ -1,7 +1,7 @@
 //! The environment: every variable that the program reads.
 //!
-//! Not the meaning of settings (`config/`). Invariant: no other file reads a variable, and `agentspool config` shows
-//! every setting that a variable changes.
+//! Not the meaning of settings (`config/`). Invariant: no other file reads a variable, and `agentspool
+//! config` shows every setting that a variable changes.
 #![expect(
     clippy::disallowed_methods,
     reason = "the only file that reads the environment"
@@ -136,8 +136,9 @@ impl Environment {
         Ok(found)
     }
 
-    /// The part of a runner's environment that recipes get. If the unit is this one task (`is_unit`), its credentials
-    /// exist as long as the task. A watcher's credentials would be removed with the watcher, so they are not passed on.
+    /// The part of a runner's environment that recipes get. If the unit is this one task (`is_unit`), its
+    /// credentials exist as long as the task. A watcher's credentials would be removed with the watcher, so
+    /// they are not passed on.
     pub fn for_recipes(&self, is_unit: bool) -> Vec<(OsString, OsString)> {
         let ours = |name: &OsString| {
             let name = name.to_string_lossy();

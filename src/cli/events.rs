@@ -1,7 +1,7 @@
 //! `agentspool events`: the recorded events, one line per event.
 //!
-//! Not the reading (`client/events.rs`). Invariant: with `--json` each line is one object, because a stream of
-//! events has no end at which one object could be printed.
+//! Not the reading (`client/events.rs`). Invariant: with `--json` each line is one object, because a stream
+//! of events has no end at which one object could be printed.
 
 use std::os::fd::AsFd;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The exit codes: one public table for all commands.
 //!
-//! `--help` and the docs print this table. Invariant: every command ends with one of these codes, chosen by an
-//! exhaustive match.
+//! `--help` and the docs print this table. Invariant: every command ends with one of these codes, chosen by
+//! an exhaustive match.
 
 use std::process::ExitCode as ProcessExitCode;
 
@@ -92,8 +92,8 @@ impl ExitCode {
         }
     }
 
-    /// The recipe's own code, as a shell would report it. If agentspool stopped the recipe, the code is not the
-    /// recipe's own, and [`ExitCode::of_result`] applies.
+    /// The recipe's own code, as a shell would report it. If agentspool stopped the recipe, the code is not
+    /// the recipe's own, and [`ExitCode::of_result`] applies.
     pub fn propagated(result: &ResultFile) -> ExitCode {
         let message = ExitCode::of_result(result);
         if message != ExitCode::TaskFailed {

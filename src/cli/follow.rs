@@ -1,7 +1,7 @@
 //! Copies a task's log to stdout or stderr, piece by piece.
 //!
-//! Shared by the verbs that show logs. Not the following (`client/follow.rs`). Invariant: dropped bytes are reported
-//! on stderr, as a note, never in the copied bytes.
+//! Shared by the verbs that show logs. Not the following (`client/follow.rs`). Invariant: dropped bytes are
+//! reported on stderr, as a note, never in the copied bytes.
 
 use std::io::IsTerminal as _;
 
@@ -47,7 +47,8 @@ fn write(context: &Context, bytes: &[u8], stream: Stream) -> Result<(), CliError
     }
 }
 
-/// On a terminal only the number is printed: zero bytes are invisible there, and a sparse log may hold very many.
+/// On a terminal only the number is printed: zero bytes are invisible there, and a sparse log may hold very
+/// many.
 fn copy_zeroes(context: &Context, count: u64, stream: Stream) -> Result<(), CliError> {
     let is_seen = match stream {
         Stream::Stdout => std::io::stdout().is_terminal(),

@@ -1,8 +1,8 @@
 //! Stops inherited open files from being passed on to the processes that this process starts.
 //!
-//! A watcher that outlives the command that started it must not keep that command's lock files, pipes and sockets
-//! open: `flock file agentspool submit …` would hold the lock for an hour. Invariant: only stdin, stdout and stderr
-//! are passed on, and the code that starts a process chooses them.
+//! A watcher that outlives the command that started it must not keep that command's lock files, pipes and
+//! sockets open: `flock file agentspool submit …` would hold the lock for an hour. Invariant: only stdin,
+//! stdout and stderr are passed on, and the code that starts a process chooses them.
 #![expect(clippy::disallowed_methods, reason = "/proc/self/fd is not the spool")]
 
 use std::os::fd::{BorrowedFd, RawFd};

@@ -1,8 +1,8 @@
 //! `agentspool install` and `uninstall`: write, enable and start the units of systemd/, and remove them.
 //!
-//! Not for machines with the Debian package, which contains the same files. The files and commands are planned
-//! first, so that `--print` shows exactly what would be done. Invariant: a spool, its user and its tasks are never
-//! removed here.
+//! Not for machines with the Debian package, which contains the same files. The files and commands are
+//! planned first, so that `--print` shows exactly what would be done. Invariant: a spool, its user and its
+//! tasks are never removed here.
 #![expect(
     clippy::disallowed_methods,
     reason = "units and the other system files are outside every spool"

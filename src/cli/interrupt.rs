@@ -51,7 +51,8 @@ impl Stop for Interrupt {
     }
 }
 
-/// An [`Interrupt`] for a command that rarely waits. Until the command waits, Ctrl-C kills it like any program.
+/// An [`Interrupt`] for a command that rarely waits. Until the command waits, Ctrl-C kills it like any
+/// program.
 #[derive(Default)]
 pub(crate) struct LateInterrupt {
     /// The inner value is `None` if signals cannot be caught. Ctrl-C then kills the command.

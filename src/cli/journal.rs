@@ -1,9 +1,9 @@
 //! Writes events to the journal, with separate fields: `journalctl TASK_ID=…`.
 //!
-//! Not used unless stderr is connected to the journal. The crate tracing-journald does not fit: its message is only
-//! the event's word, so plain `journalctl -u agentspool` would not show the task. Here `MESSAGE=` is the line that a
-//! terminal shows. Invariant: an event that the journal does not accept is written to stderr, which also leads to
-//! the journal.
+//! Not used unless stderr is connected to the journal. The crate tracing-journald does not fit: its message
+//! is only the event's word, so plain `journalctl -u agentspool` would not show the task. Here `MESSAGE=` is
+//! the line that a terminal shows. Invariant: an event that the journal does not accept is written to stderr,
+//! which also leads to the journal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -22,8 +22,8 @@ const IDENTIFIER: &str = "agentspool";
 pub(super) struct Journal(UnixDatagram);
 
 impl Journal {
-    /// The journal, if `JOURNAL_STREAM` names this process's stderr. The variable alone is not enough: a process that
-    /// is started with another stderr inherits it.
+    /// The journal, if `JOURNAL_STREAM` names this process's stderr. The variable alone is not enough: a
+    /// process that is started with another stderr inherits it.
     pub fn of_stderr(stream: &str) -> Option<Journal> {
         let stat = rustix::fs::fstat(rustix::stdio::stderr()).ok()?;
         if stream != format!("{}:{}", stat.st_dev, stat.st_ino) {
@@ -121,8 +121,8 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// The field's name in the journal. Ids have the same names as in the files; the other fields keep their names. A
-/// name may not start with `_`, and may hold only letters, digits and `_`.
+/// The field's name in the journal. Ids have the same names as in the files; the other fields keep their
+/// names. A name may not start with `_`, and may hold only letters, digits and `_`.
 fn journal_name(name: &str) -> String {
     match name {
         "task" => "TASK_ID".to_owned(),
@@ -131,7 +131,8 @@ fn journal_name(name: &str) -> String {
     }
 }
 
-/// Adds one field. A value of several lines is written with its length, so that no line of it looks like a field.
+/// Adds one field. A value of several lines is written with its length, so that no line of it looks like a
+/// field.
 fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.extend(name.as_bytes());
     if value.contains('\n') {

@@ -1,8 +1,8 @@
 //! A task's name or label as it is shown in a line of ours.
 //!
-//! Not for `--json`, which has the whole text. A label is any text of the submitter. On a terminal it is quoted and
-//! cut, so that it cannot push the rest of the line away and cannot look like a line of ours. Invariant: a shown
-//! label takes at most the given number of columns.
+//! Not for `--json`, which has the whole text. A label is any text of the submitter. On a terminal it is
+//! quoted and cut, so that it cannot push the rest of the line away and cannot look like a line of ours.
+//! Invariant: a shown label takes at most the given number of columns.
 
 use std::io::IsTerminal as _;
 
@@ -32,11 +32,11 @@ pub(super) fn of_label(view: &TaskView, columns: Option<usize>) -> Option<String
     })
 }
 
-/// The room for a text that starts in column `begin`, if stdout is a terminal.
-pub(super) fn room_behind(context: &Context, begin: usize) -> Option<usize> {
+/// The room for a text that starts in column `start`, if stdout is a terminal.
+pub(super) fn room_after(context: &Context, start: usize) -> Option<usize> {
     const LEAST: usize = 8;
     let is_terminal = std::io::stdout().is_terminal();
-    is_terminal.then(|| context.out.width().saturating_sub(begin + 1).max(LEAST))
+    is_terminal.then(|| context.out.width().saturating_sub(start + 1).max(LEAST))
 }
 
 /// Joins runs of white space into one space, and removes it at both ends.
@@ -61,8 +61,8 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     text.to_owned()
 }
 
-/// The most columns that a character takes. A terminal that does not support a sequence of emoji shows each of
-/// them, and a terminal that supports U+FE0F makes the character before it two columns wide.
+/// The most columns that a character takes. A terminal that does not support a sequence of emoji shows each
+/// of them, and a terminal that supports U+FE0F makes the character before it two columns wide.
 fn max_columns(c: char) -> usize {
     const EMOJI_FOLLOWS: char = '\u{fe0f}';
     match c {

@@ -1,6 +1,7 @@
 //! `agentspool list`: a page of tasks, newest first, as a panel, as lines, or as JSON.
 //!
-//! Not the selection of tasks (`client/list.rs`). Invariant: a row takes one line, whatever the task's name is.
+//! Not the selection of tasks (`client/list.rs`). Invariant: a row takes one line, whatever the task's name
+//! is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -107,12 +108,13 @@ pub(super) fn title(view: &TaskView, columns: Option<usize>) -> String {
     title.unwrap_or_else(|| "?".to_owned())
 }
 
-/// One tab-separated line: id, status, name, recipe, seconds. On a terminal a long name is cut to fit the line.
+/// One tab-separated line: id, status, name, recipe, seconds. On a terminal a long name is cut to fit the
+/// line.
 pub(super) fn row(context: &Context, view: &TaskView) -> String {
     /// The last column where the name may start: after the id, a tab, the status and a tab.
     const NAME_START: usize = 48;
     let status = &view.status;
-    let name = label::shown(view, label::room_behind(context, NAME_START));
+    let name = label::shown(view, label::room_after(context, NAME_START));
     let recipe = status.recipe.as_ref().map(|recipe| recipe.as_str());
     let seconds = status
         .duration_seconds
@@ -163,25 +165,25 @@ fn panel(page: &Page, terminal: usize, absolute: bool) -> Vec<String> {
 fn panel_row(view: &TaskView, absolute: bool, columns: usize) -> String {
     let status = &view.status;
     let before = format!("  {} [{}] ", symbol(status.status), status.task_id.short());
-    let mut behind = format!(" - {}", status.status);
+    let mut after = format!(" - {}", status.status);
     if absolute {
         let moment = status
             .completed_at
             .or(status.started_at)
             .unwrap_or(status.created_at);
-        behind.push_str(&format!(" ({moment})"));
+        after.push_str(&format!(" ({moment})"));
     } else if status.status == Status::Running
         && let Some(seconds) = status.duration_seconds
     {
         let whole = Duration::from_secs(seconds as u64);
-        behind.push_str(&format!(" ({})", humantime::format_duration(whole)));
+        after.push_str(&format!(" ({})", humantime::format_duration(whole)));
     }
     if let Some(condition) = status.condition {
-        behind.push_str(&format!(" ({})", condition.as_str()));
+        after.push_str(&format!(" ({})", condition.as_str()));
     }
-    let room = columns.saturating_sub(before.width() + behind.width());
+    let room = columns.saturating_sub(before.width() + after.width());
     let title = label::cut(&title(view, Some(room)), room);
-    format!("{before}{title}{behind}")
+    format!("{before}{title}{after}")
 }
 
 /// A line between the panel's borders, cut if it is too wide.

@@ -1,7 +1,7 @@
 //! The program's own log: one line per transition, on stderr or in the journal.
 //!
-//! Not a task's log. The library only emits events; this module decides which are shown, and how. Invariant: the
-//! text of an event is the same everywhere; the journal gets the fields separately as well.
+//! Not a task's log. The library only emits events; this module decides which are shown, and how. Invariant:
+//! the text of an event is the same everywhere; the journal gets the fields separately as well.
 
 use std::str::FromStr;
 

@@ -1,9 +1,9 @@
 //! Writes lines of the program's own log. A line is written at once, or it is dropped and counted.
 //!
-//! Not a task's log. A stopped terminal, a pipe that nobody reads and a stuck socket block the writer. A blocked
-//! watcher or runner cannot start or end tasks, so it drops lines that cannot be written, and the next line that is
-//! written reports their number. Invariant: the inherited open files are shared with other processes, so their
-//! flags are not changed.
+//! Not a task's log. A stopped terminal, a pipe that nobody reads and a stuck socket block the writer. A
+//! blocked watcher or runner cannot start or end tasks, so it drops lines that cannot be written, and the
+//! next line that is written reports their number. Invariant: the inherited open files are shared with other
+//! processes, so their flags are not changed.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,8 +1,8 @@
 //! Log lines for a file whose disk may hang: a separate thread writes them from a bounded queue.
 //!
-//! Not for pipes, sockets and terminals, which have non-blocking writes (`log_line.rs`). Files have none: on an
-//! unreachable network disk or a frozen file system, a write blocks until the disk is back. Invariant: the caller
-//! never waits, and lines that do not fit into the queue are counted.
+//! Not for pipes, sockets and terminals, which have non-blocking writes (`log_line.rs`). Files have none: on
+//! an unreachable network disk or a frozen file system, a write blocks until the disk is back. Invariant: the
+//! caller never waits, and lines that do not fit into the queue are counted.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;

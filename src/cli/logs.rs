@@ -1,7 +1,7 @@
 //! `agentspool logs ID [-f]`: a task's logs, its stdout to stdout and its stderr to stderr.
 //!
-//! Not the reading (`client/logs.rs`, `client/follow.rs`). Invariant: with `--json` a log that is not text is marked
-//! as binary.
+//! Not the reading (`client/logs.rs`, `client/follow.rs`). Invariant: with `--json` a log that is not text is
+//! marked as binary.
 
 use agentspool::client::{Client, Followed, LogText, Stream};
 use serde_json::json;
@@ -17,7 +17,7 @@ pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, CliErr
     let client = context.open_client()?;
     if context.out.is_json() && args.follow {
         return Err(CliError::usage(
-            "--follow cannot be used with --json: the log has no end when the object is printed",
+            "--follow cannot be combined with --json: a followed log does not fit into one JSON object",
         ));
     }
     let interrupt = Interrupt::listen()?;

@@ -1,8 +1,8 @@
 //! The command line: the commands, what they print, and their exit codes.
 //!
-//! Part of the binary, not of the library: only this module prints, reads the environment and chooses exit codes.
-//! One file per verb. Invariant: every command ends through [`run`], and with `--json` stdout is one JSON object,
-//! also for an error.
+//! Part of the binary, not of the library: only this module prints, reads the environment and chooses exit
+//! codes. One file per verb. Invariant: every command ends through [`run`], and with `--json` stdout is one
+//! JSON object, also for an error.
 
 mod args;
 mod cancel;

@@ -18,8 +18,8 @@ impl Context {
         }
     }
 
-    /// Prints each notice while the command waits for a task. A notice that the task may never end is printed also with
-    /// `--quiet`: without it, the task would only seem slow.
+    /// Prints each notice while the command waits for a task. A notice that the task may never end is printed
+    /// also with `--quiet`: without it, the task would only seem slow.
     pub fn note_while_waiting(&self, client: &Client, notices: Vec<Notice>) {
         for notice in notices {
             let text = text_of(client, &notice);

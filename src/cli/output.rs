@@ -1,9 +1,9 @@
 //! Everything that is printed: text for people, JSON for scripts, errors.
 //!
 //! The only file that writes to stdout and stderr. Invariants: with `--json` stdout gets one JSON object and
-//! nothing else; colour and symbols are printed only to a terminal that supports them; no text can move the cursor,
-//! hide something or start a new line, also in a pipe. Exceptions are the bytes that a task printed (`task_bytes`)
-//! and our own texts (`bytes`).
+//! nothing else; colour and symbols are printed only to a terminal that supports them; no text can move the
+//! cursor, hide something or start a new line, also in a pipe. Exceptions are the bytes that a task printed
+//! (`task_bytes`) and our own texts (`bytes`).
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -42,9 +42,9 @@ pub(crate) struct Output {
     is_dumb: bool,
     /// Whether a task's output may hold another user's text, and is escaped on a terminal.
     is_guarded: Cell<bool>,
-    /// The incomplete character at the end of a task's output, which the next piece may complete: for stdout and for
-    /// stderr.
-    begun: [RefCell<Vec<u8>>; 2],
+    /// The incomplete character at the end of a task's output, which the next piece may complete: for stdout
+    /// and for stderr.
+    incomplete: [RefCell<Vec<u8>>; 2],
 }
 
 impl Output {
@@ -62,11 +62,12 @@ impl Output {
             color: global.color,
             is_dumb,
             is_guarded: Cell::new(false),
-            begun: Default::default(),
+            incomplete: Default::default(),
         }
     }
 
-    /// From now on, a task's output is escaped on a terminal: in a group spool it may repeat another user's input.
+    /// From now on, a task's output is escaped on a terminal: in a group spool it may repeat another user's
+    /// input.
     pub fn guard_terminal(&self) {
         self.is_guarded.set(true);
     }
@@ -112,8 +113,8 @@ impl Output {
         Ok(writeln!(anstream::stdout(), "{prefix}{text}")?)
     }
 
-    /// Prints a piece of a task's output to stdout, escaped only on a guarded terminal. A piece may end in the middle
-    /// of a character.
+    /// Prints a piece of a task's output to stdout, escaped only on a guarded terminal. A piece may end in
+    /// the middle of a character.
     pub fn task_bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         let is_guarded = self.is_guarded.get() && io::stdout().is_terminal();
         self.piece(0, bytes, is_guarded)
@@ -129,22 +130,22 @@ impl Output {
         if !is_guarded {
             return Ok(write_to(stream, bytes)?);
         }
-        let begun = self.begun.get(stream).map(RefCell::take);
-        let mut whole = begun.unwrap_or_default();
+        let incomplete = self.incomplete.get(stream).map(RefCell::take);
+        let mut whole = incomplete.unwrap_or_default();
         whole.extend(bytes);
-        let begun = whole.split_off(whole.len() - incomplete_at_the_end(&whole));
-        if let Some(place) = self.begun.get(stream) {
-            place.replace(begun);
+        let incomplete = whole.split_off(whole.len() - incomplete_at_the_end(&whole));
+        if let Some(place) = self.incomplete.get(stream) {
+            place.replace(incomplete);
         }
         Ok(write_to(stream, &escaped(&whole))?)
     }
 
     /// Prints incomplete characters, escaped: no piece of a task's output follows for now.
     pub fn end_pieces(&self) {
-        for (stream, begun) in self.begun.iter().enumerate() {
-            let begun = begun.take();
-            if !begun.is_empty() {
-                let _ = write_to(stream, &escaped(&begun));
+        for (stream, incomplete) in self.incomplete.iter().enumerate() {
+            let incomplete = incomplete.take();
+            if !incomplete.is_empty() {
+                let _ = write_to(stream, &escaped(&incomplete));
             }
         }
     }
@@ -155,8 +156,8 @@ impl Output {
         Ok(write_to(0, bytes)?)
     }
 
-    /// Prints a task's output: text as text, anything else as JSON. Escape codes are part of the output, so they are
-    /// kept in a pipe.
+    /// Prints a task's output: text as text, anything else as JSON. Escape codes are part of the output, so
+    /// they are kept in a pipe.
     pub fn value(&self, value: &Json) -> Result<(), CliError> {
         let text = value.to::<String>();
         let text = text.as_deref().unwrap_or(value.text());
@@ -226,8 +227,8 @@ impl Output {
     }
 }
 
-/// A note of one or more lines, for instance a parser's message. The lines after the first are indented: if the
-/// text is another user's, none of them looks like our own line.
+/// A note of one or more lines, for instance a parser's message. The lines after the first are indented: if
+/// the text is another user's, none of them looks like our own line.
 fn note_text(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(escape_row).collect();
     lines.join("\n  ")
@@ -276,8 +277,8 @@ fn escaped(bytes: &[u8]) -> Vec<u8> {
     safe.into_bytes()
 }
 
-/// A JSON text in which no character can move a terminal's cursor or hide something. Such characters occur only in
-/// strings, where `\u` has the same meaning.
+/// A JSON text in which no character can move a terminal's cursor or hide something. Such characters occur
+/// only in strings, where `\u` has the same meaning.
 fn escape_in_json(text: &str) -> Cow<'_, str> {
     let escaped = escape_text(text);
     if matches!(escaped, Cow::Borrowed(_)) {
@@ -343,8 +344,8 @@ pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
     ExitCode::Usage
 }
 
-/// clap's error without its advice, as one line: all text up to the first empty line. Missing arguments are on
-/// lines of their own.
+/// clap's error without its advice, as one line: all text up to the first empty line. Missing arguments are
+/// on lines of their own.
 fn one_line(text: &str) -> String {
     let lines = text.lines().take_while(|line| !line.trim().is_empty());
     let words = lines.map(str::trim).collect::<Vec<_>>().join(" ");
@@ -380,7 +381,7 @@ mod tests {
 
     #[test]
     fn an_incomplete_character_waits_for_its_last_bytes() {
-        for (bytes, begun) in [
+        for (bytes, incomplete) in [
             (&b""[..], 0),
             (b"abc", 0),
             (b"abc\xc3", 1),
@@ -394,7 +395,7 @@ mod tests {
             (b"\xe0\x80", 0),
             (b"\x80\x80\x80\x80\x80", 0),
         ] {
-            assert_eq!(incomplete_at_the_end(bytes), begun, "{bytes:?}");
+            assert_eq!(incomplete_at_the_end(bytes), incomplete, "{bytes:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! `agentspool pause` and `agentspool resume`: stop starting tasks, and start them again.
 //!
-//! Not the check (`client/pause.rs`). Invariant: running tasks continue, new tasks and drops wait, and only the
-//! spool's owner may pause and resume.
+//! Not the check (`client/pause.rs`). Invariant: running tasks continue, new tasks and drops wait, and only
+//! the spool's owner may pause and resume.
 
 use agentspool::client::Client;
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! Finds the spool of a command, and opens or creates it.
 //!
-//! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current folder. Invariant:
-//! only the default spool is created without an explicit `init`.
+//! Order: `--spool`, `$AGENTSPOOL_DIR`, the default below `$XDG_STATE_HOME`; never the current folder.
+//! Invariant: only the default spool is created without an explicit `init`.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! `agentspool progress 45 -m "…"`: reports progress from inside a task.
 //!
-//! Appends one line to the file that the runner named. Invariant: a line stays whole even if several processes of a
-//! recipe report at once, because a short write to a file opened for appending is atomic.
+//! Appends one line to the file that the runner named. Invariant: a line stays whole even if several
+//! processes of a recipe report at once, because a short write to a file opened for appending is atomic.
 
 use std::io::Write;
 

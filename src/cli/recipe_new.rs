@@ -1,6 +1,7 @@
 //! `agentspool recipe new NAME`: creates a first version of a recipe.
 //!
-//! Not its files (`client/recipe_new.rs`). Invariant: the printed command runs unchanged in this shell and folder.
+//! Not its files (`client/recipe_new.rs`). Invariant: the printed command runs unchanged in this shell and
+//! folder.
 
 use agentspool::client::Language;
 use agentspool::task::{Name, escape_path, quote_path, quote_word};

@@ -1,7 +1,7 @@
 //! Turns the library's typed errors into one line, hints and an exit code.
 //!
-//! Not the wording of the errors: that is in the library. Invariant: the exit code of every kind of error is chosen
-//! explicitly, by matches without a catch-all.
+//! Not the wording of the errors: that is in the library. Invariant: the exit code of every kind of error is
+//! chosen explicitly, by matches without a catch-all.
 
 use agentspool::client::{FindError, IoError, OpenError, ReadError, ResolveError, StoreError};
 use agentspool::config::SettingsError;

@@ -11,7 +11,8 @@ use super::env::tools;
 use super::exit_code::ExitCode;
 use super::report::CliError;
 
-/// The exit code of `runner --once` if another runner holds the task or no slot is free: EX_TEMPFAIL of sysexits.
+/// The exit code of `runner --once` if another runner holds the task or no slot is free: EX_TEMPFAIL of
+/// sysexits.
 const TRY_AGAIN: u8 = 75;
 
 pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliError> {
@@ -37,8 +38,8 @@ pub(super) fn run(context: &Context, args: &RunnerArgs) -> Result<ExitCode, CliE
     }
 }
 
-/// Moves the pipe to a file of this process, and puts /dev/null in its place: a process started from here cannot
-/// keep the pipe open.
+/// Moves the pipe to a file of this process, and puts /dev/null in its place: a process started from here
+/// cannot keep the pipe open.
 fn take_stdin() -> Result<Option<OwnedFd>, CliError> {
     let pipe = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(lost)?;
     rustix::stdio::dup2_stdin(dev_null()?).map_err(lost)?;

@@ -1,8 +1,8 @@
 //! The time of the next pass of a loop: by a period, or by a cron line in local time.
 //!
-//! Not the waiting (`sweep.rs`). No input besides the arguments and the time zone. Invariant: the times depend only
-//! on the schedule, not on when a pass started or ended, so they do not drift. Times that passed during a pass are
-//! skipped.
+//! Not the waiting (`sweep.rs`). No input besides the arguments and the time zone. Invariant: the times
+//! depend only on the schedule, not on when a pass started or ended, so they do not drift. Times that passed
+//! during a pass are skipped.
 
 use std::time::{Duration, Instant};
 

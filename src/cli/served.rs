@@ -65,7 +65,8 @@ pub(super) fn check_reach(context: &Context, spool: &Path, is_user: bool) -> Res
         .hint("use --user for your own spool, or choose a folder such as /srv/agentspool"))
 }
 
-/// Refuses a folder that is not empty and does not belong to the service: `install` would give it to the service.
+/// Refuses a folder that is not empty and does not belong to the service: `install` would give it to the
+/// service.
 pub(super) fn check_folder(spool: &Path) -> Result<(), CliError> {
     let Ok(mut entries) = std::fs::read_dir(spool) else {
         return Ok(());

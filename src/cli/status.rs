@@ -62,7 +62,7 @@ fn show(
         if let Some(name) = &status.name {
             out.line(format!("Name: {name}"))?;
         }
-        let room = label::room_behind(context, "Label: ".len());
+        let room = label::room_after(context, "Label: ".len());
         if let Some(label) = label::of_label(view, room) {
             out.line(format!("Label: {label}"))?;
         }

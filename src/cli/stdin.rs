@@ -1,7 +1,7 @@
 //! Detects input on stdin that is not read.
 //!
-//! Not the reading of input (`submit.rs`). Invariant: no byte is taken from stdin, which may be the list of a shell
-//! loop, and the check does not wait.
+//! Not the reading of input (`submit.rs`). Invariant: no byte is taken from stdin, which may be the list of a
+//! shell loop, and the check does not wait.
 
 use rustix::fs::FileType;
 

@@ -1,5 +1,5 @@
-//! `agentspool submit`, and the parts that `recipe run` shares with it: turns arguments into a call of the client,
-//! and prints the answer.
+//! `agentspool submit`, and the parts that `recipe run` shares with it: turns arguments into a call of the
+//! client, and prints the answer.
 //!
 //! Not the submission (`client/submit.rs`). Invariant: an id is printed only after its task was accepted.
 
@@ -133,8 +133,8 @@ fn print_answer(
     out.line(format!("Session: {session}"))
 }
 
-/// Reads JSON Lines and prints one id per line, each only after its task was accepted. A bad line ends the command.
-/// The lines before it are accepted, so the user can fix the line and continue there.
+/// Reads JSON Lines and prints one id per line, each only after its task was accepted. A bad line ends the
+/// command. The lines before it are accepted, so the user can fix the line and continue there.
 fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<ExitCode, CliError> {
     let mut reader = open_source("--batch", source)?;
     let mut ids = Vec::new();

@@ -1,8 +1,8 @@
 //! `agentspool sweep`: one pass of the sweeper, or repeated passes for machines without timers.
 //!
-//! Not the sweeping (`sweeper/`). The loop opens the spool again for each pass, so changed settings apply from the
-//! next pass on. A failed pass is logged and does not end the loop. Invariant: SIGTERM and SIGINT end the loop, also
-//! within a pass.
+//! Not the sweeping (`sweeper/`). The loop opens the spool again for each pass, so changed settings apply
+//! from the next pass on. A failed pass is logged and does not end the loop. Invariant: SIGTERM and SIGINT
+//! end the loop, also within a pass.
 
 use std::time::Instant;
 

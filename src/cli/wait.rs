@@ -128,8 +128,8 @@ fn code_of(views: &[TaskView], propagate: bool) -> ExitCode {
     }
 }
 
-/// Waits for a task that was just submitted. Its stderr is copied to stderr as it is written, its output to stdout
-/// at the end.
+/// Waits for a task that was just submitted. Its stderr is copied to stderr as it is written, its output to
+/// stdout at the end.
 pub(super) fn wait_and_show(
     context: &Context,
     client: &Client,
@@ -160,7 +160,8 @@ pub(super) fn wait_and_show(
     Ok(ExitCode::of_result(&result.result))
 }
 
-/// A text without the characters that join emoji. Terminals differ in how they join emoji, so the width is unknown.
+/// A text without the characters that join emoji. Terminals differ in how they join emoji, so the width is
+/// unknown.
 fn without_joins(text: &str) -> String {
     let joins = |c: char| matches!(c, '\u{200d}' | '\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}');
     text.replace(joins, "")
@@ -168,8 +169,8 @@ fn without_joins(text: &str) -> String {
 
 /// The progress bar on a terminal; nothing elsewhere.
 ///
-/// The message is cut by its columns: a line that is wider than the terminal would be printed again on new lines at
-/// every update.
+/// The message is cut by its columns: a line that is wider than the terminal would be printed again on new
+/// lines at every update.
 struct Bar {
     bar: Option<ProgressBar>,
 }

@@ -91,8 +91,8 @@ fn log_end(left: Left, running: usize, path: &Path) -> (&'static str, Option<usi
     (why, waiting)
 }
 
-/// Reports to the process that started this watcher that it is ready, and closes the start lock (stdin) and the pipe
-/// (stdout) that were passed on.
+/// Reports to the process that started this watcher that it is ready, and closes the start lock (stdin) and
+/// the pipe (stdout) that were passed on.
 fn release_start_lock() -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
     // If the other process was killed, no answer is needed.

@@ -1,8 +1,8 @@
-//! Submitting as a user of the group: requests are written to the drop box. If a drop alone is not safe, the call
-//! waits until it is a task.
+//! Submitting as a user of the group: requests are written to the drop box. If a drop alone is not safe, the
+//! call waits until it is a task.
 //!
-//! Not the drop box (`spool/inbox/submit_drop.rs`). Invariant: an id is returned as accepted only if it survives a
-//! power cut.
+//! Not the drop box (`spool/inbox/submit_drop.rs`). Invariant: an id is returned as accepted only if it
+//! survives a power cut.
 
 use std::time::Duration;
 

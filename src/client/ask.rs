@@ -1,7 +1,7 @@
 //! Cancelling as a user of the group: a control file in the drop box asks the watcher to cancel the task.
 //!
-//! Not cancelling as the owner (`cancel.rs`), and not the watcher's decision (`spool/control.rs`). Invariant: no
-//! control file is written for another user's task.
+//! Not cancelling as the owner (`cancel.rs`), and not the watcher's decision (`spool/control.rs`). Invariant:
+//! no control file is written for another user's task.
 
 use std::time::Duration;
 

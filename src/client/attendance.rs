@@ -1,7 +1,7 @@
 //! Checks that a watcher is running while a caller waits for a task.
 //!
-//! Not the start of a watcher (`autostart.rs`). Invariant: the check runs at most every two seconds, and each notice
-//! is returned once.
+//! Not the start of a watcher (`autostart.rs`). Invariant: the check runs at most every two seconds, and each
+//! notice is returned once.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ pub struct Attendance {
 }
 
 impl Client {
-    /// The notice that the caller runs in a task, and waits for a task that may need the caller's task to end first.
+    /// The notice that the caller runs in a task, and waits for a task that may need the caller's task to end
+    /// first.
     fn waits_in_task(&self, open: &[TaskId]) -> Result<Option<Notice>, IoError> {
         let Some(own) = self.own_task() else {
             return Ok(None);
@@ -72,7 +73,10 @@ impl Attendance {
     const RESTART: Duration = Duration::from_secs(5);
 
     /// The first check is due at once.
-    #[expect(clippy::new_without_default, reason = "the value depends on the current time")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "the value depends on the current time"
+    )]
     pub fn new() -> Attendance {
         Attendance {
             next: Instant::now(),
@@ -83,8 +87,8 @@ impl Attendance {
         }
     }
 
-    /// For use after a submission. Its notices have already reported that the spool is paused and, if `said_watcher`,
-    /// that no watcher is running.
+    /// For use after a submission. Its notices have already reported that the spool is paused and, if
+    /// `said_watcher`, that no watcher is running.
     pub fn after_submission(said_watcher: bool) -> Attendance {
         Attendance {
             said_watcher,
@@ -99,9 +103,9 @@ impl Attendance {
             .is_some_and(|since| since.elapsed() > Attendance::RESTART)
     }
 
-    /// Starts a watcher if none is running and one may be started; otherwise returns once a notice that no watcher is
-    /// running. Also returns once a notice if the caller runs in a task that must end before one of the awaited tasks,
-    /// `open`, can start.
+    /// Starts a watcher if none is running and one may be started; otherwise returns once a notice that no
+    /// watcher is running. Also returns once a notice if the caller runs in a task that must end before one
+    /// of the awaited tasks, `open`, can start.
     ///
     /// # Errors
     /// The watchers or a task cannot be read.

@@ -1,11 +1,11 @@
 //! Starting a watcher, so that the first task on a new machine runs.
 //!
-//! Not the watcher (`watcher/`), and not the check while a caller waits (`attendance.rs`). A task is published before
-//! this code checks for a watcher. A watcher that exits gives up its watcher file before it checks for tasks. So one
-//! of the two always sees the other. A watcher should not end with the service or the task of the process that
-//! starts it: it is started outside of the service, and not at all inside a task. If it must be started inside the
-//! service, a notice reports that. Invariant: the start lock `watchers/start` is held until the new watcher holds
-//! its own file, so only one watcher is started.
+//! Not the watcher (`watcher/`), and not the check while a caller waits (`attendance.rs`). A task is
+//! published before this code checks for a watcher. A watcher that exits gives up its watcher file before it
+//! checks for tasks. So one of the two always sees the other. A watcher should not end with the service or
+//! the task of the process that starts it: it is started outside of the service, and not at all inside a
+//! task. If it must be started inside the service, a notice reports that. Invariant: the start lock
+//! `watchers/start` is held until the new watcher holds its own file, so only one watcher is started.
 
 use std::fs::File;
 use std::io::Read;
@@ -27,8 +27,8 @@ pub const READY: &[u8] = b"ready\n";
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Client {
-    /// Starts a watcher after a submission, if none is running and one may be started. Returns notices: that a given
-    /// setting affects only a watcher, that the spool is paused, that no watcher is running.
+    /// Starts a watcher after a submission, if none is running and one may be started. Returns notices: that
+    /// a given setting affects only a watcher, that the spool is paused, that no watcher is running.
     ///
     /// This never fails: the accepted tasks are safe, and wait for a watcher.
     pub fn make_ready(&self) -> Vec<Notice> {
@@ -122,8 +122,8 @@ fn here(with: &Autostart) -> Command {
     command
 }
 
-/// A command that starts the watcher in a scope outside of this process's service, so that the watcher and its tasks
-/// do not end with the service. `None` if this user has no systemd to ask.
+/// A command that starts the watcher in a scope outside of this process's service, so that the watcher and
+/// its tasks do not end with the service. `None` if this user has no systemd to ask.
 fn outside(with: &Autostart, service: &OwnService) -> Option<Command> {
     let uid = rustix::process::geteuid();
     let mut command = Command::new("systemd-run");

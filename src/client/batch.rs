@@ -1,7 +1,7 @@
 //! Submitting many tasks at once, with shared syncs.
 //!
-//! Not the reading of lines (the front end). Invariant: a task that [`Batch::accept`] returns as accepted survives a
-//! power cut, and the other requests of the batch are not in the spool.
+//! Not the reading of lines (the front end). Invariant: a task that [`Batch::accept`] returns as accepted
+//! survives a power cut, and the other requests of the batch are not in the spool.
 
 use serde_json::Map;
 
@@ -67,8 +67,8 @@ fn portion() -> usize {
 }
 
 impl Batch<'_> {
-    /// The most requests that are accepted together. Each keeps two files open until then. If the file limit of this
-    /// process is low, the number is lower.
+    /// The most requests that are accepted together. Each keeps two files open until then. If the file limit
+    /// of this process is low, the number is lower.
     pub const AT_MOST: usize = 200;
 
     /// The way by which the requests come in.
@@ -98,7 +98,8 @@ impl Batch<'_> {
     /// Submits the added requests. The batch is empty afterwards, also on an error.
     ///
     /// # Errors
-    /// [`SubmitError`]: no request was accepted. If some were accepted, the answer has the error of the others.
+    /// [`SubmitError`]: no request was accepted. If some were accepted, the answer has the error of the
+    /// others.
     pub fn accept(&mut self, stop: &dyn Stop) -> Result<AcceptedBatch, SubmitError> {
         let requests = std::mem::take(&mut self.waiting);
         if requests.is_empty() {

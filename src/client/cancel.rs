@@ -1,8 +1,8 @@
 //! Cancelling a task: write the cancel marker, and wait for the end.
 //!
-//! Not the ending of processes (`runner/`), and not cancelling as a group user (`ask.rs`). If a runner holds the
-//! task, the runner stops it. If nothing holds the task, it is finished here, so cancelling works without a watcher.
-//! Invariant: the answer is the result that the task has afterwards.
+//! Not the ending of processes (`runner/`), and not cancelling as a group user (`ask.rs`). If a runner holds
+//! the task, the runner stops it. If nothing holds the task, it is finished here, so cancelling works without
+//! a watcher. Invariant: the answer is the result that the task has afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,12 @@ const FINALIZING: Duration = Duration::from_millis(5);
 const FINALIZING_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Client {
-    /// Cancels a task, given by id, part of an id, name, or `last`. With `wait`, returns after the task has ended. For
-    /// a user of the group this needs a running watcher.
+    /// Cancels a task, given by id, part of an id, name, or `last`. With `wait`, returns after the task has
+    /// ended. For a user of the group this needs a running watcher.
     ///
     /// # Errors
-    /// [`CancelError`]. After [`CancelError::Interrupted`] and [`CancelError::Unwritten`] the cancellation stays
-    /// requested.
+    /// [`CancelError`]. After [`CancelError::Interrupted`] and [`CancelError::Unwritten`] the cancellation
+    /// stays requested.
     pub fn cancel(
         &self,
         task: &str,
@@ -135,14 +135,18 @@ pub(super) fn cancel_task(
             return Err(CancelError::Interrupted(id));
         }
         // A runner that holds a task with a result is about to release it.
-        let pause = if task.has_result()? { FINALIZING } else { RETRY_INTERVAL };
+        let pause = if task.has_result()? {
+            FINALIZING
+        } else {
+            RETRY_INTERVAL
+        };
         wake.wait(stop.wakes(), pause);
         wake.take();
     }
 }
 
-/// Whether a task has ended. If there is a result while a runner holds the lock, the recipe may have written it.
-/// A runner that wrote the result itself releases the lock soon.
+/// Whether a task has ended. If there is a result while a runner holds the lock, the recipe may have written
+/// it. A runner that wrote the result itself releases the lock soon.
 fn is_over(task: &TaskDir) -> Result<bool, CancelError> {
     let begun = Instant::now();
     while task.has_result()? {

@@ -1,7 +1,7 @@
 //! The answer and the errors of a cancellation.
 //!
-//! Not the cancelling (`cancel.rs`, `ask.rs`). Invariant: an answer has the task's actual result, also if the task
-//! ended by itself.
+//! Not the cancelling (`cancel.rs`, `ask.rs`). Invariant: an answer has the task's actual result, also if the
+//! task ended by itself.
 
 use crate::spool::{IoError, ResolveError, TaskDir};
 use crate::task::{Name, ResultFile, Status, TaskId};

@@ -1,8 +1,8 @@
 //! Clearing: removing finished tasks because a user asks for it.
 //!
-//! Not the sweeper: the retention settings and its clock check do not apply. The work is planned first, so that a
-//! caller can show exactly what would be done. Invariant: a task that cannot be removed does not stop the removal of
-//! the others.
+//! Not the sweeper: the retention settings and its clock check do not apply. The work is planned first, so
+//! that a caller can show exactly what would be done. Invariant: a task that cannot be removed does not stop
+//! the removal of the others.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use crate::clock;
 use crate::spool::{Cleared, Clearing, IoError, Spool};
 use crate::task::{Event, Happened, Status, StatusFile, TaskId, Timestamp};
 
-/// How long to wait for a runner to release a finished task. `wait` returns as soon as there is a result, and a user
-/// who then clears the spool expects that this task is removed too.
+/// How long to wait for a runner to release a finished task. `wait` returns as soon as there is a result, and
+/// a user who then clears the spool expects that this task is removed too.
 const FINALIZING: Duration = Duration::from_secs(2);
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -138,8 +138,8 @@ impl Client {
     /// Carries out a plan, as far as it still applies.
     ///
     /// # Errors
-    /// [`ClearError::Cancel`] if the caller stopped the call while tasks were cancelled; then nothing was removed.
-    /// [`ClearError::Io`] if the spool cannot be used.
+    /// [`ClearError::Cancel`] if the caller stopped the call while tasks were cancelled; then nothing was
+    /// removed. [`ClearError::Io`] if the spool cannot be used.
     pub fn clear_planned(
         &self,
         plan: ClearPlan,
@@ -165,7 +165,8 @@ impl Client {
         Ok(report)
     }
 
-    /// Cancels all of these tasks. Returns the ones that have ended. An error of one task does not stop the others.
+    /// Cancels all of these tasks. Returns the ones that have ended. An error of one task does not stop the
+    /// others.
     fn cancel_all(
         &self,
         ids: &[TaskId],
@@ -224,7 +225,9 @@ fn note(spool: &Spool, report: &mut ClearReport, id: TaskId, removed: Result<Cle
 fn remove(clearing: &Clearing<'_>, id: TaskId, patience: Instant) -> Result<Cleared, IoError> {
     loop {
         match clearing.remove(id)? {
-            Cleared::Held | Cleared::Kept if Instant::now() < patience => std::thread::sleep(RETRY_INTERVAL),
+            Cleared::Held | Cleared::Kept if Instant::now() < patience => {
+                std::thread::sleep(RETRY_INTERVAL)
+            }
             cleared => return Ok(cleared),
         }
     }

@@ -1,6 +1,7 @@
 //! Reading the events of tasks and of the spool from `events/`.
 //!
-//! Not the files (`spool/events.rs`). Invariant: each event is returned once, in the order in which it was written.
+//! Not the files (`spool/events.rs`). Invariant: each event is returned once, in the order in which it was
+//! written.
 
 use std::collections::HashSet;
 
@@ -72,7 +73,8 @@ impl Events<'_> {
         self.next_event_unless(&|| false)
     }
 
-    /// The next event; `None` if there is none yet, or if `is_stopped`, which is called repeatedly, returns `true`.
+    /// The next event; `None` if there is none yet, or if `is_stopped`, which is called repeatedly, returns
+    /// `true`.
     ///
     /// # Errors
     /// `events/` cannot be read.

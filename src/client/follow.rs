@@ -1,8 +1,8 @@
 //! Follows one task: its logs, up to its end.
 //!
-//! Not several tasks (`wait.rs`), and not the printing. A drop that is not admitted yet is awaited first. Invariant:
-//! each round checks for the result before it reads the logs, so no byte that was written before the result is
-//! missed.
+//! Not several tasks (`wait.rs`), and not the printing. A drop that is not admitted yet is awaited first.
+//! Invariant: each round checks for the result before it reads the logs, so no byte that was written before
+//! the result is missed.
 
 use std::time::Duration;
 
@@ -87,8 +87,8 @@ enum Place {
 }
 
 impl Client {
-    /// Follows a task, given by id, part of an id, name, or `last`: from the start of its logs, or from the last
-    /// `lines` lines of its latest attempt, as they are when the log is opened.
+    /// Follows a task, given by id, part of an id, name, or `last`: from the start of its logs, or from the
+    /// last `lines` lines of its latest attempt, as they are when the log is opened.
     ///
     /// # Errors
     /// This process cannot listen for changes of the spool.

@@ -1,7 +1,8 @@
 //! Listing tasks, newest first, and counting them.
 //!
-//! Costs one listing of names and one status file for each shown task. A filter by `pending` or `running` reads only
-//! the tasks with an index entry in `open/`. Not one task (`status.rs`). Invariant: listing changes nothing.
+//! Costs one listing of names and one status file for each shown task. A filter by `pending` or `running`
+//! reads only the tasks with an index entry in `open/`. Not one task (`status.rs`). Invariant: listing
+//! changes nothing.
 
 use super::open::Client;
 use crate::spool::{IoError, TaskView, is_label};

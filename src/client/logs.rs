@@ -1,6 +1,7 @@
 //! Reading a task's logs as they are now.
 //!
-//! Not following a log that grows (`follow.rs`). Invariant: a log that is too large for memory is refused, not cut.
+//! Not following a log that grows (`follow.rs`). Invariant: a log that is too large for memory is refused,
+//! not cut.
 
 use super::lookup::LookupError;
 use super::open::Client;
@@ -55,7 +56,8 @@ pub enum LogError {
 }
 
 impl Client {
-    /// The logs of an attempt of a task, given by id, part of an id, name, or `last`. `None` is the latest attempt.
+    /// The logs of an attempt of a task, given by id, part of an id, name, or `last`. `None` is the latest
+    /// attempt.
     ///
     /// # Errors
     /// [`LogError`].

@@ -1,6 +1,7 @@
 //! Finds a task's folder by the text that a user gives.
 //!
-//! Not the resolving of names (`spool/resolve.rs`). Invariant: a drop that is not admitted yet is not a task here.
+//! Not the resolving of names (`spool/resolve.rs`). Invariant: a drop that is not admitted yet is not a task
+//! here.
 
 use super::open::Client;
 use crate::spool::{IoError, ReadError, ResolveError, Target, TaskDir};

@@ -1,14 +1,15 @@
 //! The public interface of the library: every operation on a spool.
 //!
-//! [`Client`] has the verbs, with typed options, answers and errors. A front end parses, calls and prints. The
-//! command line (`cli/`) is a front end. Not here: texts for people, exit codes, the environment, signals.
-//! Invariant: nothing is printed, and every call that waits stops when its caller asks for it ([`Stop`]).
+//! [`Client`] has the verbs, with typed options, answers and errors. A front end parses, calls and prints.
+//! The command line (`cli/`) is a front end. Not here: texts for people, exit codes, the environment,
+//! signals. Invariant: nothing is printed, and every call that waits stops when its caller asks for it
+//! ([`Stop`]).
 //!
-//! In reading order: `open` (the client and its options) · `stop` and `notice` (further input and output of a call)
-//! · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (a watcher for the submitted
-//! tasks) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`, `list`, `result`, `logs`,
-//! `follow`, `why`, `events` and `recipes` (reading) · `recipe_new`, `settings`, `pause` and `sweep`, only for the
-//! owner (`not_owner`) · `doctor` (checks).
+//! In reading order: `open` (the client and its options) · `stop` and `notice` (further input and output of
+//! a call) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (a watcher for
+//! the submitted tasks) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`,
+//! `list`, `result`, `logs`, `follow`, `why`, `events` and `recipes` (reading) · `recipe_new`, `settings`,
+//! `pause` and `sweep`, only for the owner (`not_owner`) · `doctor` (checks).
 
 mod admission;
 mod ask;

@@ -1,7 +1,7 @@
 //! Notes for a caller, in addition to the answer.
 //!
-//! Not errors: the call succeeded. Not texts for people: each front end has its own. Invariant: a notice is a value,
-//! and the library does not print it.
+//! Not errors: the call succeeded. Not texts for people: each front end has its own. Invariant: a notice is a
+//! value, and the library does not print it.
 
 use std::io;
 

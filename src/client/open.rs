@@ -87,7 +87,8 @@ impl Client {
     /// Opens a spool.
     ///
     /// # Errors
-    /// [`OpenError`]: there is no spool, it has another version, this user may not use it, or a setting is invalid.
+    /// [`OpenError`]: there is no spool, it has another version, this user may not use it, or a setting is
+    /// invalid.
     pub fn open(path: &Path, options: Options) -> Result<Client, OpenError> {
         let spool = Spool::open(path, options.overrides.clone())?;
         Ok(Client::of(spool, options))
@@ -181,9 +182,10 @@ impl Client {
         }
     }
 
-    /// The `PATH`s that decide whether a recipe can run: those of the running watchers, else the `PATH` of a watcher
-    /// that this client would start. Empty if no `PATH` is known, and for users other than the owner, who must not run
-    /// the owner's programs for the check: see [`Recipe::problems`](crate::recipe::Recipe::problems).
+    /// The `PATH`s that decide whether a recipe can run: those of the running watchers, else the `PATH` of a
+    /// watcher that this client would start. Empty if no `PATH` is known, and for users other than the owner,
+    /// who must not run the owner's programs for the check: see
+    /// [`Recipe::problems`](crate::recipe::Recipe::problems).
     pub(super) fn searches(&self) -> Vec<Search> {
         self.searches_or_own(self.autostart().is_some())
     }

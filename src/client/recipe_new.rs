@@ -1,7 +1,7 @@
 //! Creates a recipe that runs as it is, as a start for a user's own recipe.
 //!
-//! Not the writing of its files (`spool/new_recipe.rs`). Invariant: the new recipe can be found by its name, and does
-//! not hide an existing recipe.
+//! Not the writing of its files (`spool/new_recipe.rs`). Invariant: the new recipe can be found by its name,
+//! and does not hide an existing recipe.
 
 use std::path::PathBuf;
 
@@ -93,8 +93,8 @@ impl Language {
 }
 
 impl Client {
-    /// Creates a recipe in the spool's own folder. It runs as it is, and its comments show how a recipe gets its input,
-    /// reports progress and returns its result.
+    /// Creates a recipe in the spool's own folder. It runs as it is, and its comments show how a recipe gets
+    /// its input, reports progress and returns its result.
     ///
     /// # Errors
     /// [`NewRecipeError`].

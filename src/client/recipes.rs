@@ -1,7 +1,7 @@
 //! The recipes of a spool, and whether they can run.
 //!
-//! Not the search for recipes (`recipe/`), and not the creation of a recipe (`recipe_new.rs`). Invariant: a recipe
-//! that cannot run is listed, with the reason.
+//! Not the search for recipes (`recipe/`), and not the creation of a recipe (`recipe_new.rs`). Invariant: a
+//! recipe that cannot run is listed, with the reason.
 
 use std::path::PathBuf;
 
@@ -74,7 +74,8 @@ impl Client {
         }
     }
 
-    /// Files on the recipe path that look like a recipe but are not, and recipes hidden by another with the same name.
+    /// Files on the recipe path that look like a recipe but are not, and recipes hidden by another with the
+    /// same name.
     pub fn recipes_left_out(&self) -> Vec<LeftOut> {
         self.recipes().left_out()
     }

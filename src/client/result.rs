@@ -1,7 +1,7 @@
 //! A task's result, and the file of a large output.
 //!
-//! Not the waiting (`wait.rs`, `follow.rs`). Invariant: a result is read whole or not at all, and a large output is
-//! never held in memory.
+//! Not the waiting (`wait.rs`, `follow.rs`). Invariant: a result is read whole or not at all, and a large
+//! output is never held in memory.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Reading, setting and unsetting the settings of a spool.
 //!
-//! Not the list of settings (`config.rs`), and not their file (`spool/open/set.rs`). Invariant: each of these verbs
-//! refuses an unknown setting with a suggestion.
+//! Not the list of settings (`config.rs`), and not their file (`spool/open/set.rs`). Invariant: each of these
+//! verbs refuses an unknown setting with a suggestion.
 
 use std::time::Duration;
 
@@ -100,7 +100,8 @@ impl Client {
         }
     }
 
-    /// Writes one setting, given as text, to `spool.json`; `None` removes it. Returns the value that applies then.
+    /// Writes one setting, given as text, to `spool.json`; `None` removes it. Returns the value that applies
+    /// then.
     ///
     /// # Errors
     /// [`SettingError`].

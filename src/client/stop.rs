@@ -7,8 +7,8 @@ use std::os::fd::BorrowedFd;
 
 /// Asked by every call that waits, before each wait.
 ///
-/// Any `Fn() -> bool` implements it. A closure is asked at the next check, at most one second later. With a file
-/// that becomes readable ([`Stop::wakes`]) the call stops at once.
+/// Any `Fn() -> bool` implements it. A closure is asked at the next check, at most one second later. With a
+/// file that becomes readable ([`Stop::wakes`]) the call stops at once.
 pub trait Stop {
     /// Whether the call should stop.
     fn is_asked(&self) -> bool;

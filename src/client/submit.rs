@@ -1,7 +1,8 @@
 //! Submitting a task: a recipe and its input become an accepted task, and a watcher is started if needed.
 //!
 //! Not the task's folder (`spool/tasks/publish.rs`), and not the drop box of a group user (`admission.rs`).
-//! Invariant: a returned task was accepted, even if its name could not be linked or no watcher could be started.
+//! Invariant: a returned task was accepted, even if its name could not be linked or no watcher could be
+//! started.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -79,8 +80,9 @@ pub struct Accepted {
 impl Client {
     /// Submits one task, and starts a watcher if none is running and one may be started.
     ///
-    /// The notices report that the spool is paused, that no watcher is running, or that the name does not lead to the
-    /// task. For a user of the group the call may wait until the task is safe; `stop` ends the wait.
+    /// The notices report that the spool is paused, that no watcher is running, or that the name does not
+    /// lead to the task. For a user of the group the call may wait until the task is safe; `stop` ends the
+    /// wait.
     ///
     /// # Errors
     /// Those of [`Client::runnable`] and [`Client::submit_to`].
@@ -96,8 +98,8 @@ impl Client {
     /// Finds a recipe by its name, and checks that it can run.
     ///
     /// # Errors
-    /// [`SubmitError::Recipe`]: there is no recipe with this name, it is broken, other users could change it, or a
-    /// requirement is missing.
+    /// [`SubmitError::Recipe`]: there is no recipe with this name, it is broken, other users could change it,
+    /// or a requirement is missing.
     pub fn runnable(&self, recipe: &Name) -> Result<Recipe, SubmitError> {
         self.runnable_of(&self.recipes(), recipe)
     }
@@ -115,7 +117,8 @@ impl Client {
     /// Checks that a task of this recipe may get a variable with this name.
     ///
     /// # Errors
-    /// [`SubmitError::VariableName`], [`SubmitError::VariablesInGroup`], [`SubmitError::VariableNotAccepted`].
+    /// [`SubmitError::VariableName`], [`SubmitError::VariablesInGroup`],
+    /// [`SubmitError::VariableNotAccepted`].
     pub fn check_variable(&self, recipe: &Recipe, name: &str) -> Result<(), SubmitError> {
         if !is_variable_name(name) {
             return Err(SubmitError::VariableName(name.to_owned()));
@@ -147,8 +150,8 @@ impl Client {
     /// Like [`Client::submit`], with a recipe from [`Client::runnable`].
     ///
     /// # Errors
-    /// [`SubmitError`]: a variable or the attachment is not allowed, the request is invalid, the spool has no room, or
-    /// a system call failed. No task was accepted then, but a drop may be in the drop box
+    /// [`SubmitError`]: a variable or the attachment is not allowed, the request is invalid, the spool has no
+    /// room, or a system call failed. No task was accepted then, but a drop may be in the drop box
     /// ([`SubmitError::NotAdmitted`], [`SubmitError::Interrupted`]).
     pub fn submit_to(
         &self,

@@ -55,7 +55,10 @@ fn a_submission_reports_a_missing_watcher_and_a_paused_spool() {
 fn a_variable_that_a_recipe_does_not_accept_is_refused_and_no_task_is_created() {
     let (_folder, client) = world();
     let refused = |task: NewTask| client.submit(&nothing(), task, &NeverStop).unwrap_err();
-    for (name, expected) in [("A B", "not a valid variable name"), ("PAGER", "does not accept")] {
+    for (name, expected) in [
+        ("A B", "not a valid variable name"),
+        ("PAGER", "does not accept"),
+    ] {
         let error = refused(NewTask {
             variables: vec![(name.to_owned(), "x".to_owned())],
             ..NewTask::new(Door::Internal)

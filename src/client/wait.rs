@@ -1,8 +1,8 @@
 //! Waiting until tasks end.
 //!
-//! Not following a task's log (`follow.rs`). The wait wakes up when an index entry is removed from `open/`, and also
-//! at intervals, since a wake-up may be missed. A drop that is not admitted yet can be awaited too. Invariant: a task
-//! counts as ended once it has a result.
+//! Not following a task's log (`follow.rs`). The wait wakes up when an index entry is removed from `open/`,
+//! and also at intervals, since a wake-up may be missed. A drop that is not admitted yet can be awaited too.
+//! Invariant: a task counts as ended once it has a result.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -114,8 +114,8 @@ impl Client {
         Ok(waiting.into_ended())
     }
 
-    /// Waits step by step, for a caller that shows something in the meantime: call `look`, `attend` and `pause` in a
-    /// loop until `look` returns `true`.
+    /// Waits step by step, for a caller that shows something in the meantime: call `look`, `attend` and
+    /// `pause` in a loop until `look` returns `true`.
     ///
     /// # Errors
     /// A task is not found, or the spool cannot be read.

@@ -9,7 +9,8 @@ use crate::spool::TaskView;
 use crate::task::Reason;
 
 impl Client {
-    /// The reasons why a task does not start, in the order of the checks; empty if it is running or has ended.
+    /// The reasons why a task does not start, in the order of the checks; empty if it is running or has
+    /// ended.
     ///
     /// # Errors
     /// The spool cannot be read.

@@ -9,6 +9,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{FileType, Mode, lstat, mkdir, readlink, stat, symlink, unlink};
 
@@ -45,6 +46,11 @@ impl TempLink {
 
     /// Creates the link. `None` if that is not possible: then the folder has only its own path.
     pub fn make(self) -> Option<TempLink> {
+        // Nobody else can replace a folder that was safe once, so a process checks it once.
+        static IS_SAFE: OnceLock<()> = OnceLock::new();
+        if IS_SAFE.get().is_some() && symlink(&self.leads_to, &self.path).is_ok() {
+            return Some(self);
+        }
         let folder = self.path.parent()?;
         if !is_safe(folder) {
             // Another runner may create it first.
@@ -53,6 +59,7 @@ impl TempLink {
                 return None;
             }
         }
+        let _ = IS_SAFE.set(());
         // A link that leads nowhere belongs to a spool that was moved or removed.
         remove(&self.path, &self.leads_to);
         symlink(&self.leads_to, &self.path).ok()?;
@@ -66,7 +73,8 @@ impl TempLink {
 
 impl Drop for TempLink {
     fn drop(&mut self) {
-        remove(&self.path, &self.leads_to);
+        // Ours: its creation would have failed if the name had existed.
+        let _ = unlink(&self.path);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A cgroup for the processes that a runner starts: the kernel's own list of them. A process cannot leave it
 //! by forking.
 //!
-//! It is used only if no other service must be asked for it: as root, or in a part of the tree that was
+//! It is used only if this process can create it directly: as root, or in a part of the tree that was
 //! delegated to this user (`Delegate=yes`). No controller is used and no limit is set. Each runner has one
 //! such cgroup. It is a child of the runner's own cgroup, is named after the runner's pid and start time, and
 //! is reused while it is empty. Not the decision what to kill (`runner/group.rs`). Invariants: the runner

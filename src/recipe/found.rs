@@ -196,7 +196,7 @@ impl Recipe {
         if metadata.permissions().mode() & 0o077 != 0 {
             let fix = fix_command("chmod 600", &path);
             return Err(broken(
-                "may contain secrets, and other users can read it".to_owned(),
+                "may contain secrets, and other users can access it".to_owned(),
                 fix,
             ));
         }

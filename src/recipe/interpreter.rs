@@ -31,7 +31,7 @@ pub(super) fn complaint_of(program: &Path, search: Option<&Search>) -> Option<Co
     let shown = escape_path(program);
     if head.starts_with(b"\xef\xbb\xbf#!") {
         let problem = format!(
-            "{shown} begins with a byte order mark, so the kernel does not find its interpreter"
+            "{shown} starts with a byte order mark, so the kernel does not find its interpreter"
         );
         let fix = fix_command(r"sed -i '1s/^\xef\xbb\xbf//'", program);
         return complaint(problem, fix);

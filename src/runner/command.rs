@@ -8,13 +8,17 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::state::{Prepared, Runner, Work};
 use crate::ending::TAG_VARIABLE;
 use crate::recipe::{FindError, Kind, Recipe, is_variable_name};
 use crate::spool::IoError;
 use crate::task::{Json, JsonError};
+
+/// How often the folder of our own program is checked.
+const TOOLS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A program with everything that it is executed with.
 #[derive(Debug)]
@@ -114,10 +118,12 @@ fn given(text: impl Into<OsString>) -> Cow<'static, OsStr> {
 /// A recipe may call `agentspool progress`. The folder of the program is added last, so it is found even
 /// if it is not on PATH. A folder to which other users could add a program is not added.
 fn add_tools(environment: &mut Environment<'_>, runner: &Runner, recipe: &Recipe) {
-    let tools = runner.surroundings.tools.as_ref();
-    let Some(tools) = tools.filter(|tools| recipe.is_closed(tools)) else {
+    let Some(tools) = runner.surroundings.tools.as_ref() else {
         return;
     };
+    if !is_closed(runner, recipe, tools) {
+        return;
+    }
     let path = environment.entry(as_os("PATH")).or_default();
     if !std::env::split_paths(path).any(|folder| folder == *tools) {
         let path = path.to_mut();
@@ -126,6 +132,19 @@ fn add_tools(environment: &mut Environment<'_>, runner: &Runner, recipe: &Recipe
         }
         path.push(tools);
     }
+}
+
+/// Whether nobody else could add a program to the folder of ours. It is the same one for all tasks of a runner, so it
+/// is not checked for each of them.
+fn is_closed(runner: &Runner, recipe: &Recipe, tools: &Path) -> bool {
+    if let Some((at, is_closed)) = runner.closed_tools.get()
+        && at.elapsed() < TOOLS_INTERVAL
+    {
+        return is_closed;
+    }
+    let is_closed = recipe.is_closed(tools);
+    runner.closed_tools.set(Some((Instant::now(), is_closed)));
+    is_closed
 }
 
 /// Sets PWD to the recipe's folder and removes variables that describe the watcher's shell. Python

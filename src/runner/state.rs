@@ -3,9 +3,10 @@
 //! Does not run the task (`run.rs`, `execute.rs`). Invariant: a [`Work`] means that the task's lock is
 //! held, a [`Prepared`] that the start of the attempt is recorded.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::growth::Growth;
@@ -63,6 +64,8 @@ pub struct Runner {
     /// The cgroup in which recipes are started. Searched for at the first recipe.
     pub(super) cgroup: Option<Option<Cgroup>>,
     pub(super) log: LogLimit,
+    /// Whether the folder of our own program is closed to others, and when that was checked.
+    pub(super) closed_tools: Cell<Option<(Instant, bool)>>,
 }
 
 /// A locked task, with what was read of it.
@@ -124,6 +127,7 @@ impl Runner {
             ignored: not_reset_anyway(proc::ignored_signals()),
             cgroup: None,
             log: LogLimit::default(),
+            closed_tools: Cell::new(None),
         })
     }
 

@@ -154,8 +154,8 @@ fn submits_from_many_shells_lose_no_task_while_watchers_exit() {
     let mut tasks = Vec::new();
     for shell in loops {
         let output = shell.wait_with_output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        tasks.extend(said.lines().map(|id| world.task(id)));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        tasks.extend(printed.lines().map(|id| world.task(id)));
     }
     assert_eq!(tasks.len(), 32);
     assert_each_ran_once(&world, &log, &tasks);
@@ -181,17 +181,17 @@ fn the_watcher_is_detached_from_the_shell_that_started_it() {
         .stderr(Stdio::null())
         .process_group(0);
     let mut shell = shell.spawn().unwrap();
-    let mut said = String::new();
+    let mut printed = String::new();
     // The read ends only once no process has the pipe open, although the watcher and the task still run.
     shell
         .stdout
         .take()
         .unwrap()
-        .read_to_string(&mut said)
+        .read_to_string(&mut printed)
         .unwrap();
     let status = shell.wait().unwrap();
     assert_eq!(status.code(), None, "the shell was ended by its own SIGHUP");
-    let task = world.task(said.trim());
+    let task = world.task(printed.trim());
     world.wait_running(&task);
     let watcher = running_watchers(&world);
     assert_eq!(watcher.len(), 1, "{}", world.describe());
@@ -286,8 +286,8 @@ fn a_submit_inside_a_task_starts_no_watcher_without_the_variables_of_the_task() 
     );
     world.recipe("cleaned", &script);
     let task = world.submit(&["cleaned"]);
-    let said = world.result_of(&task)["output"].to_string();
-    assert!(said.contains("no watcher is running on"), "{said}");
+    let printed = world.result_of(&task)["output"].to_string();
+    assert!(printed.contains("no watcher is running on"), "{printed}");
     assert!(
         !other.join("watchers/log").exists(),
         "a watcher was started"

@@ -23,7 +23,7 @@ fn one_of_each(world: &World) -> Four {
     let watcher = rustix::process::Pid::from_raw(watcher).unwrap();
     rustix::process::kill_process(watcher, rustix::process::Signal::TERM).unwrap();
     world.set("autostart", "false");
-    world.wait_until("the watcher has left", || world.processes().is_empty());
+    world.wait_until("the watcher has exited", || world.processes().is_empty());
     let cancelled = world.submit(&["works"]);
     world.run(&["cancel", &cancelled.id]).succeeds();
     let pending = world.submit(&["works"]);
@@ -57,12 +57,12 @@ fn finished_tasks_are_removed_with_their_names() {
         keys(&object),
         ["ok", "cleared", "task_ids", "skipped", "freed_bytes"]
     );
-    let gone = [&four.cancelled.id, &four.failed.id, &four.completed.id];
+    let removed = [&four.cancelled.id, &four.failed.id, &four.completed.id];
     assert_eq!(
         (&object["ok"], &object["cleared"]),
         (&json!(true), &json!(3))
     );
-    assert_eq!(object["task_ids"], json!(gone));
+    assert_eq!(object["task_ids"], json!(removed));
     assert_eq!(object["skipped"], json!([]));
     assert!(object["freed_bytes"].as_u64().unwrap() > 0);
     assert_eq!(left(&world), [four.pending.id]);

@@ -231,7 +231,7 @@ fn a_spool_that_cannot_be_written_is_code_8() {
 fn too_little_free_room_is_a_problem() {
     let world = world();
     world.set("min_free_bytes", "1000000000000000000");
-    let object = assert_only_problem(&world, "file system", "problem", "nothing is accepted");
+    let object = assert_only_problem(&world, "file system", "problem", "no task is accepted");
     assert_eq!(object["code"], 8);
 }
 
@@ -242,7 +242,7 @@ fn a_copied_spool_is_reported() {
     let mut identity = read_json(&path);
     identity["inode"] = json!(identity["inode"].as_u64().unwrap() + 1);
     fs::write(&path, identity.to_string()).unwrap();
-    assert_only_problem(&world, "identity", "warn", "another folder's");
+    assert_only_problem(&world, "identity", "warn", "is that of another folder");
     world.run(&["list"]).succeeds();
     assert_only_problem(&world, "paused", "warn", "copy");
     world.run(&["resume"]).succeeds();
@@ -253,11 +253,11 @@ fn a_copied_spool_is_reported() {
 fn the_watcher_is_reported_with_its_age_and_version() {
     let world = world();
     world.set("autostart", "false");
-    assert_only_problem(&world, "watcher", "problem", "none, so nothing will be run");
+    assert_only_problem(&world, "watcher", "problem", "none, so no task starts");
     world.set("autostart", "true");
     let object = assert_all_is_well(&world);
     let message = &of(&object, "watcher")[0]["message"];
-    assert_eq!(message, "none, the next submit starts one");
+    assert_eq!(message, "none; the next submit starts one");
 
     let pid = world.start_watcher();
     let object = assert_all_is_well(&world);
@@ -268,15 +268,20 @@ fn the_watcher_is_reported_with_its_age_and_version() {
     );
 
     // The same watcher, as if it had been started before an upgrade.
-    let seat = names_in(&world.path("watchers"))
+    let file = names_in(&world.path("watchers"))
         .into_iter()
         .find(|name| name.ends_with(".json"))
         .unwrap();
-    let path = world.path("watchers").join(seat);
+    let path = world.path("watchers").join(file);
     let mut file = read_json(&path);
     file["version"] = "0.0.1".into();
     fs::write(&path, file.to_string()).unwrap();
-    assert_only_problem(&world, "watcher", "warn", "version 0.0.1, while this is ");
+    assert_only_problem(
+        &world,
+        "watcher",
+        "warn",
+        "version 0.0.1, but this program is version ",
+    );
 }
 
 #[test]
@@ -345,7 +350,7 @@ fn a_task_from_the_future_is_reported() {
     let ahead = agentspool::internals::wall().unix_ms().unsigned_abs() + 3_600_000;
     let id = TaskId::from_parts(ahead, 1).to_string();
     fs::create_dir(world.path("tasks").join(id)).unwrap();
-    assert_only_problem(&world, "clock", "warn", "yet to come");
+    assert_only_problem(&world, "clock", "warn", "is in the future");
 }
 
 #[test]
@@ -363,7 +368,7 @@ fn recipes_that_cannot_run_have_a_line_each() {
     fs::write(world.path("recipes/leaky/secrets"), "TOKEN=hunter2\n").unwrap();
     let open = fs::Permissions::from_mode(0o644);
     fs::set_permissions(world.path("recipes/leaky/secrets"), open).unwrap();
-    for words in ["tiemout", "no-such-program", "others may read it"] {
+    for words in ["tiemout", "no-such-program", "other users can access it"] {
         assert_only_problem(&world, "recipes", "problem", words);
     }
     let ran = world.run(&["doctor"]);
@@ -381,7 +386,7 @@ fn recipes_that_cannot_run_have_a_line_each() {
 fn no_recipe_at_all_is_a_warning() {
     let world = world();
     fs::remove_file(world.path("recipes/ok")).unwrap();
-    assert_only_problem(&world, "recipes", "warn", "there are none");
+    assert_only_problem(&world, "recipes", "warn", "there are no recipes");
 }
 
 #[test]
@@ -390,7 +395,7 @@ fn recipes_that_other_users_can_change_are_a_problem() {
     let listed = world.root().join("listed");
     let setting = format!("[\"{}\"]", listed.display());
     world.set("recipe_path", &setting);
-    assert_only_problem(&world, "recipe path", "warn", "is not there");
+    assert_only_problem(&world, "recipe path", "warn", "does not exist");
     fs::create_dir(&listed).unwrap();
     let mode = |path: &std::path::Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -421,7 +426,7 @@ fn leftovers_are_counted() {
         &world,
         "leftovers",
         "warn",
-        "1 half-made submission in staging/",
+        "1 incomplete submission in staging/",
     );
     fs::remove_dir_all(staged).unwrap();
 
@@ -434,7 +439,7 @@ fn leftovers_are_counted() {
     fs::write(world.path("open").join(id(2)), "").unwrap();
     let object = world.json(&["doctor"]);
     let message = &of(&object, "leftovers")[0]["message"];
-    assert_eq!(message, "1 hint without a task in open/");
+    assert_eq!(message, "1 index entry in open/ without a task");
     fs::remove_file(world.path("open").join(id(2))).unwrap();
 
     let drop = world.path("rejected").join(format!("{}-x", id(3)));

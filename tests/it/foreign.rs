@@ -69,8 +69,8 @@ fn a_task_that_writes_its_own_result_can_be_cancelled() {
         );
     }
     let log = std::fs::read_to_string(world.path("watchers/log")).unwrap();
-    let said = log.matches("a result.json that no runner wrote").count();
-    assert_eq!(said, THINGS.len(), "once a task: {log}");
+    let count = log.matches("a result.json that no runner wrote").count();
+    assert_eq!(count, THINGS.len(), "once a task: {log}");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_result_of_an_orphan_is_not_believed() {
     world.wait_for_file(&task.path.join("written"));
     assert_eq!(world.json(&["status", &task.id])["status"], "pending");
     world.start_watcher();
-    world.wait_until("it is over", || {
+    world.wait_until("the task has ended", || {
         world.json(&["status", &task.id])["status"] == "failed"
     });
     let result = task.result();

@@ -1,7 +1,7 @@
-//! The table of hazards and the threat model name real places.
+//! The places that the table of hazards and the threat model name exist.
 //!
-//! Not whether the answers are right: that is for the tests they name. What is held: a function that is renamed or
-//! removed takes its row along.
+//! Not whether the answers are right: the tests that they name show that. Invariant: if a function is renamed
+//! or removed, its place in the documents must change too.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(format!("{ROOT}/docs/{name}")).unwrap()
 }
 
-/// What stands between backticks.
+/// The parts of a text between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -29,14 +29,14 @@ fn is_missing(quoted: &str) -> bool {
 }
 
 #[test]
-fn every_place_that_is_named_is_there() {
+fn every_named_place_exists() {
     for name in ["hazards.md", "threat-model.md"] {
         let text = document(name);
         let missing: Vec<&str> = quoted(&text).filter(|quoted| is_missing(quoted)).collect();
         assert_eq!(missing, Vec::<&str>::new(), "{name}");
         assert!(
             quoted(&text).any(|quoted| quoted.contains(".rs: ")),
-            "{name} names none"
+            "{name} names no function"
         );
     }
 }

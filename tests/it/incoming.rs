@@ -247,7 +247,7 @@ fn a_file_name_that_is_not_a_valid_name_becomes_a_label() {
             .lines()
             .find(|line| line.contains(&task.id) && line.contains("label"));
         assert!(
-            line.is_some_and(|line| line.contains("not a name")),
+            line.is_some_and(|line| line.contains("not a valid task name")),
             "{log}"
         );
     }
@@ -561,7 +561,7 @@ fn an_unreadable_drop_is_refused_after_a_time() {
         assert_output(&world, "shut", "shut");
     } else {
         let (file, reason) = refused(&world, "shut");
-        assert!(reason["reason"].as_str().unwrap().contains("may not read"));
+        assert!(reason["reason"].as_str().unwrap().contains("cannot read"));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(fs::read_to_string(file).unwrap(), request("shut"));
     }
@@ -675,7 +675,10 @@ fn interrupted_admissions_are_finished_once_with_the_same_id() {
     world.start_watcher();
     assert_eq!(assert_output(&world, "claimed", "claimed").id, claimed);
     assert_eq!(assert_output(&world, "built", "built").id, building);
-    assert_eq!(assert_output(&world, "published", "published").id, published.id);
+    assert_eq!(
+        assert_output(&world, "published", "published").id,
+        published.id
+    );
     let (file, _) = refused(&world, "wrong");
     assert_eq!(fs::read_to_string(file).unwrap(), "[]");
     wait_until_box_is_empty(&world);

@@ -18,11 +18,11 @@ fn a_path_that_is_not_text_is_refused() {
             command.arg(&path);
         }
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success());
         assert!(
-            said.contains("UTF-8") && said.lines().count() == 1,
-            "{said}"
+            printed.contains("UTF-8") && printed.lines().count() == 1,
+            "{printed}"
         );
     };
     refused(false);

@@ -1,8 +1,8 @@
 //! Processes that a recipe leaves when it ends by itself, and what its processes used.
 //!
 //! Not a cancellation or a deadline (`stop.rs`), and not the processes of a killed runner (`recover.rs`).
-//! Invariant: the last output of a process that holds the task's output is kept; every other process gets TERM
-//! at once; the number of processes that were ended is reported.
+//! Invariant: the last output of a process that holds the task's output is kept. Every other process gets
+//! TERM at once. The number of processes that were ended is reported.
 
 use std::time::{Duration, Instant};
 

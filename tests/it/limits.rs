@@ -52,7 +52,10 @@ fn a_log_over_its_cap_keeps_its_start_and_its_end() {
     ran.succeeds();
     assert!(ran.stdout.starts_with("the first line\nxxx"));
     assert!(ran.stdout.ends_with("xxx\nthe last line\n"));
-    assert!(!ran.stdout.contains('\0'), "no zero byte of the hole is printed");
+    assert!(
+        !ran.stdout.contains('\0'),
+        "no zero byte of the hole is printed"
+    );
     let report = format!("{} bytes", dropped());
     let whole = format!("{}{}", ran.stdout, ran.stderr);
     assert!(
@@ -371,7 +374,11 @@ fn an_env_file_that_others_may_read_is_not_used() {
         set_mode(mode);
         let ran = world.run(&["submit", "--recipe", "vars"]);
         ran.ends_with(2);
-        assert!(ran.stderr.contains("others may read it"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("other users can access it"),
+            "{}",
+            ran.stderr
+        );
         assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
     }
     // The file becomes readable for others after the task was accepted.
@@ -383,7 +390,7 @@ fn an_env_file_that_others_may_read_is_not_used() {
     let result = task.result();
     assert_eq!(result["error"]["kind"], "recipe", "{result}");
     let shown = result["error"]["message"].as_str().unwrap();
-    assert!(shown.contains("others may read it"), "{shown}");
+    assert!(shown.contains("other users can access it"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
     set_mode(0o600);
     let task = world.submit(&["vars"]);
@@ -440,8 +447,8 @@ fn a_program_is_found_as_a_shell_finds_it() {
     }
 }
 
-/// The shell that starts the watcher may have a low limit of open files and a strict umask. The low limit must
-/// not stop our processes. A recipe gets both.
+/// The shell that starts the watcher may have a low limit of open files and a strict umask. The low limit
+/// must not stop our processes. A recipe gets both.
 #[test]
 fn limits_of_the_starting_shell_reach_recipes_but_stop_no_watcher() {
     for (setting, expected) in [

@@ -319,7 +319,7 @@ fn drops_that_wait_are_counted_and_reported() {
 }
 
 #[test]
-fn absolute_shows_points_in_time() {
+fn absolute_shows_timestamps() {
     let world = world();
     let task = finished(&world, &["works"]);
     let ended = task.result()["completed_at"].as_str().unwrap().to_owned();

@@ -47,7 +47,7 @@ fn works(world: &World) {
     assert_eq!(doomed.result()["status"], "cancelled");
     // Removed by the watcher's own sweep, which logs each removal.
     world.set("cleanup_delay_sec", "0");
-    world.wait_until("a sweep has passed", || !fine.path.exists());
+    world.wait_until("the task is swept", || !fine.path.exists());
     world
         .run(&["config", "unset", "cleanup_delay_sec"])
         .succeeds();

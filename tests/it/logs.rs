@@ -104,7 +104,9 @@ fn a_pending_task_is_followed_from_its_first_byte_to_its_last() {
     );
 
     let following = world.start(&["logs", &task.id, "-f", "-q"]);
-    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || {
+        following.catches_interrupts()
+    });
     world.start_watcher();
     world.wait_for_lines(&task.path.join("attempts/1/stdout.log"), 1);
     std::fs::write(go, "").unwrap();
@@ -125,7 +127,9 @@ fn a_drop_can_be_followed() {
     early.ends_with(1);
     assert_eq!(early.stdout, "");
     let following = world.start(&["logs", "report", "-f", "--stdout", "-q"]);
-    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || {
+        following.catches_interrupts()
+    });
     world.start_watcher();
     let ran = following.end();
     ran.succeeds();
@@ -142,14 +146,16 @@ fn interrupting_a_follower_does_not_stop_the_task() {
     let task = world.submit(&["sleeps"]);
     world.wait_running(&task);
     let following = world.start(&["logs", &task.id, "-f"]);
-    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || {
+        following.catches_interrupts()
+    });
     following.interrupt();
     let ran = following.end();
     ran.ends_with(130);
     assert_eq!(ran.stdout, "");
     assert_eq!(
         ran.stderr,
-        format!("error: interrupted; the task {} goes on\n", task.id)
+        format!("error: interrupted; the task {} continues\n", task.id)
     );
     assert_eq!(world.json(&["status", &task.id])["status"], "running");
 }
@@ -163,7 +169,9 @@ fn each_attempt_has_its_own_log() {
     let task = world.submit(&["again"]);
     world.wait_for_lines(&task.path.join("attempts/1/stdout.log"), 1);
     let following = world.start(&["logs", &task.id, "-f"]);
-    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || {
+        following.catches_interrupts()
+    });
     let (runner, _) = world.processes_of(&task, 1);
     world.signal(runner, rustix::process::Signal::KILL);
     world.result_of(&task);
@@ -183,7 +191,7 @@ fn each_attempt_has_its_own_log() {
     assert_eq!(bad.stdout, "");
     assert_eq!(
         bad.stderr,
-        "error: the task has no attempt 3 (it has made 2)\n"
+        "error: the task has no attempt 3 (the latest attempt is 2)\n"
     );
 }
 
@@ -238,8 +246,8 @@ fn a_followed_log_that_starts_again_is_shown_from_its_start() {
     }
 }
 
-/// A gap ends at the recorded end of the cut, or where the recipe has written into it since. It never ends at a
-/// boundary of the pieces in which the log is read.
+/// A gap ends at the recorded end of the cut, or where the recipe has written into it since. It never ends at
+/// a boundary of the pieces in which the log is read.
 #[test]
 fn a_gap_of_any_size_is_reported_and_none_of_its_zero_bytes_is_shown() {
     const BLOCK: usize = 4096;
@@ -301,8 +309,8 @@ fn a_gap_of_any_size_is_reported_and_none_of_its_zero_bytes_is_shown() {
         let cut = serde_json::json!({"v": 2, "stdout": {"from": BLOCK, "to": to}, "stderr": {"from": 0, "to": 0}});
         std::fs::write(attempt.join("cut.json"), cut.to_string()).unwrap();
         let ended = world.command(&["logs", &task.id]).output().unwrap();
-        let said = String::from_utf8(ended.stderr).unwrap();
-        let said: Vec<usize> = said
+        let reported = String::from_utf8(ended.stderr).unwrap();
+        let reported: Vec<usize> = reported
             .lines()
             .filter_map(|line| line.split_once(" bytes of the log were dropped"))
             .map(|(before, _)| {
@@ -312,7 +320,7 @@ fn a_gap_of_any_size_is_reported_and_none_of_its_zero_bytes_is_shown() {
                     .unwrap()
             })
             .collect();
-        assert_eq!((said, ended.stdout.len()), (gaps, shown), "{cut}");
+        assert_eq!((reported, ended.stdout.len()), (gaps, shown), "{cut}");
     }
 }
 
@@ -361,7 +369,9 @@ fn a_follower_starts_with_the_last_lines() {
     let task = world.submit(&["slow"]);
     world.wait_for_lines(&task.path.join("attempts/1/stderr.log"), 5);
     let following = world.start(&["logs", &task.id, "-f", "-n", "2", "-q"]);
-    world.wait_until("the follower catches interrupts", || following.catches_interrupts());
+    world.wait_until("the follower catches interrupts", || {
+        following.catches_interrupts()
+    });
     std::fs::write(go, "").unwrap();
     let ran = following.end();
     ran.succeeds();

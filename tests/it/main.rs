@@ -1,7 +1,7 @@
-//! The real binary in sealed worlds: one file per stage or verb, named like the rooms.
+//! Tests of the real binary in sealed worlds: one file for each verb or subject.
 //!
-//! Not the tests that need root, jq or mounts (`tests/rig`). Every file of this folder is a module
-//! here; `every_file_is_a_module` fails when one is forgotten.
+//! Not the tests that need root, jq or mounts (`tests/rig`). Every file of this folder is a module here;
+//! `every_file_is_a_module` fails if one is missing.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,11 +1,11 @@
-//! A spool that is moved or removed while it is in use: its watchers leave, and no task fails.
+//! A spool that is moved or removed while it is in use: its watchers exit, and no task fails.
 
 use std::path::{Path, PathBuf};
 
 use crate::support::processes::is_alive;
 use crate::support::{Task, World};
 
-/// Watchers that find nothing by the clock: what they notice, they heard.
+/// Watchers without rescans: they notice only what they are notified of.
 fn world() -> World {
     let world = World::new();
     world.set("autostart", "false");
@@ -22,7 +22,7 @@ fn log(world: &World) -> String {
     std::fs::read_to_string(world.root().join("watch.log")).unwrap_or_default()
 }
 
-fn runs(world: &World) -> Vec<(i32, String)> {
+fn watchers_and_runners(world: &World) -> Vec<(i32, String)> {
     let mut all = world.processes();
     all.retain(|(_, command)| command.contains("runner") || command.contains("watch"));
     all
@@ -36,7 +36,7 @@ fn at(spool: &Path, task: &Task) -> Task {
 }
 
 #[test]
-fn a_moved_spool_is_left_at_once_and_goes_on_at_its_new_place() {
+fn a_watcher_exits_when_its_spool_is_moved_and_tasks_continue_there() {
     let world = world();
     world.set("max_concurrent", "1");
     let watcher = world.start_watcher() as i32;
@@ -45,11 +45,11 @@ fn a_moved_spool_is_left_at_once_and_goes_on_at_its_new_place() {
     let waiting = world.submit(&["ok"]);
     let new = world.root().join("new");
     std::fs::rename(world.spool(), &new).unwrap();
-    world.wait_until("the watcher leaves", || !is_alive(watcher));
+    world.wait_until("the watcher exits", || !is_alive(watcher));
     assert!(log(&world).contains("moved or removed"), "{}", log(&world));
     let (running, waiting) = (at(&new, &running), at(&new, &waiting));
     assert!(!waiting.has_result() && !running.has_result());
-    // Its runner is still at work, and a new watcher waits for it.
+    // The task's runner still runs, and a new watcher waits for it.
     let spool = new.to_str().unwrap();
     let rescan = "rescan_sec=0.2";
     let drain = world.start(&["--spool", spool, "--set", rescan, "watch", "--drain"]);
@@ -58,11 +58,13 @@ fn a_moved_spool_is_left_at_once_and_goes_on_at_its_new_place() {
     assert_eq!(world.result_of(&waiting)["output"], "fine");
     drain.end().succeeds();
     assert_eq!(running.attempts(), 1);
-    world.wait_until("every runner leaves", || runs(&world).is_empty());
+    world.wait_until("every runner exits", || {
+        watchers_and_runners(&world).is_empty()
+    });
 }
 
 #[test]
-fn an_ancestor_that_is_moved_fails_no_task() {
+fn a_moved_parent_folder_fails_no_task() {
     let world = World::without_spool();
     let above = world.root().join("a/b");
     std::fs::create_dir_all(&above).unwrap();
@@ -80,7 +82,7 @@ fn an_ancestor_that_is_moved_fails_no_task() {
     std::fs::write(&recipe, "#!/bin/sh\necho fine\n").unwrap();
     std::fs::set_permissions(&recipe, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let watch = world.start(&["--spool", spool.to_str().unwrap(), "watch"]);
-    world.wait_until("it watches", || {
+    world.wait_until("the watcher runs", || {
         std::fs::read_dir(spool.join("watchers")).is_ok_and(|all| all.count() > 0)
     });
     std::fs::rename(world.root().join("a"), world.root().join("c")).unwrap();
@@ -94,19 +96,21 @@ fn an_ancestor_that_is_moved_fails_no_task() {
 }
 
 #[test]
-fn a_removed_spool_is_left() {
+fn watchers_and_runners_exit_when_the_spool_is_removed() {
     let world = world();
     let watcher = world.start_watcher() as i32;
     let task = world.submit(&["ok"]);
     world.result_of(&task);
     std::fs::remove_dir_all(world.spool()).unwrap();
-    world.wait_until("the watcher leaves", || !is_alive(watcher));
-    world.wait_until("its idle runner leaves", || runs(&world).is_empty());
+    world.wait_until("the watcher exits", || !is_alive(watcher));
+    world.wait_until("its idle runner exits", || {
+        watchers_and_runners(&world).is_empty()
+    });
     assert!(!world.spool().exists());
 }
 
 #[test]
-fn a_runner_whose_spool_is_removed_under_its_task_leaves() {
+fn a_runner_exits_when_the_spool_is_removed_during_its_task() {
     let world = world();
     let go = world.root().join("go");
     let script = format!(
@@ -119,16 +123,18 @@ fn a_runner_whose_spool_is_removed_under_its_task_leaves() {
     world.wait_running(&task);
     std::fs::remove_dir_all(world.spool()).unwrap();
     std::fs::write(&go, "").unwrap();
-    world.wait_until("the watcher leaves", || !is_alive(watcher));
-    world.wait_until("the runner leaves", || runs(&world).is_empty());
+    world.wait_until("the watcher exits", || !is_alive(watcher));
+    world.wait_until("the runner exits", || {
+        watchers_and_runners(&world).is_empty()
+    });
 }
 
 #[test]
-fn a_runner_starts_nothing_in_a_spool_that_was_moved() {
+fn a_runner_starts_no_task_in_a_moved_spool() {
     let world = world();
     let task = world.submit(&["ok"]);
     let new = world.root().join("new");
-    // The runner has the spool open, and gets its order after the move.
+    // The runner has the spool open, and gets its command after the move.
     let mut runner = world
         .command(&["runner"])
         .stdin(std::process::Stdio::piped())
@@ -136,16 +142,16 @@ fn a_runner_starts_nothing_in_a_spool_that_was_moved() {
         .spawn()
         .unwrap();
     let pid = runner.id();
-    world.wait_until("it waits for orders", || {
+    world.wait_until("it waits for commands", || {
         let stack = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         name.trim() == "agentspool" && stack.contains("poll")
     });
     std::fs::rename(world.spool(), &new).unwrap();
-    let mut orders = runner.stdin.take().unwrap();
-    std::io::Write::write_all(&mut orders, format!("run {}\n", task.id).as_bytes()).unwrap();
+    let mut commands = runner.stdin.take().unwrap();
+    std::io::Write::write_all(&mut commands, format!("run {}\n", task.id).as_bytes()).unwrap();
     let output = runner.wait_with_output().unwrap();
-    drop(orders);
+    drop(commands);
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
         "retry soon no-starts\n"

@@ -1,6 +1,7 @@
-//! The Debian package, as Cargo.toml describes it: what it ships and where the links of its documents lead.
+//! The Debian package, as described in Cargo.toml: which files it ships, and the links in its documents.
 //!
-//! Not the package itself, which needs cargo-deb (`tests/systemd/run`), and not an installation (`rig/package.rs`).
+//! Not the package itself, which needs cargo-deb (`tests/systemd/run`), and not an installation
+//! (`rig/package.rs`).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const DOCUMENTS: &str = "usr/share/doc/agentspool";
 
-/// Where each file of the repository is installed.
+/// The path in the repository and the installed path of each file.
 fn installed() -> Vec<(PathBuf, PathBuf)> {
     let manifest: toml::Value = toml::from_str(&read("Cargo.toml")).unwrap();
     let assets = manifest["package"]["metadata"]["deb"]["assets"]
@@ -21,12 +22,12 @@ fn installed() -> Vec<(PathBuf, PathBuf)> {
         if from.starts_with("target/") {
             continue;
         }
-        // What stands behind the first star keeps its folders.
+        // The path after the first star keeps its folders.
         let base = from.split('*').next().unwrap();
         let base = Path::new(base.rsplit_once('/').map_or("", |(folder, _)| folder));
         let matching = files()
             .into_iter()
-            .filter(|file| fits(from, file.to_str().unwrap()));
+            .filter(|file| matches_pattern(from, file.to_str().unwrap()));
         let before = installed.len();
         for file in matching {
             let to = match to.ends_with('/') {
@@ -65,25 +66,25 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// Whether a path fits a pattern: `*` is a part of a name, `**` any number of folders.
-fn fits(pattern: &str, path: &str) -> bool {
-    let Some((before, behind)) = pattern.split_once('*') else {
+/// Whether a path matches a pattern: `*` is a part of a name, `**` any number of folders.
+fn matches_pattern(pattern: &str, path: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else {
         return pattern == path;
     };
     let Some(rest) = path.strip_prefix(before) else {
         return false;
     };
-    if let Some(behind) = behind.strip_prefix("*/") {
+    if let Some(after) = after.strip_prefix("*/") {
         let starts = rest.match_indices('/').map(|(at, _)| &rest[at + 1..]);
         return std::iter::once(rest)
             .chain(starts)
-            .any(|rest| fits(behind, rest));
+            .any(|rest| matches_pattern(after, rest));
     }
     let name = rest.find('/').unwrap_or(rest.len());
-    (0..=name).any(|end| rest.is_char_boundary(end) && fits(behind, &rest[end..]))
+    (0..=name).any(|end| rest.is_char_boundary(end) && matches_pattern(after, &rest[end..]))
 }
 
-/// The targets of the links in a document that are files.
+/// The targets of all links to files in a document.
 fn links(text: &str) -> Vec<String> {
     let targets = text
         .split("](")
@@ -96,7 +97,7 @@ fn links(text: &str) -> Vec<String> {
 }
 
 /// A path without `..`.
-fn plain(path: &Path) -> PathBuf {
+fn normalized(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -108,7 +109,7 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 #[test]
-fn every_link_of_a_packaged_document_leads_somewhere() {
+fn every_link_in_a_packaged_document_has_a_target() {
     let installed = installed();
     let mut places: BTreeSet<&Path> = BTreeSet::new();
     for (_, to) in &installed {
@@ -120,7 +121,7 @@ fn every_link_of_a_packaged_document_leads_somewhere() {
             continue;
         }
         for link in links(&read(from)) {
-            let target = plain(&to.parent().unwrap().join(&link));
+            let target = normalized(&to.parent().unwrap().join(&link));
             assert!(
                 places.contains(target.as_path()),
                 "{}: {link}",

@@ -1,10 +1,10 @@
-//! Paused spools: nothing starts, everything else goes on, and somebody says so.
+//! Paused spools: no task starts, everything else goes on, and commands report the pause.
 
 use serde_json::json;
 
 use crate::support::World;
 
-/// Watchers that find nothing by the clock: what they notice, they heard.
+/// Watchers without rescans: they notice only what they are notified of.
 fn world() -> World {
     let world = World::new();
     world.set("autostart", "false");
@@ -22,7 +22,7 @@ fn log(world: &World) -> String {
 }
 
 #[test]
-fn nothing_starts_until_it_is_resumed() {
+fn no_task_starts_until_the_spool_is_resumed() {
     let world = world();
     world.start_watcher();
     let running = world.submit(&["gate"]);
@@ -31,7 +31,7 @@ fn nothing_starts_until_it_is_resumed() {
         world.json(&["pause"]),
         json!({"ok": true, "paused": true, "changed": true})
     );
-    world.wait_until("the watcher says so", || log(&world).contains("resume"));
+    world.wait_until("the watcher logs it", || log(&world).contains("resume"));
     let submitted = world.run(&["submit", "--recipe", "ok"]);
     submitted.succeeds();
     assert!(submitted.stderr.contains("paused") && submitted.stderr.contains("resume"));
@@ -42,13 +42,20 @@ fn nothing_starts_until_it_is_resumed() {
         &["status", &waiting.id][..],
         &["wait", &waiting.id, "--timeout", "0.1"],
     ] {
-        let said = world.run(command).stderr;
-        assert!(said.contains("the spool is paused"), "{command:?}: {said}");
-        assert_eq!(said.matches("the spool is paused").count(), 1, "{said}");
+        let printed = world.run(command).stderr;
+        assert!(
+            printed.contains("the spool is paused"),
+            "{command:?}: {printed}"
+        );
+        assert_eq!(
+            printed.matches("the spool is paused").count(),
+            1,
+            "{printed}"
+        );
     }
     let doctor = world.run(&["doctor"]);
     assert!(doctor.stdout.contains("paused: "), "{}", doctor.stdout);
-    // What runs goes on, and what is pending can be cancelled.
+    // The running task goes on, and the pending one can be cancelled.
     std::fs::write(running.work(1, "go"), "").unwrap();
     assert_eq!(world.result_of(&running)["status"], "completed");
     world.run(&["cancel", &waiting.id]).succeeds();
@@ -62,13 +69,13 @@ fn nothing_starts_until_it_is_resumed() {
 }
 
 #[test]
-fn a_touch_pauses_and_a_removal_resumes() {
+fn the_file_paused_can_be_created_and_removed_by_hand() {
     let world = world();
     world.start_watcher();
     std::fs::write(world.path("paused"), "").unwrap();
-    world.wait_until("the watcher says so", || log(&world).contains("resume"));
+    world.wait_until("the watcher logs it", || log(&world).contains("resume"));
     let task = world.submit(&["ok"]);
-    // A marker by hand, which the watcher finds at its next rescan.
+    // A marker created by hand, which the watcher finds at its next rescan.
     let other = world.submit(&["ok"]);
     std::fs::write(other.path.join("cancel"), "").unwrap();
     world.set("rescan_sec", "0.1");
@@ -81,7 +88,7 @@ fn a_touch_pauses_and_a_removal_resumes() {
 }
 
 #[test]
-fn a_drain_of_a_paused_spool_leaves_and_says_what_waits() {
+fn a_drain_of_a_paused_spool_exits_and_reports_waiting_tasks() {
     let world = world();
     let task = world.submit(&["ok"]);
     world.submit(&["ok"]);
@@ -96,13 +103,13 @@ fn a_drain_of_a_paused_spool_leaves_and_says_what_waits() {
     );
     let drained = world.json(&["watch", "--drain"]);
     assert_eq!(drained["waiting"], 2, "{drained}");
-    // Nor does a runner start anything that was asked for by itself.
+    // A runner that is started by hand starts no task either.
     world.run(&["runner", "--once", &task.id]).ends_with(75);
     assert_eq!(task.attempts(), 0);
 }
 
 #[test]
-fn resume_starts_a_watcher_where_tasks_wait() {
+fn resume_starts_a_watcher_if_tasks_wait() {
     let world = World::new();
     world.recipe("ok", "#!/bin/sh\necho fine\n");
     world.set("autostart", "false");

@@ -1,7 +1,7 @@
-//! PraisonAI recipe folders: how they are known, which Python runs them, and what is said without one.
+//! PraisonAI recipe folders: how they are detected, which Python runs them, and the error without PraisonAI.
 //!
-//! Not PraisonAI itself: a small program stands in for the interpreter here, and the tests of
-//! `python/tests` run the real one. What is held: nothing is submitted that nobody could run.
+//! Not PraisonAI itself: a small program replaces the interpreter here, and the tests of `python/tests` run
+//! the real one. Invariant: a recipe that cannot run is not submitted.
 
 use std::fs;
 
@@ -9,14 +9,14 @@ use serde_json::json;
 
 use crate::support::{Ran, World, write_executable};
 
-/// An interpreter that has PraisonAI (it says yes to every question) and shows how it was called.
+/// An interpreter with PraisonAI (every check succeeds) that prints how it was called.
 const WITH: &str = "#!/bin/sh\ncase $2 in *find_spec*) exit 0;; esac\n\
     printf '{\"flag\": \"%s\", \"input\": %s, \"config\": %s, \"key\": \"%s\"}' \"$1\" \"$(cat)\" \
     \"$AGENTSPOOL_CONFIG\" \"$OPENAI_API_KEY\" > \"$AGENTSPOOL_RESULT_FILE\"\n";
-/// One that has not.
+/// An interpreter without PraisonAI.
 const WITHOUT: &str = "#!/bin/sh\nexit 1\n";
 
-/// A spool with one PraisonAI recipe, and folders with Pythons beside it.
+/// A spool with one PraisonAI recipe, and two folders with a Python next to it.
 fn world() -> World {
     let world = World::new();
     let recipe = world.path("recipes/research");
@@ -38,7 +38,7 @@ fn run(world: &World, bin: &str, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_missing_installation_is_code_6_and_says_how_to_install_it() {
+fn a_missing_installation_is_code_6_with_instructions() {
     let world = world();
     let ran = run(&world, "without", &["submit", "--recipe", "research"]);
     ran.ends_with(6);
@@ -55,7 +55,7 @@ fn a_missing_installation_is_code_6_and_says_how_to_install_it() {
 }
 
 #[test]
-fn the_programs_own_python_comes_before_any_other() {
+fn the_python_of_the_praisonai_program_comes_first() {
     let world = world();
     let python = world.root().join("with/python3");
     let shebang = format!("#!{}\n", python.display());
@@ -82,9 +82,9 @@ fn the_programs_own_python_comes_before_any_other() {
     ];
     let ran = run(&world, "without", &arguments);
     ran.succeeds();
-    let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let expected = json!({"flag": "-c", "input": {"query": "owls"}, "config": {}, "key": ""});
-    assert_eq!(said, expected);
+    assert_eq!(result, expected);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn the_setting_comes_before_the_path_and_must_be_absolute() {
     let ran = run(&world, "with", &["submit", "--recipe", "research"]);
     ran.ends_with(6);
     assert!(ran.stderr.contains("No such file"), "{}", ran.stderr);
-    // A drop is refused for it as well, whatever PATH its watcher has.
+    // A drop is refused for the same reason, whatever PATH its watcher has.
     world.start_watcher();
     world.drop_in("early.json", "{\"recipe\": \"research\"}");
     world.wait_until("the drop is refused", || {
@@ -117,9 +117,9 @@ fn the_setting_comes_before_the_path_and_must_be_absolute() {
 }
 
 #[test]
-fn the_question_is_not_asked_in_the_current_folder() {
+fn python_is_not_started_in_the_current_folder() {
     let world = world();
-    // Python looks for modules where it is started, and that may be another user's folder.
+    // Python searches for modules in the folder where it is started, which may belong to another user.
     let asked = world.root().join("asked-in");
     let script = format!("#!/bin/sh\npwd > '{}'\n", asked.display());
     write_executable(&world.root().join("with/python3"), &script);
@@ -128,7 +128,7 @@ fn the_question_is_not_asked_in_the_current_folder() {
 }
 
 #[test]
-fn a_manifest_and_an_env_file_beside_it_say_the_rest() {
+fn a_manifest_and_an_env_file_add_to_the_template() {
     let world = world();
     let folder = world.path("recipes/research");
     let python = world.root().join("with/python3");
@@ -141,7 +141,7 @@ fn a_manifest_and_an_env_file_beside_it_say_the_rest() {
     assert_eq!(info["timeout_sec"], 90.0);
     assert_eq!(info["env_accept"], json!(["MODEL"]));
     assert_eq!(info["description"], "Answers a question.");
-    // Others may read the key: it is not used in silence.
+    // Other users may read the key: the run is refused with an error.
     fs::set_permissions(
         folder.join(".env"),
         std::os::unix::fs::PermissionsExt::from_mode(0o644),
@@ -157,13 +157,13 @@ fn a_manifest_and_an_env_file_beside_it_say_the_rest() {
     .unwrap();
     let ran = world.run(&["recipe", "run", "research"]);
     ran.succeeds();
-    let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(
-        (&said["config"], &said["key"]),
+        (&result["config"], &result["key"]),
         (&json!({"max_tokens": 7}), &json!("hunter2"))
     );
 
-    // With a command it is a folder recipe like any other.
+    // With a command it is an ordinary folder recipe.
     fs::write(
         folder.join("recipe.toml"),
         "command = [\"/bin/echo\", \"mine\"]\n",

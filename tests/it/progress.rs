@@ -1,4 +1,4 @@
-//! `progress` and the progress file: how a recipe says how far it is, and what others see of it.
+//! `progress` and the progress file: how a recipe reports its progress, and how it is shown.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::{PROGRAM, Ran, World};
 fn a_recipe_reports_by_the_command_or_by_lines() {
     let world = World::new();
     let go = world.root().join("go");
-    // The program is found by its name: tasks get its folder on their PATH.
+    // The program is found by its name: its folder is on the PATH of every task.
     let gate = format!("until [ -e '{0}'$1 ]; do sleep 0.02; done", go.display());
     let script = format!(
         "#!/bin/sh\nreached() {{\n{gate}\n}}\n\
@@ -29,7 +29,7 @@ fn a_recipe_reports_by_the_command_or_by_lines() {
             let shown = world.json(&["status", &task.id]);
             shown["progress"] == progress && (message.is_empty() || shown["message"] == message)
         });
-        // What a file reader sees is the same.
+        // A program that reads the file sees the same.
         assert_eq!(task.status()["progress"], progress);
         std::fs::write(format!("{}{step}", go.display()), "").unwrap();
     }
@@ -39,10 +39,10 @@ fn a_recipe_reports_by_the_command_or_by_lines() {
 }
 
 #[test]
-fn metrics_of_the_recipe_stand_in_the_result_beside_those_of_the_runner() {
+fn the_result_has_the_metrics_of_the_recipe_and_of_the_runner() {
     let world = World::new();
-    // The second report changes one key; the third is too large; a name of ours is not taken over.
-    // Far more lines than are read at once lie before the last one.
+    // The second report changes one key. The third is too large. A name of ours is not accepted. The last
+    // report comes after far more lines than are read at once.
     world.recipe(
         "counts",
         "#!/bin/sh\nexec >> \"$AGENTSPOOL_PROGRESS_FILE\"\n\
@@ -63,7 +63,7 @@ fn metrics_of_the_recipe_stand_in_the_result_beside_those_of_the_runner() {
 }
 
 #[test]
-fn the_command_writes_one_line_and_says_nothing() {
+fn the_command_writes_one_line_and_prints_nothing() {
     let world = World::new();
     let file = world.root().join("progress");
     for (percent, message) in [("0", None), ("45", Some("two\nlines")), ("99.5", None)] {
@@ -95,7 +95,7 @@ fn the_command_writes_one_line_and_says_nothing() {
 }
 
 #[test]
-fn outside_a_task_and_beyond_the_scale_it_is_an_error() {
+fn a_call_outside_a_task_or_a_wrong_percentage_is_an_error() {
     let world = World::new();
     let ran = world.run(&["progress", "50"]);
     ran.ends_with(2);
@@ -115,7 +115,7 @@ fn outside_a_task_and_beyond_the_scale_it_is_an_error() {
     assert!(!world.root().join("p").exists());
 }
 
-/// A recipe reports as fast as it writes; the log of the watcher must not grow with it.
+/// A recipe reports as fast as it can write; the watcher's log must not grow with the reports.
 #[test]
 fn metrics_that_are_left_out_are_reported_once() {
     let world = World::new();
@@ -128,7 +128,7 @@ fn metrics_that_are_left_out_are_reported_once() {
     let task = world.submit(&["floods"]);
     world.result_of(&task);
     let log = || std::fs::read_to_string(world.path("watchers/log")).unwrap();
-    world.wait_until("it is told", || log().contains("completed"));
+    world.wait_until("the end is logged", || log().contains("completed"));
     let log = log();
     assert_eq!(
         log.matches("were dropped: a task keeps at most").count(),

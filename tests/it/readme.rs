@@ -1,12 +1,12 @@
-//! The README's examples: every command in them parses, and what they show is what is printed.
+//! The README's examples: every command in them parses, and their output is what the program prints.
 //!
-//! Ids and times differ with each run, so only examples without them are compared.
+//! Ids and times differ in each run, so only examples without them are compared.
 
 use std::process::Command;
 
 use crate::support::{PROGRAM, Ran, World};
 
-/// A command of a `console` block, and what stands below it.
+/// A command of a `console` block, and the output below it.
 struct Example {
     command: String,
     shown: String,
@@ -30,7 +30,7 @@ fn examples() -> Vec<Example> {
     found
 }
 
-/// A shell in a sealed world, in which `agentspool` is the program with `more` arguments.
+/// A shell in a sealed world, in which `agentspool` runs the program with the arguments `more`.
 fn shell(world: &World, command: &str, more: &str) -> Command {
     let mut shell = Command::new("sh");
     shell
@@ -46,7 +46,7 @@ fn shell(world: &World, command: &str, more: &str) -> Command {
 }
 
 #[test]
-fn the_first_command_prints_what_is_promised() {
+fn the_first_command_prints_the_shown_output() {
     let first = examples().remove(0);
     let world = World::with_samples();
     let command = first
@@ -65,7 +65,7 @@ fn every_command_parses() {
         if !example.command.contains("agentspool") {
             continue;
         }
-        // Flags before --help are checked; what is missing is not, and nothing is done.
+        // Flags before --help are checked. Missing arguments are not, and the command is not run.
         let ran = Ran::of(&mut shell(&world, &example.command, "--help"));
         ran.succeeds();
         assert!(ran.stdout.contains("Usage: agentspool"), "{}", ran.stdout);
@@ -76,7 +76,7 @@ fn every_command_parses() {
 }
 
 #[test]
-fn what_does_not_vary_is_shown_as_it_is() {
+fn output_that_does_not_vary_is_shown_exactly() {
     const SAME: [&str; 6] = [
         "agentspool recipe list",
         "agentspool recipe info summarize",
@@ -111,9 +111,9 @@ fn the_exit_codes_are_those_of_help() {
     }
 }
 
-/// The file of a watcher that was killed stays, and its number may be another process's.
+/// The file of a watcher that was killed is left, and its pid may now belong to another process.
 #[test]
-fn the_line_that_stops_the_watcher_stops_nobody_else() {
+fn the_command_that_stops_the_watcher_stops_no_other_process() {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let blocks = readme.split("```sh\n").skip(1);
@@ -127,7 +127,7 @@ fn the_line_that_stops_the_watcher_stops_nobody_else() {
     let stale = format!("{{\n  \"v\": 1,\n  \"pid\": {}\n}}\n", bystander.id());
     std::fs::write(world.path("watchers/00.json"), stale).unwrap();
     Ran::of(&mut shell(&world, stop, ""));
-    world.wait_until("the watcher has left", || {
+    world.wait_until("the watcher has exited", || {
         !world
             .watcher_pids()
             .contains(&i32::try_from(watcher).unwrap())

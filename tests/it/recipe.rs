@@ -1,4 +1,4 @@
-//! `recipe list | info | run`: what can be run, what cannot and why, and running it either way.
+//! `recipe list | info | run`: which recipes can run, which cannot and why, and both ways to run one.
 
 use serde_json::json;
 
@@ -19,8 +19,8 @@ fn world() -> World {
     world
 }
 
-/// Recipes that are there and cannot be run.
-fn broken(world: &World) {
+/// Recipes that exist but cannot run.
+fn create_broken_recipes(world: &World) {
     world.recipe_folder("typo", "descripton = \"x\"", "#!/bin/sh\n");
     let folder = world.path("recipes/needy");
     std::fs::create_dir_all(&folder).unwrap();
@@ -30,7 +30,7 @@ fn broken(world: &World) {
 }
 
 #[test]
-fn the_list_shows_names_and_what_they_do() {
+fn the_list_shows_names_and_descriptions() {
     let world = world();
     std::fs::write(world.path("recipes/notes.txt"), "no recipe").unwrap();
     std::fs::create_dir(world.path("recipes/empty")).unwrap();
@@ -52,7 +52,7 @@ fn the_list_shows_names_and_what_they_do() {
 }
 
 #[test]
-fn a_spool_without_recipes_says_where_to_put_one() {
+fn an_empty_list_names_the_folder_for_recipes() {
     let world = World::new();
     let ran = world.run(&["recipe", "list"]);
     ran.succeeds();
@@ -66,9 +66,9 @@ fn a_spool_without_recipes_says_where_to_put_one() {
 }
 
 #[test]
-fn what_cannot_run_is_listed_with_the_reason() {
+fn a_recipe_that_cannot_run_is_listed_with_the_reason() {
     let world = world();
-    broken(&world);
+    create_broken_recipes(&world);
     let object = world.json(&["recipe", "list"]);
     let problem = |name: &str| {
         let rows = object["recipes"].as_array().unwrap();
@@ -79,12 +79,12 @@ fn what_cannot_run_is_listed_with_the_reason() {
     assert!(problem("typo").contains("descripton"));
     let ran = world.run(&["recipe", "list"]);
     ran.succeeds();
-    // One line a recipe, whatever the parser's complaint looks like.
+    // One line for each recipe, however long the parser's error is.
     assert_eq!(ran.stdout.lines().count(), 4, "{}", ran.stdout);
 }
 
 #[test]
-fn info_tells_all_but_secrets() {
+fn info_shows_everything_except_secrets() {
     let world = world();
     let ran = world.run(&["recipe", "info", "count"]);
     ran.succeeds();
@@ -109,7 +109,7 @@ fn info_tells_all_but_secrets() {
 }
 
 #[test]
-fn info_says_whether_limits_hold() {
+fn info_shows_whether_limits_are_enforced() {
     let world = world();
     let manifest = "memory_max = \"64M\"\ntasks_max = 9\n";
     world.recipe_folder("bounded", manifest, "#!/bin/sh\n");
@@ -129,7 +129,7 @@ fn info_says_whether_limits_hold() {
 }
 
 #[test]
-fn run_waits_and_shows_what_it_gave() {
+fn run_waits_and_prints_the_output() {
     let world = world();
     let ran = world.run(&["recipe", "run", "greet"]);
     ran.succeeds();
@@ -171,7 +171,7 @@ fn run_in_the_background_is_submit_with_a_message() {
 }
 
 #[test]
-fn a_name_nobody_has_is_code_7_with_what_was_meant() {
+fn an_unknown_name_is_code_7_with_a_suggestion() {
     let world = world();
     for arguments in [
         &["recipe", "info", "gret"][..],
@@ -192,9 +192,9 @@ fn a_name_nobody_has_is_code_7_with_what_was_meant() {
 }
 
 #[test]
-fn a_broken_one_is_code_2_and_a_missing_program_code_6() {
+fn a_broken_recipe_is_code_2_and_a_missing_program_code_6() {
     let world = world();
-    broken(&world);
+    create_broken_recipes(&world);
     for (name, code, text) in [
         ("typo", 2, "unknown field `descripton`"),
         ("plain", 2, "not executable; chmod +x"),
@@ -211,7 +211,7 @@ fn a_broken_one_is_code_2_and_a_missing_program_code_6() {
             (&json!(false), &json!(code))
         );
     }
-    // Looking at it is no error: that is how one finds out.
+    // `recipe info` of a broken recipe is not an error.
     let info = world.run(&["recipe", "info", "needy"]);
     info.succeeds();
     assert!(info.stdout.contains("Cannot run: "), "{}", info.stdout);
@@ -219,7 +219,7 @@ fn a_broken_one_is_code_2_and_a_missing_program_code_6() {
 }
 
 #[test]
-fn odd_files_of_recipes_hold_nobody_up_and_links_work() {
+fn special_files_block_no_command_and_links_work() {
     let world = world();
     let fifo = world.root().join("fifo");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
@@ -260,7 +260,7 @@ fn odd_files_of_recipes_hold_nobody_up_and_links_work() {
 }
 
 #[test]
-fn listed_folders_come_after_the_spools_own() {
+fn folders_of_recipe_path_come_after_the_spools_own() {
     let world = world();
     let more = world.root().join("more");
     std::fs::create_dir(&more).unwrap();

@@ -1,4 +1,4 @@
-//! What keeps a recipe from running: named by `recipe list`, `info` and `check`, at submit, and in the task's error.
+//! Why a recipe cannot run: shown by `recipe list`, `info` and `check`, at submit, and in the task's error.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{PROGRAM, Ran, World, write_executable};
 
-/// A recipe folder with just this manifest.
+/// A recipe folder with only this manifest.
 fn folder(world: &World, name: &str, manifest: &str) -> PathBuf {
     let folder = world.path("recipes").join(name);
     std::fs::create_dir_all(&folder).unwrap();
@@ -14,7 +14,7 @@ fn folder(world: &World, name: &str, manifest: &str) -> PathBuf {
     folder
 }
 
-/// The test's own PATH with a folder before it, in which there is a program of this name.
+/// The test's own PATH with one folder before it, which contains a program of this name.
 fn path_with(world: &World, program: &str) -> (PathBuf, String) {
     let tools = world.root().join("tools");
     std::fs::create_dir_all(&tools).unwrap();
@@ -33,7 +33,7 @@ fn error_of(world: &World, task: &crate::support::Task) -> String {
 }
 
 #[test]
-fn the_path_of_the_watcher_decides_and_is_named() {
+fn the_path_of_the_watcher_is_used_and_named() {
     let world = World::new();
     let (_, with) = path_with(&world, "mytool");
     folder(&world, "tooled", "command = [\"mytool\"]\n");
@@ -42,7 +42,7 @@ fn the_path_of_the_watcher_decides_and_is_named() {
         let arguments = ["submit", "--recipe", recipe, "-q"];
         Ran::of(world.command(&arguments).env("PATH", path))
     };
-    // The watcher has the shorter one, so the submitter's does not help.
+    // The watcher has the shorter PATH, so the submitter's PATH does not help.
     let pid = world.start_watcher();
     let without = std::env::var("PATH").unwrap();
     for recipe in ["tooled", "enved"] {
@@ -64,7 +64,7 @@ fn the_path_of_the_watcher_decides_and_is_named() {
         ))
     });
     world.kill_watcher(pid);
-    // A watcher that is started from here gets this PATH, and its PATH counts for the next one.
+    // A watcher that is started by this command gets this PATH, which is then used for the next submit.
     let first = submit("tooled", &with);
     first.succeeds();
     let second = submit("enved", &without);
@@ -76,16 +76,16 @@ fn the_path_of_the_watcher_decides_and_is_named() {
 }
 
 #[test]
-fn a_task_that_finds_no_program_names_its_path() {
+fn the_error_of_a_missing_program_names_the_path() {
     let world = World::new();
     world.set("autostart", "false");
     let (program, with) = path_with(&world, "mytool");
     folder(&world, "tooled", "command = [\"mytool\"]\n");
     write_executable(&world.path("recipes/enved"), "#!/usr/bin/env mytool\n");
-    // Nobody knows yet by which PATH it will run.
+    // No watcher runs yet, so the task's PATH is not known.
     let tasks = ["tooled", "enved"].map(|recipe| world.submit(&[recipe]));
     std::fs::remove_file(program).unwrap();
-    // To show it, the PATH of this shell is the best guess.
+    // For `recipe check`, the PATH of this shell is the best guess.
     for recipe in ["tooled", "enved"] {
         let ran = world.run(&["recipe", "check", recipe]);
         ran.ends_with(6);
@@ -104,7 +104,7 @@ fn a_task_that_finds_no_program_names_its_path() {
 }
 
 #[test]
-fn what_starts_a_program_is_named_wherever_it_is_asked_for() {
+fn a_missing_interpreter_is_named_by_every_command() {
     let world = World::new();
     world.set("autostart", "false");
     let cases = [
@@ -159,7 +159,7 @@ fn what_starts_a_program_is_named_wherever_it_is_asked_for() {
         (
             "bom",
             "\u{feff}#!/bin/sh\n",
-            "begins with a byte order mark",
+            "starts with a byte order mark",
             "sed -i '1s",
         ),
     ];
@@ -179,9 +179,9 @@ fn what_starts_a_program_is_named_wherever_it_is_asked_for() {
         check.ends_with(6);
         let object = check.json();
         assert_eq!((&object["ok"], &object["code"]), (&json!(false), &json!(6)));
-        let said = |key: &str| object["problems"][0][key].as_str().unwrap().to_owned();
-        assert!(said("problem").contains(problem), "{object}");
-        assert!(said("fix").contains(fix), "{object}");
+        let part = |key: &str| object["problems"][0][key].as_str().unwrap().to_owned();
+        assert!(part("problem").contains(problem), "{object}");
+        assert!(part("fix").contains(fix), "{object}");
         let submit = world.run(&["submit", "--recipe", name]);
         submit.ends_with(6);
         let info = world.run(&["recipe", "info", name]).stdout;
@@ -193,7 +193,7 @@ fn what_starts_a_program_is_named_wherever_it_is_asked_for() {
                 "{name}: {shown}"
             );
         }
-        // A task that was accepted before fails for it, except where a shell runs the script all the same.
+        // A task that was accepted before fails for this reason, unless a shell can run the script.
         if *file != "bom" {
             if at == 0 {
                 world.start_watcher();
@@ -205,7 +205,7 @@ fn what_starts_a_program_is_named_wherever_it_is_asked_for() {
 }
 
 #[test]
-fn first_lines_that_work_are_no_problem() {
+fn working_first_lines_are_not_reported() {
     let world = World::new();
     for (name, line) in [
         ("spaced", "#! /bin/sh"),
@@ -257,7 +257,7 @@ fn the_folder_of_the_recipe_can_be_named_in_arguments() {
     let ran = world.run(&["recipe", "run", "placed"]);
     ran.succeeds();
     assert_eq!(ran.stdout, format!("in={}\n", place.display()));
-    // The program itself as well.
+    // The program itself can be named like this too.
     let manifest = "command = [\"{recipe_dir}/main.sh\", \"again\"]\n";
     folder(&world, "placed", manifest);
     write_executable(&place.join("main.sh"), "#!/bin/sh\necho \"$1\"\n");
@@ -272,12 +272,12 @@ fn an_argument_that_names_a_file_of_the_recipe_gets_advice() {
     std::fs::write(lost.join("main.sh"), "echo ran\n").unwrap();
     std::fs::write(maybe.join("data.txt"), "here\n").unwrap();
     write_executable(&maybe.join("run.sh"), "#!/bin/sh\ncat \"$1\"\n");
-    // Certain to fail, so it is refused.
+    // This command must fail, so it is refused.
     let ran = world.run(&["submit", "--recipe", "lost"]);
     ran.ends_with(6);
     let advice = "write \"{recipe_dir}/main.sh\" in `command`";
     assert!(ran.stderr.contains(advice), "{}", ran.stderr);
-    // Perhaps meant so: it is said, and runs.
+    // This may be intended: there is a note, and the recipe runs.
     let advice = "write \"{recipe_dir}/data.txt\"";
     let check = world.run(&["recipe", "check", "maybe"]);
     check.succeeds();
@@ -295,7 +295,7 @@ fn an_argument_that_names_a_file_of_the_recipe_gets_advice() {
     world.run(&["wait", "gone"]).ends_with(3);
     let error = world.json(&["status", "gone"])["error"]["message"].to_string();
     assert!(error.contains("{recipe_dir}/data.txt"), "{error}");
-    // A program of the folder needs a slash.
+    // A program of the recipe's folder needs a slash.
     folder(&world, "maybe", "command = [\"run.sh\"]\n");
     let ran = world.run(&["submit", "--recipe", "maybe"]);
     ran.ends_with(6);
@@ -303,7 +303,7 @@ fn an_argument_that_names_a_file_of_the_recipe_gets_advice() {
 }
 
 #[test]
-fn a_missing_env_file_is_said_at_once() {
+fn a_missing_env_file_is_reported_at_once() {
     let world = World::new();
     world.recipe_folder("vars", "env_file = \"secrets\"", "#!/bin/sh\n");
     let ran = world.run(&["submit", "--recipe", "vars"]);
@@ -321,7 +321,7 @@ fn a_missing_env_file_is_said_at_once() {
 }
 
 #[test]
-fn what_seems_to_be_a_recipe_is_listed_with_the_reason() {
+fn a_file_that_looks_like_a_recipe_is_listed_with_the_reason() {
     let world = World::new();
     let recipes = world.path("recipes");
     world.recipe("works", "#!/bin/sh\n");
@@ -336,7 +336,7 @@ fn what_seems_to_be_a_recipe_is_listed_with_the_reason() {
     std::fs::write(recipes.join("plain.py"), "print(1)\n").unwrap();
     std::fs::write(recipes.join("script"), "#!/bin/sh\n").unwrap();
     std::os::unix::fs::symlink("/nowhere", recipes.join("link")).unwrap();
-    // Nothing of these was ever meant to be run.
+    // These are copies that are not meant to run.
     for copy in [
         "works.bak",
         "works.sh~",
@@ -378,7 +378,7 @@ fn what_seems_to_be_a_recipe_is_listed_with_the_reason() {
 }
 
 #[test]
-fn check_says_all_at_once_and_runs_nothing() {
+fn check_reports_all_problems_and_runs_nothing() {
     let world = World::new();
     folder(&world, "text", "command = \"./run.sh --fast\"\n");
     let ran = world.run(&["recipe", "check", "text"]);
@@ -439,14 +439,14 @@ fn check_says_all_at_once_and_runs_nothing() {
     world.run(&["recipe", "check", "goof"]).ends_with(7);
 }
 
-/// A line of what `recipe new` printed.
+/// A line that `recipe new` printed.
 fn line<'a>(ran: &'a Ran, begin: &str) -> &'a str {
     let found = ran.stdout.lines().find_map(|line| line.strip_prefix(begin));
     found.unwrap_or_else(|| panic!("no {begin:?} in {}", ran.stdout))
 }
 
 #[test]
-fn a_new_recipe_runs_as_it_is_and_by_the_command_that_is_printed() {
+fn a_new_recipe_runs_with_the_printed_command() {
     let world = World::new();
     let bin = Path::new(PROGRAM).parent().unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
@@ -479,14 +479,15 @@ fn a_new_recipe_runs_as_it_is_and_by_the_command_that_is_printed() {
         let task = world.tasks().pop().unwrap();
         let progress = std::fs::read_to_string(task.path.join("attempts/1/progress")).unwrap();
         assert_eq!(progress.lines().count(), 2, "{progress}");
-        // Nothing of it was left behind, and what is there stays.
+        // The recipe works unchanged. A second `recipe new` is refused and changes nothing.
         let program = std::fs::read(line(&made, "Edit: ")).unwrap();
         let again = world.run(&arguments);
         again.ends_with(2);
         assert!(
-            again
-                .stderr
-                .contains(&format!("there is one of this name, {}", place.display())),
+            again.stderr.contains(&format!(
+                "a recipe with this name exists, {}",
+                place.display()
+            )),
             "{}",
             again.stderr
         );
@@ -498,13 +499,13 @@ fn a_new_recipe_runs_as_it_is_and_by_the_command_that_is_printed() {
 }
 
 #[test]
-fn a_new_recipe_hides_none_and_makes_the_default_spool() {
+fn a_new_recipe_hides_no_other_and_creates_the_default_spool() {
     let world = World::new();
     let more = world.root().join("more");
     std::fs::create_dir(&more).unwrap();
     write_executable(&more.join("taken.sh"), "#!/bin/sh\n");
     world.set("recipe_path", &format!("[{more:?}]"));
-    // Broken ones, and what is no recipe, have their names too.
+    // Names of broken recipes and of other files are taken too.
     folder(&world, "broken", "bogus = 1\n");
     std::fs::create_dir(world.path("recipes/empty")).unwrap();
     for name in ["taken", "broken", "empty", "first.bak"] {
@@ -519,7 +520,7 @@ fn a_new_recipe_hides_none_and_makes_the_default_spool() {
         next.starts_with("agentspool recipe run first --input "),
         "{next}"
     );
-    // A spool that was named is named again.
+    // If the spool was named, the printed command names it too.
     let named = World::new();
     let spool = named.root().join("my spool");
     named.run(&["init", spool.to_str().unwrap()]).succeeds();
@@ -530,7 +531,7 @@ fn a_new_recipe_hides_none_and_makes_the_default_spool() {
 }
 
 #[test]
-fn the_place_in_the_environment_is_the_tasks() {
+fn a_task_gets_its_own_pwd_and_no_variables_of_the_shell() {
     let world = World::new();
     world.set("autostart", "false");
     let script = "#!/bin/sh\nenv > seen\ncat seen\n";

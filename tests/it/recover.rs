@@ -1,7 +1,7 @@
-//! After a death: runners killed without mercy, and spools as a crash leaves them.
+//! Recovery: runners that were killed, and spools as they are after a crash.
 //!
-//! Each crash point is a folder built by hand; a watcher is let loose on it and must bring it to
-//! the one true end. What cannot be read is kept, and the rest of the spool goes on.
+//! Each crash point is a folder that is built by hand. A watcher must then bring it to the one correct end.
+//! Files that cannot be read are kept, and the rest of the spool goes on.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::processes::is_alive;
 use crate::support::{Task, World, names_in, read_json};
 
-/// Appends its attempt's number to `starts` beside the task's folder of attempts.
+/// Appends the number of its attempt to `starts` in the task's folder.
 const NOTES_STARTS: &str =
     "#!/bin/sh\necho $AGENTSPOOL_ATTEMPT >>\"$AGENTSPOOL_TASK_DIR/starts\"\n";
 
@@ -22,12 +22,12 @@ fn quiet_world() -> World {
     world
 }
 
-/// A task that a test did not let anybody run yet.
+/// A task that no watcher has run yet.
 fn pending(world: &World, recipe: &str) -> Task {
     world.submit(&[recipe])
 }
 
-/// The identity of this life of the machine, as the program writes it down.
+/// The identity of the current boot, as the program stores it.
 fn boot() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap();
@@ -39,13 +39,13 @@ fn boot() -> String {
     format!("{}/{namespace}", boot.trim())
 }
 
-/// Makes the start record of attempt 1 as the runner of some boot left it.
-fn make_start_record(task: &Task, boot: &str) -> PathBuf {
+/// Creates the boot record of attempt 1 as the runner of some boot left it.
+fn make_boot_record(task: &Task, boot: &str) -> PathBuf {
     let attempt = task.path.join("attempts/1");
     std::fs::create_dir(&attempt).unwrap();
-    // Of the boot only the kernel's part: files know nothing of pid namespaces.
-    let mark = format!(".1.{}", boot.split('/').next().unwrap());
-    std::fs::write(task.path.join("attempts").join(mark), "").unwrap();
+    // Only the kernel's part of the identity: file names do not contain the pid namespace.
+    let record = format!(".1.{}", boot.split('/').next().unwrap());
+    std::fs::write(task.path.join("attempts").join(record), "").unwrap();
     attempt
 }
 
@@ -67,7 +67,7 @@ fn assert_lost(world: &World, task: &Task, attempt: u32) {
 #[test]
 fn a_killed_runner_loses_its_task_and_leaves_nothing_running() {
     let world = quiet_world();
-    // The first child stays in the group, the second in its session, the third leaves both.
+    // The first child stays in the group, the second in the session, the third leaves both.
     world.recipe(
         "family",
         "#!/bin/sh\nsleep 1000 &\nenv -i sleep 1000 &\n\
@@ -86,19 +86,21 @@ fn a_killed_runner_loses_its_task_and_leaves_nothing_running() {
             .filter(in_session)
             .count()
     };
-    world.wait_until("the whole family is there", || without_environment() >= 3);
+    world.wait_until("all children are there", || without_environment() >= 3);
     world.signal(runner, Signal::KILL);
     assert_lost(&world, &task, 1);
     assert_eq!(without_environment(), 0, "{}", world.describe());
     let run = task.run_file(1);
     assert!(run["lost_at"].is_string(), "{run}");
-    world.wait_until("the status follows", || task.status()["status"] == "failed");
+    world.wait_until("the status is failed", || {
+        task.status()["status"] == "failed"
+    });
 }
 
 #[test]
-fn a_lost_task_is_tried_again_where_the_recipe_asks_for_it() {
+fn a_lost_task_is_tried_again_if_the_recipe_allows_it() {
     let world = quiet_world();
-    // The folder is this recipe's own lock: two attempts at once would collide on it.
+    // This recipe takes a lock of its own: two attempts at once would record an overlap.
     world.recipe_folder(
         "again",
         "on_lost = \"requeue\"\nmax_attempts = 3",
@@ -112,7 +114,7 @@ fn a_lost_task_is_tried_again_where_the_recipe_asks_for_it() {
     for attempt in 1..=3 {
         world.wait_for_file(&task.work(attempt, "ready"));
         let (runner, _) = world.processes_of(&task, attempt);
-        // It says so once it has run for a moment.
+        // The status names the attempt once it has run for a moment.
         world.wait_until("the status names the attempt", || {
             task.status()["attempt"] == attempt
         });
@@ -125,7 +127,7 @@ fn a_lost_task_is_tried_again_where_the_recipe_asks_for_it() {
 }
 
 #[test]
-fn a_runner_told_to_stop_cancels_nothing() {
+fn a_terminated_runner_cancels_no_task() {
     let world = quiet_world();
     let script = "#!/bin/sh\necho $AGENTSPOOL_ATTEMPT >>\"$AGENTSPOOL_TASK_DIR/starts\"\n\
                   [ $AGENTSPOOL_ATTEMPT = 2 ] && exit 0\ntouch ready\nsleep 1000\n";
@@ -150,11 +152,11 @@ fn a_runner_told_to_stop_cancels_nothing() {
 }
 
 #[test]
-fn an_attempt_of_this_boot_that_told_nobody_never_ran_and_is_made_once() {
+fn an_attempt_of_this_boot_without_a_run_file_never_ran_and_runs_once() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     let task = pending(&world, "notes");
-    make_start_record(&task, &boot());
+    make_boot_record(&task, &boot());
     world.start_watcher();
     let result = world.result_of(&task);
     assert_eq!(
@@ -170,11 +172,11 @@ fn an_attempt_of_another_boot_may_have_run_and_is_not_repeated() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     let without_run = pending(&world, "notes");
-    make_start_record(&without_run, "00000000-0000-4000-8000-000000000000/1");
-    // The same with a run.json that names processes of that other life: a bare number is nobody.
+    make_boot_record(&without_run, "00000000-0000-4000-8000-000000000000/1");
+    // The same with a run.json that names processes of the other boot: a pid alone identifies no process.
     let with_run = pending(&world, "notes");
     let other = "00000000-0000-4000-8000-000000000000/1";
-    let attempt = make_start_record(&with_run, other);
+    let attempt = make_boot_record(&with_run, other);
     let me = std::process::id();
     write_json(
         &attempt.join("run.json"),
@@ -193,11 +195,11 @@ fn an_attempt_of_another_boot_may_have_run_and_is_not_repeated() {
 }
 
 #[test]
-fn a_number_that_now_belongs_to_somebody_else_is_left_alone() {
+fn a_pid_that_belongs_to_another_process_now_is_not_signalled() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     let task = pending(&world, "notes");
-    let attempt = make_start_record(&task, &boot());
+    let attempt = make_boot_record(&task, &boot());
     let mut bystander = std::process::Command::new("sleep")
         .arg("1000")
         .spawn()
@@ -220,13 +222,13 @@ fn a_number_that_now_belongs_to_somebody_else_is_left_alone() {
 }
 
 #[test]
-fn a_result_counts_although_the_status_did_not_hear_of_it() {
+fn a_result_counts_even_if_the_status_is_older() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     let task = pending(&world, "notes");
     world.run(&["watch", "--drain"]).succeeds();
     assert!(task.has_result());
-    // The moment between result and status, made again by hand.
+    // The state between the result and the status, created by hand.
     let mut status = task.status();
     status["status"] = json!("running");
     for field in ["completed_at", "exit_code", "duration_seconds"] {
@@ -240,7 +242,9 @@ fn a_result_counts_although_the_status_did_not_hear_of_it() {
         task.status()["status"] == "completed"
     });
     assert_eq!(task.status()["exit_code"], 0);
-    world.wait_until("the hint is gone", || names_of(&world, "open").is_empty());
+    world.wait_until("the index entry is removed", || {
+        names_of(&world, "open").is_empty()
+    });
     assert_eq!(task.read("starts"), "1\n");
 }
 
@@ -251,31 +255,31 @@ fn names_of(world: &World, folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_a_dead_submitter_left_stands_in_nobodys_way() {
+fn leftovers_of_a_killed_submitter_block_no_task() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     let model = pending(&world, "notes");
-    // Half built, with its lock free, its hints made: killed before the rename.
-    let dead = "task_01hzzzzzzzzzzzzzzzzzzzzzzz";
-    let litter = world.path("staging").join(dead);
-    std::fs::create_dir_all(litter.join("attempts")).unwrap();
+    // Half built, with a free lock and index entries: the submitter was killed before the rename.
+    let half_built_id = "task_01hzzzzzzzzzzzzzzzzzzzzzzz";
+    let half_built = world.path("staging").join(half_built_id);
+    std::fs::create_dir_all(half_built.join("attempts")).unwrap();
     for file in ["lock", "request.json"] {
-        std::fs::copy(model.path.join(file), litter.join(file)).unwrap();
+        std::fs::copy(model.path.join(file), half_built.join(file)).unwrap();
     }
-    std::fs::write(world.path("open").join(dead), "").unwrap();
+    std::fs::write(world.path("open").join(half_built_id), "").unwrap();
     let queue = world.path("sessions/chat/queue");
     std::fs::create_dir_all(&queue).unwrap();
-    std::fs::write(queue.join(dead), "").unwrap();
-    // A hint without any task at all.
-    let nobody = "task_01hzzzzzzzzzzzzzzzzzzzzzy0";
-    std::fs::write(world.path("open").join(nobody), "").unwrap();
-    let behind = world.submit(&["notes", "--session-id", "chat"]);
+    std::fs::write(queue.join(half_built_id), "").unwrap();
+    // An index entry without a task.
+    let without_task = "task_01hzzzzzzzzzzzzzzzzzzzzzy0";
+    std::fs::write(world.path("open").join(without_task), "").unwrap();
+    let later = world.submit(&["notes", "--session-id", "chat"]);
     world.start_watcher();
-    for task in [&model, &behind] {
+    for task in [&model, &later] {
         assert_eq!(world.result_of(task)["status"], "completed");
         assert_eq!(task.read("starts"), "1\n");
     }
-    world.wait_until("both hints are gone", || {
+    world.wait_until("both index entries are removed", || {
         names_of(&world, "open").is_empty()
     });
     assert_eq!(
@@ -285,7 +289,7 @@ fn what_a_dead_submitter_left_stands_in_nobodys_way() {
     assert_eq!(
         world.tasks().len(),
         2,
-        "the half-built one never became a task"
+        "the half-built task was not published"
     );
 }
 
@@ -322,7 +326,7 @@ fn files_that_cannot_be_read_are_kept_and_the_rest_goes_on() {
         assert_eq!(world.result_of(task)["status"], "completed");
         assert_eq!(task.read("starts"), "1\n");
     }
-    world.wait_until("the torn status is whole again", || {
+    world.wait_until("the torn status is replaced", || {
         std::fs::read_to_string(torn_status.path.join("status.json"))
             .is_ok_and(|text| text.contains("\"completed\""))
     });
@@ -332,13 +336,13 @@ fn files_that_cannot_be_read_are_kept_and_the_rest_goes_on() {
         (&unknown, "newer"),
         (&torn_result, "damaged"),
     ] {
-        world.wait_until(&format!("{} is told as {condition}", task.id), || {
+        world.wait_until(&format!("{} is reported as {condition}", task.id), || {
             world.json(&["status", &task.id])["condition"] == condition
         });
         assert_eq!(task.read("starts"), "", "{}", task.id);
     }
     for task in [&torn_request, &newer, &unknown] {
-        world.wait_until("its status file says so too", || {
+        world.wait_until("its status file has the condition too", || {
             read_json(&task.path.join("status.json"))["condition"].is_string()
         });
         assert_eq!(task.status()["status"], "pending");
@@ -348,25 +352,29 @@ fn files_that_cannot_be_read_are_kept_and_the_rest_goes_on() {
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "{}", path.display());
     }
 
-    // A person mends the request; the next look runs it.
-    let mended = healthy.read("request.json");
-    std::fs::write(torn_request.path.join("request.json"), mended).unwrap();
+    // The request is fixed by hand; the next scan runs the task.
+    let fixed = healthy.read("request.json");
+    std::fs::write(torn_request.path.join("request.json"), fixed).unwrap();
     assert_eq!(world.result_of(&torn_request)["status"], "completed");
 }
 
 #[test]
-fn a_task_without_its_lock_is_named_and_runs_all_the_same() {
+fn a_task_without_its_lock_is_reported_and_runs() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
-    // As a backup brings it back that keeps no empty files and folders; and with a folder there.
+    // The first task is as after a restore from a backup without empty files and folders. The second one has
+    // a folder in place of the lock.
     let (bare, odd) = (pending(&world, "notes"), pending(&world, "notes"));
     std::fs::remove_file(bare.path.join("lock")).unwrap();
     std::fs::remove_dir(bare.path.join("attempts")).unwrap();
     std::fs::remove_file(odd.path.join("lock")).unwrap();
     std::fs::create_dir_all(odd.path.join("lock/x")).unwrap();
-    let said = world.run(&["doctor"]).stdout;
-    let line = said.lines().find(|line| line.contains("`lock`"));
-    assert!(line.is_some_and(|line| line.contains("2 tasks")), "{said}");
+    let printed = world.run(&["doctor"]).stdout;
+    let line = printed.lines().find(|line| line.contains("`lock`"));
+    assert!(
+        line.is_some_and(|line| line.contains("2 tasks")),
+        "{printed}"
+    );
     for task in [&bare, &odd] {
         assert_eq!(world.json(&["status", &task.id])["status"], "pending");
     }
@@ -375,14 +383,14 @@ fn a_task_without_its_lock_is_named_and_runs_all_the_same() {
         assert_eq!(world.result_of(task)["status"], "completed");
         assert_eq!(task.read("starts"), "1\n");
     }
-    world.wait_until("both are settled", || names_of(&world, "open").is_empty());
+    world.wait_until("both are finalized", || names_of(&world, "open").is_empty());
     std::fs::remove_file(bare.path.join("lock")).unwrap();
     let cleared = world.json(&["clear"]);
     assert_eq!(cleared["cleared"], 2, "{cleared}");
 }
 
 #[test]
-fn a_lock_that_is_removed_under_a_runner_gives_its_task_to_nobody_else() {
+fn a_task_whose_lock_is_removed_is_not_run_twice() {
     let world = quiet_world();
     world.recipe(
         "gate",
@@ -394,7 +402,7 @@ fn a_lock_that_is_removed_under_a_runner_gives_its_task_to_nobody_else() {
     std::fs::remove_file(task.path.join("lock")).unwrap();
     world.kill_watcher(watcher);
     world.start_watcher();
-    // It has offered the task to a runner by the time that a later one is over.
+    // When a later task has ended, the watcher has also offered this task to a runner.
     world.recipe("notes", NOTES_STARTS);
     let other = pending(&world, "notes");
     assert_eq!(world.result_of(&other)["status"], "completed");
@@ -404,9 +412,9 @@ fn a_lock_that_is_removed_under_a_runner_gives_its_task_to_nobody_else() {
     assert_eq!(task.attempts(), 1);
 }
 
-/// Another file in the place of the lock, as a restore over a spool in use makes it.
+/// Another file in place of the lock, as after a restore over a spool in use.
 #[test]
-fn a_lock_that_is_exchanged_under_a_runner_gives_its_task_to_nobody_else() {
+fn a_task_whose_lock_is_replaced_is_not_run_twice() {
     let world = quiet_world();
     world.recipe(
         "gate",
@@ -430,7 +438,7 @@ fn a_lock_that_is_exchanged_under_a_runner_gives_its_task_to_nobody_else() {
 }
 
 #[test]
-fn what_stands_in_the_place_of_the_reserve_never_becomes_the_result() {
+fn a_replaced_result_part_never_becomes_the_result() {
     let world = quiet_world();
     let script = |make: &str| {
         format!(
@@ -463,7 +471,7 @@ fn what_stands_in_the_place_of_the_reserve_never_becomes_the_result() {
 }
 
 #[test]
-fn a_watcher_that_only_has_broken_tasks_may_leave() {
+fn a_watcher_with_only_damaged_tasks_exits() {
     let world = World::new();
     world.set("idle_exit_sec", "1");
     world.recipe("notes", NOTES_STARTS);
@@ -473,14 +481,14 @@ fn a_watcher_that_only_has_broken_tasks_may_leave() {
     world.set("autostart", "true");
     let task = pending(&world, "notes");
     world.result_of(&task);
-    world.wait_until("the autostarted watcher leaves", || {
+    world.wait_until("the autostarted watcher exits", || {
         world.watcher_pids().is_empty()
     });
     assert!(!broken.has_result());
 }
 
 #[test]
-fn a_copy_of_a_living_spool_leaves_the_original_alone() {
+fn a_copy_of_a_spool_in_use_does_not_affect_the_original() {
     let world = World::new();
     world.recipe(
         "gate",
@@ -498,7 +506,7 @@ fn a_copy_of_a_living_spool_leaves_the_original_alone() {
         let all = [&["--spool", copy.to_str().unwrap()], arguments].concat();
         world.run(&all)
     };
-    // Nobody there may do again what is being done here, until somebody says so.
+    // A copy must not repeat the tasks of the original until a person resumes it.
     let drained = in_copy(&["watch", "--drain"]);
     drained.succeeds();
     assert!(drained.stderr.contains("copy"), "{}", drained.stderr);
@@ -521,7 +529,7 @@ fn a_copy_of_a_living_spool_leaves_the_original_alone() {
     assert!(in_copy(&["doctor"]).stdout.contains("copy"));
     in_copy(&["resume", "--set", "autostart=false"]).succeeds();
     in_copy(&["watch", "--drain"]).succeeds();
-    // In the copy nobody knows what became of it; in the original it runs on.
+    // In the copy the task is lost; in the original it still runs.
     let lost = read_json(&copy.join("tasks").join(&task.id).join("result.json"));
     assert_eq!(lost["error"]["kind"], "lost");
     let uuid = |spool: &Path| read_json(&spool.join("identity.json"))["uuid"].clone();
@@ -542,7 +550,7 @@ fn copy_of(world: &World, name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_copy_taken_in_use_finds_every_task_again() {
+fn a_copy_of_a_spool_in_use_finds_every_task() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     world.run(&["watch", "--drain"]).succeeds();
@@ -551,7 +559,7 @@ fn a_copy_taken_in_use_finds_every_task_again() {
         world.submit(&["notes", "--session-id", "chat"]),
         pending(&world, "notes"),
     ];
-    // Folders are copied one after another: these entries were made behind the back of the copy.
+    // Folders are copied one after another, so entries that were created during the copy are missing.
     let copy = copy_of(&world, "copy");
     std::fs::remove_file(copy.join("open").join(&tasks[2].id)).unwrap();
     std::fs::remove_file(copy.join("sessions/chat/queue").join(&tasks[0].id)).unwrap();
@@ -583,7 +591,7 @@ fn a_copy_taken_in_use_finds_every_task_again() {
 }
 
 #[test]
-fn a_spool_that_was_moved_or_mounted_anew_stays_itself() {
+fn a_moved_or_remounted_spool_keeps_its_identity() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     let identity = |spool: &Path| read_json(&spool.join("identity.json"));
@@ -599,13 +607,13 @@ fn a_spool_that_was_moved_or_mounted_anew_stays_itself() {
     world.run(&["--spool", spool, "list"]).succeeds();
     assert_eq!(identity(&moved)["uuid"], first["uuid"]);
     assert_eq!(identity(&moved)["path"], spool);
-    // Mounted anew, as an overlay is, whose device has another number then.
+    // Mounted again, for example as an overlay, whose device then has another number.
     let mut other = identity(&moved);
     other["device"] = json!(1);
     write_json(&moved.join("identity.json"), &other);
     world.run(&["--spool", spool, "list"]).succeeds();
     assert_eq!(identity(&moved)["uuid"], first["uuid"]);
-    // After a boot devices have other numbers.
+    // After a boot, devices may have other numbers.
     let mut other = identity(&moved);
     other["device"] = json!(1);
     other["boot"] = json!("00000000-0000-4000-8000-000000000000");
@@ -613,7 +621,7 @@ fn a_spool_that_was_moved_or_mounted_anew_stays_itself() {
     world.run(&["--spool", spool, "list"]).succeeds();
     assert_eq!(identity(&moved)["uuid"], first["uuid"]);
     assert_eq!(identity(&moved)["boot"], first["boot"]);
-    // As an earlier program wrote it.
+    // As an earlier version of the program wrote it.
     let bare = json!({"v": 1, "uuid": first["uuid"], "inode": first["inode"]});
     write_json(&moved.join("identity.json"), &bare);
     world.run(&["--spool", spool, "list"]).succeeds();
@@ -622,9 +630,10 @@ fn a_spool_that_was_moved_or_mounted_anew_stays_itself() {
     assert!(!moved.join("paused").exists());
 }
 
-/// A program of version 1 wrote marks without the place of the attempt's folder, which a copy has as well.
+/// Version 1 of the program wrote tags without the path of the attempt's folder, so the copy of a spool has
+/// the same tags.
 #[test]
-fn what_a_runner_of_version_one_left_is_found_by_its_mark_and_its_place() {
+fn processes_of_a_version_1_runner_are_found_by_tag_and_folder() {
     let world = quiet_world();
     world.recipe(
         "old",
@@ -641,15 +650,15 @@ fn what_a_runner_of_version_one_left_is_found_by_its_mark_and_its_place() {
     let (number, _) = world.processes_of(&task, 1);
     let path = task.path.join("attempts/1/run.json");
     let mut run = task.run_file(1);
-    let mark = run["mark"]
+    let tag = run["mark"]
         .as_str()
         .unwrap()
         .rsplit_once('/')
         .unwrap()
         .0
         .to_owned();
-    let marked = || {
-        let entry = format!("AGENTSPOOL_MARK={mark}\0");
+    let tagged = || {
+        let entry = format!("AGENTSPOOL_MARK={tag}\0");
         let all = crate::support::all_pids().into_iter();
         all.filter(|pid| {
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -657,23 +666,23 @@ fn what_a_runner_of_version_one_left_is_found_by_its_mark_and_its_place() {
         })
         .collect::<Vec<_>>()
     };
-    world.wait_until("all three are there", || marked().len() == 3);
-    run["mark"] = mark.clone().into();
+    world.wait_until("all three are there", || tagged().len() == 3);
+    run["mark"] = tag.clone().into();
     run.as_object_mut().unwrap().remove("cgroup");
     std::fs::write(path, run.to_string()).unwrap();
     world.signal(number, Signal::KILL);
     runner.wait().unwrap();
     world.run(&["runner", "--once", &task.id]).succeeds();
     assert_eq!(task.result()["error"]["kind"], "lost");
-    // The one that left the folder could be a copy's.
-    let left = marked();
+    // The process that left the folder could belong to a copy.
+    let left = tagged();
     assert_eq!(left.len(), 1, "{}", world.describe());
     world.signal(left[0], Signal::KILL);
 }
 
-/// Whoever reads the copy's identity finds nothing, or the copy itself, at the path that stands there.
+/// At the path in the copy's identity there is nothing, or the copy itself.
 #[test]
-fn a_copy_is_known_wherever_its_original_stands() {
+fn a_copy_is_recognized_wherever_its_original_is() {
     use std::os::unix::ffi::OsStrExt;
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
@@ -682,7 +691,7 @@ fn a_copy_is_known_wherever_its_original_stands() {
         world.run(&["--spool", spool.to_str().unwrap(), "watch", "--drain"]);
         spool.join("paused").exists()
     };
-    // The last command was in a container, where the spool has another path.
+    // The last command ran in a container, where the spool has another path.
     let path = world.path("identity.json");
     let mut identity = read_json(&path);
     identity["path"] = json!("/container/spool");
@@ -697,7 +706,7 @@ fn a_copy_is_known_wherever_its_original_stands() {
     assert!(copied.unwrap().success());
     assert!(drain(world.spool()));
     assert!(!task.has_result());
-    // The folder above has a name that is no text, and a link leads there.
+    // The parent folder has a name that is not text, and a link leads to it.
     let folder = world.root().join(std::ffi::OsStr::from_bytes(b"\xff"));
     std::fs::create_dir(&folder).unwrap();
     std::fs::rename(&old, folder.join("spool")).unwrap();
@@ -723,9 +732,9 @@ fn a_copy_is_known_wherever_its_original_stands() {
     );
 }
 
-/// What `docs/operating.md` says of a restore: tasks that are put back have no entry in `open/`.
+/// As `docs/operating.md` describes a restore: restored tasks have no entry in `open/`.
 #[test]
-fn tasks_that_are_put_back_are_found() {
+fn restored_tasks_are_found() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     world.run(&["watch", "--drain"]).succeeds();
@@ -738,17 +747,20 @@ fn tasks_that_are_put_back_are_found() {
     std::fs::rename(copy.join("tasks").join(&task.id), &task.path).unwrap();
     world.run(&["doctor"]).ends_with(1);
     let doctor = world.run(&["doctor"]).stdout;
-    assert!(doctor.contains("without an entry in open/"), "{doctor}");
+    assert!(
+        doctor.contains("without an index entry in open/"),
+        "{doctor}"
+    );
     world.run(&["watch", "--drain"]).succeeds();
     assert_eq!(task.result()["status"], "completed");
-    // One whose result is lost is not run again, and not pending for ever either.
+    // A task whose result is lost is not run again and does not stay pending.
     std::fs::remove_file(task.path.join("result.json")).unwrap();
     world.run(&["watch", "--drain"]).succeeds();
     assert_eq!(task.result()["error"]["kind"], "lost");
 }
 
 #[test]
-fn what_was_put_back_without_its_identity_is_compared_anew() {
+fn a_spool_restored_without_its_identity_is_compared_again() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     world.run(&["watch", "--drain"]).succeeds();
@@ -767,9 +779,9 @@ fn what_was_put_back_without_its_identity_is_compared_anew() {
     }
 }
 
-/// Whatever stands there in the place of a file or folder: it is named, and a drain ends.
+/// Another kind of file in place of a file or folder of the task: it is reported, and a drain ends.
 #[test]
-fn what_cannot_be_opened_in_a_task_is_damaged_and_named() {
+fn a_task_with_a_file_that_cannot_be_opened_is_damaged_and_reported() {
     let world = quiet_world();
     world.recipe("notes", NOTES_STARTS);
     type Damage = (&'static str, fn(&Path));
@@ -795,10 +807,10 @@ fn what_cannot_be_opened_in_a_task_is_damaged_and_named() {
     }
 }
 
-/// A recipe writes in its own task's folder: whatever it does to the records of its attempt, a killed
-/// runner makes the task lost. It neither runs once more nor keeps what it left.
+/// A recipe can write in its own task's folder. Whatever it does to the records of its attempt, the task is
+/// lost if its runner is killed: it does not run again, and its processes are ended.
 #[test]
-fn a_task_that_has_begun_is_lost_whatever_its_recipe_did_to_the_records() {
+fn a_started_task_is_lost_whatever_its_recipe_did_to_the_records() {
     const HARMS: [&str; 11] = [
         "mkdir attempts/02 attempts/+7 attempts/00",
         "mkdir attempts/2",
@@ -815,7 +827,7 @@ fn a_task_that_has_begun_is_lost_whatever_its_recipe_did_to_the_records() {
     let world = quiet_world();
     world.set("max_concurrent", "11");
     for (number, harm) in HARMS.iter().enumerate() {
-        // The status says that it runs before the records go, as it does after 20 ms.
+        // The status is `running` before the records are removed, as it is after 20 ms.
         world.recipe(
             &format!("harm-{number}"),
             &format!(
@@ -852,8 +864,8 @@ fn a_task_that_has_begun_is_lost_whatever_its_recipe_did_to_the_records() {
     }
 }
 
-/// The record of an attempt names its session and its cgroup. Without it a process that kept nothing of its
-/// attempt would be somebody else's, and the next attempt would run beside it.
+/// The record of an attempt names its session and its cgroup. Without the record, a process that kept nothing
+/// of its attempt could not be identified, and the next attempt would run at the same time.
 #[test]
 fn attempts_do_not_overlap_whatever_the_recipe_did_to_the_record() {
     const HARMS: [&str; 5] = [
@@ -861,7 +873,7 @@ fn attempts_do_not_overlap_whatever_the_recipe_did_to_the_record() {
         "echo '{' >run.json",
         "rm run.json; mkdir run.json; touch run.json/in-the-way",
         "chmod 0 run.json result.part",
-        // Nothing says any more who ran it.
+        // No record names the processes any more.
         "echo '{' >run.json; echo '{' >result.part",
     ];
     let world = quiet_world();
@@ -902,7 +914,7 @@ fn attempts_do_not_overlap_whatever_the_recipe_did_to_the_record() {
         );
         assert!(!task.path.join("overlap").exists(), "{harm}");
     }
-    world.wait_until("it says that it is stuck", || {
+    world.wait_until("it is reported as stuck", || {
         unknown.status()["condition"] == "stuck"
     });
     let bare = unknown.read("bare").trim().parse().unwrap();

@@ -1,14 +1,14 @@
-//! `docs/cli-reference.md` is made from the program, not written: `UPDATE_DOCS=1 cargo test reference`
-//! writes it, otherwise it must be what the program says now.
+//! `docs/cli-reference.md` is generated from the program: `UPDATE_DOCS=1 cargo test reference` writes it.
+//! Without the variable the test compares it with the program's output.
 //!
-//! The verbs come from `--help`, the settings from `config --json` in a fresh spool, their meaning
-//! and the variables from the comments in `src/config.rs` and `src/cli/env.rs`.
+//! The verbs come from `--help`, the settings from `config --json` in a new spool, their meaning and the
+//! variables from the comments in `src/config.rs` and `src/cli/env.rs`.
 
 use std::fmt::Write as _;
 
 use crate::support::{Ran, World};
 
-/// What `--help` says, as wide as the help gets on a wide terminal.
+/// The output of `--help`, as wide as on a wide terminal.
 fn help(world: &World, verbs: &[String]) -> String {
     let mut arguments: Vec<&str> = verbs.iter().map(String::as_str).collect();
     arguments.push("--help");
@@ -75,7 +75,7 @@ fn unit(setting: &str) -> &'static str {
 
 fn reference() -> String {
     let mut text = "# Command line\n\n\
-        Made from the program by `tests/it/reference.rs`: change the program, then run\n\
+        Generated from the program by `tests/it/reference.rs`: change the program, then run\n\
         `UPDATE_DOCS=1 cargo test reference`. Not an introduction; that is the [README](../README.md).\n\n\
         ## Verbs\n"
         .to_owned();
@@ -89,8 +89,8 @@ fn reference() -> String {
         let (code, meaning) = line.trim().split_once("  ").unwrap();
         writeln!(text, "| {code} | {} |", meaning.trim()).unwrap();
     }
-    text += "\nThe hidden verb `runner --once ID`, for units and job schedulers, ends with 0 when a result stands and with 75\n\
-        when the task was taken or no slot was free.\n";
+    text += "\nThe hidden verb `runner --once ID`, for units and job schedulers, exits with 0 if the task has a result and with\n\
+        75 if another process runs the task or no slot was free.\n";
 
     text += "\n## Settings\n\nA flag (`--set KEY=VALUE`) wins over the variable, which wins over `spool.json`, which wins over the default.\n\n\
         | setting | default | unit | variable | meaning |\n|---|---|---|---|---|\n";
@@ -120,15 +120,15 @@ fn reference() -> String {
     for (variable, meaning) in variables {
         writeln!(text, "| `{variable}` | {meaning} |").unwrap();
     }
-    text += "| `XDG_STATE_HOME`, `HOME` | Where the default spool lies: `$XDG_STATE_HOME/agentspool`, else `~/.local/state/agentspool`. |\n\
+    text += "| `XDG_STATE_HOME`, `HOME` | Where the default spool is: `$XDG_STATE_HOME/agentspool`, else `~/.local/state/agentspool`. |\n\
         | `PATH` | Where recipes find their programs, if this command starts the watcher. The `PATH` of a running watcher counts for all tasks. |\n\
         | `NO_COLOR`, `TERM` | No colour when `NO_COLOR` is not empty; no panel and no bar with `TERM=dumb` or without `TERM`. |\n\n\
-        What a recipe finds in its environment stands in the [README](../README.md#your-own-recipe).\n";
+        The environment of a recipe is described in the [README](../README.md#your-own-recipe).\n";
     text
 }
 
 #[test]
-fn the_command_line_reference_is_what_the_program_says() {
+fn the_command_line_reference_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli-reference.md");
     let now = reference();
     if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -147,6 +147,6 @@ fn the_command_line_reference_is_what_the_program_says() {
     }
     assert_eq!(
         written, now,
-        "UPDATE_DOCS=1 cargo test reference writes it anew"
+        "UPDATE_DOCS=1 cargo test reference writes it again"
     );
 }

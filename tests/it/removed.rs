@@ -1,4 +1,4 @@
-//! Whoever waits for a task that somebody removes is told, and does not wait for ever.
+//! Commands that wait for a task report its removal and do not wait for ever.
 
 use std::process::Stdio;
 
@@ -23,8 +23,8 @@ fn waiting_and_following_end_when_the_task_is_removed() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It holds the folder open once it has found the task.
-    world.wait_until("the follower has begun", || {
+    // The follower holds the folder open once it has found the task.
+    world.wait_until("the follower has started", || {
         let fds = format!("/proc/{}/fd", following.id());
         let open = std::fs::read_dir(fds).unwrap();
         open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())

@@ -1,5 +1,4 @@
-//! `result`: what a task gave, in all the ways a recipe can give it, and the code that says how it
-//! ended.
+//! `result`: the output of a task, in every way in which a recipe can write it, and the exit code.
 
 use serde_json::json;
 
@@ -15,7 +14,7 @@ fn ended(world: &World, script: &str, arguments: &[&str]) -> Task {
 }
 
 #[test]
-fn text_comes_as_text_and_json_as_json() {
+fn text_is_printed_as_text_and_json_as_json() {
     let world = World::new();
     for (script, stdout, output) in [
         ("echo two; echo lines", "two\nlines\n", json!("two\nlines")),
@@ -25,7 +24,7 @@ fn text_comes_as_text_and_json_as_json() {
             json!({"b": 1.5, "a": [2]}),
         ),
         ("echo 42", "42\n", json!(42)),
-        // No output at all, and one that says so.
+        // No output, and an explicit null.
         ("echo null", "", json!(null)),
         ("echo '\"quoted\"'", "quoted\n", json!("quoted")),
         ("echo '{} {}'", "{} {}\n", json!("{} {}")),
@@ -85,7 +84,7 @@ fn the_result_file_wins_over_stdout() {
 #[test]
 fn a_large_output_stays_a_file_and_is_copied_whole() {
     let world = World::new();
-    // 3 MiB of lines that are all different, so that a piece that is missing or doubled shows.
+    // 3 MiB of lines that are all different, so that a missing or repeated piece is noticed.
     let count = 3 * 1024 * 1024 / 8;
     let lines = format!("seq -f %07.0f 1 {count}");
     let expected: String = (1..=count).map(|n| format!("{n:07}\n")).collect();
@@ -116,9 +115,9 @@ fn a_large_output_stays_a_file_and_is_copied_whole() {
 }
 
 #[test]
-fn a_large_output_of_a_second_attempt_is_that_attempts_alone() {
+fn a_large_output_of_a_second_attempt_has_only_that_attempt() {
     let world = World::new();
-    // The first attempt writes and is lost with its runner; the second one writes something else.
+    // The first attempt writes and is lost with its runner; the second one writes other lines.
     let script = "#!/bin/sh\necho attempt $AGENTSPOOL_ATTEMPT\n\
                   [ $AGENTSPOOL_ATTEMPT = 1 ] && exec sleep 1000\nseq -f %07.0f 1 200000\n";
     world.recipe_folder("r", "on_lost = \"requeue\"", script);
@@ -144,7 +143,7 @@ fn a_large_output_of_a_second_attempt_is_that_attempts_alone() {
 }
 
 #[test]
-fn what_is_not_finished_has_no_result_yet() {
+fn an_unfinished_task_has_no_result_yet() {
     let world = World::new();
     world.set("autostart", "false");
     world.recipe("r", "#!/bin/sh\n");
@@ -167,7 +166,7 @@ fn what_is_not_finished_has_no_result_yet() {
 }
 
 #[test]
-fn the_code_says_how_it_ended_and_the_output_is_there_all_the_same() {
+fn the_exit_code_shows_the_end_and_the_output_is_printed() {
     let world = World::new();
     world.set("cancel_grace_sec", "0");
     ended(&world, "#!/bin/sh\necho partial\nexit 4\n", &[]);
@@ -206,7 +205,7 @@ fn the_code_says_how_it_ended_and_the_output_is_there_all_the_same() {
 }
 
 #[test]
-fn a_recipe_that_needs_a_result_has_not_completed_without_one() {
+fn a_recipe_that_needs_a_result_fails_without_one() {
     let world = World::new();
     for (name, script, completed) in [
         ("silent", "#!/bin/sh\nexit 0\n", false),

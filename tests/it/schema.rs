@@ -1,7 +1,7 @@
-//! The schemas in `spool/schema/` and the files the program writes say the same.
+//! The schemas in `spool/schema/` and the files that the program writes agree.
 //!
-//! A mixed load leaves every kind of file, and each one is held against its schema; the parser and
-//! the request's schema are asked the same questions. Not the meaning of the files.
+//! A mixed load creates every kind of file, and each file is checked against its schema. The parser and the
+//! request's schema get the same cases. Not the meaning of the files.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ fn validator(name: &str) -> Validator {
 }
 
 #[track_caller]
-fn holds(validator: &Validator, value: &Value, what: &str) {
+fn assert_valid(validator: &Validator, value: &Value, what: &str) {
     let faults: Vec<String> = validator
         .iter_errors(value)
         .map(|fault| format!("{}: {fault}", fault.instance_path))
@@ -38,7 +38,7 @@ fn holds(validator: &Validator, value: &Value, what: &str) {
     assert!(faults.is_empty(), "{what}: {faults:#?}\n{value:#}");
 }
 
-/// A spool in which one task at a time runs, so that what is behind it stays pending.
+/// A spool in which one task at a time runs, so that later tasks stay pending.
 fn world() -> World {
     let world = World::new();
     world.set("cancel_grace_sec", "0");
@@ -50,7 +50,7 @@ fn world() -> World {
         "large",
         "#!/bin/sh\nhead -c 1500000 /dev/zero | tr '\\0' x\n",
     );
-    // No program can be given such an argument.
+    // No program can be started with such an argument.
     let unstartable = world.path("recipes/unstartable");
     std::fs::create_dir(&unstartable).unwrap();
     let manifest = "command = [\"true\", \"\\u0000\"]\n";
@@ -72,16 +72,16 @@ fn each_status(world: &World) -> Vec<Task> {
         .collect()
 }
 
-/// Everything that lies there now.
-fn hold_all(world: &World, seen: &mut Vec<String>) {
+/// Checks all files that exist now.
+fn check_all(world: &World, seen: &mut Vec<String>) {
     let [request, status, result, reason] = SCHEMAS.map(validator);
     for task in each_status(world) {
-        holds(&request, &task.request(), &task.id);
-        holds(&status, &task.status(), &task.id);
+        assert_valid(&request, &task.request(), &task.id);
+        assert_valid(&status, &task.status(), &task.id);
         seen.push(task.status()["status"].as_str().unwrap().to_owned());
         if task.has_result() {
             let value = task.result();
-            holds(&result, &value, &task.id);
+            assert_valid(&result, &value, &task.id);
             let kind = value["error"]["kind"].as_str().unwrap_or("none");
             seen.push(format!("{} by {kind}", value["status"].as_str().unwrap()));
             if value["output_file"].is_string() {
@@ -91,7 +91,7 @@ fn hold_all(world: &World, seen: &mut Vec<String>) {
     }
     for name in names_in(&world.path("rejected")) {
         if name.ends_with(".reason.json") {
-            holds(
+            assert_valid(
                 &reason,
                 &read_json(&world.path("rejected").join(&name)),
                 &name,
@@ -102,12 +102,12 @@ fn hold_all(world: &World, seen: &mut Vec<String>) {
 }
 
 #[test]
-fn every_file_that_is_written_holds() {
+fn every_written_file_is_valid() {
     let world = world();
     world.set("autostart", "false");
     let mut seen = Vec::new();
 
-    // Nobody runs anything yet.
+    // No watcher runs yet.
     let doomed = world.submit(&["gone"]);
     let never = world.submit(&["works"]);
     world.run(&["cancel", &never.id]).succeeds();
@@ -134,13 +134,15 @@ fn every_file_that_is_written_holds() {
     world.drop_in("no name of a task.json", "{\"recipe\": \"works\"}");
     world.drop_in("bad.json", "{\"recipe\": \"works\", \"inptu\": 1}");
     world.drop_in("bad\u{7}\"\\.json", "[]");
-    hold_all(&world, &mut seen);
+    check_all(&world, &mut seen);
 
     std::fs::remove_dir_all(world.path("recipes/gone")).unwrap();
     let stopped = world.submit(&["steps"]);
     world.start_watcher();
-    world.wait_until("progress is told", || stopped.status()["progress"] == 0.45);
-    hold_all(&world, &mut seen);
+    world.wait_until("progress is reported", || {
+        stopped.status()["progress"] == 0.45
+    });
+    check_all(&world, &mut seen);
     world.run(&["cancel", &stopped.id]).succeeds();
     world.wait_until("the drops are decided on", || {
         names_in(&world.path("incoming"))
@@ -154,7 +156,7 @@ fn every_file_that_is_written_holds() {
             .iter()
             .all(|task| !task.status()["completed_at"].is_null())
     });
-    hold_all(&world, &mut seen);
+    check_all(&world, &mut seen);
 
     assert_eq!(doomed.result()["error"]["kind"], "recipe");
     for kind in [
@@ -175,7 +177,7 @@ fn every_file_that_is_written_holds() {
     ] {
         assert!(
             seen.iter().any(|met| met == kind),
-            "{kind} was not met: {seen:?}"
+            "{kind} was not seen: {seen:?}"
         );
     }
     // A task that was lost with its runner.
@@ -186,15 +188,15 @@ fn every_file_that_is_written_holds() {
     let runner = rustix::process::Pid::from_raw(runner).unwrap();
     rustix::process::kill_process(runner, rustix::process::Signal::KILL).unwrap();
     assert_eq!(world.result_of(&lost)["error"]["kind"], "lost");
-    holds(&validator("result"), &lost.result(), "lost");
+    assert_valid(&validator("result"), &lost.result(), "lost");
 }
 
 #[test]
-fn what_the_commands_print_of_a_result_is_the_same_file() {
+fn commands_print_valid_results() {
     let world = world();
     let ran = world.run(&["submit", "--recipe", "works", "--wait", "--json"]);
-    holds(&validator("result"), &ran.json(), "submit --wait --json");
-    holds(
+    assert_valid(&validator("result"), &ran.json(), "submit --wait --json");
+    assert_valid(
         &validator("result"),
         &world.json(&["result", "last"]),
         "result --json",
@@ -210,10 +212,10 @@ fn the_schemas_are_draft_2020_12_and_describe_every_field() {
             "https://json-schema.org/draft/2020-12/schema"
         );
         assert!(jsonschema::draft202012::meta::is_valid(&schema), "{name}");
-        for (field, said) in schema["properties"].as_object().unwrap() {
-            let refers = said["$ref"].is_string() || said["anyOf"][0]["$ref"].is_string();
+        for (field, described) in schema["properties"].as_object().unwrap() {
+            let refers = described["$ref"].is_string() || described["anyOf"][0]["$ref"].is_string();
             assert!(
-                said["description"].is_string() || refers,
+                described["description"].is_string() || refers,
                 "{name}.{field} is not described"
             );
         }
@@ -222,19 +224,22 @@ fn the_schemas_are_draft_2020_12_and_describe_every_field() {
             name == "request"
         );
     }
-    let said = schema("request")["description"].to_string();
+    let description = schema("request")["description"].to_string();
     for word in ["key", "retries", "priority", "after", "not_before"] {
-        assert!(said.contains(word), "the reserved word {word} is not named");
+        assert!(
+            description.contains(word),
+            "the reserved word {word} is not named"
+        );
     }
 }
 
 #[test]
-fn the_examples_hold() {
+fn the_examples_are_valid() {
     let folder = repository("examples");
     let names = names_in(&folder);
     assert!(names.len() >= 2);
     for name in names {
-        holds(
+        assert_valid(
             &validator("request"),
             &read_json(&folder.join(&name)),
             &name,
@@ -243,7 +248,7 @@ fn the_examples_hold() {
 }
 
 #[test]
-fn a_file_that_is_not_right_does_not_hold() {
+fn a_wrong_file_is_not_valid() {
     let world = world();
     let task = world.submit(&["fails"]);
     world.result_of(&task);
@@ -283,7 +288,7 @@ fn a_file_that_is_not_right_does_not_hold() {
         );
     }
     for (validator, value) in [(&status, task.status()), (&result, task.result())] {
-        holds(
+        assert_valid(
             validator,
             &changed(value, "later", json!({})),
             "an unknown field is ignored",
@@ -345,11 +350,11 @@ fn the_parser_and_the_schema_agree() {
         (json!({"recipe": "works", "session_id": ".x"}), false),
         (json!({"recipe": "works", "label": 1}), false),
     ] {
-        let said = request.is_valid(&value);
+        let is_valid = request.is_valid(&value);
         let line = value.to_string();
         let ran = world.run_with_stdin(&["submit", "--batch", "-", "-q"], line.as_bytes());
         assert_eq!(
-            (said, ran.code == 0),
+            (is_valid, ran.code == 0),
             (is_good, is_good),
             "{line}\n{}",
             ran.stderr

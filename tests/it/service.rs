@@ -1,6 +1,6 @@
-//! What a watcher tells whoever started it as a service, over the socket that systemd would give it.
+//! What a watcher that runs as a service reports over the notification socket.
 //!
-//! Not systemd itself: that is tests/systemd. Here a socket of the test's own listens.
+//! Not systemd itself (`tests/systemd`). Here the test listens on a socket of its own.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use crate::support::{World, names_in};
 struct Service {
     socket: UnixDatagram,
     watcher: Child,
-    heard: Vec<String>,
+    messages: Vec<String>,
 }
 
 impl Drop for Service {
@@ -51,22 +51,22 @@ impl Service {
         Service {
             socket,
             watcher,
-            heard: Vec::new(),
+            messages: Vec::new(),
         }
     }
 
-    /// Takes in what was said since the last call.
-    fn listen(&mut self) {
+    /// Receives the messages since the last call.
+    fn receive(&mut self) {
         let mut bytes = [0u8; 4096];
         while let Ok(length) = self.socket.recv(&mut bytes) {
             let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-            self.heard.push(text.trim_end().replace('\n', " "));
+            self.messages.push(text.trim_end().replace('\n', " "));
         }
     }
 
-    fn has_said(&mut self, text: &str) -> bool {
-        self.listen();
-        self.heard.iter().any(|message| message == text)
+    fn has_received(&mut self, text: &str) -> bool {
+        self.receive();
+        self.messages.iter().any(|message| message == text)
     }
 
     fn signal(&self, signal: Signal) {
@@ -80,56 +80,62 @@ fn it_is_ready_once_the_first_scan_is_done() {
     world.recipe("quick", "#!/bin/sh\n");
     world.drop_in("early.json", r#"{"recipe": "quick"}"#);
     let mut service = Service::start(&world);
-    world.wait_until("it is ready", || service.has_said("READY=1"));
+    world.wait_until("it is ready", || service.has_received("READY=1"));
     assert_eq!(
         names_in(&world.path("incoming")),
         Vec::<String>::new(),
-        "ready before it looked: {:?}",
-        service.heard
+        "ready before its first scan: {:?}",
+        service.messages
     );
 }
 
 #[test]
-fn it_counts_and_shows_that_it_lives() {
+fn it_reports_counts_and_its_watchdog() {
     let world = World::new();
     world.recipe(
         "stays",
         "#!/bin/sh\ntouch ready\nwhile [ ! -e ../../../gate ]; do sleep 0.05; done\n",
     );
     let mut service = Service::start(&world);
-    world.wait_until("it counts nothing", || {
-        service.has_said("STATUS=0 running, 0 pending")
+    world.wait_until("it reports no task", || {
+        service.has_received("STATUS=0 running, 0 pending")
     });
     world.submit(&["stays"]);
-    world.wait_until("it counts a running task", || {
-        service.has_said("STATUS=1 running, 0 pending")
+    world.wait_until("it reports a running task", || {
+        service.has_received("STATUS=1 running, 0 pending")
     });
-    service.heard.clear();
-    world.wait_until("it lives, and says so again and again", || {
-        service.listen();
-        let signs = service.heard.iter().filter(|said| *said == "WATCHDOG=1");
+    service.messages.clear();
+    world.wait_until("it reports its watchdog again and again", || {
+        service.receive();
+        let signs = service
+            .messages
+            .iter()
+            .filter(|message| *message == "WATCHDOG=1");
         signs.count() >= 3
     });
 }
 
 #[test]
-fn it_tells_that_it_reloads_and_that_it_leaves() {
+fn it_reports_a_reload_and_its_end() {
     let world = World::new();
     let mut service = Service::start(&world);
-    world.wait_until("it is ready", || service.has_said("READY=1"));
-    service.heard.clear();
+    world.wait_until("it is ready", || service.has_received("READY=1"));
+    service.messages.clear();
     service.signal(Signal::HUP);
-    world.wait_until("it has reloaded", || service.has_said("READY=1"));
+    world.wait_until("it has reloaded", || service.has_received("READY=1"));
     let reloading = service
-        .heard
+        .messages
         .iter()
-        .position(|said| said.starts_with("RELOADING=1 MONOTONIC_USEC="));
-    let ready = service.heard.iter().position(|said| said == "READY=1");
+        .position(|message| message.starts_with("RELOADING=1 MONOTONIC_USEC="));
+    let ready = service
+        .messages
+        .iter()
+        .position(|message| message == "READY=1");
     assert!(
         reloading.is_some() && reloading < ready,
         "{:?}",
-        service.heard
+        service.messages
     );
     service.signal(Signal::TERM);
-    world.wait_until("it says that it leaves", || service.has_said("STOPPING=1"));
+    world.wait_until("it reports its end", || service.has_received("STOPPING=1"));
 }

@@ -1,5 +1,5 @@
-//! Sessions: their tasks one after another in the order of submission, whoever runs them, and the
-//! folder in which they keep what the next one needs.
+//! Sessions: their tasks run one after another in the order of submission, whichever watcher runs them, and
+//! share a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,8 @@ use rustix::process::Signal;
 
 use crate::support::{Task, World, names_in, processes::is_alive};
 
-/// Notes its start and its end in `log`, a file all tasks of a test share; a task that another
-/// one overlaps notes that as well.
+/// Records its start and its end in `log`, a file that all tasks of a test share. A task that overlaps with
+/// another one records that as well.
 fn noting(log: &Path) -> String {
     let log = log.display();
     format!(
@@ -60,7 +60,7 @@ fn two_watchers_keep_the_order_of_a_session() {
 }
 
 #[test]
-fn the_order_outlives_one_of_two_watchers() {
+fn the_order_is_kept_when_one_of_two_watchers_is_killed() {
     let (world, log) = world_with_log();
     world.recipe("notes", &noting(&log));
     let tasks = submit_chain(&world, "notes", "chat", 12);
@@ -75,7 +75,7 @@ fn the_order_outlives_one_of_two_watchers() {
 }
 
 #[test]
-fn a_killed_runner_does_not_let_the_next_one_overtake() {
+fn a_killed_runner_does_not_change_the_order() {
     let (world, log) = world_with_log();
     world.recipe_folder(
         "stays",
@@ -94,7 +94,7 @@ fn a_killed_runner_does_not_let_the_next_one_overtake() {
     world.wait_for_file(&first.work(1, "ready"));
     let (runner, _) = world.processes_of(&first, 1);
     world.signal(runner, Signal::KILL);
-    world.wait_until("the runner is gone", || !is_alive(runner));
+    world.wait_until("the runner has exited", || !is_alive(runner));
     assert_eq!(world.result_of(&second)["status"], "completed");
     let text = std::fs::read_to_string(&log).unwrap();
     let starts: Vec<&str> = text
@@ -112,7 +112,7 @@ fn a_killed_runner_does_not_let_the_next_one_overtake() {
 #[test]
 fn tasks_of_a_parallel_session_and_of_different_sessions_overlap() {
     let (world, _) = world_with_log();
-    // Each waits until the other one is there: they end only if they run at the same time.
+    // Each task waits until the other one is there: they end only if they run at the same time.
     let meets = "#!/bin/sh\ntouch \"$MEETING/$AGENTSPOOL_TASK_ID\"\n\
                  while [ \"$(ls \"$MEETING\" | wc -l)\" -lt 2 ]; do sleep 0.01; done\n";
     for (recipe, session, sessions) in [
@@ -136,7 +136,7 @@ fn tasks_of_a_parallel_session_and_of_different_sessions_overlap() {
 }
 
 #[test]
-fn the_first_task_of_a_made_session_is_followed_by_what_it_orders() {
+fn a_task_that_a_task_submits_to_its_own_session_runs_after_it() {
     let (world, log) = world_with_log();
     world.recipe("notes", &noting(&log));
     world.recipe(
@@ -171,7 +171,7 @@ fn the_first_task_of_a_made_session_is_followed_by_what_it_orders() {
 }
 
 #[test]
-fn what_a_task_keeps_the_next_one_finds_and_an_empty_folder_is_taken_away() {
+fn the_next_task_finds_the_sessions_files_and_an_empty_folder_is_removed() {
     let (world, _) = world_with_log();
     world.recipe(
         "counts",
@@ -188,18 +188,18 @@ fn what_a_task_keeps_the_next_one_finds_and_an_empty_folder_is_taken_away() {
     world.result_of(&alone);
     world.result_of(&chatter);
     let made = alone.request()["session_id"].as_str().unwrap().to_owned();
-    world.wait_until("the made session's folder is gone", || {
+    world.wait_until("the folder of the unnamed session is removed", || {
         !world.path(&format!("sessions/{made}")).exists()
     });
-    world.wait_until("the silent session's state is gone", || {
+    world.wait_until("the state of the silent session is removed", || {
         !world.path("sessions/silent/state").exists()
     });
     assert!(world.path("sessions/chat/state/count").exists());
 }
 
-/// The folder is empty when the first task ends, and still it is the second one's.
+/// The folder is empty when the first task ends, but the second task still uses it.
 #[test]
-fn a_session_folder_is_not_taken_from_under_a_task_that_has_written_nothing_yet() {
+fn a_session_folder_in_use_is_not_removed_while_it_is_empty() {
     let (world, _) = world_with_log();
     let gate = world.root().join("gate");
     world.recipe_folder(
@@ -217,12 +217,12 @@ fn a_session_folder_is_not_taken_from_under_a_task_that_has_written_nothing_yet(
     world.wait_for_file(&slow.work(1, "ready"));
     let quick = world.submit(&["quick", "--session-id", "chat"]);
     world.result_of(&quick);
-    // The folder is looked at after the result: when the hint is gone all is done.
-    world.wait_until("the quick one is settled", || {
+    // The folder is checked after the result: when the index entry is removed, everything is done.
+    world.wait_until("the quick task is finalized", || {
         !names_in(&world.path("open")).contains(&quick.id)
     });
-    let ran_meanwhile = world.submit(&["quick", "--session-id", "chat"]);
-    world.result_of(&ran_meanwhile);
+    let ran_at_once = world.submit(&["quick", "--session-id", "chat"]);
+    world.result_of(&ran_at_once);
     std::fs::write(&gate, "").unwrap();
     assert_eq!(world.result_of(&slow)["status"], "completed");
     assert!(world.path("sessions/chat/state/late").exists());

@@ -1,11 +1,10 @@
-//! `status`: the documented lines in their order, the promised keys, and all the ways to name a
-//! task.
+//! `status`: the documented lines in their order, the promised keys, and all ways to name a task.
 
 use serde_json::{Value, json};
 
 use crate::support::World;
 
-/// The keys that scripts are promised, in their order.
+/// The keys that scripts rely on, in their order.
 const KEYS: [&str; 21] = [
     "ok",
     "id",
@@ -37,14 +36,14 @@ fn world() -> World {
     world
 }
 
-fn still_world() -> World {
+fn world_without_watcher() -> World {
     let world = world();
     world.set("autostart", "false");
     world
 }
 
 #[test]
-fn a_running_task_is_reported_as_the_page_shows() {
+fn a_running_task_is_reported_as_documented() {
     let world = World::new();
     world.recipe(
         "my-recipe",
@@ -77,7 +76,7 @@ fn a_running_task_is_reported_as_the_page_shows() {
 }
 
 #[test]
-fn json_has_exactly_the_promised_keys() {
+fn json_has_exactly_the_documented_keys() {
     let world = world();
     let good = world.submit(&["works"]);
     let bad = world.submit(&["fails", "--name", "oops"]);
@@ -117,7 +116,7 @@ fn json_has_exactly_the_promised_keys() {
 }
 
 #[test]
-fn a_failed_task_says_why() {
+fn a_failed_task_has_a_reason() {
     let world = world();
     let task = world.submit(&["fails", "--name", "oops"]);
     world.result_of(&task);
@@ -144,8 +143,8 @@ fn a_failed_task_says_why() {
 }
 
 #[test]
-fn a_task_is_found_by_all_its_names() {
-    let world = still_world();
+fn a_task_is_found_by_its_name_and_parts_of_its_id() {
+    let world = world_without_watcher();
     let first = world.submit(&["works", "--name", "report"]);
     let second = world.submit(&["works"]);
     let digits = first.id.strip_prefix("task_").unwrap();
@@ -169,10 +168,10 @@ fn a_task_is_found_by_all_its_names() {
 
 #[test]
 fn an_ambiguous_part_lists_the_candidates() {
-    let world = still_world();
+    let world = world_without_watcher();
     let first = world.submit(&["works"]);
     let second = world.submit(&["works"]);
-    // Ids begin with the time: two made in the same minute share eight characters and more.
+    // Ids start with the time: two ids of the same minute share eight or more characters.
     let common = &first.id[5..10];
     let ran = world.run(&["status", common]);
     ran.ends_with(2);
@@ -187,13 +186,13 @@ fn an_ambiguous_part_lists_the_candidates() {
 }
 
 #[test]
-fn what_nobody_is_called_is_code_7() {
-    let world = still_world();
+fn an_unknown_name_is_code_7() {
+    let world = world_without_watcher();
     let empty = world.run(&["status", "last"]);
     empty.ends_with(7);
     let task = world.submit(&["works"]);
     let digits = task.id.strip_prefix("task_").unwrap();
-    // Three characters are too few; a task of another spool is none of ours.
+    // Three characters are too few. The second case is a task of another spool.
     for text in [
         &digits[23..],
         "task_00000000000000000000000000",
@@ -210,7 +209,7 @@ fn what_nobody_is_called_is_code_7() {
             "{}",
             ran.stderr
         );
-        // It may be one that was there.
+        // The task may have existed and been removed.
         let kept = "may have been removed: completed and cancelled tasks are kept 1h (`cleanup_delay_sec`), failed ones 7days (`failed_cleanup_delay_sec`)";
         assert!(ran.stderr.contains(kept), "{}", ran.stderr);
         let object = world.json(&["status", text]);
@@ -219,8 +218,8 @@ fn what_nobody_is_called_is_code_7() {
 }
 
 #[test]
-fn a_drop_is_pending_before_it_is_a_task() {
-    let world = still_world();
+fn a_drop_is_pending_before_it_is_admitted() {
+    let world = world_without_watcher();
     world.drop_in("report.json", "{\"recipe\": \"works\"}");
     let shown = world.json(&["status", "report"]);
     assert_eq!(shown["status"], "pending");
@@ -244,7 +243,7 @@ fn a_refused_drop_is_code_7_with_the_reason() {
     let world = world();
     world.drop_in("report.json", "{\"recipe\": \"works\", \"inptu\": 1}");
     world.start_watcher();
-    world.wait_until("the drop and its reason are set aside", || {
+    world.wait_until("the drop and its reason are in rejected/", || {
         let there = crate::support::names_in(&world.path("rejected"));
         there.iter().filter(|name| !name.starts_with('.')).count() == 2
     });
@@ -256,8 +255,8 @@ fn a_refused_drop_is_code_7_with_the_reason() {
 }
 
 #[test]
-fn a_pending_task_that_nobody_will_run_is_reported_so() {
-    let world = still_world();
+fn a_pending_task_without_a_watcher_has_a_note() {
+    let world = world_without_watcher();
     let task = world.submit(&["works"]);
     let ran = world.run(&["status", "last"]);
     ran.succeeds();

@@ -1,7 +1,7 @@
-//! Cancel and timeout against children that behave badly, and children that leave things behind.
+//! Cancel and timeout with children that ignore signals, and children that leave processes.
 //!
-//! Every case ends with the same question, asked in the moment the result appears: is anything of
-//! the task still alive? Then whether the files say truly how it ended.
+//! Every case checks at the moment when the result appears that no process of the task is running. Then it
+//! checks that the files show the true end.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use crate::support::processes::{is_alive, state};
 use crate::support::{Task, World};
 
-/// A recipe that is ready to be stopped once it made the file `ready` in its work folder.
+/// A recipe that can be stopped once it has created the file `ready` in its work folder.
 struct BadChild {
     name: &'static str,
     script: &'static str,
-    /// Exit code and signal of its leader when it is stopped after it was ready.
+    /// Exit code and signal of its leader if it is stopped after it was ready.
     exit: (Option<i32>, Option<i32>),
 }
 
@@ -53,7 +53,7 @@ fn impatient_world() -> World {
     world
 }
 
-/// The result, and the proof that in the moment it could be seen nothing of the task was alive.
+/// The result. When it appears, no process of the task may be running.
 #[track_caller]
 fn result_with_nothing_left(world: &World, task: &Task) -> Value {
     world.wait_until("the task has a result", || task.has_result());
@@ -92,7 +92,7 @@ fn cancel_and_time_out(child: &BadChild) {
     assert_eq!(result["error"]["kind"], "timeout");
     let message = result["error"]["message"].as_str().unwrap();
     assert!(message.contains("2s"), "{message}");
-    // On a machine so slow that it was not ready in time, TERM found it without its traps.
+    // On a slow machine the recipe may not be ready in time; then TERM comes before its traps are set.
     if task.work(1, "ready").exists() {
         assert_exit(&result, child.exit);
     }
@@ -102,41 +102,41 @@ fn cancel_and_time_out(child: &BadChild) {
 }
 
 #[test]
-fn a_child_that_heeds_term() {
+fn a_child_that_exits_on_term_is_stopped() {
     cancel_and_time_out(&HEEDS_TERM);
 }
 
 #[test]
-fn a_child_that_ignores_term() {
+fn a_child_that_ignores_term_is_stopped() {
     cancel_and_time_out(&IGNORES_TERM);
 }
 
 #[test]
-fn a_child_that_double_forks_away_and_ignores_term() {
+fn a_child_that_double_forks_and_ignores_term_is_stopped() {
     cancel_and_time_out(&ESCAPES);
 }
 
 #[test]
-fn a_leader_that_heeds_term_while_its_escaped_child_does_not() {
+fn an_escaped_child_is_stopped_if_only_the_leader_exits_on_term() {
     cancel_and_time_out(&LEADER_HEEDS_CHILD_ESCAPES);
 }
 
 #[test]
-fn a_child_that_stopped_itself() {
+fn a_child_that_stopped_itself_is_stopped() {
     cancel_and_time_out(&STOPS_ITSELF);
 
-    // Once more, with the proof that it was stopped when it was cancelled.
+    // Once more; here it is certain that the child was stopped when it was cancelled.
     let world = impatient_world();
     world.recipe(STOPS_ITSELF.name, STOPS_ITSELF.script);
     let task = world.submit(&[STOPS_ITSELF.name]);
     let (_, leader) = world.processes_of(&task, 1);
-    world.wait_until("it stopped itself", || state(leader) == Some('T'));
+    world.wait_until("the child stopped itself", || state(leader) == Some('T'));
     world.run(&["cancel", &task.id]).succeeds();
     assert_exit(&result_with_nothing_left(&world, &task), (None, Some(15)));
 }
 
 #[test]
-fn a_grandchild_that_holds_stdout_open_delays_nothing_and_outlives_nothing() {
+fn a_grandchild_that_keeps_stdout_open_is_ended_at_once() {
     let world = impatient_world();
     world.recipe(
         "holds-stdout",
@@ -158,7 +158,7 @@ fn a_grandchild_that_holds_stdout_open_delays_nothing_and_outlives_nothing() {
 }
 
 #[test]
-fn what_is_left_behind_on_a_normal_exit_is_ended_even_if_it_ignores_term() {
+fn leftover_processes_are_ended_even_if_they_ignore_term() {
     let world = impatient_world();
     world.recipe("leaves-one", "#!/bin/sh\nsleep 1000 &\nexit 0\n");
     world.recipe(
@@ -175,7 +175,7 @@ fn what_is_left_behind_on_a_normal_exit_is_ended_even_if_it_ignores_term() {
 }
 
 #[test]
-fn a_signal_from_outside_is_reported_as_such() {
+fn an_end_by_a_signal_is_reported_as_such() {
     let world = impatient_world();
     world.recipe("kills-itself", "#!/bin/sh\nkill -SEGV $$\n");
     let task = world.submit(&["kills-itself"]);
@@ -186,15 +186,15 @@ fn a_signal_from_outside_is_reported_as_such() {
 }
 
 #[test]
-fn a_task_that_ends_at_once_has_one_true_end_whoever_is_first() {
+fn a_short_task_that_is_cancelled_has_one_consistent_end() {
     let world = impatient_world();
     world.recipe("at-once", "#!/bin/sh\nexit 0\n");
     world.start_watcher();
     for _ in 0..15 {
         let task = world.submit(&["at-once"]);
-        let said = world.json(&["cancel", &task.id]);
+        let answer = world.json(&["cancel", &task.id]);
         let result = result_with_nothing_left(&world, &task);
-        assert_eq!(said["status"], result["status"]);
+        assert_eq!(answer["status"], result["status"]);
         match result["status"].as_str().unwrap() {
             "completed" => assert_exit(&result, (Some(0), None)),
             "cancelled" => assert_eq!(result["error"], Value::Null),
@@ -242,29 +242,29 @@ fn a_touched_marker_cancels_a_pending_task_while_every_slot_is_busy() {
 }
 
 #[test]
-fn a_cancelled_task_of_a_dead_runner_leaves_nothing_behind_without_any_watcher() {
+fn cancel_without_a_watcher_ends_the_processes_of_a_killed_runner() {
     let world = impatient_world();
     world.recipe(ESCAPES.name, ESCAPES.script);
     let watcher = world.start_watcher();
     let task = world.submit(&[ESCAPES.name]);
     world.wait_for_file(&task.work(1, "ready"));
     let (runner, _) = world.processes_of(&task, 1);
-    // The watcher first, so that nobody but `cancel` deals with what the runner leaves.
+    // The watcher is killed first, so that only `cancel` ends the processes that the runner leaves.
     world.kill_watcher(watcher);
     world.signal(runner, Signal::KILL);
-    world.wait_until("the runner is gone", || !is_alive(runner));
-    assert!(!task.processes().is_empty(), "the escaped child lives on");
+    world.wait_until("the runner has exited", || !is_alive(runner));
+    assert!(!task.processes().is_empty(), "the escaped child still runs");
     let cancelled = world.json(&["cancel", &task.id]);
     assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
     let result = result_with_nothing_left(&world, &task);
-    // Nobody saw how it ended, so nothing is made up.
+    // The end was not observed, so no exit code and no signal is stored.
     assert_exit(&result, (None, None));
 }
 
-/// A supervisor that ignores SIGCHLD hands that on to its children, and then the kernel reaps what
-/// the runner must see the end of.
+/// A supervisor that ignores SIGCHLD passes that on to its children. Then the kernel would reap the processes
+/// whose end the runner must observe.
 #[test]
-fn a_watcher_started_with_sigchld_ignored_still_sees_its_tasks_end() {
+fn a_watcher_started_with_sigchld_ignored_sees_its_tasks_end() {
     let world = impatient_world();
     world.set("autostart", "false");
     world.recipe("three", "#!/bin/sh\nsleep 0.1\nexit 3\n");
@@ -283,14 +283,14 @@ fn a_watcher_started_with_sigchld_ignored_still_sees_its_tasks_end() {
 }
 
 #[test]
-fn a_machine_that_goes_down_fails_no_recipe() {
+fn a_task_that_is_terminated_with_its_runner_is_lost() {
     let world = impatient_world();
     world.recipe("dies-of-term", "#!/bin/sh\ntouch ready\nexec sleep 1000\n");
     let task = world.submit(&["dies-of-term"]);
     world.wait_for_file(&task.work(1, "ready"));
     world.wait_running(&task);
     let (runner, child) = world.processes_of(&task, 1);
-    // Both get TERM, the recipe first; the runner sees its end and its own signal together.
+    // Both get TERM, the recipe first; the runner sees the recipe's end and its own signal at the same time.
     world.signal(runner, Signal::STOP);
     world.wait_until("the runner is stopped", || state(runner) == Some('T'));
     world.signal(child, Signal::TERM);
@@ -301,9 +301,10 @@ fn a_machine_that_goes_down_fails_no_recipe() {
     assert_eq!(result["error"]["kind"], "lost", "{result}");
 }
 
-/// Whatever blocks or ignores signals in the process that starts a watcher reaches neither it nor its recipes.
+/// Signals that are blocked or ignored in the process that starts a watcher work again in the watcher and in
+/// its recipes.
 #[test]
-fn signals_that_the_starter_blocked_or_ignored_work_again() {
+fn signals_that_the_starting_process_blocked_or_ignored_work_again() {
     let world = impatient_world();
     world.set("autostart", "false");
     world.recipe(
@@ -330,7 +331,7 @@ fn signals_that_the_starter_blocked_or_ignored_work_again() {
 }
 
 #[test]
-fn a_watcher_that_stops_its_tasks_leaves_after_them() {
+fn a_watcher_that_stops_its_tasks_exits_after_them() {
     let world = impatient_world();
     world.set("autostart", "false");
     world.recipe(
@@ -345,6 +346,6 @@ fn a_watcher_that_stops_its_tasks_leaves_after_them() {
     assert!(watch.wait().unwrap().success());
     assert!(task.work(1, "heeded").exists(), "{}", world.describe());
     assert_eq!(task.result()["error"]["kind"], "lost");
-    // A runner has closed its pipe by then, and is about to be gone.
-    world.wait_until("nothing of it runs", || world.processes().is_empty());
+    // The runner has closed its pipe, and is about to exit.
+    world.wait_until("no process is left", || world.processes().is_empty());
 }

@@ -1,6 +1,6 @@
 //! `submit`: what is accepted, what is printed, what is stored, and how `--wait` ends.
 //!
-//! Not what is refused for its form (`bad_input.rs`).
+//! Not requests with a wrong form (`bad_input.rs`).
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::terminal::On;
 use crate::support::{Ran, World, names_in};
 
-/// A recipe that gives back what it read.
+/// A recipe that prints what it read.
 const ECHO: &str = "#!/bin/sh\ncat\n";
 
 fn world() -> World {
@@ -18,8 +18,8 @@ fn world() -> World {
     world
 }
 
-/// No watcher: what was submitted stays as it is.
-fn still_world() -> World {
+/// A world without a watcher: submitted tasks stay pending.
+fn world_without_watcher() -> World {
     let world = world();
     world.set("autostart", "false");
     world
@@ -32,7 +32,7 @@ fn keys(object: &Value) -> Vec<&str> {
 
 #[test]
 fn json_has_the_promised_keys_in_the_promised_order() {
-    let world = still_world();
+    let world = world_without_watcher();
     let ran = world.run(&["submit", "--recipe", "echo", "--json"]);
     ran.succeeds();
     let object = ran.json();
@@ -60,8 +60,8 @@ fn json_has_the_promised_keys_in_the_promised_order() {
 }
 
 #[test]
-fn people_read_what_they_need_next() {
-    let world = still_world();
+fn the_output_shows_the_next_commands() {
+    let world = world_without_watcher();
     let ran = world.run(&["submit", "--recipe", "echo", "--session-id", "s1"]);
     ran.succeeds();
     let id = world.only_task().id;
@@ -76,8 +76,8 @@ fn people_read_what_they_need_next() {
 }
 
 #[test]
-fn quiet_is_the_bare_id_and_silence() {
-    let world = still_world();
+fn quiet_prints_only_the_id() {
+    let world = world_without_watcher();
     let ran = world.run(&["submit", "--recipe", "echo", "-q"]);
     ran.succeeds();
     assert_eq!(ran.stdout, format!("{}\n", world.only_task().id));
@@ -85,8 +85,8 @@ fn quiet_is_the_bare_id_and_silence() {
 }
 
 #[test]
-fn a_name_leads_to_the_newest_task_of_that_name() {
-    let world = still_world();
+fn a_name_leads_to_the_newest_unfinished_task() {
+    let world = world_without_watcher();
     let first = world.submit(&["echo", "--name", "report"]);
     let link = world.path("names/report");
     assert!(
@@ -100,19 +100,19 @@ fn a_name_leads_to_the_newest_task_of_that_name() {
     let request: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(request["name"], "report");
 
-    // Which of two that are not over is meant, nobody can say.
+    // Two of the tasks are unfinished, so the name is ambiguous.
     let both = world.run(&["cancel", "report"]);
     both.ends_with(2);
     let listed = format!("{}, {}", second.id, first.id);
     assert!(both.stderr.contains(&listed), "{}", both.stderr);
-    // One that is not over is meant before a newer one that is.
+    // An unfinished task wins over a newer finished one.
     world.run(&["cancel", &second.id]).succeeds();
     assert_eq!(world.json(&["status", "report"])["task_id"], first.id);
     assert_eq!(world.json(&["cancel", "report"])["task_id"], first.id);
     assert_eq!(first.result()["status"], "cancelled");
-    // Of those that are over it is the newest.
+    // Among finished tasks the newest one wins.
     assert_eq!(world.json(&["cancel", "report"])["task_id"], second.id);
-    // The name stays with an older task when the newest one is removed.
+    // When the newest task is removed, the name leads to an older one.
     let third = world.submit(&["echo", "--name", "report"]);
     let fourth = world.submit(&["echo", "--name", "report"]);
     world.run(&["cancel", &fourth.id]).succeeds();
@@ -124,8 +124,8 @@ fn a_name_leads_to_the_newest_task_of_that_name() {
 }
 
 #[test]
-fn a_label_is_any_text_and_finds_the_task_where_it_is_alone() {
-    let world = still_world();
+fn a_label_is_any_text_and_finds_the_task_if_it_is_unique() {
+    let world = world_without_watcher();
     let text = "nightly build: \"all\"";
     let refused = world.run(&["submit", "--recipe", "echo", "--name", text]);
     refused.ends_with(2);
@@ -147,15 +147,15 @@ fn a_label_is_any_text_and_finds_the_task_where_it_is_alone() {
     assert!(both.stderr.contains(&listed), "{}", both.stderr);
     world.run(&["cancel", &second.id]).succeeds();
     assert_eq!(world.json(&["cancel", text])["task_id"], first.id);
-    // Both are over now, and neither is chosen.
+    // Both tasks are finished; the label stays ambiguous.
     world.run(&["result", text]).ends_with(2);
-    // A name counts before a label.
+    // A name wins over a label.
     world.submit(&["echo", "--label", "other"]);
     assert_eq!(world.json(&["status", "other"])["task_id"], other.id);
 }
 
 #[test]
-fn a_terminal_reads_how_long_a_task_may_run_and_is_kept() {
+fn a_terminal_shows_the_timeout_and_the_retention() {
     let world = world();
     world.set("cleanup_delay_sec", "7200");
     world.set("timeout_sec", "42");
@@ -177,13 +177,13 @@ fn a_terminal_reads_how_long_a_task_may_run_and_is_kept() {
         }
         let quiet = world.run_on_terminal(On::Stderr, 80, &[&submit[..], &["-q"]].concat());
         assert_eq!(quiet.stderr, "");
-        // A script, whose stderr is often kept, is not reminded.
+        // A script gets no such lines, because its stderr is often kept.
         assert_eq!(world.run(&submit).stderr, "");
     }
 }
 
 #[test]
-fn a_timeout_says_where_it_comes_from() {
+fn a_timeout_names_its_source() {
     let world = world();
     world.set("timeout_sec", "0.1");
     world.recipe("slow", "#!/bin/sh\nexec sleep 1000\n");
@@ -202,8 +202,8 @@ fn a_timeout_says_where_it_comes_from() {
 }
 
 #[test]
-fn all_that_was_given_is_stored_and_metadata_is_shown() {
-    let world = still_world();
+fn all_options_are_stored_and_metadata_is_shown() {
+    let world = world_without_watcher();
     let task = world.submit(&[
         "echo",
         "-i",
@@ -237,7 +237,7 @@ fn all_that_was_given_is_stored_and_metadata_is_shown() {
 
 #[test]
 fn input_comes_as_json_as_a_file_from_stdin_or_as_text() {
-    let world = still_world();
+    let world = world_without_watcher();
     std::fs::write(world.root().join("in.json"), "{\"from\": \"file\"}\n").unwrap();
     std::fs::write(world.root().join("in.txt"), "two\nlines\n").unwrap();
     for (argument, stdin, stored) in [
@@ -265,7 +265,7 @@ fn input_comes_as_json_as_a_file_from_stdin_or_as_text() {
 
 #[test]
 fn config_is_an_object_and_may_come_from_a_file() {
-    let world = still_world();
+    let world = world_without_watcher();
     std::fs::write(world.root().join("c.json"), "{\"k\": [1]}").unwrap();
     let task = world.submit(&["echo", "--config", "@c.json"]);
     assert_eq!(task.request()["config"], json!({"k": [1]}));
@@ -280,7 +280,7 @@ fn config_is_an_object_and_may_come_from_a_file() {
 
 #[test]
 fn a_timeout_is_seconds_or_words() {
-    let world = still_world();
+    let world = world_without_watcher();
     for (text, seconds) in [
         ("600", 600.0),
         ("0.5", 0.5),
@@ -326,7 +326,7 @@ fn the_recipe_reads_its_input_and_its_config() {
 }
 
 #[test]
-fn an_accepted_variable_is_seen_by_the_recipe_and_gone_after_its_end() {
+fn an_accepted_variable_is_passed_and_removed_after_the_end() {
     let world = World::new();
     let go = world.root().join("go");
     let script = format!(
@@ -350,11 +350,11 @@ fn an_accepted_variable_is_seen_by_the_recipe_and_gone_after_its_end() {
     std::fs::write(go, "").unwrap();
     let result = world.result_of(&task);
     assert_eq!(result["output"], "hunter2=x and shell");
-    world.wait_until("the values are gone", || !file.exists());
+    world.wait_until("the values are removed", || !file.exists());
 }
 
 #[test]
-fn an_attachment_goes_with_its_task_and_is_gone_after_its_end() {
+fn an_attachment_is_copied_and_removed_after_the_end() {
     let world = World::new();
     let go = world.root().join("go");
     let script = format!(
@@ -368,7 +368,7 @@ fn an_attachment_goes_with_its_task_and_is_gone_after_its_end() {
     world
         .run(&["submit", "--recipe", "count", "--attach", sent])
         .succeeds();
-    // What was sent may go at once: the task has its own.
+    // The sent file may be removed at once: the task has a copy.
     std::fs::remove_file(sent).unwrap();
     let task = world.only_task();
     let file = task.path.join("attachment");
@@ -376,7 +376,7 @@ fn an_attachment_goes_with_its_task_and_is_gone_after_its_end() {
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
     std::fs::write(go, "").unwrap();
     assert_eq!(world.result_of(&task)["output"], 3_000_000);
-    world.wait_until("the attachment is gone", || !file.exists());
+    world.wait_until("the attachment is removed", || !file.exists());
     let ran = world.run(&["submit", "--recipe", "count", "--attach", sent]);
     ran.ends_with(2);
     assert!(
@@ -391,8 +391,8 @@ fn an_attachment_goes_with_its_task_and_is_gone_after_its_end() {
 }
 
 #[test]
-fn a_variable_that_nobody_asked_for_is_refused() {
-    let world = still_world();
+fn a_variable_that_the_recipe_does_not_accept_is_refused() {
+    let world = world_without_watcher();
     world.recipe_folder("secret", "env_accept = [\"KEY\"]", ECHO);
     for (recipe, variable, code) in [
         ("echo", "KEY=1", 4),
@@ -411,7 +411,7 @@ fn a_variable_that_nobody_asked_for_is_refused() {
 
 #[test]
 fn a_batch_prints_one_id_a_line_in_order() {
-    let world = still_world();
+    let world = world_without_watcher();
     let lines = "{\"recipe\": \"echo\", \"input\": 1, \"name\": \"one\"}\n\n\
                  {\"recipe\": \"echo\", \"input\": 2}\n{\"recipe\": \"echo\", \"input\": 3}";
     std::fs::write(world.root().join("batch.jsonl"), lines).unwrap();
@@ -423,7 +423,7 @@ fn a_batch_prints_one_id_a_line_in_order() {
     let both = from_file.stdout + &from_stdin.stdout;
     let ids: Vec<&str> = both.lines().collect();
     let stored: Vec<String> = world.tasks().into_iter().map(|task| task.id).collect();
-    assert_eq!(ids, stored, "printed in the order of the ids");
+    assert_eq!(ids, stored, "printed in the order of submission");
     for (index, id) in ids.iter().enumerate() {
         assert_eq!(world.task(id).request()["input"], index % 3 + 1);
     }
@@ -437,16 +437,16 @@ fn a_batch_prints_one_id_a_line_in_order() {
 }
 
 #[test]
-fn an_empty_batch_is_no_error() {
-    let world = still_world();
+fn an_empty_batch_is_not_an_error() {
+    let world = world_without_watcher();
     let ran = world.run_with_stdin(&["submit", "--batch", "-", "-q"], b"\n\n");
     ran.succeeds();
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
 }
 
 #[test]
-fn a_bad_line_ends_a_batch_and_says_which_and_what_stands() {
-    let world = still_world();
+fn a_bad_line_ends_a_batch_and_the_error_shows_what_was_accepted() {
+    let world = world_without_watcher();
     let good = "{\"recipe\": \"echo\"}\n";
     // More good lines before the bad one than are accepted together.
     let lines = good.repeat(250) + "{\"recipe\": \"echo\", \"inptu\": 1}\n" + &good.repeat(5);
@@ -454,7 +454,7 @@ fn a_bad_line_ends_a_batch_and_says_which_and_what_stands() {
     ran.ends_with(2);
     let report = "error: line 251: not a request: unknown field `inptu`";
     assert!(ran.stderr.contains(report), "{}", ran.stderr);
-    // Every id that was printed is a task and every task was printed: nobody has to guess.
+    // Every printed id is a task, and every task was printed.
     let printed: Vec<&str> = ran.stdout.lines().collect();
     let stored: Vec<String> = world.tasks().into_iter().map(|task| task.id).collect();
     assert_eq!(printed, stored);
@@ -464,11 +464,11 @@ fn a_bad_line_ends_a_batch_and_says_which_and_what_stands() {
     assert_eq!(names_in(&world.path("staging")).len(), 0);
 }
 
-/// Also where what is wrong shows only when the tasks before it are built already.
+/// Also if the error is found only after the tasks before it are built.
 #[test]
-fn of_tasks_that_are_accepted_together_none_stays_when_one_is_refused() {
-    let world = still_world();
-    // It fits as a request, and not with what is stored beside it.
+fn tasks_that_are_accepted_together_are_all_refused_if_one_is() {
+    let world = world_without_watcher();
+    // Small enough as a request, but not together with the fields that are stored with it.
     let most = "x".repeat((1 << 20) - 40);
     let lines = "{\"recipe\": \"echo\", \"session_id\": \"chat\"}\n".repeat(20)
         + &format!("{{\"recipe\": \"echo\", \"input\": \"{most}\"}}\n");
@@ -478,13 +478,16 @@ fn of_tasks_that_are_accepted_together_none_stays_when_one_is_refused() {
     for folder in ["tasks", "staging"] {
         assert_eq!(names_in(&world.path(folder)), Vec::<String>::new());
     }
-    let hints: Vec<_> = names_in(&world.path("open"));
-    assert!(hints.iter().all(|name| name.starts_with('.')), "{hints:?}");
+    let entries: Vec<_> = names_in(&world.path("open"));
+    assert!(
+        entries.iter().all(|name| name.starts_with('.')),
+        "{entries:?}"
+    );
 }
 
 #[test]
-fn a_bad_line_with_json_is_one_object_that_says_what_stands() {
-    let world = still_world();
+fn a_bad_line_with_json_is_one_object_with_the_accepted_tasks() {
+    let world = world_without_watcher();
     let lines = "{\"recipe\": \"echo\"}\nnonsense\n";
     let ran = world.run_with_stdin(&["submit", "--batch", "-", "--json"], lines.as_bytes());
     ran.ends_with(2);
@@ -540,7 +543,7 @@ fn waiting_with_json_prints_the_result_and_nothing_else() {
 }
 
 #[test]
-fn settings_that_only_a_watcher_goes_by_are_said_to_change_nothing() {
+fn a_setting_that_only_a_watcher_uses_gets_a_note() {
     let world = World::new();
     world.recipe("works", "#!/bin/sh\n");
     let run = |variable: Option<&str>, arguments: &[&str]| {
@@ -565,7 +568,7 @@ fn settings_that_only_a_watcher_goes_by_are_said_to_change_nothing() {
         shown.starts_with("note: AGENTSPOOL_TIMEOUT_SEC changes nothing here: "),
         "{shown}"
     );
-    // These two count for the command itself, and this one stands in spool.json.
+    // These two settings are used by the command itself, and `timeout_sec` is in spool.json.
     let mine = ["--set", "durability=process", "--set", "min_free_bytes=1"];
     assert_eq!(run(None, &[&submit[..], &mine].concat()), "");
     world.set("timeout_sec", "5");
@@ -573,7 +576,7 @@ fn settings_that_only_a_watcher_goes_by_are_said_to_change_nothing() {
 }
 
 #[test]
-fn what_is_piped_in_and_not_read_is_said() {
+fn an_unread_pipe_on_stdin_gets_a_note() {
     let world = World::new();
     world.recipe("shows", "#!/bin/sh\ncat\n");
     let shown = "note: stdin is not read; use `--input -` to read the input from stdin\n";
@@ -591,7 +594,7 @@ fn what_is_piped_in_and_not_read_is_said() {
             assert_eq!(ran.stderr, "");
         }
     }
-    // A file is not the input either, and one that was read to its end is nobody's.
+    // A file is not the input either. An empty file needs no note.
     let file = world.root().join("file");
     for (text, expected) in [("{}", shown), ("", "")] {
         std::fs::write(&file, text).unwrap();

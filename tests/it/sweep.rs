@@ -1,8 +1,8 @@
-//! What leaves a spool and when: ages, caps, litter, clocks, and who may sweep.
+//! What is removed from a spool and when: ages, limits, leftovers, clocks, and concurrent sweeps.
 //!
-//! Ages are made by settings of nothing and by files with an older date, never by waiting. Not the
-//! arithmetic of plans (unit tests of `sweeper/plan.rs`) and not `clear`. What is held: only
-//! finished tasks go, only by a clock that can be believed, and a dry run changes nothing.
+//! Ages are created with settings of 0 and with files that have an older date, never by waiting. Not the
+//! arithmetic of plans (unit tests of `sweeper/plan.rs`) and not `clear`. Invariant: only finished tasks are
+//! removed, only by a clock that can be trusted, and a dry run changes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Task, World, names_in, read_json};
 
-/// Finished tasks are due at once, and nothing happens by itself.
+/// Finished tasks are due at once, and nothing runs by itself.
 fn world() -> World {
     let world = World::new();
     world.recipe("ok", "#!/bin/sh\necho fine\n");
@@ -23,7 +23,7 @@ fn world() -> World {
     world
 }
 
-fn done(world: &World, recipe: &str) -> Task {
+fn finished(world: &World, recipe: &str) -> Task {
     let task = world.submit(&[recipe]);
     world.run(&["runner", "--once", &task.id]).succeeds();
     assert!(task.has_result());
@@ -36,13 +36,13 @@ fn sweep(world: &World) -> Value {
     swept
 }
 
-/// A pass that only makes the clock known.
+/// A pass that only records the clocks.
 fn first_pass(world: &World) {
     let swept = sweep(world);
     assert_ne!(swept["only_recorded"], Value::Null, "{swept}");
 }
 
-/// A first pass as of a spool that has been swept for long: ages of before it count.
+/// A first pass as in a spool that has been swept for a long time: earlier ages count.
 fn first_of_many(world: &World) {
     first_pass(world);
     let path = world.path("sweep.json");
@@ -51,8 +51,8 @@ fn first_of_many(world: &World) {
     fs::write(path, clocks.to_string()).unwrap();
 }
 
-/// Everything under a folder with its content, as one text.
-fn picture(folder: &Path) -> String {
+/// Every file and folder below a folder with its content, as one text.
+fn snapshot(folder: &Path) -> String {
     let mut names = names_in(folder);
     names.sort();
     let mut text = String::new();
@@ -61,7 +61,7 @@ fn picture(folder: &Path) -> String {
         let metadata = fs::symlink_metadata(&path).unwrap();
         let changed = metadata.modified().unwrap();
         if metadata.is_dir() {
-            text += &format!("{}/ {changed:?}\n{}", path.display(), picture(&path));
+            text += &format!("{}/ {changed:?}\n{}", path.display(), snapshot(&path));
         } else if metadata.is_symlink() {
             text += &format!("{} -> {:?}\n", path.display(), fs::read_link(&path));
         } else {
@@ -91,7 +91,7 @@ fn old_id(age: Duration) -> String {
 #[test]
 fn the_first_pass_only_records_and_the_second_removes() {
     let world = world();
-    let (ok, bad) = (done(&world, "ok"), done(&world, "bad"));
+    let (ok, bad) = (finished(&world, "ok"), finished(&world, "bad"));
     let cancelled = world.submit(&["ok"]);
     world.run(&["cancel", &cancelled.id]).succeeds();
     first_pass(&world);
@@ -116,17 +116,17 @@ fn the_first_pass_only_records_and_the_second_removes() {
 }
 
 #[test]
-fn what_is_young_stays() {
+fn young_tasks_are_kept() {
     let world = world();
     world.set("cleanup_delay_sec", "3600");
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     first_pass(&world);
     assert_eq!(sweep(&world)["cleared"], 0);
     assert_eq!(world.only_task().id, task.id);
 }
 
 #[test]
-fn the_keys_that_scripts_rely_on() {
+fn json_has_the_documented_keys() {
     let world = world();
     let swept = sweep(&world);
     let keys: Vec<&str> = swept
@@ -157,10 +157,10 @@ fn the_keys_that_scripts_rely_on() {
 }
 
 #[test]
-fn caps_take_the_oldest_first() {
+fn limits_remove_the_oldest_first() {
     let world = world();
     world.set("cleanup_delay_sec", "3600");
-    let tasks: Vec<Task> = (0..4).map(|_| done(&world, "ok")).collect();
+    let tasks: Vec<Task> = (0..4).map(|_| finished(&world, "ok")).collect();
     first_pass(&world);
     world.set("max_finished_tasks", "3");
     assert_eq!(sweep(&world)["task_ids"], json!([tasks[0].id]));
@@ -170,7 +170,7 @@ fn caps_take_the_oldest_first() {
 }
 
 #[test]
-fn running_pending_and_held_tasks_are_never_touched() {
+fn running_pending_and_locked_tasks_are_never_removed() {
     let world = world();
     world.set("max_finished_tasks", "0");
     let gate = world.root().join("gate");
@@ -186,7 +186,7 @@ fn running_pending_and_held_tasks_are_never_touched() {
         .unwrap();
     world.wait_running(&running);
     let pending = world.submit(&["ok"]);
-    let held = done(&world, "ok");
+    let held = finished(&world, "ok");
     let lock = fs::File::open(held.path.join("lock")).unwrap();
     lock.try_lock().unwrap();
     first_pass(&world);
@@ -203,11 +203,11 @@ fn running_pending_and_held_tasks_are_never_touched() {
 }
 
 #[test]
-fn names_go_with_their_tasks() {
+fn names_are_removed_with_their_tasks() {
     let world = world();
     let named = world.submit(&["ok", "--name", "report"]);
     world.run(&["runner", "--once", &named.id]).succeeds();
-    // A name is whatever leads to the task, also what a person linked.
+    // A name is any link to the task, also one that a person created.
     let again = format!("../tasks/{}", named.id);
     std::os::unix::fs::symlink(again, world.path("names/again")).unwrap();
     let kept = world.submit(&["ok", "--name", "kept"]);
@@ -223,9 +223,9 @@ fn names_go_with_their_tasks() {
     assert_eq!(world.json(&["status", "kept"])["task_id"], kept.id);
 }
 
-/// Nobody knows what the clock did before there was a pass to compare it with.
+/// Before the first pass there is no record to compare the clock with.
 #[test]
-fn ages_begin_with_the_first_pass() {
+fn ages_start_with_the_first_pass() {
     let world = world();
     let file = world
         .path("rejected")
@@ -237,7 +237,7 @@ fn ages_begin_with_the_first_pass() {
 }
 
 #[test]
-fn refused_drops_go_by_age() {
+fn refused_drops_are_removed_by_age() {
     let world = world();
     for id in [old_id(40 * DAY), old_id(20 * DAY)] {
         let file = world.path("rejected").join(format!("{id}-x"));
@@ -257,7 +257,7 @@ fn refused_drops_go_by_age() {
 }
 
 #[test]
-fn litter_goes_when_nobody_holds_it() {
+fn leftovers_are_removed_unless_they_are_locked() {
     let world = world();
     let staged = |name: &str, lock: bool| {
         let folder = world.path("staging").join(name);
@@ -267,17 +267,17 @@ fn litter_goes_when_nobody_holds_it() {
         }
         folder
     };
-    let dead = old_id(Duration::ZERO);
+    let unlocked = old_id(Duration::ZERO);
     let (held, young, aged) = (old_id(DAY), old_id(2 * DAY), old_id(3 * DAY));
-    staged(&dead, true);
-    fs::write(world.path("open").join(&dead), "").unwrap();
+    staged(&unlocked, true);
+    fs::write(world.path("open").join(&unlocked), "").unwrap();
     let lock = fs::File::open(staged(&held, true).join("lock")).unwrap();
     lock.try_lock().unwrap();
     staged(&young, false);
     let folder = staged(&aged, false);
     fs::remove_dir(folder.join("attempts")).unwrap();
     date_back(&folder, DAY);
-    // A drop in its claim is somebody's, however old.
+    // A drop in a claim is not removed at any age.
     let claim = world
         .path("staging")
         .join(format!("{}.claim", old_id(4 * DAY)));
@@ -303,14 +303,17 @@ fn litter_goes_when_nobody_holds_it() {
     expected.sort();
     assert_eq!(left, expected);
     assert!(names_in(&world.path("trash")).is_empty());
-    assert!(!world.path("open").join(dead).exists(), "its hint is left");
+    assert!(
+        !world.path("open").join(unlocked).exists(),
+        "its index entry is left"
+    );
     drop(lock);
     sweep(&world);
     assert_eq!(names_in(&world.path("staging")).len(), 2);
 }
 
 #[test]
-fn unused_sessions_go_and_their_queues_never() {
+fn unused_sessions_are_removed_unless_a_task_waits_in_them() {
     let world = world();
     world.set("session_keep_sec", "86400");
     let session = |name: &str| {
@@ -325,7 +328,7 @@ fn unused_sessions_go_and_their_queues_never() {
             date_back(&folder.join(below), 2 * DAY);
         }
     };
-    // Its submitter died before there was a task.
+    // The submitter was killed before it created the task.
     fs::write(session("abandoned").join("queue").join(old_id(DAY)), "").unwrap();
     let (idle, waiting, used) = (session("idle"), session("waiting"), session("used"));
     let task = world.submit(&["ok", "--session-id", "waiting"]);
@@ -346,19 +349,19 @@ fn unused_sessions_go_and_their_queues_never() {
 }
 
 #[test]
-fn a_clock_that_disagrees_removes_nothing_and_ages_begin_anew() {
+fn after_a_clock_jump_nothing_is_removed_and_ages_start_again() {
     for years in [1, -1] {
         let world = world();
         world.set("cleanup_delay_sec", "600");
-        let task = done(&world, "ok");
+        let task = finished(&world, "ok");
         first_pass(&world);
-        // As if the last pass had seen a clock that went wrong or was put right since.
+        // As if the clock had been wrong at the last pass and was set right since, or the reverse.
         let mut clock = read_json(&world.path("sweep.json"));
         let wall = clock["wall"].as_str().unwrap();
         let year: i32 = wall[..4].parse().unwrap();
         clock["wall"] = format!("{}-06-01T00:00:00.000Z", year + years).into();
         fs::write(world.path("sweep.json"), clock.to_string()).unwrap();
-        // And as if the task had ended a day ago by the clock of now.
+        // And as if the task had ended long ago by the present clock.
         let ended = date_result_back(&world, &task);
 
         let swept = sweep(&world);
@@ -374,7 +377,7 @@ fn a_clock_that_disagrees_removes_nothing_and_ages_begin_anew() {
         );
         assert!(
             task.has_result(),
-            "its age began with the jump, not at {ended}"
+            "its age starts at the jump, not at {ended}"
         );
         let clock = read_json(&world.path("sweep.json"));
         assert_ne!(clock["ages_from"], Value::Null, "{clock}");
@@ -383,7 +386,7 @@ fn a_clock_that_disagrees_removes_nothing_and_ages_begin_anew() {
     }
 }
 
-/// Makes a finished task look a day old to the clock, in its id's order of things as well.
+/// Changes a finished task's files as if it had ended a year earlier.
 fn date_result_back(world: &World, task: &Task) -> String {
     let mut ended = String::new();
     for file in ["result.json", "status.json"] {
@@ -400,9 +403,9 @@ fn date_result_back(world: &World, task: &Task) -> String {
 }
 
 #[test]
-fn another_boot_or_no_record_only_records() {
+fn after_a_boot_or_without_a_record_a_pass_only_records() {
     let world = world();
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     first_pass(&world);
     let mut clock = read_json(&world.path("sweep.json"));
     clock["boot"] = "00000000-0000-0000-0000-000000000000".into();
@@ -415,9 +418,9 @@ fn another_boot_or_no_record_only_records() {
 }
 
 #[test]
-fn of_two_sweeps_one_is_busy() {
+fn a_second_sweep_reports_that_it_is_busy() {
     let world = world();
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     first_pass(&world);
     let lock = fs::File::open(world.path("sweep.lock")).unwrap();
     lock.try_lock().unwrap();
@@ -435,18 +438,18 @@ fn of_two_sweeps_one_is_busy() {
 }
 
 #[test]
-fn a_dry_run_changes_nothing_and_says_what_would_go() {
+fn a_dry_run_changes_nothing_and_lists_what_would_be_removed() {
     let world = world();
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     let named = world.submit(&["ok", "--name", "n"]);
     world.run(&["runner", "--once", &named.id]).succeeds();
-    let grave = format!("{}.00000000", old_id(DAY));
+    let trash_entry = format!("{}.00000000", old_id(DAY));
     first_pass(&world);
-    fs::create_dir(world.path("trash").join(grave)).unwrap();
-    let before = picture(world.spool());
+    fs::create_dir(world.path("trash").join(trash_entry)).unwrap();
+    let before = snapshot(world.spool());
     let dry = world.json(&["sweep", "--dry-run"]);
     let message = world.run(&["sweep", "--dry-run"]);
-    assert_eq!(picture(world.spool()), before);
+    assert_eq!(snapshot(world.spool()), before);
     assert_eq!(dry["dry_run"], true);
     assert_eq!(dry["task_ids"], json!([task.id, named.id]));
     for id in [&task.id, &named.id] {
@@ -463,31 +466,31 @@ fn a_dry_run_changes_nothing_and_says_what_would_go() {
 }
 
 #[test]
-fn a_dry_run_of_a_new_spool_leaves_no_trace() {
+fn a_dry_run_of_a_new_spool_changes_nothing() {
     let world = world();
-    done(&world, "ok");
-    let before = picture(world.spool());
+    finished(&world, "ok");
+    let before = snapshot(world.spool());
     world.run(&["sweep", "--dry-run"]).succeeds();
-    assert_eq!(picture(world.spool()), before);
+    assert_eq!(snapshot(world.spool()), before);
 }
 
 #[test]
 fn a_watcher_sweeps_by_itself() {
     let world = world();
     world.set("sweep_every_sec", "1");
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     world.start_watcher();
     world.wait_until("the task is swept", || !task.path.exists());
     assert!(world.path("sweep.json").exists());
 }
 
-/// Nobody sweeps what nobody understands: the status may say `completed`, the truth is the result.
+/// A task with an unreadable result is not removed. Its status may be `completed`, but the result decides.
 #[test]
 fn a_task_whose_result_cannot_be_read_is_kept() {
     let world = world();
     world.set("max_finished_tasks", "0");
     for damage in ["", "{\"v\": 1, \"ta", "[]", "{\"v\": 99}"] {
-        let task = done(&world, "ok");
+        let task = finished(&world, "ok");
         fs::write(task.path.join("result.json"), damage).unwrap();
         sweep(&world);
         let swept = sweep(&world);
@@ -501,7 +504,7 @@ fn a_task_whose_result_cannot_be_read_is_kept() {
 #[test]
 fn a_task_without_status_is_swept_by_its_result() {
     let world = world();
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     fs::remove_file(task.path.join("status.json")).unwrap();
     first_pass(&world);
     assert_eq!(sweep(&world)["task_ids"], json!([task.id]));
@@ -509,27 +512,27 @@ fn a_task_without_status_is_swept_by_its_result() {
 
 /// A lock that was removed or replaced stops neither the pass nor the task's removal.
 #[test]
-fn a_task_without_a_usable_lock_is_swept_like_others() {
+fn a_task_without_a_usable_lock_is_swept() {
     let world = world();
-    let broken = done(&world, "ok");
+    let broken = finished(&world, "ok");
     fs::remove_file(broken.path.join("lock")).unwrap();
     fs::create_dir(broken.path.join("lock")).unwrap();
-    let whole = done(&world, "ok");
+    let whole = finished(&world, "ok");
     first_pass(&world);
     let swept = world.json(&["sweep"]);
     assert!(!whole.path.exists(), "{swept}");
     assert!(!broken.path.exists(), "{swept}");
 }
 
-/// Each status has a setting of its own; that of cancelled tasks follows the one of completed ones
-/// until it is set.
+/// Each status has a setting of its own. Until the one for cancelled tasks is set, the setting for completed
+/// tasks applies to them.
 #[test]
-fn cancelled_tasks_can_be_kept_apart() {
+fn cancelled_tasks_have_a_retention_of_their_own() {
     let world = world();
     world.set("cancelled_cleanup_delay_sec", "3600");
     let cancelled = world.submit(&["ok"]);
     world.run(&["cancel", &cancelled.id]).succeeds();
-    let completed = done(&world, "ok");
+    let completed = finished(&world, "ok");
     first_pass(&world);
     assert_eq!(sweep(&world)["task_ids"], json!([completed.id]));
     world
@@ -538,30 +541,30 @@ fn cancelled_tasks_can_be_kept_apart() {
     assert_eq!(sweep(&world)["task_ids"], json!([cancelled.id]));
 }
 
-/// The plan goes by the status file, which anything may have touched; the truth is the result.
+/// The plan reads the status file, which any program may have changed. Only the result counts.
 #[test]
-fn a_status_that_says_too_much_does_not_make_a_task_due() {
+fn a_wrong_status_does_not_make_a_task_due() {
     let world = world();
     world.set("cleanup_delay_sec", "3600");
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     let mut status = task.status();
     status["status"] = "completed".into();
     status["completed_at"] = "2001-01-01T00:00:00.000Z".into();
     fs::write(task.path.join("status.json"), status.to_string()).unwrap();
     first_pass(&world);
-    // With a cap every task is looked at, whatever its id says of its age.
+    // With a limit every task is checked, whatever the age in its id.
     world.set("max_finished_tasks", "5");
     assert_eq!(sweep(&world)["cleared"], 0);
     assert!(task.has_result());
 }
 
-/// Of a task that gave much, the status is asked first, and the result has the last word all the same.
+/// For a task with a large result the status is read first, but the result still decides.
 #[test]
-fn a_large_result_is_judged_like_a_small_one() {
+fn a_large_result_decides_like_a_small_one() {
     let world = world();
     world.recipe("much", "#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' x\n");
     world.set("cleanup_delay_sec", "3600");
-    let task = done(&world, "much");
+    let task = finished(&world, "much");
     assert!(task.read("result.json").len() > 100_000);
     first_of_many(&world);
     world.set("max_finished_tasks", "5");
@@ -581,10 +584,10 @@ fn a_large_result_is_judged_like_a_small_one() {
     assert!(!task.path.exists());
 }
 
-/// What recipes leave behind: trees deeper than any path or limit of open files, folders that
-/// forbid their owner to write, and links that lead out of the spool.
+/// Files that recipes leave: trees deeper than any path or limit of open files, folders without write
+/// permission for their owner, and links that lead out of the spool.
 #[test]
-fn no_tree_is_too_odd_to_go() {
+fn any_tree_of_files_can_be_removed() {
     let world = world();
     let outside = world.root().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -596,7 +599,7 @@ fn no_tree_is_too_odd_to_go() {
         outside.display()
     );
     world.recipe("odd", &script);
-    let task = done(&world, "odd");
+    let task = finished(&world, "odd");
     assert_eq!(
         task.result()["status"],
         "completed",
@@ -613,7 +616,7 @@ fn no_tree_is_too_odd_to_go() {
     assert!(swept["freed_bytes"].as_u64().unwrap() > 0);
 }
 
-/// Folders in folders, beyond the longest path there is.
+/// Nested folders, deeper than the longest possible path.
 fn make_deep(folder: &Path, depth: usize) {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -624,20 +627,20 @@ fn make_deep(folder: &Path, depth: usize) {
     }
 }
 
-/// A sweep of many tasks is made of bites, and none of them is forgotten between two.
+/// A sweep of many tasks works in batches, and no task is forgotten between two of them.
 #[test]
-fn more_tasks_than_a_bite_go_in_one_pass() {
+fn one_pass_removes_more_tasks_than_one_batch() {
     let world = world();
     world.set("durability", "process");
     let requests = "{\"recipe\": \"ok\"}\n".repeat(600);
     let ids = world.run_with_stdin(&["submit", "--batch", "-"], requests.as_bytes());
     ids.succeeds();
-    // Cancelled ones are finished without a process for each.
+    // Cancelled tasks are finalized without a process for each.
     for task in world.tasks() {
         fs::write(task.path.join("cancel"), "").unwrap();
     }
     world.run(&["watch", "--drain"]).succeeds();
-    world.wait_until("nobody works on them", || world.processes().is_empty());
+    world.wait_until("no process works on them", || world.processes().is_empty());
     let held = world.tasks().remove(300);
     let lock = fs::File::open(held.path.join("lock")).unwrap();
     lock.try_lock().unwrap();
@@ -656,9 +659,9 @@ fn more_tasks_than_a_bite_go_in_one_pass() {
 }
 
 #[test]
-fn a_loop_makes_pass_after_pass_until_it_is_reported_to_stop() {
+fn a_loop_runs_pass_after_pass_until_it_is_stopped() {
     let world = world();
-    let message = world.root().join("told");
+    let message = world.root().join("report");
     let mut child = world
         .command(&["sweep", "--every", "1s"])
         .stdout(fs::File::create(&message).unwrap())
@@ -666,11 +669,11 @@ fn a_loop_makes_pass_after_pass_until_it_is_reported_to_stop() {
         .unwrap();
     let text = world.wait_for_lines(&message, 1);
     assert!(text.contains("this pass removed nothing by age"), "{text}");
-    // Settings count from the next pass on, without a new start.
+    // Settings are read again at each pass, without a restart.
     world.set("cleanup_delay_sec", "0");
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     world.wait_until("a later pass sweeps", || !task.path.exists());
-    world.wait_until("the pass is told", || {
+    world.wait_until("the pass is reported", || {
         fs::read_to_string(&message)
             .unwrap()
             .contains(" Swept 1 tasks, ")
@@ -688,11 +691,11 @@ fn a_loop_makes_pass_after_pass_until_it_is_reported_to_stop() {
 #[test]
 fn a_loop_with_json_prints_one_object_at_its_end() {
     let world = world();
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     first_pass(&world);
     let sweeps = world.start(&["sweep", "--cron", "* * * * * *", "--json"]);
     world.wait_until("it is swept", || !task.path.exists());
-    world.wait_until("Ctrl-C is heard", || sweeps.catches_interrupts());
+    world.wait_until("it catches interrupts", || sweeps.catches_interrupts());
     sweeps.interrupt();
     let ran = sweeps.end();
     let object = ran.succeeds().json();
@@ -704,7 +707,7 @@ fn a_loop_with_json_prints_one_object_at_its_end() {
 }
 
 #[test]
-fn a_pass_that_fails_does_not_end_a_loop() {
+fn a_failed_pass_does_not_end_a_loop() {
     let world = world();
     let log = world.root().join("log");
     let mut child = world
@@ -713,7 +716,7 @@ fn a_pass_that_fails_does_not_end_a_loop() {
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    world.wait_until("the first pass was made", || {
+    world.wait_until("the first pass has run", || {
         world.path("sweep.json").exists()
     });
     let settings = fs::read_to_string(world.path("spool.json")).unwrap();
@@ -724,7 +727,7 @@ fn a_pass_that_fails_does_not_end_a_loop() {
             .contains("this pass failed: ")
     });
     fs::write(world.path("spool.json"), settings).unwrap();
-    let task = done(&world, "ok");
+    let task = finished(&world, "ok");
     world.wait_until("a later pass sweeps", || !task.path.exists());
     child.kill().unwrap();
     child.wait().unwrap();
@@ -736,7 +739,7 @@ fn a_bad_schedule_is_one_clear_error() {
     for (arguments, expected) in [
         (&["--cron", "*/5 * *"][..], "five fields"),
         (&["--cron", "61 * * * *"], "five fields"),
-        (&["--cron", "0 0 30 2 *"], "never comes"),
+        (&["--cron", "0 0 30 2 *"], "never matches a time"),
         (&["--every", "0"], "at least one second"),
         (&["--every", "soon"], "90s, 5m"),
         (
@@ -765,7 +768,7 @@ fn a_bad_schedule_is_one_clear_error() {
     assert!(!world.path("sweep.json").exists(), "nothing was swept");
 }
 
-/// One line for each task that goes, with what it was.
+/// One line for each removed task, with its fields.
 #[test]
 fn each_removal_is_reported() {
     let world = world();
@@ -778,12 +781,12 @@ fn each_removal_is_reported() {
 }
 
 #[test]
-fn a_reader_who_holds_the_folder_keeps_a_task_from_the_sweep_and_not_from_clear() {
+fn a_shared_lock_on_a_task_prevents_its_sweep_but_not_clear() {
     let world = world();
     first_pass(&world);
-    let held = done(&world, "ok");
-    let other = done(&world, "ok");
-    // As any program may: `flock --shared tasks/ID`.
+    let held = finished(&world, "ok");
+    let other = finished(&world, "ok");
+    // Any program may do this: `flock --shared tasks/ID`.
     let hold = fs::File::open(&held.path).unwrap();
     fs2::FileExt::try_lock_shared(&hold).unwrap();
     let swept = sweep(&world);
@@ -793,7 +796,7 @@ fn a_reader_who_holds_the_folder_keeps_a_task_from_the_sweep_and_not_from_clear(
     drop(hold);
     assert_eq!(sweep(&world)["task_ids"], json!([held.id]));
 
-    let asked_for = done(&world, "ok");
+    let asked_for = finished(&world, "ok");
     let hold = fs::File::open(&asked_for.path).unwrap();
     fs2::FileExt::try_lock_shared(&hold).unwrap();
     world.run(&["clear"]).succeeds();

@@ -1,10 +1,10 @@
-//! What a person sees on a terminal: the panel, and nothing that does not belong there.
+//! The output on a terminal: the panel, and no control characters from other sources.
 
 use crate::support::World;
 use crate::support::terminal::On;
 
 #[test]
-fn the_panel_and_not_a_word_besides() {
+fn the_list_is_only_the_panel() {
     let world = World::new();
     world.recipe("hello", "#!/bin/sh\n");
     let task = world.submit(&["hello", "--name", "greeting"]);
@@ -23,9 +23,9 @@ fn the_panel_and_not_a_word_besides() {
     assert_eq!(ran.stdout, expected);
 }
 
-/// A name with such characters may come from somebody else, as one that the shell completes.
+/// A name with such characters may come from another user, for example through the shell's completion.
 #[test]
-fn what_was_typed_wrong_is_shown_without_its_controls() {
+fn a_mistyped_word_is_shown_without_control_characters() {
     let world = World::new();
     let typed = "x\u{1b}[31m\u{9b}2J\u{202e}\u{feff}";
     for arguments in [
@@ -40,7 +40,7 @@ fn what_was_typed_wrong_is_shown_without_its_controls() {
         ] {
             ran.ends_with(2);
             let shown = format!("{}{}", ran.stdout, ran.stderr);
-            // Our own colours stand before the first word alone.
+            // Our own colours are only before the first word.
             let shown = shown
                 .split_once("error")
                 .unwrap()
@@ -53,9 +53,9 @@ fn what_was_typed_wrong_is_shown_without_its_controls() {
     }
 }
 
-/// A verb for units is no help to a person who mistypes another one.
+/// A verb for units does not help a person who mistypes another verb.
 #[test]
-fn what_is_hidden_is_neither_completed_nor_suggested() {
+fn hidden_verbs_are_not_completed_or_suggested() {
     let world = World::new();
     for shell in ["bash", "zsh", "fish"] {
         let ran = world.run(&["completions", shell]);
@@ -81,9 +81,9 @@ fn what_is_hidden_is_neither_completed_nor_suggested() {
     assert!(ran.stderr.contains("'--drain'"), "{}", ran.stderr);
 }
 
-/// What a verb is for comes first, what every verb takes last.
+/// The options of the verb come first, the options of every verb last.
 #[test]
-fn the_options_of_a_verb_stand_together() {
+fn the_options_of_a_verb_are_in_one_group() {
     let world = World::new();
     for verb in [
         &["submit"][..],

@@ -1,8 +1,7 @@
-//! What our own processes say: one line for each transition of a task, with the same fields
-//! everywhere, and how much of it is seen.
+//! The log of our own processes: one line for each transition of a task, with the same fields everywhere.
 //!
-//! Not a task's logs (`logs.rs`). The journal's side is in `tests/rig/journal.rs`. What is held: a
-//! line says which task, recipe, session and attempt; no line says a secret.
+//! Not a task's logs (`logs.rs`). The journal is tested in `tests/rig/journal.rs`. Invariant: a line names
+//! the task, its recipe, its session and its attempt; no line contains a secret.
 
 use std::fs;
 
@@ -20,8 +19,8 @@ fn log(world: &World) -> String {
     fs::read_to_string(world.root().join("watch.log")).unwrap()
 }
 
-/// What was said of a task: the words behind the level, without its fields.
-fn story(log: &str, task: &Task) -> Vec<String> {
+/// The log lines of a task: the words after the level, without the fields.
+fn transitions(log: &str, task: &Task) -> Vec<String> {
     let of_task = log.lines().filter(|line| line.contains(&task.id));
     of_task
         .map(|line| {
@@ -48,8 +47,8 @@ fn a_task_has_one_line_for_each_transition() {
     world.wait_until("the drop is a task", || world.tasks().len() == 4);
     for task in &world.tasks() {
         world.result_of(task);
-        world.wait_until("its end is told", || {
-            let message = story(&log(&world), task);
+        world.wait_until("its end is logged", || {
+            let message = transitions(&log(&world), task);
             message
                 .iter()
                 .any(|words| ["completed", "failed", "cancelled"].contains(&words.as_str()))
@@ -61,11 +60,11 @@ fn a_task_has_one_line_for_each_transition() {
             "cancelled" => vec!["cancelled"],
             word => vec!["started", word],
         };
-        assert_eq!(story(&log, task), expected, "{log}");
+        assert_eq!(transitions(&log, task), expected, "{log}");
     }
     let dropped = world.tasks().pop().unwrap();
     assert_eq!(
-        story(&log, &dropped),
+        transitions(&log, &dropped),
         ["admitted", "started", "completed"],
         "{log}"
     );
@@ -82,7 +81,7 @@ fn a_task_has_one_line_for_each_transition() {
 }
 
 #[test]
-fn a_loss_is_reported_and_what_came_of_it() {
+fn a_loss_and_the_retry_are_logged() {
     let world = world();
     let gate = world.root().join("gate");
     let script = format!(
@@ -103,15 +102,15 @@ fn a_loss_is_reported_and_what_came_of_it() {
     world.wait_for_lines(&began, 2);
     fs::write(&gate, "").unwrap();
     world.result_of(&task);
-    world.wait_until("its end is told", || {
+    world.wait_until("its end is logged", || {
         log(&world).contains("completed task=")
     });
-    let message = story(&log(&world), &task);
+    let message = transitions(&log(&world), &task);
     assert_eq!(message, ["lost", "retrying", "started", "completed"]);
 }
 
 #[test]
-fn how_much_is_said() {
+fn quiet_verbose_and_the_filter_set_what_is_logged() {
     let world = world();
     let task = world.submit(&["ok"]);
     let quiet = world.run(&["--quiet", "runner", "--once", &task.id]);
@@ -128,7 +127,7 @@ fn how_much_is_said() {
     filtered.env("AGENTSPOOL_LOG", "agentspool::events=info");
     let ran = crate::support::Ran::of(&mut filtered);
     assert_eq!(
-        story(&ran.stderr, &world.task(&id)),
+        transitions(&ran.stderr, &world.task(&id)),
         ["started", "completed"],
         "{}",
         ran.stderr
@@ -141,17 +140,17 @@ fn how_much_is_said() {
     assert!(ran.stderr.contains("AGENTSPOOL_LOG"), "{}", ran.stderr);
 }
 
-/// The variable is inherited by whoever is started with another stderr, as a task's own commands
-/// are: such a process must not be silent.
+/// The variable is inherited by processes with another stderr, for example by the commands of a task. Such a
+/// process must write to its stderr.
 #[test]
-fn a_journal_that_is_not_ours_is_not_believed() {
+fn a_journal_variable_for_another_stderr_is_ignored() {
     let world = world();
     let task = world.submit(&["ok"]);
     let mut command = world.command(&["runner", "--once", &task.id]);
     command.env("JOURNAL_STREAM", "8:12345");
     let ran = crate::support::Ran::of(&mut command);
     assert_eq!(
-        story(&ran.stderr, &task),
+        transitions(&ran.stderr, &task),
         ["started", "completed"],
         "{}",
         ran.stderr
@@ -159,7 +158,7 @@ fn a_journal_that_is_not_ours_is_not_believed() {
 }
 
 #[test]
-fn no_line_says_a_secret() {
+fn no_line_contains_a_secret() {
     let world = world();
     world.recipe_folder(
         "secret",

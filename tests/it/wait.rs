@@ -1,4 +1,4 @@
-//! `wait`: for tasks, for all, for a session; its codes, its timeout, Ctrl-C, and the bar.
+//! `wait`: for named tasks, for all, for a session; its exit codes, its timeout, Ctrl-C, and the bar.
 
 use serde_json::json;
 
@@ -38,7 +38,7 @@ fn several_tasks_are_reported_in_the_order_asked() {
         world.submit(&["gate", "--name", "two"]),
     );
     let waiting = world.start(&["wait", "two", &first.id]);
-    world.wait_until("it listens", || waiting.catches_interrupts());
+    world.wait_until("it catches interrupts", || waiting.catches_interrupts());
     open_gate(&world);
     let ran = waiting.end();
     ran.succeeds();
@@ -60,7 +60,7 @@ fn several_tasks_are_reported_in_the_order_asked() {
 }
 
 #[test]
-fn the_first_that_applies_of_3_5_9() {
+fn the_exit_code_is_the_first_that_applies_of_3_5_9() {
     let world = world();
     let works = world.submit(&["works"]);
     let fails = world.submit(&["fails"]);
@@ -90,7 +90,7 @@ fn the_first_that_applies_of_3_5_9() {
 }
 
 #[test]
-fn propagate_gives_the_recipes_own_code() {
+fn propagate_returns_the_recipes_own_code() {
     let world = world();
     world.recipe("crashes", "#!/bin/sh\nkill -TERM $$\n");
     let fails = world.submit(&["fails"]);
@@ -104,7 +104,7 @@ fn propagate_gives_the_recipes_own_code() {
         .run(&["wait", &works.id, &fails.id, "--propagate"])
         .ends_with(77);
     world.run(&["wait", &works.id, "--propagate"]).succeeds();
-    // Ended by us: 143 would not tell it from a crash.
+    // The program ended these tasks itself: 143 would look like a crash.
     let slow = world.submit(&["sleeps", "--timeout", "0.1"]);
     world.run(&["wait", &slow.id, "--propagate"]).ends_with(5);
     let cancelled = world.submit(&["sleeps"]);
@@ -116,7 +116,7 @@ fn propagate_gives_the_recipes_own_code() {
 }
 
 #[test]
-fn all_and_a_session() {
+fn wait_for_all_and_for_a_session() {
     let world = world();
     let nothing = world.run(&["wait", "--all"]);
     nothing.succeeds();
@@ -128,7 +128,7 @@ fn all_and_a_session() {
     let other = world.submit(&["sleeps"]);
     world.wait_running(&other);
     let waiting = world.start(&["wait", "--session", "chat", "--json"]);
-    world.wait_until("it listens", || waiting.catches_interrupts());
+    world.wait_until("it catches interrupts", || waiting.catches_interrupts());
     open_gate(&world);
     let ran = waiting.end();
     ran.succeeds();
@@ -138,7 +138,7 @@ fn all_and_a_session() {
         (Some(&*ours.id), 1)
     );
     let waiting = world.start(&["wait", "--all"]);
-    world.wait_until("it listens", || waiting.catches_interrupts());
+    world.wait_until("it catches interrupts", || waiting.catches_interrupts());
     world.run(&["cancel", &other.id]).succeeds();
     let ran = waiting.end();
     ran.ends_with(9);
@@ -155,7 +155,7 @@ fn all_and_a_session() {
 }
 
 #[test]
-fn the_waits_own_timeout_is_124_and_the_task_goes_on() {
+fn the_waits_own_timeout_is_124_and_the_task_continues() {
     let world = world();
     let (task, done) = (world.submit(&["sleeps"]), world.submit(&["works"]));
     world.result_of(&done);
@@ -165,7 +165,7 @@ fn the_waits_own_timeout_is_124_and_the_task_goes_on() {
     assert_eq!(ran.stdout, "");
     assert_eq!(
         ran.stderr,
-        "error: the wait ran out; 1 of 2 tasks goes on\n"
+        "error: the wait timed out; 1 of 2 tasks continues\n"
     );
     assert_eq!(world.json(&["status", &task.id])["status"], "running");
     let object = world.json(&["wait", &task.id, "--timeout", "0.1"]);
@@ -173,12 +173,12 @@ fn the_waits_own_timeout_is_124_and_the_task_goes_on() {
         (&object["ok"], &object["code"]),
         (&json!(false), &json!(124))
     );
-    // What is over needs no time.
+    // A finished task needs no time.
     world.run(&["wait", &done.id, "--timeout", "0"]).succeeds();
 }
 
 #[test]
-fn a_wait_that_nobody_will_end_says_so_once_also_when_it_is_quiet() {
+fn a_wait_without_a_watcher_warns_once_even_when_quiet() {
     let world = world();
     world.set("autostart", "false");
     let task = world.run(&["submit", "--recipe", "gate", "-q"]);
@@ -189,7 +189,7 @@ fn a_wait_that_nobody_will_end_says_so_once_also_when_it_is_quiet() {
         &["wait", "-q", &id],
     ] {
         let waiting = world.start(arguments);
-        world.wait_until("it listens", || waiting.catches_interrupts());
+        world.wait_until("it catches interrupts", || waiting.catches_interrupts());
         waiting.interrupt();
         let ran = waiting.end();
         ran.ends_with(130);
@@ -202,20 +202,20 @@ fn a_wait_that_nobody_will_end_says_so_once_also_when_it_is_quiet() {
 }
 
 #[test]
-fn interrupting_a_wait_leaves_the_task_alone() {
+fn interrupting_a_wait_does_not_stop_the_task() {
     let world = world();
     let task = world.submit(&["gate"]);
     let waiting = world.start(&["wait", &task.id]);
-    world.wait_until("it listens", || waiting.catches_interrupts());
+    world.wait_until("it catches interrupts", || waiting.catches_interrupts());
     waiting.interrupt();
     let ran = waiting.end();
     ran.ends_with(130);
     assert_eq!(ran.stdout, "");
-    assert_eq!(ran.stderr, "error: interrupted; the task goes on\n");
+    assert_eq!(ran.stderr, "error: interrupted; the task continues\n");
     open_gate(&world);
     assert_eq!(world.result_of(&task)["status"], "completed");
 
-    // The same for the waiting of submit.
+    // The same for `submit --wait`.
     std::fs::remove_file(world.root().join("go")).unwrap();
     let waiting = world.start(&["submit", "--recipe", "gate", "--name", "second", "--wait"]);
     world.wait_until("it runs", || {
@@ -232,7 +232,7 @@ fn interrupting_a_wait_leaves_the_task_alone() {
 fn a_drop_is_waited_for_by_its_name() {
     let world = world();
     world.drop_in("report.json", "{\"recipe\": \"works\"}");
-    // No watcher runs: wait starts one, as submit would.
+    // No watcher runs: wait starts one, as submit does.
     let ran = world.run(&["wait", "report"]);
     ran.succeeds();
     assert_eq!(ran.stderr, "");
@@ -255,7 +255,7 @@ fn a_terminal_gets_a_bar_that_leaves_nothing_behind() {
     let ran = waiting.end();
     ran.succeeds();
     assert!(ran.stderr.contains("0%"), "{:?}", ran.stderr);
-    // The last thing painted is an empty line.
+    // The last output is an empty line.
     assert!(ran.stderr.ends_with("\u{1b}[2K"), "{:?}", ran.stderr);
     assert!(ran.stdout.starts_with(&task.id) && !ran.stdout.contains('\x1b'));
 
@@ -273,9 +273,9 @@ fn a_terminal_gets_a_bar_that_leaves_nothing_behind() {
     }
 }
 
-/// A line wider than the terminal cannot be painted over: each look would add one.
+/// A line wider than the terminal cannot be painted over: each update would add one.
 #[test]
-fn a_wide_message_stays_in_its_line() {
+fn a_wide_message_stays_on_one_line() {
     use unicode_width::UnicodeWidthChar as _;
     let world = world();
     let message = "進捗👩\u{200d}👩\u{200d}👧⚠\u{fe0f}".repeat(20);
@@ -309,19 +309,23 @@ fn a_wide_message_stays_in_its_line() {
 }
 
 #[test]
-fn who_needs_a_watcher_is_reported_that_there_is_none() {
+fn need_watcher_fails_without_a_watcher() {
     let world = world();
     world.set("autostart", "false");
     let task = world.submit(&["gate"]);
     let ran = world.run(&["wait", &task.id, "--need-watcher"]);
     ran.ends_with(6);
-    assert!(ran.stderr.contains("no watcher runs on "), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("no watcher is running on "),
+        "{}",
+        ran.stderr
+    );
     let object = world.json(&["wait", &task.id, "--need-watcher"]);
     assert_eq!(object["code"], 6);
     assert_eq!(object["watcher"], false);
 
-    // One that runs needs none: its runner brings it to its end. The wait ends by its own timeout,
-    // which is longer than it takes to give up.
+    // A running task needs no watcher: its runner finishes it. The wait ends by its own timeout, which is
+    // longer than the time after which it would give up.
     let runner = world.start(&["runner", "--once", &task.id]);
     world.wait_running(&task);
     let ran = world.run(&["wait", &task.id, "--need-watcher", "--timeout", "8"]);
@@ -331,22 +335,22 @@ fn who_needs_a_watcher_is_reported_that_there_is_none() {
     world.run(&["wait", &task.id, "--need-watcher"]).succeeds();
 }
 
-/// A world in which one task runs at a time, and what the first task says on stderr once it waits for another one.
-fn said_inside(world: &World, arguments: &[&str], part: &str) -> String {
+/// Submits a task, waits until its stderr contains `part`, and returns its stderr.
+fn warning_inside(world: &World, arguments: &[&str], part: &str) -> String {
     let task = world.submit(arguments);
     let log = task.path.join("attempts/1/stderr.log");
-    let mut said = String::new();
-    world.wait_until("it says for what it may wait for ever", || {
-        said = std::fs::read_to_string(&log).unwrap_or_default();
-        said.contains(part)
+    let mut printed = String::new();
+    world.wait_until("it warns that it may wait for ever", || {
+        printed = std::fs::read_to_string(&log).unwrap_or_default();
+        printed.contains(part)
     });
     world.run(&["cancel", &task.id]).succeeds();
-    assert!(said.contains(&task.id), "{said}");
-    said
+    assert!(printed.contains(&task.id), "{printed}");
+    printed
 }
 
 #[test]
-fn a_task_that_waits_for_its_own_slot_says_so() {
+fn a_task_that_waits_for_its_own_slot_is_warned() {
     let world = world();
     world.set("max_concurrent", "1");
     world.recipe(
@@ -359,37 +363,40 @@ fn a_task_that_waits_for_its_own_slot_says_so() {
     );
     world.recipe("runs", "#!/bin/sh\nagentspool recipe run works\n");
     for recipe in ["submits", "waits", "runs"] {
-        let said = said_inside(&world, &[recipe], "waits for task_");
-        assert!(said.contains("keeps its own slot"), "{said}");
-        assert!(said.contains("at most 1 run at once"), "{said}");
+        let printed = warning_inside(&world, &[recipe], "waits for task_");
+        assert!(printed.contains("keeps its own slot"), "{printed}");
+        assert!(printed.contains("at most 1 run at once"), "{printed}");
     }
     world.recipe("itself", "#!/bin/sh\nagentspool wait --all -q\n");
-    let said = said_inside(&world, &["itself"], "waits for itself");
-    assert!(said.contains("never ends"), "{said}");
+    let printed = warning_inside(&world, &["itself"], "waits for itself");
+    assert!(printed.contains("never ends"), "{printed}");
 }
 
 #[test]
-fn a_task_that_waits_for_its_own_session_or_limit_says_so() {
+fn a_task_that_waits_for_its_own_session_or_limit_is_warned() {
     let world = world();
     let script =
         "#!/bin/sh\nagentspool submit --recipe works --session-id $AGENTSPOOL_SESSION_ID --wait\n";
     world.recipe("session", script);
-    let said = said_inside(&world, &["session"], "waits for task_");
-    assert!(said.contains("an earlier task of the session"), "{said}");
+    let printed = warning_inside(&world, &["session"], "waits for task_");
+    assert!(
+        printed.contains("an earlier task of the session"),
+        "{printed}"
+    );
     let script = "#!/bin/sh\nagentspool submit --recipe again --wait\n";
     world.recipe_folder("again", "max_concurrent = 1", script);
-    let said = said_inside(&world, &["again"], "waits for task_");
-    assert!(said.contains("of the recipe again"), "{said}");
-    // With a slot left it is nobody's concern.
+    let printed = warning_inside(&world, &["again"], "waits for task_");
+    assert!(printed.contains("of the recipe again"), "{printed}");
+    // With a free slot there is no warning.
     world.recipe(
         "fine",
         "#!/bin/sh\nagentspool submit --recipe works --wait\n",
     );
     let task = world.submit(&["fine"]);
     assert_eq!(world.result_of(&task)["status"], "completed");
-    let said = task.read("attempts/1/stderr.log");
+    let printed = task.read("attempts/1/stderr.log");
     assert!(
-        !said.contains("waits for task_") && !said.contains("waits for itself"),
-        "{said}"
+        !printed.contains("waits for task_") && !printed.contains("waits for itself"),
+        "{printed}"
     );
 }

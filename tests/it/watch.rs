@@ -1,7 +1,7 @@
-//! The watcher may die at any moment, two may watch one spool, and an idle one costs nearly nothing.
+//! The watcher may be killed at any moment, two may watch one spool, and an idle one costs almost nothing.
 //!
-//! What limits and what orders is shown with two watchers and again after the death of one: it
-//! must not be in any process's memory.
+//! Limits and order are tested with two watchers and again after one was killed: their state must not be in
+//! the memory of a process.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use crate::support::processes::{is_alive, ticks};
 use crate::support::{Task, World, names_in};
 
-/// A recipe that stays until the file `gate` in the world's root is there, then exits with 7.
-fn gated(world: &World, name: &str) -> std::path::PathBuf {
+/// A recipe that runs until the file `gate` is in the world's root, then exits with 7.
+fn gate_recipe(world: &World, name: &str) -> std::path::PathBuf {
     let gate = world.root().join("gate");
     world.recipe(
         name,
@@ -24,9 +24,9 @@ fn gated(world: &World, name: &str) -> std::path::PathBuf {
     gate
 }
 
-/// A recipe that notes every start in `log` and how many of its kind run at once in `peaks`: each
-/// one holds a folder of its own while it runs and counts the folders.
-fn counting(world: &World) -> String {
+/// A recipe that records every start in `log` and the number of tasks that run at once in `peaks`: each task
+/// has a folder of its own while it runs and counts the folders.
+fn counting_script(world: &World) -> String {
     let root = world.root().display();
     std::fs::create_dir_all(world.root().join("running")).unwrap();
     format!(
@@ -79,11 +79,11 @@ fn assert_never_more_than(world: &World, limit: usize) {
 }
 
 #[test]
-fn tasks_outlive_a_killed_watcher_and_the_next_one_goes_on() {
+fn tasks_survive_a_killed_watcher_and_the_next_one_continues() {
     for signal in [Signal::KILL, Signal::TERM] {
         let world = quiet_world();
         world.set("max_concurrent", "2");
-        let gate = gated(&world, "gated");
+        let gate = gate_recipe(&world, "gated");
         let tasks = submit_many(&world, "gated", 4);
         let watcher = world.start_watcher();
         for task in &tasks[..2] {
@@ -92,17 +92,17 @@ fn tasks_outlive_a_killed_watcher_and_the_next_one_goes_on() {
         let runners = world.runners();
         assert_eq!(runners.len(), 2, "{}", world.describe());
         world.signal(watcher as i32, signal);
-        world.wait_until("the watcher is gone", || !is_alive(watcher as i32));
+        world.wait_until("the watcher has exited", || !is_alive(watcher as i32));
         std::fs::write(&gate, "").unwrap();
         for task in &tasks[..2] {
             let result = world.result_of(task);
             assert_eq!(result["exit_code"], 7, "{signal:?}: {result}");
             assert_eq!(result["error"]["kind"], "exit");
         }
-        world.wait_until("its runners go", || {
+        world.wait_until("its runners exit", || {
             runners.iter().all(|pid| !is_alive(*pid))
         });
-        assert!(!tasks[2].has_result(), "nobody is there to run it");
+        assert!(!tasks[2].has_result(), "no watcher is there to run it");
         world.start_watcher();
         for task in &tasks[2..] {
             assert_eq!(world.result_of(task)["exit_code"], 7);
@@ -111,11 +111,11 @@ fn tasks_outlive_a_killed_watcher_and_the_next_one_goes_on() {
     }
 }
 
-/// A watcher whose stderr nobody reads any more: its runners' words go nowhere and harm nobody.
+/// The reader of the watcher's stderr is gone: the runners' output is lost and does no harm.
 #[test]
 fn a_runner_whose_stderr_is_broken_finishes_its_task() {
     let world = quiet_world();
-    let gate = gated(&world, "gated");
+    let gate = gate_recipe(&world, "gated");
     let task = world.submit(&["gated"]);
     let mut watcher = world
         .command(&["watch"])
@@ -129,28 +129,30 @@ fn a_runner_whose_stderr_is_broken_finishes_its_task() {
     watcher.wait().unwrap();
     std::fs::write(&gate, "").unwrap();
     assert_eq!(world.result_of(&task)["exit_code"], 7);
-    world.wait_until("the status follows", || task.status()["status"] == "failed");
+    world.wait_until("the status is failed", || {
+        task.status()["status"] == "failed"
+    });
 }
 
 #[test]
 fn two_watchers_run_each_task_once_and_keep_the_limit() {
     let world = quiet_world();
     world.set("max_concurrent", "3");
-    world.recipe("counts", &counting(&world));
+    world.recipe("counts", &counting_script(&world));
     let mut tasks = submit_many(&world, "counts", 40);
     world.start_watcher();
     world.start_watcher();
-    // Some of them while both are at it.
+    // Some more while both watchers run.
     tasks.extend(submit_many(&world, "counts", 20));
     assert_each_ran_once(&world, &tasks);
     assert_never_more_than(&world, 3);
 }
 
 #[test]
-fn the_limit_outlives_one_of_two_watchers() {
+fn the_limit_is_kept_when_one_of_two_watchers_is_killed() {
     let world = quiet_world();
     world.set("max_concurrent", "3");
-    world.recipe("counts", &counting(&world));
+    world.recipe("counts", &counting_script(&world));
     let tasks = submit_many(&world, "counts", 60);
     let first = world.start_watcher();
     world.start_watcher();
@@ -163,7 +165,7 @@ fn the_limit_outlives_one_of_two_watchers() {
 #[test]
 fn the_limit_of_a_recipe_holds_over_two_watchers_and_delays_no_other_recipe() {
     let world = quiet_world();
-    world.recipe_folder("counts", "max_concurrent = 2", &counting(&world));
+    world.recipe_folder("counts", "max_concurrent = 2", &counting_script(&world));
     world.recipe("other", "#!/bin/sh\nexit 0\n");
     let tasks = submit_many(&world, "counts", 30);
     let other = world.submit(&["other"]);
@@ -176,13 +178,13 @@ fn the_limit_of_a_recipe_holds_over_two_watchers_and_delays_no_other_recipe() {
     assert_never_more_than(&world, 2);
 }
 
-/// The places of tasks that began under a higher limit count as well.
+/// The slots of tasks that started under a higher limit count as well.
 #[test]
 fn a_lowered_limit_holds_while_earlier_tasks_still_run() {
     let world = quiet_world();
     world.set("max_concurrent", "3");
     let root = world.root().display().to_string();
-    world.recipe("counts", &counting(&world));
+    world.recipe("counts", &counting_script(&world));
     world.recipe(
         "long",
         &format!(
@@ -207,10 +209,10 @@ fn a_lowered_limit_holds_while_earlier_tasks_still_run() {
 }
 
 #[test]
-fn one_at_a_time_is_first_come_first_served() {
+fn with_a_limit_of_one_tasks_run_in_the_order_of_submission() {
     let world = quiet_world();
     world.set("max_concurrent", "1");
-    world.recipe("counts", &counting(&world));
+    world.recipe("counts", &counting_script(&world));
     let tasks = submit_many(&world, "counts", 15);
     world.start_watcher();
     assert_each_ran_once(&world, &tasks);
@@ -233,26 +235,26 @@ fn kib(pid: i32, field: &str) -> u64 {
         .unwrap()
 }
 
-/// Counts the rescans a watcher makes: at each one it reads the settings again.
+/// Waits for this many rescans of a watcher: at each one it reads the settings again.
 fn wait_for_rescans(world: &World, count: u32) {
     for n in 0..count {
         // A setting that changes nothing here.
         let other = if n % 2 == 0 { "400" } else { "500" };
-        let before = said(world, "settings read again");
+        let before = count_in_log(world, "settings read again");
         world.set("session_keep_sec", other);
         world.wait_until("the settings are read again", || {
-            said(world, "settings read again") > before
+            count_in_log(world, "settings read again") > before
         });
     }
 }
 
-fn said(world: &World, what: &str) -> usize {
+fn count_in_log(world: &World, what: &str) -> usize {
     let log = std::fs::read_to_string(world.root().join("watch.log")).unwrap_or_default();
     log.matches(what).count()
 }
 
 #[test]
-fn an_idle_watcher_takes_little_memory_and_no_time() {
+fn an_idle_watcher_uses_little_memory_and_processor_time() {
     let world = quiet_world();
     world.recipe("quick", "#!/bin/sh\nexit 0\n");
     let tasks = submit_many(&world, "quick", 20);
@@ -263,7 +265,7 @@ fn an_idle_watcher_takes_little_memory_and_no_time() {
     let before = ticks(watcher);
     wait_for_rescans(&world, 6);
     let used = ticks(watcher) - before;
-    // Six rescans within two seconds or so; one that spins uses a hundred ticks each second.
+    // Six rescans take about two seconds; a watcher that spins uses a hundred ticks each second.
     assert!(used <= 30, "{used} clock ticks for six rescans");
     let own = kib(watcher, "RssAnon:");
     assert!(own <= 3 * 1024, "{own} KiB of its own");
@@ -273,27 +275,27 @@ fn an_idle_watcher_takes_little_memory_and_no_time() {
     assert!(resident <= bound * 1024, "{resident} KiB");
 }
 
-/// Tasks that wait for a slot, for their session and for their recipe: all of them are due sooner
-/// or later, and none of them can be offered while every runner is busy.
+/// Tasks wait for a slot, for their session and for their recipe. None of them can be offered while every
+/// runner is busy.
 #[test]
-fn a_watcher_without_room_does_not_spin() {
+fn a_watcher_without_a_free_slot_does_not_spin() {
     let world = quiet_world();
     world.set("max_concurrent", "2");
     world.set("rescan_sec", "1000");
-    let gate = gated(&world, "gated");
+    let gate = gate_recipe(&world, "gated");
     let watcher = world.start_watcher() as i32;
     let first = world.submit(&["gated", "--session-id", "chat"]);
     world.wait_for_file(&first.work(1, "ready"));
-    // Answered `not-yet` while there is room, then the room is taken.
+    // Answered `not-yet` while a slot is free; then the slot is taken.
     let waiting = world.submit(&["gated", "--session-id", "chat"]);
     let second = world.submit(&["gated"]);
     world.wait_for_file(&second.work(1, "ready"));
     let last = world.submit(&["gated"]);
     let before = ticks(watcher);
-    let begun = std::time::Instant::now();
-    // Time is what is measured here: a second in which nothing happens.
+    let started = std::time::Instant::now();
+    // This measures one second in which nothing happens.
     world.wait_until("a second has passed", || {
-        begun.elapsed().as_secs_f64() > 1.0
+        started.elapsed().as_secs_f64() > 1.0
     });
     let used = ticks(watcher) - before;
     assert!(used <= 30, "{used} clock ticks in a second of waiting");
@@ -304,9 +306,9 @@ fn a_watcher_without_room_does_not_spin() {
 }
 
 #[test]
-fn drain_runs_what_is_there_and_leaves() {
+fn drain_runs_all_tasks_and_exits() {
     let world = quiet_world();
-    world.recipe("counts", &counting(&world));
+    world.recipe("counts", &counting_script(&world));
     let mut tasks = submit_many(&world, "counts", 7);
     world.drop_in("dropped.json", "{\"recipe\": \"counts\"}");
     let ran = world.run(&["watch", "--drain", "--json"]);
@@ -318,7 +320,7 @@ fn drain_runs_what_is_there_and_leaves() {
     assert!(tasks.iter().all(Task::has_result), "{}", world.describe());
     assert_each_ran_once(&world, &tasks);
     assert_eq!(world.watcher_pids(), Vec::<i32>::new());
-    // On an empty spool it leaves at once.
+    // On an empty spool it exits at once.
     world.run(&["watch", "--drain"]).succeeds();
 }
 
@@ -326,17 +328,17 @@ fn drain_runs_what_is_there_and_leaves() {
 fn settings_are_read_again_at_a_rescan_and_at_hup() {
     let world = quiet_world();
     world.set("max_concurrent", "1");
-    let gate = gated(&world, "gated");
+    let gate = gate_recipe(&world, "gated");
     let tasks = submit_many(&world, "gated", 3);
     let watcher = world.start_watcher() as i32;
     world.wait_for_file(&tasks[0].work(1, "ready"));
     assert_eq!(tasks[1].attempts(), 0);
-    // By the slow look, which from then on is too slow to be what the next step sees.
+    // At a rescan. After that the interval is so long that the next step can only be the signal.
     world.set("max_concurrent", "2");
     world.wait_for_file(&tasks[1].work(1, "ready"));
     world.set("rescan_sec", "1000");
-    world.wait_until("the slow look has become slow", || {
-        said(&world, "settings read again") >= 2
+    world.wait_until("the long interval is used", || {
+        count_in_log(&world, "settings read again") >= 2
     });
     world.set("max_concurrent", "3");
     world.signal(watcher, Signal::HUP);
@@ -345,28 +347,28 @@ fn settings_are_read_again_at_a_rescan_and_at_hup() {
     for task in &tasks {
         assert_eq!(world.result_of(task)["exit_code"], 7);
     }
-    // What cannot be used changes nothing and ends nobody.
+    // Settings that cannot be used change nothing, and the watcher keeps running.
     std::fs::write(
         world.path("spool.json"),
         "{\"v\": 2, \"max_concurrent\": 0}",
     )
     .unwrap();
     world.signal(watcher, Signal::HUP);
-    world.wait_until("it says so", || {
-        said(&world, "the settings stay as they were") > 0
+    world.wait_until("the error is logged", || {
+        count_in_log(&world, "the settings stay as they were") > 0
     });
     assert!(is_alive(watcher));
 }
 
 #[test]
-fn a_runner_with_nothing_to_do_goes_away() {
+fn an_idle_runner_exits() {
     let world = quiet_world();
     world.recipe("quick", "#!/bin/sh\nexit 0\n");
     let watcher = world.start_watcher() as i32;
     world.result_of(&world.submit(&["quick"]));
     assert_eq!(world.runners().len(), 1, "it stays for the next task");
-    world.wait_until("it goes", || world.runners().is_empty());
-    world.wait_until("nothing is left to reap", || {
+    world.wait_until("it exits", || world.runners().is_empty());
+    world.wait_until("no child is left to reap", || {
         children_of(watcher).is_empty()
     });
     assert_eq!(
@@ -386,11 +388,11 @@ fn children_of(pid: i32) -> Vec<String> {
 }
 
 #[test]
-fn what_a_dead_watchers_runners_hold_takes_no_place_from_who_waits() {
+fn runners_of_a_killed_watcher_do_not_block_new_tasks() {
     const HELD: usize = 8;
     let world = quiet_world();
     world.set("max_concurrent", &(HELD + 1).to_string());
-    let gate = gated(&world, "gated");
+    let gate = gate_recipe(&world, "gated");
     world.recipe("short", "#!/bin/sh\nexit 0\n");
     let first = world.start_watcher();
     let held = submit_many(&world, "gated", HELD);
@@ -401,7 +403,7 @@ fn what_a_dead_watchers_runners_hold_takes_no_place_from_who_waits() {
     world.start_watcher();
     let task = world.submit(&["short"]);
     assert_eq!(world.result_of(&task)["status"], "completed");
-    // One for each held task, and the one that had something to do.
+    // One for each held task, and one for the new task.
     assert_eq!(world.runners().len(), HELD + 1, "{}", world.describe());
     std::fs::write(gate, "").unwrap();
     for task in &held {
@@ -410,11 +412,11 @@ fn what_a_dead_watchers_runners_hold_takes_no_place_from_who_waits() {
     }
 }
 
-/// What is looked for only after the first tasks were given out is acted on without another event.
+/// A task that the first scan finds only after it has offered the first tasks starts without another event.
 #[test]
-fn what_the_first_scan_finds_late_waits_for_no_other() {
+fn a_task_that_the_first_scan_finds_late_starts_at_once() {
     let world = quiet_world();
-    gated(&world, "gated");
+    gate_recipe(&world, "gated");
     world.set("max_concurrent", "1");
     world.set("rescan_sec", "3600");
     let running = world.submit(&["gated"]);
@@ -425,7 +427,7 @@ fn what_the_first_scan_finds_late_waits_for_no_other() {
     world.wait_running(&running);
     world.kill_watcher(watcher);
 
-    // After a boot: hints are not synced, so that of a task may be gone.
+    // As after a boot: index entries are not synced, so the entry of a task may be missing.
     std::fs::write(world.root().join("gate"), "").unwrap();
     world.result_of(&running);
     let forgotten = world.submit(&["gated"]);

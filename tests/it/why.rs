@@ -1,4 +1,4 @@
-//! `agentspool why`: each reason for which a task waits today, and what it says once that is gone.
+//! `agentspool why`: each reason for which a task waits, and the output after the reason no longer holds.
 //!
 //! Not the order of starts (`session.rs`, `limits.rs`).
 
@@ -19,26 +19,26 @@ fn world() -> World {
 }
 
 fn reasons(world: &World, task: &Task) -> Vec<String> {
-    let said = world.json(&["why", &task.id]);
-    assert_eq!(said["task_id"], task.id.as_str());
-    let reasons = said["reasons"].as_array().unwrap();
+    let answer = world.json(&["why", &task.id]);
+    assert_eq!(answer["task_id"], task.id.as_str());
+    let reasons = answer["reasons"].as_array().unwrap();
     let word = |reason: &Value| reason["reason"].as_str().unwrap().to_owned();
     reasons.iter().map(word).collect()
 }
 
-fn said(world: &World, task: &Task) -> String {
+fn why_output(world: &World, task: &Task) -> String {
     let ran = world.run(&["why", &task.id]);
     ran.succeeds();
     ran.stdout
 }
 
 #[test]
-fn what_holds_all_tasks_back_is_said_first() {
+fn reasons_that_hold_all_tasks_come_first() {
     let world = world();
     let task = world.submit(&["held"]);
     world.run(&["pause"]).succeeds();
     assert_eq!(reasons(&world, &task), ["watcher", "paused"]);
-    let lines = said(&world, &task);
+    let lines = why_output(&world, &task);
     assert!(
         lines.contains("agentspool watch") && lines.contains("agentspool resume"),
         "{lines}"
@@ -47,22 +47,28 @@ fn what_holds_all_tasks_back_is_said_first() {
     world.start_watcher();
     world.wait_running(&task);
     assert!(reasons(&world, &task).is_empty());
-    assert_eq!(said(&world, &task), format!("{} is running\n", task.id));
+    assert_eq!(
+        why_output(&world, &task),
+        format!("{} is running\n", task.id)
+    );
     world.run(&["cancel", &task.id]).succeeds();
-    assert_eq!(said(&world, &task), format!("{} was cancelled\n", task.id));
+    assert_eq!(
+        why_output(&world, &task),
+        format!("{} was cancelled\n", task.id)
+    );
     world.run(&["why", "nobody"]).ends_with(7);
 }
 
 #[test]
-fn a_session_names_the_task_that_is_waited_for() {
+fn the_reason_session_names_the_earlier_task() {
     let world = world();
     world.start_watcher();
     let first = world.submit(&["held", "--session-id", "s"]);
     let second = world.submit(&["held", "--session-id", "s"]);
     world.wait_running(&first);
-    let said = world.json(&["why", &second.id]);
-    assert_eq!(said["reasons"][0]["reason"], "session");
-    assert_eq!(said["reasons"][0]["task_id"], first.id.as_str());
+    let answer = world.json(&["why", &second.id]);
+    assert_eq!(answer["reasons"][0]["reason"], "session");
+    assert_eq!(answer["reasons"][0]["task_id"], first.id.as_str());
     let status = world.run(&["status", &second.id]);
     let line = format!(
         "Reason: waits for {}, an earlier task of the session s\n",
@@ -75,7 +81,7 @@ fn a_session_names_the_task_that_is_waited_for() {
 }
 
 #[test]
-fn a_limit_names_itself() {
+fn the_reason_slot_names_the_limit() {
     let world = world();
     world.set("max_concurrent", "2");
     let held = HELD.replace("$AGENTSPOOL_SPOOL_DIR/..", world.root().to_str().unwrap());
@@ -87,13 +93,15 @@ fn a_limit_names_itself() {
     world.wait_until("it waits for its recipe", || {
         reasons(&world, &second) == ["slot"]
     });
-    let line = said(&world, &second);
+    let line = why_output(&world, &second);
     assert!(line.contains("recipe one: at most 1"), "{line}");
     let other = world.submit(&["held"]);
     world.wait_running(&other);
     let third = world.submit(&["held"]);
-    world.wait_until("it waits for any", || reasons(&world, &third) == ["slot"]);
-    let line = said(&world, &third);
+    world.wait_until("it waits for any slot", || {
+        reasons(&world, &third) == ["slot"]
+    });
+    let line = why_output(&world, &third);
     assert!(line.contains("at most 2 run at once"), "{line}");
     assert_eq!(reasons(&world, &second), ["slot", "slot"]);
     std::fs::write(world.root().join("go"), "").unwrap();
@@ -101,15 +109,15 @@ fn a_limit_names_itself() {
 }
 
 #[test]
-fn a_task_whose_files_are_damaged_says_so() {
+fn a_task_with_damaged_files_has_a_reason() {
     let world = world();
     let task = world.submit(&["held"]);
     std::fs::write(task.path.join("request.json"), "{").unwrap();
     world.start_watcher();
-    world.wait_until("it is set aside", || {
+    world.wait_until("it is reported as damaged", || {
         reasons(&world, &task)
             .first()
             .is_some_and(|it| it == "damaged")
     });
-    assert!(said(&world, &task).contains("agentspool doctor"));
+    assert!(why_output(&world, &task).contains("agentspool doctor"));
 }

@@ -1,8 +1,9 @@
-//! A call on one file of the drop box fails, or the watcher dies at it; and the others go on.
+//! A call on one file of the drop box fails, or the watcher is killed at it, and the other files are still
+//! processed. Also calls that are not made because they would fail.
 //!
-//! And what is not asked for, because it would fail. Not a disk that refuses everything (`disk.rs`, `errno.rs`). What is held: no file of a user's keeps a task from
-//! being cleared or other files from being taken; a refusal that is cut off or cannot be done leaves one reason or
-//! none; what another watcher has done is not refused.
+//! Not a disk that refuses everything (`disk.rs`, `errno.rs`). Checked: no file of a user keeps a task from
+//! being cleared or other files from being taken; an interrupted or impossible refusal leaves one reason or
+//! none; work that another watcher has done is not refused.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +11,10 @@ use std::process::{Command, Stdio};
 
 use crate::box_ids::claim;
 use crate::drop_box::{drop_request, id_at, put};
-use crate::group::{MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::group::{GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::support::{PROGRAM, Ran, names_in};
 
-/// The owner's command, with something injected into calls that name this file.
+/// The owner's command, with an error injected into calls that name this file.
 fn injected(shared: &Shared, arguments: &[&str], file: &str, call: &str, what: &str) -> Ran {
     let mut command = shared.as_user(OWNER, "timeout");
     command.args(["60", "strace", "-qq", "-o", "/dev/null"]);
@@ -30,20 +31,20 @@ fn in_the_box(shared: &Shared) -> Vec<String> {
     names_in(&shared.spool().join("incoming"))
 }
 
-/// A finished task of MEMBER's.
+/// A finished task of GROUP_USER.
 fn finished(shared: &Shared) -> String {
-    let id = shared.submit(MEMBER, &["--input", "1"]);
+    let id = shared.submit(GROUP_USER, &["--input", "1"]);
     shared.drain();
     id
 }
 
-/// As with a project quota, where a user may give his file to another project: no rename moves it.
+/// As with a project quota, if a user gives his file to another project: no rename moves it.
 #[test]
-fn a_drop_that_cannot_be_moved_does_not_keep_a_task() {
+fn a_task_is_cleared_although_a_drop_cannot_be_moved() {
     let shared = Shared::new();
     for errno in ["EXDEV", "EIO", "ENOSPC"] {
         let id = finished(&shared);
-        drop_request(&shared, OTHER_MEMBER, &id, "forged");
+        drop_request(&shared, OTHER_GROUP_USER, &id, "forged");
         let what = format!("error={errno}");
         injected(
             &shared,
@@ -63,11 +64,11 @@ fn a_drop_that_cannot_be_moved_does_not_keep_a_task() {
 }
 
 #[test]
-fn what_cannot_be_moved_gets_no_reason() {
+fn a_file_that_cannot_be_moved_gets_no_reason() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &["--input", "1"]);
+    let id = shared.submit(GROUP_USER, &["--input", "1"]);
     let control = format!("{id}.000000000000002a.cancel");
-    put(&shared, MEMBER, &control, "not it", 0o640);
+    put(&shared, GROUP_USER, &control, "not it", 0o640);
     for _ in 0..2 {
         let ran = injected(
             &shared,
@@ -81,13 +82,13 @@ fn what_cannot_be_moved_gets_no_reason() {
         assert_eq!(rejected(&shared), [""; 0]);
     }
     assert_eq!(in_the_box(&shared), [control]);
-    assert_eq!(shared.run(MEMBER, &["result", &id]).stdout, "1\n");
+    assert_eq!(shared.run(GROUP_USER, &["result", &id]).stdout, "1\n");
 }
 
 #[test]
 fn the_owner_cancels_a_drop_that_cannot_be_moved() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &["--input", "1"]);
+    let id = shared.submit(GROUP_USER, &["--input", "1"]);
     let file = format!("{id}.json");
     injected(&shared, &["cancel", &id], &file, "renameat", "error=EXDEV").succeeds();
     assert_eq!(in_the_box(&shared), [""; 0]);
@@ -96,10 +97,10 @@ fn the_owner_cancels_a_drop_that_cannot_be_moved() {
 
 /// Its owner keeps it open, and gives it to another project once it is claimed.
 #[test]
-fn what_cannot_leave_its_claim_is_refused_all_the_same() {
+fn a_drop_that_cannot_leave_its_claim_is_refused_anyway() {
     let shared = Shared::new();
     let id = id_at(0, "c1a1med");
-    put(&shared, MEMBER, &format!("{id}.json"), "[]", 0o640);
+    put(&shared, GROUP_USER, &format!("{id}.json"), "[]", 0o640);
     let file = format!("{id}.json");
     injected(
         &shared,
@@ -111,7 +112,7 @@ fn what_cannot_leave_its_claim_is_refused_all_the_same() {
     .succeeds();
     assert_eq!(rejected(&shared), [format!("{id}-{id}.reason.json")]);
     assert!(names_in(&shared.spool().join("staging")).is_empty());
-    let message = shared.run(MEMBER, &["status", &id]);
+    let message = shared.run(GROUP_USER, &["status", &id]);
     assert!(
         message.stderr.contains("could not be moved"),
         "{}",
@@ -120,7 +121,7 @@ fn what_cannot_leave_its_claim_is_refused_all_the_same() {
 }
 
 #[test]
-fn a_refusal_that_is_cut_off_goes_on_as_the_same_one() {
+fn an_interrupted_refusal_is_continued() {
     let shared = Shared::new();
     let task = finished(&shared);
     let own = id_at(0, "0wn");
@@ -131,8 +132,8 @@ fn a_refusal_that_is_cut_off_goes_on_as_the_same_one() {
         (format!("{task}.json"), 2),
         (control, 1),
     ] {
-        put(&shared, OTHER_MEMBER, &file, "[]", 0o640);
-        // The reason is there, and an empty file in the place of the refused one.
+        put(&shared, OTHER_GROUP_USER, &file, "[]", 0o640);
+        // The reason exists, and an empty file is in the place of the refused one.
         let what = format!("signal=KILL:when={when}");
         let ran = injected(&shared, &["watch", "--drain"], &file, "renameat", &what);
         assert_ne!(ran.code, 0, "{file} was not in its way");
@@ -152,16 +153,16 @@ fn a_refusal_that_is_cut_off_goes_on_as_the_same_one() {
     }
 }
 
-/// No room for one more open file, for a moment.
+/// No descriptor for another open file is left, for a moment.
 #[test]
-fn a_file_that_cannot_be_looked_at_is_looked_at_again_soon() {
+fn a_file_that_cannot_be_checked_is_checked_again_soon() {
     let shared = Shared::new();
-    // Nobody waits for the clock.
+    // No rescan happens by time.
     shared
         .run(OWNER, &["config", "set", "rescan_sec", "3600"])
         .succeeds();
     let watching = shared.watcher();
-    drop_request(&shared, MEMBER, "first", "1");
+    drop_request(&shared, GROUP_USER, "first", "1");
     watching.answers("first", "1\n");
     let mut strace = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "-p", &watching.pid().to_string()])
@@ -171,12 +172,12 @@ fn a_file_that_cannot_be_looked_at_is_looked_at_again_soon() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    shared.world.wait_until("strace is at it", || {
+    shared.world.wait_until("strace is attached", || {
         let status = fs::read_to_string(format!("/proc/{}/status", watching.pid())).unwrap();
         !status.contains("TracerPid:\t0\n")
     });
-    drop_request(&shared, OTHER_MEMBER, "unseen", "2");
-    drop_request(&shared, MEMBER, "other", "3");
+    drop_request(&shared, OTHER_GROUP_USER, "unseen", "2");
+    drop_request(&shared, GROUP_USER, "other", "3");
     watching.answers("other", "3\n");
     watching.answers("unseen", "2\n");
     let pid = rustix::process::Pid::from_child(&strace);
@@ -184,14 +185,14 @@ fn a_file_that_cannot_be_looked_at_is_looked_at_again_soon() {
     let _ = strace.wait();
 }
 
-/// Another watcher was faster: it has done what the file asks for, and removed it.
+/// Another watcher was faster: it has done what the file requests, and removed it.
 #[test]
-fn what_another_watcher_has_done_is_not_refused() {
+fn a_control_file_that_another_watcher_has_handled_is_not_refused() {
     let shared = Shared::new();
     let id = finished(&shared);
     let control = format!("{id}.000000000000002a.cancel");
     for when in [2, 3] {
-        put(&shared, MEMBER, &control, "not it", 0o640);
+        put(&shared, GROUP_USER, &control, "not it", 0o640);
         let what = format!("error=ENOENT:when={when}");
         let ran = injected(&shared, &["watch", "--drain"], &control, "openat2", &what);
         ran.succeeds();
@@ -200,35 +201,35 @@ fn what_another_watcher_has_done_is_not_refused() {
     }
 }
 
-/// Nobody would do what it asks for.
+/// No watcher would follow the request.
 #[test]
-fn another_users_drop_is_not_asked_to_be_cancelled() {
+fn cancel_of_another_users_drop_is_refused_at_once() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &["--input", "1"]);
-    let message = shared.run(OTHER_MEMBER, &["cancel", &id]);
+    let id = shared.submit(GROUP_USER, &["--input", "1"]);
+    let message = shared.run(OTHER_GROUP_USER, &["cancel", &id]);
     message.ends_with(4);
     assert!(
-        message.stderr.contains("is another user's"),
+        message.stderr.contains("belongs to another user"),
         "{}",
         message.stderr
     );
     assert_eq!(in_the_box(&shared), [format!("{id}.json")]);
-    shared.run(MEMBER, &["cancel", &id]).succeeds();
+    shared.run(GROUP_USER, &["cancel", &id]).succeeds();
     assert_eq!(in_the_box(&shared).len(), 2);
 }
 
 #[test]
-fn what_a_watcher_had_claimed_when_it_died_is_taken_up_soon() {
+fn a_drop_claimed_by_a_killed_watcher_is_taken_soon() {
     let shared = Shared::new();
-    // Nobody waits for the clock.
+    // No rescan happens by time.
     shared
         .run(OWNER, &["config", "set", "rescan_sec", "3600"])
         .succeeds();
     let living = shared.watcher();
-    drop_request(&shared, MEMBER, "first", "1");
+    drop_request(&shared, GROUP_USER, "first", "1");
     living.answers("first", "1\n");
     let dying = shared.watcher();
-    shared.world.wait_until("both are there", || {
+    shared.world.wait_until("both of them exist", || {
         names_in(&shared.spool().join("watchers")).len() == 2
     });
     // Neither of them takes the drop before it is in the claim.
@@ -237,19 +238,19 @@ fn what_a_watcher_had_claimed_when_it_died_is_taken_up_soon() {
         crate::mount::run("kill", &["-STOP", pid]);
     }
     let id = id_at(0, "1eft");
-    claim(&shared, MEMBER, &id, "2");
+    claim(&shared, GROUP_USER, &id, "2");
     drop(dying);
     crate::mount::run("kill", &["-CONT", &pids[0]]);
     living.answers(&id, "2\n");
 }
 
-/// A call that the kernel asks to make again says nothing of the file.
+/// EINTR, with which the kernel asks for a second try, says nothing about the file.
 #[test]
 fn a_control_file_that_cannot_be_read_for_a_moment_is_not_refused() {
     for errno in ["EAGAIN", "EMFILE", "EINTR"] {
         let shared = Shared::new();
-        let id = shared.submit(MEMBER, &["--input", "1"]);
-        shared.run(MEMBER, &["cancel", &id]).succeeds();
+        let id = shared.submit(GROUP_USER, &["--input", "1"]);
+        shared.run(GROUP_USER, &["cancel", &id]).succeeds();
         let names = in_the_box(&shared);
         let control = names.iter().find(|name| name.ends_with(".cancel")).unwrap();
         let what = format!("error={errno}:when=3");

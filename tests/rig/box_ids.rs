@@ -1,7 +1,7 @@
-//! An id that a user of the group brings stands for one task for ever, also where he has seen it too early;
-//! and what is not judged by its owner, its mode or its place alone.
+//! An id that a user of the group chooses means one task forever, also if he saw the id too early. Files that
+//! the owner, mode or place alone does not decide.
 //!
-//! The other half of `drop_box.rs`. What lies on the disk in the middle of an admission or a submission is
+//! The other half of `drop_box.rs`. The state of the disk in the middle of an admission or a submission is
 //! built by hand, so that no race has to be won.
 
 use std::fs;
@@ -13,7 +13,7 @@ use fs2::FileExt;
 use serde_json::json;
 
 use crate::drop_box::{drop_request, id_at, is_refused, origin, put};
-use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::group::{GROUP, GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::support::names_in;
 
 /// A folder of the owner's.
@@ -24,7 +24,7 @@ fn own_folder(shared: &Shared, path: &str) -> PathBuf {
     folder
 }
 
-/// Puts a drop of somebody's into the claim of its id, as a watcher does.
+/// Puts a drop of some user into the claim of its id, as a watcher does.
 pub(crate) fn claim(shared: &Shared, uid: u32, id: &str, input: &str) -> PathBuf {
     drop_request(shared, uid, id, input);
     let file = shared.spool().join(format!("incoming/{id}.json"));
@@ -45,30 +45,30 @@ fn refused_under_another_id(shared: &Shared, id: &str) -> bool {
 }
 
 #[test]
-fn an_id_that_the_owner_is_making_a_task_of_is_taken() {
+fn an_id_whose_task_the_owner_is_creating_is_taken() {
     let shared = Shared::new();
     let id = id_at(0, "mak1ng");
     let folder = own_folder(&shared, &format!("staging/{id}"));
     let inode = fs::metadata(&folder).unwrap().ino();
-    drop_request(&shared, OTHER_MEMBER, &id, "forged");
+    drop_request(&shared, OTHER_GROUP_USER, &id, "forged");
     shared.drain();
     assert_eq!(fs::metadata(&folder).unwrap().ino(), inode);
     assert!(!shared.spool().join("tasks").join(&id).exists());
     assert!(refused_under_another_id(&shared, &id), "{}", shared.tree());
-    // The same with the claim of a watcher that died at it.
+    // The same with the claim of a watcher that was killed.
     let again = id_at(0, "dead");
     let folder = own_folder(&shared, &format!("staging/{again}"));
-    claim(&shared, OTHER_MEMBER, &again, "forged");
+    claim(&shared, OTHER_GROUP_USER, &again, "forged");
     shared.drain();
     assert!(folder.exists() && !shared.spool().join("tasks").join(&again).exists());
     assert!(refused_under_another_id(&shared, &again));
-    // And with an entry in open/, while its task is still to be seen.
+    // And with an entry in open/, while its task is not visible yet.
     let open = id_at(0, "0pen");
     let folder = own_folder(&shared, &format!("staging/{open}"));
     let lock = fs::File::create(folder.join("lock")).unwrap();
     lock.try_lock_exclusive().unwrap();
     fs::write(shared.spool().join("open").join(&open), "").unwrap();
-    drop_request(&shared, OTHER_MEMBER, &open, "forged");
+    drop_request(&shared, OTHER_GROUP_USER, &open, "forged");
     let _watching = shared.watcher();
     shared
         .world
@@ -76,40 +76,40 @@ fn an_id_that_the_owner_is_making_a_task_of_is_taken() {
     assert!(shared.spool().join("open").join(&open).exists());
 }
 
-/// A second drop of an id waits until the first one is decided on, whichever watcher is at it.
+/// A second drop of an id waits until the first one is decided, whichever watcher handles it.
 #[test]
-fn the_first_drop_of_an_id_has_it() {
+fn the_first_drop_of_an_id_gets_it() {
     let shared = Shared::new();
     let id = id_at(0, "f1rst");
-    let folder = claim(&shared, MEMBER, &id, "first");
+    let folder = claim(&shared, GROUP_USER, &id, "first");
     let held = fs::File::open(&folder).unwrap();
     held.try_lock_exclusive().unwrap();
-    drop_request(&shared, OTHER_MEMBER, &id, "forged");
+    drop_request(&shared, OTHER_GROUP_USER, &id, "forged");
     let watching = shared.watcher();
-    let other = shared.submit(MEMBER, &["--input", "1"]);
+    let other = shared.submit(GROUP_USER, &["--input", "1"]);
     watching.answers(&other, "1\n");
     assert!(!shared.spool().join("tasks").join(&id).exists());
     drop(held);
     watching.answers(&id, "first\n");
-    assert_eq!(origin(&shared, &id)["uid"], json!(MEMBER));
-    shared.world.wait_until("the other one is refused", || {
+    assert_eq!(origin(&shared, &id)["uid"], json!(GROUP_USER));
+    shared.world.wait_until("the other drop is refused", || {
         refused_under_another_id(&shared, &id)
     });
 }
 
-/// A claim whose id has a task by now is done with only if that task was made of it.
+/// A claim whose id has a task by now is finished only if that task was created from it.
 #[test]
 fn a_task_of_another_drop_does_not_finish_a_claim() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &["--input", "1"]);
+    let id = shared.submit(GROUP_USER, &["--input", "1"]);
     shared.drain();
-    claim(&shared, OTHER_MEMBER, &id, "forged");
+    claim(&shared, OTHER_GROUP_USER, &id, "forged");
     shared.drain();
     assert!(refused_under_another_id(&shared, &id), "{}", shared.tree());
-    assert_eq!(shared.run(MEMBER, &["result", &id]).stdout, "1\n");
-    // Its own one is.
+    assert_eq!(shared.run(GROUP_USER, &["result", &id]).stdout, "1\n");
+    // The claim of the task's own drop is finished.
     let id = id_at(0, "0wn");
-    let folder = claim(&shared, MEMBER, &id, "1");
+    let folder = claim(&shared, GROUP_USER, &id, "1");
     let keep = fs::read(folder.join(format!("{id}.json"))).unwrap();
     shared.drain();
     let file = origin(&shared, &id)["file"].clone();
@@ -124,37 +124,40 @@ fn a_task_of_another_drop_does_not_finish_a_claim() {
 }
 
 #[test]
-fn a_name_that_is_a_part_of_an_id_stands_for_no_task_alone() {
+fn a_name_that_is_a_part_of_an_id_does_not_select_a_task() {
     let shared = Shared::new();
     let id = id_at(0, "abcdefgh");
-    drop_request(&shared, MEMBER, &id, "mine");
+    drop_request(&shared, GROUP_USER, &id, "mine");
     shared.drain();
-    assert_eq!(shared.run(MEMBER, &["result", "abcdefgh"]).stdout, "mine\n");
-    let other = shared.submit(OTHER_MEMBER, &["--name", "abcdefgh"]);
+    assert_eq!(
+        shared.run(GROUP_USER, &["result", "abcdefgh"]).stdout,
+        "mine\n"
+    );
+    let other = shared.submit(OTHER_GROUP_USER, &["--name", "abcdefgh"]);
     shared.drain();
     for verb in ["status", "result", "cancel"] {
-        let message = shared.run(MEMBER, &[verb, "abcdefgh"]);
+        let message = shared.run(GROUP_USER, &[verb, "abcdefgh"]);
         assert_ne!(message.code, 0, "{verb}: {}", message.stdout);
         assert!(message.stderr.contains(&id) && message.stderr.contains(&other));
     }
-    // A drop of that name, refused or waiting, neither.
+    // Also not for a drop of that name, refused or waiting.
     let lonely = id_at(0, "hgfedcba");
-    drop_request(&shared, MEMBER, &lonely, "mine");
-    put(&shared, OTHER_MEMBER, "hgfedcba.json", "[]", 0o640);
+    drop_request(&shared, GROUP_USER, &lonely, "mine");
+    put(&shared, OTHER_GROUP_USER, "hgfedcba.json", "[]", 0o640);
     shared.drain();
-    let message = shared.run(MEMBER, &["status", "hgfedcba"]);
+    let message = shared.run(GROUP_USER, &["status", "hgfedcba"]);
     assert!(message.stderr.contains(&lonely), "{}", message.stderr);
-    // What lists show of an id mostly has a digit before a letter, and no name does that is so short.
+    // The part of an id that lists show mostly has a digit before a letter, and such a short name never has.
     let message = shared.run(
-        MEMBER,
+        GROUP_USER,
         &["submit", "--recipe", "echo", "--name", "01m85x90"],
     );
     assert_ne!(message.code, 0);
 }
 
-/// The mode and the group of a file do not say everything.
+/// The mode and the group of a file do not show all of its permissions.
 #[test]
-fn a_drop_with_an_access_list_or_shut_to_the_group_is_private() {
+fn a_drop_with_an_access_list_or_without_group_access_is_private() {
     let shared = Shared::new();
     shared
         .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
@@ -177,44 +180,47 @@ fn a_drop_with_an_access_list_or_shut_to_the_group_is_private() {
         }
         fs::rename(file, shared.spool().join(format!("incoming/{id}.json"))).unwrap();
         shared.drain();
-        is_refused(&shared, &id, "the group may not read it");
+        is_refused(&shared, &id, "the group cannot read it");
     }
-    let seen = shared.shell(MEMBER, "grep -rs hunter2 spool/tasks");
+    let seen = shared.shell(GROUP_USER, "grep -rs hunter2 spool/tasks");
     assert!(!seen.stdout.contains("hunter2"), "{}", seen.stdout);
 }
 
-/// A user may move a file of the owner's into the box, with content that he chose.
+/// A user may move a file of the owner into the box, with content that he chose.
 #[test]
-fn a_control_file_of_the_owners_counts_for_nothing() {
+fn a_control_file_of_the_owner_in_the_box_is_not_followed() {
     let shared = Shared::new();
     shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
-    let object = shared.json(MEMBER, &["submit", "--recipe", "forever"]);
+    let object = shared.json(GROUP_USER, &["submit", "--recipe", "forever"]);
     let id = object["task_id"].as_str().unwrap().to_owned();
     let _watching = shared.watcher();
     shared.world.wait_until("it runs", || {
-        shared.json(MEMBER, &["status", &id])["status"] == "running"
+        shared.json(GROUP_USER, &["status", &id])["status"] == "running"
     });
     let whole = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
     let file = put(&shared, OWNER, &format!("{id}.cancel"), &whole, 0o640);
-    shared.world.wait_until("it is judged", || !file.exists());
-    assert_eq!(shared.json(MEMBER, &["status", &id])["status"], "running");
+    shared.world.wait_until("it is decided", || !file.exists());
+    assert_eq!(
+        shared.json(GROUP_USER, &["status", &id])["status"],
+        "running"
+    );
     shared.run(OWNER, &["cancel", &id]).succeeds();
 }
 
-/// What waits in the box the owner refuses himself.
+/// The owner refuses a drop that waits in the box himself.
 #[test]
-fn the_owner_cancels_what_waits_in_the_box() {
+fn the_owner_cancels_a_drop_that_waits_in_the_box() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     shared.run(OWNER, &["cancel", &id]).succeeds();
     is_refused(&shared, &id, "owner cancelled it");
     shared.drain();
     assert!(!shared.spool().join("tasks").join(&id).exists());
 }
 
-/// Whoever owns it: what lies in it may be all that somebody has of it.
+/// Whoever owns the folder: it may contain somebody's only copy.
 #[test]
-fn a_folder_stays_in_the_box_and_in_the_rejected() {
+fn a_folder_stays_in_the_box_and_in_rejected() {
     let shared = Shared::new();
     shared
         .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
@@ -236,9 +242,9 @@ fn a_folder_stays_in_the_box_and_in_the_rejected() {
     fs::write(folder.join("thesis"), "precious").unwrap();
     kept.push(folder.join("thesis"));
     let empty = own_folder(&shared, &format!("rejected/{}-empty.json", id_at(-60, "e")));
-    put(&shared, MEMBER, "bad.json", "[]", 0o640);
+    put(&shared, GROUP_USER, "bad.json", "[]", 0o640);
     shared.drain();
-    shared.world.wait_until("what was refused is swept", || {
+    shared.world.wait_until("the refused drops are swept", || {
         shared.run(OWNER, &["sweep"]).succeeds();
         names_in(&shared.spool().join("rejected")).len() == 1
     });
@@ -246,15 +252,15 @@ fn a_folder_stays_in_the_box_and_in_the_rejected() {
     assert!(!empty.exists());
 }
 
-/// What somebody brings under the id of a task that is gone, or under a name like it, says nothing of it.
+/// A drop under the id of a removed task, or under a similar name, says nothing about that task.
 #[test]
-fn a_removed_id_neither_waits_nor_was_refused() {
+fn a_removed_id_is_not_shown_as_waiting_or_refused() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     shared.drain();
     shared.run(OWNER, &["clear"]).succeeds();
     let is_gone = || {
-        let message = shared.run(MEMBER, &["status", &id]);
+        let message = shared.run(GROUP_USER, &["status", &id]);
         message.ends_with(7);
         assert!(
             message.stderr.contains("no task is called"),
@@ -265,16 +271,22 @@ fn a_removed_id_neither_waits_nor_was_refused() {
     is_gone();
     put(
         &shared,
-        OTHER_MEMBER,
+        OTHER_GROUP_USER,
         &format!("{id}.json"),
         "{\"recipe\":",
         0o640,
     );
     is_gone();
-    put(&shared, OTHER_MEMBER, &format!("{id}.json"), "[]", 0o640);
     put(
         &shared,
-        OTHER_MEMBER,
+        OTHER_GROUP_USER,
+        &format!("{id}.json"),
+        "[]",
+        0o640,
+    );
+    put(
+        &shared,
+        OTHER_GROUP_USER,
         &format!("{}.json", id.replace('_', " ")),
         "[]",
         0o640,
@@ -284,19 +296,19 @@ fn a_removed_id_neither_waits_nor_was_refused() {
     is_gone();
     // The reason of a refused id is its own.
     let refused = id_at(0, "refsd");
-    put(&shared, MEMBER, &format!("{refused}.json"), "[]", 0o640);
+    put(&shared, GROUP_USER, &format!("{refused}.json"), "[]", 0o640);
     shared.drain();
-    let before = shared.run(MEMBER, &["status", &refused]).stderr;
+    let before = shared.run(GROUP_USER, &["status", &refused]).stderr;
     let like = format!("{}.json", refused.replace('_', " "));
     put(
         &shared,
-        OTHER_MEMBER,
+        OTHER_GROUP_USER,
         &like,
         "{\"recipe\": \"nosuch\"}",
         0o640,
     );
     shared.drain();
-    assert_eq!(shared.run(MEMBER, &["status", &refused]).stderr, before);
+    assert_eq!(shared.run(GROUP_USER, &["status", &refused]).stderr, before);
 }
 
 #[test]
@@ -306,16 +318,16 @@ fn a_refused_id_stays_taken_when_its_reason_is_gone() {
         .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
         .succeeds();
     let id = id_at(0, "swept");
-    put(&shared, MEMBER, &format!("{id}.json"), "[]", 0o640);
+    put(&shared, GROUP_USER, &format!("{id}.json"), "[]", 0o640);
     shared.drain();
     shared.world.wait_until("its reason is swept", || {
         shared.run(OWNER, &["sweep"]).succeeds();
         names_in(&shared.spool().join("rejected")).is_empty()
     });
-    drop_request(&shared, OTHER_MEMBER, &id, "forged");
+    drop_request(&shared, OTHER_GROUP_USER, &id, "forged");
     shared.drain();
     assert!(!shared.spool().join("tasks").join(&id).exists());
-    let message = shared.run(MEMBER, &["status", &id]);
+    let message = shared.run(GROUP_USER, &["status", &id]);
     message.ends_with(7);
     assert!(
         message.stderr.contains("no task is called"),
@@ -324,17 +336,23 @@ fn a_refused_id_stays_taken_when_its_reason_is_gone() {
     );
 }
 
-/// Mounts in the box are not there: they neither count against a limit nor stop a removal.
+/// Mounts in the box are ignored: they do not count against a limit and do not stop a removal.
 #[test]
-fn a_mount_in_the_box_is_not_there() {
+fn a_mount_in_the_box_is_ignored() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     shared.drain();
     let incoming = shared.spool().join("incoming");
-    let mut mounted = vec![put(&shared, OTHER_MEMBER, &format!("{id}.json"), "", 0o640)];
+    let mut mounted = vec![put(
+        &shared,
+        OTHER_GROUP_USER,
+        &format!("{id}.json"),
+        "",
+        0o640,
+    )];
     for n in 0..3 {
         let name = format!("{}.cancel", id_at(0, &n.to_string()));
-        mounted.push(put(&shared, OTHER_MEMBER, &name, "", 0o640));
+        mounted.push(put(&shared, OTHER_GROUP_USER, &name, "", 0o640));
     }
     for file in &mounted {
         crate::mount::run(
@@ -345,7 +363,7 @@ fn a_mount_in_the_box_is_not_there() {
     shared.run(OWNER, &["clear"]).succeeds();
     let left = names_in(&shared.spool().join("tasks"));
     let watching = shared.watcher();
-    let next = shared.submit(MEMBER, &["--input", "1"]);
+    let next = shared.submit(GROUP_USER, &["--input", "1"]);
     watching.answers(&next, "1\n");
     let log = watching.log();
     drop(watching);
@@ -362,7 +380,7 @@ fn a_group_spool_whose_box_is_a_mount_of_its_own_is_refused() {
     let incoming = shared.spool().join("incoming");
     let path = incoming.to_str().unwrap();
     crate::mount::run("mount", &["--bind", path, path]);
-    let message = [(OWNER, "list"), (MEMBER, "submit"), (OWNER, "watch")].map(|(uid, verb)| {
+    let message = [(OWNER, "list"), (GROUP_USER, "submit"), (OWNER, "watch")].map(|(uid, verb)| {
         let arguments: &[&str] = match verb {
             "submit" => &["submit", "--recipe", "echo"],
             verb => &[verb],
@@ -376,17 +394,23 @@ fn a_group_spool_whose_box_is_a_mount_of_its_own_is_refused() {
     }
 }
 
-/// Whoever knows the inode of his file can choose the id that its refusal would have.
+/// A user who knows the inode of his file could choose the id that its refusal would get.
 #[test]
-fn a_refusal_does_not_have_the_id_that_was_brought() {
+fn a_refusal_gets_an_id_of_its_own() {
     let shared = Shared::new();
-    let file = put(&shared, MEMBER, "x.json", "{\"recipe\": \"echo\"}", 0o640);
+    let file = put(
+        &shared,
+        GROUP_USER,
+        "x.json",
+        "{\"recipe\": \"echo\"}",
+        0o640,
+    );
     let inode = fs::metadata(&file).unwrap().ino();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let changed = u64::try_from(now.unwrap().as_millis()).unwrap();
     let id = TaskId::from_parts(changed, inode.into()).to_string();
     own_folder(&shared, &format!("tasks/{id}"));
-    // As a watcher leaves it that dies as soon as it has claimed the file.
+    // As left by a watcher that is killed as soon as it has claimed the file.
     let folder = own_folder(&shared, &format!("staging/{id}.claim"));
     let note = folder.join(format!(".{inode}.{changed}"));
     fs::write(&note, "").unwrap();

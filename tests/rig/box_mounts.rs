@@ -1,7 +1,8 @@
-//! A user of the group mounts a FUSE file system on a file of his own, wherever the spool has it by then.
+//! A user of the group mounts a FUSE file system on a file of his own, wherever the spool has moved the file.
 //!
-//! Not other mounts in a spool (`mounts.rs`). Needs root and /dev/fuse. A mount that nobody serves keeps whoever asks
-//! it anything waiting for ever. What is held: nobody asks it; what is under it is decided, and goes once it is gone.
+//! Not other mounts in a spool (`mounts.rs`). Needs root and /dev/fuse. A process that accesses a FUSE mount
+//! without a server waits forever. Checked: the program does not access it; the file under it is decided, and
+//! is removed once the mount is gone.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -9,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use crate::drop_box::{id_at, is_refused, put};
-use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::group::{GROUP, GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::mount::try_run;
 use crate::support::{PROGRAM, Ran, names_in};
 
-/// A mount on a file, which all users may enter and nobody serves.
+/// A mount on a file that all users may enter and that has no server.
 struct Fuse {
     at: PathBuf,
     holder: Child,
@@ -38,11 +39,11 @@ impl Fuse {
 
 impl Drop for Fuse {
     fn drop(&mut self) {
-        // Without it, whoever waits for it goes on.
+        // This lets a process continue that waits for the mount.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        // It goes where its file goes.
+        // The mount moves with its file.
         let name = self.at.file_name().unwrap().to_str().unwrap();
         let at = mounts.lines().filter_map(|line| line.split(' ').nth(4));
         for at in at.filter(|at| at.ends_with(name)) {
@@ -51,17 +52,17 @@ impl Drop for Fuse {
     }
 }
 
-/// As the owner; a command that asks the mount does not end by itself.
+/// Runs as the owner, with a timeout: a command that accesses the mount does not end by itself.
 fn run(shared: &Shared, arguments: &[&str]) -> Ran {
     let mut command = shared.as_user(OWNER, "timeout");
     Ran::of(command.args(["20", PROGRAM]).args(arguments))
 }
 
-/// A drop in its claim, as a watcher that died had it. `file` is what the drop was before.
+/// A drop in its claim, as a killed watcher leaves it. `file` is the drop's path before.
 fn claim(shared: &Shared, id: &str, file: Option<(u64, i64)>) -> PathBuf {
     let content = "{\"recipe\": \"echo\", \"input\": \"x\"}";
     let name = format!("{id}.json");
-    let dropped = put(shared, MEMBER, &name, content, 0o640);
+    let dropped = put(shared, GROUP_USER, &name, content, 0o640);
     let stat = fs::metadata(&dropped).unwrap();
     let here = (
         stat.ino(),
@@ -81,13 +82,13 @@ fn claim(shared: &Shared, id: &str, file: Option<(u64, i64)>) -> PathBuf {
 }
 
 #[test]
-fn a_mount_on_a_claimed_drop_holds_up_nobody() {
+fn a_mount_on_a_claimed_drop_does_not_delay_others() {
     let shared = Shared::new();
     let id = id_at(0, "m");
     let fuse = Fuse::on(&shared, &claim(&shared, &id, None));
     put(
         &shared,
-        OTHER_MEMBER,
+        OTHER_GROUP_USER,
         "others.json",
         "{\"recipe\": \"echo\"}",
         0o640,
@@ -106,9 +107,9 @@ fn a_mount_on_a_claimed_drop_holds_up_nobody() {
 }
 
 #[test]
-fn a_mount_on_the_claim_of_a_task_keeps_it_from_nothing() {
+fn a_mount_on_the_claim_of_a_task_does_not_stop_the_task() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     shared.drain();
     let file = &crate::drop_box::origin(&shared, &id)["file"];
     let file = (file[0].as_u64().unwrap(), file[1].as_i64().unwrap());
@@ -135,14 +136,14 @@ fn a_mount_on_a_refused_file_stops_no_sweep() {
     shared
         .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
         .succeeds();
-    put(&shared, MEMBER, "bad.json", "[1]", 0o640);
+    put(&shared, GROUP_USER, "bad.json", "[1]", 0o640);
     shared.drain();
     let rejected = shared.spool().join("rejected");
     let kept = names_in(&rejected);
     let kept = kept.iter().find(|name| name.ends_with("-bad.json"));
     let fuse = Fuse::on(&shared, &rejected.join(kept.unwrap()));
     assert_ne!(run(&shared, &["doctor"]).code, 124);
-    // The first pass only writes the clocks down.
+    // The first pass only records the clocks.
     run(&shared, &["sweep"]).succeeds();
     let swept = run(&shared, &["sweep"]);
     swept.succeeds();

@@ -1,18 +1,19 @@
-//! What one user of the group does, by way of the drop box, to the tasks of another one.
+//! What one user of the group does through the drop box to the tasks of another user.
 //!
-//! Not single odd files (`hostile.rs`) nor a box that is full (`full_box.rs`). What is held: no user waits for more than
-//! one file of each other user, no task runs in the place of another one's, and nothing is said of a task
-//! that another user made up.
+//! Not single odd files (`hostile.rs`) and not a full box (`full_box.rs`). Checked: no user waits for more
+//! than one file of each other user, no task runs in the place of another user's task, and nothing is
+//! reported about a task that another user made up.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
 use crate::drop_box::{drop_request, id_at, is_refused, put};
-use crate::group::{MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::group::{GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::support::{PROGRAM, names_in};
 
-/// A watcher whose disk takes longer for each file than a pass over the box may take. It ends once nothing is open.
+/// A watcher on a disk that needs more time for each file than a pass over the box may take. It exits when no
+/// task is open.
 fn drain_slowly(shared: &Shared) {
     let delay = "inject=fsync,fdatasync,syncfs:delay_enter=60000";
     let mut command = shared.as_user(OWNER, "timeout");
@@ -24,8 +25,8 @@ fn drain_slowly(shared: &Shared) {
 }
 
 fn events(shared: &Shared, event: &str) -> Vec<serde_json::Value> {
-    let said = shared.run(OWNER, &["events", "--json"]);
-    let all = said
+    let printed = shared.run(OWNER, &["events", "--json"]);
+    let all = printed
         .stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap());
@@ -37,9 +38,9 @@ fn events(shared: &Shared, event: &str) -> Vec<serde_json::Value> {
 fn on_a_slow_disk_drops_are_taken_in_rounds() {
     let shared = Shared::new();
     for n in 0..4 {
-        drop_request(&shared, MEMBER, &id_at(0, &format!("m{n}")), "x");
+        drop_request(&shared, GROUP_USER, &id_at(0, &format!("m{n}")), "x");
     }
-    drop_request(&shared, OTHER_MEMBER, &id_at(0, "z0"), "x");
+    drop_request(&shared, OTHER_GROUP_USER, &id_at(0, "z0"), "x");
     drain_slowly(&shared);
     let admitted = events(&shared, "admitted");
     let ids: Vec<&str> = admitted
@@ -54,11 +55,11 @@ fn on_a_slow_disk_drops_are_taken_in_rounds() {
 fn on_a_slow_disk_control_files_are_taken_in_rounds() {
     let shared = Shared::new();
     shared.run(OWNER, &["pause"]).succeeds();
-    let mut ids: Vec<String> = (0..4).map(|_| shared.submit(MEMBER, &[])).collect();
-    ids.push(shared.submit(OTHER_MEMBER, &[]));
+    let mut ids: Vec<String> = (0..4).map(|_| shared.submit(GROUP_USER, &[])).collect();
+    ids.push(shared.submit(OTHER_GROUP_USER, &[]));
     shared.drain();
     for (n, id) in ids.iter().enumerate() {
-        let uid = if n == 4 { OTHER_MEMBER } else { MEMBER };
+        let uid = if n == 4 { OTHER_GROUP_USER } else { GROUP_USER };
         let content = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
         put(&shared, uid, &format!("{id}.cancel"), &content, 0o640);
     }
@@ -73,20 +74,20 @@ fn on_a_slow_disk_control_files_are_taken_in_rounds() {
     assert_eq!(before, 1);
 }
 
-/// Who knows the id of another's task may name its session.
+/// A user who knows the id of another user's task may name its session.
 #[test]
-fn nobody_comes_before_the_first_task_of_its_session() {
+fn no_drop_comes_before_the_first_task_of_its_session() {
     let shared = Shared::new();
     shared
         .run(OWNER, &["config", "set", "max_concurrent", "4"])
         .succeeds();
     shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
-    let object = shared.json(MEMBER, &["submit", "--recipe", "forever"]);
+    let object = shared.json(GROUP_USER, &["submit", "--recipe", "forever"]);
     let (id, session) = (&object["task_id"], &object["session_id"]);
     let _watching = shared.watcher();
     let id = id.as_str().unwrap();
     shared.world.wait_until("it runs", || {
-        shared.json(MEMBER, &["status", id])["status"] == "running"
+        shared.json(GROUP_USER, &["status", id])["status"] == "running"
     });
     let session = session
         .as_str()
@@ -95,19 +96,19 @@ fn nobody_comes_before_the_first_task_of_its_session() {
     let older = id_at(-90, "d");
     let file = put(
         &shared,
-        OTHER_MEMBER,
+        OTHER_GROUP_USER,
         &format!("{older}.json"),
         &request,
         0o640,
     );
-    shared.world.wait_until("it is judged", || !file.exists());
-    is_refused(&shared, &older, "with which its session began");
+    shared.world.wait_until("it is decided", || !file.exists());
+    is_refused(&shared, &older, "the first task of its session");
     assert!(!shared.spool().join("tasks").join(&older).exists());
-    // A newer one waits for it.
+    // A newer task waits for it.
     let newer = id_at(0, "d");
     put(
         &shared,
-        OTHER_MEMBER,
+        OTHER_GROUP_USER,
         &format!("{newer}.json"),
         &request,
         0o640,
@@ -119,30 +120,30 @@ fn nobody_comes_before_the_first_task_of_its_session() {
     shared.run(OWNER, &["cancel", id]).succeeds();
 }
 
-/// Which other tasks run, and in which sessions, is shut to them.
+/// The group users cannot see which other tasks run, and in which sessions.
 #[test]
 fn a_user_of_the_group_asks_why_his_task_waits() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &["--session-id", "mine"]);
+    let id = shared.submit(GROUP_USER, &["--session-id", "mine"]);
     shared.drain();
     shared.run(OWNER, &["pause"]).succeeds();
     let id = {
-        let later = shared.submit(MEMBER, &["--session-id", "mine"]);
+        let later = shared.submit(GROUP_USER, &["--session-id", "mine"]);
         assert_eq!(
-            shared.run(MEMBER, &["why", &id]).stdout,
+            shared.run(GROUP_USER, &["why", &id]).stdout,
             format!("{id} has completed\n")
         );
         shared.drain();
         later
     };
     let reasons = || {
-        let said = shared.json(MEMBER, &["why", &id]);
-        let reasons = said["reasons"].as_array().unwrap().clone();
+        let printed = shared.json(GROUP_USER, &["why", &id]);
+        let reasons = printed["reasons"].as_array().unwrap().clone();
         let words = reasons.iter().filter_map(|it| it["reason"].as_str());
         words.map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(reasons(), ["watcher", "paused"]);
-    let status = shared.run(MEMBER, &["status", &id]);
+    let status = shared.run(GROUP_USER, &["status", &id]);
     status.succeeds();
     assert!(status.stderr.contains("paused"), "{}", status.stderr);
     shared.recipe("echo", "#!/bin/sh\nexec sleep 1000\n");
@@ -152,7 +153,7 @@ fn a_user_of_the_group_asks_why_his_task_waits() {
     let running = shared.submit(OWNER, &[]);
     shared.run(OWNER, &["resume"]).succeeds();
     let _watching = shared.watcher();
-    let status = |id: &str| shared.json(MEMBER, &["status", id])["status"].clone();
+    let status = |id: &str| shared.json(GROUP_USER, &["status", id])["status"].clone();
     shared.world.wait_until("one of them runs", || {
         status(&running) == "running" || status(&id) == "running"
     });
@@ -160,9 +161,9 @@ fn a_user_of_the_group_asks_why_his_task_waits() {
         true => (id.clone(), running),
         false => (running, id.clone()),
     };
-    let said = shared.json(MEMBER, &["why", &waits]);
-    assert_eq!(said["reasons"][0]["reason"], "unseen", "{said}");
-    shared.run(MEMBER, &["status", &waits]).succeeds();
+    let printed = shared.json(GROUP_USER, &["why", &waits]);
+    assert_eq!(printed["reasons"][0]["reason"], "unseen", "{printed}");
+    shared.run(GROUP_USER, &["status", &waits]).succeeds();
     for id in [waits, ran] {
         shared.run(OWNER, &["cancel", &id]).succeeds();
     }
@@ -171,9 +172,9 @@ fn a_user_of_the_group_asks_why_his_task_waits() {
 #[test]
 fn a_refused_event_names_no_task_of_another_user() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     shared.drain();
-    drop_request(&shared, OTHER_MEMBER, &id, "x");
+    drop_request(&shared, OTHER_GROUP_USER, &id, "x");
     shared.drain();
     let refused = events(&shared, "refused");
     assert_eq!(refused.len(), 1, "{refused:?}");
@@ -183,21 +184,22 @@ fn a_refused_event_names_no_task_of_another_user() {
     assert!(kept.iter().all(|name| name.starts_with(under)), "{kept:?}");
 }
 
-/// Files of a user's that another one moves here wait in his round, and not before what he submits.
+/// Files of one user that another user moves here wait in the round of that other user, after the files that
+/// he submits himself.
 #[test]
-fn what_a_user_submits_comes_before_what_was_moved_here() {
+fn a_users_own_drops_come_before_files_that_others_moved() {
     let shared = Shared::new();
     for n in 0..20 {
         put(
             &shared,
-            MEMBER,
+            GROUP_USER,
             &format!("moved-{n}.json"),
             "{\"recipe\": \"echo\"}",
             0o640,
         );
     }
-    let id = shared.submit(MEMBER, &[]);
-    drop_request(&shared, OTHER_MEMBER, &id_at(0, "z0"), "x");
+    let id = shared.submit(GROUP_USER, &[]);
+    drop_request(&shared, OTHER_GROUP_USER, &id_at(0, "z0"), "x");
     shared.drain();
     let admitted = events(&shared, "admitted");
     assert_eq!(admitted.len(), 22);
@@ -205,19 +207,20 @@ fn what_a_user_submits_comes_before_what_was_moved_here() {
     assert!(place.unwrap() <= 1, "{place:?}");
 }
 
-/// A watcher that was killed leaves its file, and whether it is locked only the table of locks says.
+/// A watcher that was killed leaves its file. Only the kernel's table of locks shows whether the file is
+/// locked.
 #[test]
-fn a_watcher_that_cannot_be_seen_is_not_said_to_run() {
+fn a_watcher_that_cannot_be_seen_is_not_reported_as_running() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     shared.run(OWNER, &["pause"]).succeeds();
     let mut watching = shared.watcher();
     shared.world.wait_until("it is a task", || {
         shared.spool().join("tasks").join(&id).exists()
     });
     watching.kill();
-    let doctor = || shared.run(MEMBER, &["doctor"]).stdout;
-    assert!(doctor().contains("none is seen"), "{}", doctor());
+    let doctor = || shared.run(GROUP_USER, &["doctor"]).stdout;
+    assert!(doctor().contains("no watcher is running"), "{}", doctor());
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let many = rustix::process::Rlimit {
         current: Some(limit.current.unwrap_or(0).max(12_000)),
@@ -230,14 +233,14 @@ fn a_watcher_that_cannot_be_seen_is_not_said_to_run() {
     for file in &held {
         rustix::fs::flock(file, rustix::fs::FlockOperation::LockShared).unwrap();
     }
-    let said = doctor();
-    assert!(said.contains("cannot be seen"), "{said}");
-    let reasons = &shared.json(MEMBER, &["why", &id])["reasons"];
+    let printed = doctor();
+    assert!(printed.contains("cannot be seen"), "{printed}");
+    let reasons = &shared.json(GROUP_USER, &["why", &id])["reasons"];
     assert!(!reasons.to_string().contains("\"watcher\""), "{reasons}");
     drop(held);
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
-    // What was just being started may have them for a moment.
-    shared
-        .world
-        .wait_until("it can be seen again", || doctor().contains("none is seen"));
+    // A process that is being started may have these descriptors for a moment.
+    shared.world.wait_until("it can be seen again", || {
+        doctor().contains("no watcher is running")
+    });
 }

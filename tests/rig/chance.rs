@@ -1,7 +1,7 @@
-//! Random choices whose seed is printed, so that a run can be told again: `RIG_SEED=N`.
+//! Random choices whose seed is printed, so that a run can be repeated: `RIG_SEED=N`.
 //!
-//! Not a source of secrets. Which process is met by a choice still depends on the machine, so a
-//! seed repeats what was chosen and not what came of it.
+//! Not a source of secrets. Which process a choice hits still depends on the machine, so a seed repeats the
+//! choices and not the outcome.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Chance(u64);
 
 impl Chance {
-    /// Seeded from `RIG_SEED`, else from the clock; `what` tells whose seed is printed.
+    /// Seeded from `RIG_SEED`, or from the clock. `what` is printed with the seed.
     pub fn new(what: &str) -> Chance {
         let asked = std::env::var("RIG_SEED").ok();
         let seed = match asked {
@@ -42,7 +42,7 @@ impl Chance {
         all.get(at).copied()
     }
 
-    /// Some time up to `most`.
+    /// A random duration up to `most`.
     pub fn time(&mut self, most: Duration) -> Duration {
         Duration::from_micros(self.next() % (most.as_micros() as u64 + 1))
     }

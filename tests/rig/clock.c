@@ -1,11 +1,11 @@
 /* A clock that jumps, for the processes that load this: LD_PRELOAD.
  *
- * Programs ask the vDSO for the time, by libc or past it, and neither can be interposed by symbol:
- * so the code of the vDSO itself is overwritten, in this process's own copy of it, by a jump into
- * this file. What is asked here is the kernel, and two shifts are added: one to the wall clock, one
- * to the clock since boot, both in whole seconds. They lie in a file that is mapped, so that a test
- * that writes it moves the clocks of all its processes at once. The monotonic clock is never moved:
- * nobody can. Times of files are the kernel's own and stay true.
+ * Programs get the time from the vDSO, through libc or directly, and neither can be interposed by symbol.
+ * So this process's own copy of the vDSO code is overwritten with a jump into this file. The code here asks
+ * the kernel and adds two shifts, both in whole seconds: one to the wall clock, one to the clock since boot.
+ * The shifts are in a mapped file, so a test that writes the file moves the clocks of all its processes at
+ * once. The monotonic clock is never moved: nobody can move it. Times of files come from the kernel and are
+ * not shifted.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -54,7 +54,7 @@ static time_t fake_time(time_t *place)
     return now;
 }
 
-/* Without this the test would pass and show nothing. */
+/* Without this check the test would pass without testing anything. */
 static void refuse(const char *why)
 {
     (void)!write(2, why, strlen(why));
@@ -65,12 +65,12 @@ static void overwrite(int memory, char *function, void *target)
 {
     unsigned char code[12] = {0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xe0}; /* mov rax, jmp rax */
     memcpy(code + 2, &target, 8);
-    /* Past the page's protection, as a debugger sets a breakpoint. */
+    /* Writes despite the page's protection, as a debugger sets a breakpoint. */
     if (pwrite(memory, code, sizeof code, (off_t)(uintptr_t)function) != sizeof code)
         refuse("clock: the vDSO cannot be written\n");
 }
 
-__attribute__((constructor)) static void begin(void)
+__attribute__((constructor)) static void install(void)
 {
     const char *path = getenv("RIG_CLOCK");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
@@ -103,7 +103,7 @@ __attribute__((constructor)) static void begin(void)
             names = load + entry->d_un.d_ptr;
     }
     int found = 0;
-    /* The names stand behind the symbols in every vDSO there is. */
+    /* In every known vDSO the names follow the symbols. */
     for (Elf64_Sym *symbol = symbols; symbol && (char *)(symbol + 1) <= names; symbol++) {
         char *function = load + symbol->st_value;
         const char *name = names + symbol->st_name;

@@ -1,12 +1,11 @@
-//! Clocks that jump by a year, a machine and a runner that were asleep: nothing goes early, nothing
-//! waits for ever, and a timeout is a timeout.
+//! Clocks that jump by a year, and a machine and a runner that slept: no task is removed early, no task waits
+//! forever, and timeouts are correct.
 //!
-//! The machine's clock is everybody's and is not touched. `clock.c` shifts what the real program and
-//! its children are told, at any moment of their lives: the wall clock alone (somebody set it), or
-//! the wall clock and the clock since boot together (time passed, or the machine slept). Not shown:
-//! times of files, which are the kernel's own and stay where they were, so that after a jump
-//! everything that goes by them is a year off, also what is newer than the jump; that is harder than
-//! the truth. Boots are in `tests/it/sweep.rs` and `recover.rs`.
+//! The machine's clock is shared and is not changed. `clock.c` shifts the time that the real program and its
+//! children see, at any point of their lives: the wall clock alone (somebody set it), or the wall clock and
+//! the clock since boot together (time passed, or the machine slept). Not shifted: times of files, which come
+//! from the kernel. After a jump they are all a year off, even for files that are newer than the jump. That
+//! is harder than reality. Boots are tested in `tests/it/sweep.rs` and `recover.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +25,7 @@ use crate::support::{Ran, World, names_in, read_json};
 const YEAR: i64 = 365 * 86_400;
 const HOUR: i64 = 3_600;
 
-/// The clocks of everything that was started with its environment.
+/// The clocks of every process that was started with this environment.
 pub struct Clock {
     library: PathBuf,
     shifts: PathBuf,
@@ -45,7 +44,7 @@ impl Clock {
         clock
     }
 
-    /// Moves the wall clock, and the clock since boot, by so many seconds from the true ones.
+    /// Shifts the wall clock, and the clock since boot, by this many seconds from the real ones.
     pub fn set(&self, wall: i64, boot: i64) {
         use std::os::unix::fs::FileExt;
         let file = std::fs::File::options()
@@ -54,7 +53,7 @@ impl Clock {
             .write(true)
             .open(&self.shifts)
             .unwrap();
-        // One write: whoever looks at one of them sees the other as new.
+        // One write: a process that sees one new value also sees the other.
         let bytes = [wall.to_ne_bytes(), boot.to_ne_bytes()].concat();
         file.write_all_at(&bytes, 0).unwrap();
     }
@@ -68,7 +67,7 @@ impl Clock {
     }
 }
 
-/// How late this machine is just now: a second of a busy machine is longer than a second.
+/// How late this machine is now: on a busy machine a second takes longer than a second.
 struct Lateness {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Duration>,
@@ -82,9 +81,9 @@ impl Lateness {
         let thread = std::thread::spawn(move || {
             let mut worst = Duration::ZERO;
             while !stopped.load(Ordering::Relaxed) {
-                let begun = Instant::now();
+                let started = Instant::now();
                 std::thread::sleep(pause);
-                worst = worst.max(begun.elapsed() - pause);
+                worst = worst.max(started.elapsed() - pause);
             }
             worst
         });
@@ -107,7 +106,7 @@ fn world() -> World {
     world
 }
 
-/// What is told of the clock, in days from the true one.
+/// The log messages about the clock, in days from the real time.
 fn reported_days(world: &World) -> i64 {
     let message = read_json(&world.path("sweep.json"))["wall"].clone();
     let seconds = |text: &str| {
@@ -163,7 +162,7 @@ fn jumps_by_a_year_during_load() {
         "the clock is not shifted"
     );
 
-    // Nothing was cleared, whatever the clocks said.
+    // No task was cleared, whatever the clocks showed.
     assert_eq!(world.tasks().len(), tasks);
     assert_eq!(names_in(&world.path("rejected")).len(), 2);
     assert!(world.path("sessions/chat").exists());
@@ -172,7 +171,7 @@ fn jumps_by_a_year_during_load() {
         let result = task.result();
         match task.request()["recipe"].as_str().unwrap() {
             "again" => assert_eq!(result["status"], "completed", "{result}"),
-            // Its runner was killed, which is told as such.
+            // Its runner was killed, and the status shows that.
             _ if result["error"]["kind"] == "lost" => {}
             "endless" => {
                 assert_eq!(result["error"]["kind"], "timeout", "{result}");
@@ -186,11 +185,11 @@ fn jumps_by_a_year_during_load() {
     figure("clock: jumps by a year", jumps);
     figure("clock: tasks during them", tasks);
     figure("clock: runners killed during them", herd_kills(&world));
-    figure("clock: timeouts right to a second", timeouts);
+    figure("clock: timeouts correct to a second", timeouts);
     figure("clock: cleared early or stuck", 0);
 }
 
-/// Attempts that were lost and made again, or not.
+/// Attempts that were lost and repeated, or not.
 fn herd_kills(world: &World) -> usize {
     let tasks = world.tasks();
     let lost = tasks
@@ -199,8 +198,8 @@ fn herd_kills(world: &World) -> usize {
     lost.count() + tasks.iter().map(|task| task.attempts() - 1).sum::<usize>()
 }
 
-/// Never before the first, and no more than a second after the second, beyond what the machine
-/// itself was late: once to wake the runner, once to end the recipe, once to see its end.
+/// Never before the first time, and at most a second after the second, apart from the delay of the machine:
+/// once to wake the runner, once to end the recipe, once to notice its end.
 fn assert_in_time(result: &Value, due: std::ops::Range<f64>, late: Duration) {
     let took = result["duration_seconds"].as_f64().unwrap();
     let most = due.end + 1.0 + 3.0 * late.as_secs_f64();
@@ -212,13 +211,13 @@ fn swept(world: &World, clock: &Clock) -> Vec<Value> {
     swept["task_ids"].as_array().unwrap().clone()
 }
 
-/// After a jump an age begins anew, and it ends: to the second of the clock that did not jump.
+/// After a jump an age starts again, and it ends on time by the clock that did not jump.
 #[test]
-fn an_age_is_counted_on_from_a_jump_and_not_for_ever() {
+fn an_age_starts_again_after_a_jump_and_ends() {
     for jump in [YEAR, -YEAR] {
         let world = world();
         let clock = Clock::new(&world);
-        // Less than nothing here would be a minute of a slow machine.
+        // A shorter time here would become a minute on a slow machine.
         let slack = 300;
         world.set("cleanup_delay_sec", &(2 * HOUR).to_string());
         let task = world.submit(&["echo"]);
@@ -234,7 +233,7 @@ fn an_age_is_counted_on_from_a_jump_and_not_for_ever() {
             clock.set(jump + passed, passed);
             assert!(swept(&world, &clock).is_empty(), "{passed} s after {jump}");
         }
-        // The same again: what a jump put off, the next one puts off.
+        // Once more: a removal that one jump delayed is delayed again by the next jump.
         let passed = 2 * HOUR - slack;
         clock.set(passed, passed);
         assert!(swept(&world, &clock).is_empty());
@@ -246,9 +245,9 @@ fn an_age_is_counted_on_from_a_jump_and_not_for_ever() {
     }
 }
 
-/// Wall clock and boot clock go on in a sleep, the clock of the timeouts does not.
+/// Wall clock and boot clock continue in a sleep, the clock of the timeouts does not.
 #[test]
-fn a_machine_that_slept_ages_tasks_and_uses_up_no_timeout() {
+fn a_sleep_of_the_machine_counts_for_ages_and_not_for_timeouts() {
     let world = world();
     let clock = Clock::new(&world);
     let fifo = world.root().join("go");
@@ -276,7 +275,7 @@ fn a_machine_that_slept_ages_tasks_and_uses_up_no_timeout() {
     assert!(took < 600.0, "{took}");
 }
 
-/// A boot clock that is another one, as for a container with a time namespace of its own.
+/// Another boot clock, as in a container with a time namespace of its own.
 #[test]
 fn a_sweep_in_another_time_namespace_clears_nothing() {
     let world = world();
@@ -293,29 +292,29 @@ fn a_sweep_in_another_time_namespace_clears_nothing() {
         .env("AGENTSPOOL_DIR", world.spool());
     Ran::of(&mut other).succeeds();
     assert!(task.path.exists());
-    // Back here they disagree once more, and from then on they agree.
+    // Back here the clocks disagree once more, and then they agree.
     world.run(&["sweep"]).succeeds();
     assert!(task.path.exists());
     world.run(&["sweep"]).succeeds();
     assert!(!task.path.exists());
 }
 
-/// The runner is stopped, beyond one task's deadline and within another's.
+/// The runner is stopped until after the deadline of one task, but not of another.
 #[test]
-fn a_stopped_runner_is_late_and_never_wrong() {
+fn a_stopped_runner_is_late_and_reports_the_correct_end() {
     let asleep = Duration::from_secs(scale::pick(3, 60));
     let world = world();
     world.recipe("short", "#!/bin/sh\ntouch ready\nsleep 1\nexit 5\n");
     world.recipe("endless", "#!/bin/sh\ntouch ready\nexec sleep 1000\n");
     let within = (asleep.as_secs() + 5).to_string();
     let tasks = [
-        // Over before it was asked for: its end is what it was, although the deadline has passed.
+        // It ended before its deadline, so its own end is recorded although the deadline has passed by now.
         world.submit(&["short", "--timeout", "2"]),
         world.submit(&["endless", "--timeout", "2"]),
         world.submit(&["endless", "--timeout", &within]),
     ];
     let lateness = Lateness::start();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut runners = Vec::new();
     for task in &tasks {
         let mut runner = world
@@ -342,8 +341,8 @@ fn a_stopped_runner_is_late_and_never_wrong() {
     let [short, over, in_time] = tasks.map(|task| task.result());
     assert_eq!(short["exit_code"], 5, "{short}");
     assert_eq!(over["error"]["kind"], "timeout", "{over}");
-    // It was due before anything woke, so it is over as soon as its runner is awake.
-    assert_in_time(&over, 2.0..(woken - begun).as_secs_f64(), late);
+    // It was due before any process woke, so it ends as soon as its runner runs.
+    assert_in_time(&over, 2.0..(woken - started).as_secs_f64(), late);
     assert_eq!(in_time["error"]["kind"], "timeout", "{in_time}");
     let within: f64 = within.parse().unwrap();
     assert_in_time(&in_time, within..within, late);

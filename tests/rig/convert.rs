@@ -1,7 +1,8 @@
-//! `init` where others could write: in their folders, in open ones, and in group spools of version 1.
+//! `init` in folders that others could write: other users' folders, open folders, and group spools of version
+//! 1.
 //!
-//! Needs root and strace. What is held: nothing of another user's is changed; nothing that a group user put,
-//! renamed or wrote is believed; neither he nor one damaged task stops a conversion; what was cut off is
+//! Needs root and strace. Checked: nothing of another user is changed; nothing that a group user put, renamed
+//! or wrote counts; neither he nor one damaged task stops a conversion; an interrupted conversion is
 //! continued.
 
 use std::fs;
@@ -9,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use crate::group::{GROUP, MEMBER, OWNER, STRANGER, Shared};
+use crate::group::{GROUP, GROUP_USER, OWNER, STRANGER, Shared};
 use crate::support::{Ran, names_in};
 
 pub fn mode(path: &Path, mode: u32) {
@@ -20,7 +21,7 @@ pub fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
-/// Makes the spool as a program of version 1 left it.
+/// Changes the spool to what a program of version 1 would have left.
 pub fn age(shared: &Shared) {
     let spool = shared.spool();
     for folder in ["staging", "tasks", "names", "open", "sessions"] {
@@ -44,7 +45,7 @@ pub fn init(shared: &Shared, uid: u32, more: &[&str]) -> Ran {
     shared.run(uid, &arguments)
 }
 
-/// Somebody who holds a lock until he is killed.
+/// A process that holds a lock until it is killed.
 pub fn hold(shared: &Shared, uid: u32, file: &Path) -> Child {
     const HOLD: &str =
         "open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; print 'h'; sleep 1000";
@@ -60,7 +61,7 @@ pub fn hold(shared: &Shared, uid: u32, file: &Path) -> Child {
 }
 
 #[test]
-fn nobody_changes_a_folder_of_another_user() {
+fn init_changes_no_folder_of_another_user() {
     let shared = Shared::new();
     age(&shared);
     let empty = shared.world.root().join("owner/empty");
@@ -82,7 +83,7 @@ fn nobody_changes_a_folder_of_another_user() {
 }
 
 #[test]
-fn what_others_put_into_an_open_folder_is_in_no_new_spool() {
+fn files_that_others_put_into_an_open_folder_are_not_in_a_new_spool() {
     let shared = Shared::new();
     let above = shared.world.root().join("owner");
     let place = |name: &str| {
@@ -106,12 +107,12 @@ fn what_others_put_into_an_open_folder_is_in_no_new_spool() {
             (0o2777, vec![planted.to_owned()])
         );
     }
-    // He is as fast as can be: from the first file on, while the owner's first sync takes long.
+    // He acts as early as possible: from the first file on, while the owner's first sync takes long.
     let folder = place("raced");
     let plant = "while [ ! -e spool.lock ]; do :; done; echo seen; \
                  mkdir recipes && echo planted; read line";
     let mut planter = shared
-        .as_user(MEMBER, "sh")
+        .as_user(GROUP_USER, "sh")
         .args(["-c", plant])
         .current_dir(&folder)
         .stdin(Stdio::piped())
@@ -136,7 +137,7 @@ fn what_others_put_into_an_open_folder_is_in_no_new_spool() {
 }
 
 #[test]
-fn init_of_a_group_spool_says_what_it_cannot_do() {
+fn init_of_a_group_spool_reports_what_it_cannot_do() {
     let shared = Shared::new();
     let spool = shared.spool();
     let group = GROUP.to_string();
@@ -154,7 +155,7 @@ fn init_of_a_group_spool_says_what_it_cannot_do() {
         "{}",
         ran.stderr
     );
-    // Each time, and nothing is made.
+    // Each time, and nothing is created.
     let new = shared.world.root().join("owner/new");
     for _ in 0..2 {
         let ran = shared.run(OWNER, &["init", new.to_str().unwrap(), "--group", "9999"]);
@@ -167,7 +168,7 @@ fn init_of_a_group_spool_says_what_it_cannot_do() {
             &["init", new.to_str().unwrap(), "--group", "4294967295"],
         )
         .ends_with(2);
-    // Modes that are not those of the layout are mended.
+    // Modes that differ from the layout are fixed.
     mode(&spool, 0o2770);
     mode(&spool.join("tasks"), 0o777);
     init(&shared, OWNER, &["--group", &group]).succeeds();
@@ -177,7 +178,7 @@ fn init_of_a_group_spool_says_what_it_cannot_do() {
     );
 }
 
-/// Whatever a restore or a person has set, `doctor` names it, and one `init` lets the group in again.
+/// Whatever modes a restore or a person has set, `doctor` names them, and one `init` lets the group in again.
 #[test]
 fn lost_modes_are_named_and_set_again() {
     let group = GROUP.to_string();
@@ -215,7 +216,7 @@ fn lost_modes_are_named_and_set_again() {
         assert!(doctor.contains(&named), "{change}: {doctor}");
         let lines = doctor.matches("problem  spool: ").count();
         assert_eq!(lines, 1, "{change}: {doctor}");
-        // A person has to say which of two groups is right.
+        // A person has to decide which of two groups is right.
         let is_root_group = change == format!("chgrp {own} spool");
         if is_root_group {
             init(&shared, OWNER, &[]).succeeds();
@@ -229,10 +230,10 @@ fn lost_modes_are_named_and_set_again() {
         init(&shared, OWNER, more).succeeds();
         let doctor = shared.run(OWNER, &["doctor"]).stdout;
         assert!(doctor.contains("ok       spool: "), "{change}: {doctor}");
-        shared.submit(MEMBER, &[]);
+        shared.submit(GROUP_USER, &[]);
         shared.run(STRANGER, &["list"]).ends_with(8);
     }
-    // Many are one line more, not one each.
+    // Many of them add one line, not one line each.
     shared
         .shell(
             OWNER,
@@ -242,7 +243,7 @@ fn lost_modes_are_named_and_set_again() {
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
     assert!(doctor.contains(", and 2 more like it"), "{doctor}");
     init(&shared, OWNER, &[]).succeeds();
-    // What nobody can open is not taken for whole, nor a lock that others can.
+    // A file that nobody can open does not count as complete, and neither does a lock that others can open.
     let tasks = shared.spool().join("tasks");
     mode(&tasks.join(&held).join("lock"), 0o644);
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
@@ -252,8 +253,8 @@ fn lost_modes_are_named_and_set_again() {
     assert!(doctor.contains(&tasks.display().to_string()), "{doctor}");
 }
 
-/// An `init` closes the folder before it looks into it. One that is refused opens it again, and one that is
-/// killed leaves that to the next, with or without `--group`.
+/// An `init` closes the folder before it reads it. If it is refused, it opens the folder again. If it is
+/// killed, the next `init` opens it, with or without `--group`.
 #[test]
 fn no_init_leaves_a_group_spool_shut() {
     let shared = Shared::new();
@@ -274,11 +275,11 @@ fn no_init_leaves_a_group_spool_shut() {
     assert!(doctor.contains(&named), "{doctor}");
     init(&shared, OWNER, &[]).succeeds();
     assert_eq!(mode_of(&spool), 0o2750);
-    shared.submit(MEMBER, &[]);
+    shared.submit(GROUP_USER, &[]);
 }
 
 #[test]
-fn an_init_that_was_cut_off_is_continued() {
+fn an_interrupted_init_is_continued() {
     let shared = Shared::new();
     let program = shared.world.command(&[]).get_program().to_owned();
     let path = shared.world.root().join("owner/cut");
@@ -307,7 +308,7 @@ fn an_init_that_was_cut_off_is_continued() {
 }
 
 #[test]
-fn what_a_group_user_renamed_is_not_believed() {
+fn files_that_a_group_user_renamed_do_not_count() {
     let shared = Shared::new();
     let ids: Vec<String> = (0..8).map(|_| shared.submit(OWNER, &[])).collect();
     let done = shared.submit(OWNER, &["--name", "done"]);
@@ -316,29 +317,29 @@ fn what_a_group_user_renamed_is_not_believed() {
     let other = shared.submit(OWNER, &[]);
     age(&shared);
     let spool = shared.spool();
-    // A result, an origin, an attempt, a folder that all can write, under the names that count.
+    // A result, an origin, an attempt, and a folder that all can write, under the names that count.
     let forge = format!(
         "cd spool/tasks; a={} b={} c={} d={} e={} f={} w={waiting} o={other}; \
          sed s/$a/$w/ $a/result.json >$a/request.json && mv $a/request.json $w/result.json; \
-         echo '{{\"v\": 2, \"uid\": {MEMBER}}}' >$b/request.json && mv $b/request.json $w/origin.json; \
+         echo '{{\"v\": 2, \"uid\": {GROUP_USER}}}' >$b/request.json && mv $b/request.json $w/origin.json; \
          mv $c/request.json $w/attempts/4294967295; mv $d/request.json $w/readers; \
          mv $e/attempts $f/deep; mv $e $w/attempts/1; mkdir -p $o/cancel/in; chmod 0 $o/cancel; \
          mv $b ../names/plain; mv $c .rejected.mine",
         ids[0], ids[1], ids[2], ids[3], ids[4], ids[5]
     );
-    shared.shell(MEMBER, &forge).succeeds();
-    // He holds a lock that he can open, and the owner made a backup by links.
+    shared.shell(GROUP_USER, &forge).succeeds();
+    // He holds a lock that he can open, and the owner made a backup with hard links.
     let start = spool.join("watchers/start");
     fs::write(&start, "").unwrap();
     chown(&start, Some(OWNER), Some(GROUP)).unwrap();
     mode(&start, 0o640);
-    let mut holder = hold(&shared, MEMBER, &start);
+    let mut holder = hold(&shared, GROUP_USER, &start);
     shared.shell(OWNER, "cp -al spool backup");
     init(&shared, OWNER, &[]).succeeds();
     holder.kill().unwrap();
     holder.wait().unwrap();
     let find = "find spool ! -path 'spool/incoming*' \\( -type d -o -type f \\) -writable";
-    let writable = shared.shell(MEMBER, find);
+    let writable = shared.shell(GROUP_USER, find);
     assert_eq!(writable.stdout, "", "{}", shared.tree());
     let task = spool.join("tasks").join(&waiting);
     let mut left = names_in(&task);
@@ -355,7 +356,7 @@ fn what_a_group_user_renamed_is_not_believed() {
     for id in [&waiting, &other] {
         assert_eq!(shared.json(OWNER, &["status", id])["status"], "completed");
     }
-    // What he has closed goes with no sweep, and fails none.
+    // Folders that he has closed are not removed by a sweep, and do not make it fail.
     shared
         .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
         .succeeds();
@@ -366,7 +367,7 @@ fn what_a_group_user_renamed_is_not_believed() {
     assert!(
         doctor
             .stdout
-            .contains(&format!("belongs to user {MEMBER}, so no sweep")),
+            .contains(&format!("belongs to user {GROUP_USER}, so no sweep")),
         "{}",
         doctor.stdout
     );
@@ -388,12 +389,12 @@ fn a_recipe_that_the_group_can_write_is_not_run() {
     shared
         .shell(
             OWNER,
-            &format!("setfacl -m u:{MEMBER}:rwx spool/recipes/listed"),
+            &format!("setfacl -m u:{GROUP_USER}:rwx spool/recipes/listed"),
         )
         .succeeds();
     for (recipe, what) in [("rdir", "rdir/recipe.toml"), ("listed", "listed")] {
         let what = recipes.join(what).display().to_string();
-        let ran = shared.run(MEMBER, &["submit", "--recipe", recipe]);
+        let ran = shared.run(GROUP_USER, &["submit", "--recipe", recipe]);
         ran.ends_with(4);
         assert!(ran.stderr.contains(&what), "{}", ran.stderr);
         let doctor = shared.run(OWNER, &["doctor"]);
@@ -403,16 +404,17 @@ fn a_recipe_that_the_group_can_write_is_not_run() {
             doctor.stdout
         );
     }
-    // Nor one that was submitted before.
+    // Also not a recipe whose task was submitted before.
     shared.drain();
     let id = shared.json(OWNER, &["list"])["tasks"][0]["task_id"].clone();
     let status = shared.json(OWNER, &["status", id.as_str().unwrap()]);
     assert_eq!(status["status"], "failed", "{status}");
 }
 
-/// What a manifest names, and what a link leads through, is the owner's or root's to change as the recipe is.
+/// Only the owner and root may be able to change files that a manifest names, and links on the way to them,
+/// as with the recipe itself.
 #[test]
-fn what_a_recipe_names_is_trusted_only_as_the_recipe_is() {
+fn programs_that_a_recipe_names_need_the_same_trust() {
     let shared = Shared::new();
     let owner = shared.world.root().join("owner");
     let make = format!(
@@ -451,7 +453,7 @@ fn what_a_recipe_names_is_trusted_only_as_the_recipe_is() {
     }
 }
 
-/// Opens and locks a file, says so, and becomes another program that goes on for long.
+/// Opens and locks a file, prints a line, and becomes another program that runs for long.
 fn hold_as(shared: &Shared, uid: u32, file: &Path, program: &Path) -> Child {
     const HOLD: &str = "$^F = 9; open(F, '<', $ARGV[0]) or die; flock(F, 2) or die; $| = 1; \
                         print 'h'; exec($ARGV[1], 1000) or die";
@@ -470,9 +472,9 @@ fn hold_as(shared: &Shared, uid: u32, file: &Path, program: &Path) -> Child {
     holder
 }
 
-/// Of a set-user-id program that a group user started, `/proc` says that it is root's.
+/// For a set-user-id program that a group user started, `/proc` shows root as the owner.
 #[test]
-fn a_set_user_id_program_with_a_lock_keeps_no_conversion_off() {
+fn a_set_user_id_program_with_a_lock_does_not_stop_a_conversion() {
     let shared = Shared::new();
     let id = shared.submit(OWNER, &[]);
     age(&shared);
@@ -480,7 +482,7 @@ fn a_set_user_id_program_with_a_lock_keeps_no_conversion_off() {
     fs::copy("/bin/sleep", &program).unwrap();
     mode(&program, 0o4755);
     let lock = shared.spool().join("tasks").join(&id).join("lock");
-    let mut holder = hold_as(&shared, MEMBER, &lock, &program);
+    let mut holder = hold_as(&shared, GROUP_USER, &lock, &program);
     let owner = fs::metadata(format!("/proc/{}", holder.id()))
         .unwrap()
         .uid();
@@ -508,12 +510,12 @@ fn init_in_container(shared: &Shared) -> Ran {
 }
 
 #[test]
-fn a_lock_of_an_unseen_process_counts_only_with_a_record_of_the_owners() {
+fn a_lock_of_an_unseen_process_counts_only_with_a_record_of_the_owner() {
     let shared = Shared::new();
     let id = shared.submit(OWNER, &[]);
     age(&shared);
     let lock = shared.spool().join("tasks").join(&id).join("lock");
-    let mut holder = hold(&shared, MEMBER, &lock);
+    let mut holder = hold(&shared, GROUP_USER, &lock);
     let ran = init_in_container(&shared);
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -540,7 +542,7 @@ fn a_lock_of_an_unseen_process_counts_only_with_a_record_of_the_owners() {
         task.join("lock").display()
     );
     assert!(ran.stderr.contains(&message), "{}", ran.stderr);
-    // Where it is seen, it is named.
+    // If the holder can be seen, it is named.
     let ran = init(&shared, OWNER, &[]);
     ran.ends_with(8);
     assert!(ran.stderr.contains("(pid "), "{}", ran.stderr);

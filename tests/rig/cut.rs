@@ -1,10 +1,10 @@
 //! A disk whose power can be cut: an ext4 or an XFS in an image, mounted through a loop device.
 //!
-//! The cut is the file system's own shutdown without a flush of its log: what was not synced is gone, as if
-//! the machine had died. It is no cut of a drive with a cache that reorders; that the program asks
-//! for the flushes is what these tests see. After a cut everything of ours is killed, the image is
-//! mounted anew, and the program is run as in another boot, because a machine that lost its power
-//! has another one. Needs root. Invariant: mounts and loop devices go when the disk is dropped.
+//! The cut is the file system's own shutdown without a flush of its log: data that was not synced is lost, as
+//! if the machine had lost its power. It does not model a drive with a cache that reorders writes; these
+//! tests only see that the program asks for the flushes. After a cut all processes of the test are killed,
+//! the image is mounted again, and the program is run as in another boot, because a machine that lost its
+//! power boots again. Needs root. Invariant: mounts and loop devices are removed when the disk is dropped.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -15,17 +15,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::mount::{Mount, run, try_run};
 use crate::support::{Ran, World};
 
-/// `EXT4_IOC_SHUTDOWN`, which is XFS's `XFS_IOC_GOINGDOWN` too, and its order to lose what is not in the log yet.
+/// `EXT4_IOC_SHUTDOWN`, which is also XFS's `XFS_IOC_GOINGDOWN`, and its argument to drop what is not in the
+/// log yet.
 const SHUTDOWN: rustix::ioctl::Opcode = 0x8004_587d;
 const WITHOUT_LOG_FLUSH: u32 = 2;
 
-/// Room for what seconds of load leave; a sparse file, so only what is written costs memory.
+/// Space for some seconds of load. The file is sparse, so only written blocks cost memory.
 const SIZE: u64 = 128 << 20;
 const INODES: &str = "40000";
-/// The smallest that mkfs.xfs makes.
+/// The smallest size that mkfs.xfs accepts.
 const XFS_SIZE: u64 = 320 << 20;
 
-/// What is on the disk.
+/// The file system on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Ext4,
@@ -34,19 +35,19 @@ pub enum Kind {
 
 /// A disk that can lose its power. Declare it before the world on it.
 pub struct Disk {
-    /// Holds the image: in memory, so that a test costs no real disk its time.
+    /// Holds the image. It is in memory, so that a test does not wait for a real disk.
     store: Mount,
     options: String,
     kind: Kind,
 }
 
 impl Disk {
-    /// A fresh ext4, mounted with these options besides `loop`.
+    /// A new ext4, mounted with these options in addition to `loop`.
     pub fn new(options: &str) -> Disk {
         Disk::of(Kind::Ext4, options)
     }
 
-    /// A fresh one of this kind.
+    /// A new file system of this kind.
     pub fn of(kind: Kind, options: &str) -> Disk {
         let size = match kind {
             Kind::Ext4 => SIZE,
@@ -73,12 +74,12 @@ impl Disk {
         disk
     }
 
-    /// Where it is mounted.
+    /// The folder where it is mounted.
     pub fn path(&self) -> PathBuf {
         self.store.path().join("disk")
     }
 
-    /// A path that no cut touches.
+    /// A path outside the disk, which no cut affects.
     pub fn outside(&self, name: &str) -> PathBuf {
         self.store.path().join(name)
     }
@@ -90,21 +91,25 @@ impl Disk {
             Kind::Ext4 => "ext4",
             Kind::Xfs => "xfs",
         };
-        // Another test's mount namespace may still hold the file system of before, and XFS is mounted once.
+        // The mount namespace of another test may still hold the old file system, and XFS can be mounted only
+        // once.
         let is_mounted = || {
             let mount = Command::new("mount")
                 .args(["-t", kind, "-o", &self.options, image, path])
                 .output();
             mount.unwrap().status.success()
         };
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while !is_mounted() {
-            assert!(begun.elapsed().as_secs() < 60, "{image} cannot be mounted");
+            assert!(
+                started.elapsed().as_secs() < 60,
+                "{image} cannot be mounted"
+            );
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
 
-    /// A world on it whose settings and recipes have been there for long.
+    /// A world on it whose settings and recipes are already synced.
     pub fn world(&self) -> World {
         let world = World::at(&self.path());
         let settings = serde_json::json!({
@@ -118,13 +123,13 @@ impl Disk {
         world
     }
 
-    /// Everything so far is on the disk.
+    /// Syncs everything to the disk.
     pub fn finalize(&self) {
         rustix::fs::syncfs(File::open(self.path()).unwrap()).unwrap();
     }
 
-    /// From here on nothing reaches the disk any more. What it has is kept in a copy, because a
-    /// mount namespace of somebody else can keep the old mount for as long as it likes.
+    /// Nothing reaches the disk after this. Its contents are kept in a copy, because another mount namespace
+    /// can keep the old mount for any time.
     pub fn cut(&self) {
         shut_down(&File::open(self.path()).unwrap());
         let (image, kept) = (self.outside("image"), self.outside("kept"));
@@ -132,11 +137,11 @@ impl Disk {
         run("cp", &[sparse[0], sparse[1], kept.to_str().unwrap()]);
     }
 
-    /// Ends what still runs, and lets the machine come back with what the disk has.
-    pub fn come_back(&self, world: &World) {
-        world.wait_until("everything of ours is dead", || kill_all(world) == 0);
+    /// Kills the processes that still run, and mounts what the disk has, as after a reboot.
+    pub fn mount_again(&self, world: &World) {
+        world.wait_until("no process of the test is running", || kill_all(world) == 0);
         let path = self.path();
-        world.wait_until("the cut disk is let go", || {
+        world.wait_until("the cut disk is released", || {
             try_run("umount", &[path.to_str().unwrap()])
         });
         fs::rename(self.outside("kept"), self.outside("image")).unwrap();
@@ -169,12 +174,12 @@ impl Drop for Disk {
     }
 }
 
-/// Kills every process of a world; how many there were.
+/// Kills every process of a world and returns their number.
 pub fn kill_all(world: &World) -> usize {
     let left = world.processes();
     for (pid, _) in &left {
         if let Some(pid) = Pid::from_raw(*pid) {
-            // It may have ended by itself.
+            // It may have exited by itself.
             let _ = kill_process(pid, Signal::KILL);
         }
     }

@@ -1,8 +1,8 @@
-//! Disks that are full, out of inodes, or read-only: the truth is kept and service comes back.
+//! Disks that are full, out of inodes, or read-only.
 //!
-//! On a tmpfs and on an ext4 of their own (root). What is held: a task that was not accepted leaves
-//! nothing, one that ran gets its true result however full the disk is, and once there is room
-//! again everything goes on by itself.
+//! On a tmpfs and an ext4 of their own (root). Checked: a task that was not accepted leaves nothing, a task
+//! that ran gets its correct result however full the disk is, and after space is freed the work continues
+//! without help.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::support::{World, names_in};
 
 const SIZE: u64 = 8 << 20;
 
-/// The same on each kind of disk; no floor hides the case.
+/// Runs the test on each kind of disk, without a floor for free space.
 fn on_each_disk(inodes: u64, test: impl Fn(&Mount, &World)) {
     for mount in [Mount::tmpfs(SIZE, inodes), Mount::ext4(SIZE, inodes)] {
         println!("on {}", mount.what());
@@ -33,9 +33,9 @@ fn world_on(mount: &Mount) -> World {
     world
 }
 
-/// No task, and nothing that was going to be one.
+/// No task exists, and nothing that was becoming one.
 #[track_caller]
-fn nothing_half_made(world: &World, tasks: usize) {
+fn nothing_half_done(world: &World, tasks: usize) {
     assert_eq!(world.tasks().len(), tasks, "{}", world.describe());
     assert!(
         names_in(&world.path("staging")).is_empty(),
@@ -61,7 +61,7 @@ fn refused(world: &World) {
 }
 
 #[test]
-fn below_the_floor_nothing_is_accepted_and_the_floor_is_named() {
+fn below_the_floor_no_task_is_accepted_and_the_error_names_the_floor() {
     let mount = Mount::tmpfs(SIZE, 500);
     let world = world_on(&mount);
     for (mends, floor) in [("min_free_bytes", "16777216"), ("min_free_inodes", "1000")] {
@@ -70,16 +70,16 @@ fn below_the_floor_nothing_is_accepted_and_the_floor_is_named() {
         for word in [floor, mends, "free"] {
             assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
         }
-        nothing_half_made(&world, 0);
+        nothing_half_done(&world, 0);
         world.set(mends, "0");
     }
     world.submit(&["ok"]);
-    nothing_half_made(&world, 1);
+    nothing_half_done(&world, 1);
 }
 
-/// How much comes out of a pipe is not known before.
+/// The amount of data that a pipe delivers is not known before.
 #[test]
-fn what_is_attached_from_a_pipe_keeps_the_floor() {
+fn an_attachment_from_a_pipe_keeps_the_floor() {
     let mount = Mount::tmpfs(SIZE, 500);
     let world = world_on(&mount);
     world.set("min_free_inodes", "0");
@@ -88,14 +88,14 @@ fn what_is_attached_from_a_pipe_keeps_the_floor() {
     let ran = world.run_with_stdin(&attach, &vec![b'x'; 6 << 20]);
     ran.ends_with(8);
     assert!(ran.stderr.contains("min_free_bytes"), "{}", ran.stderr);
-    nothing_half_made(&world, 0);
+    nothing_half_done(&world, 0);
     world
         .run_with_stdin(&attach, &vec![b'x'; 2 << 20])
         .succeeds();
-    nothing_half_made(&world, 1);
+    nothing_half_done(&world, 1);
 }
 
-/// A disk without a free block has room for an empty file. Whatever `pause` says is true.
+/// A disk without a free block still has space for an empty file. `pause` must report what it really did.
 #[test]
 fn a_full_disk_can_be_paused() {
     on_each_disk(1000, |_, world| {
@@ -119,8 +119,8 @@ fn a_full_disk_accepts_nothing_until_there_is_room() {
     on_each_disk(1000, |_, world| {
         let ballast = fill_bytes(world.root());
         refused(world);
-        nothing_half_made(world, 0);
-        // With every bit of room more it fails one step later, and leaves as little.
+        nothing_half_done(world, 0);
+        // With a little more space each time it fails one step later, and again leaves nothing.
         let mut size = fs::metadata(&ballast).unwrap().len();
         let file = fs::File::options().write(true).open(&ballast).unwrap();
         let accepted = loop {
@@ -132,13 +132,13 @@ fn a_full_disk_accepts_nothing_until_there_is_room() {
                 break world.task(object["task_id"].as_str().unwrap());
             }
             assert_eq!(object["code"], 8, "{object}");
-            nothing_half_made(world, 0);
+            nothing_half_done(world, 0);
         };
-        nothing_half_made(world, 1);
+        nothing_half_done(world, 1);
         drop(file);
         fs::remove_file(&ballast).unwrap();
-        // ext4 gives freed blocks back only with its next commit, so the first try may be too early.
-        world.wait_until("a watcher finds room", || {
+        // ext4 returns freed blocks only with its next commit, so the first try may be too early.
+        world.wait_until("a watcher finds space", || {
             world.run(&["watch", "--drain"]).code == 0
         });
         assert_eq!(accepted.result()["output"], "fine");
@@ -150,7 +150,7 @@ fn without_inodes_nothing_is_accepted_and_nothing_is_started() {
     on_each_disk(400, |_, world| {
         let mut files = fill_inodes(world.root());
         refused(world);
-        nothing_half_made(world, 0);
+        nothing_half_done(world, 0);
         let accepted = loop {
             fs::remove_file(files.pop().unwrap()).unwrap();
             let object = world.json(&["submit", "--recipe", "ok"]);
@@ -158,9 +158,9 @@ fn without_inodes_nothing_is_accepted_and_nothing_is_started() {
                 break world.task(object["task_id"].as_str().unwrap());
             }
             assert_eq!(object["code"], 8, "{object}");
-            nothing_half_made(world, 0);
+            nothing_half_done(world, 0);
         };
-        // The same for the start: one step further each time, and never begun for nothing.
+        // The same for the start: one step further each time, and no start without success.
         files.extend(fill_inodes(world.path("recipes").as_path()));
         let mut failed = 0;
         while world.run(&["runner", "--once", &accepted.id]).code != 0 {
@@ -180,10 +180,10 @@ fn without_inodes_nothing_is_accepted_and_nothing_is_started() {
 }
 
 #[test]
-fn a_task_that_fills_the_disk_gets_its_true_result() {
+fn a_task_that_fills_the_disk_gets_its_correct_result() {
     on_each_disk(1000, |mount, world| {
         world.set("max_concurrent", "1");
-        // Much output first, which will not fit into the result any more.
+        // Much output first, so that it no longer fits into the result.
         let script = "#!/bin/sh\nhead -c 300000 /dev/zero | tr '\\0' 'a'\n\
              cat /dev/zero > big 2>/dev/null\nsync\ncat /dev/zero >> big 2>/dev/null\n\
              cat > /dev/null\nexit 7\n";
@@ -191,7 +191,7 @@ fn a_task_that_fills_the_disk_gets_its_true_result() {
         let watcher = world.start_watcher();
         let glutton = world.submit(&["glutton"]);
         world.wait_running(&glutton);
-        // Accepted while there may or may not be room; what is accepted will run.
+        // Accepted while there may or may not be space. A task that is accepted will run.
         let next = world.json(&["submit", "--recipe", "ok"]);
         let result = world.result_of(&glutton);
         assert_eq!(result["exit_code"], 7, "{} {result}", mount.what());
@@ -202,11 +202,11 @@ fn a_task_that_fills_the_disk_gets_its_true_result() {
         assert_eq!(glutton.read("attempts/1/stdout.log").len(), 300_000);
         assert_eq!(world.json(&["status", &glutton.id])["status"], "failed");
         assert_eq!(world.json(&["wait", &glutton.id])["code"], 3);
-        // What the result did not need of its reserve is free again.
+        // The part of the preallocated file that the result did not need is free again.
         let ballast = fill_bytes(world.root());
         refused(world);
 
-        // Made room: the same watcher goes on.
+        // Space is free: the same watcher continues.
         fs::remove_file(ballast).unwrap();
         fs::remove_file(glutton.path.join("attempts/1/work/big")).unwrap();
         world.wait_until("the disk takes tasks again", || {
@@ -229,7 +229,7 @@ fn a_task_that_fills_the_disk_gets_its_true_result() {
     });
 }
 
-/// Its log lies in the spool, so on a full disk it cannot even say what is wrong.
+/// Its log is in the spool, so on a full disk it cannot even log the problem.
 #[test]
 fn an_autostarted_watcher_outlives_a_full_disk() {
     on_each_disk(1000, |_, world| {
@@ -237,7 +237,7 @@ fn an_autostarted_watcher_outlives_a_full_disk() {
         let first = world.submit(&["ok"]);
         world.result_of(&first);
         let watchers = world.watcher_pids();
-        // One that waits for a slot, and then for room.
+        // One task that waits for a slot, and then for space.
         let gate = world.root().join("gate");
         let script = format!(
             "#!/bin/sh\nwhile [ ! -e '{}' ]; do sleep 0.05; done\n",
@@ -298,7 +298,7 @@ fn a_read_only_spool_can_be_read() {
 
 /// As on a file system that cannot punch holes.
 #[test]
-fn a_log_that_cannot_be_cut_stays_whole_and_that_is_said_once() {
+fn a_log_that_cannot_be_cut_stays_whole_and_this_is_logged_once() {
     let world = World::new();
     world.set("autostart", "false");
     world.set("log_cap_bytes", "1048576");
@@ -323,7 +323,7 @@ fn a_log_that_cannot_be_cut_stays_whole_and_that_is_said_once() {
     }
 }
 
-/// A watcher that is ended whatever happens.
+/// A watcher that is killed at the end of the test in any case.
 struct Watching(std::process::Child);
 
 impl Drop for Watching {
@@ -333,7 +333,7 @@ impl Drop for Watching {
     }
 }
 
-/// Frozen for as long as this is held.
+/// The file system is frozen for as long as this value exists.
 struct Frozen(std::path::PathBuf);
 
 impl Frozen {
@@ -356,7 +356,7 @@ impl Drop for Frozen {
     }
 }
 
-/// As where the log of a service is on a network disk that is gone.
+/// As when the log of a service is on a network disk that is gone.
 #[test]
 fn a_log_on_a_disk_that_hangs_stops_no_task() {
     let mount = Mount::ext4(SIZE, 100);
@@ -368,7 +368,9 @@ fn a_log_on_a_disk_that_hangs_stops_no_task() {
     let mut command = world.command(&["watch"]);
     command.stderr(fs::File::create(&log).unwrap());
     let _watcher = Watching(command.spawn().unwrap());
-    world.wait_until("the watcher is seen", || !world.watcher_pids().is_empty());
+    world.wait_until("the watcher is shown as running", || {
+        !world.watcher_pids().is_empty()
+    });
     let frozen = Frozen::freeze(&mount);
     let late = world.submit(&["sleeps", "--timeout", "0.3"]);
     let doomed = world.submit(&["sleeps"]);
@@ -378,18 +380,18 @@ fn a_log_on_a_disk_that_hangs_stops_no_task() {
     world.wait_running(&doomed);
     world.run(&["cancel", &doomed.id]).succeeds();
     drop(frozen);
-    // What had room to wait is written now.
-    world.wait_until("it is told", || {
+    // Lines that were kept in memory are written now.
+    world.wait_until("it is logged", || {
         let message = fs::read_to_string(&log).unwrap();
         let ended = format!("completed task={}", fine.id);
         message.contains(&ended)
     });
 }
 
-/// On btrfs a rename needs room; then neither the task nor what lies deep in it can be moved first. (The first
-/// two renames look for the claim of a dead watcher, which is not there.)
+/// On btrfs a rename needs space. Then neither the task nor a folder deep in it can be moved first. (The
+/// first two renames try the claim of a killed watcher, which does not exist here.)
 #[test]
-fn a_deep_task_is_cleared_where_no_room_is_left_for_a_rename() {
+fn a_deep_task_is_cleared_when_no_space_is_left_for_a_rename() {
     let world = World::new();
     world.recipe(
         "deep",
@@ -397,7 +399,7 @@ fn a_deep_task_is_cleared_where_no_room_is_left_for_a_rename() {
     );
     let task = world.submit(&["deep"]);
     world.result_of(&task);
-    world.wait_until("it is settled", || {
+    world.wait_until("it is finalized", || {
         !world.path("open").join(&task.id).exists()
     });
     let clear = world.command(&["clear"]);
@@ -415,7 +417,7 @@ fn a_deep_task_is_cleared_where_no_room_is_left_for_a_rename() {
     assert!(world.tasks().is_empty(), "{}", world.describe());
 }
 
-/// XFS gives inodes back late, so that what is removed first makes no room for what keeps the id.
+/// XFS frees inodes late, so the files that are removed first leave no inode for the file that keeps the id.
 #[test]
 fn keeping_the_id_of_a_cleared_task_takes_no_inode() {
     let shared = crate::group::Shared::new();

@@ -1,9 +1,9 @@
-//! Every error a file call can give, at every place where it is made.
+//! Every error that a file call can return, at every place where the call is made.
 //!
-//! Not what a full or read-only disk really does (`disk.rs`): here one call fails and the next one
-//! does not, or all of them fail from some moment on. What is held: a command says 0 exactly if its
-//! task is there, what was accepted is never lost, nothing panics, nobody spins while the disk
-//! refuses, and service comes back by itself.
+//! Not a disk that is really full or read-only (`disk.rs`): here one call fails and the next one does not, or
+//! all of them fail from some time on. Checked: a command exits with 0 exactly if its task exists, no
+//! accepted task is lost, nothing panics, no process spins while the disk refuses, and work continues by
+//! itself afterwards.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,7 +22,7 @@ const FILES: [&str; 7] = [
     "ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENFILE", "EINTR",
 ];
 
-/// What each call can give, of the errors that come and go by themselves.
+/// The temporary errors that each call can return.
 const ERRORS: [(&str, &[&str]); 22] = [
     ("openat", &FILES),
     ("mkdirat", &ROOM),
@@ -48,11 +48,11 @@ const ERRORS: [(&str, &[&str]); 22] = [
     ("inotify_add_watch", &["ENOSPC"]),
 ];
 
-/// Who meets the errors, and what must be true of it.
+/// The process that gets the errors, and what must be true of it.
 struct Scenario {
     name: &'static str,
     prepare: fn(&World) -> Victim,
-    /// What must be true between the failure and the next who comes.
+    /// What must be true between the failure and the next process.
     at_once: fn(&World, &Ran),
     /// What must be true when everything was done.
     in_the_end: fn(&World),
@@ -72,9 +72,9 @@ fn world() -> World {
     world
 }
 
-/// 0 if and only if the task is there; an error leaves nothing, or says of what it left that it was
-/// accepted. Where every write fails from the id on nobody can be told: the code is all there is.
-fn is_true_of_the_submission(world: &World, ran: &Ran) {
+/// Exit code 0 if and only if the task exists. An error leaves nothing, or reports that what it left was
+/// accepted. If every write fails after the id, nothing can be printed, and only the exit code is left.
+fn check_submission(world: &World, ran: &Ran) {
     let tasks = world.tasks();
     let there = tasks.first().map(|task| task.id.clone());
     if ran.code == 0 {
@@ -89,14 +89,14 @@ fn is_true_of_the_submission(world: &World, ran: &Ran) {
         let is_mute = message.is_empty() && ran.code == 1;
         assert!(
             is_mute || message.contains(&id),
-            "{id} is there, but it said: {message}"
+            "{id} exists, but the command printed: {message}"
         );
     } else {
         assert_eq!(ran.stdout, "");
     }
 }
 
-fn ran_once_and_said_so(world: &World) {
+fn check_ran_once(world: &World) {
     let ledger = std::fs::read_to_string(world.root().join("ledger")).unwrap_or_default();
     for task in world.tasks() {
         let result = task.result();
@@ -122,8 +122,8 @@ const SUBMIT: Scenario = Scenario {
             "--quiet",
         ])
     },
-    at_once: is_true_of_the_submission,
-    in_the_end: ran_once_and_said_so,
+    at_once: check_submission,
+    in_the_end: check_ran_once,
     removes: false,
 };
 
@@ -136,7 +136,7 @@ const ADMIT: Scenario = Scenario {
     at_once: |_, _| {},
     in_the_end: |world| {
         assert_eq!(world.tasks().len(), 1, "{}", world.describe());
-        ran_once_and_said_so(world);
+        check_ran_once(world);
     },
     removes: false,
 };
@@ -148,7 +148,7 @@ const RUNNER: Scenario = Scenario {
         Victim::of(&["runner"]).reading(format!("run {}\n", task.id))
     },
     at_once: |_, _| {},
-    in_the_end: ran_once_and_said_so,
+    in_the_end: check_ran_once,
     removes: false,
 };
 
@@ -160,7 +160,10 @@ const CANCEL: Scenario = Scenario {
     },
     at_once: |world, ran| {
         let ended = world.only_task().has_result();
-        assert!(ran.code != 0 || ended, "it said 0 and is not cancelled");
+        assert!(
+            ran.code != 0 || ended,
+            "exit code 0, but the task is not cancelled"
+        );
     },
     in_the_end: |world| {
         let task = world.only_task();
@@ -188,12 +191,12 @@ const SWEEP: Scenario = Scenario {
     at_once: |_, _| {},
     in_the_end: |world| {
         assert!(world.tasks().len() <= 2);
-        ran_once_and_said_so(world);
+        check_ran_once(world);
     },
     removes: true,
 };
 
-/// What the kernel counts times in, towards programs, on every machine.
+/// The unit in which the kernel reports times to programs, on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// One call that fails once, or from then on.
@@ -215,20 +218,20 @@ impl Failure {
     }
 }
 
-/// Each (call, errno) pair of a victim at some of its calls: all of them at full scale.
+/// Each (call, errno) pair of a victim at some of its calls; at all of them at full scale.
 fn failures(points: &[Point]) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (call, errnos) in ERRORS {
         let mut here: Vec<&Point> = points.iter().filter(|point| point.call == call).collect();
-        // The second thread is notify's own, which takes it for certain that there will be one;
-        // that there is room for it was tried just before.
+        // The second thread belongs to notify, which expects that it can be created. Whether there is space
+        // for it was tested just before.
         here.retain(|point| (&*point.call, point.n) != ("clone3", 2));
         for (i, errno) in errnos.iter().enumerate() {
-            // One place for each pair, another one for the next: together they meet most.
+            // One place for each pair, another place for the next pair: together they cover most places.
             let one = here.get(here.len() * (i + 1) / (errnos.len() + 1));
             let places = scale::pick(one.into_iter().collect(), here.iter().collect::<Vec<_>>());
             for point in places {
-                // Interrupted, or another one's lock, without end is nothing that passes by an error.
+                // EINTR, or a lock of another process, without end is not a temporary error.
                 let can_last = scale::is_full() && *errno != "EINTR" && call != "flock";
                 for lasts in [false, true] {
                     if lasts && !can_last {
@@ -254,15 +257,15 @@ fn try_failure(template: &World, victim: &Victim, scenario: &Scenario, failure: 
         !message.contains("panicked") && ran.code != 101,
         "{message}"
     );
-    assert!(ran.code < 128, "it died of a signal: {message}");
-    world.wait_until("its runners are gone", || world.processes().is_empty());
+    assert!(ran.code < 128, "it was killed by a signal: {message}");
+    world.wait_until("its runners have exited", || world.processes().is_empty());
     let acknowledged: Vec<String> = match scenario.removes {
         true => Vec::new(),
         false => template.tasks().into_iter().map(|task| task.id).collect(),
     };
     (scenario.at_once)(&world, &ran);
     world.run(&["watch", "--drain"]).succeeds();
-    world.wait_until("the runners are gone", || world.processes().is_empty());
+    world.wait_until("the runners have exited", || world.processes().is_empty());
     let known = Known {
         acknowledged: &acknowledged,
         is_drained: true,
@@ -271,21 +274,21 @@ fn try_failure(template: &World, victim: &Victim, scenario: &Scenario, failure: 
     };
     invariants::check(&world, known);
     (scenario.in_the_end)(&world);
-    invariants::sweeps_clean(&world);
+    invariants::assert_clean_after_sweep(&world);
 }
 
 fn fail_everywhere(scenario: &Scenario) {
     let template = world();
     let victim = (scenario.prepare)(&template);
     let mut calls: Vec<&str> = ERRORS.iter().map(|(call, _)| *call).collect();
-    // Whoever listens writes to an eventfd, to which the kernel never says no, and notify counts on
-    // that; what else these two write is written by `submit` and `runner` as well.
+    // A listening process writes to an eventfd, which never fails in the kernel, and notify relies on that.
+    // The other writes of these two are also made by `submit` and `runner`.
     calls.retain(|call| *call != "write" || !["admit", "cancel"].contains(&scenario.name));
     let world = crate::kill::copy(template.root());
     let points = victim.points(&world, &calls, traced::is_in_the_spool);
     let mut failures = failures(&points);
     if scenario.name == "runner" || scenario.name == "admit" {
-        // One that goes on as long as it must is ended by nobody: see below for those.
+        // A process that continues as long as it must is not ended here: see below for those.
         failures.retain(|failure| !failure.lasts);
     }
     let violations: Vec<String> = traced::in_parallel(&failures, |failure| {
@@ -341,13 +344,13 @@ fn sweep() {
     fail_everywhere(&SWEEP);
 }
 
-/// strace at a living process: from now on every such call of it fails, until this is dropped.
+/// Attaches strace to a running process: from now on every such call of it fails, until this is dropped.
 struct Failing {
     strace: std::process::Child,
 }
 
 impl Failing {
-    fn begin(world: &World, pid: u32, call: &str, errno: &str) -> Failing {
+    fn attach(world: &World, pid: u32, call: &str, errno: &str) -> Failing {
         let strace = Command::new("strace")
             .args(["-qq", "-o", "/dev/null", "-p", &pid.to_string()])
             .args(["-e", &format!("trace={call}")])
@@ -357,14 +360,14 @@ impl Failing {
             .spawn()
             .unwrap();
         let failing = Failing { strace };
-        world.wait_until("strace is at it", || is_traced(pid));
+        world.wait_until("strace is attached", || is_traced(pid));
         failing
     }
 }
 
 impl Drop for Failing {
     fn drop(&mut self) {
-        // Let go of the process, which goes on as it was.
+        // Detaches from the process, which continues unchanged.
         let pid = rustix::process::Pid::from_child(&self.strace);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
         let _ = self.strace.wait();
@@ -379,42 +382,42 @@ fn is_traced(pid: u32) -> bool {
     tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
-/// Over some second it uses less than a twentieth of a processor. One that spins never does; one
-/// that was just given something to do needs a moment.
-fn comes_to_rest(world: &World, pid: i32) {
-    let mut begun = (Instant::now(), ticks(pid));
-    world.wait_until("it comes to rest while the calls fail", || {
-        let (since, before) = begun;
+/// During some second it uses less than a twentieth of a processor. A process that spins never does, and one
+/// that just got work needs a moment.
+fn becomes_idle(world: &World, pid: i32) {
+    let mut window = (Instant::now(), ticks(pid));
+    world.wait_until("it is idle while the calls fail", || {
+        let (since, before) = window;
         if since.elapsed() < Duration::from_secs(1) {
             return false;
         }
         let used = (ticks(pid) - before) as f64 / TICKS_PER_SECOND;
         let is_at_rest = used < since.elapsed().as_secs_f64() / 20.0;
-        begun = (Instant::now(), ticks(pid));
+        window = (Instant::now(), ticks(pid));
         is_at_rest
     });
 }
 
-/// The pairs at which a process that lives on is held for a while.
+/// The pairs that a process which continues meets for a while.
 fn lasting(calls: &[&str]) -> Vec<(&'static str, &'static str)> {
     let all: Vec<(&str, &str)> = ERRORS
         .iter()
         .filter(|(call, _)| calls.contains(call))
         .flat_map(|(call, errnos)| errnos.iter().map(|errno| (*call, *errno)))
-        // Interrupted without end is nothing that a kernel does.
+        // A kernel does not interrupt calls without end.
         .filter(|(_, errno)| *errno != "EINTR")
         .collect();
     let step = scale::pick(4, 1);
     all.into_iter().step_by(step).collect()
 }
 
-fn hold_for_a_while(
+fn fail_for_a_while(
     name: &str,
     pairs: &[(&'static str, &'static str)],
     try_pair: fn(&World, &str, &str),
 ) {
     let violations: Vec<String> = traced::in_parallel(pairs, |(call, errno)| {
-        let what = format!("{name}: {call} gives {errno} for a while");
+        let what = format!("{name}: {call} returns {errno} for a while");
         traced::violation(&what, || {
             let world = world();
             try_pair(&world, call, errno);
@@ -432,7 +435,7 @@ fn hold_for_a_while(
 }
 
 #[test]
-fn a_watcher_rests_while_its_disk_refuses_and_goes_on_afterwards() {
+fn a_watcher_is_idle_while_its_disk_refuses_and_continues_afterwards() {
     let calls = [
         "openat",
         "mkdirat",
@@ -449,14 +452,14 @@ fn a_watcher_rests_while_its_disk_refuses_and_goes_on_afterwards() {
         "clone3",
         "pipe2",
     ];
-    hold_for_a_while("watcher", &lasting(&calls), |world, call, errno| {
+    fail_for_a_while("watcher", &lasting(&calls), |world, call, errno| {
         let pid = world.start_watcher();
-        // One that cannot even begin says so and leaves; this one has begun.
-        world.wait_until("it has begun", || begun(world));
-        let failing = Failing::begin(world, pid, call, errno);
+        // A watcher that cannot even start reports that and exits. This one has started.
+        world.wait_until("it has started", || has_started(world));
+        let failing = Failing::attach(world, pid, call, errno);
         world.drop_in("dropped.json", r#"{"recipe": "say"}"#);
         let submitted = world.submit(&["say"]);
-        comes_to_rest(world, pid.cast_signed());
+        becomes_idle(world, pid.cast_signed());
         drop(failing);
         world.wait_until("both are finished", || {
             let tasks = world.tasks();
@@ -465,8 +468,8 @@ fn a_watcher_rests_while_its_disk_refuses_and_goes_on_afterwards() {
         assert!(submitted.has_result());
         assert!(world.watcher_pids().contains(&pid.cast_signed()), "it left");
         world.kill_watcher(pid);
-        world.wait_until("its runners are gone", || world.processes().is_empty());
-        ran_once_and_said_so(world);
+        world.wait_until("its runners have exited", || world.processes().is_empty());
+        check_ran_once(world);
         no_panic_in(&world.root().join("watch.log"));
     });
 }
@@ -484,7 +487,7 @@ fn a_runner_keeps_its_result_while_the_disk_refuses() {
         "unlinkat",
         "newfstatat",
     ];
-    hold_for_a_while("runner", &lasting(&calls), |world, call, errno| {
+    fail_for_a_while("runner", &lasting(&calls), |world, call, errno| {
         let gate = world.root().join("gate");
         let script = format!(
             "#!/bin/sh\nwhile [ ! -e '{}' ]; do sleep 0.05; done\necho said\nexit 7\n",
@@ -499,7 +502,7 @@ fn a_runner_keeps_its_result_while_the_disk_refuses() {
             .spawn()
             .unwrap();
         world.wait_running(&task);
-        let failing = Failing::begin(world, runner.id(), call, errno);
+        let failing = Failing::attach(world, runner.id(), call, errno);
         std::fs::write(gate, "").unwrap();
         let pid = runner.id().cast_signed();
         let is_over = || runner_is_over(pid);
@@ -511,7 +514,7 @@ fn a_runner_keeps_its_result_while_the_disk_refuses() {
                     .any(|(_, c)| c.contains("recipes/gate"))
         });
         if !is_over() {
-            comes_to_rest(world, pid);
+            becomes_idle(world, pid);
         }
         drop(failing);
         assert!(runner.wait().unwrap().success());
@@ -528,13 +531,13 @@ fn a_runner_keeps_its_result_while_the_disk_refuses() {
     });
 }
 
-/// Whether the watcher says that it watches.
-fn begun(world: &World) -> bool {
+/// Whether the watcher logs that it watches.
+fn has_started(world: &World) -> bool {
     let log = std::fs::read_to_string(world.root().join("watch.log"));
     log.is_ok_and(|log| log.contains("watching"))
 }
 
-/// A zombie has come to rest for ever.
+/// A zombie never runs again.
 fn runner_is_over(pid: i32) -> bool {
     !crate::support::processes::is_alive(pid)
 }
@@ -544,9 +547,9 @@ fn no_panic_in(log: &Path) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-/// The harness can fail: a rename that only says that it was done is found out.
+/// The checks can fail: a rename that only reports success is detected.
 #[test]
-fn a_call_that_lies_is_found_out() {
+fn a_call_that_falsely_reports_success_is_detected() {
     let template = world();
     let task = template.submit(&["say"]);
     let world = crate::kill::copy(template.root());

@@ -1,8 +1,8 @@
-//! What the ears miss the rescan finds: a queue that overflows, no inotify to be had, a drop box
-//! that is replaced or mounted over.
+//! The rescan finds what file events miss: a queue that overflows, no inotify at all, a drop box that is
+//! replaced or mounted over.
 //!
-//! The machine's limits are not used up for everybody: instances and watches are counted in a user
-//! namespace of the watcher's own, and the short queue is set back as soon as the watcher has its.
+//! The machine's limits stay free for others: instances and watches are counted in a user namespace of the
+//! watcher's own, and the short queue is restored as soon as the watcher has its own.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -14,7 +14,7 @@ use crate::mount::run;
 use crate::scale::{self, figure};
 use crate::support::{World, names_in};
 
-/// So long that nothing is found by the clock.
+/// So long that no rescan happens by time.
 const NEVER: &str = "100000";
 const QUEUE: &str = "/proc/sys/fs/inotify/max_queued_events";
 
@@ -25,14 +25,16 @@ fn world() -> World {
     world
 }
 
-/// A watcher that is ended with the test.
+/// A watcher that is killed at the end of the test.
 struct Watcher(Child);
 
 impl Watcher {
-    /// Starts it and waits until it is seen.
+    /// Starts it and waits until it is shown as running.
     fn start(world: &World, command: &mut Command) -> Watcher {
         let watcher = Watcher(log_to_file(world, command).spawn().unwrap());
-        world.wait_until("a watcher is seen", || !world.watcher_pids().is_empty());
+        world.wait_until("a watcher is shown as running", || {
+            !world.watcher_pids().is_empty()
+        });
         watcher
     }
 
@@ -48,7 +50,7 @@ impl Drop for Watcher {
     }
 }
 
-/// The machine's event queues are short for who asks for one now; put back when dropped.
+/// The event queues of the machine are short for new instances. Restored when dropped.
 struct ShortQueue(String);
 
 impl ShortQueue {
@@ -79,15 +81,15 @@ fn wait_for_all(world: &World, tasks: usize) {
     assert_eq!(world.tasks().len(), tasks);
 }
 
-/// What a watcher said on stderr.
-fn said(world: &World) -> String {
+/// The log of a watcher on stderr.
+fn log(world: &World) -> String {
     std::fs::read_to_string(world.root().join("watch.log")).unwrap_or_default()
 }
 
 #[test]
 fn an_overflowing_queue_loses_no_task() {
-    // Tasks are told one by one, and what is told of them is lost but for the first few. Nothing
-    // finds the others but the overflow's own word: the clock never does here.
+    // Tasks are reported one by one, and all reports except the first few are lost. The others are found only
+    // by the overflow event: no rescan happens by time here.
     let tasks = scale::pick(60, 2_000);
     let drops = scale::pick(300, 20_000);
     let world = world();
@@ -95,7 +97,7 @@ fn an_overflowing_queue_loses_no_task() {
     let short = ShortQueue::set("16");
     let watcher = Watcher::start(&world, &mut world.command(&["watch"]));
     drop(short);
-    // It listens before its first scan, and has scanned once this is done.
+    // It listens before its first scan, and has scanned once this is finished.
     let first = world.submit(&["echo"]);
     world.result_of(&first);
 
@@ -108,12 +110,12 @@ fn an_overflowing_queue_loses_no_task() {
     }
     assert!(signal_process(watcher.pid(), Signal::CONT));
     wait_for_all(&world, 1 + tasks + drops);
-    figure("events: tasks told to a full queue", tasks);
-    figure("events: drops told to a full queue", drops);
+    figure("events: tasks reported to a full queue", tasks);
+    figure("events: drops reported to a full queue", drops);
     figure("events: lost by a full queue", 0);
 }
 
-/// A watcher that gets no more than so many of something the kernel counts by user.
+/// A watcher that gets only this many of a resource that the kernel counts by user.
 fn limited(world: &World, what: &str, most: usize) -> Command {
     let sealed = world.command(&["watch"]);
     let mut command = Command::new("unshare");
@@ -130,7 +132,7 @@ fn limited(world: &World, what: &str, most: usize) -> Command {
 }
 
 #[test]
-fn without_inotify_the_clock_finds_everything() {
+fn without_inotify_the_rescan_finds_everything() {
     let drops = scale::pick(40, 1_000);
     for (what, most) in [
         ("max_inotify_instances", 0),
@@ -140,8 +142,8 @@ fn without_inotify_the_clock_finds_everything() {
     ] {
         let world = world();
         let _watcher = Watcher::start(&world, &mut limited(&world, what, most));
-        world.wait_until("it says that it is deaf", || {
-            said(&world).contains("changes are noticed only every")
+        world.wait_until("it logs that it gets no events", || {
+            log(&world).contains("changes are noticed only every")
         });
         for n in 0..drops {
             world.drop_in(&format!("drop-{n}.json"), r#"{"recipe": "echo"}"#);
@@ -153,7 +155,7 @@ fn without_inotify_the_clock_finds_everything() {
     }
 }
 
-/// Whether a process listens to this very folder, as the kernel says.
+/// Whether a process listens to exactly this folder, as the kernel reports it.
 fn listens_to(pid: i32, folder: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(" ino:{:x} ", std::fs::metadata(folder).unwrap().ino());
@@ -166,31 +168,31 @@ fn listens_to(pid: i32, folder: &Path) -> bool {
 }
 
 #[test]
-fn a_drop_box_that_is_replaced_is_listened_to_again() {
+fn a_drop_box_that_is_replaced_is_watched_again() {
     let world = world();
     let watcher = Watcher::start(&world, &mut world.command(&["watch"]));
     let incoming = world.path("incoming");
-    for turn in 0..scale::pick(3, 50) {
-        let away = world.root().join(format!("old-{turn}"));
+    for round in 0..scale::pick(3, 50) {
+        let away = world.root().join(format!("old-{round}"));
         std::fs::rename(&incoming, &away).unwrap();
-        // What lies in the old one is nobody's any more; what lies in the new one is a drop.
+        // A file in the old folder belongs to no spool any more. A file in the new folder is a drop.
         std::fs::create_dir_all(&incoming).unwrap();
-        world.drop_in(&format!("before-{turn}.json"), r#"{"recipe": "echo"}"#);
-        wait_for_all(&world, 2 * turn + 1);
-        world.wait_until("the new box is listened to", || {
+        world.drop_in(&format!("before-{round}.json"), r#"{"recipe": "echo"}"#);
+        wait_for_all(&world, 2 * round + 1);
+        world.wait_until("the new box is watched", || {
             listens_to(watcher.pid(), &incoming)
         });
-        world.drop_in(&format!("after-{turn}.json"), r#"{"recipe": "echo"}"#);
-        wait_for_all(&world, 2 * turn + 2);
+        world.drop_in(&format!("after-{round}.json"), r#"{"recipe": "echo"}"#);
+        wait_for_all(&world, 2 * round + 2);
     }
-    // From now on only by being told.
+    // From now on only by events.
     world.set("rescan_sec", NEVER);
     assert!(signal_process(watcher.pid(), Signal::HUP));
     world.drop_in("last.one.json", r#"{"recipe": "echo"}"#);
     wait_for_all(&world, 2 * scale::pick(3, 50) + 1);
 }
 
-/// A mount that goes with the test.
+/// A mount that is removed with the test.
 struct Bind<'p>(&'p Path);
 
 impl<'p> Bind<'p> {
@@ -209,7 +211,7 @@ impl Drop for Bind<'_> {
     }
 }
 
-/// A wrong drop cannot leave the mount; it is kept there, out of sight, and the reason says so.
+/// A wrong drop cannot leave the mount. It is kept there under a hidden name, and the reason says so.
 fn refused_in_its_place(world: &World) {
     world.drop_in("wrong.json", r#"{"recipe": "nobody"}"#);
     let mut message = String::new();
@@ -229,7 +231,7 @@ fn refused_in_its_place(world: &World) {
 }
 
 #[test]
-fn a_mounted_drop_box_is_served_while_it_is_there_and_after() {
+fn drops_are_taken_from_a_mounted_drop_box_and_after_it_is_unmounted() {
     let world = world();
     let elsewhere = world.root().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -245,7 +247,7 @@ fn a_mounted_drop_box_is_served_while_it_is_there_and_after() {
     let _bind = Bind::new(&elsewhere, &incoming);
     world.drop_in("again.json", r#"{"recipe": "echo"}"#);
     wait_for_all(&world, 3);
-    world.wait_until("the mounted box is listened to", || {
+    world.wait_until("the mounted box is watched", || {
         listens_to(watcher.pid(), &incoming)
     });
 }

@@ -1,8 +1,9 @@
-//! What others could write in a group spool is copied or left, and never moved into the new one by `init`.
+//! What others could write in a group spool is copied or left. `init` never moves it into the new spool.
 //!
-//! Needs root and strace. In version 1 others could write by design, in version 2 where modes were lost. What is held:
-//! neither what was planted, nor a file or folder that somebody has open, nor a mount counts afterwards; tasks that ended
-//! stay ended, and those that wait run; a private file of the owner's is shown to nobody; what was cut off is continued.
+//! Needs root and strace. In version 1 others could write by design, in version 2 if modes were lost.
+//! Checked: a planted file, a file or folder that a process has open, and a mount do not count afterwards;
+//! finished tasks stay finished, and waiting tasks run; a private file of the owner is shown to nobody; an
+//! interrupted conversion is continued.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::convert::{age, hold, init, mode, mode_of};
-use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::group::{GROUP, GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::support::{Ran, names_in};
 
 /// A request of a task that a group user made up.
@@ -19,8 +20,8 @@ fn planted_id(n: u32) -> String {
     format!("task_01m8et7c6hppy6t50nbny5ydp{n}")
 }
 
-/// `init`, while something is mounted over a folder; it is gone afterwards.
-fn init_beside_mount(shared: &Shared, over: &Path) -> Ran {
+/// Runs `init` while something is mounted over a folder. The mount is removed afterwards.
+fn init_with_mount(shared: &Shared, over: &Path) -> Ran {
     let command = shared.as_user(OWNER, "agentspool");
     let script = "mount -t tmpfs -o mode=700 none \"$0\" && exec \"$@\"";
     let mut within = Command::new("unshare");
@@ -51,7 +52,12 @@ fn status(shared: &Shared, id: &str) -> String {
 
 fn nothing_is_writable(shared: &Shared) {
     let find = "find spool ! -path 'spool/incoming*' \\( -type d -o -type f \\) -writable";
-    assert_eq!(shared.shell(MEMBER, find).stdout, "", "{}", shared.tree());
+    assert_eq!(
+        shared.shell(GROUP_USER, find).stdout,
+        "",
+        "{}",
+        shared.tree()
+    );
 }
 
 fn doctor_finds_nothing(shared: &Shared) {
@@ -61,10 +67,10 @@ fn doctor_finds_nothing(shared: &Shared) {
     }
 }
 
-/// Of an attempt the logs, the output and the record are kept, as new files; what else lies there is put away, also where
-/// somebody has it open.
+/// The logs, the output and the record of an attempt are kept, as new files. Everything else in its folder is
+/// put away, also if a process has it open.
 #[test]
-fn what_somebody_has_open_in_an_attempt_is_not_in_the_new_one() {
+fn a_file_that_a_process_has_open_is_not_in_the_converted_attempt() {
     let shared = Shared::new();
     shared.recipe("big", "#!/bin/sh\necho said\nhead -c 1500000 /dev/zero | tr '\\0' a >\"$AGENTSPOOL_RESULT_FILE\"\n");
     let id = shared.json(OWNER, &["submit", "--recipe", "big"])["task_id"]
@@ -86,12 +92,12 @@ fn what_somebody_has_open_in_an_attempt_is_not_in_the_new_one() {
         "mkdir {0}/shut/.anew; touch {0}/shut/.anew/x",
         attempt.display()
     );
-    shared.shell(MEMBER, &plant).succeeds();
+    shared.shell(GROUP_USER, &plant).succeeds();
     let held = fs::File::options()
         .write(true)
         .open(attempt.join("output"))
         .unwrap();
-    let mut writer = shared.as_user(MEMBER, "sh");
+    let mut writer = shared.as_user(GROUP_USER, "sh");
     writer.current_dir(attempt.join("shut/deep"));
     writer.args(["-c", "echo here; read line; echo forged >f; touch new; :"]);
     writer
@@ -150,17 +156,17 @@ fn a_private_file_that_was_moved_into_a_task_is_not_shown() {
             task.display()
         );
         shared.shell(OWNER, &make).succeeds();
-        assert_ne!(shared.shell(MEMBER, "cat team/private").code, 0);
+        assert_ne!(shared.shell(GROUP_USER, "cat team/private").code, 0);
         let take = format!("mv -f {}/private {}/{file}", team.display(), task.display());
-        shared.shell(MEMBER, &take).succeeds();
+        shared.shell(GROUP_USER, &take).succeeds();
         init(&shared, OWNER, &[]).succeeds();
-        let shown = shared.shell(MEMBER, &format!("cat {}/{file}", task.display()));
+        let shown = shared.shell(GROUP_USER, &format!("cat {}/{file}", task.display()));
         assert_eq!(shown.stdout, "", "{file} {list}");
         assert_eq!(task.exists(), file == "status.json", "{}", shared.tree());
     }
 }
 
-/// A file can be long and take no disk, so its length must not become blocks.
+/// A file can be long and use no disk space, so its length must not become blocks.
 #[test]
 fn a_long_file_with_holes_fills_no_disk() {
     let shared = Shared::new();
@@ -187,7 +193,7 @@ fn a_long_file_with_holes_fills_no_disk() {
 
 /// A group user can mount a file system of his own over a folder that he can write, and unmount it later.
 #[test]
-fn what_is_under_a_mount_is_not_in_the_new_spool() {
+fn files_under_a_mount_are_not_in_the_new_spool() {
     let shared = Shared::new();
     let done = shared.submit(OWNER, &["--input", "7"]);
     shared.drain();
@@ -198,13 +204,13 @@ fn what_is_under_a_mount_is_not_in_the_new_spool() {
         "umask 0; mkdir -p {0}/attempts; echo '{{\"v\": 1, \"recipe\": \"echo\"}}' >{0}/request.json",
         his.display()
     );
-    shared.shell(MEMBER, &make).succeeds();
-    init_beside_mount(&shared, &his).succeeds();
+    shared.shell(GROUP_USER, &make).succeeds();
+    init_with_mount(&shared, &his).succeeds();
     assert!(!his.exists(), "{}", shared.tree());
     assert_eq!(status(&shared, &done), "completed");
-    // What another one has done stays done, whatever is mounted in its folder.
+    // A task that another program has finished stays finished, whatever is mounted in its folder.
     age(&shared);
-    init_beside_mount(&shared, &tasks.join(&done).join("attempts")).succeeds();
+    init_with_mount(&shared, &tasks.join(&done).join("attempts")).succeeds();
     assert_eq!(status(&shared, &done), "completed");
     assert_eq!(shared.run(OWNER, &["result", &done]).stdout, "7\n");
     nothing_is_writable(&shared);
@@ -217,7 +223,7 @@ fn a_mount_over_a_folder_of_the_root_is_named() {
         let id = shared.submit(OWNER, &["--name", "kept"]);
         age(&shared);
         let path = shared.spool().join(folder);
-        let ran = init_beside_mount(&shared, &path);
+        let ran = init_with_mount(&shared, &path);
         ran.ends_with(8);
         let named = format!("cannot make {} anew", path.display());
         assert!(
@@ -230,9 +236,9 @@ fn a_mount_over_a_folder_of_the_root_is_named() {
     }
 }
 
-/// He keeps a descriptor of a folder that was put away, and moves one of the owner's into it.
+/// The group user keeps a descriptor of a folder that was put away, and moves a folder of the owner into it.
 #[test]
-fn a_sweep_removes_nothing_that_was_moved_into_what_was_put_away() {
+fn a_sweep_removes_no_file_that_was_moved_into_a_folder_put_away() {
     let shared = Shared::new();
     let id = shared.submit(OWNER, &[]);
     age(&shared);
@@ -243,13 +249,13 @@ fn a_sweep_removes_nothing_that_was_moved_into_what_was_put_away() {
     );
     shared.shell(OWNER, &make).succeeds();
     shared
-        .shell(MEMBER, &format!("mkdir -m 777 {}/his", task.display()))
+        .shell(GROUP_USER, &format!("mkdir -m 777 {}/his", task.display()))
         .succeeds();
     // Into a folder of his own, and into one of the owner's.
     let team = shared.spool().parent().unwrap().join("team");
     let mut movers = Vec::new();
     for (within, what) in [(task.join("his"), "a"), (task.clone(), "b")] {
-        let mut mover = shared.as_user(MEMBER, "sh");
+        let mut mover = shared.as_user(GROUP_USER, "sh");
         let script = format!("echo here; read line; mv {}/{what} .", team.display());
         mover.args(["-c", &script]).current_dir(within);
         mover
@@ -267,7 +273,7 @@ fn a_sweep_removes_nothing_that_was_moved_into_what_was_put_away() {
     assert!(!team.join("a").exists(), "it was moved");
     assert!(
         team.join("b").exists(),
-        "nobody moves anything into a folder of the owner's"
+        "a group user moved a file into a folder of the owner's"
     );
     shared
         .run(OWNER, &["config", "set", "rejected_keep_sec", "0"])
@@ -284,12 +290,12 @@ fn a_sweep_removes_nothing_that_was_moved_into_what_was_put_away() {
     );
 }
 
-/// Modes are lost (a copy, `chmod -R`), things are planted, and the owner does what `doctor` says.
+/// Modes are lost (a copy, `chmod -R`), files are planted, and the owner follows the advice of `doctor`.
 #[test]
-fn what_was_planted_while_modes_were_lost_does_not_count() {
+fn files_planted_while_modes_were_lost_do_not_count() {
     let shared = Shared::new();
     let tasks = shared.spool().join("tasks");
-    let done = shared.submit(MEMBER, &["--input", "7", "--name", "done"]);
+    let done = shared.submit(GROUP_USER, &["--input", "7", "--name", "done"]);
     shared.drain();
     let waiting = shared.submit(OWNER, &["--session-id", "s"]);
     mode(&tasks, 0o2770);
@@ -301,16 +307,16 @@ fn what_was_planted_while_modes_were_lost_does_not_count() {
          echo '{{\"v\": 1, \"recipe\": \"echo\"}}' >tasks/{0}/request.json; touch tasks/{0}/lock",
         planted_id(1)
     );
-    shared.shell(MEMBER, &plant).succeeds();
+    shared.shell(GROUP_USER, &plant).succeeds();
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
     assert!(
-        doctor.contains("makes anew what others could write"),
+        doctor.contains("replaces files that others could write"),
         "{doctor}"
     );
     let ran = shared.run(OWNER, &["watch", "--drain"]);
     ran.ends_with(4);
     assert!(ran.stderr.contains("agentspool init"), "{}", ran.stderr);
-    // In depth: without `init` it is no task either.
+    // As a second defence: without `init` it is not a task either.
     mode(&tasks, 0o2750);
     shared.run(OWNER, &["status", &planted_id(1)]).ends_with(7);
     init(&shared, OWNER, &[]).succeeds();
@@ -324,17 +330,18 @@ fn what_was_planted_while_modes_were_lost_does_not_count() {
     doctor_finds_nothing(&shared);
     shared.drain();
     assert_eq!(status(&shared, &waiting), "completed");
-    assert_eq!(shared.run(MEMBER, &["result", "done"]).stdout, "7\n");
+    assert_eq!(shared.run(GROUP_USER, &["result", "done"]).stdout, "7\n");
     let submitter = shared.json(OWNER, &["status", &done])["submitter"].clone();
     assert!(
-        submitter.to_string().contains(&MEMBER.to_string()),
+        submitter.to_string().contains(&GROUP_USER.to_string()),
         "{submitter}"
     );
 }
 
-/// All at once: what ended stays so, what waits runs, and who has run it names no process any more.
+/// All at once: finished tasks stay finished, waiting tasks run, and no record of a run names a process any
+/// more.
 #[test]
-fn a_spool_that_was_opened_as_a_whole_is_a_spool_again() {
+fn a_spool_that_was_made_writable_as_a_whole_is_restored() {
     let shared = Shared::new();
     let done = shared.submit(OWNER, &["--input", "7"]);
     shared.drain();
@@ -368,24 +375,24 @@ fn a_spool_that_was_opened_as_a_whole_is_a_spool_again() {
     nothing_is_writable(&shared);
     doctor_finds_nothing(&shared);
     assert_eq!(shared.run(OWNER, &["result", &done]).stdout, "7\n");
-    // Recipes that others could write come back from where they were put away.
+    // Recipes that others could write come back from the folder where they were put away.
     shared.recipe("echo", "#!/bin/sh\ncat\n");
     shared.drain();
     assert_eq!(status(&shared, "waiting"), "completed");
     assert_eq!(status(&shared, &waiting), "completed");
-    shared.submit(OTHER_MEMBER, &[]);
+    shared.submit(OTHER_GROUP_USER, &[]);
     shared.drain();
 }
 
-/// Settings that others could write are not believed, also not what they wrote before.
+/// Settings that others could write are not used, not even the values from before.
 #[test]
-fn settings_that_others_could_write_are_the_defaults_again() {
+fn settings_that_others_could_write_are_replaced_by_the_defaults() {
     let shared = Shared::new();
     let file = shared.spool().join("spool.json");
     mode(&file, 0o664);
     let text = "{\"v\": 2, \"shared\": true, \"recipe_path\": [\"/usr/bin\"]}";
     shared
-        .shell(MEMBER, &format!("echo '{text}' >{}", file.display()))
+        .shell(GROUP_USER, &format!("echo '{text}' >{}", file.display()))
         .succeeds();
     let ran = init(&shared, OWNER, &[]);
     ran.succeeds();
@@ -404,9 +411,9 @@ fn settings_that_others_could_write_are_the_defaults_again() {
     assert_eq!(mode_of(&file), 0o640);
 }
 
-/// A lock that others can open is made anew, so that whoever holds the old one holds nobody up.
+/// A lock that others can open is replaced by a new file, so a process that holds the old file blocks nobody.
 #[test]
-fn locks_that_others_could_hold_are_made_anew() {
+fn locks_that_others_could_hold_are_replaced() {
     let shared = Shared::new();
     shared.run(OWNER, &["sweep"]).succeeds();
     let id = shared.submit(OWNER, &["--name", "n"]);
@@ -421,7 +428,7 @@ fn locks_that_others_could_hold_are_made_anew() {
     for file in &files {
         mode(file, 0o644);
         chown(file, None, Some(GROUP)).unwrap();
-        holders.push(hold(&shared, MEMBER, file));
+        holders.push(hold(&shared, GROUP_USER, file));
     }
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
     assert!(!doctor.contains("chmod"), "{doctor}");
@@ -432,7 +439,7 @@ fn locks_that_others_could_hold_are_made_anew() {
     shared.run(OWNER, &["sweep"]).succeeds();
     shared.drain();
     assert_eq!(status(&shared, &id), "completed");
-    // One of ours is left as it is.
+    // A lock that only the owner can open is left as it is.
     let mut ours = hold(&shared, OWNER, &files[2]);
     let inode = fs::metadata(&files[2]).unwrap().ino();
     mode(&files[2], 0o644);
@@ -447,9 +454,9 @@ fn locks_that_others_could_hold_are_made_anew() {
     }
 }
 
-/// A file of the owner's that somebody moved into an open folder belongs to the owner, and says nothing.
+/// A file of the owner that a user moved into an open folder belongs to the owner, but proves nothing.
 #[test]
-fn a_moved_file_makes_no_spool_of_an_open_folder() {
+fn a_moved_file_does_not_make_a_spool_of_an_open_folder() {
     let shared = Shared::new();
     let owner = shared.spool().parent().unwrap().to_owned();
     let group = GROUP.to_string();
@@ -465,7 +472,7 @@ fn a_moved_file_makes_no_spool_of_an_open_folder() {
         let text = "{\"v\": 2, \"shared\": true, \"recipe_path\": [\"/usr/bin\"]}";
         let moved = format!("umask 002; echo '{text}' >{}/{file}", folder.display());
         shared.shell(OWNER, &moved).succeeds();
-        let mut holder = hold(&shared, MEMBER, &folder.join(file));
+        let mut holder = hold(&shared, GROUP_USER, &folder.join(file));
         for more in [&["--group", &group][..], &[]] {
             let ran = shared.run(OWNER, &[&["init", folder.to_str().unwrap()], more].concat());
             ran.ends_with(4);
@@ -481,7 +488,7 @@ fn a_moved_file_makes_no_spool_of_an_open_folder() {
         holder.kill().unwrap();
         holder.wait().unwrap();
     }
-    // An empty one is as good as any.
+    // An empty folder is accepted.
     let empty = owner.join("empty");
     fs::create_dir(&empty).unwrap();
     chown(&empty, Some(OWNER), Some(GROUP)).unwrap();
@@ -500,9 +507,9 @@ fn kill_at(shared: &Shared, call: &str, when: usize) -> i32 {
     Ran::of(command.arg(program).arg("init").arg(shared.spool())).code
 }
 
-/// Killed at each step, by each kind of step, and run again: the same comes out.
+/// Killed at each step, by each kind of step, and run again: the result is the same.
 #[test]
-fn a_conversion_that_was_cut_off_is_continued() {
+fn an_interrupted_conversion_is_continued() {
     for (call, steps) in [
         ("renameat2", 1..20),
         ("fchmodat", 1..20),
@@ -522,7 +529,7 @@ fn a_conversion_that_was_cut_off_is_continued() {
                         .succeeds();
                 }
                 let plant = format!("mkdir spool/tasks/{}", planted_id(2));
-                shared.shell(MEMBER, &plant).succeeds();
+                shared.shell(GROUP_USER, &plant).succeeds();
                 kill_at(&shared, call, when);
                 let left = shared.spool().join(".converting");
                 if version == 2 && left.exists() {
@@ -553,9 +560,9 @@ fn a_conversion_that_was_cut_off_is_continued() {
     }
 }
 
-/// A watcher at work is named, and nothing is changed meanwhile.
+/// A running watcher is named, and nothing is changed while it runs.
 #[test]
-fn nothing_is_made_anew_under_a_watcher() {
+fn init_changes_nothing_while_a_watcher_runs() {
     let shared = Shared::new();
     let tasks: PathBuf = shared.spool().join("tasks");
     let mut watching = shared.watcher();

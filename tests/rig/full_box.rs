@@ -1,8 +1,8 @@
-//! A drop box full of what cannot be taken, and the users who wait behind it.
+//! A drop box full of files that cannot be taken, and the users whose drops wait behind them.
 //!
-//! Not single odd files (`hostile.rs`), nor who may do what (`drop_box.rs`). What is held: however many files
-//! one user leaves in the box, the others' drops and cancellations are taken; the watcher does not spin; its
-//! log stays short; and `cancel` ends when it cannot be done.
+//! Not single odd files (`hostile.rs`), and not who may do what (`drop_box.rs`). Checked: however many files
+//! one user leaves in the box, the drops and cancellations of other users are taken; the watcher does not
+//! spin; its log stays short; and `cancel` ends when it cannot be done.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use agentspool::task::TaskId;
 use rustix::process::Signal;
 
-use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared, Watching};
+use crate::group::{GROUP, GROUP_USER, OTHER_GROUP_USER, OWNER, Shared, Watching};
 use crate::support::processes::ticks;
 use crate::support::{PROGRAM, names_in};
 
-/// A file under a hidden name, then under its own, as somebody.
+/// Puts a file as some user: first under a hidden name, then under its own.
 fn put(shared: &Shared, uid: u32, name: &str, content: &str, mode: u32) -> PathBuf {
     let incoming = shared.spool().join("incoming");
     let between = incoming.join(format!(".{name}.tmp"));
@@ -33,59 +33,59 @@ fn echo(shared: &Shared, uid: u32, name: &str) {
     put(shared, uid, &format!("{name}.json"), &request, 0o640);
 }
 
-/// A task of MEMBER's that runs until it is cancelled.
+/// A task of GROUP_USER that runs until it is cancelled.
 fn running(shared: &Shared) -> String {
     shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
-    let submitted = shared.json(MEMBER, &["submit", "--recipe", "forever"]);
+    let submitted = shared.json(GROUP_USER, &["submit", "--recipe", "forever"]);
     submitted["task_id"].as_str().unwrap().to_owned()
 }
 
 fn wait_for(shared: &Shared, id: &str, status: &str) {
     shared.world.wait_until(&format!("{id} is {status}"), || {
-        shared.json(MEMBER, &["status", id])["status"] == status
+        shared.json(GROUP_USER, &["status", id])["status"] == status
     });
 }
 
-/// Control files of OTHER_MEMBER's for a task that never comes.
+/// Control files of OTHER_GROUP_USER for a task that never comes.
 fn put_controls(shared: &Shared, count: usize, content: &str) {
     let id = "task_01m85x906pb06zhxqqsktssv9k";
     for n in 0..count {
         let name = format!("{id}.{n:016x}.cancel");
-        put(shared, OTHER_MEMBER, &name, content, 0o640);
+        put(shared, OTHER_GROUP_USER, &name, content, 0o640);
     }
 }
 
 #[test]
-fn incomplete_drops_hold_up_nobody() {
+fn incomplete_drops_do_not_delay_others() {
     let shared = Shared::new();
     for n in 0..20_000 {
-        put(&shared, OTHER_MEMBER, &format!("z{n}.json"), "", 0o640);
+        put(&shared, OTHER_GROUP_USER, &format!("z{n}.json"), "", 0o640);
     }
-    // Behind them all, also one of the same user.
-    echo(&shared, OTHER_MEMBER, "own");
-    echo(&shared, MEMBER, "others");
+    // After all of them, also a drop of the same user.
+    echo(&shared, OTHER_GROUP_USER, "own");
+    echo(&shared, GROUP_USER, "others");
     let watching = shared.watcher();
     watching.answers("others", "others\n");
     watching.answers("own", "own\n");
-    // Nothing of them is decided yet.
+    // None of them is decided yet.
     assert_eq!(names_in(&shared.spool().join("incoming")).len(), 20_000);
 }
 
 #[test]
-fn control_files_that_wait_hold_up_nobody() {
+fn waiting_control_files_do_not_delay_others() {
     let shared = Shared::new();
     let id = running(&shared);
     let watching = shared.watcher();
     wait_for(&shared, &id, "running");
     let content = "{\"v\":2,\"task\":\"task_01m85x906pb06zhxqqsktssv9k\",\"do\":\"cancel\"}";
     put_controls(&shared, 10_000, content);
-    shared.run(MEMBER, &["cancel", &id]).succeeds();
-    echo(&shared, MEMBER, "later");
+    shared.run(GROUP_USER, &["cancel", &id]).succeeds();
+    echo(&shared, GROUP_USER, "later");
     watching.answers("later", "later\n");
     assert_eq!(names_in(&shared.spool().join("incoming")).len(), 10_000);
 }
 
-/// As encrypted files whose key was taken away: each can be listed and moved, and not opened.
+/// Like encrypted files whose key was removed: each can be listed and moved, but not opened.
 #[test]
 fn files_that_cannot_be_opened_are_set_aside() {
     const COUNT: usize = 300;
@@ -103,11 +103,11 @@ fn files_that_cannot_be_opened_are_set_aside() {
     command.args(["-e", "inject=openat:error=ENOKEY"]);
     for n in 0..COUNT {
         let name = format!("q{n}.json");
-        echo(&shared, OTHER_MEMBER, &format!("q{n}"));
+        echo(&shared, OTHER_GROUP_USER, &format!("q{n}"));
         command.arg("-P").arg(name);
     }
-    echo(&shared, OTHER_MEMBER, "own");
-    echo(&shared, MEMBER, "others");
+    echo(&shared, OTHER_GROUP_USER, "own");
+    echo(&shared, GROUP_USER, "others");
     let ran = crate::support::Ran::of(command.args([PROGRAM, "watch", "--drain"]));
     ran.succeeds();
     for name in ["own", "others"] {
@@ -118,7 +118,7 @@ fn files_that_cannot_be_opened_are_set_aside() {
     assert!(ran.stderr.contains("left in the box"), "{}", ran.stderr);
 }
 
-/// No room for a single reason: what is to be refused waits, and what needs no room is done.
+/// No space for a single reason: drops to be refused wait, and work that needs no space is done.
 #[test]
 fn a_full_disk_does_not_make_the_watcher_spin() {
     let shared = Shared::new();
@@ -130,8 +130,8 @@ fn a_full_disk_does_not_make_the_watcher_spin() {
     let options = format!("nr_inodes=1,mode=2750,uid={OWNER},gid={GROUP}");
     crate::mount::run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", path]);
     put_controls(&shared, 400, "not what its name says");
-    comes_to_rest(&shared, watching.pid());
-    shared.run(MEMBER, &["cancel", &id]).succeeds();
+    becomes_idle(&shared, watching.pid());
+    shared.run(GROUP_USER, &["cancel", &id]).succeeds();
     assert_eq!(names_in(&shared.spool().join("incoming")).len(), 400);
     crate::mount::run("umount", &["-l", path]);
     shared.world.wait_until("all are refused", || {
@@ -139,26 +139,32 @@ fn a_full_disk_does_not_make_the_watcher_spin() {
     });
 }
 
-/// Over some second it uses less than a fifth of a processor.
-fn comes_to_rest(shared: &Shared, pid: i32) {
-    let mut begun = (Instant::now(), ticks(pid));
-    shared.world.wait_until("it comes to rest", || {
-        if begun.0.elapsed() < Duration::from_secs(1) {
+/// During some second it uses less than a fifth of a processor.
+fn becomes_idle(shared: &Shared, pid: i32) {
+    let mut started = (Instant::now(), ticks(pid));
+    shared.world.wait_until("it is idle", || {
+        if started.0.elapsed() < Duration::from_secs(1) {
             return false;
         }
-        let used = (ticks(pid) - begun.1) as f64 / 100.0;
-        let is_at_rest = used < begun.0.elapsed().as_secs_f64() / 5.0;
-        begun = (Instant::now(), ticks(pid));
+        let used = (ticks(pid) - started.1) as f64 / 100.0;
+        let is_at_rest = used < started.0.elapsed().as_secs_f64() / 5.0;
+        started = (Instant::now(), ticks(pid));
         is_at_rest
     });
 }
 
 #[test]
-fn the_log_counts_what_is_refused_again_and_again() {
+fn the_log_counts_repeated_refusals() {
     const COUNT: usize = 200;
     let shared = Shared::new();
     for n in 0..COUNT {
-        put(&shared, OTHER_MEMBER, &format!("bad{n}.json"), "[]", 0o640);
+        put(
+            &shared,
+            OTHER_GROUP_USER,
+            &format!("bad{n}.json"),
+            "[]",
+            0o640,
+        );
     }
     let ran = shared.run(OWNER, &["watch", "--drain"]);
     ran.succeeds();
@@ -175,22 +181,22 @@ fn the_log_counts_what_is_refused_again_and_again() {
     assert_eq!(single + counted, COUNT, "{}", ran.stderr);
 }
 
-/// A `cancel` of MEMBER's that has put its control file into the box while the watcher was held.
+/// A `cancel` of GROUP_USER that has put its control file into the box while the watcher was stopped.
 fn cancel_of_a_drop(shared: &Shared, watching: &Watching<'_>, mode: u32) -> (String, Child) {
-    // It is at work, and so counts as a living watcher, before it is held.
-    echo(shared, MEMBER, "first");
+    // The watcher runs, and counts as running, before it is stopped.
+    echo(shared, GROUP_USER, "first");
     watching.answers("first", "first\n");
     crate::mount::run("kill", &["-STOP", &watching.pid().to_string()]);
     let id = new_id();
     let request = "{\"recipe\": \"forever\"}";
-    put(shared, MEMBER, &format!("{id}.json"), request, mode);
-    let mut command = shared.as_user(MEMBER, "agentspool");
+    put(shared, GROUP_USER, &format!("{id}.json"), request, mode);
+    let mut command = shared.as_user(GROUP_USER, "agentspool");
     command.args(["cancel", &id]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
-    shared
-        .world
-        .wait_until("it asks the watcher", || control_file(shared).is_some());
+    shared.world.wait_until("it waits for the watcher", || {
+        control_file(shared).is_some()
+    });
     (id, child)
 }
 
@@ -206,15 +212,15 @@ fn ended(watching: &Watching<'_>, child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// An id of this moment, as a user chooses one.
+/// An id of the current time, as a user chooses one.
 fn new_id() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     TaskId::from_parts(now.as_millis().try_into().unwrap(), 7).to_string()
 }
 
-/// Others could have written the drop, so nobody knows whose it is.
+/// Others could have written the drop, so its submitter is unknown.
 #[test]
-fn a_cancel_that_nobody_may_ask_for_ends() {
+fn a_cancel_that_no_group_user_may_request_ends() {
     let shared = Shared::new();
     shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
     let watching = shared.watcher();
@@ -222,19 +228,22 @@ fn a_cancel_that_nobody_may_ask_for_ends() {
     let message = ended(&watching, child);
     let stderr = String::from_utf8_lossy(&message.stderr).into_owned();
     assert_eq!(message.status.code(), Some(4), "{stderr}");
-    assert!(stderr.contains("nobody knows who submitted"), "{stderr}");
+    assert!(
+        stderr.contains("is unknown: other users could have written"),
+        "{stderr}"
+    );
     wait_for(&shared, &id, "running");
-    let again = shared.run(MEMBER, &["cancel", &id]);
+    let again = shared.run(GROUP_USER, &["cancel", &id]);
     again.ends_with(4);
     assert!(
-        again.stderr.contains("nobody knows who"),
+        again.stderr.contains("is unknown: other users"),
         "{}",
         again.stderr
     );
     shared.run(OWNER, &["cancel", &id]).succeeds();
 }
 
-/// Its own control file is refused: somebody gave it a second name.
+/// Its own control file is refused, because it has a second hard link.
 #[test]
 fn a_cancel_whose_control_file_is_refused_ends() {
     let shared = Shared::new();
@@ -250,17 +259,17 @@ fn a_cancel_whose_control_file_is_refused_ends() {
     shared.run(OWNER, &["cancel", &id]).succeeds();
 }
 
-/// A file that needed only another mode is as new as one that came now.
+/// A file that needed only another mode counts as new when it gets the mode.
 #[test]
-fn a_drop_that_waited_for_its_mode_comes_before_anothers_many() {
+fn a_drop_that_waited_for_its_mode_comes_before_many_of_another_user() {
     const MANY: usize = 30;
     let shared = Shared::new();
     shared.run(OWNER, &["pause"]).succeeds();
     let watching = shared.watcher();
     let request = "{\"recipe\": \"echo\"}";
-    let slow = put(&shared, OTHER_MEMBER, "slow.json", request, 0o600);
-    // Of two that came in one tick of the clock the one with the smaller name is taken first.
-    echo(&shared, OTHER_MEMBER, "then");
+    let slow = put(&shared, OTHER_GROUP_USER, "slow.json", request, 0o600);
+    // Of two drops that came in one tick of the clock, the one with the smaller name is taken first.
+    echo(&shared, OTHER_GROUP_USER, "then");
     let name = |name: &str| fs::read_link(shared.spool().join("names").join(name)).ok();
     let has = |wanted: &str| shared.world.wait_until(wanted, || name(wanted).is_some());
     has("then");
@@ -270,7 +279,7 @@ fn a_drop_that_waited_for_its_mode_comes_before_anothers_many() {
     };
     signal(Signal::STOP);
     for n in 0..MANY {
-        echo(&shared, MEMBER, &format!("many-{n}"));
+        echo(&shared, GROUP_USER, &format!("many-{n}"));
     }
     fs::set_permissions(slow, fs::Permissions::from_mode(0o640)).unwrap();
     signal(Signal::CONT);
@@ -278,7 +287,7 @@ fn a_drop_that_waited_for_its_mode_comes_before_anothers_many() {
     for n in 0..MANY {
         has(&format!("many-{n}"));
     }
-    // Ids are made in the order of admission.
+    // Ids are created in the order of admission.
     let id_of = |wanted: &str| name(wanted).unwrap().file_name().unwrap().to_owned();
     let before = (0..MANY).filter(|n| id_of(&format!("many-{n}")) < id_of("slow"));
     let count = before.count();

@@ -1,8 +1,8 @@
-//! A spool that a group shares, seen by its owner, a member and a stranger.
+//! A spool that a group shares, seen by its owner, a user of the group and a stranger.
 //!
-//! Users and groups are bare numbers (`setpriv`, root), so nobody is added to the machine. What is
-//! held: members submit, read and cancel their own; only the owner decides what is run; strangers see
-//! nothing. What members cannot do is in `member.rs`, how they submit and cancel in `drop_box.rs`.
+//! Users and groups are bare numbers (`setpriv`, root), so no account is added to the machine. Checked: group
+//! users submit, read and cancel their own tasks; only the owner decides what is run; strangers see nothing.
+//! What group users cannot do is in `group_user.rs`, how they submit and cancel in `drop_box.rs`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,12 +14,12 @@ use serde_json::Value;
 use crate::support::{Ran, World, names_in};
 
 pub const OWNER: u32 = 64_001;
-pub const MEMBER: u32 = 64_002;
-pub const OTHER_MEMBER: u32 = 64_003;
+pub const GROUP_USER: u32 = 64_002;
+pub const OTHER_GROUP_USER: u32 = 64_003;
 pub const STRANGER: u32 = 64_004;
 pub const GROUP: u32 = 64_100;
 
-/// A shared spool of OWNER's, and everybody's view of it.
+/// A shared spool of OWNER, and the view of each user.
 pub struct Shared {
     pub world: World,
 }
@@ -27,7 +27,7 @@ pub struct Shared {
 impl Shared {
     pub fn new() -> Shared {
         let world = World::without_spool();
-        // The test's own folder is 0700 of root: everybody must get through to the spool.
+        // The test's own folder is 0700 and root's: every user must be able to reach the spool.
         fs::set_permissions(world.root(), fs::Permissions::from_mode(0o755)).unwrap();
         let home = world.root().join("owner");
         fs::create_dir(&home).unwrap();
@@ -52,7 +52,7 @@ impl Shared {
         self.world.root().join("owner/spool")
     }
 
-    /// Anything, as somebody: users but strangers are in the group.
+    /// Any command, as some user. All users but the stranger are in the group.
     pub fn as_user(&self, uid: u32, program: &str) -> Command {
         let own_group = (uid + 1000).to_string();
         let mut command = self.world.command(&[]);
@@ -100,14 +100,14 @@ impl Shared {
         self.run(OWNER, &["watch", "--drain"]).succeeds();
     }
 
-    /// A recipe of the owner's.
+    /// A recipe of the owner.
     pub fn recipe(&self, name: &str, script: &str) {
         let recipe = self.spool().join("recipes").join(name);
         crate::support::write_executable(&recipe, script);
         std::os::unix::fs::chown(&recipe, Some(OWNER), Some(GROUP)).unwrap();
     }
 
-    /// A watcher of the owner's, which says everything into `watch.log` beside the spool.
+    /// A watcher of the owner, which logs everything to `watch.log` next to the spool.
     pub fn watcher(&self) -> Watching<'_> {
         let log = self.world.root().join("watch.log");
         let file = fs::File::options().create(true).append(true).open(&log);
@@ -122,9 +122,10 @@ impl Shared {
             child,
             log,
         };
-        self.world.wait_until("the watcher is seen", || {
-            !names_in(&self.spool().join("watchers")).is_empty()
-        });
+        self.world
+            .wait_until("the watcher is shown as running", || {
+                !names_in(&self.spool().join("watchers")).is_empty()
+            });
         watching
     }
 
@@ -134,7 +135,7 @@ impl Shared {
     }
 }
 
-/// A living watcher of the owner's; ended by its pid.
+/// A running watcher of the owner. It is ended by its pid.
 pub struct Watching<'a> {
     shared: &'a Shared,
     child: Child,
@@ -150,7 +151,7 @@ impl Watching<'_> {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Ends it at once; its runners go on.
+    /// Kills it at once. Its runners continue.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -160,7 +161,7 @@ impl Watching<'_> {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until a name's task has this output.
+    /// Waits until the task of this name has this output.
     #[track_caller]
     pub fn answers(&self, name: &str, output: &str) {
         let shared = self.shared;
@@ -208,7 +209,7 @@ fn mode(path: &Path) -> (u32, u32, u32) {
 }
 
 #[test]
-fn the_modes_say_who_may_do_what() {
+fn the_modes_allow_each_user_only_his_part() {
     let shared = Shared::new();
     let spool = shared.spool();
     for (folder, expected) in [
@@ -239,13 +240,13 @@ fn the_modes_say_who_may_do_what() {
     }
 }
 
-/// A default access list on the folder above gives rights to all that is made below it.
+/// A default access list on the folder above gives rights to everything that is created below it.
 #[test]
 fn a_group_spool_inherits_no_access_list() {
     let shared = Shared::new();
     let above = shared.world.root().join("owner");
     let given = format!(
-        "setfacl -d -m u:{MEMBER}:rwx,u:{STRANGER}:rwx {}",
+        "setfacl -d -m u:{GROUP_USER}:rwx,u:{STRANGER}:rwx {}",
         above.display()
     );
     shared.shell(OWNER, &given).succeeds();
@@ -264,14 +265,14 @@ fn a_group_spool_inherits_no_access_list() {
         .run(OWNER, &["--spool", path, "watch", "--drain"])
         .succeeds();
     let lists = shared.shell(OWNER, &format!("getfacl -Rsp {path}"));
-    for uid in [MEMBER, STRANGER] {
+    for uid in [GROUP_USER, STRANGER] {
         assert!(!lists.stdout.contains(&uid.to_string()), "{}", lists.stdout);
     }
     let id = names_in(&spool.join("tasks")).remove(0);
     let work = spool.join("tasks").join(id).join("attempts/1/work/kept");
     assert_ne!(
         shared
-            .shell(MEMBER, &format!("echo x >{}", work.display()))
+            .shell(GROUP_USER, &format!("echo x >{}", work.display()))
             .code,
         0
     );
@@ -280,16 +281,16 @@ fn a_group_spool_inherits_no_access_list() {
 #[test]
 fn a_group_user_submits_and_reads_and_the_owner_runs() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &["--input", "\"mine\"", "--name", "report"]);
-    let message = shared.run(MEMBER, &["status", &id]);
+    let id = shared.submit(GROUP_USER, &["--input", "\"mine\"", "--name", "report"]);
+    let message = shared.run(GROUP_USER, &["status", &id]);
     message.succeeds();
     assert!(message.stdout.contains("Status: pending"));
-    // Nobody may run it but the owner, and nobody starts a watcher in a shared spool.
-    shared.run(MEMBER, &["watch", "--drain"]).ends_with(4);
-    assert_ne!(shared.run(MEMBER, &["runner", "--once", &id]).code, 0);
+    // Only the owner may run it, and no other user starts a watcher in a shared spool.
+    shared.run(GROUP_USER, &["watch", "--drain"]).ends_with(4);
+    assert_ne!(shared.run(GROUP_USER, &["runner", "--once", &id]).code, 0);
     assert!(names_in(&shared.spool().join("watchers")).is_empty());
     shared.drain();
-    for uid in [MEMBER, OTHER_MEMBER, OWNER] {
+    for uid in [GROUP_USER, OTHER_GROUP_USER, OWNER] {
         let result = shared.run(uid, &["result", "report"]);
         result.succeeds();
         assert_eq!(result.stdout, "mine\n");
@@ -305,25 +306,25 @@ fn a_group_user_submits_and_reads_and_the_owner_runs() {
 fn a_group_user_uses_the_drop_box_without_seeing_into_it() {
     let shared = Shared::new();
     let dropped = "printf '{\"recipe\": \"echo\", \"input\": 5}' > spool/incoming/five.json";
-    shared.shell(MEMBER, dropped).succeeds();
+    shared.shell(GROUP_USER, dropped).succeeds();
     assert_eq!(
-        shared.json(MEMBER, &["status", "five"])["status"],
+        shared.json(GROUP_USER, &["status", "five"])["status"],
         "pending"
     );
-    assert_ne!(shared.shell(MEMBER, "ls spool/incoming").code, 0);
-    // Sticky: what one member dropped another one cannot take away.
+    assert_ne!(shared.shell(GROUP_USER, "ls spool/incoming").code, 0);
+    // Sticky: another user cannot remove the drop of a group user.
     assert_ne!(
         shared
-            .shell(OTHER_MEMBER, "rm -f spool/incoming/five.json")
+            .shell(OTHER_GROUP_USER, "rm -f spool/incoming/five.json")
             .code,
         0
     );
     shared
-        .shell(MEMBER, "printf '[]' > spool/incoming/wrong.json")
+        .shell(GROUP_USER, "printf '[]' > spool/incoming/wrong.json")
         .succeeds();
     shared.drain();
-    assert_eq!(shared.run(MEMBER, &["result", "five"]).stdout, "5\n");
-    let message = shared.run(MEMBER, &["status", "wrong"]);
+    assert_eq!(shared.run(GROUP_USER, &["result", "five"]).stdout, "5\n");
+    let message = shared.run(GROUP_USER, &["status", "wrong"]);
     message.ends_with(7);
     assert!(
         message.stderr.contains("one JSON object"),
@@ -332,16 +333,17 @@ fn a_group_user_uses_the_drop_box_without_seeing_into_it() {
     );
 }
 
-/// The owner may move a member's file but not a member's folder, nor read what is shut.
+/// The owner may move a file of a group user, but not a folder of his, and he cannot read a file that is
+/// shut.
 #[test]
-fn what_a_group_user_drops_to_annoy_stops_nobody() {
+fn odd_drops_of_a_group_user_stop_no_other_drop() {
     let shared = Shared::new();
     shared
         .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
         .succeeds();
     shared
         .shell(
-            MEMBER,
+            GROUP_USER,
             "mkdir -m 700 spool/incoming/folder.json && mkfifo spool/incoming/fifo.json && \
              ln -s /etc/passwd spool/incoming/link.json && \
              printf '{\"recipe\": \"echo\"}' > spool/incoming/shut.json && \
@@ -350,24 +352,28 @@ fn what_a_group_user_drops_to_annoy_stops_nobody() {
         .succeeds();
     shared
         .shell(
-            OTHER_MEMBER,
+            OTHER_GROUP_USER,
             "printf '{\"recipe\": \"echo\", \"input\": 1}' > spool/incoming/good.json",
         )
         .succeeds();
     shared.drain();
-    assert_eq!(shared.run(OTHER_MEMBER, &["result", "good"]).stdout, "1\n");
+    assert_eq!(
+        shared.run(OTHER_GROUP_USER, &["result", "good"]).stdout,
+        "1\n"
+    );
     for name in ["fifo", "link", "shut"] {
-        shared.run(MEMBER, &["status", name]).ends_with(7);
+        shared.run(GROUP_USER, &["status", name]).ends_with(7);
     }
     assert_eq!(names_in(&shared.spool().join("incoming")), ["folder.json"]);
 }
 
-/// Nobody else's; and nothing is done before a watcher runs, which is said.
+/// A group user cancels only his own tasks. Without a running watcher nothing is done yet, and that is
+/// reported.
 #[test]
 fn a_group_user_cancels_what_he_submitted() {
     let shared = Shared::new();
-    let early = shared.submit(MEMBER, &[]);
-    let ran = shared.run(MEMBER, &["cancel", &early]);
+    let early = shared.submit(GROUP_USER, &[]);
+    let ran = shared.run(GROUP_USER, &["cancel", &early]);
     ran.succeeds();
     assert!(
         ran.stderr.contains("no watcher is running"),
@@ -377,31 +383,34 @@ fn a_group_user_cancels_what_he_submitted() {
     assert_eq!(shared.json(OWNER, &["status", &early])["status"], "pending");
     shared.drain();
     assert_eq!(
-        shared.json(MEMBER, &["status", &early])["status"],
+        shared.json(GROUP_USER, &["status", &early])["status"],
         "cancelled"
     );
 
     shared.recipe("forever", "#!/bin/sh\nexec sleep 1000\n");
     let mut watching = shared.watcher();
-    let submitted = shared.json(MEMBER, &["submit", "--recipe", "forever", "--name", "mine"]);
+    let submitted = shared.json(
+        GROUP_USER,
+        &["submit", "--recipe", "forever", "--name", "mine"],
+    );
     let id = submitted["task_id"].as_str().unwrap();
     shared.world.wait_until("it runs", || {
-        shared.json(OTHER_MEMBER, &["status", id])["status"] == "running"
+        shared.json(OTHER_GROUP_USER, &["status", id])["status"] == "running"
     });
-    let refused = shared.run(OTHER_MEMBER, &["cancel", id]);
+    let refused = shared.run(OTHER_GROUP_USER, &["cancel", id]);
     refused.ends_with(4);
     assert!(
         refused.stderr.contains("another user's"),
         "{}",
         refused.stderr
     );
-    let object = shared.json(MEMBER, &["cancel", "mine"]);
+    let object = shared.json(GROUP_USER, &["cancel", "mine"]);
     assert_eq!(object["status"], "cancelled", "{object}");
-    // The owner's own are his, and he cancels everybody's.
+    // The owner cancels his own tasks and those of all others.
     let owners = shared.json(OWNER, &["submit", "--recipe", "forever"]);
     let owners = owners["task_id"].as_str().unwrap();
-    shared.run(MEMBER, &["cancel", owners]).ends_with(4);
-    let theirs = shared.submit(OTHER_MEMBER, &["--name", "theirs"]);
+    shared.run(GROUP_USER, &["cancel", owners]).ends_with(4);
+    let theirs = shared.submit(OTHER_GROUP_USER, &["--name", "theirs"]);
     for id in [owners, &theirs] {
         shared.world.wait_until("it is a task", || {
             shared.spool().join("tasks").join(id).exists()
@@ -414,27 +423,27 @@ fn a_group_user_cancels_what_he_submitted() {
 #[test]
 fn group_users_share_a_session_in_order() {
     let shared = Shared::new();
-    let ids: Vec<String> = [MEMBER, OWNER, OTHER_MEMBER]
+    let ids: Vec<String> = [GROUP_USER, OWNER, OTHER_GROUP_USER]
         .iter()
         .map(|uid| shared.submit(*uid, &["--session-id", "ours", "--name", "same"]))
         .collect();
     shared.drain();
     for id in &ids {
         assert_eq!(
-            shared.json(MEMBER, &["status", id])["status"],
+            shared.json(GROUP_USER, &["status", id])["status"],
             "completed",
             "{}",
             shared.tree()
         );
     }
     assert_eq!(
-        shared.json(MEMBER, &["status", "same"])["task_id"],
+        shared.json(GROUP_USER, &["status", "same"])["task_id"],
         ids[2].as_str()
     );
-    // The owner clears them all, whoever made them.
+    // The owner clears all of them, whoever submitted them.
     shared.run(OWNER, &["clear"]).succeeds();
     assert_eq!(
-        shared.json(MEMBER, &["list"])["total"],
+        shared.json(GROUP_USER, &["list"])["total"],
         0,
         "{}",
         shared.tree()
@@ -442,9 +451,9 @@ fn group_users_share_a_session_in_order() {
 }
 
 #[test]
-fn no_group_user_decides_what_is_run() {
+fn only_the_owner_decides_what_is_run() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     shared.drain();
     for script in [
         "echo '{}' > spool/spool.json",
@@ -458,17 +467,17 @@ fn no_group_user_decides_what_is_run() {
         "touch spool/slots/0",
         "mv spool/recipes spool/tasks/r",
     ] {
-        assert_ne!(shared.shell(MEMBER, script).code, 0, "{script}");
+        assert_ne!(shared.shell(GROUP_USER, script).code, 0, "{script}");
     }
     shared
-        .run(MEMBER, &["config", "set", "max_concurrent", "9"])
+        .run(GROUP_USER, &["config", "set", "max_concurrent", "9"])
         .ends_with(4);
-    shared.run(MEMBER, &["sweep"]).ends_with(4);
+    shared.run(GROUP_USER, &["sweep"]).ends_with(4);
     assert_eq!(shared.json(OWNER, &["status", &id])["status"], "completed");
     shared.run(OWNER, &["recipe", "info", "echo"]).succeeds();
 }
 
-/// What is attached is read by the owner's recipe alone, and a drop carries nothing.
+/// Only the owner's recipe reads an attachment, and a drop cannot have one.
 #[test]
 fn only_the_owner_attaches_and_nobody_else_reads_it() {
     let shared = Shared::new();
@@ -477,7 +486,7 @@ fn only_the_owner_attaches_and_nobody_else_reads_it() {
     fs::set_permissions(&sent, fs::Permissions::from_mode(0o644)).unwrap();
     let sent = sent.to_str().unwrap();
     let submit = ["submit", "--recipe", "echo", "--attach", sent];
-    let refused = shared.run(MEMBER, &submit);
+    let refused = shared.run(GROUP_USER, &submit);
     refused.ends_with(4);
     assert!(
         refused.stderr.contains("only for the spool's owner"),
@@ -495,28 +504,28 @@ fn only_the_owner_attaches_and_nobody_else_reads_it() {
     assert_eq!(mode(&file), (0o600, OWNER, GROUP));
     shared.run(OWNER, &["resume"]).succeeds();
     shared.drain();
-    shared.run(MEMBER, &["wait", &id]).succeeds();
+    shared.run(GROUP_USER, &["wait", &id]).succeeds();
     assert!(!file.exists());
 }
 
-/// Only the owner removes; what a member may not remove keeps its name.
+/// Only the owner removes tasks. A task that a group user may not remove keeps its name.
 #[test]
-fn a_group_user_clears_nothing_and_breaks_nothing() {
+fn a_group_user_cannot_clear_tasks() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &["--name", "kept"]);
+    let id = shared.submit(GROUP_USER, &["--name", "kept"]);
     shared.drain();
-    shared.run(MEMBER, &["wait", "kept"]).succeeds();
-    let object = shared.json(MEMBER, &["clear"]);
+    shared.run(GROUP_USER, &["wait", "kept"]).succeeds();
+    let object = shared.json(GROUP_USER, &["clear"]);
     assert_eq!(object["code"], 4, "{object}");
-    assert_eq!(shared.json(MEMBER, &["status", "kept"])["task_id"], id);
-    assert_eq!(shared.run(MEMBER, &["result", "kept"]).code, 0);
+    assert_eq!(shared.json(GROUP_USER, &["status", "kept"])["task_id"], id);
+    assert_eq!(shared.run(GROUP_USER, &["result", "kept"]).code, 0);
 }
 
-/// What is the owner's to see to is not a member's trouble.
+/// Problems that only the owner can fix are not reported to a group user.
 #[test]
 fn a_group_user_asks_the_doctor() {
     let shared = Shared::new();
-    let without = shared.run(MEMBER, &["doctor"]);
+    let without = shared.run(GROUP_USER, &["doctor"]);
     without.ends_with(1);
     assert!(
         without.stdout.contains("ask the spool's owner"),
@@ -524,15 +533,15 @@ fn a_group_user_asks_the_doctor() {
         without.stdout
     );
     let _watching = shared.watcher();
-    let message = shared.run(MEMBER, &["doctor"]);
+    let message = shared.run(GROUP_USER, &["doctor"]);
     message.succeeds();
     assert_eq!(message.stdout.lines().count(), 5, "{}", message.stdout);
 }
 
 #[test]
-fn a_stranger_gets_a_refusal_and_nothing_else() {
+fn a_stranger_gets_only_a_refusal() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &["--name", "secret-name"]);
+    let id = shared.submit(GROUP_USER, &["--name", "secret-name"]);
     for arguments in [
         &["list"][..],
         &["status", &id],
@@ -565,7 +574,7 @@ fn a_stranger_gets_a_refusal_and_nothing_else() {
 }
 
 #[test]
-fn a_private_spool_is_its_owners_alone() {
+fn only_its_owner_uses_a_private_spool() {
     let shared = Shared::new();
     let private = shared.world.root().join("owner/private");
     let path = private.to_str().unwrap();
@@ -576,7 +585,7 @@ fn a_private_spool_is_its_owners_alone() {
         let expected = if is_dir { 0o700 } else { 0o600 };
         assert_eq!(mode(&private.join(&folder)).0, expected, "{folder}");
     }
-    for uid in [MEMBER, STRANGER] {
+    for uid in [GROUP_USER, STRANGER] {
         let ran = shared.run(uid, &["--spool", path, "list"]);
         assert!(ran.code == 4 || ran.code == 8, "{}", ran.stderr);
     }
@@ -586,7 +595,7 @@ fn a_private_spool_is_its_owners_alone() {
     assert!(ran.stderr.contains(&OWNER.to_string()), "{}", ran.stderr);
 }
 
-/// Who may write in a folder above could put another spool there: the owner's watcher does not run then.
+/// A user who may write in a folder above could put another spool there, so the owner's watcher does not run.
 #[test]
 fn a_folder_above_in_which_others_write_is_refused() {
     let shared = Shared::new();
@@ -614,14 +623,14 @@ fn a_folder_above_in_which_others_write_is_refused() {
         "{}",
         watch.stderr
     );
-    // Sticky: nobody renames what is not his own.
+    // Sticky: a user renames only his own files.
     set(0o3775);
     shared.run(OWNER, &["watch", "--drain"]).succeeds();
 }
 
-/// Also where a link leads through such a folder, and where a folder is another user's.
+/// Also if a link leads through such a folder, and if a folder is another user's.
 #[test]
-fn whoever_could_turn_the_way_to_a_spool_is_named() {
+fn a_user_who_could_change_the_path_to_a_spool_is_named() {
     let shared = Shared::new();
     let above = shared.spool().parent().unwrap().to_owned();
     let make = "mkdir team && chgrp 64100 team && chmod 2775 team && ln -s ../spool team/turn && ln -s team/turn way";
@@ -641,26 +650,28 @@ fn whoever_could_turn_the_way_to_a_spool_is_named() {
     );
     assert!(refused.stderr.contains(&team), "{}", refused.stderr);
     watch(&shared.spool()).succeeds();
-    // A link of another user's in a sticky folder is his to turn, a folder of his as well.
+    // Another user can change his own link in a sticky folder, and also his own folder.
     fs::set_permissions(above.join("team"), fs::Permissions::from_mode(0o3775)).unwrap();
     watch(&way).succeeds();
-    shared.shell(MEMBER, "ln -s ../spool team/his").succeeds();
+    shared
+        .shell(GROUP_USER, "ln -s ../spool team/his")
+        .succeeds();
     let refused = watch(&above.join("team/his"));
     refused.ends_with(4);
     assert!(
         refused
             .stderr
-            .contains(&format!("belongs to user {MEMBER}")),
+            .contains(&format!("belongs to user {GROUP_USER}")),
         "{}",
         refused.stderr
     );
-    std::os::unix::fs::chown(&above, Some(MEMBER), None).unwrap();
+    std::os::unix::fs::chown(&above, Some(GROUP_USER), None).unwrap();
     let refused = watch(&shared.spool());
     refused.ends_with(4);
     assert!(
         refused
             .stderr
-            .contains(&format!("belongs to user {MEMBER}"))
+            .contains(&format!("belongs to user {GROUP_USER}"))
             && refused.stderr.contains("chown"),
         "{}",
         refused.stderr
@@ -668,7 +679,7 @@ fn whoever_could_turn_the_way_to_a_spool_is_named() {
 }
 
 #[test]
-fn nobody_but_its_owner_runs_a_task_of_a_group_spool() {
+fn only_the_owner_runs_a_task_of_a_group_spool() {
     let shared = Shared::new();
     let id = shared.submit(OWNER, &[]);
     let spool = shared.spool();
@@ -680,6 +691,8 @@ fn nobody_but_its_owner_runs_a_task_of_a_group_spool() {
         "{}",
         refused.stderr
     );
-    shared.run(MEMBER, &["runner", "--once", &id]).ends_with(4);
+    shared
+        .run(GROUP_USER, &["runner", "--once", &id])
+        .ends_with(4);
     assert!(names_in(&spool.join("slots")).is_empty());
 }

@@ -1,8 +1,8 @@
 //! Power cuts while users of the group submit to a group spool, on ext4 and on XFS.
 //!
-//! A group user cannot sync the folder that he drops into; he syncs his file once more after its rename. What is
-//! held after each cut: every id that was printed before it becomes that task or a refusal with a reason under
-//! that id, whether a watcher was at it or not, and nothing runs twice. The owner's side is `power.rs`.
+//! A group user cannot sync the folder that he drops into. He syncs his file once more after its rename.
+//! Checked after each cut: every id that was printed before it becomes that task or a refusal with a reason
+//! under that id, with and without a watcher, and nothing runs twice. The owner's side is `power.rs`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cut::{Disk, Kind, kill_all};
-use crate::group::{GROUP, MEMBER, OTHER_MEMBER, as_number};
+use crate::group::{GROUP, GROUP_USER, OTHER_GROUP_USER, as_number};
 use crate::power::{Random, seed};
 use crate::scale;
 use crate::support::{Ran, World, names_in, read_json};
 
-/// Two processes each of two users.
-const SUBMITTERS: [u32; 4] = [MEMBER, OTHER_MEMBER, MEMBER, OTHER_MEMBER];
+/// Two processes for each of two users.
+const SUBMITTERS: [u32; 4] = [GROUP_USER, OTHER_GROUP_USER, GROUP_USER, OTHER_GROUP_USER];
 const CUTS: [(Kind, &str); 4] = [
     (Kind::Ext4, "commit=600"),
     (Kind::Xfs, "noatime"),
@@ -32,7 +32,7 @@ fn as_group_user(world: &World, uid: u32, arguments: &[&str]) -> Ran {
     Ran::of(&mut command)
 }
 
-/// A group spool of root's that has been there for long.
+/// A group spool of root that was created and synced long before.
 fn in_use(kind: Kind, options: &str) -> (Disk, World) {
     let disk = Disk::of(kind, options);
     let world = World::at(&disk.path());
@@ -54,8 +54,8 @@ fn in_use(kind: Kind, options: &str) -> (Disk, World) {
     (disk, world)
 }
 
-/// Submits until the power goes; what was printed before it went. Every fourth submission is refused, for
-/// its recipe is gone when the watcher looks.
+/// Submits until the power is cut, and returns what was printed before. Every fourth submission is refused,
+/// because its recipe is missing when the watcher checks.
 fn load_and_cut(disk: &Disk, world: &World, after: u64) -> Vec<String> {
     let is_over = AtomicBool::new(false);
     let printed = Mutex::new(Vec::new());
@@ -67,7 +67,7 @@ fn load_and_cut(disk: &Disk, world: &World, after: u64) -> Vec<String> {
                 scope.spawn(move || {
                     while !is_over.load(Ordering::SeqCst) {
                         let ran = as_group_user(world, *uid, &["submit", "--recipe", "once", "-q"]);
-                        // What is printed after the cut was called is nobody's promise.
+                        // An id that is printed after the cut started promises nothing.
                         if ran.code == 0 && !is_over.load(Ordering::SeqCst) {
                             printed.lock().unwrap().push(ran.stdout.trim().to_owned());
                         }
@@ -75,7 +75,7 @@ fn load_and_cut(disk: &Disk, world: &World, after: u64) -> Vec<String> {
                 })
             })
             .collect();
-        // The random moment itself; nothing is expected to have happened by then.
+        // This sleep is the random time itself. Nothing is expected to have happened by then.
         std::thread::sleep(Duration::from_millis(after));
         let mut before = printed.lock().unwrap();
         is_over.store(true, Ordering::SeqCst);
@@ -107,13 +107,13 @@ fn every_printed_id_becomes_a_task_or_a_reason() {
             world.start_watcher();
         }
         let printed = load_and_cut(&disk, &world, after);
-        disk.come_back(&world);
+        disk.mount_again(&world);
         if !with_watcher && random.next().is_multiple_of(4) {
-            // All that is in the box is refused now.
+            // Everything that is in the box is refused now.
             fs::remove_file(world.path("recipes/once")).unwrap();
         }
         disk.run(&world, &["watch", "--drain"]).succeeds();
-        world.wait_until("the runners are gone", || world.processes().is_empty());
+        world.wait_until("the runners have exited", || world.processes().is_empty());
         let rejected = names_in(&world.path("rejected"));
         for id in &printed {
             let task = world.task(id);
@@ -153,17 +153,17 @@ fn every_printed_id_becomes_a_task_or_a_reason() {
     scale::figure("power cuts while group users submit", cuts);
     scale::figure("power cuts while group users submit: ids printed", all);
     scale::figure(
-        "power cuts while group users submit: of them refused with a reason",
+        "power cuts while group users submit: refused with a reason",
         refused,
     );
-    scale::figure("power cuts while group users submit: of them lost", 0);
+    scale::figure("power cuts while group users submit: ids lost", 0);
 }
 
-/// Whether a drop that `submit` printed the id of outlives a cut; with some of its syncs left out.
+/// Whether a drop survives a cut after `submit` printed its id, with some of its syncs left out.
 fn is_kept(kind: Kind, options: &str, left_out: Option<&str>) -> bool {
     let (disk, world) = in_use(kind, options);
     let sealed = world.command(&["submit", "--recipe", "once", "-q"]);
-    let user = as_number(&sealed, MEMBER, &(MEMBER + 1000).to_string(), true);
+    let user = as_number(&sealed, GROUP_USER, &(GROUP_USER + 1000).to_string(), true);
     let mut traced = std::process::Command::new("strace");
     traced.args(["-o", "/dev/null", "-e", "trace=fsync"]);
     if let Some(left_out) = left_out {
@@ -181,16 +181,16 @@ fn is_kept(kind: Kind, options: &str, left_out: Option<&str>) -> bool {
     ran.succeeds();
     let id = ran.stdout.trim().to_owned();
     disk.cut();
-    disk.come_back(&world);
+    disk.mount_again(&world);
     world.path("incoming").join(format!("{id}.json")).exists()
 }
 
-/// One submission with nothing else on the disk: the sync after the rename is what keeps it.
+/// One submission with nothing else on the disk: the sync after the rename keeps it.
 #[test]
 fn without_the_second_sync_a_printed_id_is_lost() {
     for (kind, options) in [(Kind::Ext4, "commit=600"), (Kind::Xfs, "noatime")] {
         assert!(is_kept(kind, options, None), "{kind:?}");
-        // On a machine under load the file system may have written its log by itself before the cut.
+        // On a busy machine the file system may have written its log by itself before the cut.
         let is_seen = (0..5).any(|_| !is_kept(kind, options, Some("fsync:retval=0:when=2+")));
         assert!(is_seen, "{kind:?}: the sync could be left out");
     }

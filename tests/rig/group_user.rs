@@ -1,19 +1,20 @@
-//! A member of the group who wants what is the owner's: files, processes, secrets, or peace.
+//! A user of the group who attacks the owner: his files, processes and secrets, or the work of the watcher.
 //!
-//! Not ordinary use of a group spool (`group.rs`) and not what lies in the drop box (`hostile.rs`, `drop_box.rs`).
-//! A member may write in the drop box alone, so all that he tries to plant elsewhere fails. What is held:
-//! nothing of the owner's is written, removed, signalled, locked or shown by it, and other tasks go on.
+//! Not ordinary use of a group spool (`group.rs`) and not files in the drop box (`hostile.rs`,
+//! `drop_box.rs`). A group user may write only in the drop box, so everything that he tries to plant
+//! elsewhere fails. Checked: he writes, removes, signals, locks and sees nothing of the owner's, and other
+//! tasks continue.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::group::{MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::group::{GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::scale::{figure, pick};
 use crate::support::names_in;
 
 const SECRET: &str = "hunter2 of sesame";
 
-/// The owner's own folder beside the spool, and what must still be so at the end.
+/// The owner's own folder next to the spool, and what must be unchanged at the end.
 struct Precious {
     path: PathBuf,
     before: Vec<(PathBuf, String)>,
@@ -74,8 +75,8 @@ fn contents(folder: &Path) -> Vec<(PathBuf, String)> {
     all
 }
 
-/// Where the secret is seen by others than the owner: in any regular file of the spool, and in what
-/// the watcher said.
+/// Places where users other than the owner can see the secret: any regular file of the spool, and the
+/// watcher's log.
 fn leaks(shared: &Shared, log: &str) -> Vec<String> {
     let mut leaks: Vec<String> = walkdir::WalkDir::new(shared.spool())
         .into_iter()
@@ -93,8 +94,8 @@ fn leaks(shared: &Shared, log: &str) -> Vec<String> {
     leaks
 }
 
-/// Each line is a shell script of the member's, in the folder above the spool; `$T` is a new task
-/// of his that nobody runs yet, `$P` the owner's precious folder, `$ID` an id that nobody has.
+/// Each line is a shell script that the group user runs in the folder above the spool. `$T` is a new task of
+/// his that does not run yet, `$P` the owner's precious folder, `$ID` an id that no task has.
 const PLANTED: &[&str] = &[
     "ln -s $P spool/tasks/$ID; : >spool/open/$ID",
     "ln -s $P/secret.json spool/tasks/$ID; : >spool/open/$ID",
@@ -151,23 +152,23 @@ fn plant(shared: &Shared, precious: &Precious, number: usize, script: &str) {
     println!("{script}");
     let id = format!("task_0{:0>25}", number + 1);
     let session = format!("own-{number}");
-    let task = shared.submit(MEMBER, &["--session-id", &session]);
+    let task = shared.submit(GROUP_USER, &["--session-id", &session]);
     let precious = precious.path.display();
-    // It may have run already: then some of it fails, which is as good a case.
+    // The task may have run already. Then a part of the script fails, and that case is valid too.
     shared.shell(
-        MEMBER,
+        GROUP_USER,
         &format!("T=spool/tasks/{task}; P={precious}; ID={id}; {script}"),
     );
 }
 
-/// After each of them the owner's watcher lives, takes what is dropped and runs what is submitted.
+/// After each script the owner's watcher still runs, takes drops and runs submitted tasks.
 #[test]
-fn what_a_group_user_plants_leads_nowhere_and_stops_nothing() {
+fn files_that_a_group_user_plants_have_no_effect() {
     let shared = Shared::new();
     let precious = Precious::of(&shared);
     let mut watching = shared.watcher();
     let planted: Vec<(usize, &&str)> = PLANTED.iter().enumerate().collect();
-    // Several at once on every change, one by one when there is time.
+    // Several at once on every change, one by one at full scale.
     for together in planted.chunks(pick(10, 1)) {
         for (number, script) in together {
             plant(&shared, &precious, *number, script);
@@ -177,21 +178,21 @@ fn what_a_group_user_plants_leads_nowhere_and_stops_nothing() {
         let dropped = format!(
             "printf '{{\"recipe\": \"echo\", \"input\": {number}}}' > spool/incoming/{name}.json"
         );
-        shared.shell(MEMBER, &dropped).succeeds();
+        shared.shell(GROUP_USER, &dropped).succeeds();
         watching.answers(&name, &format!("{number}\n"));
         assert!(watching.is_alive());
     }
     for session in ["s1", "s2", "s3", "s4", "s5"] {
         // Refused or left, but never followed.
         shared.run(
-            MEMBER,
+            GROUP_USER,
             &["submit", "--recipe", "echo", "--session-id", session],
         );
     }
-    shared.submit(MEMBER, &["--name", "good", "--input", "1"]);
-    let last = shared.submit(MEMBER, &["--input", "\"last\""]);
+    shared.submit(GROUP_USER, &["--name", "good", "--input", "1"]);
+    let last = shared.submit(GROUP_USER, &["--input", "\"last\""]);
     watching.answers(&last, "last\n");
-    // Nor does reading, cancelling or clearing go where the links lead.
+    // Reading, cancelling and clearing do not follow the links either.
     for arguments in [
         &["list"][..],
         &["list", "--json"],
@@ -210,13 +211,13 @@ fn what_a_group_user_plants_leads_nowhere_and_stops_nothing() {
     precious.is_untouched();
     assert_eq!(leaks(&shared, &watching.log()), Vec::<String>::new());
     assert!(watching.is_alive());
-    figure("hostile members: things planted", PLANTED.len());
-    figure("hostile members: violations", 0);
+    figure("hostile group users: things planted", PLANTED.len());
+    figure("hostile group users: violations", 0);
 }
 
-/// A recipe writes by path, so nobody may exchange the folders above what it writes while it runs.
+/// A recipe writes by path, so nobody may exchange the folders above its files while it runs.
 #[test]
-fn a_recipe_writes_where_the_runner_made_room_and_nowhere_else() {
+fn a_recipe_writes_only_in_the_folders_that_the_runner_created() {
     let shared = Shared::new();
     let precious = Precious::of(&shared);
     let root = shared.world.root().to_owned();
@@ -243,7 +244,7 @@ fn a_recipe_writes_where_the_runner_made_room_and_nowhere_else() {
         "--input",
         "7",
     ];
-    let object = shared.json(MEMBER, &submitted);
+    let object = shared.json(GROUP_USER, &submitted);
     let id = object["task_id"].as_str().unwrap().to_owned();
     shared.world.wait_until("it runs", || began.exists());
     let precious_path = precious.path.display();
@@ -253,7 +254,7 @@ fn a_recipe_writes_where_the_runner_made_room_and_nowhere_else() {
         format!("ln -s {precious_path}/attempts spool/tasks/{id}/attempts/2"),
         format!("mv spool/tasks/{id}/attempts/1 spool/incoming/1"),
         format!("chmod 0 spool/tasks/{id}"),
-        format!("setfacl -d -m u:{MEMBER}:rwx spool/tasks/{id}"),
+        format!("setfacl -d -m u:{GROUP_USER}:rwx spool/tasks/{id}"),
         format!("touch spool/tasks/{id}/cancel"),
         format!("echo '{{}}' > spool/tasks/{id}/result.json"),
         "mv spool/sessions/s spool/sessions/moved".to_owned(),
@@ -263,7 +264,7 @@ fn a_recipe_writes_where_the_runner_made_room_and_nowhere_else() {
         "touch spool/open/x".to_owned(),
         format!("ln -s {precious_path} spool/names/x"),
     ] {
-        assert_ne!(shared.shell(MEMBER, &script).code, 0, "{script}");
+        assert_ne!(shared.shell(GROUP_USER, &script).code, 0, "{script}");
     }
     fs::write(&go, "").unwrap();
     let folder = shared.spool().join("tasks").join(&id);
@@ -279,18 +280,19 @@ fn a_recipe_writes_where_the_runner_made_room_and_nowhere_else() {
     }
 }
 
-/// Whoever can open a file can lock it: a member locks all that he can open, for as long as he likes.
+/// A process that can open a file can lock it: a group user locks everything that he can open, for as long as
+/// he likes.
 #[test]
-fn a_group_user_holds_no_lock_that_anybody_needs() {
+fn a_group_user_cannot_hold_a_lock_that_others_need() {
     let shared = Shared::new();
-    let first = shared.submit(MEMBER, &["--session-id", "s", "--name", "first"]);
+    let first = shared.submit(GROUP_USER, &["--session-id", "s", "--name", "first"]);
     shared.drain();
     const HOLD: &str = "use File::Find; my @held; \
         find({ no_chdir => 1, wanted => sub { -l $_ and return; -p $_ and return; \
         open(my $file, '<', $_) or return; flock($file, 6) and push @held, $file; } }, $ARGV[0]); \
         $| = 1; print scalar(@held), \"\\n\"; sleep 1000";
     let mut holder = shared
-        .as_user(MEMBER, "perl")
+        .as_user(GROUP_USER, "perl")
         .args(["-e", HOLD, shared.spool().to_str().unwrap()])
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -306,7 +308,7 @@ fn a_group_user_holds_no_lock_that_anybody_needs() {
     shared
         .run(OWNER, &["config", "set", "max_concurrent", "2"])
         .succeeds();
-    let next = shared.submit(OTHER_MEMBER, &["--session-id", "s", "--name", "first"]);
+    let next = shared.submit(OTHER_GROUP_USER, &["--session-id", "s", "--name", "first"]);
     let own = shared.submit(OWNER, &["--session-id", "s", "--name", "first"]);
     shared.drain();
     for id in [&next, &own] {
@@ -319,9 +321,9 @@ fn a_group_user_holds_no_lock_that_anybody_needs() {
     holder.wait().unwrap();
 }
 
-/// The owner keeps a task for himself by a lock that nobody else can take.
+/// The owner keeps a task from removal with a lock that nobody else can take.
 #[test]
-fn a_task_is_kept_for_the_owners_readers_alone() {
+fn only_the_owners_readers_keep_a_task_from_removal() {
     let shared = Shared::new();
     for (key, value) in [("cleanup_delay_sec", "0"), ("sweep_every_sec", "86400")] {
         shared.run(OWNER, &["config", "set", key, value]).succeeds();
@@ -339,11 +341,11 @@ fn a_task_is_kept_for_the_owners_readers_alone() {
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = [0u8; 5];
-        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let mut printed = [0u8; 5];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut printed).unwrap();
         holder
     };
-    let mut holders = [hold(OWNER, &kept), hold(MEMBER, &other)];
+    let mut holders = [hold(OWNER, &kept), hold(GROUP_USER, &other)];
     let sweep = || {
         // The first pass only records the clocks.
         shared.run(OWNER, &["sweep"]).succeeds();
@@ -358,28 +360,28 @@ fn a_task_is_kept_for_the_owners_readers_alone() {
     assert!(sweep().is_empty(), "{}", shared.tree());
 }
 
-/// Only those who can open a file can lock it.
+/// Only users who can open a file can lock it.
 #[test]
 fn a_group_user_holds_no_slot() {
     let shared = Shared::new();
-    let first = shared.submit(MEMBER, &[]);
+    let first = shared.submit(GROUP_USER, &[]);
     shared.drain();
     for script in [
         "ls spool/slots",
         "flock -n spool/slots true",
         "flock -n spool/slots/0 true",
     ] {
-        assert_ne!(shared.shell(MEMBER, script).code, 0, "{script}");
+        assert_ne!(shared.shell(GROUP_USER, script).code, 0, "{script}");
     }
     assert_eq!(
-        shared.json(MEMBER, &["status", &first])["status"],
+        shared.json(GROUP_USER, &["status", &first])["status"],
         "completed"
     );
 }
 
-/// A second name for a file of the owner's: the kernel may forbid it and may not.
+/// A hard link to a file of the owner's. Some kernels forbid it, others do not.
 #[test]
-fn a_hard_link_to_a_file_of_the_owner_is_refused_and_not_read_aloud() {
+fn a_hard_link_to_a_file_of_the_owner_is_refused_and_not_shown() {
     let shared = Shared::new();
     let precious = Precious::of(&shared);
     shared
@@ -388,7 +390,7 @@ fn a_hard_link_to_a_file_of_the_owner_is_refused_and_not_read_aloud() {
     let linked = shared.spool().join("incoming/linked.json");
     fs::hard_link(precious.path.join("secret.json"), linked).unwrap();
     shared.drain();
-    let message = shared.run(MEMBER, &["status", "linked"]);
+    let message = shared.run(GROUP_USER, &["status", "linked"]);
     message.ends_with(7);
     assert!(message.stderr.contains("hard link"), "{}", message.stderr);
     assert!(!message.stderr.contains(SECRET), "{}", message.stderr);
@@ -397,19 +399,23 @@ fn a_hard_link_to_a_file_of_the_owner_is_refused_and_not_read_aloud() {
         .into_iter()
         .find(|name| name.ends_with("-linked.json"))
         .unwrap();
-    // It keeps its own mode and owner there.
+    // The file keeps its own mode and owner.
     assert_ne!(
         shared
-            .shell(MEMBER, &format!("cat {}", rejected.join(kept).display()))
+            .shell(
+                GROUP_USER,
+                &format!("cat {}", rejected.join(kept).display())
+            )
             .stdout,
         SECRET
     );
     precious.is_untouched();
 }
 
-/// What a recipe leaves open in its own folder, or would leave writable by its umask, is closed to the group.
+/// Files that a recipe leaves open in its own folder, or that its umask leaves writable, are closed to the
+/// group.
 #[test]
-fn what_a_recipe_leaves_open_is_open_to_nobody() {
+fn files_that_a_recipe_leaves_writable_are_closed_to_the_group() {
     let shared = Shared::new();
     shared
         .run(OWNER, &["config", "set", "umask", "000"])
@@ -418,17 +424,17 @@ fn what_a_recipe_leaves_open_is_open_to_nobody() {
         "open",
         "#!/bin/sh\numask >\"$AGENTSPOOL_RESULT_FILE\"\ntouch scratch\nchmod 666 scratch\n",
     );
-    let submitted = shared.json(MEMBER, &["submit", "--recipe", "open"]);
+    let submitted = shared.json(GROUP_USER, &["submit", "--recipe", "open"]);
     let id = submitted["task_id"].as_str().unwrap();
     shared.drain();
-    assert_eq!(shared.json(MEMBER, &["result", id])["output"], "0022");
+    assert_eq!(shared.json(GROUP_USER, &["result", id])["output"], "0022");
     let attempt = shared.spool().join("tasks").join(id).join("attempts/1");
     let scratch = attempt.join("work/scratch");
-    let tried = shared.shell(MEMBER, &format!("echo mine >{}", scratch.display()));
+    let tried = shared.shell(GROUP_USER, &format!("echo mine >{}", scratch.display()));
     assert_ne!(tried.code, 0, "{}", shared.tree());
     let output = attempt.join("output");
     let tried = shared.shell(
-        MEMBER,
+        GROUP_USER,
         &format!("cat {0} && echo mine >{0}", output.display()),
     );
     assert_eq!(tried.stdout, "0022\n", "{}", shared.tree());

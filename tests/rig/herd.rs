@@ -1,8 +1,7 @@
-//! Several watchers on one spool, killed with -9 and replaced as the test goes on.
+//! Several watchers on one spool, killed with -9 and replaced during the test.
 //!
-//! Not a test. A pid is signalled only through a handle that was taken before the process was
-//! looked at again, so nobody else's process is met. Invariant: whatever happens in the test, no
-//! watcher of it stays.
+//! Not a test. A pid is signalled only through a handle that was taken before the process was checked again,
+//! so no foreign process is hit. Invariant: no watcher of the test is left, whatever happens.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,7 +32,7 @@ impl<'w> Herd<'w> {
         Herd::start_with(world, watchers, chance, &[])
     }
 
-    /// With more in the watchers' environment.
+    /// With more variables in the watchers' environment.
     pub fn start_with(
         world: &'w World,
         watchers: usize,
@@ -57,7 +56,7 @@ impl<'w> Herd<'w> {
         }
     }
 
-    /// Kills a watcher when one is due; another takes its place.
+    /// Kills a watcher when a kill is due. Another watcher takes its place.
     pub fn kill_watchers(&mut self) {
         if Instant::now() < self.next_watcher {
             return;
@@ -71,14 +70,14 @@ impl<'w> Herd<'w> {
         self.watchers_killed += 1;
     }
 
-    /// Kills a runner when one is due.
+    /// Kills a runner when a kill is due.
     pub fn kill_runners(&mut self) {
         if Instant::now() < self.next_runner {
             return;
         }
         self.next_runner = Instant::now() + RUNNER_EVERY;
         let mut runners = self.world.runners();
-        // Mostly one that is at something; now and then whichever, in between two tasks.
+        // Mostly a runner with a task, sometimes a runner between two tasks.
         if self.chance.below(4) > 0 && runners.iter().any(|pid| has_child(*pid)) {
             runners.retain(|pid| has_child(*pid));
         }
@@ -89,15 +88,16 @@ impl<'w> Herd<'w> {
         }
     }
 
-    /// Ends the watchers as a service manager does; their runners go when their pipes close.
+    /// Stops the watchers as a service manager does. Their runners exit when their pipes close.
     pub fn stop(mut self) {
         for watcher in &self.watchers {
             let pid = Pid::from_child(watcher);
-            // One that is just beginning does not heed TERM yet.
-            self.world.wait_until("the watcher is seen", || {
-                let seen = self.world.watcher_pids();
-                seen.contains(&pid.as_raw_nonzero().get())
-            });
+            // A watcher that is just starting does not handle TERM yet.
+            self.world
+                .wait_until("the watcher is shown as running", || {
+                    let seen = self.world.watcher_pids();
+                    seen.contains(&pid.as_raw_nonzero().get())
+                });
             rustix::process::kill_process(pid, Signal::TERM).unwrap();
         }
         for watcher in &mut self.watchers {
@@ -105,7 +105,9 @@ impl<'w> Herd<'w> {
         }
         self.watchers.clear();
         let world = self.world;
-        world.wait_until("nothing of the world runs", || world.processes().is_empty());
+        world.wait_until("no process of the world runs", || {
+            world.processes().is_empty()
+        });
     }
 }
 
@@ -118,7 +120,7 @@ impl Drop for Herd<'_> {
     }
 }
 
-/// Signals a runner of this world; `false` when it had gone.
+/// Signals a runner of this world; `false` if it had exited.
 pub fn signal_runner(world: &World, pid: i32, signal: Signal) -> bool {
     let Ok(handle) = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) else {
         return false;
@@ -131,7 +133,7 @@ pub fn signal_process(pid: i32, signal: Signal) -> bool {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).is_ok()
 }
 
-/// Whether any of its threads has one.
+/// Whether any of its threads has a child.
 fn has_child(pid: i32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
     threads.into_iter().flatten().flatten().any(|thread| {
@@ -147,7 +149,7 @@ fn spawn(world: &World, environment: &[(&'static str, PathBuf)]) -> Child {
         .unwrap()
 }
 
-/// Where the world looks for what its watchers said.
+/// Where the world searches for the log of its watchers.
 pub fn log_to_file<'c>(world: &World, command: &'c mut Command) -> &'c mut Command {
     let log = std::fs::File::options()
         .create(true)

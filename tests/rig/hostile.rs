@@ -1,8 +1,9 @@
-//! Hostile drops: whatever can be put into a box, among good ones, before a living watcher.
+//! Hostile drops: everything that can be put into a box, among good drops, while a watcher runs.
 //!
-//! Not what a member does elsewhere in the spool (`member.rs`), nor bytes at random (`fuzz/`). What is held for each
-//! kind: it ends in `rejected/` with a reason, or stays with one line of the log, or is a task; the watcher lives and takes
-//! the next good drop; no byte of a file that somebody else owns, and none of a drop that was refused, is in a reason, a status or the log.
+//! Not what a group user does elsewhere in the spool (`group_user.rs`), and not random bytes (`fuzz/`).
+//! Checked for each kind: it ends in `rejected/` with a reason, or stays with one line of the log, or becomes
+//! a task. The watcher keeps running and takes the next good drop. No byte of a file of another user, and no
+//! byte of a refused drop, is in a reason, a status or the log.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -21,18 +22,18 @@ const SECRET: &str = "hunter2 of sesame";
 
 /// What a kind of drop may become.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
+enum Outcome {
     Rejected,
-    /// In the box, and the log says so once.
+    /// Stays in the box, and is logged once.
     Stays,
     Task,
-    /// No drop at all, as far as anybody can tell by its name.
+    /// By its name it is not a drop.
     Ignored,
 }
 
-use Fate::{Ignored, Rejected, Stays, Task};
+use Outcome::{Ignored, Rejected, Stays, Task};
 
-/// How one is made, given the place where it belongs.
+/// How a drop of this kind is created, given its path in the box.
 enum Made {
     Bytes(Vec<u8>),
     By(Box<dyn Fn(&Path)>),
@@ -42,7 +43,7 @@ struct Kind {
     what: &'static str,
     file_name: OsString,
     made: Made,
-    fate: Fate,
+    outcome: Outcome,
 }
 
 struct Kinds {
@@ -50,33 +51,33 @@ struct Kinds {
 }
 
 impl Kinds {
-    fn named(&mut self, what: &'static str, name: &[u8], fate: Fate) {
+    fn named(&mut self, what: &'static str, name: &[u8], outcome: Outcome) {
         let good = br#"{"recipe": "echo", "input": 1}"#.to_vec();
-        self.push(what, name, Made::Bytes(good), fate);
+        self.push(what, name, Made::Bytes(good), outcome);
     }
 
-    fn content(&mut self, what: &'static str, bytes: impl AsRef<[u8]>, fate: Fate) {
+    fn content(&mut self, what: &'static str, bytes: impl AsRef<[u8]>, outcome: Outcome) {
         let name = format!("content-{}.json", self.all.len());
         self.push(
             what,
             name.as_bytes(),
             Made::Bytes(bytes.as_ref().to_vec()),
-            fate,
+            outcome,
         );
     }
 
-    fn thing(&mut self, what: &'static str, fate: Fate, by: impl Fn(&Path) + 'static) {
+    fn thing(&mut self, what: &'static str, outcome: Outcome, by: impl Fn(&Path) + 'static) {
         let name = format!("thing-{}.json", self.all.len());
-        self.push(what, name.as_bytes(), Made::By(Box::new(by)), fate);
+        self.push(what, name.as_bytes(), Made::By(Box::new(by)), outcome);
     }
 
-    fn push(&mut self, what: &'static str, name: &[u8], made: Made, fate: Fate) {
+    fn push(&mut self, what: &'static str, name: &[u8], made: Made, outcome: Outcome) {
         let file_name = OsStr::from_bytes(name).to_owned();
         self.all.push(Kind {
             what,
             file_name,
             made,
-            fate,
+            outcome,
         });
     }
 }
@@ -161,7 +162,7 @@ fn contents(kinds: &mut Kinds) {
     );
     kinds.content("no timeout at all", request("\"timeout_sec\":0"), Rejected);
     kinds.content(
-        "a timeout of ages",
+        "a very long timeout",
         request("\"timeout_sec\":1e300"),
         Rejected,
     );
@@ -196,7 +197,11 @@ fn contents(kinds: &mut Kinds) {
         Rejected,
     );
     kinds.content("an array", format!("[\"{s}\"]"), Rejected);
-    kinds.content("a request's fields in an array", "[1,\"echo\"]", Rejected);
+    kinds.content(
+        "the fields of a request in an array",
+        "[1,\"echo\"]",
+        Rejected,
+    );
     kinds.content("a string", format!("\"{s}\""), Rejected);
     kinds.content("a number", "42", Rejected);
     kinds.content("null", "null", Rejected);
@@ -206,7 +211,7 @@ fn contents(kinds: &mut Kinds) {
         Rejected,
     );
     kinds.content(
-        "something behind the object",
+        "text after the object",
         format!("{} {s}", request("\"input\":1")),
         Rejected,
     );
@@ -233,7 +238,7 @@ fn contents(kinds: &mut Kinds) {
     );
     kinds.content("no recipe", format!("{{\"input\":\"{s}\"}}"), Rejected);
     kinds.content(
-        "a recipe that is not there",
+        "a recipe that does not exist",
         "{\"recipe\":\"nobody\"}",
         Rejected,
     );
@@ -333,10 +338,10 @@ fn names(kinds: &mut Kinds) {
         &[vec![b'x'; 250], b".json".to_vec()].concat(),
         Task,
     );
-    kinds.named("a name that is no UTF-8", b"\xff\xfe.json", Task);
+    kinds.named("a name that is not UTF-8", b"\xff\xfe.json", Task);
     kinds.named("`last` as the name", b"last.json", Task);
     kinds.named(
-        "an id of another moment as the name",
+        "an id with another time as the name",
         b"task_01m89dt16m3zs3qgzmxcqpr6ka.json",
         Rejected,
     );
@@ -364,7 +369,7 @@ fn things(kinds: &mut Kinds, secret: &Path) {
         chown(&between, Some(OWNER), None).unwrap();
         fs::rename(between, at).unwrap();
     });
-    kinds.thing("somebody else's folder", Stays, |at| {
+    kinds.thing("another user's folder", Stays, |at| {
         fs::create_dir(at).unwrap()
     });
     kinds.thing("a dangling link", Rejected, |at| link("nowhere", at));
@@ -381,11 +386,11 @@ fn things(kinds: &mut Kinds, secret: &Path) {
         fs::write(at, SECRET).unwrap();
         fs::set_permissions(at, fs::Permissions::from_mode(0o000)).unwrap();
     });
-    kinds.thing("somebody else's shut file", Rejected, |at| {
+    kinds.thing("another user's shut file", Rejected, |at| {
         fs::write(at, SECRET).unwrap();
         fs::set_permissions(at, fs::Permissions::from_mode(0o600)).unwrap();
     });
-    kinds.thing("2 GiB of nothing", Rejected, |at| {
+    kinds.thing("a hole of 2 GiB", Rejected, |at| {
         let file = File::create(at).unwrap();
         file.set_len(2 << 30).unwrap();
     });
@@ -413,7 +418,7 @@ fn things(kinds: &mut Kinds, secret: &Path) {
         let between = at.with_file_name(".mapped");
         fs::write(&between, "{\"recipe\":\"echo\",\"input\":1}").unwrap();
         open_to_all(&between);
-        // A digit over a digit: what is read is a request at every moment.
+        // Digits overwrite digits, so that the file is a valid request at every time.
         let script = "import mmap, os, sys\n\
             f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0)\n\
             at = m.find(b'1'); os.rename(sys.argv[1], sys.argv[2])\n\
@@ -442,7 +447,7 @@ fn open_to_all(at: &Path) {
     fs::set_permissions(at, fs::Permissions::from_mode(0o666)).unwrap();
 }
 
-/// A drop as a careful program makes it: whole when it gets its name.
+/// A drop as a careful program creates it: complete when it gets its name.
 fn drop_good(shared: &Shared, number: usize) {
     let incoming = shared.spool().join("incoming");
     let between = incoming.join(".good");
@@ -455,8 +460,8 @@ fn drop_good(shared: &Shared, number: usize) {
     fs::rename(between, incoming.join(format!("good-{number}.json"))).unwrap();
 }
 
-/// The drop box of a group spool, as somebody sees it who may write in it and is root: what he puts there
-/// the owner could never put there himself.
+/// The drop box of a group spool, as root sees it, who may write in it: root puts files there that the owner
+/// could never put there himself.
 struct Hostile<'a> {
     shared: &'a Shared,
     incoming: PathBuf,
@@ -488,26 +493,24 @@ impl Hostile<'_> {
         names.iter().filter(|name| name.ends_with(ending)).count()
     }
 
-    /// Drops it, waits for what becomes of it, and says what that was.
-    fn fate_of(&self, kind: &Kind, watching: &Watching<'_>) -> Fate {
+    /// Drops it, waits for the outcome, and returns the outcome.
+    fn outcome_of(&self, kind: &Kind, watching: &Watching<'_>) -> Outcome {
         let reasons = self.count("rejected", ".reason.json");
         let tasks = self.count("tasks", "");
         let left = || watching.log().matches("left in the box").count();
-        let said = left();
+        let earlier = left();
         self.drop_it(kind);
-        if kind.fate == Ignored {
+        if kind.outcome == Ignored {
             return if self.in_box(kind) { Ignored } else { Task };
         }
         self.shared
             .world
-            .wait_until(kind.what, || !self.in_box(kind) || left() > said);
-        self.shared
-            .world
-            .wait_until("it is known what became of it", || {
-                left() > said
-                    || self.count("rejected", ".reason.json") > reasons
-                    || self.count("tasks", "") > tasks
-            });
+            .wait_until(kind.what, || !self.in_box(kind) || left() > earlier);
+        self.shared.world.wait_until("its outcome is known", || {
+            left() > earlier
+                || self.count("rejected", ".reason.json") > reasons
+                || self.count("tasks", "") > tasks
+        });
         if self.in_box(kind) {
             Stays
         } else if self.count("rejected", ".reason.json") > reasons {
@@ -518,7 +521,7 @@ impl Hostile<'_> {
     }
 }
 
-/// Everywhere a reader looks but in the drops themselves.
+/// Everything that a reader of the spool sees, except the drops themselves.
 fn leaks(shared: &Shared, log: &str) -> Vec<String> {
     let is_reported = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -544,7 +547,7 @@ fn has_secret(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn every_kind_of_hostile_drop_beside_good_ones() {
+fn every_kind_of_hostile_drop_among_good_drops() {
     let shared = Shared::new();
     let secret = shared.world.root().join("secret.json");
     fs::write(
@@ -568,15 +571,18 @@ fn every_kind_of_hostile_drop_beside_good_ones() {
     let (mut good, mut violations) = (0, Vec::new());
     for round in 0..pick(1, 10) {
         for (number, kind) in kinds.all.iter().enumerate() {
-            let fate = hostile.fate_of(kind, &watching);
-            if fate != kind.fate {
-                violations.push(format!("{}: {fate:?}, not {:?}", kind.what, kind.fate));
+            let outcome = hostile.outcome_of(kind, &watching);
+            if outcome != kind.outcome {
+                violations.push(format!(
+                    "{}: {outcome:?}, not {:?}",
+                    kind.what, kind.outcome
+                ));
             }
             assert!(watching.is_alive(), "{}", kind.what);
-            if matches!(kind.fate, Stays | Ignored) {
+            if matches!(kind.outcome, Stays | Ignored) {
                 remove(&hostile.incoming.join(&kind.file_name));
             }
-            // It is not only alive but at work.
+            // The watcher not only runs, but also takes drops.
             if number % pick(6, 1) != 0 {
                 continue;
             }
@@ -588,7 +594,7 @@ fn every_kind_of_hostile_drop_beside_good_ones() {
     }
     violations.extend(leaks(&shared, &watching.log()));
     figure("hostile drops: kinds", kinds.all.len());
-    figure("hostile drops: good ones between them, all run", good);
+    figure("hostile drops: good drops among them, all run", good);
     figure("hostile drops: violations", violations.len());
     assert_eq!(violations, Vec::<String>::new());
 }
@@ -601,8 +607,8 @@ fn remove(path: &Path) {
     }
 }
 
-/// A file that not even its owner may move (`chattr +i`) stays where it is, with one line of the log, and
-/// keeps nobody waiting. The attribute needs a real file system under it.
+/// A file that not even its owner may move (`chattr +i`) stays in the box, with one line of the log, and no
+/// other drop waits for it. The attribute needs a real file system.
 #[test]
 fn an_immutable_drop_stays_with_one_line_of_the_log() {
     let shared = Shared::new();
@@ -636,7 +642,7 @@ fn an_immutable_drop_stays_with_one_line_of_the_log() {
     drop(freed);
 }
 
-/// Takes the attribute off again, whatever the test said.
+/// Removes the attribute at the end of the test, also if the test failed.
 struct Freed {
     path: PathBuf,
 }

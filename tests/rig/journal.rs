@@ -1,8 +1,8 @@
-//! The journal's side of our own log: which fields it is given.
+//! The fields that our own log gives to the journal.
 //!
-//! In a mount namespace of its own, where a socket of the test's stands in the journal's place. A
-//! whole systemd is in `tests/systemd`. Here is held: what is written is the journal's protocol,
-//! and `TASK_ID=`, `RECIPE=` and `SESSION_ID=` are in it.
+//! In a mount namespace of its own, where a socket of the test is in the place of the journal's socket. A
+//! whole systemd runs in `tests/systemd`. Checked: the entries follow the journal's protocol and contain
+//! `TASK_ID=`, `RECIPE=` and `SESSION_ID=`.
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixDatagram;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::support::{PROGRAM, Ran, World};
 
-/// Runs the program with the journal as its stderr, as a unit's is.
+/// Runs the program with the journal as its stderr, as in a unit.
 fn under_journal(world: &World, socket: &std::path::Path, arguments: &str) -> Ran {
     let script = format!(
         "set -e\nmount -t tmpfs none /run\nmkdir -p /run/systemd/journal\n\
@@ -27,7 +27,7 @@ fn under_journal(world: &World, socket: &std::path::Path, arguments: &str) -> Ra
     Ran::of(&mut command)
 }
 
-/// The entries that came, each as its fields.
+/// The entries that arrived, each as its fields.
 fn entries(journal: &UnixDatagram) -> Vec<HashMap<String, String>> {
     let mut entries = Vec::new();
     let mut buffer = vec![0; 1 << 16];
@@ -53,7 +53,7 @@ fn each_transition_is_an_entry_with_fields() {
     journal.set_nonblocking(true).unwrap();
     let task = world.submit(&["ok", "--session-id", "chat"]);
     under_journal(&world, &socket, "watch --drain").succeeds();
-    world.wait_until("nobody holds it", || world.processes().is_empty());
+    world.wait_until("no process holds it", || world.processes().is_empty());
     world.run(&["sweep"]).succeeds();
     under_journal(&world, &socket, "sweep").succeeds();
     assert!(!task.path.exists());
@@ -81,16 +81,16 @@ fn each_transition_is_an_entry_with_fields() {
     }
     assert_eq!(words, ["started", "completed", "swept"], "{entries:?}");
     let stderr = std::fs::read_to_string(world.root().join("stderr")).unwrap();
-    assert_eq!(stderr, "", "nothing is said twice");
+    assert_eq!(stderr, "", "nothing is logged twice");
 }
 
 #[test]
-fn a_journal_that_hangs_stops_nobody() {
+fn a_journal_that_hangs_stops_no_task() {
     let world = World::new();
     world.set("autostart", "false");
     world.recipe("ok", "#!/bin/sh\necho fine\n");
     let socket = world.root().join("journal");
-    // Nobody reads from it, and its queue is full long before the tasks are done.
+    // No process reads from the socket, and its queue is full long before the tasks are finished.
     let journal = UnixDatagram::bind(&socket).unwrap();
     let batch = "{\"recipe\": \"ok\"}\n".repeat(700);
     let submitted = world.run_with_stdin(&["submit", "--batch", "-"], batch.as_bytes());
@@ -98,13 +98,13 @@ fn a_journal_that_hangs_stops_nobody() {
     under_journal(&world, &socket, "watch --drain").succeeds();
     let tasks = world.tasks();
     assert!(tasks.iter().all(|task| task.result()["output"] == "fine"));
-    // What the journal did not take stands in the file that is stderr here: nothing is lost.
+    // What the journal did not take is in the file that is stderr here: nothing is lost.
     journal.set_nonblocking(true).unwrap();
     let taken = entries(&journal);
     let stderr = std::fs::read_to_string(world.root().join("stderr")).unwrap();
     let ends = |text: &str| text.starts_with("completed task=");
-    let said = taken.iter().filter(|entry| ends(&entry["MESSAGE"])).count()
+    let logged = taken.iter().filter(|entry| ends(&entry["MESSAGE"])).count()
         + stderr.lines().filter(|line| ends(line)).count();
-    assert_eq!(said, 700);
+    assert_eq!(logged, 700);
     assert!(!taken.is_empty() && !stderr.is_empty());
 }

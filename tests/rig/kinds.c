@@ -1,12 +1,12 @@
-/* Processes that are hard to find and to end, for table.rs. Each holds a shared flock on a file as long as it
- * lives, which shows a survivor whatever /proc says.
+/* Processes that are hard to find and to end, for table.rs. Each holds a shared flock on a file while it runs.
+ * The lock shows a survivor, whatever /proc shows.
  *
- *   kinds KIND exit|stay FILE    becomes the kind; FILE.ready is made once all of it is in place. Then the leader
- *                                ends with 7, or stays.
- *   kinds hold-exec FILE          makes FILE.held, and from then on nobody who executes FILE gets an answer.
- *   kinds keep-children PID FILE  traces that process, makes FILE, and keeps each child that it makes from then on:
- *                                as it is born, or, where FILE ends in ".dead", once it has ended.
- *   kinds without-pidfd PROGRAM ARGUMENT...    executes it where pidfd_open and pidfd_send_signal are refused.
+ *   kinds KIND exit|stay FILE    starts processes of the kind, and creates FILE.ready when all of them are ready.
+ *                                Then the leader exits with 7, or stays.
+ *   kinds hold-exec FILE          creates FILE.held. From then on every exec of FILE hangs.
+ *   kinds keep-children PID FILE  traces that process, creates FILE, and stops each child that the process starts
+ *                                from then on: at its start, or, if FILE ends in ".dead", once it has ended.
+ *   kinds without-pidfd PROGRAM ARGUMENT...    runs the program with pidfd_open and pidfd_send_signal refused.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -43,7 +43,7 @@ static void say_ready(void) {
     if (file >= 0) close(file);
 }
 
-/* Bounded, should a test leave it behind. */
+/* Bounded, in case a test leaves it behind. */
 static void stay(void) {
     for (int i = 0; i < 120; i++) sleep(1);
     _exit(0);
@@ -72,10 +72,10 @@ static void end_main_thread(void) {
     pthread_exit(NULL);
 }
 
-/* Forks, and the parent ends, on and on. */
+/* Forks and lets the parent exit, again and again. */
 static void run_away(void) {
-    struct timespec begun, now;
-    clock_gettime(CLOCK_MONOTONIC, &begun);
+    struct timespec started, now;
+    clock_gettime(CLOCK_MONOTONIC, &started);
     for (long hop = 0;; hop++) {
         pid_t child = fork();
         if (child < 0) continue;
@@ -83,7 +83,7 @@ static void run_away(void) {
         setsid();
         if (hop == 3) say_ready();
         clock_gettime(CLOCK_MONOTONIC, &now);
-        if (now.tv_sec - begun.tv_sec > 30) _exit(0);
+        if (now.tv_sec - started.tv_sec > 30) _exit(0);
     }
 }
 
@@ -98,7 +98,7 @@ static void enter_namespaces(int with_environment) {
     pid_t first = fork();
     if (first == 0) {
         if (!with_environment) {
-            /* As engines do: what is inside ends with what watches over it. */
+            /* As container engines do: the processes inside end with their supervisor. */
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             char *const arguments[] = {(char *)self, "rest", "stay", ready, NULL};
             char *const nothing[] = {NULL};
@@ -195,7 +195,7 @@ static int refuse_pidfd(char **command) {
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
-    /* Without it only root may; and with it setuid programs would not be. */
+    /* Only root may install a filter without it. With it set-user-id programs lose their effect. */
     if (geteuid() != 0) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) die("seccomp");
     execvp(command[0], command);
@@ -212,10 +212,10 @@ static int hold_exec(const char *file) {
     return 1;
 }
 
-/* What was born stays stopped, and what has ended is never waited for, so that nobody else can reap it. */
+/* A new child stays stopped. A child that has ended is never waited for, so no other process can reap it. */
 static int keep_children(pid_t parent, const char *file) {
     long options = PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
-    int is_for_the_dead = strstr(file, ".dead") != NULL, is_kept = 0;
+    int is_after_exit = strstr(file, ".dead") != NULL, is_kept = 0;
     if (ptrace(PTRACE_SEIZE, parent, 0, options)) die("seize");
     strcpy(ready, file);
     say_ready();
@@ -227,7 +227,7 @@ static int keep_children(pid_t parent, const char *file) {
         if (!WIFSTOPPED(status)) continue;
         if (pid != parent) {
             is_kept = 1;
-            if (!is_for_the_dead) continue;
+            if (!is_after_exit) continue;
         }
         int is_event = status >> 16 || WSTOPSIG(status) == SIGTRAP;
         ptrace(PTRACE_CONT, pid, 0, is_event ? 0 : WSTOPSIG(status));

@@ -1,6 +1,6 @@
 //! Tests that need more than a shell: root, jq, strace, mounts. `cargo test --test rig`.
 //!
-//! Not part of plain `cargo test`. What is missing here fails and is never skipped; `.ci/run`
+//! Not part of plain `cargo test`. If something is missing, the tests fail and are never skipped; `.ci/run`
 //! installs it first.
 
 #![expect(

@@ -1,24 +1,24 @@
-//! Small file systems of a test's own: mounted in a folder of theirs, gone when the test ends.
+//! Small file systems for one test: mounted in a folder of their own, unmounted when the test ends.
 //!
-//! Needs root. Invariant: whatever happens in the test, the mount is taken away.
+//! Needs root. Invariant: the mount is removed, whatever happens in the test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A mounted file system. Declare it before the world that lives in it, so that it goes last.
+/// A mounted file system. Declare it before the world on it, so that it is dropped last.
 pub struct Mount {
     folder: tempfile::TempDir,
     what: String,
 }
 
 impl Mount {
-    /// A tmpfs of so many bytes and inodes.
+    /// A tmpfs of this many bytes and inodes.
     pub fn tmpfs(bytes: u64, inodes: u64) -> Mount {
         let options = format!("size={bytes},nr_inodes={inodes},mode=755");
         Mount::new(&["-t", "tmpfs", "-o", &options, "tmpfs"], "tmpfs")
     }
 
-    /// An ext4 in a file of so many bytes.
+    /// An ext4 in a file of this many bytes.
     pub fn ext4(bytes: u64, inodes: u64) -> Mount {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(bytes).unwrap();
@@ -29,7 +29,7 @@ impl Mount {
         Mount::new(&["-t", "ext4", "-o", "loop", path], "ext4")
     }
 
-    /// An XFS in a file. Its makers want 300 MiB at least, of which nearly nothing is written.
+    /// An XFS in a file. mkfs.xfs wants at least 300 MiB, of which almost nothing is written.
     pub fn xfs() -> Mount {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(320 << 20).unwrap();
@@ -65,7 +65,7 @@ impl Mount {
         run("mount", &["-o", &how, self.path().to_str().unwrap()]);
     }
 
-    /// The same where the kernel may refuse.
+    /// Like `remount`, but the kernel may refuse.
     pub fn try_remount(&self, how: &str) -> bool {
         let how = format!("remount,{how}");
         try_run("mount", &["-o", &how, self.path().to_str().unwrap()])
@@ -74,13 +74,13 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Lazily: a process that is just dying must not make it stay.
+        // Lazily: a process that is about to exit must not keep the mount.
         let path = self.path();
         let _ = command("umount", &["-l", path.to_str().unwrap()]).status();
     }
 }
 
-/// Administrators' tools are not on everybody's PATH.
+/// Administrators' tools are not on every user's PATH.
 fn command(program: &str, arguments: &[&str]) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(program);
@@ -102,28 +102,28 @@ pub fn run(program: &str, arguments: &[&str]) {
     );
 }
 
-/// The same where it may fail; whether it did what it should.
+/// Runs it and returns whether it succeeded.
 pub fn try_run(program: &str, arguments: &[&str]) -> bool {
     command(program, arguments)
         .output()
         .is_ok_and(|output| output.status.success())
 }
 
-/// Takes all bytes that are left; the file that holds them.
+/// Fills all bytes that are left, and returns the file that holds them.
 pub fn fill_bytes(folder: &Path) -> PathBuf {
     use std::io::Write;
     let path = folder.join("ballast");
     let mut file = std::fs::File::create(&path).unwrap();
     for size in [1 << 16, 1 << 12, 1 << 9, 1] {
         let piece = vec![b'x'; size];
-        // What was accepted must also find its place on the disk.
+        // The bytes that were accepted must also reach the disk.
         while file.write_all(&piece).is_ok() && (size > 1 || file.sync_data().is_ok()) {}
         let _ = file.sync_all();
     }
     path
 }
 
-/// Takes all inodes that are left; the files that hold them.
+/// Uses all inodes that are left, and returns the files that hold them.
 pub fn fill_inodes(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     loop {

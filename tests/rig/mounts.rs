@@ -1,6 +1,6 @@
-//! What is removed never leads out of its tree: mounts, links and folders that move meanwhile.
+//! A removal never leaves its tree: mounts, links, and folders that move during the removal.
 //!
-//! Needs root. Invariant of every test: what stands outside the tree is whole afterwards.
+//! Needs root. Invariant of every test: files outside the tree are unchanged afterwards.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::mount::{Mount, run, try_run};
 use crate::support::{Ran, Task, World, names_in};
 use crate::traced::under_strace;
 
-/// Takes mounts away whatever happens.
+/// Removes the mounts, whatever happens.
 struct Mounted(Vec<PathBuf>);
 
 impl Mounted {
@@ -41,7 +41,7 @@ fn finished() -> (World, Task) {
     (world, task)
 }
 
-/// Something that must not be removed.
+/// Files that must not be removed.
 fn precious(world: &World) -> PathBuf {
     let folder = world.root().join("precious");
     std::fs::create_dir_all(folder.join("inner")).unwrap();
@@ -59,12 +59,12 @@ fn is_whole(folder: &Path) {
     }
 }
 
-/// Removes everything by one of the two ways; what it says.
+/// Removes everything in one of the two ways, and returns what was printed.
 fn remove_all(world: &World, verb: &str) -> Ran {
     let mut arguments = vec![verb];
     if verb == "sweep" {
         arguments.extend(["--set", "cleanup_delay_sec=0"]);
-        // The first pass only writes the clocks down.
+        // The first pass only records the clocks.
         world.run(&["sweep"]);
     }
     world.run(&arguments)
@@ -83,9 +83,9 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// An empty mount on a finished task's folder looks like what a removal leaves, and is not.
+/// An empty mount on a finished task's folder looks like the remains of a removal, but is not.
 #[test]
-fn an_empty_mount_on_a_task_stops_nobody_and_loses_nothing() {
+fn an_empty_mount_on_a_task_stops_no_other_task_and_loses_no_file() {
     for verb in ["sweep", "clear"] {
         let (world, task) = finished();
         let other = world.submit(&["ok"]);
@@ -96,9 +96,9 @@ fn an_empty_mount_on_a_task_stops_nobody_and_loses_nothing() {
         let mut mounted = Mounted(Vec::new());
         mounted.bind(&outside, &task.path);
         let ran = remove_all(&world, verb);
-        let said = format!("{}{}", ran.stdout, ran.stderr);
-        assert!(said.contains("mount point"), "{verb}: {said}");
-        assert!(!other.path.exists(), "{verb}: {said}");
+        let printed = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(printed.contains("mount point"), "{verb}: {printed}");
+        assert!(!other.path.exists(), "{verb}: {printed}");
         assert!(outside.join("lock").exists(), "{verb}");
         drop(mounted);
         remove_all(&world, verb);
@@ -128,7 +128,7 @@ fn a_spool_on_a_read_only_mount_can_be_read() {
     }
 }
 
-/// Mounts in four places of a task, then removes it.
+/// Mounts in four places of a task, then removes the task.
 fn leaves_mounts(verb: &str) {
     let (world, task) = finished();
     let outside = precious(&world);
@@ -147,7 +147,7 @@ fn leaves_mounts(verb: &str) {
     let tmpfs = Mount::tmpfs(1 << 20, 100);
     std::fs::write(tmpfs.path().join("kept"), "kept").unwrap();
     mounted.bind(&tmpfs.path(), &work.join("other/inner"));
-    // What is mounted takes no disk of the task's.
+    // Mounted files use no disk space of the task.
     let ran = remove_all(&world, verb);
     assert!(ran.stderr.contains("mount point"), "{}", ran.stderr);
     assert!(ran.stderr.contains("umount"), "{}", ran.stderr);
@@ -157,14 +157,14 @@ fn leaves_mounts(verb: &str) {
     let left: Vec<PathBuf> = below(&world.path("trash"));
     assert!(
         !left.iter().any(|path| path.ends_with("rest/file")),
-        "the rest goes: {left:?}"
+        "the rest is removed: {left:?}"
     );
     assert!(
         !left.iter().any(|path| path.ends_with("result.json")),
         "{left:?}"
     );
-    // Once they are unmounted, the next pass takes what was left.
-    // The mounts moved with the folder; the kernel's list knows where they are.
+    // Once they are unmounted, the next pass removes what was left. The mounts moved with the folder; the
+    // kernel's list knows where they are.
     unmount_below(&world.path("trash"));
     world.run(&["sweep"]).succeeds();
     assert_eq!(names_in(&world.path("trash")), Vec::<String>::new());
@@ -186,9 +186,9 @@ fn unmount_below(folder: &Path) {
 }
 
 #[test]
-fn clear_leaves_what_is_mounted_in_a_task() {
+fn clear_keeps_files_mounted_in_a_task() {
     leaves_mounts("clear");
-    // For programs the same stands in the answer.
+    // For programs the JSON answer has the same information.
     let (world, task) = finished();
     let outside = precious(&world);
     let mut mounted = Mounted(Vec::new());
@@ -207,12 +207,12 @@ fn clear_leaves_what_is_mounted_in_a_task() {
 }
 
 #[test]
-fn a_sweep_leaves_what_is_mounted_in_a_task() {
+fn a_sweep_keeps_files_mounted_in_a_task() {
     leaves_mounts("sweep");
 }
 
 #[test]
-fn other_tasks_go_although_one_is_a_mount_point_itself() {
+fn other_tasks_are_removed_although_one_is_a_mount_point() {
     let (world, task) = finished();
     let other = world.submit(&["ok"]);
     world.run(&["watch", "--drain"]).succeeds();
@@ -238,7 +238,7 @@ fn other_tasks_go_although_one_is_a_mount_point_itself() {
 }
 
 #[test]
-fn sessions_drops_and_litter_lead_into_no_mount() {
+fn removing_sessions_drops_and_unfinished_files_enters_no_mount() {
     let world = World::new();
     world.set("autostart", "false");
     let outside = precious(&world);
@@ -273,14 +273,14 @@ fn sessions_drops_and_litter_lead_into_no_mount() {
     unmount_below(world.spool());
     mounted.0.clear();
     world.run(&["sweep"]).succeeds();
-    // Nothing of ours has this name.
+    // No file of ours has this name.
     assert_eq!(names_in(&world.path("trash")), ["link"]);
     is_whole(&outside);
 }
 
-/// What stands for a container whose filter does not know the call.
+/// Stands for a container whose filter does not know the call.
 #[test]
-fn without_openat2_no_mount_is_entered_either() {
+fn no_mount_is_entered_without_openat2() {
     for errno in ["ENOSYS", "EPERM"] {
         let (world, task) = finished();
         let outside = precious(&world);
@@ -292,8 +292,8 @@ fn without_openat2_no_mount_is_entered_either() {
         let inject = format!("inject=openat2:error={errno}");
         let options = [&options[..], &[inject]].concat();
         let output = under_strace(&world, &["clear"], &options).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("mount point"), "{said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(printed.contains("mount point"), "{printed}");
         assert!(!task.path.exists());
         is_whole(&outside);
         let left = below(&world.path("trash"));
@@ -305,9 +305,9 @@ fn without_openat2_no_mount_is_entered_either() {
     }
 }
 
-/// A folder is taken out of the tree while its files are being removed, each of them slowly.
+/// A folder is moved out of the tree while its files are removed slowly.
 #[test]
-fn a_folder_that_is_moved_out_meanwhile_keeps_its_files() {
+fn a_folder_that_is_moved_out_during_a_removal_keeps_its_files() {
     for levels in ["", "/x/y"] {
         let (world, task) = finished();
         let folder = task.path.join("attempts/1/work/moving");
@@ -325,7 +325,7 @@ fn a_folder_that_is_moved_out_meanwhile_keeps_its_files() {
             .unwrap();
         let mut count = 200;
         let mut there = PathBuf::new();
-        world.wait_until("its files go", || {
+        world.wait_until("its files are removed", || {
             let Some(grave) = names_in(&world.path("trash")).into_iter().next() else {
                 return false;
             };
@@ -341,15 +341,15 @@ fn a_folder_that_is_moved_out_meanwhile_keeps_its_files() {
         let kept = names_in(&PathBuf::from(format!("{}{levels}", moved.display()))).len();
         clear.wait().unwrap();
         let at_last = names_in(&PathBuf::from(format!("{}{levels}", moved.display()))).len();
-        // One call may be under way while it is moved.
+        // One call may be in progress when it is moved.
         assert!(at_last + 1 >= kept, "{at_last} of {kept} files are left");
         assert!(kept > 1);
     }
 }
 
-/// Sizes and ages: a mount is neither.
+/// A mount has no size and no age.
 #[test]
-fn what_is_mounted_counts_for_no_cap() {
+fn mounted_files_do_not_count_toward_a_limit() {
     let (world, task) = finished();
     let big = Mount::tmpfs(64 << 20, 100);
     std::fs::write(big.path().join("big"), vec![1u8; 32 << 20]).unwrap();
@@ -369,9 +369,9 @@ fn what_is_mounted_counts_for_no_cap() {
     assert!(task.path.exists(), "{}", world.describe());
 }
 
-/// Somebody mounts a disk of his over a folder of the spool.
+/// A user mounts his own disk over a folder of the spool.
 #[test]
-fn what_is_mounted_over_a_folder_of_the_spool_is_left() {
+fn files_mounted_over_a_folder_of_the_spool_are_kept() {
     for folder in ["trash", "staging", "sessions", "rejected", "tasks", "names"] {
         let (world, _task) = finished();
         for key in ["cleanup_delay_sec", "session_keep_sec", "rejected_keep_sec"] {
@@ -393,7 +393,7 @@ fn what_is_mounted_over_a_folder_of_the_spool_is_left() {
         let mut mounted = Mounted(Vec::new());
         mounted.bind(&disk, &world.path(folder));
         let swept = world.run(&["sweep"]);
-        // Of tasks it says so once there is one to remove.
+        // For tasks this is logged once there is one to remove.
         assert!(
             folder == "tasks" || swept.stderr.contains("is a mount point"),
             "{folder}: {}",
@@ -404,9 +404,9 @@ fn what_is_mounted_over_a_folder_of_the_spool_is_left() {
     }
 }
 
-/// What stands in the trash and was not put there by a removal is somebody's.
+/// An entry in the trash that no removal put there belongs to somebody else.
 #[test]
-fn of_the_trash_only_our_own_goes() {
+fn only_our_own_entries_in_the_trash_are_removed() {
     let (world, _task) = finished();
     for name in ["letters", "session.x", "deep.0123456789abcdef"] {
         std::fs::create_dir(world.path("trash").join(name)).unwrap();
@@ -415,7 +415,7 @@ fn of_the_trash_only_our_own_goes() {
     assert_eq!(names_in(&world.path("trash")), ["letters", "session.x"]);
 }
 
-/// A file that is mounted over one of ours is neither cut nor has a hole punched into it.
+/// A file that is mounted over one of ours is not cut, and no hole is punched into it.
 #[test]
 fn a_file_that_is_mounted_in_an_attempt_stays_whole() {
     let world = World::new();
@@ -444,10 +444,10 @@ fn a_file_that_is_mounted_in_an_attempt_stays_whole() {
     }
 }
 
-/// Where a task is removed in place, what stands beside it is not: a folder that is moved from it to
-/// another task, as deep as it was, keeps its files.
+/// If a task is removed in place, files next to it are not removed: a folder that is moved from it to another
+/// task, at the same depth, keeps its files.
 #[test]
-fn a_folder_that_is_moved_beside_a_removal_in_place_keeps_its_files() {
+fn a_folder_that_is_moved_next_to_a_removal_in_place_keeps_its_files() {
     let (world, task) = finished();
     world.recipe(
         "gate",
@@ -472,7 +472,7 @@ fn a_folder_that_is_moved_beside_a_removal_in_place_keeps_its_files() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    world.wait_until("its files go", || {
+    world.wait_until("its files are removed", || {
         (1..195).contains(&names_in(&folder).len())
     });
     let moved = other.work(1, "moving");

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use crate::drop_box::put;
-use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::group::{GROUP, GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::support::processes::{is_alive, state};
 use crate::support::{PROGRAM, World, all_pids};
 
@@ -17,7 +17,7 @@ fn a_watcher_from_another_pid_namespace_stops_no_session() {
     world.recipe("ok", "#!/bin/sh\necho fine\n");
     world.set("autostart", "false");
     world.start_watcher();
-    // It compares the hints, writes down that it did, and is gone.
+    // It compares the index entries with the tasks, records that, and exits.
     let other = Command::new("unshare")
         .args([
             "--pid",
@@ -38,10 +38,10 @@ fn a_watcher_from_another_pid_namespace_stops_no_session() {
     }
 }
 
-/// A watcher as the first process of a container: TERM reaches the tasks, their ends are written down, and it
-/// leaves last. What somebody else started in there comes to it, and is reaped.
+/// A watcher as the first process of a container: TERM reaches the tasks, their ends are recorded, and the
+/// watcher exits last. Orphans of other processes in the container become its children, and it reaps them.
 #[test]
-fn the_first_process_of_a_container_stops_its_tasks_and_leaves_last() {
+fn the_first_process_of_a_container_stops_its_tasks_and_exits_last() {
     let world = World::new();
     world.set("autostart", "false");
     world.set("cancel_grace_sec", "20");
@@ -71,9 +71,9 @@ fn the_first_process_of_a_container_stops_its_tasks_and_leaves_last() {
     let first = all_pids()
         .into_iter()
         .find(|pid| parent(*pid) == Some(container.id()));
-    let first = first.expect("nobody is in the container");
+    let first = first.expect("no process is in the container");
 
-    // What is started in there by hand, as with `docker exec`, and left.
+    // A process that is started there by hand, as with `docker exec`, and orphaned.
     let entered = Command::new("nsenter")
         .args([
             "--target",
@@ -92,7 +92,7 @@ fn the_first_process_of_a_container_stops_its_tasks_and_leaves_last() {
         all.filter(|pid| parent(*pid) == Some(first as u32) && state(*pid) == Some('Z'))
             .count()
     };
-    world.wait_until("what ends in the container is reaped", || {
+    world.wait_until("processes that exit in the container are reaped", || {
         let of_first = all_pids()
             .into_iter()
             .filter(|pid| parent(*pid) == Some(first as u32));
@@ -115,7 +115,7 @@ fn the_first_process_of_a_container_stops_its_tasks_and_leaves_last() {
     assert_eq!(again.result()["status"], "completed");
 }
 
-/// Everything but the spool may be read-only, and there need be no HOME.
+/// Everything but the spool may be read-only, and HOME need not exist.
 #[test]
 fn a_container_with_a_read_only_root_needs_only_the_spool() {
     let world = World::new();
@@ -140,15 +140,15 @@ fn a_container_with_a_read_only_root_needs_only_the_spool() {
         .env_remove("HOME")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-    assert!(ran.status.success(), "{said}\n{}", world.describe());
+    let printed = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.success(), "{printed}\n{}", world.describe());
     let result = world.only_task().result();
     let made = result["output"].as_str().unwrap();
     assert!(made.contains("/attempts/1/work/"), "{result}");
 }
 
-/// A watcher of the owner's in a user namespace that has root, the owner and these groups, as `PrivateUsers=yes`
-/// of systemd makes one.
+/// A watcher of the owner in a user namespace with root, the owner and these groups, like the one that
+/// systemd creates for `PrivateUsers=yes`.
 fn watch_in_user_namespace(shared: &Shared, groups: &[u32]) -> Child {
     let mut command = shared.as_user(OWNER, "unshare");
     let log = shared.world.root().join("watch.log");
@@ -173,30 +173,34 @@ fn watch_in_user_namespace(shared: &Shared, groups: &[u32]) -> Child {
     child
 }
 
-/// In a user namespace all users from outside have one uid, which proves nobody.
+/// In a user namespace all users from outside have the same uid, so the uid identifies no user.
 #[test]
 fn users_from_outside_a_user_namespace_are_not_one_user() {
     let shared = Shared::new();
     shared.run(OWNER, &["pause"]).succeeds();
     let own_group = OWNER + 1000;
     let mut watching = watch_in_user_namespace(&shared, &[0, own_group, GROUP]);
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     let origin = shared.spool().join("tasks").join(&id).join("origin.json");
     shared.world.wait_for_file(&origin);
     let origin = crate::support::read_json(&origin);
     assert_eq!(origin["uid"], serde_json::Value::Null, "{origin}");
-    // Nor where another watcher took it for one user's.
-    let said = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}\n");
-    for (number, uid) in [MEMBER, OTHER_MEMBER].into_iter().enumerate() {
+    // Also not when another watcher took the files for one user's.
+    let control = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}\n");
+    for (number, uid) in [GROUP_USER, OTHER_GROUP_USER].into_iter().enumerate() {
         let name = format!("{id}.{number:016x}.cancel");
-        let file = put(&shared, uid, &name, &said, 0o640);
+        let file = put(&shared, uid, &name, &control, 0o640);
         shared.world.wait_until("it is refused", || !file.exists());
     }
-    assert_eq!(shared.json(MEMBER, &["status", &id])["status"], "pending");
+    assert_eq!(
+        shared.json(GROUP_USER, &["status", &id])["status"],
+        "pending"
+    );
     watching.kill().unwrap();
     watching.wait().unwrap();
 
-    // Nor are all groups from outside the spool's: one that the owner is in, and not every user of the spool.
+    // Groups from outside are not the spool's group either. The owner is in one of them, and not every user
+    // of the spool is.
     shared
         .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
         .succeeds();
@@ -204,27 +208,27 @@ fn users_from_outside_a_user_namespace_are_not_one_user() {
     let incoming = shared.spool().join("incoming");
     let (between, private) = (incoming.join(".private"), incoming.join("private.json"));
     std::fs::write(&between, "{\"recipe\": \"echo\"}").unwrap();
-    chown(&between, Some(MEMBER), Some(own_group)).unwrap();
+    chown(&between, Some(GROUP_USER), Some(own_group)).unwrap();
     std::fs::set_permissions(&between, PermissionsExt::from_mode(0o640)).unwrap();
     std::fs::rename(between, &private).unwrap();
     shared
         .world
-        .wait_until("it is decided on", || !private.exists());
-    let said = shared.run(OTHER_MEMBER, &["status", "private"]);
-    said.ends_with(7);
+        .wait_until("it is decided", || !private.exists());
+    let printed = shared.run(OTHER_GROUP_USER, &["status", "private"]);
+    printed.ends_with(7);
     assert!(
-        said.stderr.contains("its group is not known"),
+        printed.stderr.contains("its group is not known"),
         "{}",
-        said.stderr
+        printed.stderr
     );
     watching.kill().unwrap();
     watching.wait().unwrap();
 }
 
-/// In a time namespace the same processes seem to have started at another time. Without a cgroup the record of a
-/// dead runner's would say that all of them are older, or younger, than the attempt.
+/// In a time namespace the same processes seem to have started at another time. Without a cgroup, the record
+/// of a killed runner would suggest that all of them are older, or younger, than the attempt.
 #[test]
-fn what_a_runner_of_another_time_namespace_left_is_ended() {
+fn processes_of_a_runner_in_another_time_namespace_are_ended() {
     let world = World::new();
     world.set("autostart", "false");
     let script = "#!/bin/sh\nsetsid sleep 1000 >/dev/null 2>&1 &\ntouch ready\nsleep 1000\n";

@@ -1,8 +1,8 @@
-//! A spool that is a part of an image: it lies in the lower layer of an overlayfs, from which no
-//! folder can be moved away.
+//! A spool that is a part of an image: it is in the lower layer of an overlayfs, and no folder of that layer
+//! can be moved.
 //!
-//! Needs root. Invariant: what was finished in the image is never run again, wherever a removal of
-//! it is cut off.
+//! Needs root. Invariant: a task that was finished in the image never runs again, wherever a removal of it is
+//! interrupted.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::support::{Task, World, names_in};
 
 const NOTES_STARTS: &str = "#!/bin/sh\necho $AGENTSPOOL_ATTEMPT >>\"$AGENTSPOOL_DIR/../starts\"\n";
 
-/// An image and a container of it; goes before the image does.
+/// An image and a container of it. It is dropped before the image.
 struct Container {
     /// Overlayfs takes no upper layer on an overlayfs, as below a container's own /tmp.
     _disk: Mount,
@@ -19,7 +19,7 @@ struct Container {
 }
 
 impl Container {
-    /// `bake` makes the image.
+    /// `bake` fills the image.
     fn new(bake: impl FnOnce(&World)) -> Container {
         let disk = Mount::tmpfs(64 << 20, 100_000);
         let part = |name: &str| {
@@ -46,7 +46,7 @@ impl Container {
         let at = merged.to_str().unwrap();
         run("mount", &["-t", "overlay", "-o", &options, "overlay", at]);
         let world = World::at(&merged);
-        // Its original stands beside it, so it is a copy and begins paused.
+        // Its original is next to it, so it is a copy and starts paused.
         world.run(&["resume"]).succeeds();
         assert!(!world.path("paused").exists());
         Container {
@@ -83,9 +83,9 @@ impl Drop for Container {
     }
 }
 
-/// As a container's own disk is after a restart, and a machine's that boots from an overlay.
+/// Like a container's own disk after a restart, and the disk of a machine that boots from an overlay.
 #[test]
-fn a_spool_on_an_overlay_stays_itself_when_that_is_mounted_anew() {
+fn a_spool_keeps_its_identity_when_its_overlay_is_mounted_again() {
     let lower = Mount::tmpfs(1 << 20, 1000);
     let disk = Mount::tmpfs(64 << 20, 100_000);
     let part = |name: &str| {
@@ -108,14 +108,14 @@ fn a_spool_on_an_overlay_stays_itself_when_that_is_mounted_anew() {
     world.set("autostart", "false");
     world.recipe("notes", NOTES_STARTS);
     let task = world.submit(&["notes"]);
-    // Whatever was mounted meanwhile, so that the numbers are others.
+    // Another mount, so that the device numbers differ.
     run("umount", &[at]);
     let between = Mount::tmpfs(1 << 20, 1000);
     mount();
     world.run(&["watch", "--drain"]).succeeds();
     assert!(!world.path("paused").exists());
     assert_eq!(task.result()["status"], "completed");
-    // A copy in its place, as of a backup, is another spool.
+    // A copy in its place, as from a backup, is another spool.
     let (spool, old) = (world.path(""), merged.join("old"));
     std::fs::rename(&spool, &old).unwrap();
     run(
@@ -137,7 +137,7 @@ fn finished(world: &World) -> Task {
     task
 }
 
-/// Whether a rename of the folder is refused as it is in a real image.
+/// Whether a rename of the folder is refused, as in a real image.
 fn is_immovable(folder: &Path) -> bool {
     let to = folder.with_extension("moved");
     let moved = std::fs::rename(folder, &to);
@@ -178,8 +178,8 @@ fn a_finished_task_of_an_image_is_cleared_and_swept() {
 }
 
 #[test]
-fn what_a_cut_off_removal_leaves_is_never_run() {
-    // Everything else goes first, then the lock, then the result: what there is after each step.
+fn a_task_whose_removal_was_interrupted_is_never_run() {
+    // Everything else is removed first, then the lock, then the result: the state after each step.
     let steps: [&[&str]; 5] = [
         &["attempts"],
         &["attempts", "status.json", ".status.json.new"],
@@ -219,7 +219,7 @@ fn what_a_cut_off_removal_leaves_is_never_run() {
                 std::fs::remove_file(path).unwrap();
             }
         }
-        // The boot that follows compares hints and tasks anew.
+        // The next boot compares index entries and tasks again.
         let _ = std::fs::remove_file(world.path("open/.boot"));
         world.run(&["watch", "--drain"]).succeeds();
         assert_eq!(starts(world), 1, "{gone:?}\n{}", world.describe());
@@ -270,7 +270,7 @@ fn clear_killed_at_any_unlink_leaves_a_finished_task() {
 }
 
 #[test]
-fn sessions_and_litter_of_an_image_go() {
+fn sessions_and_unfinished_files_of_an_image_are_removed() {
     let container = Container::new(|image| {
         let task = image.submit(&["notes", "--session-id", "chat"]);
         image.run(&["watch", "--drain"]).succeeds();
@@ -301,7 +301,7 @@ fn sessions_and_litter_of_an_image_go() {
             "{folder}"
         );
     }
-    // A session of that name begins anew.
+    // A new session of that name starts.
     world.submit(&["notes", "--session-id", "chat"]);
     world.run(&["watch", "--drain"]).succeeds();
     assert_eq!(starts(world), 2);
@@ -318,9 +318,9 @@ fn a_dropped_folder_of_an_image_keeps_no_other_drop_waiting() {
     assert_eq!(starts(world), 1, "{}", world.describe());
 }
 
-/// No folder of a lower layer can be moved up, and no path is so long.
+/// No folder of a lower layer can be moved up, and no path can be this long.
 #[test]
-fn a_deep_tree_of_an_image_goes() {
+fn a_deep_tree_of_an_image_is_removed() {
     let container = Container::new(|world| {
         let task = finished(world);
         let script =

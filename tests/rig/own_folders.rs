@@ -1,7 +1,7 @@
-//! A recipe that shuts or replaces the folders it runs beside: its task's, its session's.
+//! A recipe that shuts or replaces its own folders: those of its task and of its session.
 //!
-//! Needs root for a spool whose owner is not root, because modes keep root from nothing. What is held:
-//! every task ends, what follows it runs, and all of it can be removed.
+//! Needs root for a spool whose owner is not root, because modes do not stop root. Checked: every task ends,
+//! the tasks after it run, and everything can be removed.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -14,7 +14,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// What a task does to the folder of its session, `$S`, in which `queue` and `state` stand.
+/// What a task does to the folder of its session, `$S`, which contains `queue` and `state`.
 const TO_A_SESSION: &[&str] = &[
     "chmod 0 $S",
     "chmod 400 $S",
@@ -29,7 +29,7 @@ const TO_A_SESSION: &[&str] = &[
 ];
 
 #[test]
-fn a_session_that_is_shut_or_replaced_goes_on_and_goes() {
+fn a_session_whose_folder_is_shut_or_replaced_continues_and_is_removed() {
     let shared = Shared::new();
     shared.recipe(
         "does",
@@ -88,7 +88,7 @@ fn a_session_that_is_shut_or_replaced_goes_on_and_goes() {
 }
 
 #[test]
-fn a_task_whose_folders_are_shut_ends_and_goes() {
+fn a_task_whose_folders_are_shut_ends_and_is_removed() {
     let shared = Shared::new();
     let folders = ["", "attempts", "attempts/1", "attempts/1/work"];
     let modes = ["0", "400", "500", "600"];
@@ -159,7 +159,7 @@ fn a_task_whose_files_are_shut_is_read_by_its_owner() {
 }
 
 #[test]
-fn a_log_is_followed_through_a_folder_that_is_shut_meanwhile() {
+fn a_log_is_followed_after_its_folder_is_shut() {
     let shared = Shared::new();
     let above = shared.spool().parent().unwrap().to_owned();
     let wait = |name: &str| {
@@ -184,7 +184,7 @@ fn a_log_is_followed_through_a_folder_that_is_shut_meanwhile() {
         .world
         .wait_until("the log is followed", || shows("begin"));
     fs::write(above.join("shut"), "").unwrap();
-    shared.world.wait_until("it is followed on", || {
+    shared.world.wait_until("it is still followed", || {
         shows("shut") || following.try_wait().unwrap().is_some()
     });
     fs::write(above.join("end"), "").unwrap();
@@ -223,9 +223,9 @@ fn a_pending_task_whose_folders_are_shut_is_cancelled_cleared_and_run() {
     }
 }
 
-/// Another user's folder is beyond its owner's reach, whatever it does: here of root's.
+/// The owner cannot change another user's folder in any way: here a folder of root's.
 #[test]
-fn one_task_that_cannot_be_ended_keeps_no_other_from_being_cleared() {
+fn a_task_that_cannot_be_ended_does_not_stop_clearing_others() {
     let shared = Shared::new();
     let stays = shared.submit(OWNER, &[]);
     let goes: Vec<String> = (0..3).map(|_| shared.submit(OWNER, &[])).collect();

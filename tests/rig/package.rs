@@ -1,7 +1,7 @@
-//! The maintainer scripts of the package on a machine where systemd does not run, as in a container.
+//! The maintainer scripts of the package on a machine without a running systemd, as in a container.
 //!
-//! Needs root. Not the package under systemd (`tests/systemd/run`). The system is this machine's own root below an
-//! overlay, so nothing of the machine is changed.
+//! Needs root. Not the package under systemd (`tests/systemd/run`). The system is this machine's own root
+//! below an overlay, so the machine is not changed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::mount::{Mount, run, try_run};
 use crate::support::PROGRAM;
 
-/// A system with the program in it; goes before the memory that it is in.
+/// A system with the program in it. It is dropped before the memory that it is in.
 struct System {
     root: PathBuf,
     _memory: Mount,
@@ -65,7 +65,7 @@ impl System {
         system
     }
 
-    /// Runs a command as root in it, and gives what it printed.
+    /// Runs a command as root in it, and returns what the command printed.
     fn run(&self, command: &str) -> String {
         let ran = Command::new("chroot")
             .arg(&self.root)
@@ -94,21 +94,21 @@ impl Drop for System {
 #[test]
 fn a_package_on_a_machine_without_systemd_leaves_a_usable_spool() {
     let system = System::new();
-    let said = system.run("sh /postinst configure ''");
-    let start = said
+    let printed = system.run("sh /postinst configure ''");
+    let start = printed
         .lines()
         .find_map(|line| line.split_once("setpriv "))
         .map(|(_, rest)| rest);
-    let start = format!("setpriv {}", start.expect(&said));
-    assert!(start.ends_with("watch"), "{said}");
+    let start = format!("setpriv {}", start.expect(&printed));
+    assert!(start.ends_with("watch"), "{printed}");
     let owner =
         system.run("stat -c '%U:%G %a' /var/spool/agentspool /var/spool/agentspool/incoming");
     assert_eq!(
         owner,
         "agentspool:agentspool 2750\nagentspool:agentspool 3730\n"
     );
-    // On an overlay a drop is accepted only once it is admitted, so this submission ends with a code of its own.
-    // The command that was printed runs what a user of the group submits.
+    // On an overlay a drop is accepted only once it is admitted, so this submission exits with a code of its
+    // own. The command that it prints runs what a user of the group submits.
     let recipe = "/var/spool/agentspool/recipes/greet";
     system.run(&format!("printf '#!/bin/sh\\necho hello\\n' >{recipe}; chown agentspool: {recipe}; chmod 755 {recipe}"));
     let user = "setpriv --reuid=65000 --regid=agentspool --clear-groups";

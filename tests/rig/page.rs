@@ -1,10 +1,10 @@
-//! The documented page's two scripts, run by bash and jq as they stand there, with only the
-//! program's name changed.
+//! The two scripts of the documented page, run by bash and jq as they are, with only the program's name
+//! changed.
 //!
-//! The commands are the contract, so they stand here in the documented order; ids that the page
-//! makes up are the ones of our own tasks. Waiting is shortened by a `sleep` of our own on PATH.
-//! Every other command line of the page is in `tests/it/background.rs` too, flag by flag; here all
-//! of them go through a shell.
+//! The commands are the contract, so they are here in the documented order. Ids that the page makes up are
+//! replaced by the ids of our own tasks. A `sleep` of the test on PATH shortens the waits. Every other
+//! command line of the page is also in `tests/it/background.rs`, flag by flag; here all of them run through a
+//! shell.
 
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::support::{PROGRAM, Ran, World, write_executable};
 
-/// A world whose PATH has the program under its own name, and a `sleep` that does not make the
-/// test slow: what it was asked for is written down.
+/// A world with the program under its own name on PATH, and with a `sleep` that returns at once and records
+/// its argument.
 fn world() -> World {
     let world = World::new();
     let bin = world.root().join("bin");
@@ -31,7 +31,7 @@ fn world() -> World {
     world
 }
 
-/// Runs a script with bash, which stops at nothing: what fails must show in what it printed.
+/// Runs a script with bash, which does not stop at errors. A failure must show in what the script prints.
 fn bash(world: &World, script: &str) -> Ran {
     let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".into());
     let mut command = Command::new("bash");
@@ -50,7 +50,7 @@ fn bash(world: &World, script: &str) -> Ran {
     Ran::of(&mut command)
 }
 
-/// One command line, which must succeed without a word on stderr.
+/// One command line, which must succeed and print nothing on stderr.
 fn line(world: &World, line: &str) -> String {
     let ran = bash(world, line);
     ran.succeeds();
@@ -137,7 +137,7 @@ fn scripting_with_json_output() {
     for (recipe, end) in [
         ("#!/bin/sh\ncat\n", "completed"),
         ("#!/bin/sh\nexit 1\n", "failed"),
-        // Long enough that the script has to go round.
+        // Long enough that the script's loop runs more than once.
         ("#!/bin/sh\n/bin/sleep 0.5\n", "completed"),
     ] {
         let world = world();

@@ -1,10 +1,9 @@
-//! Power cuts at random moments, under eight submitters and eight runners.
+//! Power cuts at random times, under eight submitters and eight runners.
 //!
-//! Every cut has a fresh disk. What was acknowledged is kept outside of it (`witness.rs`), and so
-//! is the record of what recipes started. Held after each: nothing that was accepted is lost,
-//! nothing is torn, results that somebody was told of stand unchanged, a cancellation stays one, a
-//! recipe that may run at most once ran at most once, a drop became one task, and everything ends
-//! under a new watcher in a new boot.
+//! Every cut has a new disk. What was acknowledged is recorded outside of it (`witness.rs`), and so are the
+//! starts of recipes. Checked after each cut: no accepted task is lost, no file is torn, reported results are
+//! unchanged, a cancelled task stays cancelled, a recipe that may run at most once ran at most once, a drop
+//! became one task, and every task ends under a new watcher in a new boot.
 
 use std::fs::{self, File};
 use std::sync::Mutex;
@@ -23,12 +22,12 @@ const MOUNTS: [&str; 3] = [
     "commit=1,noauto_da_alloc",
     "commit=1,data=writeback",
 ];
-/// The moment of a cut, in milliseconds after the load began: mostly early, so that nearly all is
-/// still in memory, and each fourth time when the journal has committed the first of it.
+/// The time of a cut, in milliseconds after the start of the load: mostly early, when nearly everything is
+/// still in memory, and each fourth time after the journal has committed the first part.
 const EARLY: (u64, u64) = (20, 900);
 const LATE: (u64, u64) = (2200, 3000);
 
-/// Numbers that look random and come again with the same seed (splitmix64).
+/// Pseudo-random numbers that repeat with the same seed (splitmix64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -53,7 +52,7 @@ pub fn seed() -> u64 {
     )
 }
 
-/// Eight producers and what they were told.
+/// Eight producers and what was reported to them.
 struct Load<'a> {
     disk: &'a Disk,
     world: &'a World,
@@ -67,7 +66,7 @@ impl Load<'_> {
         !self.is_over.load(Ordering::SeqCst)
     }
 
-    /// One producer, until the power is gone.
+    /// One producer, until the power is cut.
     fn produce(&self, mut random: Random) {
         while self.go_on() {
             if random.next().is_multiple_of(8) {
@@ -89,12 +88,12 @@ impl Load<'_> {
         }
     }
 
-    /// Whether the cut came in between: a command may fail by it before the flag is set.
+    /// Whether the power was cut during the command: a command may fail because of it before the flag is set.
     fn has_no_power(&self) -> bool {
         fs::write(self.disk.path().join("probe"), "").is_err()
     }
 
-    /// `wait` says that it is over only once that is durable.
+    /// `wait` reports the end of a task only once it is durable.
     fn wait(&self, id: &str) {
         if self.world.run(&["wait", id, "--quiet"]).code == 0 {
             self.ended(id);
@@ -115,7 +114,7 @@ impl Load<'_> {
         witness.ended.insert(id.to_owned(), result);
     }
 
-    /// A producer that syncs its drop and the folder has handed it over for good.
+    /// A drop is durable once its producer has synced the file and the folder.
     fn drop_durably(&self) {
         let number = self.drops.fetch_add(1, Ordering::SeqCst);
         let incoming = self.world.path("incoming");
@@ -130,7 +129,7 @@ impl Load<'_> {
         }
     }
 
-    /// What the status files say is over counts as told.
+    /// A task that its status file shows as finished counts as reported.
     fn read_statuses(&self) {
         for task in self.world.tasks() {
             let status: serde_json::Value =
@@ -143,7 +142,7 @@ impl Load<'_> {
     }
 }
 
-/// Runs the load until `moment` returns, then cuts the power; what had been acknowledged.
+/// Runs the load until `moment` returns, then cuts the power. Returns what had been acknowledged.
 fn load_and_cut(
     disk: &Disk,
     world: &World,
@@ -168,7 +167,7 @@ fn load_and_cut(
         load.read_statuses();
         disk.cut();
         load.is_over.store(true, Ordering::SeqCst);
-        // A command may wait for what cannot come any more.
+        // A command may wait for a result that can no longer come.
         world.wait_until("the producers have ended", || {
             kill_all(world);
             producers.iter().all(|producer| producer.is_finished())
@@ -177,7 +176,7 @@ fn load_and_cut(
     load.witness.into_inner().unwrap()
 }
 
-/// A disk that is in use, and its world.
+/// A disk in use, and its world.
 fn in_use(options: &str, durability: &str) -> (Disk, World) {
     let disk = Disk::new(options);
     let world = disk.world();
@@ -195,22 +194,22 @@ fn in_use(options: &str, durability: &str) -> (Disk, World) {
 /// One cut, after which nothing may be wrong.
 fn cut_once(options: &str, after: u64, random: &mut Random) -> Witness {
     let (disk, world) = in_use(options, "power");
-    // The random moment itself; nothing is expected to have happened by then.
+    // This sleep is the random time itself. Nothing is expected to have happened by then.
     let witness = load_and_cut(&disk, &world, random, |_| {
         std::thread::sleep(Duration::from_millis(after));
     });
-    disk.come_back(&world);
+    disk.mount_again(&world);
     let wrong = witness.of_files(&world);
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", world.describe());
     disk.run(&world, &["watch", "--drain"]).succeeds();
-    world.wait_until("the runners are gone", || world.processes().is_empty());
+    world.wait_until("the runners have exited", || world.processes().is_empty());
     let wrong = witness.of_recovered(&world);
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", world.describe());
     let known = Known {
         acknowledged: &witness.accepted,
         is_drained: true,
         most_attempts: 1,
-        // Never synced, so a cut may leave the one from before.
+        // Never synced, so after a cut it may be the file from before.
         status_may_lag: true,
     };
     invariants::check(&world, known);
@@ -223,7 +222,7 @@ fn cut_once(options: &str, after: u64, random: &mut Random) -> Witness {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_by_a_power_cut() {
+fn no_acknowledged_task_is_lost_by_a_power_cut() {
     let seed = seed();
     println!("POWER_SEED={seed}");
     let mut random = Random(seed);
@@ -243,12 +242,12 @@ fn nothing_acknowledged_is_lost_by_a_power_cut() {
     scale::figure("power cuts under load", cuts);
     scale::figure("power cuts: tasks accepted before them", accepted);
     scale::figure("power cuts: drops synced before them", drops);
-    scale::figure("power cuts: results told before them", ended);
+    scale::figure("power cuts: results reported before them", ended);
     // A violation fails the test before this line.
     scale::figure("power cuts: violations", 0);
 }
 
-/// The same load and the same witness, and no sync at all: it must be seen.
+/// The same load and the same witness without any sync: the loss must be detected.
 #[test]
 fn without_any_sync_the_same_load_loses_tasks() {
     let seed = seed();
@@ -260,12 +259,12 @@ fn without_any_sync_the_same_load_loses_tasks() {
             load.witness.lock().unwrap().accepted.len() >= 20
         });
     });
-    disk.come_back(&world);
+    disk.mount_again(&world);
     let wrong = witness.of_files(&world);
     assert!(!witness.accepted.is_empty());
     assert!(wrong.len() >= witness.accepted.len(), "{wrong:#?}");
     scale::figure(
-        "power cuts: violations seen where nothing is synced",
+        "power cuts: violations detected without any sync",
         wrong.len(),
     );
 }

@@ -1,12 +1,12 @@
-//! Recipes that behave as badly as processes can, and a runner that is killed at random moments.
+//! Recipes with badly behaved processes, and a runner that is killed at random times.
 //!
-//! For each kind: first a run in which the runner lives, whose true end must be told; then kill -9
-//! of the runner at moments spread over such a run, and one recovery. Whenever a task is called
-//! finished, and whenever its next attempt begins, nothing of the attempt before is alive: looked
-//! for by our mark and by a token that only the recipe knows.
+//! For each kind: first a run without a kill, whose correct end must be reported; then kill -9 of the runner
+//! at times spread over such a run, and one recovery. When a task is called finished, and when its next
+//! attempt starts, no process of the attempt before is running. The test searches for such processes by the
+//! program's own tag and by a token that only the recipe knows.
 //!
-//! Not shown: a process that after its runner's death has thrown away its environment, its session,
-//! its folder and its output. Nothing tells then whose it was.
+//! Not covered: a process that, after its runner was killed, has dropped its environment, its session, its
+//! folder and its output. Nothing then shows which task it belongs to.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -21,14 +21,14 @@ use crate::support::processes::is_alive;
 use crate::support::{Task, World, all_pids};
 use crate::traced::under_strace;
 
-/// The least there can be, so that little output is too much.
+/// The smallest limit, so that a little output exceeds it.
 const LOG_CAP: u64 = 1 << 20;
 
 struct Kind {
     name: &'static str,
-    /// Lines of shell. `$token` is exported, so whatever is executed here carries it.
+    /// Lines of shell. `$token` is exported, so every process that the script starts has it.
     script: String,
-    /// The exit code, when the runner lives; none when the recipe ends it.
+    /// The exit code if the runner is not killed. `None` if the recipe kills it.
     code: Option<i32>,
 }
 
@@ -40,15 +40,15 @@ fn kind(name: &'static str, code: i32, script: &str) -> Kind {
     }
 }
 
-/// What every script begins with. A second attempt only looks for what the first one left.
+/// The start of every script. A second attempt only searches for what the first one left.
 const BEGIN: &str = r#"#!/bin/sh
 token=rig-token-$AGENTSPOOL_TASK_ID
 if [ "$AGENTSPOOL_ATTEMPT" -gt 1 ]; then
     last=$((AGENTSPOOL_ATTEMPT - 1))
     folder=$(stat -c %d:%i "$AGENTSPOOL_TASK_DIR/attempts/$last")
-    mark="AGENTSPOOL_MARK=${AGENTSPOOL_MARK%/*/*}/$last/$folder"
-    grep -lzsx -e "token=$token" -e "$mark" /proc/[0-9]*/environ >survivors
-    touch looked
+    tag="AGENTSPOOL_MARK=${AGENTSPOOL_MARK%/*/*}/$last/$folder"
+    grep -lzsx -e "token=$token" -e "$tag" /proc/[0-9]*/environ >survivors
+    touch searched
     exit 0
 fi
 export token
@@ -58,7 +58,7 @@ fn world_of(kind: &Kind) -> World {
     let world = World::new();
     world.set("autostart", "false");
     world.set("log_cap_bytes", &LOG_CAP.to_string());
-    // Long enough to be used, and no longer.
+    // Long enough to be useful, and no longer.
     world.set("leftover_wait_sec", "0.1");
     world.set("cancel_grace_sec", "0.5");
     let script = format!("{BEGIN}{}\n", kind.script);
@@ -71,7 +71,7 @@ fn world_of(kind: &Kind) -> World {
     world
 }
 
-/// Processes of a task: by its mark, or by the token.
+/// Processes of a task, found by the tag or by the token.
 fn alive(task: &Task) -> Vec<i32> {
     let token = format!("rig-token-{}", task.id);
     let read = |pid: i32, file: &str| {
@@ -93,7 +93,7 @@ fn assert_none_alive(world: &World, task: &Task) {
     assert!(left.is_empty(), "{}", message());
 }
 
-/// What a killed runner's task came to.
+/// The outcome of a task whose runner was killed.
 #[derive(Default)]
 struct Tally {
     lost: usize,
@@ -103,10 +103,10 @@ struct Tally {
 
 fn kill_at_random_moments(kind: &Kind) {
     let world = world_of(kind);
-    let begun = Instant::now();
+    let started = Instant::now();
     let task = world.submit(&["fail"]);
     let ran = world.run(&["runner", "--once", &task.id]);
-    let span = begun.elapsed();
+    let span = started.elapsed();
     if kind.code.is_none() {
         assert_eq!(ran.code, 128 + 9, "the runner was to be killed");
         recover(&world, &task);
@@ -123,7 +123,7 @@ fn kill_at_random_moments(kind: &Kind) {
         let mut command = world.command(&["runner", "--once", &task.id]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut runner = command.spawn().unwrap();
-        // Not a wait for anything: when the runner is met is what this is about.
+        // Not a wait for an event: the test is about the time at which the runner is hit.
         std::thread::sleep(chance.time(span));
         runner.kill().unwrap();
         let status = runner.wait().unwrap();
@@ -141,15 +141,15 @@ fn kill_at_random_moments(kind: &Kind) {
     figure(&message("survivors"), 0);
 }
 
-/// The next runner takes over. Where the one before died before it began anything, a recipe that
-/// kills its runner meets this one, and it takes one more.
+/// The next runner takes over. If the runner before was killed before it started anything, a recipe that
+/// kills its runner kills this one, and one more runner is needed.
 fn recover(world: &World, task: &Task) {
     let ran = || world.run(&["runner", "--once", &task.id]).code;
     assert!((0..3).any(|_| ran() == 0), "{}", world.describe());
     assert!(task.has_result());
 }
 
-/// The end of the run that nobody disturbed.
+/// The end of a run without a kill.
 fn assert_end(kind: &Kind, world: &World, task: &Task) {
     let result = task.result();
     let message = || format!("{}: {result}\n{}", kind.name, world.describe());
@@ -162,7 +162,7 @@ fn assert_end(kind: &Kind, world: &World, task: &Task) {
     }
 }
 
-/// The end of a run whose runner was killed, or nearly.
+/// The end of a run whose runner was killed, or almost.
 fn count_end(
     kind: &Kind,
     world: &World,
@@ -176,7 +176,7 @@ fn count_end(
     let attempts = task.attempts();
     if attempts == 2 {
         assert_eq!((recipe, lived), ("requeue", false), "{}", message());
-        assert!(task.work(2, "looked").exists(), "{}", message());
+        assert!(task.work(2, "searched").exists(), "{}", message());
         let survivors = std::fs::read_to_string(task.work(2, "survivors")).unwrap();
         assert_eq!(survivors, "", "{}", message());
         assert_eq!(result["exit_code"], 0, "{}", message());
@@ -191,7 +191,7 @@ fn count_end(
         tally.lost += 1;
         return;
     }
-    // The first runner, which died after it had told; or the second, before which nothing had run.
+    // The first runner, which was killed after it had reported; or the second, if nothing had run before it.
     assert_eq!(result["exit_code"], json!(kind.code), "{}", message());
     tally.true_ends += 1;
 }
@@ -256,9 +256,9 @@ fn wiping_the_environment() {
     ));
 }
 
-/// The runner is held up before it can write down whom it started, and killed there.
+/// The runner is stopped before it can record the process that it started, and killed there.
 #[test]
-fn a_runner_that_dies_before_it_named_its_recipe_leaves_nothing_running() {
+fn a_runner_killed_before_it_recorded_its_recipe_leaves_nothing_running() {
     let world = world_of(&kind(
         "wipes",
         0,
@@ -279,18 +279,18 @@ fn a_runner_that_dies_before_it_named_its_recipe_leaves_nothing_running() {
         .spawn()
         .unwrap();
     world.wait_for_file(&task.work(1, "ready"));
-    // Nothing but the intent names anybody yet, and behind it the recipe's own record.
+    // Only the intent names the process yet, and after it the recipe's own record.
     assert!(!task.path.join("attempts/1/run.json").exists());
     let intent = task.read("attempts/1/result.part");
     let run: Value = serde_json::from_str(intent.lines().next().unwrap()).unwrap();
     assert_eq!(run["child"], Value::Null, "{run}");
     let runner = i32::try_from(run["runner"]["pid"].as_i64().unwrap()).unwrap();
     world.signal(runner, rustix::process::Signal::KILL);
-    world.wait_until("the runner is dead", || !is_alive(runner));
-    // It would sit out the pause.
+    world.wait_until("the runner has exited", || !is_alive(runner));
+    // It would sleep through the pause.
     strace.kill().unwrap();
     strace.wait().unwrap();
-    assert!(!alive(&task).is_empty(), "nothing was left to be found");
+    assert!(!alive(&task).is_empty(), "no process was left to find");
     recover(&world, &task);
     assert_none_alive(&world, &task);
     assert_eq!(task.result()["error"]["kind"], "lost");
@@ -301,7 +301,7 @@ fn ending_at_once() {
     kill_at_random_moments(&kind("ends at once", 27, "exit 27"));
 }
 
-/// Bounded: at most some hundred at once, and a chain of forks that comes to its end.
+/// Bounded: at most some hundred at once, and a chain of forks that ends.
 #[test]
 fn forking_wildly() {
     let hop = r#"cat >hop <<'END'
@@ -318,7 +318,7 @@ exit 28"#;
     kill_at_random_moments(&kind("forks wildly", 28, hop));
 }
 
-/// Its runner is its parent; its number is believed only while it is one of ours.
+/// Its runner is its parent. The pid is used only while it belongs to this test.
 #[test]
 fn killing_the_runner() {
     let script = "(setsid sleep 1000 &)\nsleep 1000 &\n\
@@ -352,7 +352,7 @@ fn writing_without_end() {
     figure("process writes without end: bytes", bytes);
 }
 
-/// Told to stop by its deadline instead of by a death.
+/// Stopped by its deadline and not by a kill.
 #[test]
 fn writing_until_the_deadline() {
     let world = world_of(&kind("writes", 0, "yes &\nexec yes"));
@@ -363,7 +363,7 @@ fn writing_until_the_deadline() {
     assert_eq!(result["error"]["kind"], "timeout", "{result}");
     let log = std::fs::metadata(task.path.join("attempts/1/stdout.log")).unwrap();
     assert!(log.blocks() * 512 <= LOG_CAP, "{} blocks", log.blocks());
-    // What began with one word still does.
+    // A task that starts normally still runs.
     let whole = task.read("attempts/1/stdout.log");
     assert!(whole.starts_with("y\ny\n") && whole.ends_with("y\n"));
 }

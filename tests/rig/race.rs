@@ -1,8 +1,9 @@
-//! Several watchers on one spool, and no moment without somebody being killed.
+//! Several watchers on one spool, while watchers and runners are killed all the time.
 //!
-//! Every task keeps a ledger of its own by `race.sh`, which knows nothing of our locks. Judged at
-//! the end: exactly one result for each task, true where it could be known; no attempt begun twice
-//! or beside another; never more at once than may be; every session in the order of submission.
+//! Every task keeps a ledger of its own with `race.sh`, which knows nothing of the program's locks. Checked
+//! at the end: exactly one result for each task, correct if it could be known; no attempt started twice or in
+//! parallel with another attempt of its task; never more tasks at once than the limits allow; every session
+//! in the order of submission.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -16,17 +17,17 @@ use crate::support::{World, names_in};
 const LIMIT: usize = 4;
 const NARROW: usize = 2;
 const SESSIONS: usize = 5;
-/// More than any task needs, so that a task that is killed and killed still ends.
+/// More than any task needs, so that a task that is killed several times still ends.
 const ATTEMPTS: usize = 500;
-/// No result for so long means that something stands still.
+/// If no result appears for this long, the spool is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A spool that runs as many at once as it is told here; its tasks hold it to `LIMIT` and `NARROW`.
+/// A spool that runs this many tasks at once. Its tasks check `LIMIT` and `NARROW`.
 fn world(limit: usize, narrow: usize) -> World {
     let world = World::new();
     world.set("autostart", "false");
     world.set("max_concurrent", &limit.to_string());
-    // Its helper holds the output, and a task that takes long is always met by a kill.
+    // The recipe's helper keeps the output open. If the runner waited for it, a kill would always hit the task.
     world.set("leftover_wait_sec", "0");
     for folder in ["own", "places"] {
         std::fs::create_dir(world.root().join(folder)).unwrap();
@@ -48,26 +49,27 @@ fn world(limit: usize, narrow: usize) -> World {
     world
 }
 
-/// What was asked for.
+/// What was submitted.
 #[derive(Default)]
-struct Asked {
+struct Submitted {
     /// Names of drops.
     drops: Vec<String>,
     /// Tasks whose id was printed, in order, by session.
     talks: BTreeMap<String, Vec<String>>,
 }
 
-impl Asked {
+impl Submitted {
     fn submit(&mut self, world: &World, n: usize) {
         let session = format!("talk-{}", n % SESSIONS);
         let recipe = match n % 10 {
             0..3 => "once",
             3..6 => "again",
             6..8 => "narrow",
-            // The order of drops is decided by who takes them, so a talk is submitted.
+            // The order of drops depends on the process that takes them, so tasks of a session are submitted
+            // directly.
             _ => {
-                let asked = ["submit", "--recipe", "talk", "-q", "--session-id", &session];
-                let ran = world.run(&asked);
+                let submitted = ["submit", "--recipe", "talk", "-q", "--session-id", &session];
+                let ran = world.run(&submitted);
                 ran.succeeds();
                 let id = ran.stdout.trim().to_owned();
                 self.talks.entry(session).or_default().push(id);
@@ -88,8 +90,8 @@ impl Asked {
 }
 
 fn open_tasks(world: &World) -> usize {
-    let hints = names_in(&world.path("open"));
-    hints.iter().filter(|name| !name.starts_with('.')).count()
+    let entries = names_in(&world.path("open"));
+    entries.iter().filter(|name| !name.starts_with('.')).count()
 }
 
 fn race(watchers: usize) {
@@ -97,10 +99,10 @@ fn race(watchers: usize) {
     let what = format!("race of {watchers} watchers");
     let world = world(LIMIT, NARROW);
     let mut herd = Herd::start(&world, watchers, Chance::new(&what));
-    let mut asked = Asked::default();
+    let mut submitted = Submitted::default();
     let mut standing = Results::default();
     for n in 0..tasks {
-        asked.submit(&world, n);
+        submitted.submit(&world, n);
         if n == tasks / 2 {
             standing = Results::of(&world);
         }
@@ -129,8 +131,8 @@ fn race(watchers: usize) {
     assert!(herd.watchers_killed > 0 && herd.runners_killed > 0);
     herd.stop();
 
-    let acknowledged = asked.acknowledged();
-    standing.still_stand(&world);
+    let acknowledged = submitted.acknowledged();
+    standing.assert_unchanged(&world);
     invariants::check(
         &world,
         Known {
@@ -140,14 +142,14 @@ fn race(watchers: usize) {
             ..Known::default()
         },
     );
-    judge(&world, &asked, &what);
+    check_ledger(&world, &submitted, &what);
 }
 
-/// What the tasks themselves wrote down.
+/// What the tasks themselves recorded.
 #[derive(Default)]
 struct Ledger {
     /// Task and attempt, in order.
-    begins: Vec<(String, usize)>,
+    starts: Vec<(String, usize)>,
     ends: HashSet<(String, usize)>,
     /// Lines that should not be there.
     wrong: Vec<String>,
@@ -160,7 +162,7 @@ impl Ledger {
         for line in text.lines() {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
-                ["begin", _, id, n] => ledger.begins.push((id.to_owned(), n.parse().unwrap())),
+                ["start", _, id, n] => ledger.starts.push((id.to_owned(), n.parse().unwrap())),
                 ["end", id, n] => {
                     ledger.ends.insert((id.to_owned(), n.parse().unwrap()));
                 }
@@ -171,30 +173,34 @@ impl Ledger {
     }
 }
 
-fn judge(world: &World, asked: &Asked, what: &str) {
+fn check_ledger(world: &World, submitted: &Submitted, what: &str) {
     let ledger = Ledger::read(world);
     assert_eq!(ledger.wrong, Vec::<String>::new());
-    let distinct: HashSet<_> = ledger.begins.iter().collect();
+    let distinct: HashSet<_> = ledger.starts.iter().collect();
     assert_eq!(
         distinct.len(),
-        ledger.begins.len(),
-        "an attempt began twice"
+        ledger.starts.len(),
+        "an attempt started twice"
     );
-    let mut begun: HashMap<&str, usize> = HashMap::new();
-    for (id, _) in &ledger.begins {
-        *begun.entry(id).or_default() += 1;
+    let mut started: HashMap<&str, usize> = HashMap::new();
+    for (id, _) in &ledger.starts {
+        *started.entry(id).or_default() += 1;
     }
     let mut by_name: HashMap<String, usize> = HashMap::new();
     let (mut attempts, mut lost) = (0, 0);
     for task in world.tasks() {
-        let begun = begun.get(task.id.as_str()).copied().unwrap_or(0);
+        let started = started.get(task.id.as_str()).copied().unwrap_or(0);
         let request = task.request();
         if let Some(name) = request["name"].as_str() {
             *by_name.entry(name.to_owned()).or_default() += 1;
         }
         attempts += task.attempts();
-        // A recipe killed before its first line began nothing, and has a folder all the same.
-        assert!(begun <= task.attempts(), "{} began {begun} times", task.id);
+        // A recipe that was killed before its first line started nothing, but its attempt has a folder.
+        assert!(
+            started <= task.attempts(),
+            "{} started {started} times",
+            task.id
+        );
         assert!(
             request["recipe"] != "once" || task.attempts() == 1,
             "{}",
@@ -214,14 +220,14 @@ fn judge(world: &World, asked: &Asked, what: &str) {
             other => panic!("{other}: {result}"),
         }
     }
-    for name in &asked.drops {
+    for name in &submitted.drops {
         assert_eq!(by_name.get(name), Some(&1), "tasks of the drop {name}");
     }
-    let all = asked.drops.len() + asked.acknowledged().len();
+    let all = submitted.drops.len() + submitted.acknowledged().len();
     assert_eq!(world.tasks().len(), all);
-    for (session, ids) in &asked.talks {
+    for (session, ids) in &submitted.talks {
         let mut order: Vec<&String> = ledger
-            .begins
+            .starts
             .iter()
             .filter(|(id, _)| ids.contains(id))
             .map(|(id, _)| id)
@@ -229,10 +235,13 @@ fn judge(world: &World, asked: &Asked, what: &str) {
         order.dedup();
         assert_eq!(order, ids.iter().collect::<Vec<_>>(), "{session}");
     }
-    figure(&format!("{what}: starts"), ledger.begins.len());
+    figure(&format!("{what}: starts"), ledger.starts.len());
     figure(&format!("{what}: attempts recorded"), attempts);
     figure(&format!("{what}: lost at most once"), lost);
-    figure(&format!("{what}: overlaps and crowds"), ledger.wrong.len());
+    figure(
+        &format!("{what}: violations seen by the tasks"),
+        ledger.wrong.len(),
+    );
 }
 
 #[test]
@@ -245,27 +254,26 @@ fn eight_watchers() {
     race(8);
 }
 
-/// The tasks see one too many of them, of all and of a recipe: so that they saw none above means
-/// something.
+/// The tasks detect one task too many, in total and per recipe. This shows that the check above can fail.
 #[test]
-fn one_too_many_is_seen() {
-    for (limit, narrow, recipe, crowd) in [
-        (LIMIT + 1, NARROW, "once", "crowd-of-all"),
-        (LIMIT, NARROW + 1, "narrow", "crowd-of-narrow"),
+fn one_task_too_many_is_detected() {
+    for (limit, narrow, recipe, excess) in [
+        (LIMIT + 1, NARROW, "once", "too-many-all"),
+        (LIMIT, NARROW + 1, "narrow", "too-many-narrow"),
     ] {
         let world = world(limit, narrow);
         world.start_watcher();
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let tasks: Vec<_> = (0..4 * limit).map(|_| world.submit(&[recipe])).collect();
             for task in &tasks {
                 world.result_of(task);
             }
             let wrong = Ledger::read(&world).wrong;
-            if wrong.iter().any(|line| line.starts_with(crowd)) {
+            if wrong.iter().any(|line| line.starts_with(excess)) {
                 break;
             }
-            assert!(begun.elapsed() < PATIENCE, "never seen: {wrong:?}");
+            assert!(started.elapsed() < PATIENCE, "never seen: {wrong:?}");
         }
     }
 }

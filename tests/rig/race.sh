@@ -1,24 +1,24 @@
 #!/bin/sh
-# What the tasks of race.rs run: it tells the ledger of its begin and its end, and of everything that
-# should not be while it runs. It keeps locks of its own and knows nothing of ours.
+# The recipe of the tasks of race.rs: it records its start and its end in the ledger, and every violation that
+# it sees while it runs. It has locks of its own and knows nothing of the program's locks.
 root='@ROOT@'
 id=$AGENTSPOOL_TASK_ID
-tell() { echo "$* $id $AGENTSPOOL_ATTEMPT" >>"$root/ledger"; }
+record() { echo "$* $id $AGENTSPOOL_ATTEMPT" >>"$root/ledger"; }
 
-# Two attempts of one task: whatever a lost attempt left behind still holds this.
+# Two attempts of one task: a process that a lost attempt left behind still holds this lock.
 exec 9>>"$root/own/$id"
-flock -n 9 || { tell overlap; exit 9; }
+flock -n 9 || { record overlap; exit 9; }
 
 # Two tasks of one session.
 if [ "${1:-}" = talk ]; then
     exec 6>>"$root/own/$AGENTSPOOL_SESSION_ID"
-    flock -n 6 || { tell overlap; exit 9; }
+    flock -n 6 || { record overlap; exit 9; }
 fi
 
-# One too many at once. $1: the kind of place, $2: how many there are, $3: the file that holds it.
-# Its process holds the place and nobody it starts, so it is free once the kernel has ended it. When
-# a runner is killed the kernel gives up its slot an instant before it ends its recipe: a holder whose
-# runner is no longer its parent is just dying, and counts for nothing.
+# One task too many at once. $1: the kind of slot, $2: the number of slots, $3: the file that records the
+# holder. The holding process has the slot, and its children do not, so the slot is free once the kernel has
+# ended the process. When a runner is killed, the kernel releases its slot an instant before it ends its
+# recipe: a holder whose runner is no longer its parent is about to exit and does not count.
 take() {
     while :; do
         k=0
@@ -39,14 +39,14 @@ take() {
             [ "$parent" = "$runner" ] || dying=1
             k=$((k + 1))
         done
-        [ -n "$dying" ] || { tell "crowd-of-$1"; return; }
+        [ -n "$dying" ] || { record "too-many-$1"; return; }
     done
 }
 take all @LIMIT@ 8
 [ "${1:-}" != narrow ] || take narrow @NARROW@ 7
 
-tell "begin ${AGENTSPOOL_SESSION_ID}"
-# It outlives its parent, as a careless recipe's helper does.
+record "start ${AGENTSPOOL_SESSION_ID}"
+# It outlives its parent, like the helper of a careless recipe.
 [ "${1:-}" != again ] || setsid sleep 20 6>&- 7>&- 8>&- &
 sleep 0.0$((AGENTSPOOL_ATTEMPT + 2)) 7>&- 8>&-
-tell end
+record end

@@ -1,7 +1,7 @@
-//! Whoever only looks at another user's spool: what the owner wrote there starts nothing and opens nothing
-//! in the reader's name.
+//! A user who only reads another user's spool: what the owner wrote there starts no program and opens no file
+//! as the reader.
 //!
-//! Not the other direction, what a user of the group can do to the owner (`member.rs`, `hostile.rs`). The
+//! Not the other direction, what a user of the group can do to the owner (`group_user.rs`, `hostile.rs`). The
 //! Python package is a reader as well: `python/tests/test_readers.py`.
 
 use std::fs;
@@ -10,13 +10,13 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::group::{GROUP, MEMBER, OTHER_MEMBER, OWNER, Shared};
+use crate::group::{GROUP, GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::support::terminal::{On, Terminal};
 use crate::support::{names_in, write_executable};
 
 const ROOT: u32 = 0;
 
-/// A recipe folder of the owner's.
+/// A recipe folder of the owner.
 fn folder(shared: &Shared, name: &str, file: &str, content: &str) -> PathBuf {
     let folder = shared.spool().join("recipes").join(name);
     fs::create_dir(&folder).unwrap();
@@ -28,7 +28,7 @@ fn folder(shared: &Shared, name: &str, file: &str, content: &str) -> PathBuf {
     folder
 }
 
-/// A folder in which everybody may leave something.
+/// A folder in which every user may create files.
 fn open_to_all(shared: &Shared, name: &str) -> PathBuf {
     let folder = shared.world.root().join(name);
     fs::create_dir(&folder).unwrap();
@@ -41,7 +41,7 @@ fn a_reader_starts_no_program_that_the_owner_names() {
     let shared = Shared::new();
     folder(&shared, "asks", "TEMPLATE.yaml", "description: Asks\n");
     let started = open_to_all(&shared, "started");
-    // Not right below a folder in which anybody could leave a `pyvenv.cfg`.
+    // Not directly below a folder in which any user could put a `pyvenv.cfg`.
     let bin = shared.world.root().join("bin");
     fs::create_dir(&bin).unwrap();
     fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).unwrap();
@@ -55,7 +55,7 @@ fn a_reader_starts_no_program_that_the_owner_names() {
         python.to_str().unwrap(),
     ];
     shared.run(OWNER, &setting).succeeds();
-    for reader in [MEMBER, ROOT] {
+    for reader in [GROUP_USER, ROOT] {
         for arguments in [
             ["recipe", "list"].as_slice(),
             &["recipe", "info", "asks"],
@@ -67,13 +67,13 @@ fn a_reader_starts_no_program_that_the_owner_names() {
             assert_eq!(names_in(&started), [""; 0], "{reader}: {arguments:?}");
         }
     }
-    // The owner does find out.
+    // The owner gets the answer.
     shared.run(OWNER, &["recipe", "list"]).succeeds();
     assert_eq!(names_in(&started), [OWNER.to_string()]);
 }
 
 #[test]
-fn a_reader_opens_no_env_file_and_looks_on_no_path() {
+fn a_reader_opens_no_env_file_and_searches_no_path() {
     let shared = Shared::new();
     let private = shared.world.root().join("private");
     fs::write(&private, "PATH=/nowhere\n").unwrap();
@@ -84,7 +84,7 @@ fn a_reader_opens_no_env_file_and_looks_on_no_path() {
         private.display().to_string()
     );
     folder(&shared, "curious", "recipe.toml", &toml);
-    // What the owner's watcher finds on its PATH is not the reader's to say.
+    // The reader cannot know what the owner's watcher finds on its PATH.
     folder(
         &shared,
         "elsewhere",
@@ -92,7 +92,7 @@ fn a_reader_opens_no_env_file_and_looks_on_no_path() {
         "command = [\"only-there\"]\n",
     );
     // Root could open it.
-    for reader in [MEMBER, ROOT] {
+    for reader in [GROUP_USER, ROOT] {
         let listed = shared.json(reader, &["recipe", "list"]);
         for recipe in listed["recipes"].as_array().unwrap() {
             assert_eq!(recipe["problem"], Value::Null, "{recipe}");
@@ -104,7 +104,7 @@ fn a_reader_opens_no_env_file_and_looks_on_no_path() {
     assert!(owners["problem"].is_string(), "{owners}");
 }
 
-/// What moves a cursor, hides text, or begins a line.
+/// Characters that move a cursor, hide text, or start a line.
 const ODD: &str = "\u{1b}]0;x\u{7}\u{1b}[2J\u{9b}2J\nFORGED\r\u{202e}";
 
 fn is_plain(ran: &crate::support::Ran) {
@@ -124,9 +124,9 @@ fn change(path: &std::path::Path, key: &str, value: Value) {
 }
 
 #[test]
-fn no_text_of_the_owners_reaches_a_readers_terminal_as_it_is() {
+fn text_of_the_owner_is_escaped_on_a_readers_terminal() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     shared.drain();
     let toml = format!(
         "command = [\"/bin/true\", {0}]\ndescription = {0}\nenv_accept = [\"A\"]\n[config]\n{0} = {0}\n",
@@ -143,7 +143,7 @@ fn no_text_of_the_owners_reaches_a_readers_terminal_as_it_is() {
         ),
     );
     let spool = shared.spool();
-    let look = || {
+    let check = || {
         for arguments in [
             ["status", &id].as_slice(),
             &["list"],
@@ -162,7 +162,7 @@ fn no_text_of_the_owners_reaches_a_readers_terminal_as_it_is() {
             &["list", "--json"],
             &["status", &id, "--json"],
         ] {
-            is_plain(&shared.run(MEMBER, arguments));
+            is_plain(&shared.run(GROUP_USER, arguments));
         }
     };
     let reason = serde_json::json!({
@@ -188,7 +188,7 @@ fn no_text_of_the_owners_reaches_a_readers_terminal_as_it_is() {
             change(&result, "output", Value::Null);
         }
         change(&result, key, value);
-        look();
+        check();
         fs::write(&result, &kept).unwrap();
     }
     change(&spool.join("identity.json"), "uuid", Value::from(ODD));
@@ -201,33 +201,33 @@ fn no_text_of_the_owners_reaches_a_readers_terminal_as_it_is() {
         let settings = spool.join("spool.json");
         let kept = fs::read(&settings).unwrap();
         change(&settings, key, value);
-        look();
+        check();
         fs::write(&settings, &kept).unwrap();
     }
 }
 
-/// Where inode numbers repeat, as on btrfs, a stranger's lock of his own file looks like one of the owner's in the
-/// kernel's table; here another user locks the very file.
+/// If inode numbers repeat, as on btrfs, a stranger's lock of his own file looks in the kernel's table like a
+/// lock of the owner's file. Here another user locks exactly that file.
 #[test]
-fn only_a_lock_of_the_owners_is_believed() {
+fn only_a_lock_of_the_owner_counts() {
     let shared = Shared::new();
-    let seat = shared
+    let watcher_file = shared
         .spool()
         .join("watchers/0123456789abcdef0123456789abcdef.json");
-    fs::write(&seat, "{\"v\": 1, \"pid\": 1}\n").unwrap();
-    chown(&seat, Some(OWNER), Some(GROUP)).unwrap();
-    let inode = fs::metadata(&seat).unwrap().ino();
-    for (holder, is_believed) in [(OTHER_MEMBER, false), (OWNER, true)] {
-        fs::set_permissions(&seat, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&watcher_file, "{\"v\": 1, \"pid\": 1}\n").unwrap();
+    chown(&watcher_file, Some(OWNER), Some(GROUP)).unwrap();
+    let inode = fs::metadata(&watcher_file).unwrap().ino();
+    for (holder, is_believed) in [(OTHER_GROUP_USER, false), (OWNER, true)] {
+        fs::set_permissions(&watcher_file, fs::Permissions::from_mode(0o644)).unwrap();
         let mut locking = shared.as_user(holder, "flock");
-        let locking = locking.args(["-F", "-x", seat.to_str().unwrap(), "sleep", "1000"]);
+        let locking = locking.args(["-F", "-x", watcher_file.to_str().unwrap(), "sleep", "1000"]);
         let mut locking = locking.spawn().unwrap();
         shared.world.wait_until("the file is locked", || {
             let table = fs::read_to_string("/proc/locks").unwrap();
             table.contains(&format!(" {} ", locking.id())) && table.contains(&format!(":{inode} "))
         });
-        fs::set_permissions(&seat, fs::Permissions::from_mode(0o600)).unwrap();
-        let ran = shared.run(MEMBER, &["submit", "--recipe", "echo"]);
+        fs::set_permissions(&watcher_file, fs::Permissions::from_mode(0o600)).unwrap();
+        let ran = shared.run(GROUP_USER, &["submit", "--recipe", "echo"]);
         locking.kill().unwrap();
         locking.wait().unwrap();
         let is_missed = ran.stderr.contains("no watcher is running");
@@ -235,9 +235,9 @@ fn only_a_lock_of_the_owners_is_believed() {
     }
 }
 
-/// A terminal gets text in pieces: a character that stands on the border of two is still a character.
+/// A terminal gets text in pieces: a character that is split over two pieces is still shown.
 #[test]
-fn a_character_is_shown_whole_where_two_pieces_meet() {
+fn a_character_split_over_two_pieces_is_shown() {
     let shared = Shared::new();
     let recipe =
         "#!/bin/sh\ni=0; printf a; while [ $i -lt 40000 ]; do printf 'é表'; i=$((i+1)); done\n";
@@ -251,7 +251,7 @@ fn a_character_is_shown_whole_where_two_pieces_meet() {
     let watching = shared.watcher();
     let id = |task: &Value| task["task_id"].as_str().unwrap().to_owned();
     let on_terminal = |arguments: &[&str]| {
-        let mut command = shared.as_user(MEMBER, "agentspool");
+        let mut command = shared.as_user(GROUP_USER, "agentspool");
         Terminal::start(command.args(arguments), On::Stdout, 80)
     };
     let following = on_terminal(&["logs", "-f", &id(&slow)]);
@@ -261,7 +261,7 @@ fn a_character_is_shown_whole_where_two_pieces_meet() {
     });
     let folder = shared.spool().join("tasks").join(id(&slow));
     fs::write(folder.join("attempts/1/work/go"), "").unwrap();
-    // What nothing completes is shown in the end.
+    // A character that is never completed is shown at the end.
     assert_eq!(following.end().stdout, "first 👩 last\\xc3");
     world.wait_for_file(
         &shared

@@ -1,17 +1,17 @@
-//! What a user of the group is told of his submissions when something goes wrong on the way to the box: what is
-//! accepted becomes a task, and what is not accepted is not there.
+//! What `submit` reports to a user of the group when something goes wrong before the drop reaches the box. A
+//! submission that is accepted becomes a task, and one that is not accepted leaves nothing.
 //!
-//! Not what the box makes of a drop (`drop_box.rs`), nor power cuts (`group_power.rs`).
+//! Not what the box does with a drop (`drop_box.rs`), and not power cuts (`group_power.rs`).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use crate::clock::Clock;
-use crate::group::{MEMBER, OWNER, Shared};
+use crate::group::{GROUP_USER, OWNER, Shared};
 use crate::support::{PROGRAM, Ran, names_in};
 
-/// A batch of so many lines, which the user may read.
+/// A batch with this many lines, readable by the user.
 fn batch(shared: &Shared, lines: usize) -> String {
     let path = shared.world.root().join("batch");
     fs::write(
@@ -22,9 +22,9 @@ fn batch(shared: &Shared, lines: usize) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// The program as the user runs it, with strace doing this to its calls.
+/// The program as the user runs it, with this injection by strace.
 fn under_strace(shared: &Shared, calls: &str, inject: &str, arguments: &[&str]) -> Command {
-    let mut command = shared.as_user(MEMBER, "strace");
+    let mut command = shared.as_user(GROUP_USER, "strace");
     command
         .args(["-f", "-qq", "-o", "/dev/null"])
         .args(["-e", &format!("trace={calls}")])
@@ -33,7 +33,7 @@ fn under_strace(shared: &Shared, calls: &str, inject: &str, arguments: &[&str]) 
     command
 }
 
-/// The moment in an id, in milliseconds since 1970.
+/// The time in an id, in milliseconds since 1970.
 fn moment(id: &str) -> i64 {
     let digits = id.strip_prefix("task_").unwrap().bytes().take(10);
     digits.fold(0, |sum, digit| {
@@ -50,7 +50,7 @@ fn incoming(shared: &Shared) -> Vec<String> {
 }
 
 #[test]
-fn an_id_is_of_the_moment_at_which_its_drop_appears() {
+fn an_id_has_the_time_at_which_its_drop_appears() {
     let shared = Shared::new();
     let batch = batch(&shared, 3);
     let slow = "fsync:delay_enter=700000";
@@ -60,24 +60,25 @@ fn an_id_is_of_the_moment_at_which_its_drop_appears() {
     for id in ran.stdout.lines() {
         let drop = fs::metadata(shared.spool().join(format!("incoming/{id}.json"))).unwrap();
         let changed = drop.ctime() * 1000 + drop.ctime_nsec() / 1_000_000;
-        // With its id from before the three syncs the first one is 2.1 s off, and of 200 most are refused.
+        // With an id from before the three syncs the first one would be 2.1 s off, and most of 200 would be
+        // refused.
         assert!(changed - moment(id) < 1_000, "{id}: {changed}");
     }
     assert_eq!(ran.stdout.lines().count(), 3);
 }
 
 #[test]
-fn what_would_be_refused_for_its_moment_is_not_accepted() {
+fn a_submission_whose_id_would_be_too_old_is_not_accepted() {
     let shared = Shared::new();
     let clock = Clock::new(&shared.world);
-    // The same as to be stopped for so long between the id and the rename.
+    // This has the same effect as a process that is stopped for this long between the id and the rename.
     clock.set(-200, 0);
     let batch = batch(&shared, 2);
     for arguments in [
         ["submit", "--recipe", "echo"].as_slice(),
         &["submit", "--batch", &batch],
     ] {
-        let mut command = shared.as_user(MEMBER, "agentspool");
+        let mut command = shared.as_user(GROUP_USER, "agentspool");
         let ran = Ran::of(command.args(arguments).envs(clock.environment()));
         ran.ends_with(1);
         assert_eq!(ran.stdout, "");
@@ -87,7 +88,7 @@ fn what_would_be_refused_for_its_moment_is_not_accepted() {
 }
 
 #[test]
-fn a_batch_that_fails_in_the_middle_tells_what_was_accepted() {
+fn a_batch_that_fails_in_the_middle_reports_what_was_accepted() {
     let shared = Shared::new();
     let batch = batch(&shared, 5);
     let full = "renameat2:error=ENOSPC:when=3";
@@ -104,7 +105,7 @@ fn a_batch_that_fails_in_the_middle_tells_what_was_accepted() {
         .collect();
     accepted.sort();
     assert_eq!(incoming(&shared), accepted);
-    // As text, the ids come on stdout all the same.
+    // As text, the ids are printed on stdout as well.
     let ran = run(&["submit", "--batch", &batch]);
     assert_eq!(ran.stdout.lines().count(), 2);
     assert!(
@@ -115,14 +116,14 @@ fn a_batch_that_fails_in_the_middle_tells_what_was_accepted() {
 }
 
 #[test]
-fn a_limit_of_file_sizes_is_an_error_that_is_said() {
+fn a_limit_of_file_sizes_is_reported_as_an_error() {
     let shared = Shared::new();
-    let id = shared.submit(MEMBER, &[]);
+    let id = shared.submit(GROUP_USER, &[]);
     let waiting = incoming(&shared);
     let settings = fs::read(shared.spool().join("spool.json")).unwrap();
     for (uid, arguments) in [
-        (MEMBER, "submit --recipe echo".to_owned()),
-        (MEMBER, format!("cancel {id} --no-wait")),
+        (GROUP_USER, "submit --recipe echo".to_owned()),
+        (GROUP_USER, format!("cancel {id} --no-wait")),
         (OWNER, "submit --recipe echo".to_owned()),
         (OWNER, "config set max_concurrent 7".to_owned()),
     ] {
@@ -137,16 +138,16 @@ fn a_limit_of_file_sizes_is_an_error_that_is_said() {
         settings
     );
     assert!(names_in(&shared.spool().join("staging")).is_empty());
-    // A recipe has the signal's default again.
+    // A recipe has the signal's default action again.
     shared.recipe("limited", "#!/bin/sh\nulimit -f 0\necho x > file\n");
-    let killed = shared.json(MEMBER, &["submit", "--recipe", "limited"]);
+    let killed = shared.json(GROUP_USER, &["submit", "--recipe", "limited"]);
     let killed = killed["task_id"].as_str().unwrap().to_owned();
     shared.drain();
     assert_eq!(shared.json(OWNER, &["status", &killed])["signal"], 25);
 }
 
 #[test]
-fn what_a_killed_submission_left_goes_when_it_is_old() {
+fn the_remains_of_a_killed_submission_are_removed_when_they_are_old() {
     let shared = Shared::new();
     let kill = "renameat2:signal=KILL:when=1";
     let arguments = ["submit", "--recipe", "echo"];
@@ -154,10 +155,10 @@ fn what_a_killed_submission_left_goes_when_it_is_old() {
     let left = incoming(&shared);
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].ends_with(".new"), "{left:?}");
-    // A person's hidden file is nobody's business.
+    // A person's hidden file is left alone.
     fs::write(shared.spool().join("incoming/.mine.new"), "").unwrap();
     let sweep = || shared.json(OWNER, &["sweep"])["litter"].clone();
-    // Ages begin with the first pass.
+    // Ages count from the first pass.
     sweep();
     assert_eq!(sweep(), 0);
     shared
@@ -165,7 +166,7 @@ fn what_a_killed_submission_left_goes_when_it_is_old() {
         .succeeds();
     let doctor = shared.run(OWNER, &["doctor"]);
     assert!(
-        doctor.stdout.contains("1 half-written drop in incoming/"),
+        doctor.stdout.contains("1 incomplete drop in incoming/"),
         "{}",
         doctor.stdout
     );

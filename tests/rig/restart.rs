@@ -1,8 +1,8 @@
-//! The watcher is restarted and upgraded again and again under running tasks; not one is affected.
+//! The watcher is restarted and upgraded again and again while tasks run. No task is affected.
 //!
-//! The program is a copy in the world, which is replaced by a rename over it while it runs, by a
-//! file that differs. Every running task waits for one word of this test; between two restarts a
-//! short task shows that the service is there. Not shown: systemd, which is not on every machine.
+//! The program is a copy in the test's world. A rename replaces it with a different file while it runs. Every
+//! running task waits for a line from this test. Between two restarts a short task shows that the watcher
+//! works. Not covered: systemd, which is not on every machine.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -21,7 +21,7 @@ use crate::support::{PROGRAM, Task, World};
 enum Way {
     Term,
     Kill,
-    /// The program's file is replaced first, and the old watcher serves on from it for a while.
+    /// The program's file is replaced first, and the old watcher keeps running from the old file for a while.
     Upgrade,
 }
 
@@ -68,8 +68,8 @@ impl Drop for Service<'_> {
     }
 }
 
-/// Puts the program there as an upgrade does. What stands behind its end makes the file another
-/// one and means nothing to the kernel.
+/// Installs the program as an upgrade does. The bytes appended to it make it a different file, and the kernel
+/// ignores them.
 fn install(program: &Path, version: usize) {
     let between = program.with_extension("new");
     std::fs::copy(PROGRAM, &between).unwrap();
@@ -92,7 +92,7 @@ fn watch(world: &World, program: &Path) -> Child {
     command.current_dir(world.root());
     let watcher = log_to_file(world, &mut command).spawn().unwrap();
     let pid = i32::try_from(watcher.id()).unwrap();
-    world.wait_until("the watcher is seen", || {
+    world.wait_until("the watcher is shown as running", || {
         world.watcher_pids().contains(&pid)
     });
     watcher
@@ -106,12 +106,12 @@ fn serves(world: &World) {
 fn world(tasks: usize) -> World {
     let world = World::new();
     world.set("autostart", "false");
-    // One place is for the short ones.
+    // One slot is for the short tasks.
     world.set("max_concurrent", &(tasks + 1).to_string());
     world.recipe("short", "#!/bin/sh\nexit 0\n");
     let root = world.root().display().to_string();
     let script = format!(
-        "#!/bin/sh\nread -r code\necho \"$AGENTSPOOL_TASK_ID $$\" >>'{root}/begun'\n\
+        "#!/bin/sh\nread -r code\necho \"$AGENTSPOOL_TASK_ID $$\" >>'{root}/started'\n\
          read -r word <'{root}/go'\nexit $code\n"
     );
     world.recipe("long", &script);
@@ -120,9 +120,9 @@ fn world(tasks: usize) -> World {
     world
 }
 
-/// Which process each task is.
-fn begun(world: &World) -> HashMap<String, i32> {
-    let text = std::fs::read_to_string(world.root().join("begun")).unwrap_or_default();
+/// The process of each task.
+fn started(world: &World) -> HashMap<String, i32> {
+    let text = std::fs::read_to_string(world.root().join("started")).unwrap_or_default();
     let lines = text.lines().map(|line| line.split_once(' ').unwrap());
     lines
         .map(|(id, pid)| (id.to_owned(), pid.parse().unwrap()))
@@ -134,7 +134,7 @@ fn exit_code(n: usize) -> usize {
 }
 
 #[test]
-fn running_tasks_do_not_notice() {
+fn restarts_do_not_affect_running_tasks() {
     let tasks = scale::pick(20, 200);
     let restarts = scale::pick(10, 100);
     let world = world(tasks);
@@ -142,8 +142,8 @@ fn running_tasks_do_not_notice() {
     let running: Vec<Task> = (0..tasks)
         .map(|n| world.submit(&["long", "--input", &exit_code(n).to_string()]))
         .collect();
-    world.wait_for_lines(&world.root().join("begun"), tasks);
-    let processes = begun(&world);
+    world.wait_for_lines(&world.root().join("started"), tasks);
+    let processes = started(&world);
     for task in &running {
         world.processes_of(task, 1);
     }
@@ -162,7 +162,7 @@ fn running_tasks_do_not_notice() {
         affected += usize::from(!same || status["status"] != "running");
     }
     assert_eq!(affected, 0, "{}", world.describe());
-    // Kept open to the end: who has not come to its word yet must find it.
+    // Kept open to the end, for a task that has not read its line yet.
     let mut go = std::fs::File::options()
         .read(true)
         .write(true)
@@ -175,9 +175,9 @@ fn running_tasks_do_not_notice() {
         assert_eq!(result["exit_code"], code, "{result}");
         assert_eq!((task.attempts(), result["attempt"].as_u64()), (1, Some(1)));
     }
-    assert_eq!(begun(&world), processes);
-    let lines = std::fs::read_to_string(world.root().join("begun")).unwrap();
-    assert_eq!(lines.lines().count(), tasks, "no task began twice");
+    assert_eq!(started(&world), processes);
+    let lines = std::fs::read_to_string(world.root().join("started")).unwrap();
+    assert_eq!(lines.lines().count(), tasks, "no task started twice");
     figure("restarts", restarts);
     figure("restarts: running tasks", tasks);
     figure("restarts: tasks affected", affected);

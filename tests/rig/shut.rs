@@ -1,7 +1,7 @@
-//! A spool whose path cannot be seen for a while, because a folder above is shut.
+//! A spool whose path cannot be read for a while, because a folder above it is shut.
 //!
-//! Needs root, which may do what it likes, and so a spool of another user's. Invariant: nothing is
-//! started, nothing fails and nothing is refused until the path is seen again.
+//! Needs a spool of another user, because modes do not stop root. Invariant: nothing is started, nothing
+//! fails and nothing is refused until the path can be read again.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -31,7 +31,7 @@ fn a_folder_above_that_is_shut_fails_no_task_and_refuses_no_drop() {
     fs::write(&drop, "{\"recipe\": \"echo\"}").unwrap();
     chown(&drop, Some(OWNER), Some(GROUP)).unwrap();
     fs::write(gate.join("attempts/1/work/go"), "").unwrap();
-    // Its turn has come, and the drop was looked at.
+    // The task was next, and the drop was checked.
     world.wait_for_file(&gate.join("result.json"));
     world.wait_until("the drop waits", || watching.log().contains("drops wait"));
     assert!(watching.is_alive(), "{}", watching.log());

@@ -1,7 +1,6 @@
-//! Snapshots and copies of whole file systems: the same inodes and the same identity, on another
-//! device.
+//! Snapshots and copies of whole file systems: the same inodes and the same identity, on another device.
 //!
-//! Needs root. Invariant: what the original runs is neither ended nor begun once more.
+//! Needs root. Invariant: tasks that run in the original are neither ended nor started again.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -48,7 +47,7 @@ impl Disk {
         self.place.path().join("original")
     }
 
-    /// What the disk holds in this moment, mounted beside it.
+    /// The contents of the disk at this time, mounted next to it.
     fn snapshot(&mut self) -> PathBuf {
         let original = self.original();
         run("fsfreeze", &["-f", original.to_str().unwrap()]);
@@ -58,7 +57,7 @@ impl Disk {
         );
         run("fsfreeze", &["-u", original.to_str().unwrap()]);
         copied.unwrap();
-        self.mount("snapshot", "beside", "loop")
+        self.mount("snapshot", "other", "loop")
     }
 }
 
@@ -70,9 +69,9 @@ impl Drop for Disk {
     }
 }
 
-/// A task at work whose helper has lost its environment, and whose runner is dead in the snapshot
-/// for whoever believes the numbers.
-fn begin(world: &World) -> (Task, i32) {
+/// A running task whose helper has lost its environment. In the snapshot its runner looks ended to a process
+/// that trusts the recorded numbers.
+fn start_task(world: &World) -> (Task, i32) {
     world.run(&["init"]).succeeds();
     world.set("autostart", "false");
     world.set("rescan_sec", "0.3");
@@ -95,10 +94,10 @@ fn on(world: &World, spool: &Path, arguments: &[&str]) -> crate::support::Ran {
 }
 
 #[test]
-fn a_snapshot_beside_its_original_is_a_copy() {
+fn a_snapshot_next_to_its_original_is_a_copy() {
     let mut disk = Disk::new();
     let world = World::at(&disk.original());
-    let (task, leader) = begin(&world);
+    let (task, leader) = start_task(&world);
     let snapshot = disk.snapshot().join("spool");
     let drained = on(&world, &snapshot, &["watch", "--drain"]);
     drained.succeeds();
@@ -112,12 +111,13 @@ fn a_snapshot_beside_its_original_is_a_copy() {
     assert_eq!(world.json(&["status", &task.id])["status"], "running");
 }
 
-/// Mounted in a later boot, while nothing stands at the path it names, it is taken for the original.
+/// Mounted in a later boot, while nothing is at the path that it names, the snapshot is taken for the
+/// original.
 #[test]
 fn a_snapshot_with_the_same_identity_ends_nothing_of_its_original() {
     let mut disk = Disk::new();
     let world = World::at(&disk.original());
-    let (task, leader) = begin(&world);
+    let (task, leader) = start_task(&world);
     let snapshot = disk.snapshot().join("spool");
     let path = snapshot.join("identity.json");
     let mut identity: Value = read_json(&path);
@@ -140,14 +140,14 @@ fn a_snapshot_with_the_same_identity_ends_nothing_of_its_original() {
 
 /// A loop device has another number after each mount, and so have btrfs and overlayfs.
 #[test]
-fn a_disk_that_is_mounted_anew_holds_the_same_spool() {
+fn a_disk_that_is_mounted_again_has_the_same_spool() {
     let mut disk = Disk::new();
     let world = World::at(&disk.original());
     world.run(&["init"]).succeeds();
     let before = read_json(&world.path("identity.json"));
     run("umount", &[disk.original().to_str().unwrap()]);
     disk.mounted.clear();
-    // Something else takes the number of the device; other tests give and take numbers meanwhile.
+    // Something else takes the number of the device. Other tests use and free numbers at the same time.
     for n in 0.. {
         let other = format!("other{n}");
         std::fs::copy(
@@ -173,7 +173,7 @@ fn a_disk_that_is_mounted_anew_holds_the_same_spool() {
 
 /// The root folders of two disks have the same inode, also after a boot.
 #[test]
-fn a_copy_that_is_a_disk_of_its_own_is_known_after_a_boot() {
+fn a_copy_on_its_own_disk_is_recognized_after_a_boot() {
     let disk = Disk::new();
     let other = Disk::new();
     let world = World::at(disk.place.path());

@@ -1,9 +1,9 @@
 //! A disk that becomes full at each stage of a task's life, in blocks or in inodes.
 //!
-//! On a tmpfs and on an ext4 (root), always with a task running that was begun before. Held at
-//! every stage: the running task records how it really ended while the disk is still full, nothing
-//! is half made, nothing runs twice, and once there is room the same watcher goes on by itself.
-//! `disk.rs` walks step by step up to the one byte or inode that is enough.
+//! On a tmpfs and on an ext4 (root), always with a task that started before and still runs. Checked at every
+//! stage: the running task records its real end while the disk is still full, nothing is left half done,
+//! nothing runs twice, and after space is freed the same watcher continues. `disk.rs` goes step by step up to
+//! the one byte or inode that is enough.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::support::{Task, World, names_in};
 const SIZE: u64 = 8 << 20;
 const INODES: u64 = 600;
 
-/// What runs out.
+/// The resource that runs out.
 #[derive(Clone, Copy, Debug)]
 enum Lack {
     Blocks,
@@ -30,13 +30,13 @@ struct Stage<'a> {
     mount: &'a Mount,
     world: World,
     lack: Lack,
-    /// Outside of the full disk: the gate, and what was started.
+    /// Outside the full disk: the gate, and the record of starts.
     outside: tempfile::TempDir,
     running: Task,
     watcher: u32,
 }
 
-/// Everything that was free, taken.
+/// Fills all free space.
 struct Full {
     files: Vec<PathBuf>,
     root: PathBuf,
@@ -58,7 +58,7 @@ impl Full {
         for file in self.files {
             fs::remove_file(file).unwrap();
         }
-        // ext4 gives freed blocks back with its next commit.
+        // ext4 returns freed blocks with its next commit.
         rustix::fs::syncfs(File::open(self.root).unwrap()).unwrap();
     }
 }
@@ -116,7 +116,7 @@ impl Stage<'_> {
             .count()
     }
 
-    /// However full the disk is, what ran gets its true result.
+    /// A task that ran gets its correct result, however full the disk is.
     fn ends_truly(&self, task: &Task) {
         let result = self.world.result_of(task);
         let message = || format!("{:?} on {}: {result}", self.lack, self.mount.what());
@@ -137,8 +137,8 @@ impl Stage<'_> {
         assert_eq!(self.starts(task), 1, "{}", self.world.describe());
     }
 
-    /// There is room again: the same watcher goes on, and nothing is left of the bad time.
-    fn goes_on(&self) {
+    /// Space is free again: the same watcher continues, and nothing is left of the full disk.
+    fn continues(&self) {
         let next = self.world.submit(&["ok"]);
         self.completes(&next);
         for task in self.world.tasks() {
@@ -146,7 +146,7 @@ impl Stage<'_> {
         }
         let watchers = self.world.watcher_pids();
         assert_eq!(watchers, [i32::try_from(self.watcher).unwrap()]);
-        self.world.wait_until("every hint is gone", || {
+        self.world.wait_until("every index entry is removed", || {
             let open = names_in(&self.world.path("open"));
             open.iter().all(|name| name.starts_with('.'))
         });
@@ -174,7 +174,7 @@ fn before_submit(stage: &Stage<'_>) {
     full.end();
 }
 
-/// The next task is claimed on the full disk: it waits, and is never begun in vain.
+/// The next task is claimed on the full disk: it waits, and is not started without success.
 fn after_the_claim(stage: &Stage<'_>) {
     let next = stage.world.submit(&["ok"]);
     let full = stage.fill();
@@ -192,12 +192,12 @@ fn while_running(stage: &Stage<'_>) {
     stage.open_gate();
     stage.ends_truly(&glutton);
     stage.ends_truly(&stage.running);
-    // What it printed takes the room as well.
+    // Its output uses the space as well.
     fs::write(glutton.path.join("attempts/1/stdout.log"), "").unwrap();
     full.end();
 }
 
-/// The recipe has ended, its runner has not noticed yet.
+/// The recipe has ended, but its runner has not noticed yet.
 fn at_the_finish(stage: &Stage<'_>) {
     let (runner, child) = stage.world.processes_of(&stage.running, 1);
     stage.world.signal(runner, Signal::STOP);
@@ -219,35 +219,39 @@ fn at_the_cancellation(stage: &Stage<'_>) {
     assert_eq!(message["status"], "cancelled", "{message}");
     assert_eq!(stage.running.result()["status"], "cancelled");
     assert!(stage.running.processes().is_empty());
-    // Of one that waits, the end may have no place yet; then that is what is said.
+    // For a waiting task there may be no space to record its end. Then the command reports that.
     let message = stage.world.run(&["cancel", &pending.id]);
     if message.code != 0 {
         message.ends_with(8);
-        assert!(message.stderr.contains("is noted"), "{}", message.stderr);
+        assert!(
+            message.stderr.contains("was requested"),
+            "{}",
+            message.stderr
+        );
         assert!(pending.path.join("cancel").exists());
     }
     full.end();
     if stage.starts(&pending) == 0 {
         assert_eq!(stage.world.result_of(&pending)["status"], "cancelled");
     } else {
-        // Its turn came between the two commands.
+        // It was started between the two commands.
         stage.completes(&pending);
     }
 }
 
-/// What is due goes away although, and because, the disk is full.
+/// Tasks that are due are removed although, and because, the disk is full.
 fn at_the_sweep(stage: &Stage<'_>) {
     stage.world.set("cleanup_delay_sec", "0");
     stage.world.set("max_concurrent", "2");
     let due = stage.world.submit(&["ok"]);
     stage.completes(&due);
-    // Ages count only from the second pass on, whose clocks then agree.
+    // Ages count only from the second pass, when the clocks agree.
     stage.world.run(&["sweep"]).succeeds();
     let full = stage.fill();
     stage.world.run(&["sweep"]);
     stage
         .world
-        .wait_until("what was due is gone", || !due.path.exists());
+        .wait_until("everything due is removed", || !due.path.exists());
     stage.open_gate();
     stage.ends_truly(&stage.running);
     stage.world.set("cleanup_delay_sec", "3600");
@@ -288,7 +292,7 @@ fn at_the_recovery(stage: &Stage<'_>) {
     assert_eq!(stage.starts(&stage.running), 1);
 }
 
-/// A stage of a task's life, by name, and what is done in it.
+/// A stage of a task's life: its name and its actions.
 type NamedStage = (&'static str, fn(&Stage<'_>));
 
 const STAGES: [NamedStage; 8] = [
@@ -312,7 +316,7 @@ fn at_each_stage(make: fn() -> Mount, lack: Lack) {
             println!("{what}, out of {lack:?}: {name}");
             let stage = Stage::new(&mount, lack);
             act(&stage);
-            stage.goes_on();
+            stage.continues();
         }
     }
     let name = format!("full disk: stages of a task run on {what} out of {lack:?}");
@@ -339,10 +343,10 @@ fn ext4_out_of_inodes() {
     at_each_stage(|| Mount::ext4(SIZE, INODES), Lack::Inodes);
 }
 
-/// A session's tasks wait until hints and tasks were compared once in this boot; that it was done
-/// must be noted, and here the last inode is gone just then.
+/// A session's tasks wait until index entries and tasks were compared once in this boot. The comparison must
+/// be recorded, and here the last inode is used up just then.
 #[test]
-fn a_boot_on_a_full_disk_stops_no_session_for_good() {
+fn a_boot_on_a_full_disk_stops_no_session_forever() {
     let mount = Mount::tmpfs(SIZE, INODES);
     let world = World::at(&mount.path());
     world.run(&["init"]).succeeds();
@@ -359,10 +363,10 @@ fn a_boot_on_a_full_disk_stops_no_session_for_good() {
     // The world keeps the watcher's log on the same disk.
     fs::write(world.root().join("watch.log"), "").unwrap();
     let mut full = Full::of(world.root(), Lack::Inodes);
-    // One is left for the watcher's own file.
+    // One is left for the watcher file.
     fs::remove_file(full.files.pop().unwrap()).unwrap();
     world.start_watcher();
-    world.wait_until("it was refused to note the boot", || {
+    world.wait_until("it failed to record the boot", || {
         let log = fs::read_to_string(world.root().join("watch.log")).unwrap();
         log.contains(".boot")
     });
@@ -381,6 +385,6 @@ fn the_kernel_keeps_a_busy_spool_writable() {
         assert!(!mount.try_remount("ro"), "{}", mount.what());
         stage.open_gate();
         stage.ends_truly(&stage.running);
-        stage.goes_on();
+        stage.continues();
     }
 }

@@ -1,8 +1,8 @@
-//! Very many submitters at once, in every way people submit, while the watchers are killed.
+//! Many submitters at once, in every way to submit, while the watchers are killed.
 //!
-//! Each request carries a number of its own, and each submitter writes down what it did before
-//! anybody believes it. Judged at the end: every number was answered exactly once. Watchers are
-//! killed here and runners are not, so every task completes.
+//! Each request has a number of its own, and each submitter records what it did before anything else. Checked
+//! at the end: every number was answered exactly once. Watchers are killed here and runners are not, so every
+//! task completes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,8 @@ use crate::scale::{self, figure};
 use crate::support::{World, names_in};
 use crate::traced::under_strace;
 
-/// How a request comes into the spool. All but the first are a line of shell, with the finished
-/// file as `$1`, where it is to be as `$2`, a place beside that as `$3`, and another file system as
-/// `$4`.
+/// How a request comes into the spool. All but the first are a line of shell: `$1` is the finished file, `$2`
+/// its place in the box, `$3` a place next to that, and `$4` another file system.
 const WAYS: [(&str, &str); 7] = [
     ("submit", ""),
     ("cp", r#"cp "$1" "$2""#),
@@ -30,7 +29,7 @@ const WAYS: [(&str, &str); 7] = [
     ),
     (
         "a slow writer",
-        // One byte a write, each with a process start in between.
+        // One byte for each write, with the start of a process before the next.
         r#"exec 3>"$2"; while IFS= read -r byte; do printf %s "$byte" >&3; /bin/true; done <<END
 $(sed 's/./&\n/g' "$1")
 END"#,
@@ -38,7 +37,7 @@ END"#,
     ("cp and rename", r#"cp "$1" "$3" && mv "$3" "$2""#),
 ];
 
-/// A folder on another file system, gone with the test.
+/// A folder on another file system, removed with the test.
 struct Elsewhere(tempfile::TempDir);
 
 impl Elsewhere {
@@ -109,7 +108,7 @@ fn is_drained(world: &World) -> bool {
 }
 
 #[test]
-fn everybody_is_accepted_once() {
+fn every_submission_is_accepted_once() {
     let all = scale::pick(420, 10_000);
     let at_once = scale::pick(32, 256);
     let world = world();
@@ -133,7 +132,7 @@ fn everybody_is_accepted_once() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     figure("submitters", all);
-    figure("submitters: at once", at_once);
+    figure("submitters: at the same time", at_once);
     figure("submitters: watchers killed", herd.watchers_killed);
     wait_for_results(&world);
     herd.stop();
@@ -146,23 +145,23 @@ fn everybody_is_accepted_once() {
     assert!(names_in(&world.path("rejected")).is_empty());
 }
 
-/// Until nothing is left to be done; nobody is killed any more once nothing new comes in.
+/// Waits until no work is left. No watcher is killed once no new task comes in.
 fn wait_for_results(world: &World) {
     let mut last = usize::MAX;
     while !is_drained(world) {
         let before = last;
-        // However many there are, one result after the other comes.
-        world.wait_until("another result is there", || {
+        // However many there are, results keep coming.
+        world.wait_until("another result exists", || {
             last = names_in(&world.path("open")).len() + names_in(&world.path("incoming")).len();
             last != before || is_drained(world)
         });
     }
 }
 
-/// Who renames a new file over one that is still in the box takes that one back; it knows by
-/// exchanging them. Every other version is taken, once.
+/// A producer that renames a new file over one that is still in the box takes the old one back. It knows this
+/// because it exchanges the two. Every other version is taken, once.
 #[test]
-fn a_name_that_is_used_again_and_again_loses_nothing() {
+fn drops_with_the_same_name_are_all_taken() {
     let versions = scale::pick(300, 5_000);
     let world = world();
     let mut herd = Herd::start(&world, 2, Chance::new("the same name"));
@@ -180,7 +179,7 @@ fn a_name_that_is_used_again_and_again_loses_nothing() {
         }
         expected.push(n);
         herd.kill_watchers();
-        // Now and then the box is empty when the next one comes.
+        // Sometimes the box is empty when the next one comes.
         if n % 3 == 0 {
             world.wait_until("the drop is taken", || {
                 herd.kill_watchers();
@@ -192,7 +191,7 @@ fn a_name_that_is_used_again_and_again_loses_nothing() {
     herd.stop();
     figure("the same name again: versions", versions);
     figure(
-        "the same name again: taken back before they were read",
+        "the same name again: taken back before the watcher read them",
         taken_back,
     );
     assert_eq!(names_in(&world.path("rejected")), Vec::<String>::new());
@@ -211,7 +210,7 @@ fn version(world: &World, n: usize) -> PathBuf {
     made
 }
 
-/// Puts a file into its place; whether another was there, which lies under the first name now.
+/// Puts a file into its place. Returns whether another file was there, which has the first name now.
 fn exchange(made: &Path, place: &Path) -> bool {
     loop {
         if renameat_with(CWD, made, CWD, place, RenameFlags::NOREPLACE).is_ok() {
@@ -223,8 +222,9 @@ fn exchange(made: &Path, place: &Path) -> bool {
     }
 }
 
-/// The box is read, then claimed; in between a producer puts a second file there, and a third one
-/// once the second is gone. Every rename of the watcher is held up, so that there is time for it.
+/// The box is read, then the drop is claimed. Before the claim a producer puts a second file there, and a
+/// third one once the second is taken. Every rename of the watcher is delayed, so that there is time for
+/// this.
 fn replaced_while_it_is_taken(first: &str, accepted: &[usize]) {
     let world = world();
     let drop = world.path("incoming/same.json");
@@ -240,7 +240,7 @@ fn replaced_while_it_is_taken(first: &str, accepted: &[usize]) {
         staged.iter().any(|name| name.ends_with(".claim"))
     });
     std::fs::rename(version(&world, 2), &drop).unwrap();
-    world.wait_until("the second one is claimed", || !drop.exists());
+    world.wait_until("the second drop is claimed", || !drop.exists());
     std::fs::rename(version(&world, 3), &drop).unwrap();
     assert!(watcher.wait().unwrap().success());
     assert_eq!(names_in(&world.path("rejected")), Vec::<String>::new());
@@ -250,12 +250,12 @@ fn replaced_while_it_is_taken(first: &str, accepted: &[usize]) {
 }
 
 #[test]
-fn a_drop_that_replaces_another_while_that_is_taken_is_accepted() {
+fn a_drop_that_replaces_a_drop_being_taken_is_accepted() {
     let first = r#"{"recipe": "echo", "input": {"number": 1}}"#;
     replaced_while_it_is_taken(first, &[2, 3]);
 }
 
 #[test]
-fn a_drop_that_replaces_a_wrong_one_is_not_refused_in_its_place() {
+fn a_drop_that_replaces_a_wrong_one_is_not_refused() {
     replaced_while_it_is_taken(r#"{"recipe": "nobody"}"#, &[2, 3]);
 }

@@ -1,7 +1,7 @@
-//! Many finished tasks: what a sweep of them costs beside `rm -rf` and `ls -U`.
+//! The cost of a sweep over many finished tasks, compared with `rm -rf` and `ls -U`.
 //!
-//! The tasks are copies of one that really ran, made without running them. Figures are said, not
-//! judged; what is held: every one that is due goes, and a sweep with nothing to do removes none.
+//! The tasks are copies of one task that really ran. The figures are printed, not judged. Checked: every task
+//! that is due is removed, and a sweep with nothing to do removes no task.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use agentspool::task::{TaskId, Timestamp};
 use crate::scale;
 use crate::support::{World, names_in};
 
-/// What a task's folder holds: paths below it with their content; folders have none.
+/// The contents of a task's folder: paths below it with their content. Folders have no content.
 type Template = Vec<(String, Option<String>)>;
 
 fn template(folder: &Path, below: &str, found: &mut Template) {
@@ -29,7 +29,7 @@ fn template(folder: &Path, below: &str, found: &mut Template) {
     }
 }
 
-/// Puts `count` copies of a task into a folder, made two hours ago, in an earlier boot.
+/// Puts `count` copies of a task into a folder. They were created two hours ago, in an earlier boot.
 fn fill(folder: &Path, template: &Template, id: &str, count: u64) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let then = agentspool::internals::wall().unix_ms() - 7_200_000;
@@ -64,10 +64,10 @@ fn dated(text: &str, moment: &str) -> String {
 }
 
 fn time(command: &mut Command) -> Duration {
-    let begun = Instant::now();
+    let started = Instant::now();
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    begun.elapsed()
+    started.elapsed()
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {
@@ -76,7 +76,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 }
 
 #[test]
-fn many_tasks_are_swept_at_the_price_of_removing_them() {
+fn sweeping_many_tasks_costs_about_as_much_as_removing_them() {
     let count = scale::pick(2_000, 100_000);
     let world = World::new();
     world.set("autostart", "false");
@@ -90,7 +90,7 @@ fn many_tasks_are_swept_at_the_price_of_removing_them() {
     fs::create_dir(&copy).unwrap();
     fill(&copy, &files, &task.id, count);
     world.run(&["sweep"]).succeeds();
-    // As of a spool that has been swept for long: ages of before this pass count.
+    // As in a spool that was swept long ago: ages from before this pass count.
     let clocks = world.path("sweep.json");
     let mut swept: serde_json::Value = crate::support::read_json(&clocks);
     swept["ages_from"] = "2020-01-01T00:00:00.000Z".into();
@@ -127,7 +127,7 @@ fn many_tasks_are_swept_at_the_price_of_removing_them() {
     };
     figure("ls -U of tasks/", listing);
     figure("sweep with nothing old enough", young);
-    figure("sweep that must look at every task and keeps it", old);
+    figure("sweep that checks every task and keeps it", old);
     figure("rm -rf of the same tree", removal);
     figure("sweep of all of them", swept);
     scale::figure(

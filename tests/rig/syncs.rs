@@ -1,10 +1,10 @@
-//! Each fsync of the protocol: that it is made, in the right order, and what its absence costs.
+//! Each fsync of the protocol: that it is called, that the order is right, and what is lost without it.
 //!
-//! `strace` answers one fsync in the program's place, so that the call is never made; then the
-//! power is cut, and the same witness as under load must say what is wrong. That shows that those
-//! tests can fail. Nothing in the program knows of this. Not every sync that POSIX asks for can be
-//! missed on ext4, whose one journal commits a folder with its files; those are named here, and
-//! held by the order of the calls alone.
+//! `strace` answers one fsync in place of the kernel, so that the call has no effect. Then the power is cut,
+//! and the same witness as under load must report what is wrong. This shows that those tests can fail. The
+//! program has no code for this. On ext4 some syncs that POSIX requires are not missed, because its one
+//! journal commits a folder together with its files. Those are named here, and only the order of the calls
+//! checks them.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -18,14 +18,14 @@ use crate::scale;
 use crate::support::{Ran, Task, World};
 use crate::witness::Witness;
 
-/// Nothing is committed behind our back, so that the cut takes all that was not synced.
+/// Nothing is committed by the clock, so the cut loses everything that was not synced.
 const AT_ONCE: &str = "commit=600";
 const AT_ONCE_PLAIN: &str = "commit=600,noauto_da_alloc";
 /// The journal commits by itself, and file data long after it.
 const AFTER_COMMIT: &str = "commit=1";
 
-/// The program under strace, with some of its syncs answered by strace, as `answer` says in its
-/// words: what, and which of them, counted from 1; of `fsync`, unless it names another call.
+/// The program under strace. strace answers some of its syncs as `answer` says in strace's syntax: how, and
+/// which of them, counted from 1. It means `fsync` unless it names another call.
 fn traced(world: &World, arguments: &[&str], answer: Option<&str>) -> Command {
     let sealed = world.command(arguments);
     let mut command = Command::new("strace");
@@ -56,8 +56,7 @@ fn log_of(world: &World) -> std::path::PathBuf {
     world.root().parent().unwrap().join("strace.log")
 }
 
-/// What the victim synced and published, in order: `sync PATH` and `rename NAME`, with the task's
-/// id as ID.
+/// What the victim synced and renamed, in order: `sync PATH` and `rename NAME`, with the task's id as ID.
 fn steps(world: &World, id: &str) -> Vec<String> {
     let text = fs::read_to_string(log_of(world)).unwrap();
     let spool = world.spool().to_str().unwrap();
@@ -84,7 +83,7 @@ fn recipe(world: &World, disk: &Disk, name: &str, rest: &str) {
     world.recipe_folder(name, manifest, &script);
 }
 
-/// A victim: what it does up to the cut, with the syncs that are named left out.
+/// A victim: what it does up to the cut, with the named syncs left out.
 type Victim = fn(&Disk, &World, Option<&str>) -> Witness;
 
 /// What is wrong after the victim, the cut and the recovery.
@@ -106,16 +105,16 @@ fn violations(options: &str, victim: Victim, left_out: Option<&str>, wait: bool)
     disk.finalize();
     let witness = victim(&disk, &world, left_out);
     if wait {
-        // Not for a fact: what the journal does by the clock is what this cut is about.
+        // This does not wait for an event: the test is about what the journal does by the clock.
         std::thread::sleep(Duration::from_millis(2200));
     }
     disk.cut();
-    disk.come_back(&world);
+    disk.mount_again(&world);
     fs::write(disk.outside("open"), "").unwrap();
     let mut wrong = witness.of_files(&world);
     let drained = disk.run(&world, &["watch", "--drain"]);
     if drained.code == 0 {
-        world.wait_until("the runners are gone", || world.processes().is_empty());
+        world.wait_until("the runners have exited", || world.processes().is_empty());
         wrong.extend(witness.of_recovered(&world));
     } else {
         wrong.push(format!("the spool cannot be used: {}", drained.stderr));
@@ -123,13 +122,13 @@ fn violations(options: &str, victim: Victim, left_out: Option<&str>, wait: bool)
     wrong
 }
 
-/// An unharmed victim has nothing to regret; without the sync it has, where `is_seen`.
+/// A victim with all its syncs loses nothing. Without the sync it does, if `is_seen`.
 #[track_caller]
 fn mutant(name: &str, options: &str, victim: Victim, when: &str, is_seen: bool) {
     let wait = options == AFTER_COMMIT;
     for _ in 0..scale::pick(1, 5) {
         let wrong = violations(options, victim, None, wait);
-        assert!(wrong.is_empty(), "{name}, unharmed: {wrong:#?}");
+        assert!(wrong.is_empty(), "{name}, with all syncs: {wrong:#?}");
         let left_out = format!("retval=0:when={when}");
         let wrong = violations(options, victim, Some(&left_out), wait);
         println!("without the sync of {name}: {wrong:#?}");
@@ -139,7 +138,11 @@ fn mutant(name: &str, options: &str, victim: Victim, when: &str, is_seen: bool) 
             "without the sync of {name} ({options}): {wrong:#?}"
         );
     }
-    let message = if is_seen { "seen" } else { "not seen on ext4" };
+    let message = if is_seen {
+        "seen"
+    } else {
+        "not detected on ext4"
+    };
     scale::figure(&format!("sync left out: {name} ({options})"), message);
 }
 
@@ -159,7 +162,7 @@ fn submit(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     witness
 }
 
-/// So many tasks at once that they are synced together.
+/// This many tasks at once, so that they are synced together.
 fn submit_batch(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     fs::write(disk.outside("lines"), "{\"recipe\": \"once\"}\n".repeat(40)).unwrap();
     let lines = disk.outside("lines");
@@ -172,7 +175,7 @@ fn submit_batch(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     witness
 }
 
-/// Accepted for long, not begun.
+/// Accepted and synced long before, not started.
 fn waiting(disk: &Disk, world: &World, recipe: &str) -> (Task, Witness) {
     let task = world.submit(&[recipe]);
     disk.finalize();
@@ -181,7 +184,7 @@ fn waiting(disk: &Disk, world: &World, recipe: &str) -> (Task, Witness) {
     (task, witness)
 }
 
-/// A runner whose recipe has begun and goes on.
+/// A runner whose recipe has started and continues.
 fn start(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     let (task, witness) = waiting(disk, world, "held");
     let mut child = traced(world, &["runner", "--once", &task.id], left_out)
@@ -208,7 +211,7 @@ fn finish(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     witness
 }
 
-/// A cancellation that is only asked for, because the holder of the lock does not react.
+/// A cancellation that is only requested, because the holder of the lock does not react.
 fn cancel(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     let (task, mut witness) = waiting(disk, world, "held");
     let mut runner = world
@@ -264,8 +267,8 @@ fn a_batch_without_one_of_its_syncs() {
     assert!(message.is_empty(), "{message:#?}");
 }
 
-/// What the tasks of a batch need is on the disk before the first of them can be seen, and they are
-/// told of once all of them are accepted.
+/// The files of a batch's tasks are on the disk before the first task is visible, and the tasks are reported
+/// when all of them are accepted.
 #[test]
 fn a_batch_is_synced_before_any_of_it_is_published() {
     let disk = Disk::new(AT_ONCE);
@@ -302,7 +305,7 @@ fn a_finish_without_one_of_its_syncs() {
 
 #[test]
 fn a_cancellation_without_its_syncs() {
-    // Each of the two brings the other's work along on ext4.
+    // On ext4 each of the two syncs also writes what the other one is for.
     mutant("cancel", AT_ONCE, cancel, "1", false);
     mutant("tasks/ID of cancel", AT_ONCE, cancel, "2", false);
     mutant("cancel and tasks/ID of cancel", AT_ONCE, cancel, "1+", true);
@@ -311,21 +314,27 @@ fn a_cancellation_without_its_syncs() {
 #[test]
 fn init_without_one_of_its_syncs() {
     mutant("spool.json", AT_ONCE, init, "1", true);
-    // The identity's own syncs bring the settings' name along.
+    // The syncs of the identity also write the name of the settings file.
     mutant("the root with spool.json", AT_ONCE, init, "2", false);
     mutant("identity.json", AT_ONCE, init, "3", true);
-    // Without its name the next command makes another identity, which serves as well.
+    // Without its name the next command creates another identity, which works as well.
     mutant("the root with identity.json", AT_ONCE, init, "4", false);
 }
 
 #[test]
 fn a_setting_without_one_of_its_syncs() {
-    // By default ext4 itself mostly writes a file that replaces another one, but does not promise to.
-    mutant("spool.json set anew", AT_ONCE_PLAIN, set, "1", true);
-    mutant("the root with spool.json set anew", AT_ONCE, set, "2", true);
+    // By default ext4 itself usually writes a file that replaces another one, but it does not guarantee this.
+    mutant("spool.json set again", AT_ONCE_PLAIN, set, "1", true);
+    mutant(
+        "the root with spool.json set again",
+        AT_ONCE,
+        set,
+        "2",
+        true,
+    );
 }
 
-/// The runner sees its last sync refused and tries again for ever; its result can be seen by then.
+/// The runner's last sync is refused, and it tries again without end. Its result is visible by then.
 #[test]
 fn a_result_is_reported_only_once_it_is_durable() {
     fn message(disk: &Disk, world: &World, refused: Option<&str>) -> Witness {
@@ -347,9 +356,9 @@ fn a_result_is_reported_only_once_it_is_durable() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The first one saw its syncs refused, or died before them; the second one says yes.
+/// The syncs of the first one were refused, or it was killed before them. The second one reports success.
 #[test]
-fn a_cancellation_that_another_one_began_is_durable() {
+fn a_cancellation_that_another_process_started_is_durable() {
     fn again(disk: &Disk, world: &World, refused: Option<&str>) -> Witness {
         let (task, mut witness) = waiting(disk, world, "held");
         let mut runner = world
@@ -371,7 +380,7 @@ fn a_cancellation_that_another_one_began_is_durable() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The steps but for the status `running`, which only a task that takes its time ever has.
+/// The steps without the status `running`, which only a task that takes some time has.
 fn without_running(mut steps: Vec<String>) -> Vec<String> {
     if steps
         .get(1)
@@ -383,7 +392,7 @@ fn without_running(mut steps: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn every_sync_comes_before_what_it_is_for() {
+fn every_sync_comes_before_the_step_that_needs_it() {
     let disk = Disk::new(AT_ONCE);
     let world = disk.world();
     recipe(&world, &disk, "once", "echo fine");
@@ -488,7 +497,7 @@ fn durability_process_syncs_nothing() {
     seen.extend(steps(&world, &second.id));
     Ran::of(&mut traced(&world, &["wait", &first.id], None)).succeeds();
     seen.extend(steps(&world, &first.id));
-    // The renames show that it was watched at all.
+    // The renames show that the process was traced at all.
     assert!(
         seen.iter().any(|step| step == "rename result.json"),
         "{seen:?}"

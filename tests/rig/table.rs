@@ -1,10 +1,10 @@
-//! The table of docs/reliability.md: kinds of children, against runners that live and that are dead, of
-//! root and of a user, where `/proc` shows all, hides, is absent, and where there are no handles of
-//! processes, with a cgroup and without. Each cell is tried by the real program.
+//! The table of docs/reliability.md: kinds of child processes, with the runner running or killed, as root and
+//! as a user, with `/proc` complete, hidden or absent, without process handles, with and without a cgroup.
+//! The real program runs each cell.
 //!
-//! A survivor is seen by a lock that it holds (`kinds.c`), which needs no `/proc`. Not shown: the moments of
-//! a runner's death (`process.rs`). Invariant: no cell is left out; a cell that cannot hold is named in
-//! [`expected`], and the test fails when it holds after all.
+//! A survivor is detected by a lock that it holds (`kinds.c`), which needs no `/proc`. Not covered: the times
+//! at which a runner is killed (`process.rs`). Invariant: no cell is left out; a cell that cannot succeed is
+//! named in [`expected`], and the test fails if it succeeds after all.
 
 mod kept;
 
@@ -21,7 +21,7 @@ use crate::scale::{self, figure};
 use crate::support::processes::{state, ticks};
 use crate::support::{Task, World, all_pids, read_json};
 
-/// What is said of a start that came to nothing.
+/// The message about a failed start.
 const NOT_READY: &str = "it is ready";
 const NO_RESULT: &str = "the runner left without a result";
 
@@ -50,7 +50,7 @@ const KINDS: [&str; 17] = [
 /// How the attempt ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The leader ends by itself.
+    /// The leader exits by itself.
     Normal,
     /// `agentspool cancel`.
     Cancel,
@@ -60,7 +60,7 @@ enum End {
     Dead,
 }
 
-/// What `/proc` and the kernel's handles of processes are like.
+/// The state of `/proc` and of the kernel's process handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sight {
     Normal,
@@ -80,26 +80,26 @@ struct Cell {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
-    /// Nothing of it is alive when the task is over.
+    /// No process of it is running when the task is over.
     Ended,
-    /// The task is not over: it says `stuck` and waits.
+    /// The task is not over: it shows `stuck` and waits.
     Waits,
-    /// Nothing tells whose it is: named in docs/reliability.md.
+    /// Nothing shows whose process it is: named in docs/reliability.md.
     Escapes,
 }
 
-/// What the cells promise, with the reason where it is not an end.
+/// The expected outcome of each cell, with the reason if it is not an end.
 fn expected(cell: Cell) -> Expected {
     if cell.end != End::Dead {
         return Expected::Ended;
     }
     match (cell.kind, cell.sight) {
-        // Nothing can be looked at; nor can a runner find out where its cgroup would be.
+        // Nothing can be read, and a runner cannot find out where its cgroup would be.
         (_, Sight::NoProc) => Expected::Waits,
         _ if cell.has_cgroup => Expected::Ended,
         // It left the session, its folder and its output, and has no environment.
         ("cleared-elsewhere", _) => Expected::Escapes,
-        // Its environment is not shown to its own user, and it left the session.
+        // Its environment is hidden from its own user, and it left the session.
         ("agent", _) if !cell.is_root => Expected::Waits,
         _ => Expected::Ended,
     }
@@ -132,7 +132,7 @@ fn all_cells() -> Vec<Cell> {
     cells
 }
 
-/// A spool of root's or of a user's, and all that is needed around it.
+/// A spool of root or of a user, and everything that it needs.
 struct Place {
     world: World,
     spool: PathBuf,
@@ -140,7 +140,7 @@ struct Place {
     kinds: PathBuf,
     cgroup: Option<PathBuf>,
     cgroups: PathBuf,
-    /// A shell of the same user that is older than every attempt, and starts what it is told.
+    /// A shell of the same user that is older than every attempt, and starts commands on request.
     shell: std::cell::RefCell<Child>,
 }
 
@@ -202,8 +202,8 @@ impl Place {
             &["config", "set", "cancel_grace_sec", "0.2"],
         ] {
             let status = place.command(plain, arguments).output().unwrap();
-            let said = String::from_utf8_lossy(&status.stderr).into_owned();
-            assert!(status.status.success(), "{arguments:?}: {said}");
+            let printed = String::from_utf8_lossy(&status.stderr).into_owned();
+            assert!(status.status.success(), "{arguments:?}: {printed}");
         }
         for kind in KINDS {
             for mode in ["exit", "stay"] {
@@ -219,7 +219,7 @@ impl Place {
         place
     }
 
-    /// The program, as the cell wants it to be run.
+    /// The program, run as the cell needs it.
     fn command(&self, cell: Cell, arguments: &[&str]) -> Command {
         let inner = self.world.command(arguments);
         let mut script = String::new();
@@ -278,15 +278,15 @@ impl Place {
         };
         let arguments = ["submit", "--recipe", &recipe, "--timeout", timeout, "-q"];
         let output = self.command(plain, &arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{said}");
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{printed}");
         let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         let held = self.held(&id);
         File::create(&held).unwrap();
         if !self.is_root {
             std::os::unix::fs::chown(&held, Some(USER), None).unwrap();
         }
-        // Where the survivor says that it is there.
+        // The file in which the survivor reports that it runs.
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(self.world.root(), open).unwrap();
         Task {
@@ -299,16 +299,16 @@ impl Place {
         self.world.root().join(format!("held-{id}"))
     }
 
-    fn is_anybody_alive(&self, id: &str) -> bool {
+    fn is_running(&self, id: &str) -> bool {
         let file = File::open(self.held(id)).unwrap();
         let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
         rustix::fs::flock(&file, exclusive).is_err()
     }
 
-    /// Those that hold the lock, ended: what is left of a cell that does not hold.
+    /// Kills the processes that hold the lock: the survivors of a cell that fails.
     fn end_survivors(&self, id: &str) {
         let held = self.held(id);
-        while self.is_anybody_alive(id) {
+        while self.is_running(id) {
             for pid in all_pids() {
                 if pid != std::process::id() as i32 && holds(pid, &held) {
                     let pid = rustix::process::Pid::from_raw(pid).unwrap();
@@ -328,7 +328,7 @@ impl Place {
         command.spawn().unwrap()
     }
 
-    /// What the runners of a task said.
+    /// The log of the runners of a task.
     fn log(&self, id: &str) -> PathBuf {
         self.world.root().join(format!("log-{id}"))
     }
@@ -337,7 +337,7 @@ impl Place {
         let task = self.submit(cell);
         let mut runner = self.start_runner(cell, &task);
         let mut bystanders = Vec::new();
-        let outcome = self.bring_to_an_end(cell, &task, &mut runner, &mut bystanders);
+        let outcome = self.end_attempt(cell, &task, &mut runner, &mut bystanders);
         let _ = runner.kill();
         let _ = runner.wait();
         self.end_survivors(&task.id);
@@ -360,7 +360,7 @@ impl Place {
         outcome
     }
 
-    fn bring_to_an_end(
+    fn end_attempt(
         &self,
         cell: Cell,
         task: &Task,
@@ -373,17 +373,17 @@ impl Place {
             End::Cancel | End::Dead => {
                 let is_ready = wait_for(cell, NOT_READY, || ready.exists());
                 is_ready.map_err(|why| {
-                    let said = std::fs::read_to_string(self.log(&task.id)).unwrap_or_default();
+                    let printed = std::fs::read_to_string(self.log(&task.id)).unwrap_or_default();
                     let (left, tree) = (runner.try_wait(), self.world.describe());
-                    format!("{why}: runner {left:?}: {said}\n{tree}")
+                    format!("{why}: runner {left:?}: {printed}\n{tree}")
                 })?;
             }
         }
         if cell.end == End::Cancel {
             let cancelled = self.command(cell, &["cancel", &task.id]).output().unwrap();
-            let said = String::from_utf8_lossy(&cancelled.stderr).into_owned();
+            let printed = String::from_utf8_lossy(&cancelled.stderr).into_owned();
             if !cancelled.status.success() {
-                return Err(format!("{cell:?}: cancel: {said}"));
+                return Err(format!("{cell:?}: cancel: {printed}"));
             }
         }
         if cell.end == End::Dead {
@@ -396,19 +396,19 @@ impl Place {
         self.watch(cell, task, runner)
     }
 
-    /// Processes that carry the task's mark, or stand or print in its folder, and are not the task's: a person
-    /// has copied its environment, or looks at what it does from a shell that was there before.
+    /// Processes that have the task's tag, or its folder as working folder or output, and are not the task's:
+    /// a person has copied its environment, or reads its output in an older shell.
     fn bystanders(&self, task: &Task) -> Vec<Bystander> {
         // The runner writes it while the recipe runs already.
         let run = task.path.join("attempts/1/run.json");
-        self.world.wait_until("run.json is there", || run.exists());
-        let mark = task.run_file(1)["mark"].as_str().unwrap().to_owned();
+        self.world.wait_until("run.json exists", || run.exists());
+        let tag = task.run_file(1)["mark"].as_str().unwrap().to_owned();
         let attempt = task.path.join("attempts/1").display().to_string();
         let own = if self.is_root { 0 } else { USER };
         let start = |what, user: u32, before: &[&str]| {
             let mut command = Command::new(before[0]);
             command.args(&before[1..]).args(["sleep", "300"]);
-            command.env("AGENTSPOOL_MARK", &mark).current_dir("/");
+            command.env("AGENTSPOOL_MARK", &tag).current_dir("/");
             command.stdout(Stdio::null()).stderr(Stdio::null());
             if user != 0 {
                 command.uid(user).gid(user);
@@ -422,9 +422,9 @@ impl Place {
             }
         };
         let mut started = vec![
-            start("a copied mark", own, &["env"]),
-            start("a copied mark in its own session", own, &["env", "setsid"]),
-            start("another user's copied mark", USER + 1, &["env", "setsid"]),
+            start("a copied tag", own, &["env"]),
+            start("a copied tag in its own session", own, &["env", "setsid"]),
+            start("another user's copied tag", USER + 1, &["env", "setsid"]),
             start(
                 "a program in its own session that writes into the attempt's folder",
                 own,
@@ -439,8 +439,8 @@ impl Place {
         let quiet = "</dev/null >/dev/null 2>&1";
         for (what, line) in [
             (
-                "an older shell's program with the mark, in the attempt's folder",
-                format!("cd {attempt}; AGENTSPOOL_MARK={mark} exec sleep 300 {quiet}"),
+                "an older shell's program with the tag, in the attempt's folder",
+                format!("cd {attempt}; AGENTSPOOL_MARK={tag} exec sleep 300 {quiet}"),
             ),
             (
                 "an older shell's program that prints into the attempt's folder",
@@ -456,12 +456,12 @@ impl Place {
         for bystander in &started {
             let comm = format!("/proc/{}/comm", bystander.pid);
             let is_sleep = || std::fs::read_to_string(&comm).unwrap().trim() == "sleep";
-            self.world.wait_until("the bystander is there", is_sleep);
+            self.world.wait_until("the bystander runs", is_sleep);
         }
         started
     }
 
-    /// Has the older shell start something; its number.
+    /// Makes the older shell start something, and returns its pid.
     fn ask_shell(&self, line: &str) -> i32 {
         let shell = &mut *self.shell.borrow_mut();
         let input = shell.stdin.as_mut().unwrap();
@@ -478,23 +478,23 @@ impl Place {
 
     fn watch(&self, cell: Cell, task: &Task, runner: &mut Child) -> Result<(), String> {
         let message = |what: &str| {
-            let said = std::fs::read_to_string(self.log(&task.id)).unwrap_or_default();
+            let printed = std::fs::read_to_string(self.log(&task.id)).unwrap_or_default();
             Err(format!(
-                "{cell:?}: {what}: {} {said}",
+                "{cell:?}: {what}: {} {printed}",
                 task.read("result.json")
             ))
         };
         match expected(cell) {
             Expected::Waits => {
-                wait_for(cell, "it says stuck", || {
+                wait_for(cell, "it shows stuck", || {
                     let status = task.read("status.json");
                     status.contains("\"stuck\"") || task.has_result()
                 })?;
                 if task.has_result() {
-                    return message("it is over, and nobody could look");
+                    return message("it is over, although /proc could not be read");
                 }
-                if !self.is_anybody_alive(&task.id) && cell.sight != Sight::NoProc {
-                    return message("it waits for nobody");
+                if !self.is_running(&task.id) && cell.sight != Sight::NoProc {
+                    return message("it waits, although no process is left");
                 }
                 Ok(())
             }
@@ -505,12 +505,12 @@ impl Place {
                 if !task.has_result() {
                     return message(NO_RESULT);
                 }
-                let lives = self.is_anybody_alive(&task.id);
+                let lives = self.is_running(&task.id);
                 if lives != (wanted == Expected::Escapes) {
                     return message(if lives {
                         "a survivor"
                     } else {
-                        "it holds after all"
+                        "it succeeds after all"
                     });
                 }
                 self.check_result(cell, task)
@@ -538,7 +538,7 @@ impl Place {
 struct Bystander {
     what: &'static str,
     pid: i32,
-    /// Where it is the test's own.
+    /// `None` if the process is not the test's own child.
     child: Option<Child>,
 }
 
@@ -548,18 +548,19 @@ impl Drop for Place {
         drop(shell.stdin.take());
         shell.wait().unwrap();
         if let Some(cgroup) = &self.cgroup {
-            let begun = Instant::now();
+            let started = Instant::now();
             for entry in std::fs::read_dir(cgroup).unwrap().flatten() {
                 let _ = std::fs::remove_dir(entry.path());
             }
-            while std::fs::remove_dir(cgroup).is_err() && begun.elapsed() < Duration::from_secs(5) {
+            while std::fs::remove_dir(cgroup).is_err() && started.elapsed() < Duration::from_secs(5)
+            {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
     }
 }
 
-/// Whether a process has a file open. Its main thread may have ended, so each thread is asked.
+/// Whether a process has a file open. Its main thread may have ended, so each thread is checked.
 fn holds(pid: i32, file: &Path) -> bool {
     let folders = |path: String| std::fs::read_dir(path).into_iter().flatten().flatten();
     folders(format!("/proc/{pid}/task")).any(|thread| {
@@ -569,10 +570,10 @@ fn holds(pid: i32, file: &Path) -> bool {
 }
 
 fn wait_for(cell: Cell, what: &str, mut fact: impl FnMut() -> bool) -> Result<(), String> {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !fact() {
-        if begun.elapsed() > Duration::from_secs(60) {
-            return Err(format!("{cell:?}: waited in vain until {what}"));
+        if started.elapsed() > Duration::from_secs(60) {
+            return Err(format!("{cell:?}: timed out waiting until {what}"));
         }
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -586,7 +587,7 @@ fn cgroup_mount() -> PathBuf {
     Path::new(line.split(' ').nth(4).unwrap()).to_owned()
 }
 
-/// The cells in which somebody waits on purpose take six seconds each.
+/// The cells with a deliberate wait take six seconds each.
 fn chosen() -> Vec<Cell> {
     let mut cells = all_cells();
     if let Some(only) = std::env::var_os("RIG_CELLS") {
@@ -614,8 +615,9 @@ fn try_all(is_root: bool) {
     for cell in &cells {
         tally[expected(*cell) as usize] += 1;
         let mut tried = place.try_cell(*cell);
-        // A start that came to nothing says nothing of the end, and a watcher would offer the task again. What the
-        // runner said is printed: why that happens, in one of some hundred cells beside other tests, is not known.
+        // A failed start reports nothing about the end, and a watcher would offer the task again. The
+        // runner's log is printed: it is not known why this happens, in one of some hundred cells, while
+        // other tests run.
         if let Err(failure) = &tried
             && (failure.contains(NOT_READY) || failure.contains(NO_RESULT))
         {
@@ -635,11 +637,11 @@ fn try_all(is_root: bool) {
         tally[Expected::Ended as usize],
     );
     figure(
-        &message("waits, and says so"),
+        &message("waits, and reports that"),
         tally[Expected::Waits as usize],
     );
     figure(
-        &message("named as not to be found"),
+        &message("named as impossible to find"),
         tally[Expected::Escapes as usize],
     );
     figure(&message("not as promised"), failures.len());
@@ -656,9 +658,9 @@ fn the_cells_of_a_user() {
     try_all(false);
 }
 
-/// The leader's main thread has ended, or somebody traces it: to `poll` it looks ended all the time.
+/// The leader's main thread has ended, or a process traces the leader: to `poll` it looks ended all the time.
 #[test]
-fn a_leader_that_looks_ended_keeps_no_runner_busy() {
+fn a_leader_that_seems_ended_does_not_keep_its_runner_busy() {
     let place = Place::new(true);
     for kind in ["leader-thread", "traced"] {
         let cell = Cell {
@@ -674,7 +676,7 @@ fn a_leader_that_looks_ended_keeps_no_runner_busy() {
         wait_for(cell, "it is ready", || ready.exists()).unwrap();
         let number = i32::try_from(runner.id()).unwrap();
         let before = ticks(number);
-        // Not a wait for anything: this is how long the runner may be busy.
+        // Not a wait for an event: this is how long the runner may be busy.
         std::thread::sleep(Duration::from_secs(1));
         let used = ticks(number) - before;
         assert!(used < 30, "{kind}: {used} ticks in a second");
@@ -682,14 +684,14 @@ fn a_leader_that_looks_ended_keeps_no_runner_busy() {
         let cancelled = place.command(cell, &["cancel", &task.id]).status();
         assert!(cancelled.unwrap().success());
         runner.wait().unwrap();
-        assert!(!place.is_anybody_alive(&task.id));
+        assert!(!place.is_running(&task.id));
     }
 }
 
-/// A program that cannot be executed for want of an answer, as on a network disk that is gone, is ended like
-/// one that runs: at its deadline, by a cancellation, or with its runner.
+/// A program whose execution hangs, as on a network disk that is gone, is ended like one that runs: at its
+/// deadline, by a cancellation, or with its runner.
 #[test]
-fn a_start_that_hangs_is_ended_like_a_run() {
+fn a_start_that_hangs_is_ended_like_a_running_program() {
     let place = Place::new(true);
     let program = place.world.root().join("hangs");
     std::fs::copy("/bin/true", &program).unwrap();
@@ -705,7 +707,7 @@ fn a_start_that_hangs_is_ended_like_a_run() {
     let held = place.world.root().join("hangs.held");
     place
         .world
-        .wait_until("the program is held", || held.exists());
+        .wait_until("the program is stopped", || held.exists());
     let cell = Cell {
         kind: "plain",
         end: End::Cancel,
@@ -725,8 +727,8 @@ fn a_start_that_hangs_is_ended_like_a_run() {
             id,
         };
         let mut runner = place.start_runner(cell, &task);
-        let begun = || task.path.join("attempts/1/work").exists();
-        wait_for(cell, "the attempt began", begun).unwrap();
+        let has_started = || task.path.join("attempts/1/work").exists();
+        wait_for(cell, "the attempt started", has_started).unwrap();
         match kind {
             "cancelled" => {
                 let cancelled = place.command(cell, &["cancel", &task.id]).status();
@@ -747,7 +749,7 @@ fn a_start_that_hangs_is_ended_like_a_run() {
     holder.wait().unwrap();
 }
 
-/// A filter of system calls may refuse handles of processes to the watcher and so to all that it starts.
+/// A filter of system calls may refuse process handles to the watcher and so to all that it starts.
 #[test]
 fn a_watcher_without_handles_runs_its_tasks() {
     for is_root in [true, false] {
@@ -761,10 +763,10 @@ fn a_watcher_without_handles_runs_its_tasks() {
         };
         let task = place.submit(cell);
         let drained = place.command(cell, &["watch", "--drain"]).output().unwrap();
-        let said = String::from_utf8_lossy(&drained.stderr).into_owned();
-        assert!(drained.status.success(), "{said}");
+        let printed = String::from_utf8_lossy(&drained.stderr).into_owned();
+        assert!(drained.status.success(), "{printed}");
         wait_for(cell, "it is over", || task.has_result()).unwrap();
         place.check_result(cell, &task).unwrap();
-        assert!(!place.is_anybody_alive(&task.id), "{said}");
+        assert!(!place.is_running(&task.id), "{printed}");
     }
 }

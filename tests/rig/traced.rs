@@ -1,17 +1,16 @@
-//! The real program under strace: which calls it makes, and one run in which one of them is killed
-//! or fails.
+//! The real program under strace: the calls it makes, and a run in which one of them is killed or fails.
 //!
-//! Not what is tested by that (`kill/`, `errno.rs`). strace injects in front of the call, so the
-//! call itself is not executed. Every run has a limit far beyond what a loaded machine needs:
-//! a program that hangs is a failure and not a test that never ends.
+//! Not the tests that use this (`kill/`, `errno.rs`). strace injects before the call, so the call itself is
+//! not executed. Every run has a time limit far beyond what a busy machine needs: a program that hangs is a
+//! failure and not a test that never ends.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::{Ran, World};
 
-/// What changes files, locks or processes. A name that this machine's kernel does not have is
-/// ignored by strace because of its `?`.
+/// Calls that change files, locks or processes. strace ignores a name that this kernel does not have because
+/// of its `?`.
 pub const CHANGING: [&str; 36] = [
     "openat",
     "mkdirat",
@@ -51,32 +50,32 @@ pub const CHANGING: [&str; 36] = [
     "inotify_add_watch",
 ];
 
-/// Those of them that are repeated until a process is gone.
+/// Those of them that are repeated until a process has exited.
 const UNTIL_TRUE: [&str; 4] = ["kill", "pidfd_send_signal", "wait4", "waitid"];
 
-/// The longest a victim may take, in seconds: as long as any wait of these tests.
+/// The longest time for a victim, in seconds: as long as any wait of these tests.
 const LIMIT: &str = "60";
-/// What `timeout` ends with when the limit was reached.
+/// The exit code of `timeout` when the limit was reached.
 const LIMIT_REACHED: i32 = 124;
 
-/// A run of the program: its arguments, and what it reads.
+/// A run of the program: its arguments and its input.
 #[derive(Clone, Debug, Default)]
 pub struct Victim {
     pub arguments: Vec<String>,
     pub stdin: String,
-    /// Whether the processes it starts are traced as well; each counts its calls for itself.
+    /// Whether the processes it starts are traced as well. Each process counts its own calls.
     pub with_children: bool,
 }
 
-/// One boundary: in front of the n-th call of this name.
+/// One boundary: before the n-th call of this name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
     pub call: String,
     pub n: usize,
 }
 
-/// The program under strace with these options, for a test that starts it and goes on. Not `-f`:
-/// the recipe and other helpers are not the victim.
+/// The program under strace with these options, for a test that starts it and continues. Not `-f`: the recipe
+/// and other helpers are not the victim.
 pub fn under_strace(world: &World, arguments: &[&str], options: &[String]) -> Command {
     let sealed = world.command(arguments);
     let mut command = Command::new("strace");
@@ -118,7 +117,8 @@ impl Victim {
         let sealed = world.command(&arguments);
         let mut command = Command::new("timeout");
         command.args(["-s", "KILL", LIMIT, "strace"]);
-        // One that is alone is told by its code; of several, strace says how each of them ended.
+        // A single process is judged by its exit code. For several processes strace reports how each of them
+        // ended.
         command.arg(if self.with_children { "-fq" } else { "-qq" });
         let nowhere = PathBuf::from("/dev/null");
         command.arg("-o").arg(log.unwrap_or(&nowhere));
@@ -141,7 +141,7 @@ impl Victim {
         ran
     }
 
-    /// Kills it in front of this call; whether it came that far.
+    /// Kills it before this call. Returns whether it reached the call.
     #[track_caller]
     pub fn kill_at(&self, world: &World, point: &Point) -> Ran {
         let inject = format!("inject={}:signal=KILL:when={}", point.call, point.n);
@@ -153,8 +153,8 @@ impl Victim {
         )
     }
 
-    /// The boundaries of one whole run among these calls, by call and number. An `openat` counts
-    /// where `keeps` says so of its line.
+    /// The boundaries of one whole run among these calls, by call and number. An `openat` counts if `keeps`
+    /// accepts its line.
     #[track_caller]
     pub fn points(&self, world: &World, calls: &[&str], keeps: fn(&str) -> bool) -> Vec<Point> {
         let log = world.root().join("strace.log");
@@ -179,8 +179,9 @@ impl Victim {
             }
             let n: &mut usize = counts.entry((process, call)).or_default();
             *n += 1;
-            // Said again until it is true: how often depends on the machine, and the boundary is the same.
-            let is_until = UNTIL_TRUE.contains(&call) || is_knob(call, rest);
+            // Repeated until it succeeds: the number of calls depends on the machine, and the boundary is the
+            // same.
+            let is_until = UNTIL_TRUE.contains(&call) || is_cgroup_control(call, rest);
             let is_again = is_until && !asked.insert(line.to_owned());
             if !is_again && (call != "openat" || keeps(rest)) {
                 points.push(Point {
@@ -195,35 +196,35 @@ impl Victim {
     }
 }
 
-/// Whether it turns a knob of a cgroup, which is done again until nobody is in it.
-fn is_knob(call: &str, rest: &str) -> bool {
+/// Whether it writes a control file of a cgroup. That is repeated until the cgroup is empty.
+fn is_cgroup_control(call: &str, rest: &str) -> bool {
     call == "write" && (rest.contains(", \"1\", 1)") || rest.contains(", \"0\", 1)"))
 }
 
-/// What strace said of the last one that was to be killed.
+/// What strace reported in the last run with a kill.
 fn killing_log(world: &World) -> PathBuf {
     world.root().join("killing.log")
 }
 
-/// Whether any process of the victim that was traced last was killed.
+/// Whether any process of the last traced victim was killed.
 pub fn killed_any(world: &World) -> bool {
     let text = std::fs::read_to_string(killing_log(world)).unwrap_or_default();
     text.contains("+++ killed by SIGKILL")
 }
 
-/// An `openat` in the spool: neither the loader's nor a look into /proc.
+/// An `openat` in the spool, not one of the loader and not a read of /proc.
 pub fn is_in_the_spool(line: &str) -> bool {
     !["\"/proc", "\"/lib", "\"/usr", "\"/etc", "\"/dev", "\"/sys"]
         .iter()
         .any(|elsewhere| line.contains(elsewhere))
 }
 
-/// An `openat` that makes a file.
+/// An `openat` that creates a file.
 pub fn creates(line: &str) -> bool {
     line.contains("O_CREAT")
 }
 
-/// None of them: where what is opened in /proc makes the numbers say nothing the next time.
+/// None of them, for a victim whose opens in /proc change the numbers from run to run.
 pub fn none(_: &str) -> bool {
     false
 }
@@ -248,7 +249,7 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
     done.into_inner().unwrap()
 }
 
-/// What came of a point: how far it was tried, and the violation if one was found.
+/// The outcome of a point: how far it was tried, and the violation if one was found.
 pub fn violation(what: &str, check: impl FnOnce()) -> Option<String> {
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
     let panic = caught.err()?;

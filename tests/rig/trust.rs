@@ -1,6 +1,6 @@
-//! What decides what a recipe of a group spool runs, and who could change it.
+//! The files that decide what a recipe of a group spool runs, and the users who could change them.
 //!
-//! Not the modes of a spool (`convert.rs`). What is held: a recipe is run only if nobody but the owner and root
+//! Not the modes of a spool (`convert.rs`). Checked: a recipe is run only if nobody but the owner and root
 //! could add, write or exchange what it runs.
 
 mod around;
@@ -8,22 +8,22 @@ mod around;
 use std::fs;
 use std::os::unix::fs::chown;
 
-use crate::group::{GROUP, MEMBER, OWNER, Shared};
+use crate::group::{GROUP, GROUP_USER, OWNER, Shared};
 use crate::support::{Ran, names_in, write_executable};
 
-/// Refused, with this in the message; `doctor` says the same.
+/// The recipe is refused with this in the message, and `doctor` reports the same.
 #[track_caller]
 fn is_refused(shared: &Shared, recipe: &str, what: &str) {
     let ran = shared.run(OWNER, &["submit", "--recipe", recipe]);
     assert_eq!(ran.code, 4, "{recipe}: {}", ran.stderr);
     assert!(ran.stderr.contains(what), "{what}\n{}", ran.stderr);
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
-    let said = format!("the recipe {recipe} is not run: ");
-    assert!(doctor.contains(&said), "{doctor}");
+    let message = format!("the recipe {recipe} is not run: ");
+    assert!(doctor.contains(&message), "{doctor}");
 }
 
-/// A shell script of the owner's in his folder, in which `$R` is `recipes/`, and `recipe NAME LINES` makes one
-/// with `run.sh`.
+/// A shell script that the owner runs in his folder. `$R` is `recipes/`, and `recipe NAME LINES` creates a
+/// recipe with `run.sh`.
 fn make(shared: &Shared, script: &str) {
     let all = format!(
         "set -e; umask 022; R=$PWD/spool/recipes; HERE=$PWD\n\
@@ -34,9 +34,9 @@ fn make(shared: &Shared, script: &str) {
     shared.shell(OWNER, &all).succeeds();
 }
 
-/// A sticky bit keeps a file from being exchanged, and nobody from adding one.
+/// A sticky bit stops a user from exchanging a file, but not from adding one.
 #[test]
-fn a_sticky_folder_is_open_where_files_are_looked_for_in_it() {
+fn a_sticky_folder_counts_as_open_if_files_are_searched_in_it() {
     let shared = Shared::new();
     let here = shared.world.root().join("owner").display().to_string();
     make(
@@ -65,10 +65,10 @@ fn a_sticky_folder_is_open_where_files_are_looked_for_in_it() {
         ("dangling", "st"),
         ("inlisted", "listed"),
     ] {
-        let said = format!("{here}/{what}: group {GROUP} may write there, and its sticky bit");
-        is_refused(&shared, recipe, &said);
+        let message = format!("{here}/{what}: group {GROUP} may write there, and its sticky bit");
+        is_refused(&shared, recipe, &message);
     }
-    // What is passed through to something that stands and is closed is nobody's to exchange.
+    // A sticky folder on the way to an existing, closed file is accepted: nobody else can exchange the file.
     for recipe in ["fine", "envfile"] {
         shared
             .run(OWNER, &["submit", "--recipe", recipe])
@@ -76,9 +76,9 @@ fn a_sticky_folder_is_open_where_files_are_looked_for_in_it() {
     }
 }
 
-/// A program that is named without a slash, and whatever a first line names.
+/// A program that is named without a slash, and every program that a first line names.
 #[test]
-fn the_program_and_its_interpreter_are_trusted_only_as_the_recipe_is() {
+fn the_program_and_its_interpreter_need_the_same_trust_as_the_recipe() {
     let shared = Shared::new();
     let here = shared.world.root().join("owner").display().to_string();
     make(
@@ -108,18 +108,18 @@ fn the_program_and_its_interpreter_are_trusted_only_as_the_recipe_is() {
         ("split", "bin/mode"),
         ("venv", "py"),
     ] {
-        let said = format!("{here}/{what}: group {GROUP} may write there");
-        is_refused(&shared, recipe, &said);
+        let message = format!("{here}/{what}: group {GROUP} may write there");
+        is_refused(&shared, recipe, &message);
     }
     shared
         .run(OWNER, &["submit", "--recipe", "fine"])
         .succeeds();
 }
 
-/// The interpreter that PraisonAI's program names is not started to be asked, nor to run a task, where others
-/// could choose it.
+/// If others could choose the interpreter that PraisonAI's program names, it is not started, neither for a
+/// query nor for a task.
 #[test]
-fn the_interpreter_of_praisonai_is_trusted_only_as_the_recipe_is() {
+fn the_interpreter_of_praisonai_needs_the_same_trust_as_the_recipe() {
     let shared = Shared::new();
     let here = shared.world.root().join("owner");
     let ran = shared.world.root().join("ran");
@@ -142,18 +142,18 @@ fn the_interpreter_of_praisonai_is_trusted_only_as_the_recipe_is() {
         Ran::of(&mut command)
     };
     let doctor = with_path(&["doctor"]).stdout;
-    let said = "the recipe given is not run: ";
-    assert!(doctor.contains(said), "{doctor}");
+    let message = "the recipe given is not run: ";
+    assert!(doctor.contains(message), "{doctor}");
     let submitted = with_path(&["submit", "--recipe", "given", "--json"]).json();
     with_path(&["watch", "--drain"]).succeeds();
     let result = shared.run(OWNER, &["result", submitted["task_id"].as_str().unwrap()]);
-    assert!(result.stderr.contains(said), "{}", result.stderr);
+    assert!(result.stderr.contains(message), "{}", result.stderr);
     assert!(!ran.join("it").exists());
 }
 
-/// Lines that the kernel, `env` and a person read in different ways, and programs that start another one.
+/// Lines that the kernel, `env` and a person read in different ways, and programs that start another program.
 #[test]
-fn a_first_line_that_could_start_more_than_it_names_is_not_run() {
+fn a_first_line_that_could_start_other_programs_is_refused() {
     let shared = Shared::new();
     let here = shared.world.root().join("owner").display().to_string();
     let lines = [
@@ -185,11 +185,11 @@ fn a_first_line_that_could_start_more_than_it_names_is_not_run() {
     }
     make(&shared, &script);
     for (recipe, _, folder) in lines {
-        let said = match folder {
+        let message = match folder {
             Some(folder) => format!("{here}/{folder}: group {GROUP} may write there"),
             None => format!("{here}/spool/recipes/{recipe}/run.sh: its first line has options"),
         };
-        is_refused(&shared, recipe, &said);
+        is_refused(&shared, recipe, &message);
     }
     for (recipe, ..) in plain {
         shared
@@ -198,7 +198,7 @@ fn a_first_line_that_could_start_more_than_it_names_is_not_run() {
     }
 }
 
-/// Where the first program of a name does not start, the next one does.
+/// If the first program of a name does not start, the next one does.
 #[test]
 fn each_program_of_a_name_on_the_recipes_path_counts() {
     let shared = Shared::new();
@@ -216,14 +216,14 @@ fn each_program_of_a_name_on_the_recipes_path_counts() {
         ),
     );
     for recipe in ["gone", "mode", "named"] {
-        let said = format!("{here}/b/{recipe}: group {GROUP} may write there");
-        is_refused(&shared, recipe, &said);
+        let message = format!("{here}/b/{recipe}: group {GROUP} may write there");
+        is_refused(&shared, recipe, &message);
     }
 }
 
 /// A recipe that is refused for its place is not read: its manifest may be a link to a private file.
 #[test]
-fn nothing_is_read_where_others_could_have_put_it() {
+fn a_recipe_that_others_could_have_put_there_is_not_read() {
     const SECRETS: [&str; 5] = [
         "yAnz5TFlXXJte14tji3zlMNqhd2rYUIgJBgB3fBmk=",
         "https://bob:ghp_TOKEN123@example.org/x?y=1",
@@ -261,7 +261,7 @@ fn nothing_is_read_where_others_could_have_put_it() {
         );
     }
     let set = format!("set -e; H={0}; S=$H/spool\n{script}", here.display());
-    shared.shell(MEMBER, &set).succeeds();
+    shared.shell(GROUP_USER, &set).succeeds();
     shared.drain();
     let rejected = shared.spool().join("rejected");
     let reasons = names_in(&rejected).into_iter();
@@ -274,13 +274,13 @@ fn nothing_is_read_where_others_could_have_put_it() {
         let ran = shared.run(OWNER, list);
         format!("{}{}", ran.stdout, ran.stderr)
     });
-    for said in reasons.iter().chain(&lists) {
+    for message in reasons.iter().chain(&lists) {
         for part in ["yAnz", "bob", "TOKEN", "hunter", "line "] {
-            assert!(!said.contains(part), "{part}: {said}");
+            assert!(!message.contains(part), "{part}: {message}");
         }
     }
     for reason in &reasons {
-        // Nor does it say whether there is a file.
+        // The message also does not show whether the file exists.
         assert!(reason.contains("is not run: "), "{reason}");
         assert!(reason.contains("may write there"), "{reason}");
     }
@@ -295,14 +295,16 @@ fn a_name_in_a_recipes_folder_stays_on_its_line() {
         .spool()
         .join("recipes/two/a\nok       forged\u{202e}x");
     fs::write(&odd, "").unwrap();
-    chown(&odd, Some(MEMBER), None).unwrap();
-    let said = [
+    chown(&odd, Some(GROUP_USER), None).unwrap();
+    let message = [
         shared.run(OWNER, &["doctor"]).stdout,
-        shared.run(MEMBER, &["submit", "--recipe", "two"]).stderr,
+        shared
+            .run(GROUP_USER, &["submit", "--recipe", "two"])
+            .stderr,
     ];
-    for said in said {
-        assert!(said.contains("\\nok       forged"), "{said}");
-        assert!(!said.contains("\nok       forged"), "{said}");
-        assert!(!said.contains('\u{202e}'), "{said}");
+    for message in message {
+        assert!(message.contains("\\nok       forged"), "{message}");
+        assert!(!message.contains("\nok       forged"), "{message}");
+        assert!(!message.contains('\u{202e}'), "{message}");
     }
 }

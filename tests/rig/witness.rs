@@ -1,8 +1,8 @@
-//! What was acknowledged, kept where no cut reaches it, and what is wrong when it is not true.
+//! A record of what was acknowledged, kept outside the disk that is cut, and a check of the disk against it.
 //!
-//! Invariant: it holds only what a command had said with exit code 0 (or a status file that says
-//! the task is over). It reports and never asserts, because the tests that take a sync away must
-//! see it report.
+//! Invariant: it contains only what a command acknowledged with exit code 0, or a status file that shows the
+//! task as finished. It reports and never asserts, because the tests that take a sync away must see it
+//! report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,17 +13,16 @@ use serde_json::Value;
 
 use crate::support::{Task, World, names_in};
 
-/// The producer's side of the story.
+/// What the producers recorded.
 #[derive(Default)]
 pub struct Witness {
     /// Ids that `submit` printed.
     pub accepted: Vec<String>,
-    /// Tasks of which somebody was told that they are over, with the result where it could still
-    /// be read before the power went.
+    /// Tasks that were reported as finished, with the result if it could still be read before the power cut.
     pub ended: BTreeMap<String, Option<String>>,
     /// Tasks whose cancellation was acknowledged, and that had not ended.
     pub cancelled: Vec<String>,
-    /// Drops that were synced by their producer, by the number in their metadata.
+    /// Drops that their producer synced, by the number in their metadata.
     pub drops: BTreeSet<u64>,
     /// Settings that `config set` wrote.
     pub settings: BTreeMap<String, Value>,
@@ -39,7 +38,7 @@ impl Witness {
         }
     }
 
-    /// Everything that must be true of the files themselves, at any moment.
+    /// Everything that must be true of the files themselves, at any time.
     pub fn of_files(&self, world: &World) -> Vec<String> {
         let mut wrong = Vec::new();
         for id in &self.accepted {
@@ -49,7 +48,7 @@ impl Witness {
         }
         for name in names_in(&world.path("tasks")) {
             if name.parse::<TaskId>().is_err() {
-                wrong.push(format!("{name} in tasks/ is no task"));
+                wrong.push(format!("{name} in tasks/ is not a task"));
             }
             torn(&world.task(&name), &mut wrong);
         }
@@ -71,7 +70,7 @@ impl Witness {
         wrong
     }
 
-    /// The same once everything was recovered and has ended.
+    /// Everything that must be true after every task was recovered and has ended.
     pub fn of_recovered(&self, world: &World) -> Vec<String> {
         let mut wrong = self.of_files(world);
         let mut drops: BTreeMap<u64, usize> = BTreeMap::new();
@@ -89,9 +88,7 @@ impl Witness {
             let result: Value =
                 serde_json::from_str(&world.task(id).read("result.json")).unwrap_or_default();
             if result["status"] != "cancelled" {
-                wrong.push(format!(
-                    "{id} was to be cancelled and ended otherwise: {result}"
-                ));
+                wrong.push(format!("{id} was cancelled but ended otherwise: {result}"));
             }
         }
         for number in &self.drops {
@@ -122,7 +119,7 @@ impl Witness {
     }
 }
 
-/// Files of a task that are there and not whole.
+/// Files of a task that exist and are not complete.
 fn torn(task: &Task, wrong: &mut Vec<String>) {
     let id = &task.id;
     let request = fs::read(task.path.join("request.json")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! XFS after it was shut down by an error: nothing reaches the disk, and `fsync` of a folder says 0.
+//! XFS after an error shut it down: nothing reaches the disk, and `fsync` of a folder returns 0.
 //!
 //! Needs root. Invariant: an id that is printed is on the disk.
 
@@ -20,7 +20,7 @@ fn nothing_is_accepted_by_a_folder_that_cannot_be_synced() {
     world.run(&["init"]).succeeds();
     world.set("autostart", "false");
     world.recipe("ok", "#!/bin/sh\necho fine\n");
-    // The request, its folder in staging/, and then tasks/: by that one it is accepted.
+    // The request, its folder in staging/, and then tasks/, whose sync accepts the task.
     let options = ["-o", "/dev/null", "-e", "trace=fsync", "-e"].map(str::to_owned);
     let slowly = "inject=fsync:delay_enter=2000000:when=3".to_owned();
     let options = [&options[..], &[slowly]].concat();
@@ -32,14 +32,14 @@ fn nothing_is_accepted_by_a_folder_that_cannot_be_synced() {
     world.wait_until("it is published", || !world.tasks().is_empty());
     shut_down(&mount);
     let output = submit.wait_with_output().unwrap();
-    let (out, said) = (
+    let (out, printed) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(!output.status.success(), "{out}{said}");
+    assert!(!output.status.success(), "{out}{printed}");
     assert!(!out.contains("task_"), "{out}");
-    assert!(said.contains("not accepted"), "{said}");
-    // The next command cannot use it, and doctor says why.
+    assert!(printed.contains("not accepted"), "{printed}");
+    // The next command cannot use the spool, and doctor reports why.
     let doctor = world.run(&["doctor"]);
     assert_ne!(doctor.code, 0);
     assert!(

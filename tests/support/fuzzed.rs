@@ -1,9 +1,8 @@
-//! What must hold for any bytes at all: the checks of the fuzz targets, and of the test that replays
-//! their corpus.
+//! What must hold for any bytes: the checks of the fuzz targets, and of the test that runs their corpus.
 //!
-//! Not a fuzzer (`fuzz/`) and no search for cases. Each function takes whatever bytes it is given and
-//! panics where a promise is broken. Invariant: nothing here needs more than the library's public
-//! doors, so what is shown holds for every program that uses them.
+//! Not a fuzzer (`fuzz/`) and not a search for cases. Each function takes any bytes and panics if a promise
+//! is broken. Invariant: only the library's public functions are used, so the checks hold for every program
+//! that uses the library.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -16,14 +15,14 @@ use agentspool::internals::{
 use agentspool::internals::{Manifest, RecipePath};
 use agentspool::task::{Json, Request, TaskId};
 
-/// Stands in a drop wherever the bytes have an `@`. It is no name of a recipe, which a reason may
-/// repeat, so that it has no right to be seen anywhere.
+/// Replaces each `@` of the bytes in a drop. It is not the name of a recipe, which a reason may repeat, so it
+/// must not appear in any output.
 const SECRET: &str = "hunter2 of sesame";
-/// What lies beside the spool and is nobody's business.
+/// The content of a file next to the spool that must not be read or changed.
 const CANARY: &[u8] = b"{\"recipe\": \"hello\", \"input\": \"the canary\"}";
 
-/// A request that is accepted can be stored, and what is stored is read back to the letter. What
-/// ends too early is never accepted.
+/// A request that is accepted can be stored, and is read back unchanged. A request that is cut off is never
+/// accepted.
 pub fn request(bytes: &[u8]) {
     let Ok(parsed) = Request::parse(bytes) else {
         return;
@@ -36,7 +35,10 @@ pub fn request(bytes: &[u8]) {
     assert_eq!(text(&again.metadata), text(&parsed.metadata));
     let whole = bytes.trim_ascii_end();
     for end in (0..whole.len()).step_by(whole.len() / 64 + 1) {
-        assert!(Request::parse(&whole[..end]).is_err(), "half of it: {end}");
+        assert!(
+            Request::parse(&whole[..end]).is_err(),
+            "a cut request is accepted: {end}"
+        );
     }
 }
 
@@ -53,13 +55,13 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
-/// A private spool with one recipe, and a folder beside it that nobody may touch.
+/// A private spool with one recipe, and a folder next to it that must not change.
 pub struct DropBox {
     world: tempfile::TempDir,
     spool: Spool,
 }
 
-/// What is put into the box, told by the first bytes: what kind of thing, and its name.
+/// A drop: its kind, its name and its content, all from the bytes.
 struct Case {
     kind: u8,
     file_name: Vec<u8>,
@@ -70,7 +72,7 @@ impl Case {
     const SYMLINK: u8 = 1;
     const HARD_LINK: u8 = 2;
     const FOLDER: u8 = 3;
-    /// A regular file that another one replaces after it was looked at.
+    /// A regular file that is replaced by another one after it was read.
     const REPLACED: u8 = 4;
 
     fn of(data: &[u8]) -> Option<Case> {
@@ -101,7 +103,7 @@ impl Case {
 }
 
 impl DropBox {
-    /// Makes one in the folder for temporary files.
+    /// Creates the spool in a folder for temporary files.
     pub fn new() -> DropBox {
         let world = tempfile::tempdir().unwrap();
         let outside = world.path().join("outside");
@@ -119,8 +121,8 @@ impl DropBox {
         DropBox { world, spool }
     }
 
-    /// Drops what the bytes describe, and sees that it becomes a task with the same input, or lies
-    /// in `rejected/` with a reason, or stays, and that nobody learns or loses anything by it.
+    /// Puts the drop of these bytes into the box. It must become a task with the same input, or be moved to
+    /// `rejected/` with a reason, or stay. No content may leak and no other file may change.
     pub fn take(&self, data: &[u8]) {
         let Some(case) = Case::of(data) else {
             return;
@@ -135,13 +137,13 @@ impl DropBox {
                 std::slice::from_ref(&case.file_name)
             ),
             [drop] => self.decide(&case, drop),
-            more => panic!("one drop, and {} are seen", more.len()),
+            more => panic!("there is one drop, but {} are listed", more.len()),
         }
-        self.see_that_nothing_else_changed();
+        self.check_that_nothing_else_changed();
         self.empty();
     }
 
-    /// `false` where the file system takes no such name.
+    /// Returns `false` if the file system refuses the name.
     fn plant(&self, case: &Case) -> bool {
         let place = self.place(&case.file_name);
         let canary = self.world.path().join("outside/canary.json");
@@ -160,9 +162,9 @@ impl DropBox {
     }
 
     fn decide(&self, case: &Case, drop: &DropFile) {
-        see_no_secret(&drop.label());
+        assert_no_secret(&drop.label());
         match self.spool.look_at(drop).unwrap() {
-            Pickup::Gone => panic!("nobody took it"),
+            Pickup::Gone => panic!("no process took the drop"),
             Pickup::Ready(request, bytes) => self.admit(case, drop, *request, &bytes),
             Pickup::NotYet(why) | Pickup::Refused(why) => self.reject(case, drop, why),
         }
@@ -173,13 +175,13 @@ impl DropBox {
             Case::HARD_LINK => assert_eq!(bytes, CANARY),
             _ => assert_eq!(bytes, case.content),
         }
-        // As the watcher does before it takes anything.
+        // As the watcher does before it takes a drop.
         if let Err(why) = self.check_recipe(&request) {
             return self.reject(case, drop, why);
         }
         let mut asked = request.clone();
         if case.kind == Case::REPLACED {
-            // It has the name now, so it is the one that becomes the task.
+            // The other file has the name now, so it becomes the task.
             let later = b"{\"recipe\": \"hello\", \"input\": \"later\"}";
             let other = self.place(b".other");
             fs::write(&other, later).unwrap();
@@ -192,9 +194,9 @@ impl DropBox {
         };
         let admitted = self.spool.admit(drop, request.clone(), bytes, rules);
         match admitted.unwrap() {
-            Admission::Task(id) => self.see_the_task(id, &asked),
-            Admission::Rejected(_, why) => self.see_the_refusal(case, &why),
-            other => panic!("a whole request is taken or refused: {other:?}"),
+            Admission::Task(id) => self.check_admitted_task(id, &asked),
+            Admission::Rejected(_, why) => self.check_refusal(case, &why),
+            other => panic!("a complete request is taken or refused: {other:?}"),
         }
     }
 
@@ -213,7 +215,7 @@ impl DropBox {
             spent: &self.spool.spent_ids().unwrap(),
         };
         if drop.is_folder() {
-            // A folder stays where its maker put it.
+            // A folder stays where it is.
             self.spool.reject(drop, why, rules).unwrap_err();
             assert_eq!(
                 self.names("incoming"),
@@ -222,14 +224,14 @@ impl DropBox {
             return;
         }
         match self.spool.reject(drop, why, rules).unwrap() {
-            Admission::Rejected(_, why) => self.see_the_refusal(case, &why),
+            Admission::Rejected(_, why) => self.check_refusal(case, &why),
             other => panic!("{other:?}"),
         }
     }
 
-    fn see_the_task(&self, id: TaskId, asked: &Request) {
+    fn check_admitted_task(&self, id: TaskId, asked: &Request) {
         assert!(self.names("incoming").is_empty());
-        let task = self.spool.task(id).unwrap().expect("the task stands");
+        let task = self.spool.task(id).unwrap().expect("the task exists");
         let stored = task.request().expect("the stored request can be read");
         assert_eq!(stored.recipe, asked.recipe);
         if asked.input.is_some() {
@@ -239,12 +241,12 @@ impl DropBox {
         assert_eq!(text(&stored.metadata), text(&asked.metadata));
         assert!(stored.name.is_some() || stored.label.is_some());
         let view = self.spool.glance(id).unwrap();
-        assert!(view.is_some(), "and can be shown");
+        assert!(view.is_some(), "the task can be shown");
     }
 
-    fn see_the_refusal(&self, case: &Case, why: &DropRefusal) {
+    fn check_refusal(&self, case: &Case, why: &DropRefusal) {
         assert!(self.names("incoming").is_empty());
-        see_no_secret(&why.reason);
+        assert_no_secret(&why.reason);
         let rejected = self.spool.path().join("rejected");
         let names = self.names("rejected");
         assert_eq!(names.len(), 2, "the drop and its reason");
@@ -252,7 +254,7 @@ impl DropBox {
             let path = rejected.join(std::ffi::OsStr::from_bytes(&name));
             if name.ends_with(b".reason.json") {
                 let message = fs::read_to_string(path).unwrap();
-                see_no_secret(&message);
+                assert_no_secret(&message);
                 let reason: Reason = serde_json::from_str(&message).unwrap();
                 assert!(!reason.reason.is_empty() && !reason.reason.contains('\n'));
             } else if case.is_regular() && case.kind != Case::REPLACED {
@@ -261,7 +263,7 @@ impl DropBox {
         }
     }
 
-    fn see_that_nothing_else_changed(&self) {
+    fn check_that_nothing_else_changed(&self) {
         assert_eq!(
             names_of(self.world.path()),
             [b"outside".to_vec(), b"spool".to_vec()]
@@ -291,10 +293,10 @@ impl DropBox {
     }
 }
 
-fn see_no_secret(message: &str) {
+fn assert_no_secret(message: &str) {
     assert!(
         !message.contains(SECRET),
-        "repeats what the drop held: {message}"
+        "repeats the content of the drop: {message}"
     );
 }
 
@@ -307,7 +309,7 @@ fn names_of(folder: &Path) -> Vec<Vec<u8>> {
     names
 }
 
-/// One task of a spool, whose files are replaced by whatever bytes there are.
+/// One task of a spool, with files that are replaced by any bytes.
 pub struct DamagedTask {
     drop_box: DropBox,
     id: TaskId,
@@ -323,7 +325,7 @@ impl DamagedTask {
         "attempts/1/progress",
     ];
 
-    /// Makes a spool with a task that has an attempt.
+    /// Creates a spool with a task that has an attempt.
     pub fn new() -> DamagedTask {
         let drop_box = DropBox::new();
         let id = drop_box.spool.new_id();
@@ -343,8 +345,8 @@ impl DamagedTask {
         drop_box.spool.path().join("tasks").join(id.to_string())
     }
 
-    /// The first byte says which file the others replace; every reader then has its look, and none
-    /// of them changes the file.
+    /// The first byte selects the file that the others replace. Then every reader reads it, and none of them
+    /// changes it.
     pub fn read(&self, data: &[u8]) {
         let Some((&which, bytes)) = data.split_first() else {
             return;
@@ -354,11 +356,14 @@ impl DamagedTask {
         let before = fs::read(&path).ok();
         fs::write(&path, bytes).unwrap();
         let spool = &self.drop_box.spool;
-        spool.glance(self.id).unwrap().expect("it can be shown");
-        let task = spool.task(self.id).unwrap().expect("it stands");
+        spool
+            .glance(self.id)
+            .unwrap()
+            .expect("the task can be shown");
+        let task = spool.task(self.id).unwrap().expect("the task exists");
         task.view().unwrap();
         let _ = (task.request(), task.result(), task.environment());
-        let attempt = task.attempt(1).unwrap().expect("it stands");
+        let attempt = task.attempt(1).unwrap().expect("the attempt exists");
         attempt.run();
         let lines = ProgressReader::default().lines(&attempt);
         assert!(lines.len() <= 3 * bytes.len());

@@ -1,7 +1,7 @@
-//! What must be true of a spool after any crash and one recovery: I1 to I8 as far as files show it.
+//! What must be true of a spool after any crash and one recovery: I1 to I8 as far as files show them.
 //!
-//! For the tests that kill, cut and fill. It reads the disk as any program would and asks our
-//! program nothing, so that both cannot be wrong in the same way.
+//! For the tests that kill, cut the power and fill the disk. It reads the files as any program would and does
+//! not ask our program, so that both cannot be wrong in the same way.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use super::{Task, World, names_in, read_json};
 
-/// The results that stood at some moment; none of them may ever change.
+/// The results at some moment. None of them may ever change.
 #[derive(Default)]
 pub struct Results(BTreeMap<String, String>);
 
 impl Results {
-    /// Those that stand now.
+    /// The results that exist now.
     pub fn of(world: &World) -> Results {
         let tasks = world.tasks().into_iter().filter(Task::has_result);
         Results(
@@ -27,9 +27,9 @@ impl Results {
         )
     }
 
-    /// I6: a result is complete or absent and never changes; a task may be gone.
+    /// I6: a result is complete or absent and never changes. A task may have been removed.
     #[track_caller]
-    pub fn still_stand(&self, world: &World) {
+    pub fn assert_unchanged(&self, world: &World) {
         for (id, before) in &self.0 {
             let task = world.task(id);
             if task.path.exists() {
@@ -43,20 +43,20 @@ impl Results {
     }
 }
 
-/// What a test knows of its spool.
+/// What a test knows about its spool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
-    /// Tasks whose id was printed and that nobody removed.
+    /// Tasks whose id was printed and that were not removed.
     pub acknowledged: &'a [String],
-    /// Whether everything should have ended by now.
+    /// Whether every task should have ended by now.
     pub is_drained: bool,
-    /// How often a task may have been begun; 0 stands for once.
+    /// How many attempts a task may have; 0 stands for 1.
     pub most_attempts: usize,
-    /// Whether a status file may lag behind its result: the disk refused it when it was due.
+    /// Whether a status file may be older than its result: the disk refused the write.
     pub status_may_lag: bool,
 }
 
-/// Checks everything that holds at any moment at which none of our processes lives.
+/// Checks everything that holds at any moment at which none of our processes runs.
 #[track_caller]
 pub fn check(world: &World, known: Known<'_>) {
     for id in known.acknowledged {
@@ -70,7 +70,7 @@ pub fn check(world: &World, known: Known<'_>) {
     for name in names_in(&world.path("tasks")) {
         assert!(
             name.parse::<TaskId>().is_ok(),
-            "{name} in tasks/ is no task"
+            "{name} in tasks/ is not a task"
         );
         check_task(world, &world.task(&name), known);
     }
@@ -83,13 +83,13 @@ pub fn check(world: &World, known: Known<'_>) {
         );
     }
     let survivors = world.processes();
-    assert!(survivors.is_empty(), "{survivors:?} are left");
+    assert!(survivors.is_empty(), "{survivors:?} are still running");
 }
 
 #[track_caller]
 fn check_task(world: &World, task: &Task, known: Known<'_>) {
     let id = &task.id;
-    // I1: whatever is in tasks/ is complete.
+    // I1: every folder in tasks/ is complete.
     let request = std::fs::read(task.path.join("request.json")).unwrap_or_default();
     assert!(
         Request::parse(&request).is_ok(),
@@ -97,15 +97,15 @@ fn check_task(world: &World, task: &Task, known: Known<'_>) {
         world.describe()
     );
     assert!(task.path.join("lock").is_file(), "{id} has no lock");
-    // I4 and the bound on attempts.
+    // I4 and the limit of attempts.
     let attempts = task.attempts();
     let most = known.most_attempts.max(1);
     assert!(
         attempts <= most,
-        "{id} was begun {attempts} times\n{}",
+        "{id} has {attempts} attempts\n{}",
         world.describe()
     );
-    let hint = world.path("open").join(id);
+    let entry = world.path("open").join(id);
     if task.has_result() {
         check_result(world, task, attempts);
         if known.is_drained {
@@ -113,10 +113,10 @@ fn check_task(world: &World, task: &Task, known: Known<'_>) {
         }
     } else {
         check_queued(world, task);
-        // A hint too many costs time, one too few costs the task.
+        // An extra index entry costs time; a missing one would lose the task.
         assert!(
-            hint.exists(),
-            "{id} is open and has no hint\n{}",
+            entry.exists(),
+            "{id} is unfinished and has no index entry\n{}",
             world.describe()
         );
         assert!(
@@ -141,12 +141,12 @@ fn check_result(world: &World, task: &Task, attempts: usize) {
     assert_eq!(result["ok"], status == "completed", "{}", message());
     let attempt = result["attempt"].as_u64().unwrap();
     assert!(attempt <= attempts as u64, "{}", message());
-    // I7: what a result names is there, and the output is in one place or the other.
+    // I7: the output file of a result exists, and the output is in only one place.
     if let Some(file) = result["output_file"].as_str() {
         assert!(task.path.join(file).is_file(), "{}", message());
         assert!(result["output"].is_null(), "{}", message());
     }
-    // Who ran it is known wherever something ran.
+    // A completed task names its last attempt; a failed one has a kind of error.
     if status == "completed" {
         assert_eq!(attempt, attempts as u64, "{}", message());
         assert_eq!(result["exit_code"], 0, "{}", message());
@@ -155,12 +155,11 @@ fn check_result(world: &World, task: &Task, attempts: usize) {
     }
 }
 
-/// What follows a result once everybody had a chance: the status agrees, no hint and no variable is
-/// left.
+/// The state after a result is finalized: the status agrees, and no index entry and no variable is left.
 #[track_caller]
 fn check_stable(world: &World, task: &Task, known: Known<'_>) {
     let result = task.result();
-    // What people are told agrees even where the file does not.
+    // The shown status agrees even if the file does not.
     let status = if known.status_may_lag {
         world.json(&["status", &task.id])
     } else {
@@ -178,17 +177,17 @@ fn check_stable(world: &World, task: &Task, known: Known<'_>) {
     }
 }
 
-/// An open task of a session that was named stands in the session's queue.
+/// An unfinished task of a named session has an entry in the session's queue.
 #[track_caller]
 fn check_queued(world: &World, task: &Task) {
     let session = task.request()["session_id"].as_str().map(str::to_owned);
     let made = task.id.parse().map(session_of).unwrap();
     if session.is_some_and(|session| session != made.as_str()) {
-        let hint = queue_entry(world, task);
+        let entry = queue_entry(world, task);
         assert!(
-            hint.exists(),
+            entry.exists(),
             "{} is missing\n{}",
-            hint.display(),
+            entry.display(),
             world.describe()
         );
     }
@@ -204,16 +203,16 @@ fn queue_entry(world: &World, task: &Task) -> PathBuf {
         .join(&task.id)
 }
 
-/// No command says `running` of a task that nobody holds and no attempt of which was begun.
+/// No command shows `running` for a task that is not locked or has no attempt.
 #[track_caller]
-pub fn says_no_false_running(world: &World) {
+pub fn assert_no_false_running(world: &World) {
     let listed = world.json(&["list"]);
     for row in listed["tasks"].as_array().unwrap() {
         if row["status"] != "running" {
             continue;
         }
         let task = world.task(row["task_id"].as_str().unwrap());
-        // It may have ended since it was listed.
+        // The task may have ended since it was listed.
         let is_true = is_held(&task) || task.has_result();
         assert!(
             is_true && task.attempts() > 0,
@@ -223,17 +222,17 @@ pub fn says_no_false_running(world: &World) {
     }
 }
 
-/// Whether a living process holds the task, asked of the kernel.
+/// Whether a running process has the lock of the task, as the kernel knows.
 pub fn is_held(task: &Task) -> bool {
     use rustix::fs::{FlockOperation, flock};
     std::fs::File::open(task.path.join("lock"))
         .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
 }
 
-/// After a sweep nothing half-made is left; what only goes by age is made old first. A sweep must
+/// After a sweep nothing half built is left. Files that are removed by age are first made old. A sweep must
 /// have recorded the clocks before.
 #[track_caller]
-pub fn sweeps_clean(world: &World) {
+pub fn assert_clean_after_sweep(world: &World) {
     assert!(world.path("sweep.json").exists());
     for folder in ["staging", "names", "open", "rejected"] {
         for name in names_in(&world.path(folder)) {
@@ -251,10 +250,10 @@ pub fn sweeps_clean(world: &World) {
     }
     for folder in ["names", "tasks", "rejected"] {
         let left = names_in(&world.path(folder));
-        let litter: Vec<_> = left.iter().filter(|name| name.starts_with('.')).collect();
+        let hidden: Vec<_> = left.iter().filter(|name| name.starts_with('.')).collect();
         assert!(
-            litter.is_empty(),
-            "{folder}/ has {litter:?}\n{}",
+            hidden.is_empty(),
+            "{folder}/ has {hidden:?}\n{}",
             world.describe()
         );
     }
@@ -262,7 +261,7 @@ pub fn sweeps_clean(world: &World) {
 
 fn make_old(path: &Path) {
     let then = SystemTime::now() - Duration::from_secs(2 * 3600);
-    // A link has no file to open; its own time does not count.
+    // A link has no file to open, and its own time does not count.
     if !path.is_symlink() {
         let _ = std::fs::File::open(path).and_then(|file| file.set_modified(then));
     }

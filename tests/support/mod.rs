@@ -1,8 +1,8 @@
 //! A sealed world for one test: its own spool, HOME and environment, and the real binary in it.
 //!
-//! Waits for facts and never for time ([`World::wait_until`]). When a test fails, the spool's tree
-//! and the watcher's log are printed; with `KEEP_SPOOL=1` the folder stays. Whatever a test
-//! started is ended by its pid when the world ends.
+//! Tests wait for facts and never for time ([`World::wait_until`]). If a test fails, the spool's tree and the
+//! watcher's log are printed; with `KEEP_SPOOL=1` the folder is kept. At the end of the world all processes
+//! that the test started are killed.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 #![allow(
     clippy::disallowed_methods,
@@ -31,7 +31,7 @@ pub const PROGRAM: &str = match option_env!("TEST_PROGRAM") {
     Some(named) => named,
     None => env!("CARGO_BIN_EXE_agentspool"),
 };
-/// The backstop of every wait: far beyond what a loaded machine needs.
+/// The limit of every wait: far longer than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A spool and everything around it.
@@ -42,7 +42,7 @@ pub struct World {
     watchers: std::sync::Mutex<Vec<Child>>,
 }
 
-/// What a command did.
+/// The exit code and the output of a command.
 pub struct Ran {
     pub code: i32,
     pub stdout: String,
@@ -50,21 +50,21 @@ pub struct Ran {
     what: String,
 }
 
-/// A command that goes on while the test does other things.
+/// A command that runs while the test continues.
 pub struct Started {
     child: Child,
     what: String,
 }
 
-/// A task's folder, read as any other program would.
+/// A task's folder, read as any other program would read it.
 pub struct Task {
     pub path: PathBuf,
     pub id: String,
 }
 
 impl World {
-    /// An empty spool with no recipes, whose watchers look often, so that what is only found by a
-    /// rescan does not make a test slow. Everything else is as shipped.
+    /// An empty spool without recipes. Its watchers rescan often, so that a change that only a rescan finds
+    /// does not make a test slow. All other settings are the defaults.
     pub fn new() -> World {
         let world = World::without_spool();
         world.run(&["init"]).succeeds();
@@ -80,7 +80,7 @@ impl World {
         world
     }
 
-    /// Only a place for one.
+    /// A world with a path for a spool, but without the spool.
     pub fn without_spool() -> World {
         let folder = tempfile::Builder::new()
             .prefix("agentspool-test-")
@@ -89,7 +89,7 @@ impl World {
         World::in_folder(folder.path().to_owned(), Some(folder))
     }
 
-    /// A world in a folder somebody else cares for, as a mount.
+    /// A world in a folder that the caller removes, for example a mount.
     pub fn at(root: &Path) -> World {
         World::in_folder(root.to_owned(), None)
     }
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// The same with something on stdin.
+    /// Like `run`, with these bytes on stdin.
     pub fn run_with_stdin(&self, arguments: &[&str], stdin: &[u8]) -> Ran {
         let mut command = self.command(arguments);
         command
@@ -161,12 +161,12 @@ impl World {
         let stdin = stdin.to_owned();
         let writer = std::thread::spawn(move || pipe.write_all(&stdin));
         let output = child.wait_with_output().unwrap();
-        // A command that refuses its input need not have read it all.
+        // A command that refuses its input need not have read all of it.
         let _ = writer.join().unwrap();
         Ran::from_output(output, &format!("{command:?}"))
     }
 
-    /// The JSON object a command prints with `--json`; the exit code is not looked at.
+    /// The JSON object that a command prints with `--json`. The exit code is not checked.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let mut all = arguments.to_vec();
         all.push("--json");
@@ -178,8 +178,7 @@ impl World {
         self.run(&["config", "set", key, value]).succeeds();
     }
 
-    /// Submits and gives the task. Starts a watcher by itself, as for users, unless `autostart` is
-    /// off.
+    /// Submits a task and returns it. Starts a watcher, as for users, unless `autostart` is off.
     pub fn submit(&self, arguments: &[&str]) -> Task {
         let mut all = vec!["submit", "--recipe"];
         all.extend(arguments);
@@ -208,7 +207,7 @@ impl World {
         tasks.remove(0)
     }
 
-    /// A recipe of one executable file; give the interpreter's line yourself.
+    /// A recipe of one executable file. `script` includes the `#!` line.
     pub fn recipe(&self, name: &str, script: &str) {
         write_executable(&self.path("recipes").join(name), script);
     }
@@ -222,14 +221,14 @@ impl World {
         write_executable(&folder.join("run.sh"), script);
     }
 
-    /// Puts a file into the drop box the way a careful program does.
+    /// Puts a file into the drop box as a careful program does: with a rename.
     pub fn drop_in(&self, name: &str, content: &str) {
         let between = self.path("incoming").join(format!(".{name}.tmp"));
         std::fs::write(&between, content).unwrap();
         std::fs::rename(between, self.path("incoming").join(name)).unwrap();
     }
 
-    /// Starts a watcher of the test's own and waits until others see it. Returns its pid.
+    /// Starts a watcher that belongs to the test and waits until its file is there. Returns its pid.
     pub fn start_watcher(&self) -> u32 {
         let log = std::fs::File::options()
             .create(true)
@@ -250,7 +249,7 @@ impl World {
         pid
     }
 
-    /// Ends a watcher that this world started, without mercy, and reaps it.
+    /// Kills a watcher that this world started, and reaps it.
     pub fn kill_watcher(&self, pid: u32) {
         let mut watchers = self.watchers.lock().unwrap();
         let child = watchers.iter_mut().find(|child| child.id() == pid).unwrap();
@@ -258,7 +257,7 @@ impl World {
         child.wait().unwrap();
     }
 
-    /// The pids in the watchers' files, dead or alive.
+    /// The pids in the watcher files, of running and of killed watchers.
     pub fn watcher_pids(&self) -> Vec<i32> {
         let mut pids = Vec::new();
         for name in names_in(&self.path("watchers")) {
@@ -273,20 +272,20 @@ impl World {
         pids
     }
 
-    /// Every process of this world: watchers, runners, sweeps and what recipes left.
+    /// Every process of this world: watchers, runners, sweeps and the processes of recipes.
     pub fn processes(&self) -> Vec<(i32, String)> {
         processes_mentioning(self.root.to_str().unwrap())
     }
 
-    /// Waits for a fact; on the backstop it fails with the tree of the spool.
+    /// Waits for a fact. After the limit it fails with the tree of the spool.
     #[track_caller]
     pub fn wait_until(&self, what: &str, mut fact: impl FnMut() -> bool) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut pause = Duration::from_millis(1);
         while !fact() {
             assert!(
-                begun.elapsed() < PATIENCE,
-                "waited {PATIENCE:?} in vain until {what}\n{}",
+                started.elapsed() < PATIENCE,
+                "waited {PATIENCE:?} without success until {what}\n{}",
                 self.describe()
             );
             std::thread::sleep(pause);
@@ -294,7 +293,7 @@ impl World {
         }
     }
 
-    /// Waits until a task has a result and gives it.
+    /// Waits until a task has a result and returns it.
     #[track_caller]
     pub fn result_of(&self, task: &Task) -> Value {
         self.wait_until(&format!("{} has a result", task.id), || {
@@ -303,7 +302,7 @@ impl World {
         task.result()
     }
 
-    /// Waits until a task's attempt runs: its status says so, and its process was started.
+    /// Waits until a task's attempt runs: the status is `running`, and the process was started.
     #[track_caller]
     pub fn wait_running(&self, task: &Task) {
         self.wait_until(&format!("{} runs", task.id), || {
@@ -313,7 +312,7 @@ impl World {
         });
     }
 
-    /// Waits until a file exists and has this many lines at least.
+    /// Waits until a file exists and has at least this many lines. Returns its text.
     #[track_caller]
     pub fn wait_for_lines(&self, path: &Path, lines: usize) -> String {
         let mut text = String::new();
@@ -324,7 +323,7 @@ impl World {
         text
     }
 
-    /// The tree of the spool and what its watchers said.
+    /// The tree of the spool and the logs of its watchers.
     pub fn describe(&self) -> String {
         let mut text = format!("spool {}:\n", self.spool.display());
         tree(&self.spool, &self.spool, &mut text);
@@ -345,7 +344,7 @@ impl Drop for World {
         if std::thread::panicking() {
             eprintln!("{}", self.describe());
         }
-        // Watchers first, so that nobody starts anything anew; then their runners and tasks.
+        // Watchers first, so that they start nothing again; then their runners and tasks.
         for _ in 0..3 {
             let left = self.processes();
             if left.is_empty() {
@@ -390,7 +389,7 @@ impl Task {
         self.path.join("result.json").exists()
     }
 
-    /// How many attempts were begun.
+    /// The number of attempts that were started.
     pub fn attempts(&self) -> usize {
         let names = names_in(&self.path.join("attempts"));
         names
@@ -399,24 +398,24 @@ impl Task {
             .count()
     }
 
-    /// Processes that carry this task's mark in their environment.
+    /// Processes that have this task's id in their environment.
     pub fn processes(&self) -> Vec<i32> {
-        let mark = format!("AGENTSPOOL_TASK_ID={}", self.id);
+        let entry = format!("AGENTSPOOL_TASK_ID={}", self.id);
         all_pids()
             .into_iter()
-            .filter(|pid| environ(*pid).split('\0').any(|v| v == mark))
+            .filter(|pid| environ(*pid).split('\0').any(|v| v == entry))
             .collect()
     }
 }
 
 impl Started {
-    /// What Ctrl-C sends.
+    /// Sends the signal of Ctrl-C.
     pub fn interrupt(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     }
 
-    /// Whether Ctrl-C would be noticed by now instead of ending the process.
+    /// Whether the process catches Ctrl-C by now instead of being ended by it.
     pub fn catches_interrupts(&self) -> bool {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap_or_default();
@@ -492,15 +491,15 @@ pub fn names_in(folder: &Path) -> Vec<String> {
 }
 
 pub fn write_executable(path: &Path, script: &str) {
-    // Written elsewhere and moved: a concurrent fork could hold a file open for writing that is
-    // about to be executed (ETXTBSY).
+    // Written at another path and moved: a concurrent fork could hold a file open for writing that is about
+    // to be executed (ETXTBSY).
     let between = path.with_extension("new");
     std::fs::write(&between, script).unwrap();
     std::fs::set_permissions(&between, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::rename(between, path).unwrap();
 }
 
-/// Copies what git would clone of the repository's spool: the rest is somebody's running spool.
+/// Copies the files of the repository's spool that git tracks. The rest may belong to a running spool.
 fn copy_tracked(from: &Path, to: &Path) {
     const TRACKED: [&str; 6] = [
         "README.md",
@@ -567,7 +566,7 @@ fn environ(pid: i32) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Living processes whose arguments or environment mention a path of this world.
+/// Running processes whose arguments or environment mention a path of this world.
 fn processes_mentioning(path: &str) -> Vec<(i32, String)> {
     let me = std::process::id() as i32;
     let mut found = Vec::new();

@@ -1,7 +1,7 @@
-//! What tests ask the kernel about processes, and the few things they do to them.
+//! What tests ask the kernel about processes, and how they signal them.
 //!
-//! Only pids that a spool's own files name are signalled here, and only as long as the process
-//! still belongs to the test's world.
+//! Invariant: only pids that a spool's own files name are signalled, and only while the process belongs to
+//! the test's world.
 
 use std::path::Path;
 
@@ -23,13 +23,13 @@ impl Task {
 }
 
 impl World {
-    /// Waits until a recipe made a file in its work folder.
+    /// Waits until a recipe has created a file in its work folder.
     #[track_caller]
     pub fn wait_for_file(&self, path: &Path) {
         self.wait_until(&format!("{} exists", path.display()), || path.exists());
     }
 
-    /// Waits until a running attempt has told who runs it: `(runner, child)`.
+    /// Waits until the record of a running attempt names its processes: `(runner, child)`.
     #[track_caller]
     pub fn processes_of(&self, task: &Task, attempt: u32) -> (i32, i32) {
         let path = task.path.join(format!("attempts/{attempt}/run.json"));
@@ -50,8 +50,8 @@ impl World {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Runners of this world, by their arguments. A recipe that is not executed yet has its runner's arguments:
-    /// it is told by its parent.
+    /// Runners of this world, by their arguments. A recipe that is not executed yet has its runner's
+    /// arguments; it is recognized by its parent.
     pub fn runners(&self) -> Vec<i32> {
         let mut alike: Vec<i32> = self
             .processes()
@@ -65,33 +65,33 @@ impl World {
     }
 }
 
-/// The state letter of a process; `None` when it is gone.
+/// The state letter of a process; `None` if it does not exist.
 pub fn state(pid: i32) -> Option<char> {
     stat_fields(pid)?.first()?.chars().next()
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: i32) -> bool {
     state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
-/// Clock ticks a process has used, user and system.
+/// Clock ticks that a process has used, user and system.
 pub fn ticks(pid: i32) -> u64 {
     let fields = stat_fields(pid).unwrap();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// The parent of a process; `None` when it is gone.
+/// The parent of a process; `None` if it does not exist.
 fn parent_of(pid: i32) -> Option<i32> {
     stat_fields(pid)?.get(1)?.parse().ok()
 }
 
-/// The session a process belongs to.
+/// The session of a process.
 pub fn session_of(pid: i32) -> Option<i32> {
     stat_fields(pid)?.get(3)?.parse().ok()
 }
 
-/// The fields of `/proc/<pid>/stat` behind the program's name: the state is the first.
+/// The fields of `/proc/<pid>/stat` after the program's name: the first one is the state.
 fn stat_fields(pid: i32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;

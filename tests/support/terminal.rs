@@ -1,7 +1,7 @@
-//! A terminal for a command: a pty of a known width whose output is kept to the byte.
+//! A terminal for a command: a pty of a known width whose output is kept byte for byte.
 //!
-//! Either one stream is put on it, as when the other one is redirected into a pipe, or both are, as
-//! for a person. Not a screen: nothing here interprets escape codes.
+//! Either one stream is the terminal, as if the other one were redirected into a pipe, or both are, as for a
+//! person. Not a screen: escape codes are not interpreted.
 
 use std::fs::File;
 use std::io::{Read, Write as _};
@@ -21,7 +21,7 @@ use super::{Ran, World};
 pub enum On {
     Stdout,
     Stderr,
-    /// Both, and stdin as well; what is painted counts as stdout.
+    /// Both streams and stdin; the output is returned as stdout.
     All,
 }
 
@@ -36,7 +36,7 @@ pub struct Terminal {
 }
 
 impl World {
-    /// Runs a command to its end with a terminal of this many columns.
+    /// Runs a command to its end on a terminal of this many columns.
     pub fn run_on_terminal(&self, on: On, columns: u16, arguments: &[&str]) -> Ran {
         Terminal::start(&mut self.command(arguments), on, columns).end()
     }
@@ -55,8 +55,8 @@ impl Terminal {
                 .stderr(slave),
         };
         let mut child = command.spawn().unwrap();
-        // The command keeps copies of the terminal's other end: with them alive here, the end of
-        // the output would never come.
+        // The command keeps copies of the terminal's other end. With copies open here, the output would never
+        // end.
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -76,17 +76,17 @@ impl Terminal {
         }
     }
 
-    /// What was painted so far, escape codes included.
+    /// The output so far, escape codes included.
     pub fn seen(&self) -> String {
         self.screen.text()
     }
 
-    /// Types on it, with [`On::All`].
+    /// Types this text, with [`On::All`].
     pub fn type_in(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits for the end. The terminal's line ends come as plain newlines.
+    /// Waits for the end. The terminal's line ends are returned as plain newlines.
     pub fn end(mut self) -> Ran {
         let code = self.child.wait().unwrap().code().unwrap();
         let screen = self.screen.end().replace("\r\n", "\n");
@@ -104,7 +104,7 @@ impl Terminal {
     }
 }
 
-/// A terminal's two ends: what is painted comes out of the first.
+/// The two ends of a terminal: the first one reads the output.
 pub fn pair(columns: u16) -> (OwnedFd, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
@@ -122,7 +122,7 @@ pub fn pair(columns: u16) -> (OwnedFd, OwnedFd) {
     (master, slave)
 }
 
-/// Reads a stream as it comes, so that nobody who writes has to wait.
+/// Reads a stream as it comes, so that no writer has to wait.
 struct Reader {
     thread: JoinHandle<()>,
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -134,7 +134,7 @@ impl Reader {
         let read = Arc::clone(&bytes);
         let thread = std::thread::spawn(move || {
             let mut piece = [0u8; 4096];
-            // Once the last writer is gone a pty gives an error, a pipe nothing.
+            // After the last writer closed it, a pty returns an error and a pipe returns nothing.
             while let Ok(length @ 1..) = source.read(&mut piece) {
                 read.lock().unwrap().extend_from_slice(&piece[..length]);
             }

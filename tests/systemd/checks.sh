@@ -1,7 +1,7 @@
-# What the files of checks share: one line for each check, waiting for facts, recipes that wait to be let go.
+# Shared by the files of checks: one line for each check, waiting for facts, and recipes that wait for a file.
 #
 # Sourced inside the booted system. Invariant: `check` prints exactly one line, `ok NAME` or `FAILED NAME: …`,
-# and every wait has an end.
+# and every wait has a limit.
 # shellcheck shell=bash
 set -uo pipefail
 
@@ -9,37 +9,37 @@ spool=/var/spool/agentspool
 export AGENTSPOOL_DIR=$spool
 failures=0
 
-# check NAME COMMAND...: passes when the command succeeds.
+# check NAME COMMAND...: passes if the command succeeds.
 check() {
     local name=$1 said
     shift
     if said=$("$@" 2>&1); then
         echo "ok $name"
     else
-        echo "FAILED $name: $* said: $(tail -n 3 <<<"$said" | tr '\n' ' ')"
+        echo "FAILED $name: $* printed: $(tail -n 3 <<<"$said" | tr '\n' ' ')"
         failures=$((failures + 1))
     fi
 }
 
-# must NAME COMMAND...: a check without which the rest would only wait in vain.
+# must NAME COMMAND...: a check that the rest needs. If it fails, the file ends here.
 must() {
     local before=$failures
     check "$@"
     ((failures == before)) || finish
 }
 
-# until_true COMMAND...: waits for a fact, at most 30 s.
-until_true() {
+# wait_until COMMAND...: waits until the command succeeds, at most 30 s.
+wait_until() {
     local tries
     for ((tries = 0; tries < 300; tries++)); do
         ! "$@" >/dev/null 2>&1 || return 0
         sleep 0.1
     done
-    echo "still not so after 30 s: $*"
+    echo "still fails after 30 s: $*"
     "$@"
 }
 
-# equals WANTED COMMAND...: what the command prints is this.
+# equals WANTED COMMAND...: the command prints exactly this.
 equals() {
     local wanted=$1 got
     shift
@@ -47,7 +47,7 @@ equals() {
     [[ $got == "$wanted" ]] || { echo "expected '$wanted', got '$got'" && return 1; }
 }
 
-# holds WANTED COMMAND...: what the command prints has this in it.
+# holds WANTED COMMAND...: the output of the command contains this.
 holds() {
     local wanted=$1 got
     shift
@@ -69,10 +69,10 @@ kind_of() { agentspool --json status "$1" | sed -n 's/.*"kind":"\([a-z]*\)".*/\1
 attempt_of() { agentspool --json status "$1" | sed -n 's/.*"attempt":\([0-9]*\).*/\1/p'; }
 child_of() { sed -n '/"child"/,/}/s/.*"pid": *\([0-9]*\).*/\1/p' "$spool/tasks/$1/attempts/1/run.json"; }
 is_ready() { [[ -e $spool/tasks/$1/attempts/${2:-1}/work/ready ]]; }
-let_go() { touch "/srv/gate/$1"; }
+open_gate() { touch "/srv/gate/$1"; }
 is() { equals "$2" status_of "$1"; }
 
-# recipe NAME MANIFEST-LINES: body on stdin. Made by the owner, as an administrator would.
+# recipe NAME MANIFEST-LINES: body on stdin. Created for the owner, as an administrator would do it.
 recipe() {
     local folder=$spool/recipes/$1
     mkdir -p "$folder"
@@ -82,7 +82,7 @@ recipe() {
     chown -R agentspool:agentspool "$folder"
 }
 
-# Recipes that say when they have begun and stay until they are let go: with a secret and a temporary file.
+# Recipes that create `ready` and run until their gate is open, with a secret and a temporary file.
 waiting_recipes() {
     mkdir -p /srv/gate
     local name on_lost
@@ -104,7 +104,7 @@ BODY
 }
 
 install_package() {
-    # Images of Debian for containers forbid packages to start services; a server has no such file.
+    # Debian's images for containers forbid packages to start services. A server does not have this file.
     rm -f /usr/sbin/policy-rc.d
     dpkg -i "/package/${1:-old.deb}"
 }

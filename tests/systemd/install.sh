@@ -7,28 +7,28 @@ cp /tmp/unpacked/usr/bin/agentspool /usr/local/bin/
 # --- for the machine -----------------------------------------------------------------------------------
 
 check '--print shows' holds 'ExecStart=/usr/local/bin/agentspool watch' agentspool install --print
-check '--print does nothing' test ! -e /etc/systemd/system/agentspool.service
+check '--print changes nothing' test ! -e /etc/systemd/system/agentspool.service
 useradd --create-home ada
 ends_with() { # CODE COMMAND...
     local code=$1
     shift
     "$@" || [[ $? == "$code" ]]
 }
-check 'only root may' ends_with 4 as ada agentspool install
+check 'only root may install' ends_with 4 as ada agentspool install
 agentspool install >/tmp/said 2>&1
 check 'install ends with 0' equals 0 echo $?
-check 'it says who may submit' holds 'adduser NAME agentspool' cat /tmp/said
+check 'it prints who may submit' holds 'adduser NAME agentspool' cat /tmp/said
 check 'the service runs' equals active systemctl is-active agentspool.service
 check 'the timer is enabled' equals enabled systemctl is-enabled agentspool-sweep.timer
 check 'the units are valid' equals '' systemd-analyze verify agentspool.service agentspool-sweep.service
 gpasswd --add ada agentspool >/dev/null
 recipe quick '' <<<'echo done'
-check 'a member submits and waits' equals done as ada agentspool submit --recipe quick --wait
-check 'installing twice is the same' agentspool install
+check 'a user of the group submits and waits' equals done as ada agentspool submit --recipe quick --wait
+check 'a second install succeeds' agentspool install
 check 'uninstall' agentspool uninstall
-check 'uninstall: the service is gone' fails systemctl cat agentspool.service
+check 'uninstall: the service is removed' fails systemctl cat agentspool.service
 check 'uninstall: the spool is there' test -e "$spool/spool.json"
-check 'uninstalling twice says so' ends_with 1 agentspool uninstall
+check 'a second uninstall is an error' ends_with 1 agentspool uninstall
 
 # --- for one user --------------------------------------------------------------------------------------
 
@@ -40,12 +40,12 @@ mine() {
 }
 mine agentspool install --user >/tmp/said 2>&1
 check '--user ends with 0' equals 0 echo $?
-check '--user says what is missing' holds 'loginctl enable-linger' cat /tmp/said
+check '--user prints what is missing' holds 'loginctl enable-linger' cat /tmp/said
 check '--user: the service runs' equals active mine systemctl --user is-active agentspool.service
 check '--user: the timer runs' equals active mine systemctl --user is-active agentspool-sweep.timer
 loginctl enable-linger ada
 lingers() { [[ -e /var/lib/systemd/linger/ada ]]; }
-check '--user: lingering' until_true lingers
+check '--user: lingering is enabled' wait_until lingers
 check '--user: nothing is missing' holds '"missing":[]' mine agentspool --json install --user
 home=/home/ada/.local/state/agentspool
 mine mkdir -p $home/recipes/quick
@@ -57,5 +57,5 @@ check '--user: a task runs' equals pool mine agentspool submit --recipe quick --
 mine agentspool config set launcher systemd-user >/dev/null
 check '--user: a task runs as a unit' equals unit mine agentspool submit --recipe quick --wait
 check '--user: uninstall' mine agentspool uninstall --user
-check '--user: the service is gone' fails mine systemctl --user cat agentspool.service
+check '--user: the service is removed' fails mine systemctl --user cat agentspool.service
 finish

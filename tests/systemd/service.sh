@@ -1,60 +1,61 @@
-# The life of the package's service: installed, used, restarted, upgraded, wedged, swept, removed.
+# The package's service: installed, used, restarted, upgraded, killed by its watchdog, swept and removed.
 # shellcheck shell=bash source=checks.sh
 . /checks/checks.sh
 
 # --- installing ----------------------------------------------------------------------------------------
 
 check 'the package installs' install_package
-must 'the service runs' until_true equals active systemctl is-active agentspool.service
+must 'the service runs' wait_until equals active systemctl is-active agentspool.service
 check 'the service is enabled' equals enabled systemctl is-enabled agentspool.service
 check 'the timer runs' equals active systemctl is-active agentspool-sweep.timer
 check 'systemd saw it become ready' equals notify property agentspool.service Type
-check 'its status has the counts' until_true equals '0 running, 0 pending' property agentspool.service StatusText
+check 'its status has the counts' wait_until equals '0 running, 0 pending' property agentspool.service StatusText
 check 'it runs as agentspool' equals agentspool stat -c %U "/proc/$(main_pid)"
 for mode in '2750 agentspool agentspool .' '640 agentspool agentspool spool.json' \
     '3730 agentspool agentspool incoming' '2750 agentspool agentspool tasks' \
     '2750 agentspool agentspool open' '2750 agentspool agentspool recipes'; do
     check "modes: $mode" equals "${mode% *}" stat -c '%a %U %G' "$spool/${mode##* }"
 done
-check 'people are made' people
+check 'users are created' people
 check 'recipes are added' waiting_recipes
 
 # --- submitting ----------------------------------------------------------------------------------------
 
 task=$(submit quick)
-check 'a member submits and waits' as ada agentspool wait "$task"
-check 'a member reads the result' equals done as ada agentspool result "$task"
-check 'whoever is no member cannot submit' fails as eve agentspool submit --recipe quick
+check 'a user of the group submits and waits' as ada agentspool wait "$task"
+check 'a user of the group reads the result' equals done as ada agentspool result "$task"
+check 'another user cannot submit' fails as eve agentspool submit --recipe quick
 drop() { echo '{"recipe": "quick"}' | as "$1" tee "$spool/incoming/$2.json"; }
-check 'a member drops a file' drop ada report
+check 'a user of the group drops a file' drop ada report
 check 'the drop is run' as ada agentspool wait report
-check 'whoever is no member cannot drop' fails drop eve report-of-eve
+check 'another user cannot drop a file' fails drop eve report-of-eve
 
-# --- restart, upgrade, reload, watchdog, each under a running task ----------------------------------------
+# --- restart, upgrade, reload and watchdog, each during a running task ------------------------------------
 
-# lives_on WHAT COMMAND...: the task that runs during it keeps its process, its temporary file and its secret.
-lives_on() {
+# survives WHAT COMMAND...: a task that runs during the command keeps its process, its temporary file and its
+# secret.
+survives() {
     local what=$1 task child
     local before
     shift
     task=$(submit steady)
-    check "$what: a task runs" until_true is_ready "$task"
+    check "$what: a task runs" wait_until is_ready "$task"
     child=$(child_of "$task")
     before=$(main_pid)
     check "$what: done" "$@"
     check "$what: there is another watcher" differs "$before" "$(main_pid)"
-    check "$what: the service runs" until_true equals active systemctl is-active agentspool.service
+    check "$what: the service runs" wait_until equals active systemctl is-active agentspool.service
     check "$what: the task runs" is "$task" running
     check "$what: its process is the same" test -n "$child" -a -d "/proc/$child"
-    check "$what: the watcher knows of it" \
-        until_true holds '1 running, 0 pending' property agentspool.service StatusText
-    let_go "$task"
-    check "$what: the task ends well" as ada agentspool wait "$task"
+    check "$what: the watcher counts it" \
+        wait_until holds '1 running, 0 pending' property agentspool.service StatusText
+    open_gate "$task"
+    check "$what: the task completes" as ada agentspool wait "$task"
     check "$what: temporary file and secret were there" \
         equals $'kept hunter2\nat the end hunter2' as ada agentspool result "$task"
 }
-lives_on restart systemctl restart agentspool.service
-lives_on upgrade install_package new.deb
+survives restart systemctl restart agentspool.service
+survives upgrade install_package new.deb
 check 'upgrade: the new package is here' equals 0.1.0-2 dpkg-query -W -f '${Version}' agentspool
 
 mkdir -p /etc/systemd/system/agentspool.service.d
@@ -65,11 +66,11 @@ before=$(main_pid)
 pings() { property agentspool.service WatchdogTimestampMonotonic; }
 first=$(pings)
 pinged() { [[ $(pings) != "$first" ]]; }
-check 'the watcher pings its watchdog' until_true pinged
+check 'the watcher pings its watchdog' wait_until pinged
 restarted() { (($(property agentspool.service NRestarts) > 0)) && [[ $(main_pid) != "$before" ]]; }
-wedge() { kill -STOP "$before" && until_true restarted; }
-lives_on 'watchdog' wedge
-check 'watchdog: systemd says so' holds 'Watchdog timeout' journalctl --no-pager -u agentspool.service
+wedge() { kill -STOP "$before" && wait_until restarted; }
+survives 'watchdog' wedge
+check 'watchdog: the journal has the timeout' holds 'Watchdog timeout' journalctl --no-pager -u agentspool.service
 rm /etc/systemd/system/agentspool.service.d/watchdog.conf
 systemctl daemon-reload && systemctl restart agentspool.service
 
@@ -77,13 +78,13 @@ check 'a setting is written' owner agentspool config set max_concurrent 3
 before=$(main_pid)
 check 'reload' systemctl reload agentspool.service
 check 'reload: the settings are read' \
-    until_true holds 'settings read again' journalctl --no-pager -u agentspool.service
-check 'reload: the service runs' until_true equals active systemctl is-active agentspool.service
+    wait_until holds 'settings read again' journalctl --no-pager -u agentspool.service
+check 'reload: the service runs' wait_until equals active systemctl is-active agentspool.service
 check 'reload: the watcher is the same' equals "$before" main_pid
 
 # --- sweeping ------------------------------------------------------------------------------------------
 
-# Not by the watcher, which starts a sweep now and then as well.
+# Only the timer is tested here, so the watcher's own sweeps are turned off.
 owner agentspool config set sweep_every_sec 1000000 >/dev/null
 owner agentspool config set cleanup_delay_sec 0 >/dev/null
 systemctl restart agentspool.service
@@ -94,35 +95,36 @@ printf '[Timer]\nOnBootSec=\nOnUnitActiveSec=\nOnActiveSec=1s\nOnUnitInactiveSec
     >/etc/systemd/system/agentspool-sweep.timer.d/soon.conf
 systemctl daemon-reload
 systemctl restart agentspool-sweep.timer
-check 'the timer fires and sweeps' until_true test ! -e "$spool/tasks/$task"
-check 'the sweep ended well' equals success property agentspool-sweep.service Result
+check 'the timer fires and sweeps' wait_until test ! -e "$spool/tasks/$task"
+check 'the sweep succeeded' equals success property agentspool-sweep.service Result
 systemctl stop agentspool-sweep.timer
 
-# --- a cgroup for what a runner starts ----------------------------------------------------------------------
+# --- a cgroup for the processes of a runner -----------------------------------------------------------------
 
-# What it leaves has no environment, no folder, no output and a session of its own: only the cgroup knows it.
+# The process that is left has no environment, no folder, no output and a session of its own: only the cgroup
+# identifies it.
 recipe strays '' <<'BODY'
 (env -i setsid sh -c 'cd / && exec sleep 4711' >/dev/null 2>&1 &)
 touch ready
 sleep 4711
 BODY
 task=$(submit strays)
-check 'cgroup: a task runs' until_true is_ready "$task"
+check 'cgroup: a task runs' wait_until is_ready "$task"
 child=$(child_of "$task")
 runner=$(sed -n '/"runner"/,/}/s/.*"pid": *\([0-9]*\).*/\1/p' "$spool/tasks/$task/attempts/1/run.json")
 check 'cgroup: it is the runner'"'"'s own, below the service' \
     holds "agentspool.service/agentspool.$runner." cat "/proc/$child/cgroup"
 strays() { pgrep -fx 'sleep 4711'; }
-check 'cgroup: both are there' until_true equals 2 sh -c 'pgrep -fxc "sleep 4711"'
+check 'cgroup: both are there' wait_until equals 2 sh -c 'pgrep -fxc "sleep 4711"'
 kill -KILL "$runner"
-check 'cgroup: the task is lost' until_true is "$task" failed
-check 'cgroup: nothing of it is left' fails strays
+check 'cgroup: the task is lost' wait_until is "$task" failed
+check 'cgroup: no process of it is left' fails strays
 task=$(submit strays)
-check 'cgroup: the next one runs' until_true is_ready "$task"
+check 'cgroup: the next one runs' wait_until is_ready "$task"
 check 'cgroup: cancel' as ada agentspool cancel "$task"
-check 'cgroup: nothing of that is left either' fails strays
+check 'cgroup: no process of the next one is left' fails strays
 
-# --- what systemd thinks of the units ------------------------------------------------------------------
+# --- the checks of systemd-analyze ---------------------------------------------------------------------
 
 units=(agentspool.service agentspool-sweep.service agentspool-sweep.timer "agentspool-task@task_x.service")
 check 'systemd-analyze verify is silent' equals '' systemd-analyze verify "${units[@]}"
@@ -137,20 +139,20 @@ check "the watcher is exposed below 4: $(exposure agentspool.service)" \
 # --- removing ------------------------------------------------------------------------------------------
 
 task=$(submit steady)
-check 'remove: a task runs' until_true is_ready "$task"
+check 'remove: a task runs' wait_until is_ready "$task"
 child=$(child_of "$task")
-cp /usr/bin/agentspool /usr/local/bin/ # to look at the spool when the package is gone
+cp /usr/bin/agentspool /usr/local/bin/ # to read the spool after the package is removed
 check 'remove' dpkg -r agentspool
 check 'remove: the watcher is stopped' fails systemctl is-active agentspool.service
-check 'remove: the task goes on' test -d "/proc/$child"
-let_go "$task"
-check 'remove: and ends well' until_true is "$task" completed
-check 'purge keeps what is the user'"'"'s' holds 'is kept' dpkg --purge agentspool
+check 'remove: the task still runs' test -d "/proc/$child"
+open_gate "$task"
+check 'remove: the task completes' wait_until is "$task" completed
+check 'purge keeps a used spool' holds 'is kept' dpkg --purge agentspool
 check 'purge: the task is there' is "$task" completed
 check 'purge: no unit is left' equals '' find /etc/systemd/system -name 'agentspool*.wants' -o -name 'agentspool*' -type l
 check 'installing again' install_package
 rm -rf "$spool"/tasks/* "$spool"/open/* "$spool"/names/* "$spool"/recipes/* "$spool"/sessions/* "$spool"/rejected/*
 check 'purge of an unused spool' dpkg --purge agentspool
-check 'purge: the spool is gone' test ! -e "$spool"
-check 'purge: the user is gone' fails getent passwd agentspool
+check 'purge: the spool is removed' test ! -e "$spool"
+check 'purge: the user is removed' fails getent passwd agentspool
 finish

@@ -282,13 +282,13 @@ class Deadline:
     """When the runner stops this task, by a monotonic clock."""
 
     def __init__(self):
-        self.begun = time.monotonic()
+        self.started = time.monotonic()
         self.seconds = None
 
     def left(self):
         if self.seconds is None:
             self.seconds = self.read()
-        return float("inf") if self.seconds is None else max(0.0, self.begun + self.seconds - time.monotonic())
+        return float("inf") if self.seconds is None else max(0.0, self.started + self.seconds - time.monotonic())
 
     @staticmethod
     def read():

@@ -1,41 +1,41 @@
-//! One answer of the doctor: what was looked at, how it went, what to do.
+//! The result of one check: its name, its verdict, the finding, and a hint.
 //!
-//! Not the looking, and not how it is shown. Invariant: what is not well comes with something to do.
+//! Not the checks, and not how they are shown. Invariant: every warning and every problem has a hint.
 
 use serde::Serialize;
 
 use crate::spool::IoError;
 
-/// How a check went.
+/// The verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// All is well.
+    /// No problem was found.
     Ok,
-    /// It works, and somebody should know.
+    /// It works, but the user should know about it.
     Warn,
-    /// It does not work as it should.
+    /// It does not work correctly.
     Problem,
 }
 
-/// One line of the answer.
+/// The result of one check, shown as one line.
 #[derive(Debug, Serialize)]
 pub struct Check {
-    /// What was looked at, in a word or two.
+    /// The name of the check, in one or two words.
     pub name: &'static str,
-    /// How it went.
+    /// The verdict.
     pub status: Verdict,
     /// What was found.
     pub message: String,
-    /// What to do.
+    /// What to try.
     pub hint: Option<String>,
-    /// Whether the spool cannot be used like this.
+    /// Whether the spool is unusable because of this.
     #[serde(skip)]
     pub is_unusable: bool,
 }
 
 impl Check {
-    /// All is well.
+    /// No problem was found.
     pub fn ok(name: &'static str, message: impl Into<String>) -> Check {
         Check {
             name,
@@ -46,7 +46,7 @@ impl Check {
         }
     }
 
-    /// It works, and somebody should know.
+    /// It works, but the user should know about it.
     pub fn warn(name: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Check {
         Check {
             status: Verdict::Warn,
@@ -55,7 +55,7 @@ impl Check {
         }
     }
 
-    /// It does not work as it should.
+    /// It does not work correctly.
     pub fn problem(
         name: &'static str,
         message: impl Into<String>,
@@ -67,13 +67,13 @@ impl Check {
         }
     }
 
-    /// The check itself could not be made.
+    /// The check itself failed.
     pub(super) fn failed(name: &'static str, error: &IoError) -> Check {
-        let hint = "see to it that this can be read";
+        let hint = "make sure that this can be read";
         Check::problem(name, error.to_string(), hint)
     }
 
-    /// The same of a spool that cannot be used like this.
+    /// Sets `is_unusable`.
     #[must_use]
     pub fn unusable(mut self) -> Check {
         self.is_unusable = true;

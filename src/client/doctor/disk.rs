@@ -1,4 +1,4 @@
-//! The spool, the disk below it, and the clock its ages are told by.
+//! Checks of the spool's folder, its file system, and the clock that ages are computed with.
 
 use std::fmt::Write;
 
@@ -12,12 +12,12 @@ use rustix::io::Errno;
 use super::check::Check;
 use super::surroundings::Surroundings;
 
-/// So many of the root's entries are named, each in a line.
-const NAME_AT_MOST: usize = 3;
-/// Somebody's clock was ahead by more than this when the newest task was made.
+/// The most entries of the spool's root that are named, each in one line.
+const MAX_NAMED: usize = 3;
+/// If the newest task was created further in the future than this, a clock was wrong.
 const AHEAD_SEC: f64 = 60.0;
 
-/// Where it is, whose, and whether it is whole.
+/// Checks that the spool's folders exist, with the correct modes.
 pub(super) fn spool(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "spool";
     let missing = spool.missing_folders()?;
@@ -26,7 +26,7 @@ pub(super) fn spool(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     if !missing.is_empty() {
         let text = format!("{path} has no {}", missing.join(", no "));
         let hint = format!(
-            "`agentspool init {}` makes what is missing",
+            "create them with `agentspool init {}`",
             quote_path(spool.path())
         );
         checks.push(Check::problem(NAME, text, hint));
@@ -41,23 +41,23 @@ pub(super) fn spool(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     Ok(checks)
 }
 
-/// What in the root is shut, or not as `init` makes it.
+/// Checks the entries of the root: access, and the modes that `init` sets.
 fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
     let path = quote_path(spool.path());
     let strayed = spool.strayed()?;
-    let more = strayed.len().saturating_sub(NAME_AT_MOST);
+    let more = strayed.len().saturating_sub(MAX_NAMED);
     let mut checks = Vec::new();
-    for (n, entry) in strayed.into_iter().take(NAME_AT_MOST).enumerate() {
+    for (n, entry) in strayed.into_iter().take(MAX_NAMED).enumerate() {
         let hint = if entry.can_be_set {
             format!(
-                "`agentspool init {path}` sets the modes, makes anew what others could write, and with --group sets the group of all"
+                "run `agentspool init {path}`: it sets the modes and replaces files that others could write; with --group it also sets the group"
             )
         } else {
-            "see whose it is, and give it back to the spool's user (`chown`, `chmod u+rwx`)"
+            "check who owns it, and give it back to the spool's user (`chown`, `chmod u+rwx`)"
                 .to_owned()
         };
         let mut text = format!("{} {}", entry.path.display(), entry.problem);
-        if n + 1 == NAME_AT_MOST && more > 0 {
+        if n + 1 == MAX_NAMED && more > 0 {
             let _ = write!(text, ", and {more} more like it");
         }
         checks.push(Check::problem("spool", text, hint));
@@ -65,24 +65,27 @@ fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
     Ok(checks)
 }
 
-/// Whether files can be made, locked, synced and renamed as the protocol needs it.
+/// Checks that files can be created, locked, synced and renamed as the protocol needs it.
 pub(super) fn writable(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     if !spool.is_owner() {
         return Ok(vec![if spool.may_drop()? {
             Check::ok("writable", "this user may put requests into the drop box")
         } else {
             let hint = "ask the spool's owner to put this user into its group, then log in again";
-            Check::problem("writable", "this user may not write in the drop box", hint).unusable()
+            Check::problem("writable", "this user may not write to the drop box", hint).unusable()
         }]);
     }
     let check = match spool.probe() {
-        Ok(()) => Check::ok("writable", "files can be made, locked, synced and renamed"),
+        Ok(()) => Check::ok(
+            "writable",
+            "files can be created, locked, synced and renamed",
+        ),
         Err(error) => {
             let hint = match error.errno() {
                 Some(Errno::ROFS) => "mount the file system writable",
-                Some(Errno::NOSPC | Errno::DQUOT) => "make room",
+                Some(Errno::NOSPC | Errno::DQUOT) => "free some space",
                 Some(Errno::ACCESS | Errno::PERM) => "give the folder to the spool's user",
-                Some(Errno::NOENT) => "see what is missing above",
+                Some(Errno::NOENT) => "create the missing folders that are named above",
                 _ => "move the spool to a local disk",
             };
             Check::problem("writable", error.to_string(), hint).unusable()
@@ -91,7 +94,7 @@ pub(super) fn writable(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>
     Ok(vec![check])
 }
 
-/// Whether the file system keeps what it is given, and has room for more.
+/// Checks that the file system is suitable, and has room.
 pub(super) fn file_system(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let system = spool.file_system()?;
     Ok(vec![judge(&system, spool.free_room()?, spool.settings())])
@@ -119,40 +122,42 @@ fn judge(system: &FileSystem, (bytes, inodes): (u64, u64), settings: &Settings) 
     } else if bytes < settings.min_free_bytes || inodes < settings.min_free_inodes {
         let floor = HumanBytes(settings.min_free_bytes);
         let text = format!(
-            "{text}, below the floor of {floor} and {} inodes: nothing is accepted",
+            "{text}, below the minimum of {floor} and {} inodes: no task is accepted",
             settings.min_free_inodes
         );
-        let hint = "make room (`agentspool clear`), or lower min_free_bytes and min_free_inodes";
+        let hint =
+            "free some space (`agentspool clear`), or lower min_free_bytes and min_free_inodes";
         Check::problem(NAME, text, hint).unusable()
     } else if system.is_network {
-        // `allow_network_fs` says nothing against it: the renames fail on one machine as well.
+        // `allow_network_fs` does not change this: the renames fail even if only one machine uses the spool.
         let text = format!(
-            "{text}, over a network: most such file systems refuse renameat2 with flags, without which no task is \
-             accepted, and locks may not be seen by other machines"
+            "{text}, a network file system: most of them refuse renameat2 with flags, which every submission needs, \
+             and other machines may not see the locks"
         );
-        let hint =
-            "move the spool to a local disk; `writable` above says whether these renames work here";
+        let hint = "move the spool to a local disk; the check `writable` above shows whether these renames work";
         Check::problem(NAME, text, hint)
     } else if system.is_volatile && settings.durability == Durability::Power {
-        let hint = "move the spool to a disk, or set durability to process if that is meant";
+        let hint = "move the spool to a disk, or set durability to process if this is intended";
         Check::warn(NAME, format!("{text}, empty after a boot"), hint)
     } else {
         Check::ok(NAME, text)
     }
 }
 
-/// Whether this folder is known as itself, and who we are to it.
+/// Checks that the spool's identity is that of this folder, and shows the relation of this user to it.
 pub(super) fn identity(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "identity";
     let us = rustix::process::geteuid().as_raw();
     let check = match spool.has_own_identity() {
         Err(error) => {
-            let hint = "remove identity.json while no task runs: the next command makes a new one";
+            let hint =
+                "remove identity.json while no task is running; the next command creates a new one";
             Check::problem(NAME, error.to_string(), hint)
         }
         Ok(false) => {
-            let text = "identity.json is missing or another folder's, as after a copy";
-            Check::warn(NAME, text, "the owner's next command makes a new one")
+            let text =
+                "identity.json is missing or is that of another folder, for instance after a copy";
+            Check::warn(NAME, text, "the owner's next command creates a new one")
         }
         Ok(true) if spool.is_owner() => {
             Check::ok(NAME, format!("{}, owned by this user ({us})", spool.uuid()))
@@ -165,17 +170,20 @@ pub(super) fn identity(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>
     Ok(vec![check])
 }
 
-/// Whether tasks may start.
+/// Checks that the spool is not paused.
 pub(super) fn paused(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let Some(why) = spool.paused()? else {
         return Ok(Vec::new());
     };
     let text = format!("{why}, and no task starts");
-    let hint = format!("`agentspool --spool {} resume`", quote_path(spool.path()));
+    let hint = format!(
+        "run `agentspool --spool {} resume`",
+        quote_path(spool.path())
+    );
     Ok(vec![Check::warn("paused", text, hint)])
 }
 
-/// Whether ages can be told.
+/// Checks the wall clock, which ages are computed with.
 pub(super) fn clock(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "clock";
     let now = sweeper::clocks();
@@ -183,39 +191,40 @@ pub(super) fn clock(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     if let Some(newest) = newest {
         let made = crate::task::Timestamp::from_unix_ms(newest.unix_ms());
         if made.seconds_since(now.wall) > AHEAD_SEC {
-            let text = format!("{newest} was made at {made}, which is yet to come");
-            let hint = "set the clock (`timedatectl`); such a task is swept later than others";
+            let text = format!("{newest} was created at {made}, which is in the future");
+            let hint = "set the clock (`timedatectl`); this task is swept later than others";
             return Ok(vec![Check::warn(NAME, text, hint)]);
         }
     }
     let last = spool.sweep_clock()?;
     let check = match ClockTrust::of(last.as_ref(), &now) {
         ClockTrust::Agrees => Check::ok(NAME, "wall clock and boot clock agree"),
-        ClockTrust::FirstPass => Check::ok(NAME, "no sweep yet to compare it with"),
-        ClockTrust::Restarted => Check::ok(NAME, "plausible after the boot"),
+        ClockTrust::FirstPass => Check::ok(NAME, "no earlier sweep to compare it with"),
+        ClockTrust::Restarted => Check::ok(NAME, "plausible since the boot"),
         ClockTrust::Jumped => Check::warn(
             NAME,
-            "the wall clock jumped since the last sweep, so ages begin anew with the next one",
-            "see to it that the clock is right (`timedatectl`)",
+            "the wall clock jumped since the last sweep, so ages are counted again from the next sweep on",
+            "make sure that the clock is right (`timedatectl`)",
         ),
     };
     Ok(vec![check])
 }
 
-/// Who could put another folder in the spool's place.
+/// Checks that no other user can replace the spool's folder.
 pub(super) fn above(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "folders above";
     Ok(vec![match spool.exposed_above()? {
-        None => Check::ok(
-            NAME,
-            "nobody else can put another folder in the spool's place",
-        ),
+        None => Check::ok(NAME, "no other user can replace the spool's folder"),
         Some(exposed) if spool.is_group() => Check::problem(
             NAME,
             exposed.to_string(),
-            "no watcher runs its tasks before that",
+            "fix this first: until then no watcher runs the tasks of this spool",
         ),
-        Some(exposed) => Check::warn(NAME, exposed.to_string(), "its tasks run all the same"),
+        Some(exposed) => Check::warn(
+            NAME,
+            exposed.to_string(),
+            "fix this if you can; the tasks of this private spool still run",
+        ),
     }])
 }
 
@@ -225,7 +234,7 @@ mod tests {
     use crate::client::doctor::Verdict;
 
     #[test]
-    fn a_file_system_that_cannot_do_what_is_needed_is_named_with_the_reason() {
+    fn an_unsuitable_file_system_is_reported_with_the_reason() {
         let disk = FileSystem {
             kind: "ext4".to_owned(),
             is_network: false,

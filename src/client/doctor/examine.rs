@@ -1,6 +1,6 @@
-//! The list of checks, in the order of the answer.
+//! The list of checks, in the order of the output.
 //!
-//! Not the checks. Invariant: a user of the group gets those that are his, the owner all.
+//! Not the checks. Invariant: the owner gets all checks, a user of the group only those that concern him.
 
 use std::path::PathBuf;
 
@@ -10,20 +10,20 @@ use super::{disk, launcher, leftovers, processes, recipes};
 use crate::client::open::Client;
 use crate::spool::{IoError, Spool};
 
-/// What the checks need to know besides the spool.
+/// What the checks need besides the spool.
 #[derive(Clone, Debug, Default)]
 pub struct DoctorOptions {
-    /// The spool that this user has by default: for that one the units of the user's own systemd count.
+    /// The user's default spool. For this spool, the units of the user's own systemd are checked.
     pub default_spool: Option<PathBuf>,
-    /// The folder of the program that runs tasks, which recipes search last.
+    /// The folder of the program that runs tasks. It is the last folder on the `PATH` of recipes.
     pub tools: Option<PathBuf>,
 }
 
 impl Client {
-    /// Looks whether all is well. Nothing is changed, and nothing is started.
+    /// Runs all checks. They change nothing and start nothing.
     ///
-    /// The client should be opened with [`Client::open_as_it_is`], which does not put right what a check is for. The
-    /// spool is well only if the verdict of every check is [`Verdict::Ok`](super::Verdict::Ok).
+    /// Open the client with [`Client::open_as_it_is`], which does not repair what the checks look for. The
+    /// spool has no problem only if the verdict of every check is [`Verdict::Ok`](super::Verdict::Ok).
     pub fn doctor(&self, options: &DoctorOptions) -> Vec<Check> {
         let surroundings = Surroundings {
             client: self,
@@ -34,7 +34,7 @@ impl Client {
     }
 }
 
-/// Every check, in the order of the answer.
+/// Every check, in the order of the output.
 fn all(surroundings: &Surroundings<'_>, spool: &Spool) -> Vec<Check> {
     type Checker = fn(&Surroundings<'_>, &Spool) -> Result<Vec<Check>, IoError>;
     let checkers: [(&'static str, Checker); 16] = [
@@ -55,7 +55,7 @@ fn all(surroundings: &Surroundings<'_>, spool: &Spool) -> Vec<Check> {
         ("leftovers", leftovers::litter),
         ("tasks", leftovers::tasks),
     ];
-    // The rest is the owner's to see to, and much of it closed to a user of the group.
+    // The other checks concern the owner, and a user of the group cannot read most of their files.
     let of_everybody = ["spool", "writable", "file system", "identity", "watcher"];
     let is_owner = spool.is_owner();
     let mut checks = Vec::new();

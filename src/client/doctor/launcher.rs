@@ -1,8 +1,8 @@
-//! Whether tasks can be started the way the setting `launcher` says.
+//! The check that tasks can be started as the setting `launcher` requires.
 //!
-//! With `systemd` an ordinary user needs leave to start, stop and limit the units of tasks, which a
-//! polkit rule gives. Invariant: it is tried with a unit that never runs, so nothing is started and
-//! nothing is stopped.
+//! With `systemd` an ordinary user needs the permission to start, stop and limit the units of tasks. A polkit
+//! rule grants it. Invariant: the check uses a unit that never runs, so nothing is started and nothing is
+//! stopped.
 
 use std::process::{Command, Stdio};
 
@@ -13,7 +13,7 @@ use crate::task::TaskId;
 use super::check::Check;
 use super::surroundings::Surroundings;
 
-/// Whether units may be asked for.
+/// Checks that this user may start and stop the units of tasks.
 pub(super) fn launcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "launcher";
     let manager: &[&str] = match spool.settings().launcher {
@@ -22,15 +22,18 @@ pub(super) fn launcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>
         Launcher::SystemdUser => &["--user"],
     };
     if !spool.is_owner() {
-        let message = "systemd: only the spool's owner can try whether units may be started";
-        let hint = "run `agentspool doctor` as that user";
+        let message = "systemd: only the spool's owner can check whether units may be started";
+        let hint = "run `agentspool doctor` as the owner";
         return Ok(vec![Check::warn(NAME, message, hint)]);
     }
     Ok(vec![match try_to_stop(manager) {
-        Ok(()) => Check::ok(NAME, "systemd: units of tasks may be started and stopped"),
+        Ok(()) => Check::ok(
+            NAME,
+            "systemd: the units of tasks may be started and stopped",
+        ),
         Err(why) => {
             let hint = "install systemd/polkit/50-agentspool.rules and the unit \
-                        agentspool-task@.service (the package and `agentspool install` do), or \
+                        agentspool-task@.service (the package and `agentspool install` do this), or run \
                         `agentspool config set launcher local`";
             Check::problem(
                 NAME,
@@ -41,7 +44,7 @@ pub(super) fn launcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>
     }])
 }
 
-/// Asks for the end of a task's unit that cannot be running: of the id with which time began.
+/// Tries to stop a task's unit that cannot be running: that of the smallest id.
 fn try_to_stop(manager: &[&str]) -> Result<(), String> {
     let unit = format!("agentspool-task@{}.service", TaskId::from_parts(0, 0));
     let tried = Command::new("systemctl")
@@ -54,10 +57,10 @@ fn try_to_stop(manager: &[&str]) -> Result<(), String> {
     if tried.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&tried.stderr);
-    Err(said
+    let text = String::from_utf8_lossy(&tried.stderr);
+    Err(text
         .lines()
         .next()
-        .unwrap_or("systemctl said no")
+        .unwrap_or("systemctl failed without a message")
         .to_owned())
 }

@@ -1,4 +1,4 @@
-//! What lies about: litter, refused drops, hints, and tasks that wait for a person.
+//! Checks for leftover files, refused drops, wrong index entries, and tasks that need a user.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -10,38 +10,39 @@ use crate::task::{Condition, TaskId, Timestamp, escape_label, escape_path, quote
 use super::check::{Check, count};
 use super::surroundings::Surroundings;
 
-/// With more open tasks than this the oldest are looked at.
-const LOOK_AT_MOST: usize = 10_000;
-/// So many of the newest tasks are looked at as well, finished or not: a result may be damaged.
+/// The most open tasks that are checked, oldest first.
+const MAX_CHECKED: usize = 10_000;
+/// The number of newest tasks that are checked too, also finished ones: a result may be damaged.
 const NEWEST: usize = 1000;
-/// How many ids are named in a line.
-const NAME_AT_MOST: usize = 3;
-/// A watcher takes or refuses a file of the drop box within its patience and so many seconds.
+/// The most ids that are named in a line.
+const MAX_NAMED: usize = 3;
+/// A watcher takes or refuses a file of the drop box within `drop_patience_sec` plus this many seconds.
 const TAKEN_WITHIN_SEC: f64 = 10.0;
 
-/// What a sweep would take, and what waits for a person to read it.
+/// Checks for files that a sweep would remove, and for refused drops that a user should read.
 pub(super) fn litter(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let mut checks = Vec::new();
     let staged = spool.staging_litter(Some(clock::wall()))?.len();
-    let buried = spool.trash()?.len();
-    let hint = "`agentspool sweep` removes it";
+    let removals = spool.trash()?.len();
+    let hint = "remove them with `agentspool sweep`";
     if staged > 0 {
-        let message = format!("{} in staging/", count(staged, "half-made submission"));
+        let message = format!("{} in staging/", count(staged, "incomplete submission"));
         checks.push(Check::warn("leftovers", message, hint));
     }
-    if buried > 0 {
-        let message = format!("{} in trash/", count(buried, "removal") + " cut off");
+    if removals > 0 {
+        let message = format!("{} in trash/", count(removals, "incomplete removal"));
         checks.push(Check::warn("leftovers", message, hint));
     }
     checks.extend(late_in_box(spool)?);
     checks.extend(refused(spool)?);
     let mut stray = 0;
-    for id in spool.open_ids()?.into_iter().take(LOOK_AT_MOST) {
+    for id in spool.open_ids()?.into_iter().take(MAX_CHECKED) {
         stray += usize::from(spool.is_stray_entry(id)?);
     }
     if stray > 0 {
-        let message = format!("{} without a task in open/", count(stray, "hint"));
-        let hint = "a watcher removes them: start one, if none runs";
+        let entries = if stray == 1 { "entry" } else { "entries" };
+        let message = format!("{stray} index {entries} in open/ without a task");
+        let hint = "a watcher removes them; start one if none is running";
         checks.push(Check::warn("leftovers", message, hint));
     }
     if checks.is_empty() {
@@ -50,7 +51,7 @@ pub(super) fn litter(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
     Ok(checks)
 }
 
-/// What lies in the drop box for too long.
+/// Checks for files that have been in the drop box for too long.
 fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
     let mut checks = Vec::new();
     let patience = spool.settings().drop_patience_sec;
@@ -58,8 +59,8 @@ fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
     let unnamed = unnamed.filter(|(_, at)| clock::wall().seconds_since(*at) >= patience);
     let unnamed = unnamed.count();
     if unnamed > 0 {
-        let message = format!("{} in incoming/", count(unnamed, "half-written drop"));
-        let hint = "`agentspool sweep` removes it once it is older than rejected_keep_sec";
+        let message = format!("{} in incoming/", count(unnamed, "incomplete drop"));
+        let hint = "remove it with `agentspool sweep` once it is older than rejected_keep_sec";
         checks.push(Check::warn("leftovers", message, hint));
     }
     checks.extend(strange_in_box(spool)?);
@@ -77,21 +78,21 @@ fn late_in_box(spool: &Spool) -> Result<Vec<Check>, IoError> {
             "{} in incoming/ that no watcher has taken",
             count(late, "file")
         );
-        let hint = "the watcher's log says why; a file that cannot be moved stays until somebody removes it";
+        let hint = "see the watcher's log for the reason; a file that cannot be moved stays until you remove it";
         checks.push(Check::warn("leftovers", message, hint));
     }
     Ok(checks)
 }
 
-/// What lies in the drop box and will never be taken.
+/// Checks for entries of the drop box that no watcher will take.
 fn strange_in_box(spool: &Spool) -> Result<Option<Check>, IoError> {
     let strange = spool.strange_in_box()?;
     if strange.is_empty() {
         return Ok(None);
     }
-    let names = strange.iter().take(NAME_AT_MOST);
+    let names = strange.iter().take(MAX_NAMED);
     let names: Vec<String> = names.map(|name| escape_label(name.as_bytes())).collect();
-    let more = if strange.len() > NAME_AT_MOST {
+    let more = if strange.len() > MAX_NAMED {
         ", …"
     } else {
         ""
@@ -102,11 +103,11 @@ fn strange_in_box(spool: &Spool) -> Result<Option<Check>, IoError> {
         strange.len(),
         names.join(", ")
     );
-    let hint = "a drop is one JSON object in a file NAME.json, in small letters; `agentspool submit --batch FILE` takes a file of many lines";
+    let hint = "a drop is one JSON object in a file NAME.json, in lower case; use `agentspool submit --batch FILE` for a file of many lines";
     Ok(Some(Check::warn("leftovers", found, hint)))
 }
 
-/// What was refused, and what of it no sweep can remove.
+/// Checks for refused drops, and for refused drops that no sweep can remove.
 fn refused(spool: &Spool) -> Result<Vec<Check>, IoError> {
     let mut checks = Vec::new();
     let rejected = spool.rejected_files()?;
@@ -117,23 +118,23 @@ fn refused(spool: &Spool) -> Result<Vec<Check>, IoError> {
         .count();
     if drops > 0 {
         let message = format!("{} in rejected/", count(drops, "refused drop"));
-        let hint = "read the *.reason.json beside each, then drop it again or remove both";
+        let hint = "read the *.reason.json next to each, then drop it again or remove both";
         checks.push(Check::warn("leftovers", message, hint));
     }
     for (path, uid) in spool.strange_in_rejected()? {
         let shown = escape_path(&path);
-        let message = format!("{shown} belongs to user {uid}, so no sweep can remove it");
+        let message = format!("{shown} belongs to user {uid}, so a sweep cannot remove it");
         let hint = format!("remove it as root: `rm -r {}`", quote_path(&path));
         checks.push(Check::warn("leftovers", message, hint));
     }
     Ok(checks)
 }
 
-/// Tasks that go on only once a person has seen to them.
+/// Checks for tasks that need a user's action.
 pub(super) fn tasks(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     let (mut damaged, mut newer, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
     let open = spool.open_ids()?;
-    let known: BTreeSet<TaskId> = open.iter().copied().take(LOOK_AT_MOST).collect();
+    let known: BTreeSet<TaskId> = open.iter().copied().take(MAX_CHECKED).collect();
     let newest = spool.task_ids()?.into_iter().take(NEWEST);
     for id in known
         .iter()
@@ -155,23 +156,23 @@ pub(super) fn tasks(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
         }
     }
     if !unindexed.is_empty() {
-        let message = format!("{} without an entry in open/", named(&unindexed));
+        let message = format!("{} without an index entry in open/", named(&unindexed));
         let hint =
-            "a watcher finds such tasks when it starts: start one, or restart the one that runs";
+            "a watcher finds such tasks when it starts; start one, or restart the running one";
         checks.push(Check::problem("tasks", message, hint));
     }
     if !damaged.is_empty() {
         let message = format!("{} cannot be read", named(&damaged));
-        let hint = "mend the files that `agentspool status` names, or remove the folder";
+        let hint = "fix the files that `agentspool status` names, or remove the folder";
         checks.push(Check::problem("tasks", message, hint));
     }
     if !newer.is_empty() {
         let message = format!("{} written by a newer agentspool", named(&newer));
-        checks.push(Check::problem("tasks", message, "upgrade this one"));
+        checks.push(Check::problem("tasks", message, "upgrade this agentspool"));
     }
     if !stuck.is_empty() {
-        let message = format!("{} with a process that does not die", named(&stuck));
-        let hint = "look for it with `ps` (state D waits for a disk or a network)";
+        let message = format!("{} with a process that cannot be killed", named(&stuck));
+        let hint = "find it with `ps` (state D means that it waits for a disk or a network)";
         checks.push(Check::problem("tasks", message, hint));
     }
     if checks.is_empty() {
@@ -180,12 +181,12 @@ pub(super) fn tasks(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     Ok(checks)
 }
 
-/// Open tasks without a lock, or with one that others can hold.
+/// Checks for open tasks without a lock file, or with a lock file that other users can open.
 fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
     let mut checks = Vec::new();
     let (mut lockless, mut open_locks) = (Vec::new(), Vec::new());
-    for id in open.iter().copied().take(LOOK_AT_MOST) {
-        // One that cannot be opened is named below.
+    for id in open.iter().copied().take(MAX_CHECKED) {
+        // A task that cannot be opened is reported with the damaged tasks.
         let found = spool.task(id);
         if let Ok(Some(task)) = &found
             && !task.has_lock().unwrap_or(true)
@@ -200,33 +201,25 @@ fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
     }
     if !open_locks.is_empty() {
         let message = format!(
-            "{} with a file `lock` that others can open, and so hold",
+            "{} with a file `lock` that other users can open and lock",
             named(&open_locks)
         );
         let hint = format!(
-            "`agentspool init {}` makes them anew",
+            "replace the files with `agentspool init {}`",
             quote_path(spool.path())
         );
         checks.push(Check::problem("tasks", message, hint));
     }
     if !lockless.is_empty() {
         let message = format!("{} without its file `lock`", named(&lockless));
-        let hint = "the watcher makes it anew when it starts the task: start one, if none runs";
+        let hint = "the watcher creates it when it starts the task; start one if none is running";
         checks.push(Check::warn("tasks", message, hint));
     }
     checks
 }
 
 fn named(ids: &[TaskId]) -> String {
-    let shown: Vec<String> = ids
-        .iter()
-        .take(NAME_AT_MOST)
-        .map(TaskId::to_string)
-        .collect();
-    let more = if ids.len() > NAME_AT_MOST {
-        ", …"
-    } else {
-        ""
-    };
+    let shown: Vec<String> = ids.iter().take(MAX_NAMED).map(TaskId::to_string).collect();
+    let more = if ids.len() > MAX_NAMED { ", …" } else { "" };
     format!("{} ({}{more})", count(ids.len(), "task"), shown.join(", "))
 }

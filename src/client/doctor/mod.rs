@@ -1,8 +1,8 @@
-//! Whether all is well with a spool, and what to do where it is not.
+//! Checks of a spool and its surroundings, with a hint for each problem.
 //!
-//! `examine` has the list of checks, `check` the form of an answer; each other file holds checks of a kind. Not how
-//! they are shown. Invariants: looking changes nothing; a check that cannot be made is a problem, never left out in
-//! silence.
+//! `examine` has the list of checks, and `check` the form of a result. Each other file holds checks of one
+//! kind. Not how they are shown. Invariants: a check changes nothing, and a check that fails is reported as a
+//! problem.
 
 mod check;
 mod disk;

@@ -1,4 +1,4 @@
-//! Who works on the spool: watchers, sweeps, and what the machine allows them.
+//! Checks of watchers and sweeps, and of the limits that the machine sets for them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,34 +13,34 @@ use super::surroundings::Surroundings;
 
 const TIMER: &str = "agentspool-sweep.timer";
 const SERVICE: &str = "agentspool.service";
-/// Where the system's own service has its spool.
+/// The spool of the system service.
 const SYSTEM_SPOOL: &str = "/var/spool/agentspool";
 const DAY_SEC: f64 = 86_400.0;
-/// What a watcher and its runners have open for each task at once, and besides.
-const FILES_A_TASK: u64 = 4;
+/// The open files of a watcher and its runners: for each running task, and in addition.
+const FILES_PER_TASK: u64 = 4;
 const FILES_BESIDES: u64 = 64;
 
-/// Who watches, since when, and whether it is of this version.
+/// Checks that a watcher is running, and that it has the version of this program.
 pub(super) fn watcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "watcher";
     if !spool.is_owner() {
-        // A user of the group sees that one lives, and not which.
+        // A user of the group can see that a watcher is running, but not which one.
         return Ok(vec![match spool.sees_watcher()? {
-            Some(true) => Check::ok(NAME, "one is running"),
+            Some(true) => Check::ok(NAME, "a watcher is running"),
             Some(false) => {
                 let hint = "ask the spool's owner to start one";
-                Check::problem(NAME, "none is seen, so nothing is run", hint)
+                Check::problem(NAME, "no watcher is running, so no task starts", hint)
             }
             None => {
-                let hint = "ask the spool's owner whether one is running";
-                let why = "it cannot be seen: the system's table of locks is very long";
+                let hint = "ask the spool's owner whether a watcher is running";
+                let why = "failed to check for a watcher: the system's table of locks is too long";
                 Check::warn(NAME, why, hint)
             }
         }]);
     }
     let watchers = spool.living_watchers()?;
     if watchers.is_empty() {
-        return Ok(vec![nobody_watches(spool)?]);
+        return Ok(vec![no_watcher(spool)?]);
     }
     let checks = watchers.iter().map(|watcher: &WatcherFile| {
         let WatcherFile {
@@ -54,16 +54,20 @@ pub(super) fn watcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>,
         if version == ours {
             return Check::ok(NAME, message);
         }
-        let hint = "restart it, running tasks go on";
-        Check::warn(NAME, format!("{message}, while this is {ours}"), hint)
+        let hint = "restart it; running tasks continue";
+        Check::warn(
+            NAME,
+            format!("{message}, but this program is version {ours}"),
+            hint,
+        )
     });
     Ok(checks.collect())
 }
 
-fn nobody_watches(spool: &Spool) -> Result<Check, IoError> {
+fn no_watcher(spool: &Spool) -> Result<Check, IoError> {
     const NAME: &str = "watcher";
     let hint = format!(
-        "start one: `agentspool --spool {} watch`",
+        "start one with `agentspool --spool {} watch`",
         quote_path(spool.path())
     );
     let waiting = spool.open_ids()?.len();
@@ -77,12 +81,12 @@ fn nobody_watches(spool: &Spool) -> Result<Check, IoError> {
         return Ok(Check::problem(NAME, message, hint));
     }
     if spool.settings().autostart && !spool.is_group() {
-        return Ok(Check::ok(NAME, "none, the next submit starts one"));
+        return Ok(Check::ok(NAME, "none; the next submit starts one"));
     }
-    Ok(Check::problem(NAME, "none, so nothing will be run", hint))
+    Ok(Check::problem(NAME, "none, so no task starts", hint))
 }
 
-/// Whether somebody removes what is old.
+/// Checks that old tasks are swept regularly.
 pub(super) fn sweeps(
     surroundings: &Surroundings<'_>,
     spool: &Spool,
@@ -116,7 +120,7 @@ pub(super) fn sweeps(
         .first()
         .map(|watcher| watcher.started_at);
     let every = spool.settings().sweep_every_sec;
-    // Nobody looks at an idle spool, and it does not grow either.
+    // Without a watcher the spool does not grow, so one pass a day is enough.
     let (patience, who) = match since {
         Some(_) => (3.0 * every + 60.0, "by the watcher"),
         None => (DAY_SEC, "no timer and no watcher"),
@@ -126,7 +130,7 @@ pub(super) fn sweeps(
         None => 0.0,
     });
     let check = if silent > patience && spool.has_anything_to_sweep()? {
-        let hint = "`agentspool sweep` says why, `agentspool sweep --every 5m` goes on with it";
+        let hint = "run `agentspool sweep` to see why, or `agentspool sweep --every 5m` to sweep repeatedly";
         Check::warn(NAME, format!("{message}, {who}"), hint)
     } else {
         Check::ok(NAME, format!("{message}, {who}"))
@@ -134,7 +138,7 @@ pub(super) fn sweeps(
     Ok(vec![check])
 }
 
-/// Whether a user's service goes on when the user is not logged in.
+/// Checks that a user's service keeps running when the user is not logged in.
 pub(super) fn linger(
     surroundings: &Surroundings<'_>,
     spool: &Spool,
@@ -154,14 +158,14 @@ pub(super) fn linger(
         "--value",
     ]));
     Ok(vec![if linger.as_deref() == Some("yes") {
-        Check::ok(NAME, "the service goes on without a login")
+        Check::ok(NAME, "the service keeps running without a login")
     } else {
-        let message = "the service ends with the last logout and does not start at boot";
-        Check::warn(NAME, message, "`loginctl enable-linger`")
+        let message = "the service stops at the last logout and does not start at boot";
+        Check::warn(NAME, message, "run `loginctl enable-linger`")
     }])
 }
 
-/// Whether a watcher would hear of new tasks, and could open what it needs.
+/// Checks that a watcher can be notified of new tasks, and can open enough files.
 pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "limits";
     let number = |file: &str| {
@@ -169,7 +173,7 @@ pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
         text.unwrap_or_default().trim().to_owned()
     };
     let inotify = format!(
-        "inotify {} instances and {} watches a user",
+        "inotify: {} instances and {} watches per user",
         number("max_user_instances"),
         number("max_user_watches")
     );
@@ -177,24 +181,24 @@ pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
     if let Some(why) = wake.is_deaf() {
         let (message, hint) = if wake.lacks_inotify() {
             let hint = "raise fs.inotify.max_user_instances and max_user_watches with sysctl";
-            (format!("{inotify}, and none is left: {why}"), hint)
+            (format!("{inotify}, but none is left: {why}"), hint)
         } else {
-            let hint = "see to it that the owner can read the folders of the spool";
-            (format!("a watcher cannot listen: {why}"), hint)
+            let hint = "make sure that the owner can read the folders of the spool";
+            (format!("a watcher cannot listen for changes: {why}"), hint)
         };
-        let hint = format!("{hint}; until then tasks are found at each rescan only");
+        let hint = format!("{hint}; until then, tasks are found only at each rescan");
         return Ok(vec![Check::warn(NAME, message, hint)]);
     }
     // A watcher raises its own limit.
     let files = proc::raised_file_limit();
     let most = u64::from(spool.settings().max_concurrent);
-    let needed = most * FILES_A_TASK + FILES_BESIDES;
+    let needed = most * FILES_PER_TASK + FILES_BESIDES;
     let message = match files {
         Some(files) => format!("{inotify}, {files} open files"),
         None => format!("{inotify}, open files without a limit"),
     };
     Ok(vec![if files.is_some_and(|files| files < needed) {
-        let message = format!("{message}, where {most} tasks at once need {needed}");
+        let message = format!("{message}, but {most} tasks at once need {needed}");
         Check::problem(
             NAME,
             message,
@@ -205,7 +209,7 @@ pub(super) fn limits(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, 
     }])
 }
 
-/// The systemd that would run this spool's units.
+/// The systemd instance for the units of a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manager {
     System,
@@ -221,7 +225,8 @@ impl Manager {
     }
 }
 
-/// Which one, if systemd is there (sd_booted(3)) and this is a spool that units are written for.
+/// The instance for this spool. `None` if systemd is not running (sd_booted(3)) or no units exist for this
+/// spool.
 fn manager_of(surroundings: &Surroundings<'_>, spool: &Spool) -> Option<Manager> {
     if !Path::new("/run/systemd/system").is_dir() {
         return None;
@@ -233,7 +238,7 @@ fn manager_of(surroundings: &Surroundings<'_>, spool: &Spool) -> Option<Manager>
     is_default.then_some(Manager::User)
 }
 
-/// The first word of what systemd answers; `None` when it cannot be asked.
+/// The first line of systemd's answer; `None` if systemctl cannot be run.
 fn ask_systemd(manager: Manager, question: &[&str]) -> Option<String> {
     let mut command = Command::new("systemctl");
     if manager == Manager::User {

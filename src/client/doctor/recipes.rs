@@ -1,4 +1,4 @@
-//! What can be run, and who could change it.
+//! Checks of the recipes, and of who could change them.
 
 use crate::spool::{IoError, Spool};
 use crate::task::escape_path;
@@ -6,7 +6,7 @@ use crate::task::escape_path;
 use super::check::{Check, count};
 use super::surroundings::Surroundings;
 
-/// Which recipes cannot run, and why: a line for each.
+/// Checks that every recipe can run: one line for each that cannot.
 pub(super) fn runnable(
     surroundings: &Surroundings<'_>,
     spool: &Spool,
@@ -22,7 +22,7 @@ pub(super) fn runnable(
         }
     }
     if recipes.is_empty() {
-        let message = "there are none";
+        let message = "there are no recipes";
         let hint = format!(
             "put a script or a folder into {}",
             spool.recipes_path().display()
@@ -36,14 +36,14 @@ pub(super) fn runnable(
     Ok(checks)
 }
 
-/// Whether others could change what is run.
+/// Checks that no other user could change the recipes.
 pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "recipe path";
     let path = surroundings.client.recipes();
     let mut checks = Vec::new();
     for folder in path.missing() {
-        let message = format!("{} is not there", escape_path(folder));
-        let hint = "make it, or take it out of the setting recipe_path";
+        let message = format!("{} does not exist", escape_path(folder));
+        let hint = "create it, or remove it from the setting recipe_path";
         checks.push(Check::warn(NAME, message, hint));
     }
     for exposed in path.open_to_others(surroundings.client.recipe_trust()) {
@@ -53,15 +53,15 @@ pub(super) fn path(surroundings: &Surroundings<'_>, _: &Spool) -> Result<Vec<Che
     let own = surroundings.tools;
     if let Some(own) = own.filter(|own| !surroundings.client.recipe_trust().is_closed(own)) {
         let problem = format!(
-            "recipes do not search {}, the folder of this program: others could add programs there",
+            "recipes do not search {}, the folder of this program: other users could add programs there",
             escape_path(own)
         );
-        let fix = "where recipes call agentspool, install it in a folder of PATH that only root or its owner can write";
+        let fix = "if recipes call agentspool, install it in a folder of PATH that only root or its owner can write";
         checks.push(Check::warn(NAME, problem, fix));
     }
     if checks.is_empty() {
         let message = format!(
-            "{}, nobody else may write there",
+            "{}, no other user may write there",
             count(path.folders().len(), "folder")
         );
         checks.push(Check::ok(NAME, message));

@@ -1,6 +1,6 @@
-//! What a check may ask besides the spool.
+//! The input of a check, besides the spool.
 //!
-//! Not the environment: whatever comes from it was an option. Invariant: everything here is borrowed.
+//! Not the environment: its values are passed in as options. Invariant: everything here is borrowed.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::client::open::Client;
 /// The client, and the options of the call.
 pub(super) struct Surroundings<'a> {
     pub client: &'a Client,
-    /// The spool that this user has by default.
+    /// The user's default spool.
     pub default_spool: Option<&'a Path>,
     /// The folder of the program that runs tasks.
     pub tools: Option<&'a Path>,

@@ -1,9 +1,9 @@
 //! How an entry of the drop box is checked, opened and moved, also when it is in its claim or in `rejected/`.
 //!
-//! Not its content (`drop_read.rs`, `control.rs`). Other users create these entries and may replace them at any
-//! time. A mount on an entry moves with the entry. Invariants: such a mount is never entered, not even with a
-//! `stat`, because a FUSE mount can block the caller forever; so a mounted entry counts as absent. A folder is
-//! never moved out of the box.
+//! Not its content (`drop_read.rs`, `control.rs`). Other users create these entries and may replace them at
+//! any time. A mount on an entry moves with the entry. Invariants: such a mount is never entered, not even
+//! with a `stat`, because a FUSE mount can block the caller forever; so a mounted entry counts as absent. A
+//! folder is never moved out of the box.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -38,8 +38,8 @@ impl Dir {
         }
     }
 
-    /// Opens a file of the box for reading. Never follows a link and never blocks on a FIFO or a lease. A mount
-    /// counts as absent.
+    /// Opens a file of the box for reading. Never follows a link and never blocks on a FIFO or a lease. A
+    /// mount counts as absent.
     pub(super) fn open_here(&self, name: impl AsRef<OsStr>) -> IoResult<File> {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -79,7 +79,8 @@ impl Dir {
         Ok(Some(bytes))
     }
 
-    /// Moves an entry of the box into a folder of ours, under a new name; `false` if there is nothing to move.
+    /// Moves an entry of the box into a folder of ours, under a new name; `false` if there is nothing to
+    /// move.
     ///
     /// An empty file is created under the new name first. The kernel replaces a file by anything but a folder
     /// (`NOTDIR`), so a folder is never moved, even if the entry was replaced a moment before.
@@ -127,8 +128,8 @@ fn open_entry(parent: BorrowedFd<'_>, name: &OsStr, access: OFlags) -> Result<Ow
     let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
-        // openat2(2) is missing: an old kernel, or a container whose filter refuses it. Opening a handle sends no
-        // request to a file system that is mounted there.
+        // openat2(2) is missing: an old kernel, or a container whose filter refuses it. Opening a handle
+        // sends no request to a file system that is mounted there.
         Err(Errno::NOSYS | Errno::PERM) => {
             let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let handle = rustix::fs::openat(parent, name, handle, Mode::empty())?;

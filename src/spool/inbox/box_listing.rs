@@ -1,7 +1,7 @@
 //! The list of files in the drop box, in the order of arrival. Files named after a fresh id come first.
 //!
-//! Not what is done with a file (`incoming.rs`, `control.rs`), nor which user's file is next (`intake/rounds.rs`).
-//! Invariant: an entry that is a mount or cannot be checked does not block the others.
+//! Not what is done with a file (`incoming.rs`, `control.rs`), nor which user's file is next
+//! (`intake/rounds.rs`). Invariant: an entry that is a mount or cannot be checked does not block the others.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -75,14 +75,15 @@ impl Spool {
                     arrived: (stat.st_ctime, stat.st_ctime_nsec),
                 }),
                 None => drops.push(DropFile {
-                    // In a private spool all files count as one user's, so they are taken in order of arrival.
+                    // In a private spool all files count as one user's, so they are taken in order of
+                    // arrival.
                     user: if is_group { stat.st_uid } else { 0 },
                     ..DropFile::of(file_name, &stat)
                 }),
             }
         }
-        // A file with a fresh id was put here by `submit`. It comes before files that another user may have moved
-        // here from a shared folder.
+        // A file with a fresh id was put here by `submit`. It comes before files that another user may have
+        // moved here from a shared folder.
         let is_by_submit = |drop: &DropFile| {
             let id = self.chosen_id(&drop.file_name);
             id.is_some_and(|id| is_near(id, drop.seen_file().changed_ms))
@@ -100,8 +101,8 @@ impl Spool {
 }
 
 impl Spool {
-    /// Entries of the box that are never taken: folders, and files whose names are not names of drops. Names with
-    /// a leading dot are left out, because such files may still be written.
+    /// Entries of the box that are never taken: folders, and files whose names are not names of drops. Names
+    /// with a leading dot are left out, because such files may still be written.
     ///
     /// # Errors
     /// The box cannot be read.

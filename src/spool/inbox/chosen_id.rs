@@ -1,7 +1,7 @@
 //! The ids that users of the group choose for their tasks by naming their drops.
 //!
-//! Not the refusal itself (`refusing.rs`). Invariants: in a private spool no id is chosen; the time in a chosen id
-//! is near the last change of its file, and no other task has or had that id.
+//! Not the refusal itself (`refusing.rs`). Invariants: in a private spool no id is chosen; the time in a
+//! chosen id is near the last change of its file, and no other task has or had that id.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -15,8 +15,9 @@ use crate::spool::layout::name;
 use crate::spool::open::Spool;
 use crate::task::{Name, Request, TaskId, task_of_session};
 
-/// The largest difference between the time in a chosen id and the last change of its file. Otherwise a user could
-/// choose an id in the future, which would be `last` for all users, or one in the past, which would be first.
+/// The largest difference between the time in a chosen id and the last change of its file. Otherwise a user
+/// could choose an id in the future, which would be `last` for all users, or one in the past, which would be
+/// first.
 pub(super) const ID_TOLERANCE_MS: u64 = 120_000;
 
 /// The age up to which a new drop could use an id: [`ID_TOLERANCE_MS`], and a margin for clock differences.
@@ -27,8 +28,8 @@ pub(super) fn is_near(id: TaskId, changed_ms: i64) -> bool {
     id.unix_ms().abs_diff(changed_ms) <= ID_TOLERANCE_MS
 }
 
-/// Whether a new drop could still use an id. This uses the same clock as new ids. If the clock jumped, more ids
-/// may count as young, but none is missing that a drop could use now.
+/// Whether a new drop could still use an id. This uses the same clock as new ids. If the clock jumped, more
+/// ids may count as young, but none is missing that a drop could use now.
 pub(in crate::spool) fn is_young(id: TaskId) -> bool {
     clock::wall().unix_ms() - id.unix_ms() < YOUNG_MS
 }
@@ -36,8 +37,8 @@ pub(in crate::spool) fn is_young(id: TaskId) -> bool {
 /// The rules for a drop, apart from its syntax.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
-    /// Checks whether a request can be run, as that its recipe exists. The outer error means that this cannot be
-    /// determined now.
+    /// Checks whether a request can be run, as that its recipe exists. The outer error means that this cannot
+    /// be determined now.
     pub check: &'a dyn Fn(&Request) -> IoResult<Result<(), DropRefusal>>,
     /// The ids that a user of the group cannot choose any more, from [`Spool::spent_ids`].
     pub spent: &'a HashSet<TaskId>,
@@ -80,8 +81,8 @@ pub(super) fn problem_of_session(id: TaskId, session: Option<&Name>) -> Option<D
 }
 
 impl Spool {
-    /// The ids in `rejected/` and `trash/`. Call this after the drops were listed, because the id of a drop may be
-    /// copied from there. Empty in a private spool, where no id is chosen.
+    /// The ids in `rejected/` and `trash/`. Call this after the drops were listed, because the id of a drop
+    /// may be copied from there. Empty in a private spool, where no id is chosen.
     pub fn spent_ids(&self) -> IoResult<HashSet<TaskId>> {
         let mut spent = HashSet::new();
         if !self.is_group() {
@@ -104,8 +105,8 @@ impl Spool {
         self.is_group().then(|| text.parse().ok()).flatten()
     }
 
-    /// Whether a claim of a chosen id holds another file than the one that was listed. The last change of that
-    /// file is not known, so its id cannot be checked.
+    /// Whether a claim of a chosen id holds another file than the one that was listed. The last change of
+    /// that file is not known, so its id cannot be checked.
     pub(super) fn is_another(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
         if self.chosen_id(file_name).is_none() {
             return Ok(false);
@@ -114,8 +115,8 @@ impl Spool {
         Ok(inode != claim.file.map(|file| file.inode))
     }
 
-    /// Checks a chosen id. Call this when the drop is claimed: there is only one claim of an id, so no other drop
-    /// can take the id after that.
+    /// Checks a chosen id. Call this when the drop is claimed: there is only one claim of an id, so no other
+    /// drop can take the id after that.
     pub(super) fn problem_of_id(
         &self,
         claim: &HeldClaim,
@@ -126,8 +127,8 @@ impl Spool {
             return Ok(None);
         };
         let text = id.to_string();
-        // In the order in which a task moves: from `staging/` to `tasks/` to the trash. `spent` may be as old as
-        // the pass, so later removals and refusals are checked by name.
+        // In the order in which a task moves: from `staging/` to `tasks/` to the trash. `spent` may be as old
+        // as the pass, so later removals and refusals are checked by name.
         let is_in_the_making = !claim.is_building()?
             && (self.folder(name::STAGING)?.has(&text)? || self.folder(name::OPEN)?.has(&text)?);
         if is_in_the_making

@@ -1,8 +1,9 @@
 //! Control files, by which users of the group request actions on their tasks.
 //!
 //! Not the format of such a file (`task/control.rs`). Invariant: a control file counts only if the user who
-//! submitted the task wrote all of it. The owner of the file alone is no proof, because a user can move another
-//! user's file here from a shared folder. So a file of the spool's owner never counts: the owner needs none.
+//! submitted the task wrote all of it. The owner of the file alone is no proof, because a user can move
+//! another user's file here from a shared folder. So a file of the spool's owner never counts: the owner
+//! needs none.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -74,8 +75,8 @@ impl ControlFile {
 }
 
 impl Spool {
-    /// Does the action that a control file requests, if the file counts. With `is_patient`, a file whose task does
-    /// not exist may wait. `spent` has the same meaning as in [`Rules`](super::Rules).
+    /// Does the action that a control file requests, if the file counts. With `is_patient`, a file whose task
+    /// does not exist may wait. `spent` has the same meaning as in [`Rules`](super::Rules).
     pub fn obey(
         &self,
         file: &ControlFile,
@@ -154,8 +155,8 @@ impl Spool {
         self.reject_control(file, why)
     }
 
-    /// The user who wrote a control file, or a refusal if that is not certain or the file is not valid. `None` if
-    /// the file is gone.
+    /// The user who wrote a control file, or a refusal if that is not certain or the file is not valid.
+    /// `None` if the file is gone.
     fn author(
         &self,
         incoming: &Dir,

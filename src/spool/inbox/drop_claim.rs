@@ -1,10 +1,11 @@
 //! The claim of a drop: the folder that holds it while it is admitted, named after the task it becomes.
 //!
 //! Not what is done with the drop (`incoming.rs`). The watcher that works on the claim locks its folder,
-//! `<id>.claim`. If it is not locked, its watcher was killed, and it is replayed. In a group spool an empty file in
-//! the folder, `.<inode>.<ms>`, records which file was claimed and when it was last changed, because the claim
-//! itself changes the file. Invariants: a drop is moved here by a rename within one mount, so it is always in
-//! exactly one place; there is one claim of an id at a time, and only its holder decides about that id.
+//! `<id>.claim`. If it is not locked, its watcher was killed, and it is replayed. In a group spool an empty
+//! file in the folder, `.<inode>.<ms>`, records which file was claimed and when it was last changed, because
+//! the claim itself changes the file. Invariants: a drop is moved here by a rename within one mount, so it is
+//! always in exactly one place; there is one claim of an id at a time, and only its holder decides about that
+//! id.
 
 use std::ffi::{OsStr, OsString};
 
@@ -22,8 +23,8 @@ use crate::spool::layout::{
 use crate::spool::open::Spool;
 use crate::task::TaskId;
 
-/// The folder that holds claims: `staging/`. If the box of a private spool is a mount of its own, nothing can be
-/// renamed from there to `staging/`, and the claims have hidden names in the box itself.
+/// The folder that holds claims: `staging/`. If the box of a private spool is a mount of its own, nothing can
+/// be renamed from there to `staging/`, and the claims have hidden names in the box itself.
 pub(in crate::spool) struct ClaimPlace {
     pub parent: Dir,
     prefix: &'static str,
@@ -50,8 +51,8 @@ impl SeenFile {
         format!(".{}.{}", self.inode, self.changed_ms)
     }
 
-    /// Ids derived from the file, under which it may be refused, in order. Each watcher derives the same ids, so
-    /// an interrupted refusal continues under the same id. Users of the group can predict them.
+    /// Ids derived from the file, under which it may be refused, in order. Each watcher derives the same ids,
+    /// so an interrupted refusal continues under the same id. Users of the group can predict them.
     pub fn ids_of_refusal(self) -> impl Iterator<Item = TaskId> {
         const MAX_IDS: u128 = 16;
         let changed_ms = self.changed_ms.max(0).unsigned_abs();
@@ -84,8 +85,8 @@ pub(super) struct HeldClaim {
 }
 
 impl HeldClaim {
-    /// Removes the folder if no drop is in it. A drop that is a mount stays there with its records until it is
-    /// unmounted.
+    /// Removes the folder if no drop is in it. A drop that is a mount stays there with its records until it
+    /// is unmounted.
     pub fn remove(&self) -> IoResult<()> {
         if self.drop_name()?.is_some() {
             return Ok(());
@@ -119,12 +120,12 @@ impl HeldClaim {
     }
 
     /// Records that the task is being built.
-    pub fn begin_building(&self) -> IoResult<()> {
+    pub fn start_building(&self) -> IoResult<()> {
         self.dir.touch(BUILDING).map(|_| ())
     }
 
     /// Records that the drop is being refused under its chosen id.
-    pub fn begin_refusing(&self) -> IoResult<()> {
+    pub fn start_refusing(&self) -> IoResult<()> {
         self.dir.touch(REFUSING).map(|_| ())
     }
 
@@ -170,8 +171,8 @@ impl ClaimPlace {
         self.parent.has(self.folder(id))
     }
 
-    /// Removes the claim that is left of a published task's drop, so that a replay cannot create the task again
-    /// after it was removed. The caller holds the task's lock. The claim is removed in one step.
+    /// Removes the claim that is left of a published task's drop, so that a replay cannot create the task
+    /// again after it was removed. The caller holds the task's lock. The claim is removed in one step.
     pub fn forget(&self, id: TaskId, trash: &Dir) -> IoResult<()> {
         let folder = self.folder(id);
         let trash_name = format!("claim.{:016x}", random_bits() as u64);
@@ -266,8 +267,8 @@ impl Spool {
         Ok(places)
     }
 
-    /// Fails for a group spool whose box is a mount of its own. Nothing can be renamed from there to a folder that
-    /// only the owner can write, so no drop could be taken safely.
+    /// Fails for a group spool whose box is a mount of its own. Nothing can be renamed from there to a folder
+    /// that only the owner can write, so no drop could be taken safely.
     pub(in crate::spool) fn check_box(&self) -> IoResult<()> {
         if !self.is_group() {
             return Ok(());

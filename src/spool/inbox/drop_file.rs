@@ -80,8 +80,8 @@ pub(super) fn stem(file_name: &OsStr) -> &[u8] {
     bytes.strip_suffix(DROP_SUFFIX.as_bytes()).unwrap_or(bytes)
 }
 
-/// Whether this is `*.json` without a leading dot. Other names belong to editors or copy programs, or are control
-/// files, which the caller checks first.
+/// Whether this is `*.json` without a leading dot. Other names belong to editors or copy programs, or are
+/// control files, which the caller checks first.
 pub(super) fn is_drop_name(name: &[u8]) -> bool {
     name.ends_with(DROP_SUFFIX.as_bytes()) && !name.starts_with(b".") && name.len() > 5
 }

@@ -1,7 +1,7 @@
-//! Looking at a drop: whether it is a request, may yet become one, or never will.
+//! How a drop is read: it is a valid request, may still become one, or never will.
 //!
-//! Not what is done with it (`incoming.rs`). Invariant: looking never blocks, never follows a link,
-//! never opens a device, and no byte of the file gets into a reason.
+//! Not what is done with it (`incoming.rs`). Invariant: reading never blocks, never follows a link and never
+//! opens a device, and no byte of the file is copied into a reason.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,13 +11,13 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use super::drop_file::fits;
+use super::drop_file::matches_pattern;
 use crate::proc;
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none};
 use crate::spool::open::Spool;
 use crate::task::{Control, MAX_REQUEST_BYTES, Request, RequestError};
 
-/// What a file was when it was looked at: whether it is still the same, without reading it.
+/// The metadata of a file, to see later whether it has changed, without reading it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     device: u64,
@@ -41,25 +41,25 @@ impl Fingerprint {
     }
 }
 
-/// What looking at a drop gave.
+/// The outcome of reading a drop.
 #[derive(Debug)]
 pub enum Pickup {
-    /// A whole, valid request.
+    /// A complete, valid request, and its bytes.
     Ready(Box<Request>, Vec<u8>),
-    /// It may still be being written; refuse it with this reason once it has stood unchanged.
+    /// It may still be incomplete. Refuse it with this reason if it does not change for some time.
     NotYet(DropRefusal),
     /// It can never become a request.
     Refused(DropRefusal),
-    /// Somebody took it away.
+    /// It is gone.
     Gone,
 }
 
-/// Why a drop is refused, for the person who dropped it.
+/// Why a drop is refused, for the person who submitted it.
 #[derive(Clone, Debug)]
 pub struct DropRefusal {
-    /// One line.
+    /// The reason, in one line.
     pub reason: String,
-    /// What to do.
+    /// What to try.
     pub hint: &'static str,
 }
 
@@ -71,9 +71,9 @@ pub(in crate::spool) fn refusal(reason: impl Into<String>, hint: &'static str) -
 }
 
 impl Spool {
-    /// Whether the group that shares the spool may read a file, without doubt. An access list may shut some
-    /// of its users out whatever the mode says, so a file with one is taken for private; and of a file of
-    /// another group, which some of the users may be in, all must have the right to read.
+    /// Whether it is certain that all users of the spool's group can read a file. An access list may exclude
+    /// some of them whatever the mode is, so a file with an access list counts as private. A file of another
+    /// group must be readable by all users.
     fn may_group_read(&self, file: &File, stat: &Stat) -> IoResult<bool> {
         const GROUP_READS: u32 = 0o040;
         const OTHERS_READ: u32 = 0o004;
@@ -83,28 +83,30 @@ impl Spool {
         Ok(stat.st_mode & needed == needed && !has_access_list(file))
     }
 
-    /// Why what is in a file may not be meant for this spool, if so.
+    /// Refuses a file whose permissions or links suggest that its content is not meant for this spool.
     fn problem_of_rights(&self, file: &File, opened: &Stat) -> IoResult<Option<DropRefusal>> {
-        // Maildir-style producers link; but a second name may be how another user's file got here, or
-        // one of ours. In a group spool what it holds would be shown to the group.
+        // Some programs deliver files by a hard link, as Maildir does. But a user can also link another
+        // user's file, or one of ours, into the box. In a group spool its content would become readable by
+        // the group.
         let is_ours = opened.st_uid == rustix::process::geteuid().as_raw();
         if self.is_group() && !self.may_group_read(file, opened)? {
             if proc::is_no_group(opened.st_gid) {
                 return Ok(Some(refusal(
-                    "its group is not known in the user namespace of the spool's watcher",
-                    "ask the spool's owner to give the watcher's namespace the spool's group",
+                    "its group does not exist in the user namespace of the spool's watcher",
+                    "ask the spool's owner to map the spool's group into the watcher's user namespace",
                 )));
             }
-            // A private file that another user may have moved here; as a request the group could read it.
+            // Another user may have moved a private file here. As a request it would be readable by the
+            // group.
             return Ok(Some(refusal(
-                "the group may not read it",
+                "the group cannot read it",
                 "give the file the mode 0640, the spool's group, and no access list (`setfacl -b`)",
             )));
         }
         let may_be_linked = is_ours != self.is_group();
         if opened.st_nlink > 1 && !may_be_linked {
             return Ok(Some(refusal(
-                "it has more than one hard link, and what it holds may not be meant for this spool",
+                "it has more than one hard link, so its content may not be meant for this spool",
                 "copy the file instead of linking it",
             )));
         }
@@ -114,23 +116,23 @@ impl Spool {
     fn refused_by_name(&self, file_name: &OsStr) -> Option<&str> {
         let patterns = self.settings().refused_drop_names.iter();
         let mut patterns = patterns.map(String::as_str);
-        patterns.find(|pattern| fits(pattern.as_bytes(), file_name.as_bytes()))
+        patterns.find(|pattern| matches_pattern(pattern.as_bytes(), file_name.as_bytes()))
     }
 
-    /// Opens, checks and parses a drop; never blocks, never follows, never waits.
+    /// Opens, checks and parses a drop. Never blocks and never follows a link.
     pub(super) fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
         if !self.is_group() && Control::of_file_name(file_name.as_bytes()).is_some() {
             return Ok(Pickup::Refused(refusal(
-                "it asks for something to be done to a task, which only the drop box of a group spool takes",
+                "it is a control file, and only the drop box of a group spool takes these",
                 "use `agentspool cancel`",
             )));
         }
         if let Some(pattern) = self.refused_by_name(file_name) {
             return Ok(Pickup::Refused(refusal(
                 format!(
-                    "its name fits `{pattern}` of the setting `refused_drop_names`: sync programs call a second copy of a file so"
+                    "its name matches `{pattern}` in the setting `refused_drop_names`: sync programs use such names for conflicting copies of a file"
                 ),
-                "choose which copy is meant, and drop that one under another name",
+                "choose the right copy and drop it under another name",
             )));
         }
         let (file, opened) = match open_drop(folder, file_name)? {
@@ -154,16 +156,16 @@ impl Spool {
     }
 }
 
-/// Opens a drop, or says what there is instead. It never blocks and follows no link.
+/// Opens a drop, or returns why it cannot be opened. Never blocks and never follows a link.
 fn open_drop(folder: &Dir, file_name: &OsStr) -> IoResult<Result<(File, Stat), Pickup>> {
-    // Looked at before it is opened: opening a device can have effects of its own.
+    // Checked before it is opened, because opening a device can have side effects.
     let Some(stat) = folder.look(file_name)? else {
         return Ok(Err(Pickup::Gone));
     };
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind != FileType::RegularFile {
         return Ok(Err(Pickup::Refused(refusal(
-            format!("it is {} and no regular file", describe_kind(kind)),
+            format!("it is {}, not a regular file", describe_kind(kind)),
             "copy the file itself into incoming/",
         ))));
     }
@@ -173,21 +175,21 @@ fn open_drop(folder: &Dir, file_name: &OsStr) -> IoResult<Result<(File, Stat), P
         Err(error) if error.errno() == Some(Errno::LOOP) => return Ok(Err(Pickup::Gone)),
         Err(error) if error.is_denied() => {
             return Ok(Err(Pickup::NotYet(refusal(
-                "the watcher may not read it",
+                "the watcher cannot read it",
                 "give the file a mode that lets the spool's owner read it",
             ))));
         }
-        // A lease on it that its maker holds: the kernel asks for it back.
+        // Another program holds a lease on it. The kernel has asked that program to release it.
         Err(error) if error.errno() == Some(Errno::AGAIN) => {
             return Ok(Err(Pickup::NotYet(refusal(
                 "another program holds a lease on it",
-                "let go of the file and drop it again",
+                "close the file in that program and drop it again",
             ))));
         }
         Err(error) => return Err(error),
     };
     let opened = rustix::fs::fstat(&file)
-        .map_err(|errno| IoError::new("look at", folder.path_of(file_name), errno))?;
+        .map_err(|errno| IoError::new("check", folder.path_of(file_name), errno))?;
     if Fingerprint::of(&opened).inode != stat.st_ino
         || FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile
     {
@@ -196,8 +198,7 @@ fn open_drop(folder: &Dir, file_name: &OsStr) -> IoResult<Result<(File, Stat), P
     Ok(Ok((file, opened)))
 }
 
-/// Whether an access list (acl(5)) says more of a file than its mode does. What cannot be found out counts
-/// as one.
+/// Whether a file has an access list (acl(5)) apart from its mode. `true` if this cannot be determined.
 pub(in crate::spool) fn has_access_list(file: &File) -> bool {
     let mut nothing: [u8; 0] = [];
     let list = rustix::fs::fgetxattr(file, "system.posix_acl_access", &mut nothing);
@@ -209,15 +210,15 @@ fn refuse_request(error: &RequestError, bytes: &[u8]) -> Pickup {
     match error {
         RequestError::Incomplete(_) => Pickup::NotYet(refusal(
             reason,
-            "write the whole file, best as .NAME.tmp, and then rename it to NAME.json",
+            "write the complete file under another name, such as .NAME.tmp, and then rename it to NAME.json",
         )),
         RequestError::Syntax(_) => {
             let why = refusal(
                 reason,
-                "check the file with any JSON parser, which has no comments and no comma behind the last entry, and drop it again",
+                "check the file with a JSON parser (JSON has no comments and no comma after the last entry) and drop it again",
             );
-            // Zeros stand where a writer that makes room first has not been yet. Nothing else that is wrong
-            // here is mended by more bytes.
+            // A writer that preallocates the file leaves zeroes where it has not written yet. No other syntax
+            // error is fixed by more bytes.
             match bytes.contains(&0) {
                 true => Pickup::NotYet(why),
                 false => Pickup::Refused(why),
@@ -228,13 +229,13 @@ fn refuse_request(error: &RequestError, bytes: &[u8]) -> Pickup {
         }
         RequestError::TooLarge => Pickup::Refused(refusal(
             reason,
-            "put the data into a file of its own and name its path in the input",
+            "put the data into a separate file and give its path in the input",
         )),
         RequestError::Shape(_) | RequestError::UnknownField(_) => Pickup::Refused(refusal(
             reason,
-            "see schema/request.schema.json in the spool's source, or `agentspool help submit`",
+            "see schema/request.schema.json in the source of agentspool, or `agentspool help submit`",
         )),
-        RequestError::Reserved(_) => Pickup::Refused(refusal(reason, "leave the field out")),
+        RequestError::Reserved(_) => Pickup::Refused(refusal(reason, "remove the field")),
         RequestError::Newer(_) => Pickup::Refused(refusal(reason, "use a newer agentspool")),
     }
 }

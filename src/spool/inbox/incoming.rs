@@ -1,9 +1,9 @@
-//! The drop box: how a file in `incoming/` becomes a task, exactly once, or a refusal with a reason.
+//! How a file in `incoming/` becomes a task, exactly once, or is refused with a reason.
 //!
-//! Not how often to look (`intake/admit.rs`), how a user of the group puts one in (`submit_drop.rs`), nor what a
-//! dead watcher left (`replay.rs`). Invariants: from the moment a drop is claimed it exists in at least one of its
-//! claim folder and `tasks/<id>/` (I3); what is stored is what was parsed; nothing a stranger put here is followed,
-//! waited for, deleted or repeated in a reason.
+//! Not how often the box is read (`intake/admit.rs`), how a user of the group puts a file there
+//! (`submit_drop.rs`), nor what is done after a watcher was killed (`replay.rs`). Invariants: once a drop is
+//! claimed, it exists in its claim folder or in `tasks/<id>/`, or in both (I3); what is stored is what was
+//! parsed; nothing that another user put here is followed, waited for, deleted or repeated in a reason.
 
 use std::ffi::OsStr;
 
@@ -22,31 +22,32 @@ use crate::spool::open::Spool;
 use crate::spool::tasks::{Submission, SubmitError};
 use crate::task::{MAX_REQUEST_BYTES, Name, Origin, Request, TaskId, escape_label};
 
-/// What became of a claimed drop.
+/// The outcome of admitting a drop.
 #[derive(Debug)]
 pub enum Admission {
-    /// It is this task now.
+    /// It became this task.
     Task(TaskId),
-    /// Another watcher was faster, or it was taken away.
+    /// It is gone: another watcher was faster, or the file was removed.
     Gone,
-    /// It changed while it was being claimed and was put back.
+    /// It changed while it was claimed, and was put back.
     Changed,
-    /// It lies in `rejected/` now, under this id.
+    /// It was refused and is in `rejected/` now, under this id.
     Rejected(TaskId, DropRefusal),
 }
 
-/// The file's name is what people look the task up by: it is the name, or where it is not a name the label. What it
-/// replaces becomes the label, by which the task is found as well; nothing is dropped without a word.
+/// Makes the file's name the task's name, so that people find the task by it. If it is not a valid name, it
+/// becomes the label. A name in the request that it replaces becomes the label. Each replacement is logged.
 fn name_by_file(request: &mut Request, file_name: &OsStr, id: TaskId) {
     let Some(task_name) = name_of_drop(file_name) else {
-        // `last` and a part of an id mean other tasks: with its suffix such a file name means this one alone.
+        // `last` or a part of an id would refer to another task. With `.json` such a file name is
+        // unambiguous.
         let file = escape_label(match is_a_name(stem(file_name)) {
             true => file_name.as_encoded_bytes(),
             false => stem(file_name),
         });
-        tracing::info!(task = %id, file, "not a name, so it is the task's label: {NOT_A_NAME}");
+        tracing::info!(task = %id, file, "the file's name is not a valid task name, so it becomes the label: {NOT_A_NAME}");
         if let Some(label) = request.label.replace(file) {
-            tracing::info!(task = %id, label, "the label in the file is replaced by the file's name");
+            tracing::info!(task = %id, label, "the file's name replaces the label in the file");
         }
         return;
     };
@@ -56,10 +57,10 @@ fn name_by_file(request: &mut Request, file_name: &OsStr, id: TaskId) {
     };
     let inside = inside.to_string();
     let becomes = match request.label.is_none() {
-        true => "it is the task's label",
-        false => "it is left out",
+        true => "that one becomes the label",
+        false => "that one is dropped",
     };
-    tracing::info!(task = %id, name = inside, "the file's name is the task's name, not the one in the file; {becomes}");
+    tracing::info!(task = %id, name = inside, "the task gets the file's name, not the one in the file; {becomes}");
     request.label.get_or_insert(inside);
 }
 
@@ -67,12 +68,12 @@ fn is_a_name(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| text.parse::<Name>().is_ok())
 }
 
-/// What makes a text a name.
-const NOT_A_NAME: &str = "a name has 1 to 100 of A-Z a-z 0-9 . _ - and begins with a letter or a digit; `last` and what looks like an id are none";
+/// The rule for names, as part of a message.
+const NOT_A_NAME: &str = "a name has 1 to 100 characters of A-Z a-z 0-9 . _ - and starts with a letter or a digit; it is not `last` and does not look like an id";
 
 impl Spool {
-    /// Whether a drop of this name waits in the box, or is being admitted. A user of the group may not
-    /// list the box but may ask for a name.
+    /// Whether a drop of this name waits in the box or is being admitted. This works also for a user of the
+    /// group, who cannot list the box but can check a name.
     pub fn drop_waits(&self, task_name: &str) -> IoResult<bool> {
         let file_name = format!("{task_name}{DROP_SUFFIX}");
         let chosen = self.chosen_id(OsStr::new(&file_name));
@@ -101,7 +102,7 @@ impl Spool {
         Ok(false)
     }
 
-    /// Whether what stands in the box may become a task, as far as that is seen without reading it.
+    /// Whether an entry of the box may become a task, judged without reading it.
     fn may_become_one(&self, stat: &Stat, chosen: Option<TaskId>) -> bool {
         if !self.is_group() {
             return !is_folder(stat);
@@ -118,14 +119,14 @@ fn changed_ms((seconds, nanoseconds): (i64, u64)) -> i64 {
 }
 
 impl Spool {
-    /// Looks at a drop without touching it.
+    /// Reads a drop without changing it.
     pub fn look_at(&self, drop: &DropFile) -> IoResult<Pickup> {
         let incoming = self.folder(name::INCOMING)?;
         self.read_drop(&incoming, &drop.file_name)
     }
 
-    /// Takes a valid drop and makes it a task. `bytes` are the ones that were parsed; where another
-    /// file has taken the name since, that one is judged, by `check` as well.
+    /// Claims a valid drop and creates a task from it. `bytes` are the bytes that were parsed. If another
+    /// file has the name now, that file is read and checked instead.
     pub fn admit(
         &self,
         drop: &DropFile,
@@ -133,7 +134,7 @@ impl Spool {
         bytes: &[u8],
         rules: Rules<'_>,
     ) -> Result<Admission, SubmitError> {
-        // Before anything is moved: with no room the drop stays where it is.
+        // Checked first: without free space the drop stays where it is.
         self.check_room()?;
         let Some(claim) = self.claim_drop(drop)? else {
             return Ok(Admission::Gone);
@@ -148,8 +149,8 @@ impl Spool {
         self.judge(claim, &drop.file_name, rules)
     }
 
-    /// Decides on what was claimed, which is another file than the one that was looked at. It has
-    /// left the box, and its producer may count on that: the same name may be in use again.
+    /// Decides on a claimed file that is not the one that was read before. The file cannot simply be put
+    /// back: its producer may already use the name again.
     pub(super) fn judge(
         &self,
         claim: HeldClaim,
@@ -158,14 +159,15 @@ impl Spool {
     ) -> Result<Admission, SubmitError> {
         match self.read_drop(&claim.dir, file_name)? {
             Pickup::Ready(request, _) => self.admit_checked(claim, file_name, *request, rules),
-            // Its writer is still at it.
+            // It may still be incomplete.
             Pickup::NotYet(_) => self.put_back(claim, file_name, rules),
             Pickup::Refused(why) => Ok(self.reject_claim(claim, file_name, why, rules)?),
             Pickup::Gone => self.refuse_covered(claim, file_name, rules),
         }
     }
 
-    /// Nobody else takes a drop out of its claim: one that stands there and cannot be looked at is under a mount.
+    /// Refuses a drop that cannot be accessed in its claim. No other process takes drops out of a claim, so
+    /// something is mounted on it.
     pub(super) fn refuse_covered(
         &self,
         claim: HeldClaim,
@@ -176,7 +178,7 @@ impl Spool {
             return Ok(Admission::Gone);
         }
         let why = refusal(
-            "something was mounted on it while it was being taken",
+            "something was mounted on it while it was claimed",
             "unmount it and submit it again",
         );
         Ok(self.reject_claim(claim, file_name, why, rules)?)
@@ -191,7 +193,8 @@ impl Spool {
     ) -> Result<Admission, SubmitError> {
         match (rules.check)(&request)? {
             Ok(()) => self.finish_admission(claim, file_name, request, rules),
-            // Moved or removed, the spool has no recipes where it was: the claim waits for its next watcher.
+            // The spool was moved or removed, so its recipes are not found. The next watcher replays the
+            // claim.
             Err(_) if !self.is_at_its_path() => Ok(Admission::Gone),
             Err(why) => Ok(self.reject_claim(claim, file_name, why, rules)?),
         }
@@ -201,7 +204,7 @@ impl Spool {
         let id = self
             .chosen_id(&drop.file_name)
             .unwrap_or_else(|| self.new_id());
-        let seen = self.is_group().then(|| drop.looked_at());
+        let seen = self.is_group().then(|| drop.seen_file());
         let incoming = self.folder(name::INCOMING)?;
         let mut refused = None;
         for place in self.claim_places()? {
@@ -226,12 +229,11 @@ impl Spool {
                 Ok(Admission::Changed)
             }
             Err(error) if error.is_mounted() => self.refuse_covered(claim, file_name, rules),
-            // Its place was taken, or it cannot go back, so nobody can finish it under its name: it is kept where
-            // a person finds it.
+            // Another file has its name, or it cannot be moved back. It is kept in `rejected/` for a person.
             Err(error) if error.errno() == Some(Errno::EXIST) || error.is_immovable() => {
                 let why = refusal(
-                    "another file of the same name replaced it while it was being taken",
-                    "drop it again under a name of its own",
+                    "another file of the same name replaced it while it was claimed",
+                    "drop it again under another name",
                 );
                 Ok(self.reject_claim(claim, file_name, why, rules)?)
             }
@@ -254,9 +256,9 @@ impl Spool {
             if let Some(why) = problem_of_session(id, request.session_id.as_ref()) {
                 return Ok(self.reject_claim(claim, file_name, why, rules)?);
             }
-            claim.begin_building()?;
+            claim.start_building()?;
         }
-        // What is to be shown is made safe to be shown, also by `cat`.
+        // Escaped, so that the label is safe on a terminal, also with `cat`.
         request.label = request.label.map(|label| escape_label(label.as_bytes()));
         if self.chosen_id(file_name).is_none() {
             name_by_file(&mut request, file_name, id);
@@ -274,28 +276,28 @@ impl Spool {
                 self.finish_claim(&claim, file_name, task_name)?;
                 Ok(Admission::Task(id))
             }
-            // It fits as it was dropped and not as it would be stored, with name and session.
+            // The request became too large by the name and session that are added.
             Err(SubmitError::Request(error)) => Ok(self.reject_claim(
                 claim,
                 file_name,
                 refusal(
-                    format!("as it would be stored, {error}"),
-                    "put the data into a file of its own and name its path in the input",
+                    format!("with the name and session that are added, {error}"),
+                    "put the data into a separate file and give its path in the input",
                 ),
                 rules,
             )?),
-            // Somebody was faster who had the id before this drop came.
+            // Another process used the id before this drop was claimed.
             Err(SubmitError::Io(error)) if error.errno() == Some(Errno::EXIST) => {
                 let why = ProblemOfId::Taken.refusal();
                 Ok(self.reject_as(self.id_of_ours(&claim)?, claim, file_name, why)?)
             }
-            // The claim stays and is taken up again: nothing is lost.
+            // The claim stays and will be replayed.
             Err(error) => Err(error),
         }
     }
 
-    /// Whose drop it is, as far as the file proves it: what others may write, or what has another name
-    /// somewhere, may be another user's work, and so may what a user owns whom this user namespace does not have.
+    /// The origin of a drop. The owner of the file is recorded as its submitter only if that is certain:
+    /// other users cannot write the file, it has no second link, and its owner exists in this user namespace.
     fn origin_of(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<Option<Origin>> {
         if !self.is_group() {
             return Ok(None);
@@ -310,7 +312,7 @@ impl Spool {
         )))
     }
 
-    /// The steps after the task stands; each may be done again.
+    /// The steps after the task is published. Each of them may be repeated.
     pub(super) fn finish_claim(
         &self,
         claim: &HeldClaim,
@@ -321,7 +323,7 @@ impl Spool {
             self.link_name(&task_name, claim.id)?;
         }
         match claim.dir.unlink(file_name) {
-            // It goes with the task, or once that is unmounted.
+            // A mount is on the drop. It is removed with the task, or after it is unmounted.
             Err(error) if error.is_mounted() => Ok(()),
             removed => {
                 removed?;

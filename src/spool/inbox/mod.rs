@@ -1,11 +1,11 @@
 //! The drop box: files that become tasks, or are refused with a reason.
 //!
-//! In reading order: `box_listing` and `box_entry` (what is in the box) · `drop_file` and `drop_read` (one drop) ·
-//! `drop_claim` (where a drop is while it is admitted) · `chosen_id` · `incoming` (how a drop becomes a task) ·
-//! `replay` (after a watcher was killed) · `refusing` and `rejected` (how a drop is refused) · `control` (requests
-//! about tasks) · `submit_drop` (how a user of the group puts a file there) · `unnamed` (files left half-written).
-//! Not how often the box is read (`watcher/`). Invariant: nothing that another user put here is followed, waited
-//! for or deleted.
+//! In reading order: `box_listing` and `box_entry` (what is in the box) · `drop_file` and `drop_read` (one
+//! drop) · `drop_claim` (where a drop is while it is admitted) · `chosen_id` · `incoming` (how a drop becomes
+//! a task) · `replay` (after a watcher was killed) · `refusing` and `rejected` (how a drop is refused) ·
+//! `control` (requests about tasks) · `submit_drop` (how a user of the group puts a file there) · `unnamed`
+//! (files left half-written). Not how often the box is read (`watcher/`). Invariant: nothing that another
+//! user put here is followed, waited for or deleted.
 
 mod box_entry;
 mod box_listing;

@@ -1,15 +1,15 @@
-//! How a file of the drop box is refused: its reason is written and the file is kept in `rejected/`.
+//! How a file of the drop box is refused: the reason is written, and the file is kept in `rejected/`.
 //!
-//! Not why (`incoming.rs`, `control.rs`), nor the files there (`rejected.rs`). Invariants: a refusal that was cut
-//! off goes on under the same id, so one file has one reason; a refusal under the id that a drop brought says
-//! nothing of a task that had this id before.
+//! Not why (`incoming.rs`, `control.rs`), nor the files there (`rejected.rs`). Invariants: an interrupted
+//! refusal continues under the same id, so a file has one reason; a drop is not refused under its chosen id
+//! if another task had this id before.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use super::chosen_id::{ProblemOfId, Rules, is_young};
 use super::control::ControlFile;
-use super::drop_claim::{HeldClaim, LookedAt};
+use super::drop_claim::{HeldClaim, SeenFile};
 use super::drop_file::DropFile;
 use super::drop_read::{DropRefusal, Fingerprint, refusal};
 use super::incoming::Admission;
@@ -20,8 +20,8 @@ use crate::spool::tasks::SubmitError;
 use crate::task::TaskId;
 
 impl Spool {
-    /// Moves a drop that can never become a task to `rejected/`, with its reason. Where another
-    /// file has taken the name since, that one is judged instead.
+    /// Moves a drop that can never become a task to `rejected/`, with its reason. If another file has the
+    /// name now, that file is read and checked instead.
     pub fn reject(
         &self,
         drop: &DropFile,
@@ -41,8 +41,8 @@ impl Spool {
         self.judge(claim, &drop.file_name, rules)
     }
 
-    /// As the owner, refuses the drop that waits under an id which a user of the group chose; `false` where
-    /// none does, or a watcher is at it.
+    /// Refuses a waiting drop by its chosen id, for the spool's owner. `false` if there is no such drop, or
+    /// if a watcher is admitting it.
     pub fn refuse_waiting(&self, id: TaskId) -> IoResult<bool> {
         let file_name = OsString::from(format!("{id}{DROP_SUFFIX}"));
         let incoming = self.folder(name::INCOMING)?;
@@ -54,7 +54,7 @@ impl Spool {
             return Ok(false);
         }
         let claimed = match self.claim_drop(&drop) {
-            // It can neither become a task nor be kept.
+            // It cannot be moved, so it can neither become a task nor be kept.
             Err(error) if error.is_immovable() => return incoming.unlink(&drop.file_name),
             claimed => claimed?,
         };
@@ -74,13 +74,13 @@ impl Spool {
         Ok(true)
     }
 
-    /// Refuses a control file, straight from the box; `false` where another watcher has done something with it.
+    /// Moves a control file from the box to `rejected/`; `false` if another watcher was faster.
     pub(super) fn refuse_control(&self, file: &ControlFile, why: &DropRefusal) -> IoResult<bool> {
         let incoming = self.folder(name::INCOMING)?;
-        let seen = LookedAt::of(file.seen, file.arrived);
+        let seen = SeenFile::of(file.seen, file.arrived);
         let id = self.id_of_refusal(Some(seen), file.control.task)?;
         match self.reject_file(&incoming, &file.file_name, id, why) {
-            // Two watchers wrote the same reason at once.
+            // Another watcher refused the file at the same time.
             Err(error) if error.is_absent() && incoming.look(&file.file_name)?.is_none() => {
                 Ok(false)
             }
@@ -88,9 +88,9 @@ impl Spool {
         }
     }
 
-    /// Refuses a drop that brings the id of a task which is about to be removed: nobody can have chosen
-    /// it but by having seen that task. Once the task is gone the drop could become one of this id, so a
-    /// drop that cannot be kept is removed. No drop keeps a task from being removed.
+    /// Refuses a drop whose id is that of a task that is about to be removed: its user copied the id. After
+    /// the removal the drop could become a task of this id, so a drop that cannot be kept is removed. A drop
+    /// never prevents the removal of the task.
     pub(in crate::spool) fn refuse_drop_of(&self, id: TaskId) -> IoResult<()> {
         if !self.is_group() {
             return Ok(());
@@ -102,11 +102,11 @@ impl Spool {
         };
         let drop = DropFile::of(file_name, &stat);
         if drop.is_folder {
-            // It cannot be moved and never becomes a task.
+            // A folder never becomes a task.
             return Ok(());
         }
         let (file_name, why) = (&drop.file_name, ProblemOfId::Taken.refusal());
-        let id = self.id_of_refusal(Some(drop.looked_at()), id)?;
+        let id = self.id_of_refusal(Some(drop.seen_file()), id)?;
         if self.reject_file(&incoming, file_name, id, &why).is_ok() {
             return Ok(());
         }
@@ -116,8 +116,8 @@ impl Spool {
         }
     }
 
-    /// Goes on with a refusal under the id that a drop brought, whose reason stands; `false` where there is none.
-    /// A refusal under an id of ours is decided on once more, with the same id.
+    /// Continues a refusal under a drop's chosen id if its reason was written; `false` if there is none. Any
+    /// other refusal is decided again and gets the same id.
     pub(super) fn finish_refusal(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<bool> {
         if !claim.is_refusing()? {
             return Ok(false);
@@ -138,8 +138,8 @@ impl Spool {
         rules: Rules<'_>,
     ) -> IoResult<Admission> {
         let id = match self.problem_of_id(&claim, file_name, rules)? {
-            // An id that is taken names something else. So may an old one: which ids were removed is known
-            // only of young ones.
+            // An id that is taken belongs to another task. So may an old id, because removed ids are recorded
+            // only for some minutes.
             Some(ProblemOfId::Taken) => self.id_of_ours(&claim)?,
             Some(ProblemOfId::OfAnotherMoment(_)) if !is_young(claim.id) => {
                 self.id_of_ours(&claim)?
@@ -157,23 +157,24 @@ impl Spool {
         why: DropRefusal,
     ) -> IoResult<Admission> {
         if self.chosen_id(file_name) == Some(id) {
-            claim.begin_refusing()?;
+            claim.start_refusing()?;
         }
         self.reject_claimed(&claim, file_name, id, &why)?;
         claim.remove()?;
         Ok(Admission::Rejected(id, why))
     }
 
-    /// An id for the refusal of a claimed drop that is not to have the one that it brought.
+    /// An id for the refusal of a claimed drop that must not use its chosen id.
     pub(super) fn id_of_ours(&self, claim: &HeldClaim) -> IoResult<TaskId> {
         self.id_of_refusal(claim.file, claim.id)
     }
 
-    /// An id for the refusal of a file that `named` an id. A user who knows the file's inode can choose the id of
-    /// ours for a task, so it is neither the one that the file names nor that of a task which stands.
-    fn id_of_refusal(&self, file: Option<LookedAt>, named: TaskId) -> IoResult<TaskId> {
+    /// An id for the refusal of a file whose name has the id `named`. A user who knows the file's inode can
+    /// predict the derived ids and choose one for a task. So the id of the file and ids of existing tasks are
+    /// skipped.
+    fn id_of_refusal(&self, file: Option<SeenFile>, named: TaskId) -> IoResult<TaskId> {
         let tasks = self.folder(name::TASKS)?;
-        for id in file.into_iter().flat_map(LookedAt::ids_of_refusal) {
+        for id in file.into_iter().flat_map(SeenFile::ids_of_refusal) {
             if id != named && !tasks.has(id.to_string())? {
                 return Ok(id);
             }

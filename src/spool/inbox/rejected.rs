@@ -1,7 +1,7 @@
-//! `rejected/`: what was refused, each with its reason beside it.
+//! `rejected/`: the refused files, each with its reason next to it.
 //!
-//! Not the decision (`incoming.rs`, `control.rs`). Invariant: a file of a stranger's is kept as it is, under
-//! a name of ours that holds no character of his that a terminal or a shell would take for something else.
+//! Not the decision (`incoming.rs`, `control.rs`). Invariant: a refused file is kept unchanged, under a name
+//! that has no character that is special for a terminal or a shell.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -18,8 +18,7 @@ use crate::spool::layout::name::{self, DROP_SUFFIX, OF_CONVERSION, REASON_SUFFIX
 use crate::spool::open::Spool;
 use crate::task::{FORMAT_VERSION, MAX_REQUEST_BYTES, TaskId, Timestamp, escape_label, to_pretty};
 
-/// Whether a conversion made this: it was closed from the beginning, so what is in it is nobody else's to
-/// change.
+/// Whether a conversion created this entry. It was private from the start, so no other user could change it.
 pub(in crate::spool) fn is_of_conversion(file: &OsStr) -> bool {
     let name = file
         .to_str()
@@ -28,7 +27,7 @@ pub(in crate::spool) fn is_of_conversion(file: &OsStr) -> bool {
         .is_some_and(|id| id.parse::<TaskId>().is_ok())
 }
 
-/// How deep a folder is searched for another user's.
+/// How many levels deep a folder is searched for folders of other users.
 pub(in crate::spool) const DEEPEST: usize = 50;
 
 /// `rejected/<id>-NAME.reason.json`.
@@ -38,20 +37,20 @@ pub struct Reason {
     pub v: u32,
     /// The drop's name, escaped.
     pub name: String,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
-    /// What to do.
+    /// What to try.
     pub hint: String,
-    /// When.
+    /// When it was refused.
     pub rejected_at: Timestamp,
 }
 
-/// The name of the reason of what is kept under this name.
+/// The name of the reason file for a file that is kept under this name.
 pub(in crate::spool) fn reason_file(kept: &str) -> String {
     format!("{kept}{REASON_SUFFIX}")
 }
 
-/// The name of the reason that belongs to a file in `rejected/`, which may be the reason itself.
+/// The name of the reason file for a file in `rejected/`, which may be the reason file itself.
 pub(in crate::spool) fn reason_beside(file: &OsStr) -> Option<OsString> {
     let name = file.to_str()?;
     let kept = name
@@ -60,8 +59,8 @@ pub(in crate::spool) fn reason_beside(file: &OsStr) -> Option<OsString> {
     Some(reason_file(kept).into())
 }
 
-/// A stranger's file name in letters that are safe in ours, and short enough for a suffix. Never
-/// one that would make the drop look like the reason of another drop.
+/// A file name with only safe characters, short enough for a prefix and a suffix. A name that ends in
+/// `.reason` is changed, so that the drop does not look like the reason of another drop.
 pub(in crate::spool) fn plain_file_name(bytes: &[u8]) -> String {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"._-".contains(b);
     let name: String = bytes
@@ -75,7 +74,8 @@ pub(in crate::spool) fn plain_file_name(bytes: &[u8]) -> String {
     }
 }
 
-/// The first folder of another user's in a tree: only he and root can remove what is in it.
+/// The first folder in a tree that belongs to another user, with its uid. Only that user and root can remove
+/// what is in it.
 pub(in crate::spool) fn strange_below(
     folder: &Dir,
     entry: &OsStr,
@@ -96,31 +96,31 @@ pub(in crate::spool) fn strange_below(
 }
 
 impl Spool {
-    /// What other users made in `rejected/` and its owner cannot remove, with the uid.
+    /// Folders in `rejected/` that belong to other users, with the uid. The spool's owner cannot remove them.
     pub fn strange_in_rejected(&self) -> IoResult<Vec<(std::path::PathBuf, u32)>> {
         let rejected = self.folder(name::REJECTED)?;
         let strange = |entry: &OsString| strange_below(&rejected, entry, DEEPEST);
         Ok(rejected.names()?.iter().filter_map(strange).collect())
     }
 
-    /// The newest refusal of a drop of this name, with the id it was refused under.
+    /// The newest refusal of a drop of this name, and the id under which it was refused.
     pub fn rejected_drop(&self, task_name: &str) -> IoResult<Option<(TaskId, Reason)>> {
         let Some(rejected) = self.folder(name::REJECTED).ok() else {
             return Ok(None);
         };
         let kept = plain_file_name(task_name.as_bytes());
         let ending = format!("-{kept}{REASON_SUFFIX}");
-        let mut fitting: Vec<(TaskId, OsString)> = Vec::new();
+        let mut found: Vec<(TaskId, OsString)> = Vec::new();
         rejected.each_name(|name, _| {
             let id = std::str::from_utf8(name).ok();
             let id = id.and_then(|name| name.strip_suffix(&ending)?.parse().ok());
-            fitting.extend(id.map(|id| (id, OsString::from_vec(name.to_vec()))));
+            found.extend(id.map(|id| (id, OsString::from_vec(name.to_vec()))));
             true
         })?;
-        fitting.sort_unstable_by(|a, b| b.cmp(a));
-        // Other names become the same plain one.
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        // Different names may become the same plain name, so the name in the reason is compared.
         let asked = escape_label(task_name.as_bytes());
-        for (id, file) in fitting {
+        for (id, file) in found {
             let bytes = rejected.read(&file, MAX_REQUEST_BYTES)?.unwrap_or_default();
             match serde_json::from_slice::<Reason>(&bytes) {
                 Ok(reason) if reason.name == asked => return Ok(Some((id, reason))),
@@ -130,21 +130,23 @@ impl Spool {
         Ok(None)
     }
 
-    /// Whether a drop of this id was refused under this id.
+    /// Whether a drop with this chosen id was refused under it.
     pub(in crate::spool) fn is_refused(&self, id: TaskId) -> IoResult<bool> {
         self.folder(name::REJECTED)?
             .has(reason_file(&format!("{id}-{id}")))
     }
 
-    /// Why the drop of this id was refused under this id; `None` where it was not.
+    /// The reason why a drop with this chosen id was refused under it; `None` if it was not.
     pub(in crate::spool) fn refusal_of(&self, id: TaskId) -> IoResult<Option<Reason>> {
         let file = reason_file(&format!("{id}-{id}"));
         let bytes = self.folder(name::REJECTED)?.read(file, MAX_REQUEST_BYTES)?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Moves a file to `rejected/`, its reason first; `false` where it was not there any more. What cannot be
-    /// moved stays where it is, which is an error, and has no reason.
+    /// Writes the reason and then moves a file to `rejected/`; `false` if the file is gone.
+    ///
+    /// # Errors
+    /// Fails also if the file cannot be moved. Then it stays where it is, and has no reason.
     pub(super) fn reject_file(
         &self,
         folder: &Dir,
@@ -158,15 +160,16 @@ impl Spool {
         rejected.replace(&reason_file, &to_pretty(&reason(file_name, why)))?;
         let file = format!("{kept}{DROP_SUFFIX}");
         let taken = folder.take_file(file_name, &rejected, &file);
-        // A reason without its file would be one more at each look. Who was faster has put both there.
+        // Without its file, a reason would be written again at each pass. A faster watcher has put both
+        // there.
         if !matches!(taken, Ok(true)) && !rejected.has_here(&file)? {
             rejected.unlink(&reason_file)?;
         }
         taken
     }
 
-    /// The same of a file that was claimed. It always leaves the claim, because a claim that stays would be taken
-    /// up again and again.
+    /// Moves a claimed file to `rejected/`. The file always leaves the claim, because otherwise the claim
+    /// would be replayed again and again.
     pub(super) fn reject_claimed(
         &self,
         claim: &HeldClaim,
@@ -181,7 +184,7 @@ impl Spool {
         self.keep_refused(claim, file_name, id, reason)
     }
 
-    /// The second half of it: the reason stands.
+    /// Moves a claimed file to `rejected/` after its reason was written.
     pub(super) fn keep_refused(
         &self,
         claim: &HeldClaim,
@@ -196,7 +199,7 @@ impl Spool {
             Err(error) if error.is_immovable() => {}
             taken => return taken.map(|_| ()),
         }
-        // The box of a private spool may be a mount of its own, from which nothing can be renamed to there.
+        // The box of a private spool may be a mount of its own, so the file cannot be renamed to `rejected/`.
         let hidden = format!(".{file}");
         let is_beside = match self.is_group() {
             true => false,
@@ -209,9 +212,9 @@ impl Spool {
             },
         };
         let message = match is_beside {
-            true => format!("it is kept as incoming/{hidden}"),
-            // Its owner gave it to another project (a quota of XFS or ext4) behind the claim's back.
-            false => "it could not be moved and was removed".to_owned(),
+            true => format!("the file is kept as incoming/{hidden}"),
+            // The file's owner changed its project id (for a quota of XFS or ext4) after the claim.
+            false => "the file could not be moved and was removed".to_owned(),
         };
         reason.hint = format!("{}; {message}", reason.hint);
         rejected.replace(&reason_file(&kept), &to_pretty(&reason))?;
@@ -222,7 +225,7 @@ impl Spool {
     }
 }
 
-/// The name that a refused file is kept under, without its ending.
+/// The name under which a refused file is kept, without its suffix.
 fn kept_name(file_name: &OsStr, id: TaskId) -> String {
     format!("{id}-{}", plain_file_name(stem(file_name)))
 }
@@ -241,7 +244,7 @@ fn reason(file_name: &OsStr, why: &DropRefusal) -> Reason {
 mod tests {
     use super::*;
 
-    // Found by fuzzing: `x.reason.json` was kept under the name of the reason of `x.json`.
+    // Found by fuzzing: `x.reason.json` was kept under the name of the reason file of `x.json`.
     #[test]
     fn a_kept_drop_never_looks_like_a_reason() {
         for (stem, kept) in [

@@ -1,7 +1,7 @@
-//! Claims that a dead watcher left half admitted, finished by the next one.
+//! The replay of claims: the next watcher finishes what a watcher that was killed left half-admitted.
 //!
-//! Not how a drop is admitted (`incoming.rs`). Invariant: a claim of a living watcher is locked and left alone; one
-//! that cannot be finished does not keep the others.
+//! Not how a drop is admitted (`incoming.rs`). Invariant: the claim of a running watcher is locked and is
+//! left alone; a claim that cannot be finished does not block the others.
 
 use std::ffi::OsStr;
 
@@ -16,7 +16,7 @@ use crate::spool::tasks::{ReadError, SubmitError};
 use crate::task::{Name, TaskId};
 
 impl Spool {
-    /// Finishes what a watcher that died left half admitted. Claims of living watchers are held.
+    /// Finishes the claims of watchers that were killed. Claims of running watchers are locked and skipped.
     pub fn replay_claims(&self, rules: Rules<'_>) -> Result<Vec<Admission>, SubmitError> {
         let mut replayed = Vec::new();
         let mut failed = None;
@@ -24,7 +24,7 @@ impl Spool {
             for id in place.claims()? {
                 match self.replay_claim(&place, id, rules) {
                     Ok(admission) => replayed.extend(admission),
-                    // One that cannot be finished must not keep the others.
+                    // A claim that cannot be finished must not block the others.
                     Err(error) => failed = Some(error),
                 }
             }
@@ -45,11 +45,11 @@ impl Spool {
             return Ok(None);
         };
         let Some(file_name) = claim.drop_name()? else {
-            // Claimed but not moved yet, or already done: nothing is in it either way.
+            // The drop was not moved yet, or is already done. In both cases the claim is empty.
             claim.remove()?;
             return Ok(None);
         };
-        if let Some(task_name) = self.name_of_done(&claim)? {
+        if let Some(task_name) = self.name_of_finished(&claim)? {
             self.finish_claim(&claim, &file_name, task_name)?;
             return Ok(None);
         }
@@ -69,11 +69,11 @@ impl Spool {
         }))
     }
 
-    /// The name of the task that was made of a claimed drop; `None` where there is none yet. A task of the
-    /// same id may be another drop's, which its origin tells.
-    fn name_of_done(&self, claim: &HeldClaim) -> IoResult<Option<Option<Name>>> {
+    /// The name of the task that was created from a claimed drop; the outer `None` if there is no such task
+    /// yet. A task of the same id may come from another drop, so its origin is compared.
+    fn name_of_finished(&self, claim: &HeldClaim) -> IoResult<Option<Option<Name>>> {
         let Some(task) = self.task(claim.id)? else {
-            // Nobody chooses an id in a private spool: a task in the trash was this one.
+            // No id is chosen in a private spool, so a task of this id in the trash came from this drop.
             let is_removed = !self.is_group() && self.is_in_trash(claim.id)?;
             return Ok(is_removed.then_some(None));
         };
@@ -91,8 +91,9 @@ impl Spool {
         Ok(Some(task.request().ok().and_then(|it| it.name)))
     }
 
-    /// Removes what a watcher that died half way built under the id of its claim. Of a chosen id only where
-    /// the claim says that it was built: else it may be what somebody builds who had that id first.
+    /// Removes what a watcher that was killed had built under the id of its claim. For a chosen id this is
+    /// done only if the claim records that building was started. Otherwise another process with this id may
+    /// be building.
     fn clear_half_built(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<()> {
         if self.chosen_id(file_name).is_some() && !claim.is_building()? {
             return Ok(());

@@ -1,8 +1,8 @@
-//! How a user of the group asks for something: by a file in the drop box of the group spool.
+//! How a user of the group submits a request or a control file: as a file in the drop box of the group spool.
 //!
-//! The other side of `incoming.rs` and `control.rs`, which judge what is put there. Invariants: a file appears
-//! whole under its name, and nobody else may write it; what [`Spool::drop_in`] returned as accepted becomes
-//! a task or is refused with a reason under that id, also after a power cut.
+//! Not how these files are read and checked (`incoming.rs`, `control.rs`). Invariants: a file is complete
+//! when it gets its final name, and no other user can write it; a request that [`Spool::drop_in`] returned as
+//! accepted becomes a task or is refused with a reason under its id, also after a power cut.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,39 +21,39 @@ use crate::spool::open::Spool;
 use crate::spool::tasks::SubmitError;
 use crate::task::{Action, Control, Request, TaskId};
 
-/// How often a request is given a new id because the old one was too old once its file had its name.
+/// How many ids are tried for a request, if each was too old when the file got its final name.
 const TRIES: usize = 3;
 
-/// What was put into the box.
+/// The requests that were put into the box.
 #[derive(Debug)]
 pub struct Dropped {
-    /// The ids of the tasks to be, in the order of the requests.
+    /// One entry for each request that was put there, in order.
     pub drops: Vec<DroppedRequest>,
-    /// Why the requests after those were not put there, if so: of these nothing is in the box.
+    /// Why the remaining requests were not put there, if so.
     pub failed: Option<SubmitError>,
 }
 
-/// A request that is in the box, or was taken from there already.
+/// A request that is in the box, or that a watcher has already taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DroppedRequest {
-    /// The id of the task to be.
+    /// The id of the future task.
     pub id: TaskId,
-    /// Whether it is accepted: else only once it was admitted.
+    /// Whether it is accepted already. If not, it is accepted once a watcher admits it.
     pub is_accepted: bool,
 }
 
-/// A file in the box that still has its hidden name.
+/// A file in the box that has only its hidden name yet.
 struct Unnamed {
     file: File,
     hidden: String,
 }
 
 impl Spool {
-    /// Puts requests into the box, each under an id of its own.
+    /// Puts requests into the box, each under its own id.
     ///
     /// # Errors
-    /// When there is no room, a request breaks a rule, or the disk refuses before any of them has its name:
-    /// then nothing is there. What fails later is in the answer, beside what was put there before.
+    /// There is too little free space, a request breaks a rule, or a write fails before any file has its
+    /// final name. Then nothing is in the box. A later failure is returned in [`Dropped::failed`].
     pub fn drop_in(&self, requests: &[Request]) -> Result<Dropped, SubmitError> {
         self.check_room()?;
         self.check_box()?;
@@ -99,13 +99,14 @@ impl Spool {
     ) -> Result<Unnamed, SubmitError> {
         request.check()?;
         let bytes = request.to_bytes();
-        // What the watcher will read must be what it takes.
+        // The watcher must be able to parse it.
         Request::parse(&bytes)?;
         Ok(self.write_hidden(incoming, hidden, &bytes)?)
     }
 
-    /// Gives a request its id and name. The id is made just before, because it must be of the moment of the
-    /// rename; and it is compared with that, because this process may have been stopped in between.
+    /// Gives a request its id and renames its file to the final name. The time in the id must be near the
+    /// rename, so the id is created right before it. It is checked after the rename, because this process may
+    /// have been stopped in between.
     fn name_request(&self, incoming: &Dir, one: &Unnamed) -> Result<DroppedRequest, SubmitError> {
         for _ in 0..TRIES {
             let id = self.new_id();
@@ -114,9 +115,10 @@ impl Spool {
             let changed = self
                 .sync(&one.file, incoming, &file_name)
                 .and_then(|()| changed_ms(incoming, one, &file_name));
-            // A claim by the watcher is a later change: what is near now was so before it.
+            // A claim by the watcher may have changed the ctime since. That is later, so the check is still
+            // valid.
             let is_accepted = matches!(changed, Ok(ms) if is_near(id, ms));
-            // It is taken back, unless the watcher has it already and decides.
+            // If not accepted, it is renamed back. If that fails, the watcher has taken it and decides.
             if is_accepted
                 || incoming
                     .rename_new(&file_name, incoming, &one.hidden)
@@ -129,13 +131,13 @@ impl Spool {
         Err(SubmitError::Late)
     }
 
-    /// Asks the watcher to do something to a task. Returns the name of the control file, for
+    /// Requests an action on a task by a control file. Returns the name of the file, for
     /// [`Spool::refusal_of_control`].
     pub fn ask(&self, id: TaskId, action: Action) -> IoResult<String> {
         let control = Control::new(id, action);
         self.check_box()?;
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
-        // The id is known to everybody by now: a name that nobody can have taken.
+        // The id is public, so a random part keeps other users from taking the name first.
         let file_name = control.file_name(random_bits() as u64);
         let hidden = hidden_name(&file_name);
         let one = self.write_hidden(&incoming, hidden, &control.to_bytes())?;
@@ -147,14 +149,14 @@ impl Spool {
         Ok(file_name)
     }
 
-    /// Whose the drop is that waits in the box under this id; `None` where none does.
+    /// The uid of the owner of the drop that waits in the box under this id; `None` if there is none.
     pub fn owner_of_waiting(&self, id: TaskId) -> IoResult<Option<u32>> {
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         let stat = incoming.look(format!("{id}{DROP_SUFFIX}"))?;
         Ok(stat.map(|stat| stat.st_uid))
     }
 
-    /// Why the watcher refused what was asked for by the control file of this name, if it did.
+    /// The reason why the watcher refused the control file of this name; `None` if it did not.
     pub fn refusal_of_control(&self, file_name: &str) -> IoResult<Option<Reason>> {
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         if incoming.look(file_name)?.is_some() {
@@ -180,8 +182,8 @@ impl Spool {
         written.map(|()| one)
     }
 
-    /// Gives a file its name, durably. The folder may not be opened, so it cannot be synced: the second
-    /// sync of the file takes the rename with it, on the file systems that were tried
+    /// Renames a file to its final name, durably. A user of the group cannot open the folder to sync it. A
+    /// second sync of the file makes the rename durable on the file systems that were tested
     /// (`keeps_renames_of_synced_files`).
     fn name(&self, incoming: &Dir, one: &Unnamed, file_name: &str) -> IoResult<()> {
         incoming.rename_new(&one.hidden, incoming, file_name)?;
@@ -197,14 +199,14 @@ impl Spool {
     }
 }
 
-/// When a file was last changed, its renames included, in milliseconds since 1970.
+/// When a file was last changed or renamed, in milliseconds since the epoch.
 fn changed_ms(incoming: &Dir, one: &Unnamed, file_name: &str) -> IoResult<i64> {
     let stat = rustix::fs::fstat(&one.file)
-        .map_err(|errno| IoError::new("look at", incoming.path_of(file_name), errno))?;
+        .map_err(|errno| IoError::new("check", incoming.path_of(file_name), errno))?;
     Ok(ms_of(stat.st_ctime, stat.st_ctime_nsec as u64))
 }
 
-/// Removes what is not to be there.
+/// Removes files that still have their hidden names.
 fn take_back(incoming: &Dir, unnamed: &[Unnamed]) {
     for one in unnamed {
         let _ = incoming.unlink(&one.hidden);

@@ -1,7 +1,8 @@
-//! Files in the drop box that never got their name: their writer was killed in between.
+//! Files in the drop box that never got their final name, because their writer was killed.
 //!
-//! Not the writing (`submit_drop.rs`). Invariant: only names that `submit` and `cancel` make are found here,
-//! and to remove one that is still being written loses nothing: its writer's rename fails, and he is told.
+//! Not how they are written (`submit_drop.rs`). Invariant: only hidden names that `submit` and `cancel`
+//! create are found here. Removing a file that is still being written loses nothing: the writer's rename
+//! fails with an error.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -14,7 +15,7 @@ use crate::spool::layout::name::{self, HIDDEN_SUFFIX};
 use crate::spool::open::Spool;
 use crate::task::{Control, TaskId, Timestamp};
 
-/// The hidden name of a file that is to have this name, or one like it.
+/// The hidden name of a file before it gets its final name.
 pub(super) fn hidden_name(name: &str) -> String {
     format!(".{name}{HIDDEN_SUFFIX}")
 }
@@ -32,7 +33,7 @@ fn is_hidden_name(name: &[u8]) -> bool {
 }
 
 impl Spool {
-    /// Files of users of the group without a name, and when each was last changed.
+    /// Files that have only a hidden name, each with the time of its last change.
     pub fn unnamed_drops(&self) -> IoResult<Vec<(OsString, Timestamp)>> {
         let mut names = Vec::new();
         if !self.is_group() {
@@ -47,7 +48,7 @@ impl Spool {
         })?;
         let mut found = Vec::new();
         for name in names {
-            // The ctime, which nobody can set.
+            // The ctime, because no user can set it.
             if let Some(stat) = incoming.look(&name)?
                 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
             {
@@ -58,7 +59,7 @@ impl Spool {
         Ok(found)
     }
 
-    /// Removes one of them; `false` when it was not there any more.
+    /// Removes a file with a hidden name; `false` if it is gone.
     pub fn remove_unnamed_drop(&self, file: &OsString) -> IoResult<bool> {
         self.folder(name::INCOMING)?.unlink(file)
     }
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_ours_are_found() {
+    fn only_hidden_names_of_submit_and_cancel_are_found() {
         let id = "task_01m85x906pb06zhxqqsktssv9k";
         for (name, is_ours) in [
             (hidden_name(id), true),

@@ -1,7 +1,7 @@
 //! The names of tasks: links in `names/`.
 //!
-//! Not how a task is found by name, label or id (`resolve.rs`). Invariant: a name points at the newest task that
-//! has it; only one process at a time compares and replaces links.
+//! Not how a task is found by name, label or id (`resolve.rs`). Invariant: a name points at the newest task
+//! that has it; only one process at a time compares and replaces links.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -83,8 +83,8 @@ impl Spool {
     }
 
     /// Takes the lock under which links are compared and replaced; `None` after [`LINK_PATIENCE`]. The caller
-    /// may continue without it, because a stopped process must not block all others. At worst the older of two
-    /// tasks gets the name.
+    /// may continue without it, because a stopped process must not block all others. At worst the older of
+    /// two tasks gets the name.
     fn lock_names(&self) -> IoResult<Option<Flock>> {
         self.root()?
             .lock_within(LockLevel::Names, name::NAMES_LOCK, LINK_PATIENCE)

@@ -1,8 +1,8 @@
 //! The index of unfinished tasks: `open/` and the queues of sessions.
 //!
-//! Not the state of a task (`tasks/`): a missing or an extra index entry only costs time. Invariant: an entry is
-//! added before its task is visible. It is removed under the task's lock after the result, or when the task is
-//! found neither in `staging/` nor in `tasks/`.
+//! Not the state of a task (`tasks/`): a missing or an extra index entry only costs time. Invariant: an entry
+//! is added before its task is visible. It is removed under the task's lock after the result, or when the
+//! task is found neither in `staging/` nor in `tasks/`.
 
 use crate::spool::disk::{Dir, IoResult};
 use crate::spool::layout::name;
@@ -57,13 +57,14 @@ impl Spool {
         {
             queue.remove_anything(&id.to_string())?;
         }
-        // The queue comes first: a process that is woken by the change in `open/` then finds the session free.
+        // The queue comes first: a process that is woken by the change in `open/` then finds the session
+        // free.
         self.folder(name::OPEN)?.unlink(id.to_string())?;
         Ok(())
     }
 
-    /// Whether a process is building this task. A folder in `staging/` with a free lock was left by a submitter
-    /// that was killed, and never becomes a task. If the lock cannot be tested, this is `true`.
+    /// Whether a process is building this task. A folder in `staging/` with a free lock was left by a
+    /// submitter that was killed, and never becomes a task. If the lock cannot be tested, this is `true`.
     pub(in crate::spool) fn is_being_staged(&self, id: TaskId) -> IoResult<bool> {
         let staged = self.folder(name::STAGING)?.find_dir(id.to_string())?;
         Ok(staged.is_some_and(|dir| TaskDir::of(id, dir).is_held().unwrap_or(true)))

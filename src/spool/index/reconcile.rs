@@ -1,7 +1,7 @@
 //! The comparison of the index with `tasks/`, once in each boot.
 //!
-//! Not when it is done (`watcher/`). Invariant: index entries are never synced, so some may be missing until this
-//! is done in a boot; a task without a result gets its entry again.
+//! Not when it is done (`watcher/`). Invariant: index entries are never synced, so some may be missing until
+//! this is done in a boot; a task without a result gets its entry again.
 
 use crate::clock::BootId;
 use crate::spool::disk::IoResult;
@@ -18,8 +18,8 @@ impl Spool {
         Ok(last.is_some_and(|last| last == BootId::current().kernel().as_bytes()))
     }
 
-    /// The tasks without an index entry, newest first. After a boot each of them is checked; waiting tasks have
-    /// an entry and need no check, even if there are 100,000 of them.
+    /// The tasks without an index entry, newest first. After a boot each of them is checked; waiting tasks
+    /// have an entry and need no check, even if there are 100,000 of them.
     pub fn unindexed_ids(&self) -> IoResult<Vec<TaskId>> {
         let open = self.open_ids()?;
         let mut ids = self.task_ids()?;
@@ -29,7 +29,8 @@ impl Spool {
 
     /// The task, if it has neither a result nor an index entry.
     fn unindexed_task(&self, id: TaskId) -> IoResult<Option<TaskDir>> {
-        // Most tasks without an entry are finished. This check costs them one system call and follows no link.
+        // Most tasks without an entry are finished. This check costs them one system call and follows no
+        // link.
         let result = format!("{}/{id}/{}", name::TASKS, name::RESULT);
         if self.root_dir().has(result).unwrap_or(false) {
             return Ok(None);

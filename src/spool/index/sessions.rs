@@ -1,8 +1,8 @@
 //! Sessions: the order of their tasks, and the state folder that the tasks share.
 //!
 //! Not how an unused session is removed (`trash/sessions.rs`). Invariants: the task for which a session was
-//! created runs before all others of it, and the others run in the order of their ids; a state folder is never
-//! removed while a task uses it.
+//! created runs before all others of it, and the others run in the order of their ids; a state folder is
+//! never removed while a task uses it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ impl SessionState {
         &self.path
     }
 
-    /// Releases the folder, once no process of the task uses it. An empty folder is removed here, because it is
-    /// already open; most sessions that were created for one task are empty.
+    /// Releases the folder, once no process of the task uses it. An empty folder is removed here, because it
+    /// is already open; most sessions that were created for one task are empty.
     pub fn let_go(self) {
         if self.hold.upgrade().unwrap_or(false) {
             remove_if_empty(&self.sessions, &self.folder);
@@ -52,8 +52,8 @@ pub enum SessionOrder {
 }
 
 impl TaskLock {
-    /// Opens the state folder of a session, creates it if necessary, and holds it with a shared lock. The last
-    /// task to release an empty folder removes it.
+    /// Opens the state folder of a session, creates it if necessary, and holds it with a shared lock. The
+    /// last task to release an empty folder removes it.
     pub fn session_state(&self, spool: &Spool, session: &Name) -> IoResult<SessionState> {
         let sessions = spool.folder(name::SESSIONS)?;
         let started = Instant::now();
@@ -100,8 +100,8 @@ fn remove_if_empty(sessions: &Dir, folder: &Dir) {
     let _ = sessions.remove_empty_dir(folder.name());
 }
 
-/// Locks a session's state folder exclusively, so that no task can use it while the guard is held. `None` if a
-/// task uses it.
+/// Locks a session's state folder exclusively, so that no task can use it while the guard is held. `None` if
+/// a task uses it.
 pub(in crate::spool) fn unused_state(folder: &Dir) -> IoResult<Option<Guard>> {
     let Some(state) = folder.find_own(name::STATE)? else {
         return Ok(Some(Guard::not_needed()));
@@ -117,8 +117,8 @@ impl Spool {
         if self.first_open(session, id, &[])?.is_some() {
             return Ok(SessionOrder::NotYet);
         }
-        // After a power cut the queue entry of an earlier task may be missing, so the index must be reconciled
-        // first. The first task of a session has no earlier task.
+        // After a power cut the queue entry of an earlier task may be missing, so the index must be
+        // reconciled first. The first task of a session has no earlier task.
         if task_of_session(session) != Some(id) && !self.is_reconciled()? {
             return Ok(SessionOrder::NotYet);
         }
@@ -156,9 +156,9 @@ impl Spool {
         })
     }
 
-    /// The first unfinished task that comes before this one in its session. The task for which the session was
-    /// created comes first, then those of the queue in the order of their ids. Only this function defines the
-    /// order of a session.
+    /// The first unfinished task that comes before this one in its session. The task for which the session
+    /// was created comes first, then those of the queue in the order of their ids. Only this function defines
+    /// the order of a session.
     pub(in crate::spool) fn first_open(
         &self,
         session: &Name,
@@ -272,10 +272,14 @@ mod tests {
         assert!(!is_ours(older));
         let earlier = |id| spool.earlier_in_session(&session, id).unwrap();
         assert_eq!((earlier(older), earlier(first)), (Some(first), None));
-        // A child that another test of this process starts holds copies of all locks until it runs its program.
-        let begun = Instant::now();
+        // A child that another test of this process starts holds copies of all locks until it runs its
+        // program.
+        let started = Instant::now();
         while !is_ours(first) {
-            assert!(begun.elapsed() < Duration::from_secs(10), "its lock is free");
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "its lock is free"
+            );
             std::thread::yield_now();
         }
     }

@@ -1,7 +1,7 @@
 //! The folder of an attempt: its files, its number, and which attempts a task has.
 //!
-//! Not its run record (`run_record.rs`) and not the process (`runner/`). Invariant: if `attempts/<n>/` is on the
-//! disk, attempt `n` may have started.
+//! Not its run record (`run_record.rs`) and not the process (`runner/`). Invariant: if `attempts/<n>/` is on
+//! the disk, attempt `n` may have started.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,8 +1,8 @@
 //! A foreign `result.json`, which a recipe put into its own task's folder, is set aside.
 //!
 //! Left there, it would end the task for every reader, and the task could not be cancelled. Not how a real
-//! result is written (`result.rs`). Invariant: only the holder of the task's lock calls this, so a result that
-//! the holder did not write is foreign.
+//! result is written (`result.rs`). Invariant: only the holder of the task's lock calls this, so a result
+//! that the holder did not write is foreign.
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -16,9 +16,9 @@ use crate::spool::layout::name::{self, FOREIGN, FOREIGN_BESIDE};
 const KEPT: u64 = 1 << 20;
 
 impl TaskLock {
-    /// Moves a `result.json` that we did not write into the attempt's folder, whatever it is. If that folder is
-    /// gone, it is renamed in the task's folder. An earlier foreign result is replaced. `false` if there is no
-    /// `result.json`.
+    /// Moves a `result.json` that we did not write into the attempt's folder, whatever it is. If that folder
+    /// is gone, it is renamed in the task's folder. An earlier foreign result is replaced. `false` if there
+    /// is no `result.json`.
     pub fn set_foreign_result_aside(&self, attempt: Option<&Attempt>) -> IoResult<bool> {
         let task = &self.task.dir;
         if !task.has(name::RESULT)? {
@@ -41,8 +41,8 @@ impl TaskLock {
         }
     }
 
-    /// Truncates a foreign result that is too long. It may grow after it was set aside, because its writer may
-    /// have it open.
+    /// Truncates a foreign result that is too long. It may grow after it was set aside, because its writer
+    /// may have it open.
     pub fn bound_foreign_result(&self, attempt: Option<&Attempt>) {
         // Errors are ignored: the foreign result is already out of the way.
         let _ = attempt.map(|attempt| cut_foreign(&attempt.dir, FOREIGN));

@@ -118,8 +118,8 @@ impl TaskDir {
     fn locked(self, tasks: &Dir, lock: Flock, if_there: &str) -> IoResult<Claim> {
         let is_current = is_same_file(tasks, &self.id.to_string(), &self.dir)?
             && is_same_file(&self.dir, name::LOCK, &lock)?;
-        // If the lock file of a running runner was replaced, the new lock does not count. A caller that removes
-        // a finished task needs no such check, because it requires a result.
+        // If the lock file of a running runner was replaced, the new lock does not count. A caller that
+        // removes a finished task needs no such check, because it requires a result.
         if is_current && if_there != name::RESULT && self.is_run_by_another()? {
             return Ok(Claim::Busy(self));
         }
@@ -162,8 +162,8 @@ impl TaskDir {
         })
     }
 
-    /// Whether a condition holds for any attempt. The running attempt need not have the highest number, because
-    /// a recipe can create a folder with a higher one.
+    /// Whether a condition holds for any attempt. The running attempt need not have the highest number,
+    /// because a recipe can create a folder with a higher one.
     fn any_attempt(&self, is_so: impl Fn(&Attempt, &RunFile) -> IoResult<bool>) -> IoResult<bool> {
         for number in self.attempt_numbers()? {
             if let Some(attempt) = self.attempt(number)?
@@ -182,8 +182,8 @@ impl TaskDir {
         if !self.may_have_begun()? || self.has_result()? {
             return Ok(false);
         }
-        // If it cannot be determined, the answer is no, because we hold the lock; ending the attempt waits for
-        // processes that cannot be checked. In a copied spool the runner belongs to the original.
+        // If it cannot be determined, the answer is no, because we hold the lock; ending the attempt waits
+        // for processes that cannot be checked. In a copied spool the runner belongs to the original.
         let here = clock::BootId::current();
         self.any_attempt(|attempt, run| {
             let (device, inode) = attempt.which()?;

@@ -1,8 +1,8 @@
 //! How a log is kept under its cap, and the record of what was cut out of it: `cut.json`.
 //!
 //! Not how logs are read (`logs.rs`) and not when a log is checked (`runner/growth.rs`). A hole alone is no
-//! proof of a cut: a recipe may create holes, which are zeroes that it wrote, and a copy of a spool may have no
-//! holes. Invariant: exactly the recorded range is missing from a log.
+//! proof of a cut: a recipe may create holes, which are zeroes that it wrote, and a copy of a spool may have
+//! no holes. Invariant: exactly the recorded range is missing from a log.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -48,9 +48,9 @@ impl Cut {
         }
     }
 
-    /// The number of these bytes that are data. `offset` is in the cut, and the bytes may have been read while
-    /// the cut was made. The missing part starts at the offset if there is a zero, else at the first block
-    /// that is all zeroes.
+    /// The number of these bytes that are data. `offset` is in the cut, and the bytes may have been read
+    /// while the cut was made. The missing part starts at the offset if there is a zero, else at the first
+    /// block that is all zeroes.
     pub fn data_from(self, offset: u64, bytes: &[u8]) -> u64 {
         if bytes.first() == Some(&0) {
             return 0;
@@ -92,8 +92,8 @@ impl CutFile {
     }
 }
 
-/// The range that was cut out of one log of this attempt. An invalid record counts as none. The record is read
-/// until two reads agree, because the runner may be writing it.
+/// The range that was cut out of one log of this attempt. An invalid record counts as none. The record is
+/// read until two reads agree, because the runner may be writing it.
 pub(super) fn read_cut(attempt: &Dir, stream: Stream) -> IoResult<Cut> {
     let mut bytes = attempt.read_own(CUT, SMALL_FILE)?.unwrap_or_default();
     for _ in 0..MAX_READS {
@@ -125,14 +125,16 @@ pub struct LogCuts {
     file: CutFile,
     /// The bytes right before the cut in stdout and in stderr.
     edges: [Vec<u8>; 2],
-    /// The open `cut.json`. It is overwritten in place: on ext4 a rename over a file takes longer than the cut.
+    /// The open `cut.json`. It is overwritten in place: on ext4 a rename over a file takes longer than the
+    /// cut.
     record: Option<File>,
     /// The last write of the record failed, because the disk was full.
     is_unwritten: bool,
 }
 
 impl LogCuts {
-    /// Cuts the middle out of a log that takes more than `cap` bytes on the disk. Without a cap nothing is cut.
+    /// Cuts the middle out of a log that takes more than `cap` bytes on the disk. Without a cap nothing is
+    /// cut.
     ///
     /// # Errors
     /// Fails also if the file system cannot punch holes. Then the log stays whole.
@@ -235,16 +237,16 @@ impl LogCuts {
     }
 }
 
-/// The bytes around the start of a cut: the end of the part before it, and the start of what should be a hole.
-/// `None` if they cannot be read. The log is opened again, because `log` is open for writing only.
+/// The bytes around the start of a cut: the end of the part before it, and the start of what should be a
+/// hole. `None` if they cannot be read. The log is opened again, because `log` is open for writing only.
 fn edge(attempt: &Attempt, stream: Stream, log: &File, from: u64) -> Option<(Vec<u8>, Vec<u8>)> {
     let readable = attempt.log(stream).ok()??;
     is_same_file(&attempt.dir, stream.file_name(), log)
         .ok()
         .filter(|is_same| *is_same)?;
     let mut bytes = vec![0u8; EDGE + BLOCK as usize];
-    let begin = from.checked_sub(EDGE as u64)?;
-    let read = readable.read_at(&mut bytes, begin).ok()?;
+    let start = from.checked_sub(EDGE as u64)?;
+    let read = readable.read_at(&mut bytes, start).ok()?;
     bytes.truncate(read);
     let hole = bytes.split_off(EDGE.min(read));
     Some((bytes, hole))

@@ -1,7 +1,8 @@
 //! Logs: the recipe writes them directly into files, and readers read them in pieces.
 //!
 //! No process is between a recipe and its log, so none can block the recipe. Not how a log is kept under its
-//! cap (`log_cut.rs`). Invariant: a reader gets every byte that was not cut out, and a gap for those that were.
+//! cap (`log_cut.rs`). Invariant: a reader gets every byte that was not cut out, and a gap for those that
+//! were.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -114,9 +115,9 @@ impl LogReader {
         let mut newlines = 0;
         let mut buffer = [0u8; 8192];
         // Holes hold no lines and may be very large, so they are skipped.
-        for (begin, mut position) in data_parts(&self.file, size)?.into_iter().rev() {
-            while position > begin {
-                let start = position.saturating_sub(buffer.len() as u64).max(begin);
+        for (part_start, mut position) in data_parts(&self.file, size)?.into_iter().rev() {
+            while position > part_start {
+                let start = position.saturating_sub(buffer.len() as u64).max(part_start);
                 let chunk = &mut buffer[..(position - start) as usize];
                 self.file.read_exact_at(chunk, start)?;
                 for (at, byte) in chunk.iter().enumerate().rev() {

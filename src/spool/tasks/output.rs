@@ -1,8 +1,8 @@
 //! The output of a recipe: its result file, or what it printed.
 //!
-//! Not the result (`result.rs`), which contains the output or names its file. Invariants: a file that a result
-//! names is durable before the result (I7); no byte of an output is changed. Text that is small enough is
-//! stored in the result, everything else stays a file.
+//! Not the result (`result.rs`), which contains the output or names its file. Invariants: a file that a
+//! result names is durable before the result (I7); no byte of an output is changed. Text that is small enough
+//! is stored in the result, everything else stays a file.
 
 use std::fs::File;
 use std::io::Read;
@@ -36,8 +36,8 @@ pub struct Output {
 }
 
 impl Attempt {
-    /// The output: the recipe's result file if it wrote one, else what it printed. If the output stays a file,
-    /// the file is made durable here.
+    /// The output: the recipe's result file if it wrote one, else what it printed. If the output stays a
+    /// file, the file is made durable here.
     pub fn output(&self) -> IoResult<Output> {
         self.dir.give_rights();
         let (name, is_not_a_file) = self.output_name()?;

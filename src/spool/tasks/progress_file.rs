@@ -28,7 +28,8 @@ pub struct ProgressReader {
 }
 
 impl ProgressReader {
-    /// The complete lines added since the last call. If there is more than is read at once, only the last ones.
+    /// The complete lines added since the last call. If there is more than is read at once, only the last
+    /// ones.
     pub fn lines(&mut self, attempt: &Attempt) -> String {
         let Some(size) = self.size(attempt) else {
             return String::new();

@@ -1,8 +1,9 @@
 //! How a task is created: built in `staging/`, made durable, renamed to `tasks/`, accepted.
 //!
-//! Not how it is read (`store.rs`) nor which process works on it (`lock.rs`). Invariants: an entry in `tasks/`
-//! has a complete, valid `request.json` (I1), which is durable before the entry is; while its submitter is
-//! running, no process runs the task before it is accepted (I2), because the submitter holds its lock.
+//! Not how it is read (`store.rs`) nor which process works on it (`lock.rs`). Invariants: an entry in
+//! `tasks/` has a complete, valid `request.json` (I1), which is durable before the entry is; while its
+//! submitter is running, no process runs the task before it is accepted (I2), because the submitter holds its
+//! lock.
 
 use std::fs::File;
 use std::io::{Read as _, Seek, copy};

@@ -1,6 +1,7 @@
 //! The result of a task: the space preallocated for it, and the step that finishes the task.
 //!
-//! Not the content of a result (`runner/`). Invariant: `result.json` is complete or absent and never changes (I6).
+//! Not the content of a result (`runner/`). Invariant: `result.json` is complete or absent and never changes
+//! (I6).
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -151,8 +152,8 @@ impl PreallocatedResult {
             .map_err(|source| IoError::new("write", self.dir.path_of(name::RESULT_PART), source))
     }
 
-    /// Writes the intent again after the first start failed. It overwrites the old intent and is padded to its
-    /// length, so that no preallocated block is freed.
+    /// Writes the intent again after the first start failed. It overwrites the old intent and is padded to
+    /// its length, so that no preallocated block is freed.
     pub fn rewrite_intent(&self, run: &RunFile) -> IoResult<()> {
         let failed = |source| IoError::new("write", self.dir.path_of(name::RESULT_PART), source);
         let length = rustix::fs::tell(&self.file).map_err(|errno| failed(errno.into()))?;

@@ -37,7 +37,8 @@ pub struct RunFile {
     /// The cgroup of the runner, as in `/proc/<pid>/cgroup`; absent if the attempt has its own cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner_cgroup: Option<String>,
-    /// The symbolic link used as `TMPDIR` if the path of the attempt's folder is too long; removed at the end.
+    /// The symbolic link used as `TMPDIR` if the path of the attempt's folder is too long; removed at the
+    /// end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temp_link: Option<String>,
     /// The value of `AGENTSPOOL_MARK` in the environment of everything this attempt started.

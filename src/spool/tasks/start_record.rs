@@ -1,6 +1,7 @@
 //! The record that an attempt may have started, and how the record is removed again.
 //!
-//! Not the files in an attempt's folder (`attempt.rs`). Invariant: the record is durable before anything runs (I4).
+//! Not the files in an attempt's folder (`attempt.rs`). Invariant: the record is durable before anything runs
+//! (I4).
 
 use super::attempt::{Attempt, boot_records_of, is_file};
 use super::lock::TaskLock;
@@ -27,11 +28,11 @@ impl TaskLock {
     /// Records the start of attempt `number`. Nothing may run before [`StartRecord::make_durable`]
     /// has returned.
     ///
-    /// The boot record, an empty file next to the folder, names the boot in which the folder was created. It is
-    /// needed when the folder has no intent. If this boot created the folder, nothing ran, because the intent
-    /// is written before the process is started. If an earlier boot did, a power cut may have lost the intent.
-    /// One fsync makes both names durable. The folder is created first: a boot record without a folder means
-    /// that the folder of an attempt that may have run was removed.
+    /// The boot record, an empty file next to the folder, names the boot in which the folder was created. It
+    /// is needed when the folder has no intent. If this boot created the folder, nothing ran, because the
+    /// intent is written before the process is started. If an earlier boot did, a power cut may have lost the
+    /// intent. One fsync makes both names durable. The folder is created first: a boot record without a
+    /// folder means that the folder of an attempt that may have run was removed.
     pub fn start_attempt(
         &self,
         spool: &Spool,
@@ -102,8 +103,8 @@ impl TaskLock {
                 .any(|record| *record == ours || *record == unknown))
     }
 
-    /// Removes `result.part` of an attempt that is over without a result, so that the attempt does not count as
-    /// running.
+    /// Removes `result.part` of an attempt that is over without a result, so that the attempt does not count
+    /// as running.
     pub fn end_part(&self, attempt: &Attempt) -> IoResult<()> {
         if attempt.dir.stat(name::RESULT_PART)?.is_some_and(is_file) {
             attempt.dir.give_rights();

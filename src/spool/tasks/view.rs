@@ -1,8 +1,8 @@
 //! The state of a task, derived from its files by a reader that writes nothing.
 //!
-//! Not how the files are written (`status.rs`, `result.rs`). Precedence: `result.json`, the lock, `attempts/`,
-//! `status.json`. Invariant: `running` is reported only with a held lock and a started attempt, and a file that
-//! cannot be read is reported as `damaged`.
+//! Not how the files are written (`status.rs`, `result.rs`). Precedence: `result.json`, the lock,
+//! `attempts/`, `status.json`. Invariant: `running` is reported only with a held lock and a started attempt,
+//! and a file that cannot be read is reported as `damaged`.
 
 use super::lock::Holder;
 use super::run_record::RunFile;
@@ -23,8 +23,8 @@ pub struct TaskView {
 }
 
 impl TaskDir {
-    /// Derives the state now. A task that never started costs one read and one `stat`. The lock is tested only
-    /// if there is an attempt, because a task may be running before its status file shows that.
+    /// Derives the state now. A task that never started costs one read and one `stat`. The lock is tested
+    /// only if there is an attempt, because a task may be running before its status file shows that.
     pub fn view(&self) -> IoResult<TaskView> {
         if let Some(view) = self.finished_view()? {
             return Ok(view);
@@ -132,8 +132,8 @@ impl TaskDir {
 }
 
 impl Spool {
-    /// A view without the result, for counting and filtering. Reads one small file for a finished task. `None`
-    /// if the task was removed.
+    /// A view without the result, for counting and filtering. Reads one small file for a finished task.
+    /// `None` if the task was removed.
     pub fn glance(&self, id: TaskId) -> IoResult<Option<TaskView>> {
         shown(id, self.glance_at(id))
     }
@@ -182,8 +182,8 @@ pub(in crate::spool) fn shown(
     }
 }
 
-/// A status for a task of which no file can be read. The name of the task's own session serves as a placeholder
-/// recipe, which is then removed.
+/// A status for a task of which no file can be read. The name of the task's own session serves as a
+/// placeholder recipe, which is then removed.
 fn unreadable_status(id: TaskId, condition: Condition) -> StatusFile {
     let placeholder: Name = session_of(id);
     let mut status = pending_status(id, &Request::new(placeholder));

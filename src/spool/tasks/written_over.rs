@@ -1,4 +1,5 @@
-//! Lines that a program overwrites, as progress bars do: a carriage return goes back to the start of the line.
+//! Lines that a program overwrites, as progress bars do: a carriage return goes back to the start of the
+//! line.
 //!
 //! Not how logs are read (`logs.rs`). Invariant: of an overwritten line only the last version is returned,
 //! except for bytes that were returned before the carriage return was read.
@@ -14,7 +15,7 @@ pub(super) struct WrittenOver {
     /// The last byte was a carriage return.
     is_back: bool,
     /// A part of the line was already returned.
-    is_begun: bool,
+    is_partly_returned: bool,
 }
 
 impl WrittenOver {
@@ -28,7 +29,7 @@ impl WrittenOver {
                     b'\r' => {}
                     _ => {
                         self.line.clear();
-                        if self.is_begun {
+                        if self.is_partly_returned {
                             self.line.push(b'\r');
                         }
                     }
@@ -39,13 +40,13 @@ impl WrittenOver {
                 b'\n' => {
                     self.line.push(b'\n');
                     whole.append(&mut self.line);
-                    self.is_begun = false;
+                    self.is_partly_returned = false;
                 }
                 _ => self.line.push(*byte),
             }
             if self.line.len() >= LONGEST {
                 whole.append(&mut self.line);
-                self.is_begun = true;
+                self.is_partly_returned = true;
             }
         }
         whole
@@ -53,7 +54,7 @@ impl WrittenOver {
 
     /// Returns the incomplete line, because no more bytes follow for now.
     pub fn flush(&mut self) -> Vec<u8> {
-        self.is_begun |= !self.line.is_empty();
+        self.is_partly_returned |= !self.line.is_empty();
         std::mem::take(&mut self.line)
     }
 }

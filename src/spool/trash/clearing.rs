@@ -1,9 +1,9 @@
 //! Finished tasks, read and removed one after another.
 //!
 //! Not which tasks are due (`sweeper/plan.rs`), and not what else a sweep removes (the other files in this
-//! folder). Every folder is opened once and every file of a task is read at most once, because this is the main
-//! cost of a sweep over 100,000 tasks. Invariant I8: only a terminal task whose lock we hold is removed, in one
-//! rename.
+//! folder). Every folder is opened once and every file of a task is read at most once, because this is the
+//! main cost of a sweep over 100,000 tasks. Invariant I8: only a terminal task whose lock we hold is removed,
+//! in one rename.
 
 use super::removal::{MovedOut, move_out};
 use crate::spool::disk::{Dir, IoError, IoResult, Removed, mounted};
@@ -101,8 +101,8 @@ impl Spool {
 }
 
 impl Clearing<'_> {
-    /// Reads how and when a task ended, and its bytes if `with_bytes`. `None` for a task that is not finished or
-    /// cannot be read: such a task is never swept.
+    /// Reads how and when a task ended, and its bytes if `with_bytes`. `None` for a task that is not finished
+    /// or cannot be read: such a task is never swept.
     pub fn look(&self, id: TaskId, with_bytes: bool) -> IoResult<Option<Candidate>> {
         let dir = match self.task(id) {
             Ok(Some(dir)) => dir,
@@ -124,8 +124,8 @@ impl Clearing<'_> {
         Ok(Some(Candidate { task, dir, result }))
     }
 
-    /// Removes a finished task and the names that point at it if its result `is_due`. The result is read again
-    /// here, because a plan may have used the status file. The task has no entry in `open/`.
+    /// Removes a finished task and the names that point at it if its result `is_due`. The result is read
+    /// again here, because a plan may have used the status file. The task has no entry in `open/`.
     pub fn remove_if(
         &self,
         mut candidate: Candidate,
@@ -199,8 +199,8 @@ impl Clearing<'_> {
         })
     }
 
-    /// Removes an empty task folder, which an interrupted removal may leave: it has at most a lock file. `true`
-    /// if it was removed.
+    /// Removes an empty task folder, which an interrupted removal may leave: it has at most a lock file.
+    /// `true` if it was removed.
     pub fn remove_empty_folder(&self, id: TaskId) -> IoResult<bool> {
         let Some(task) = self.task(id)? else {
             return Ok(false);
@@ -226,8 +226,8 @@ impl Clearing<'_> {
     /// Moves a task to the trash, or removes it in place.
     fn move_out(&self, lock: &TaskLock) -> IoResult<MovedOut> {
         let id = lock.task().id;
-        // A watcher that was killed after publishing left the claim of the drop. It would be replayed and create
-        // the task again.
+        // A watcher that was killed after publishing left the claim of the drop. It would be replayed and
+        // create the task again.
         for place in &self.claims {
             place.forget(id, &self.trash)?;
         }

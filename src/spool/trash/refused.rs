@@ -35,9 +35,10 @@ impl Spool {
         Ok(files)
     }
 
-    /// Removes a refused drop or a reason; `false` if it stays. A folder that a conversion put there is removed
-    /// with its content. Any other folder is removed only if it is empty, because a person or an earlier version
-    /// may have put the only copy of something into it. `doctor` names what only root can remove.
+    /// Removes a refused drop or a reason; `false` if it stays. A folder that a conversion put there is
+    /// removed with its content. Any other folder is removed only if it is empty, because a person or an
+    /// earlier version may have put the only copy of something into it. `doctor` names what only root can
+    /// remove.
     pub fn remove_rejected(&self, file: &OsString) -> IoResult<bool> {
         let rejected = self.folder(name::REJECTED)?;
         let trash = self.folder(name::TRASH)?;

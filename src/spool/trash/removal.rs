@@ -1,7 +1,7 @@
 //! How a folder is moved to the trash, or removed in place.
 //!
-//! Not which folder (`clearing.rs`, `sessions.rs`). Invariant: a task is removed in one rename, or its result is
-//! removed last.
+//! Not which folder (`clearing.rs`, `sessions.rs`). Invariant: a task is removed in one rename, or its result
+//! is removed last.
 
 use crate::spool::disk::{Dir, IoResult, Removed, random_bits};
 use crate::spool::layout::name;
@@ -28,10 +28,10 @@ impl MovedOut {
 
 /// Moves a task out of `tasks/`. After this step the task is gone, and any process may do the rest.
 ///
-/// overlayfs cannot move a folder of a lower layer (as in a spool that is part of an image), and a full disk may
-/// have no space for another name. Then the folder is removed in place, the lock and then the result last: while
-/// the request or the lock exists, the result shows that the recipe has run, even if the removal is interrupted.
-/// `before_last` is called before these two files are removed.
+/// overlayfs cannot move a folder of a lower layer (as in a spool that is part of an image), and a full disk
+/// may have no space for another name. Then the folder is removed in place, the lock and then the result
+/// last: while the request or the lock exists, the result shows that the recipe has run, even if the removal
+/// is interrupted. `before_last` is called before these two files are removed.
 pub(super) fn move_out(
     tasks: &Dir,
     trash: &Dir,
@@ -75,8 +75,8 @@ pub(super) fn move_to_trash(
 }
 
 impl Spool {
-    /// Removes a task that was published but not accepted. Its id is not recorded as removed, because its drop
-    /// may be admitted again.
+    /// Removes a task that was published but not accepted. Its id is not recorded as removed, because its
+    /// drop may be admitted again.
     pub(in crate::spool) fn discard(&self, task: &TaskDir) -> IoResult<()> {
         let trash = self.folder(name::TRASH)?;
         let tasks = self.folder(name::TASKS)?;

@@ -1,8 +1,8 @@
 //! Ids of removed tasks and refusals that must not be used again: empty files `trash/<id>.removed`.
 //!
 //! Only in a group spool, where users of the group choose the ids of their tasks and see those of others. Not
-//! the removal itself (`clearing.rs`, `refused.rs`). Invariant: while a new drop could use the id of a removed
-//! task or refusal, the id is recorded in `trash/`.
+//! the removal itself (`clearing.rs`, `refused.rs`). Invariant: while a new drop could use the id of a
+//! removed task or refusal, the id is recorded in `trash/`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,8 +14,8 @@ use crate::spool::open::Spool;
 use crate::task::TaskId;
 
 impl Spool {
-    /// Records the id of a task that is about to be removed, if a new drop could use it. With the task's folder
-    /// at hand this needs no inode, so that tasks can be removed on a full disk.
+    /// Records the id of a task that is about to be removed, if a new drop could use it. With the task's
+    /// folder at hand this needs no inode, so that tasks can be removed on a full disk.
     pub(super) fn remember_removed(
         &self,
         trash: &Dir,

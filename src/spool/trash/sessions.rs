@@ -39,8 +39,8 @@ impl Spool {
         Ok(idle)
     }
 
-    /// When a session's folder or state last changed, in seconds since the epoch; `None` if it has an unfinished
-    /// task or does not exist.
+    /// When a session's folder or state last changed, in seconds since the epoch; `None` if it has an
+    /// unfinished task or does not exist.
     fn idle_since(&self, sessions: &Dir, session: &Name) -> IoResult<Option<i64>> {
         let Some(dir) = sessions.find_own(session.as_str())? else {
             // Not a folder: a recipe replaced it.
@@ -60,8 +60,8 @@ impl Spool {
         Ok(Some(last))
     }
 
-    /// Whether a session's queue has an unfinished task. An index entry alone is no proof, because the submitter
-    /// may have been killed before the task was published.
+    /// Whether a session's queue has an unfinished task. An index entry alone is no proof, because the
+    /// submitter may have been killed before the task was published.
     fn has_open_task(&self, queue: &Dir) -> IoResult<bool> {
         for id in ids_in(queue)? {
             if self.is_open_task(id)? {
@@ -98,9 +98,9 @@ impl Spool {
         }
     }
 
-    /// Removes a session in place, if it is in a lower layer of overlayfs and cannot be moved. The caller holds
-    /// the session's lock and state. A submitter may add a task at any time, so the queue is removed before the
-    /// lock, and only entries without an unfinished task are removed from it.
+    /// Removes a session in place, if it is in a lower layer of overlayfs and cannot be moved. The caller
+    /// holds the session's lock and state. A submitter may add a task at any time, so the queue is removed
+    /// before the lock, and only entries without an unfinished task are removed from it.
     fn remove_session_in_place(
         &self,
         sessions: &Dir,

@@ -11,9 +11,9 @@ use crate::spool::tasks::TaskDir;
 use crate::task::{TaskId, Timestamp};
 
 impl Spool {
-    /// Names of half-built submissions whose submitter was killed. A folder without a lock file must be an hour
-    /// old, because its submitter may be about to create the lock. It is left if the clock cannot be trusted
-    /// (`now` is `None`).
+    /// Names of half-built submissions whose submitter was killed. A folder without a lock file must be an
+    /// hour old, because its submitter may be about to create the lock. It is left if the clock cannot be
+    /// trusted (`now` is `None`).
     pub fn staging_litter(&self, now: Option<Timestamp>) -> IoResult<Vec<OsString>> {
         const LOCKLESS_PATIENCE_SEC: i64 = 3600;
         let staging = self.own_folder(name::STAGING)?;
@@ -34,7 +34,7 @@ impl Spool {
             let is_probe = entry
                 .as_encoded_bytes()
                 .starts_with(name::PROBE_PREFIX.as_bytes());
-            let is_dead = match id {
+            let is_abandoned = match id {
                 Some(id) => match dir.has(name::LOCK) {
                     // A lock that cannot be tested counts as held.
                     Ok(true) => !TaskDir::of(id, dir).is_held().unwrap_or(true),
@@ -44,7 +44,7 @@ impl Spool {
                 // A claim with a drop in it is kept, because a watcher will replay it.
                 None => is_old && (is_probe || dir.is_empty().unwrap_or(false)),
             };
-            if is_dead {
+            if is_abandoned {
                 litter.push(entry);
             }
         }
@@ -83,8 +83,9 @@ impl Spool {
         Ok(true)
     }
 
-    /// Removes an entry in place, if it is in a lower layer of overlayfs and cannot be moved. No process builds
-    /// under a name that exists. The lock is held and is removed last, so that no process works in the folder.
+    /// Removes an entry in place, if it is in a lower layer of overlayfs and cannot be moved. No process
+    /// builds under a name that exists. The lock is held and is removed last, so that no process works in the
+    /// folder.
     fn remove_staged_in_place(
         &self,
         staging: &Dir,

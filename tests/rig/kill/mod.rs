@@ -1,10 +1,10 @@
-//! kill -9 in front of every system call that changes a file, a lock or a process, then one
-//! recovery, then the truth.
+//! kill -9 before every system call that changes a file, a lock or a process, then one recovery, then the
+//! checks.
 //!
-//! Here is how a point is tried; what is killed stands in `scenarios.rs`, the recovery that is
-//! killed itself in `recovery.rs`. `strace` delivers the signal before the call is executed, so
-//! every boundary between two changes is met. A first run without a kill counts the calls. Every
-//! violation is collected, so that one run tells all of them.
+//! This file tries a point. The victims are in `scenarios.rs`, the killed recovery is in `recovery.rs`.
+//! `strace` delivers the signal before the call is executed, so every boundary between two changes is
+//! covered. A first run without a kill counts the calls. Violations are collected, so that one run reports
+//! all of them.
 
 mod recovery;
 mod scenarios;
@@ -21,31 +21,32 @@ use crate::support::invariants::{self, Known, Results};
 use crate::support::{Ran, World, names_in};
 use crate::traced::{self, CHANGING, Point, Victim};
 
-/// The victim: what is there before, what is killed, and what must be true afterwards.
+/// The victim: the state before, the command that is killed, and what must be true afterwards.
 #[derive(Clone, Copy)]
 struct Scenario {
     name: &'static str,
-    /// Makes the world the victim acts in; gives the victim.
+    /// Creates the world of the victim and returns the victim.
     prepare: fn(&World) -> Victim,
-    /// Starts what must live beside the victim, in each world anew.
-    start_beside: fn(&World),
-    /// The victim removes tasks, so the ones that were there may be gone.
+    /// Starts the processes that must run next to the victim, again in each world.
+    start_with: fn(&World),
+    /// The victim removes tasks, so existing tasks may be missing afterwards.
     removes: bool,
-    /// Somebody lives beside it who ends only if it is done: it is done again before anything else.
+    /// A process next to the victim ends only when the victim's work is done: it is done again before
+    /// anything else.
     again: bool,
-    /// How many attempts a task may make.
+    /// The number of attempts that a task may use.
     most_attempts: usize,
-    /// It looks through /proc, so that the number of its `openat` says nothing the next time.
+    /// It reads /proc, so the number of an `openat` differs from run to run.
     scans_processes: bool,
-    /// What else must be true after recovery.
+    /// Other checks after recovery.
     afterwards: fn(&World),
 }
 
-/// Most victims: nothing lives beside them, every recipe starts at most once.
+/// Most victims: no process next to them, and every recipe starts at most once.
 const PLAIN: Scenario = Scenario {
     name: "",
     prepare: |_| Victim::default(),
-    start_beside: |_| {},
+    start_with: |_| {},
     removes: false,
     again: false,
     most_attempts: 1,
@@ -53,7 +54,7 @@ const PLAIN: Scenario = Scenario {
     afterwards: |_| {},
 };
 
-/// A prepared world, what is killed in it, and where.
+/// A prepared world, the victim in it, and the point of the kill.
 struct Campaign {
     scenario: Scenario,
     template: World,
@@ -71,7 +72,7 @@ impl Campaign {
             victim,
             points: Vec::new(),
         };
-        // Opens that make nothing are boundaries too, but the same ones: only at full scale.
+        // Opens that create nothing are boundaries too, but between the same states: only at full scale.
         let keeps = match (scenario.scans_processes, scale::is_full()) {
             (true, _) => traced::none,
             (false, true) => traced::is_in_the_spool,
@@ -82,14 +83,14 @@ impl Campaign {
         campaign
     }
 
-    /// A world as it is before the victim acts.
+    /// A world as it is before the victim runs.
     fn world(&self) -> World {
         let world = stage::copy(self.template.root());
-        (self.scenario.start_beside)(&world);
+        (self.scenario.start_with)(&world);
         world
     }
 
-    /// What the world promised before: its tasks.
+    /// The tasks that the world contained before.
     fn promised(&self) -> Vec<String> {
         match self.scenario.removes {
             true => Vec::new(),
@@ -97,12 +98,12 @@ impl Campaign {
         }
     }
 
-    /// Kills the victim at one point, recovers, checks; whether the point was reached.
+    /// Kills the victim at one point, recovers, checks. Returns whether the point was reached.
     fn try_point(&self, point: &Point) -> bool {
         let world = self.world();
         let ran = self.victim.kill_at(&world, point);
         let acknowledged = self.acknowledged(&ran);
-        invariants::says_no_false_running(&world);
+        invariants::assert_no_false_running(&world);
         if self.scenario.again {
             let arguments: Vec<&str> = self.victim.arguments.iter().map(String::as_str).collect();
             world.run(&arguments).succeeds();
@@ -120,7 +121,7 @@ impl Campaign {
     }
 }
 
-/// Whether the victim was killed, or of one that is traced with its children any of them.
+/// Whether the victim was killed, or, if it is traced with its children, any of them.
 fn was_killed(world: &World, ran: &Ran) -> bool {
     ran.code == 128 + 9 || traced::killed_any(world)
 }
@@ -135,7 +136,7 @@ fn ids_in(text: &str) -> Vec<String> {
     text.lines().filter(is_id).map(str::to_owned).collect()
 }
 
-/// So many of them, evenly spread.
+/// This many of them, evenly spread.
 fn some<T: Clone>(all: &[T], wanted: usize) -> Vec<T> {
     let wanted = wanted.min(all.len());
     (0..wanted)
@@ -143,11 +144,11 @@ fn some<T: Clone>(all: &[T], wanted: usize) -> Vec<T> {
         .collect()
 }
 
-/// Points of one scenario on every change; the whole has them all.
+/// Points of one scenario on every change. Full scale tries all points.
 const AT_MOST: usize = 24;
 
-/// Tries every point of a scenario, or some of them; at full scale more than once, because timing moves which calls
-/// a run makes.
+/// Tries every point of a scenario, or some of them; at full scale more than once, because the calls of a run
+/// depend on timing.
 fn kill_everywhere(scenario: Scenario, least: usize) {
     let campaign = Campaign::new(scenario);
     let found = campaign.points.len();
@@ -158,29 +159,28 @@ fn kill_everywhere(scenario: Scenario, least: usize) {
     );
     let tried = traced::in_parallel(&points, |point| {
         let mut killed = false;
-        let what = format!("{} killed in front of {point:?}", scenario.name);
+        let what = format!("{} killed before {point:?}", scenario.name);
         let violation = traced::violation(&what, || killed = campaign.try_point(point));
         (killed, violation)
     });
     report("kill points tried", scenario.name, tried, points.len());
 }
 
-/// Says the figures and fails with all that was found.
+/// Prints the figures, and fails with all violations.
 fn report(figure: &str, name: &str, tried: Vec<(bool, Option<String>)>, points: usize) {
     let killed = tried.iter().filter(|(killed, _)| *killed).count();
     let violations: Vec<String> = tried.into_iter().filter_map(|(_, found)| found).collect();
     scale::figure(&format!("{figure}: {name}"), killed);
     scale::figure(&format!("violations: {figure}: {name}"), violations.len());
     assert!(violations.is_empty(), "{}", violations.join("\n\n"));
-    // Which calls a run makes is not the same every time, and least of all with its children, but
-    // nearly.
+    // The calls of a run differ a little each time, most of all with child processes.
     assert!(
         killed * 2 >= points,
         "only {killed} of {points} were killed"
     );
 }
 
-/// What whoever comes next does: a watcher that runs what is open, and a sweep.
+/// The next processes after a crash: a watcher that runs the open tasks, and a sweep.
 fn recover_and_check(world: &World, scenario: &Scenario, acknowledged: &[String]) {
     let results = Results::of(world);
     drain(world);
@@ -191,37 +191,37 @@ fn recover_and_check(world: &World, scenario: &Scenario, acknowledged: &[String]
         ..Known::default()
     };
     invariants::check(world, known);
-    results.still_stand(world);
-    no_start_too_many(world, scenario.most_attempts);
+    results.assert_unchanged(world);
+    check_starts(world, scenario.most_attempts);
     (scenario.afterwards)(world);
     let results = Results::of(world);
-    invariants::sweeps_clean(world);
+    invariants::assert_clean_after_sweep(world);
     if !scenario.removes {
         invariants::check(world, known);
     }
-    results.still_stand(world);
+    results.assert_unchanged(world);
     let left: Vec<String> = names_in(&world.path("open"));
     assert!(left.iter().all(|name| name.starts_with('.')), "{left:?}");
     assert!(names_in(&world.path("incoming")).is_empty());
 }
 
-/// Everything that is open is run, and nobody is left. Who lived beside the victim ends first.
+/// Every open task is run, and no process is left. Processes next to the victim end first.
 fn drain(world: &World) {
     world.run(&["watch", "--drain"]).succeeds();
-    world.wait_until("the runners are gone", || world.processes().is_empty());
+    world.wait_until("the runners have exited", || world.processes().is_empty());
     // A runner that outlived the victim may have put a task back just now.
     if names_in(&world.path("open"))
         .iter()
         .any(|name| !name.starts_with('.'))
     {
         world.run(&["watch", "--drain"]).succeeds();
-        world.wait_until("the runners are gone", || world.processes().is_empty());
+        world.wait_until("the runners have exited", || world.processes().is_empty());
     }
 }
 
-/// The recipe's own record (I4): no attempt ran twice, none beside another of its task, no task
-/// more often than it may, none without its start record.
-fn no_start_too_many(world: &World, most: usize) {
+/// The recipe's own record (I4): no attempt ran twice, none in parallel with another attempt of its task, no
+/// task ran more often than it may, no attempt without its start record.
+fn check_starts(world: &World, most: usize) {
     let text = std::fs::read_to_string(world.root().join("ledger")).unwrap_or_default();
     assert!(!text.contains("overlap"), "{text}");
     let mut lines: Vec<&str> = text.lines().collect();
@@ -249,9 +249,9 @@ fn remove(path: &Path) {
     std::fs::remove_file(path).unwrap();
 }
 
-/// The harness can fail: what a program that breaks a rule would leave is seen by the checks.
+/// The checks can fail: they detect what a program that breaks a rule would leave.
 #[test]
-fn the_checks_see_what_they_are_for() {
+fn the_checks_detect_each_violation() {
     let template = stage::world();
     let victim = Victim::of(&["submit", "--recipe", "echo", "--session-id", "s", "--quiet"]);
     let ran = victim.run(&template, None, &[]);
@@ -262,7 +262,7 @@ fn the_checks_see_what_they_are_for() {
         ("a lost task", |world, id| {
             std::fs::remove_dir_all(world.path("tasks").join(id)).unwrap();
         }),
-        ("a lost hint", |world, id| {
+        ("a lost index entry", |world, id| {
             remove(&world.path("open").join(id))
         }),
         ("a torn request", |world, id| {
@@ -291,15 +291,15 @@ fn the_checks_see_what_they_are_for() {
             acknowledged: &acknowledged,
             ..Known::default()
         };
-        let look = || {
+        let check = || {
             invariants::check(&world, known);
-            no_start_too_many(&world, 1);
+            check_starts(&world, 1);
         };
-        assert_eq!(traced::violation("before", look), None);
+        assert_eq!(traced::violation("before", check), None);
         damage(&world, &id);
         assert!(
-            traced::violation(what, look).is_some(),
-            "{what} is not seen"
+            traced::violation(what, check).is_some(),
+            "{what} is not detected"
         );
     }
 }

@@ -1,7 +1,7 @@
-//! Recovery killed at every point as well, then done again: it may be begun as often as it likes.
+//! Recovery is killed at every point as well, then done again: a recovery may be started any number of times.
 //!
-//! Each scenario is left at some of its points, as dead as it is then; a recovery is killed there,
-//! in front of each of its own changes, and a second one must find nothing that it cannot mend.
+//! Each scenario is killed at some of its points. A recovery from it is killed before each of its own
+//! changes, and a second recovery must be able to repair everything.
 
 use super::scenarios::ALL;
 use super::{Campaign, Scenario, recover_and_check, report, some, was_killed};
@@ -9,7 +9,7 @@ use crate::scale;
 use crate::support::{World, names_in};
 use crate::traced::{self, CHANGING, Point, Victim};
 
-/// Whoever may come after a crash: how it is called, and what it is.
+/// The process that runs after a crash: its name, and how it is run.
 type Recoverer = (&'static str, fn(&World) -> Victim);
 
 const RECOVERERS: [Recoverer; 3] = [
@@ -24,7 +24,7 @@ const RECOVERERS: [Recoverer; 3] = [
     ("sweeper", |_| Victim::of(&["sweep"])),
 ];
 
-/// A crash, who comes after it, and where that one is killed.
+/// A crash, the process that recovers from it, and the point at which that process is killed.
 struct SecondPoint<'a> {
     campaign: &'a Campaign,
     first: Point,
@@ -40,7 +40,7 @@ impl SecondPoint<'_> {
         let recoverer = (self.recoverer.1)(&world);
         let killed = was_killed(&world, &recoverer.kill_at(&world, &self.second));
         let mut scenario = self.campaign.scenario;
-        // The killed recovery may have begun one more.
+        // The killed recovery may have started one more attempt.
         scenario.most_attempts += usize::from(scenario.most_attempts > 1);
         recover_and_check(&world, &scenario, &acknowledged);
         killed
@@ -48,7 +48,7 @@ impl SecondPoint<'_> {
 
     fn describe(&self) -> String {
         format!(
-            "{} killed in front of {:?}, then the {} in front of {:?}",
+            "{} killed before {:?}, then the {} before {:?}",
             self.campaign.scenario.name, self.first, self.recoverer.0, self.second
         )
     }
@@ -73,8 +73,8 @@ fn after(campaign: &Campaign, first: Point) -> Vec<SecondPoint<'_>> {
 }
 
 #[test]
-fn recovery_is_killed_as_well() {
-    // Beside a living runner there is nothing to recover.
+fn a_killed_recovery_can_be_repeated() {
+    // There is nothing to recover while a runner is running.
     let scenarios: Vec<Scenario> = ALL.into_iter().filter(|one| !one.again).collect();
     let campaigns = traced::in_parallel(&scenarios, |scenario| Campaign::new(*scenario));
     let crashes: Vec<(&Campaign, Point)> = campaigns

@@ -1,11 +1,11 @@
-//! Who is killed: each part of the protocol with watcher, runner or CLI as the victim.
+//! The victims: each part of the protocol, run by a watcher, a runner or the command line.
 
 use super::stage;
 use super::{PLAIN, Scenario, kill_everywhere};
 use crate::support::{World, names_in};
 use crate::traced::Victim;
 
-/// All of them, for those who recover from each.
+/// All scenarios, for the tests that recover from each.
 pub(super) const ALL: [Scenario; 21] = [
     SUBMIT,
     BATCH,
@@ -92,7 +92,7 @@ const ADMISSION: Scenario = Scenario {
     ..PLAIN
 };
 
-/// I3: exactly one task of the one drop, and its name leads to it.
+/// I3: exactly one task from the one drop, and its name leads to it.
 fn is_the_one_dropped(world: &World) {
     let task = world.only_task();
     assert_eq!(task.request()["name"], "dropped");
@@ -171,7 +171,7 @@ const STOPPED_BY_MARKER: Scenario = Scenario {
 };
 
 const TIMEOUT: Scenario = Scenario {
-    name: "runner that stops a task over its time",
+    name: "runner that stops a task after its timeout",
     prepare: |world| {
         world.recipe_folder("hang", "", &stage::recipe("exec sleep 1000"));
         let task = world.submit(&["hang", "--timeout", "0.1"]);
@@ -188,7 +188,7 @@ const STOPPED_BY_SIGNAL: Scenario = Scenario {
         let ends = "[ \"$AGENTSPOOL_ATTEMPT\" != 1 ] && exit 0\nkill -TERM $PPID\nexec sleep 1000";
         world.recipe_folder("ends", "on_lost = \"requeue\"", &stage::recipe(ends));
         let task = world.submit(&["ends"]);
-        // Not `--once`: that one says by its exit code that the task is not finished.
+        // Not `--once`, whose exit code reports that the task is not finished.
         Victim::of(&["runner"]).reading(format!("run {}\n", task.id))
     },
     most_attempts: 3,
@@ -196,7 +196,7 @@ const STOPPED_BY_SIGNAL: Scenario = Scenario {
     ..PLAIN
 };
 
-/// A task whose runner was killed while the recipe ran, and what escaped from it.
+/// A task whose runner was killed while the recipe ran, and a process that escaped from it.
 fn hanging(world: &World, on_lost: &str) -> String {
     let hang = "[ \"$AGENTSPOOL_ATTEMPT\" != 1 ] && exit 0\nsetsid sleep 1000 &\nexec sleep 1000";
     let manifest = format!("on_lost = \"{on_lost}\"");
@@ -206,7 +206,7 @@ fn hanging(world: &World, on_lost: &str) -> String {
 
 fn orphan(world: &World) {
     let mut runner = runner_of(world);
-    world.wait_until("the escaped process is there", || {
+    world.wait_until("the escaped process runs", || {
         let all = world.processes();
         all.iter().filter(|(_, c)| c.contains("sleep 1000")).count() == 2
     });
@@ -228,7 +228,7 @@ fn runner_of(world: &World) -> std::process::Child {
 const RECOVERY_FAILS: Scenario = Scenario {
     name: "recovery that fails the task",
     prepare: |world| Victim::of(&["runner", "--once", &hanging(world, "fail")]),
-    start_beside: orphan,
+    start_with: orphan,
     scans_processes: true,
     afterwards: |world| assert_eq!(world.only_task().result()["error"]["kind"], "lost"),
     ..PLAIN
@@ -237,12 +237,12 @@ const RECOVERY_FAILS: Scenario = Scenario {
 const RECOVERY_RETRIES: Scenario = Scenario {
     name: "recovery that tries again",
     prepare: |world| Victim::of(&["runner", "--once", &hanging(world, "requeue")]),
-    start_beside: orphan,
-    // The attempt that the victim itself begins is lost with it.
+    start_with: orphan,
+    // The attempt that the victim itself starts is lost with it.
     most_attempts: 3,
     scans_processes: true,
     afterwards: |world| {
-        // Where the recovery is killed as well, its own attempt is lost, and three are the most.
+        // If the recovery is killed as well, its own attempt is lost, and three attempts are the most.
         let result = world.only_task().result();
         let is_used_up = result["error"]["kind"] == "lost" && result["attempt"] == 3;
         assert!(result["status"] == "completed" || is_used_up, "{result}");
@@ -262,10 +262,10 @@ const CANCEL_PENDING: Scenario = Scenario {
 const CANCEL_RUNNING: Scenario = Scenario {
     name: "cancel of a running task",
     prepare: |world| Victim::of(&["cancel", &hanging(world, "fail")]),
-    start_beside: |world| {
+    start_with: |world| {
         let mut runner = runner_of(world);
         world.wait_running(&world.only_task());
-        // Reaped by a thread of its own: a zombie is no process of this world.
+        // Reaped by a thread of its own: a zombie is not a process of this world.
         std::thread::spawn(move || runner.wait());
     },
     again: true,
@@ -277,7 +277,7 @@ const CANCEL_RUNNING: Scenario = Scenario {
 const CANCEL_ORPHANED: Scenario = Scenario {
     name: "cancel of an orphaned task",
     prepare: |world| Victim::of(&["cancel", &hanging(world, "fail")]),
-    start_beside: orphan,
+    start_with: orphan,
     scans_processes: true,
     ..PLAIN
 };
@@ -287,7 +287,7 @@ fn finished(world: &World) {
     world.run(&["runner", "--once", &task.id]).succeeds();
 }
 
-/// A link in names/ to a task that is not there.
+/// A link in names/ to a task that does not exist.
 fn leave_link(world: &World, name: &str) {
     let target = format!("../tasks/{}", removed_id(world));
     std::os::unix::fs::symlink(target, world.path("names").join(name)).unwrap();
@@ -307,10 +307,10 @@ const SWEEP_TASKS: Scenario = Scenario {
         for age in ["cleanup_delay_sec", "session_keep_sec"] {
             world.set(age, "0");
         }
-        // A name whose task is gone, as a removal leaves it that was killed.
+        // A name whose task is missing, as a killed removal leaves it.
         leave_link(world, "old");
         finished(world);
-        // Kept between tasks by a recipe, so it does not go with the last one.
+        // A recipe keeps it between tasks, so it is not removed with the last task.
         std::fs::create_dir_all(world.path("sessions/s/state/kept")).unwrap();
         Victim::of(&["sweep"])
     },
@@ -325,7 +325,7 @@ const SWEEP_LITTER: Scenario = Scenario {
         world.drop_in("wrong.json", WRONG);
         world.run(&["watch", "--drain"]).succeeds();
         leave_link(world, &format!(".{}.link", removed_id(world)));
-        // Half a submission: killed in front of its move into place.
+        // Half a submission: killed before its rename into place.
         let submit = Victim::of(&["submit", "--recipe", "echo", "--session-id", "s"]);
         let place = crate::traced::Point {
             call: "renameat2".into(),
@@ -360,7 +360,7 @@ const CLEAR_ALL: Scenario = Scenario {
     ..PLAIN
 };
 
-/// One test for each, so that one that fails does not hide the others.
+/// One test for each, so that one failure does not hide the others.
 macro_rules! killed_everywhere {
     ($($test:ident: $scenario:ident, $least:literal;)*) => {$(
         #[test]
@@ -394,9 +394,9 @@ killed_everywhere! {
     clear_all: CLEAR_ALL, 10;
 }
 
-/// A figure of one must not be taken for that of another.
+/// The figure of one scenario must not be taken for that of another.
 #[test]
-fn scenarios_are_reported_apart() {
+fn scenarios_have_different_names() {
     let mut names: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
     names.sort_unstable();
     names.dedup();

@@ -1,8 +1,9 @@
-//! A world prepared once and copied for each point, because preparing costs more than the point.
+//! A world that is prepared once and copied for each point, because the preparation takes longer than the
+//! point.
 //!
-//! A copied spool would get an identity of its own with its next command, and the victim's first
-//! calls would be those; so each copy is given one here. Not a copy of living processes: what must
-//! live is started in the copy.
+//! A copied spool would get an identity of its own with its next command, and those calls would be the
+//! victim's first; so each copy gets its identity here. Running processes are not copied: a process that must
+//! run is started in the copy.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,8 +12,8 @@ use serde_json::Value;
 
 use crate::support::{World, read_json};
 
-/// The world every scenario begins with. Its recipes write down each start, and whether another
-/// attempt of the same task was alive.
+/// The world that every scenario starts with. Its recipes record each start, and whether another attempt of
+/// the same task was running.
 pub fn world() -> World {
     let world = World::new();
     world.set("autostart", "false");
@@ -23,15 +24,15 @@ pub fn world() -> World {
         "",
         &recipe("head -c 1100000 /dev/zero | tr '\\0' 'a'"),
     );
-    // Hints and tasks are compared once a boot, and a first sweep only records the clocks: both
-    // done here, so that no later process mends by that what a kill left.
+    // Index entries and tasks are compared once a boot, and a first sweep only records the clocks. Both are
+    // done here, so that no later process repairs by this what a kill left.
     world.run(&["watch", "--drain"]).succeeds();
     world.run(&["sweep"]).succeeds();
     assert!(world.path("open/.boot").exists());
     world
 }
 
-/// A recipe that notes its start in the world's ledger, and `overlap` if it is not alone.
+/// A recipe that records its start in the world's ledger, and `overlap` if it is not alone.
 pub fn recipe(then: &str) -> String {
     format!(
         "#!/bin/sh\nroot=$AGENTSPOOL_TASK_DIR/../../..\n\
@@ -63,7 +64,7 @@ fn give_identity(world: &World) {
     identity["inode"] = folder.ino().into();
     identity["device"] = folder.dev().into();
     identity["path"] = world.spool().to_str().unwrap().into();
-    // Marks hold it: two copies side by side must not take each other's processes for their own.
+    // The tags contain it: two copies must not take each other's processes for their own.
     let old = identity["uuid"].as_str().unwrap();
     let tail = format!("{:012x}", std::process::id() as u64 * 65_536 + number());
     identity["uuid"] = format!("{}{tail}", &old[..old.len() - 12]).into();

@@ -1,7 +1,7 @@
-//! A start that came to nothing, and whose child somebody who traces the runner keeps from being reaped.
+//! A failed start whose child cannot be reaped, because a process that traces the runner keeps it.
 //!
-//! Not a start that hangs by itself (`table.rs`). What is held: it is reported, it can be cancelled, and nothing is
-//! begun after that.
+//! Not a start that hangs by itself (`table.rs`). Checked: the start is reported, the task can be cancelled,
+//! and nothing is started after that.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ fn start(place: &Place, recipe: &str, keeps: &str, has_cgroup: bool) -> Start {
     command.stderr(std::fs::File::create(place.log(&task.id)).unwrap());
     let mut runner = command.spawn().unwrap();
     let is_there = || !std::fs::read(place.log(&task.id)).unwrap().is_empty();
-    wait_for(cell, "the runner's shell is there", is_there).unwrap();
+    wait_for(cell, "the runner's shell runs", is_there).unwrap();
     let ready = PathBuf::from(format!("{}.{keeps}", place.held(&task.id).display()));
     let keeper = Command::new(&place.kinds)
         .args(["keep-children", &runner.id().to_string()])
@@ -69,7 +69,7 @@ fn start(place: &Place, recipe: &str, keeps: &str, has_cgroup: bool) -> Start {
 }
 
 #[test]
-fn a_failed_start_that_is_kept_is_reported_and_ended_and_nothing_begins_after_it() {
+fn a_failed_start_that_cannot_be_reaped_is_reported_and_can_be_cancelled() {
     let place = Place::new(true);
     let began = place.world.root().join("began");
     let recipes = place.spool.join("recipes");
@@ -82,8 +82,8 @@ fn a_failed_start_that_is_kept_is_reported_and_ended_and_nothing_begins_after_it
         start(&place, "gone", "dead", false),
     ];
     for (number, start) in starts.iter().enumerate() {
-        let begun = || start.task.path.join("attempts/1/work").exists();
-        wait_for(start.cell, "the attempt began", begun).unwrap();
+        let has_started = || start.task.path.join("attempts/1/work").exists();
+        wait_for(start.cell, "the attempt started", has_started).unwrap();
         if number < 2 {
             std::fs::write(start.task.path.join("cancel"), "").unwrap();
         } else {
@@ -102,7 +102,7 @@ fn a_failed_start_that_is_kept_is_reported_and_ended_and_nothing_begins_after_it
         if number < 2 {
             assert_eq!(task.result()["status"], "cancelled", "{}", log());
         } else {
-            // It may begin again, and hangs no more.
+            // The next attempt may start, and does not hang.
             assert!(!task.has_result() && task.status()["condition"].is_null());
         }
         assert!(!began.exists(), "{}", log());

@@ -1,7 +1,7 @@
-//! What stands around recipes: the program's own folder, what is advised, and the number of a session.
+//! Trust outside the recipes: the program's own folder, advised commands, and the number of a session.
 //!
-//! Not the recipes themselves (`trust.rs`). What is held: nobody besides the owner and root runs anything as the
-//! owner by it, nor keeps a task from its end.
+//! Not the recipes themselves (`trust.rs`). Checked: through these, only the owner and root run anything as
+//! the owner, and no other user keeps a task from its end.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::make;
-use crate::group::{GROUP, MEMBER, OWNER, Shared};
+use crate::group::{GROUP, GROUP_USER, OWNER, Shared};
 use crate::support::processes::{is_alive, session_of};
 use crate::support::{Ran, all_pids, names_in, read_json};
 
-/// The program's own folder is searched by recipes only where nobody else could add a program.
+/// Recipes search the program's own folder only if no other user could add a program there.
 #[test]
 fn a_folder_in_which_others_can_add_programs_is_not_added_to_path() {
     let shared = Shared::new();
@@ -53,7 +53,7 @@ fn a_folder_in_which_others_can_add_programs_is_not_added_to_path() {
                 chown(own.join("recipes/path"), Some(OWNER), None).unwrap();
             }
             let doctor = with(&["doctor"]).stdout;
-            let says = doctor.contains("the folder of this program: others could add");
+            let says = doctor.contains("the folder of this program: other users could add");
             assert_eq!(says, !is_added, "{}: {doctor}", folder.display());
             let arguments = ["submit", "--recipe", "path", "--json"];
             let mut command = shared.as_user(OWNER, "agentspool");
@@ -73,9 +73,9 @@ fn a_folder_in_which_others_can_add_programs_is_not_added_to_path() {
     }
 }
 
-/// Whoever has a file open goes on writing into it, whatever its mode is by then.
+/// A process that has a file open can continue to write to it, whatever the file's mode is by then.
 #[test]
-fn what_is_advised_takes_a_recipe_from_those_who_have_it_open() {
+fn the_advised_commands_replace_a_recipe_that_others_have_open() {
     let shared = Shared::new();
     make(
         &shared,
@@ -84,7 +84,7 @@ fn what_is_advised_takes_a_recipe_from_those_who_have_it_open() {
         ),
     );
     let script = shared.spool().join("recipes/two/run.sh");
-    let mut holder = shared.as_user(MEMBER, "sh");
+    let mut holder = shared.as_user(GROUP_USER, "sh");
     let write = format!(
         "exec 3>>{}; echo held; read go; echo evil >&3; echo done",
         script.display()
@@ -103,8 +103,8 @@ fn what_is_advised_takes_a_recipe_from_those_who_have_it_open() {
         .stderr
         .clone();
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
-    let advised = |said: &str| {
-        let (_, from) = said.split_once("run.sh: group").unwrap();
+    let advised = |printed: &str| {
+        let (_, from) = printed.split_once("run.sh: group").unwrap();
         from.split('`').nth(1).unwrap().to_owned()
     };
     assert_eq!(advised(&ran), advised(&doctor));
@@ -117,7 +117,7 @@ fn what_is_advised_takes_a_recipe_from_those_who_have_it_open() {
     shared.run(OWNER, &["submit", "--recipe", "two"]).succeeds();
 }
 
-/// What is advised to root is a command, and a name in it runs nothing.
+/// Root is advised to run a command, and a name in it must run nothing.
 #[test]
 fn a_name_in_an_advised_command_is_one_word_of_the_shell() {
     let shared = Shared::new();
@@ -126,7 +126,7 @@ fn a_name_in_an_advised_command_is_one_word_of_the_shell() {
         .join("rejected/x;cd ..;touch $HOME`id -u` it's #");
     fs::create_dir(&odd).unwrap();
     fs::write(odd.join("f"), "").unwrap();
-    chown(&odd, Some(MEMBER), None).unwrap();
+    chown(&odd, Some(GROUP_USER), None).unwrap();
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
     let (_, advised) = doctor.split_once("remove it as root: `").unwrap();
     let advised = advised.lines().next().unwrap().strip_suffix('`').unwrap();
@@ -135,9 +135,9 @@ fn a_name_in_an_advised_command_is_one_word_of_the_shell() {
     assert_eq!(names_in(&shared.spool().join("rejected")), [""; 0]);
 }
 
-/// A process of another user's that was given the number of a dead attempt's session keeps no task from its end.
+/// A process of another user that got the number of an ended attempt's session keeps no task from its end.
 #[test]
-fn another_users_session_of_the_same_number_holds_nothing_up() {
+fn another_users_session_with_the_same_number_delays_no_task() {
     let shared = Shared::new();
     shared.recipe("slow", "#!/bin/sh\nexec sleep 1000\n");
     let mut watcher = shared.watcher();
@@ -154,10 +154,12 @@ fn another_users_session_of_the_same_number_holds_nothing_up() {
     let pid = |who: &Value| i32::try_from(who["pid"].as_i64().unwrap()).unwrap();
     for process in [pid(&run["runner"]), pid(&run["child"])] {
         shared.world.signal(process, rustix::process::Signal::KILL);
-        shared.world.wait_until("it is dead", || !is_alive(process));
+        shared
+            .world
+            .wait_until("it has exited", || !is_alive(process));
     }
-    // A session of which only the leader is gone. That its number is the attempt's is written down here.
-    let mut leader = shared.as_user(MEMBER, "setsid");
+    // A session whose leader alone has exited. Its number is recorded here as the attempt's.
+    let mut leader = shared.as_user(GROUP_USER, "setsid");
     let script = "echo $$; sleep 1000 >/dev/null & exec 1>&-; kill -STOP $$";
     let mut leader = leader
         .args(["-w", "sh", "-c", script])
@@ -178,7 +180,7 @@ fn another_users_session_of_the_same_number_holds_nothing_up() {
     leader.wait().unwrap();
     shared
         .world
-        .wait_until("its leader is gone", || !is_alive(number));
+        .wait_until("its leader has exited", || !is_alive(number));
     let left = || {
         all_pids()
             .into_iter()
