@@ -232,7 +232,7 @@ fn files_of_any_text_can_be_read_again() {
     let refused = world.run(&arguments);
     refused.ends_with(2);
     assert!(
-        refused.stderr.contains("at most 1048576"),
+        refused.stderr.contains("the limit is 1048576 bytes"),
         "{:.300}",
         refused.stderr
     );

@@ -97,7 +97,7 @@ fn the_service_of_a_user_uses_the_named_spool() {
     assert!(!ran.stdout.contains("AGENTSPOOL_DIR="), "{}", ran.stdout);
     let ran = plan_for(&world, &[&["--spool", "/a b"][..], &install].concat(), &[]);
     ran.ends_with(2);
-    assert!(ran.stderr.contains("a unit cannot name the spool /a b"));
+    assert!(ran.stderr.contains("cannot name the spool /a b"));
 }
 
 #[test]

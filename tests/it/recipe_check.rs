@@ -52,7 +52,7 @@ fn the_path_of_the_watcher_is_used_and_named() {
             format!("mytool, which is not on the PATH of the watcher, process {pid} ({without}");
         let named = match recipe {
             "tooled" => named.replace("mytool, which is", "the program mytool is"),
-            _ => named,
+            _ => named.replace("mytool, which", "mytool with `env`, which"),
         };
         assert!(ran.stderr.contains(&named), "{}", ran.stderr);
     }

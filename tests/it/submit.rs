@@ -161,8 +161,14 @@ fn a_terminal_shows_the_timeout_and_the_retention() {
     world.set("timeout_sec", "42");
     world.recipe_folder("patient", "timeout = \"3m\"", "#!/bin/sh\n");
     for (arguments, limit) in [
-        (&["echo"][..], Some("stopped after 42s (--timeout")),
-        (&["patient"], Some("stopped after 3m (--timeout")),
+        (
+            &["echo"][..],
+            Some("stopped after 42s (change this with --timeout"),
+        ),
+        (
+            &["patient"],
+            Some("stopped after 3m (change this with --timeout"),
+        ),
         (&["echo", "--timeout", "9"], None),
     ] {
         let submit = [&["submit", "--recipe"], arguments].concat();
@@ -559,13 +565,13 @@ fn a_setting_that_only_a_watcher_uses_gets_a_note() {
         &[&submit[..], &["--set", "max_concurrent=1"]].concat(),
     );
     assert!(
-        shown.starts_with("note: --set max_concurrent changes nothing here: "),
+        shown.starts_with("note: --set max_concurrent has no effect here: "),
         "{shown}"
     );
     assert!(shown.contains("config set max_concurrent '1'"), "{shown}");
     let shown = run(Some("5"), &["recipe", "run", "works"]);
     assert!(
-        shown.starts_with("note: AGENTSPOOL_TIMEOUT_SEC changes nothing here: "),
+        shown.starts_with("note: AGENTSPOOL_TIMEOUT_SEC has no effect here: "),
         "{shown}"
     );
     // These two settings are used by the command itself, and `timeout_sec` is in spool.json.
