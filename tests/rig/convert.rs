@@ -247,7 +247,10 @@ fn lost_modes_are_named_and_set_again() {
     let tasks = shared.spool().join("tasks");
     mode(&tasks.join(&held).join("lock"), 0o644);
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
-    assert!(doctor.contains("`lock` that others can open"), "{doctor}");
+    assert!(
+        doctor.contains("`lock` that other users can open"),
+        "{doctor}"
+    );
     mode(&tasks, 0);
     let doctor = shared.run(OWNER, &["doctor"]).stdout;
     assert!(doctor.contains(&tasks.display().to_string()), "{doctor}");
@@ -365,9 +368,9 @@ fn files_that_a_group_user_renamed_do_not_count() {
     }
     let doctor = shared.run(OWNER, &["doctor"]);
     assert!(
-        doctor
-            .stdout
-            .contains(&format!("belongs to user {GROUP_USER}, so no sweep")),
+        doctor.stdout.contains(&format!(
+            "belongs to user {GROUP_USER}, so a sweep cannot remove it"
+        )),
         "{}",
         doctor.stdout
     );

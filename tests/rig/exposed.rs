@@ -225,7 +225,7 @@ fn a_mount_over_a_folder_of_the_root_is_named() {
         let path = shared.spool().join(folder);
         let ran = init_with_mount(&shared, &path);
         ran.ends_with(8);
-        let named = format!("cannot make {} anew", path.display());
+        let named = format!("cannot create {} again", path.display());
         assert!(
             ran.stderr.contains(&named) && ran.stderr.contains("umount"),
             "{}",

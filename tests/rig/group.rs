@@ -400,7 +400,7 @@ fn a_group_user_cancels_what_he_submitted() {
     let refused = shared.run(OTHER_GROUP_USER, &["cancel", id]);
     refused.ends_with(4);
     assert!(
-        refused.stderr.contains("another user's"),
+        refused.stderr.contains("belongs to another user"),
         "{}",
         refused.stderr
     );

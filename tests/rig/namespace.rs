@@ -217,7 +217,9 @@ fn users_from_outside_a_user_namespace_are_not_one_user() {
     let printed = shared.run(OTHER_GROUP_USER, &["status", "private"]);
     printed.ends_with(7);
     assert!(
-        printed.stderr.contains("its group is not known"),
+        printed
+            .stderr
+            .contains("its group does not exist in the user namespace"),
         "{}",
         printed.stderr
     );

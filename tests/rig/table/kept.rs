@@ -3,6 +3,7 @@
 //! Not a start that hangs by itself (`table.rs`). Checked: the start is reported, the task can be cancelled,
 //! and nothing is started after that.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -48,7 +49,7 @@ fn start(place: &Place, recipe: &str, keeps: &str, has_cgroup: bool) -> Start {
         .envs(set)
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
-    command.stderr(std::fs::File::create(place.log(&task.id)).unwrap());
+    command.stderr(File::create(place.log(&task.id)).unwrap());
     let mut runner = command.spawn().unwrap();
     let is_there = || !std::fs::read(place.log(&task.id)).unwrap().is_empty();
     wait_for(cell, "the runner's shell runs", is_there).unwrap();
@@ -73,7 +74,12 @@ fn a_failed_start_that_cannot_be_reaped_is_reported_and_can_be_cancelled() {
     let place = Place::new(true);
     let began = place.world.root().join("began");
     let recipes = place.spool.join("recipes");
-    write_executable(&recipes.join("gone"), "#!/nonexistent/sh\n");
+    write_executable(&recipes.join("gone"), "#!/bin/sh\n");
+    // The kernel does not execute a file that is open for writing.
+    let _being_written = File::options()
+        .append(true)
+        .open(recipes.join("gone"))
+        .unwrap();
     let begins = format!("#!/bin/sh\ntrap '' TERM\necho >{}\n", began.display());
     write_executable(&recipes.join("begins"), &begins);
     let starts = [
