@@ -80,12 +80,7 @@ release:
 
 # The Debian package, into target/debian. Needs cargo-deb.
 deb: release
-    mkdir -p target/man
-    target/release/agentspool completions --man target/man
-    mkdir -p target/completions
-    target/release/agentspool completions bash >target/completions/agentspool
-    target/release/agentspool completions zsh >target/completions/_agentspool
-    target/release/agentspool completions fish >target/completions/agentspool.fish
+    systemd/package-files target/release/agentspool
     cargo deb --no-build
 
 # The package under a real systemd, in a system that is booted for it and thrown away. Needs root.
