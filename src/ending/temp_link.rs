@@ -17,8 +17,9 @@ use crate::spool::{Attempt, RunFile};
 use crate::task::TaskId;
 
 const TEMPORARY: &str = "/tmp";
-/// A path of at most this many bytes leaves space for what programs append to it.
-const SHORT: usize = 60;
+/// A path of at most this many bytes leaves space for what programs append to it: Python's multiprocessing, the
+/// longest known, appends 32 bytes, and the path of a socket has at most 107.
+const SHORT: usize = 75;
 /// Rights for group and others, which a folder of ours never has.
 const SHARED: u32 = 0o077;
 const STICKY: u32 = 0o1000;
