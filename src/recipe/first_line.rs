@@ -41,6 +41,23 @@ fn trim(text: &[u8]) -> &[u8] {
     }
 }
 
+/// Whether a word means one thing for every program: a name, an option that contains no path, or an absolute
+/// path. A list (`a:/b`), a shell command (`a;/b`) and a relative path may lead anywhere. So may a name that
+/// starts with a dot: `..` leads up. An option may consist of several, which some programs separate.
+fn is_clear(word: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+-".contains(byte);
+    match word.first() {
+        Some(b'/') => word
+            .iter()
+            .all(|byte| is_letter(byte) || b"/@%,=~".contains(byte) || !byte.is_ascii()),
+        Some(b'-') => word
+            .iter()
+            .all(|byte| is_letter(byte) || b"=,".contains(byte) || is_blank(byte)),
+        Some(b'.') | None => false,
+        Some(_) => word.iter().all(is_letter),
+    }
+}
+
 impl FirstLine {
     /// Reads the first line. `None` if the file does not start with `#!` or cannot be read.
     pub fn of(script: &Path) -> Option<FirstLine> {
@@ -58,20 +75,19 @@ impl FirstLine {
         })
     }
 
-    /// Arguments of the interpreter that it may start or read: paths, and names of programs. `None` if the
-    /// line does not show this for certain: it has an option with a path in it, or it gives `env` a variable,
-    /// a quote or an option other than `-S`.
+    /// Arguments of the interpreter that it may start or read: absolute paths, and names of programs. `None`
+    /// if the line does not show this for certain: the interpreter is a relative path, a word is anything else
+    /// than a name, an absolute path or a plain option, or `env` gets an option other than `-S`.
     pub fn named(&self) -> Option<Vec<OsString>> {
+        if !self.interpreter.is_absolute() {
+            return None;
+        }
         let words = match self.is_env() {
             true => self.words_of_env()?,
             false if self.argument.is_empty() => Vec::new(),
             false => vec![&*self.argument],
         };
-        let has_hidden_path = |word: &&[u8]| {
-            let is_setting = word.starts_with(b"-") || word.contains(&b'=');
-            !word.starts_with(b"/") && word.contains(&b'/') && is_setting
-        };
-        if words.iter().any(has_hidden_path) {
+        if !words.iter().all(|word| is_clear(word)) {
             return None;
         }
         let words = words.into_iter().filter(|word| !word.starts_with(b"-"));
@@ -98,7 +114,7 @@ impl FirstLine {
             None if self.argument.is_empty() => Vec::new(),
             None => vec![&*self.argument],
         };
-        let is_program = |first: &&[u8]| !first.starts_with(b"-") && !first.contains(&b'=');
+        let is_program = |first: &&[u8]| !first.starts_with(b"-");
         words.first().is_none_or(is_program).then_some(words)
     }
 }
@@ -149,6 +165,12 @@ mod tests {
             ("/usr/bin/env python3", &["python3"]),
             ("/usr/bin/env -S uv run --script", &["uv", "run"]),
             ("/usr/bin/env -Spython3 -u", &["python3"]),
+            ("/usr/bin/env -S uv run --python=3.12", &["uv", "run"]),
+            ("/usr/bin/perl -w -T", &[]),
+            (
+                "/bin/sh /h\u{f6}me/a_b/x+y-1.sh",
+                &["/h\u{f6}me/a_b/x+y-1.sh"],
+            ),
         ] {
             assert_eq!(named(line).unwrap(), expected, "{line}");
         }
@@ -166,6 +188,22 @@ mod tests {
             "/usr/bin/env -S nice env PATH=/team prog",
             "/usr/bin/env -S /bin/sh\u{b}/team/x",
             "/usr/bin/perl -I/team",
+            "/usr/bin/env -S java -cp /own:/team/classes Main",
+            "/usr/bin/env -S java -cp own:/team/classes Main",
+            "/usr/bin/env -S ld.so --preload libm.so.6:/team/x.so /bin/true",
+            "/usr/bin/env -S sh -c true;/team/x",
+            "/usr/bin/env -S sh -c /bin/true|/team/x",
+            "/usr/bin/env -S sh -c exec</team/x",
+            "/usr/bin/env -S bash -c ~/x",
+            "/usr/bin/env -S env -C .. x",
+            "/usr/bin/env ../../team/x",
+            "/usr/bin/env team/x",
+            "/bin/sh ../../team/x",
+            "/bin/sh /own/x /team/x",
+            "/bin/sh -c /team/x",
+            "../../team/x",
+            "team/x",
+            "",
         ] {
             assert_eq!(named(line), None, "{line}");
         }

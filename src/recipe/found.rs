@@ -13,6 +13,7 @@ use super::check::RECIPE_DIR;
 use super::error::{FindError, fix_command};
 use super::file;
 use super::manifest::{Manifest, parse_env_file};
+use super::parts::Unclear;
 use super::praisonai::{self, Installed};
 use super::trust::{Exposed, Trust};
 use crate::task::Name;
@@ -71,11 +72,24 @@ fn describe_script(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-fn unclear(path: PathBuf) -> Exposed {
+/// The message for a recipe at `recipe` whose programs are not certain. It repeats no value of a manifest.
+fn describe_unclear(unclear: Unclear, recipe: &Path) -> Exposed {
+    let (path, why, fix) = match unclear {
+        Unclear::FirstLine(script) => (
+            script,
+            "its first line has options, quotes, variables, lists or relative paths, so it may start a program that it does not name",
+            "write only the full path of the interpreter there, as in #!/usr/bin/python3",
+        ),
+        Unclear::OwnPath => (
+            recipe.to_owned(),
+            "the PATH that it sets has an empty or relative folder, so it may start a program of another user",
+            "write only absolute folders into PATH in its manifest or `env_file`, without an empty entry",
+        ),
+    };
     Exposed {
         path: std::path::absolute(&path).unwrap_or(path),
-        why: "its first line has options, quotes or variables, so it may start a program that it does not name".to_owned(),
-        fix: "write only the full path of the interpreter there, as in #!/usr/bin/python3".to_owned(),
+        why: why.to_owned(),
+        fix: fix.to_owned(),
     }
 }
 
@@ -163,7 +177,7 @@ impl Recipe {
             let parts = self.parts(trust, search);
             trust
                 .problem_of(&parts.paths)
-                .or(parts.unclear.map(unclear))
+                .or_else(|| Some(describe_unclear(parts.unclear?, &self.path)))
         });
         let name = || self.name.clone();
         exposed.map_or(Ok(()), |exposed| Err(FindError::open(name(), exposed)))

@@ -16,16 +16,22 @@ use super::found::{Kind, Recipe};
 use super::program::each_on_path;
 use super::trust::Trust;
 
-/// How many interpreters of interpreters the kernel starts at most.
-const MOST_INTERPRETERS: usize = 5;
-
 /// The files and folders that decide what a recipe runs.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     /// Files and folders.
     pub paths: BTreeSet<PathBuf>,
-    /// A script whose first line may start programs that it does not name.
-    pub unclear: Option<PathBuf>,
+    /// What leaves open which programs run.
+    pub unclear: Option<Unclear>,
+}
+
+/// What leaves open which programs run.
+#[derive(Debug)]
+pub(super) enum Unclear {
+    /// The first line of this script.
+    FirstLine(PathBuf),
+    /// The PATH that the recipe sets: a folder in it is empty or relative.
+    OwnPath,
 }
 
 impl Recipe {
@@ -62,9 +68,12 @@ impl Recipe {
         let env_file = self.manifest.env_file.iter();
         let env_file = env_file.map(|file| self.folder().join(file));
         parts.paths.extend(env_file);
-        parts
-            .paths
-            .extend(own_path.into_iter().flat_map(absolute_folders));
+        for folder in own_path.into_iter().flat_map(std::env::split_paths) {
+            match folder.is_absolute() {
+                true => drop(parts.paths.insert(folder)),
+                false => parts.unclear = Some(Unclear::OwnPath),
+            }
+        }
         parts
     }
 
@@ -104,30 +113,33 @@ impl Recipe {
         if program.starts_with(&self.path) {
             parts.paths.extend(within.map(Path::to_owned));
         }
+        // The kernel limits a chain of interpreters, but each `env` starts a new chain. So all are followed.
+        let mut followed = BTreeSet::new();
         let mut left = vec![program];
-        for _ in 0..=MOST_INTERPRETERS {
-            for program in std::mem::take(&mut left) {
-                let resolved = std::fs::canonicalize(&program).ok();
-                let both = [Some(&program), resolved.as_ref()];
-                for path in both.into_iter().flatten() {
-                    let folder = path.parent();
-                    // A file `pyvenv.cfg` in the parent folder decides where Python finds its modules.
-                    let above = folder.and_then(Path::parent).filter(|_| is_python(path));
-                    let folders = folder.into_iter().chain(above);
-                    parts.paths.extend(folders.map(Path::to_owned));
-                }
-                if let Some(line) = FirstLine::of(&program).filter(|_| reads) {
-                    left.extend(located(&line.interpreter, None));
-                    match line.named() {
-                        Some(named) => {
-                            let named = named.iter().map(Path::new);
-                            left.extend(named.flat_map(|name| located(name, own_path)));
-                        }
-                        None => parts.unclear = Some(program.clone()),
-                    }
-                }
-                parts.paths.insert(program);
+        while let Some(program) = left.pop() {
+            if !followed.insert(program.clone()) {
+                continue;
             }
+            let resolved = std::fs::canonicalize(&program).ok();
+            let both = [Some(&program), resolved.as_ref()];
+            for path in both.into_iter().flatten() {
+                let folder = path.parent();
+                // A file `pyvenv.cfg` in the parent folder decides where Python finds its modules.
+                let above = folder.and_then(Path::parent).filter(|_| is_python(path));
+                let folders = folder.into_iter().chain(above);
+                parts.paths.extend(folders.map(Path::to_owned));
+            }
+            if let Some(line) = FirstLine::of(&program).filter(|_| reads) {
+                left.extend(located(&line.interpreter, None));
+                match line.named() {
+                    Some(named) => {
+                        let named = named.iter().map(Path::new);
+                        left.extend(named.flat_map(|name| located(name, own_path)));
+                    }
+                    None => parts.unclear = Some(Unclear::FirstLine(program.clone())),
+                }
+            }
+            parts.paths.insert(program);
         }
     }
 }
@@ -138,8 +150,7 @@ fn is_python(program: &Path) -> bool {
 }
 
 /// The path of a program that is named by an absolute path, or every path that a name without a slash may
-/// mean. A relative path gives nothing: it is below the current folder of the task, which only the owner can
-/// change.
+/// mean. A relative path gives nothing: a first line that has one is refused.
 fn located(program: &Path, own_path: Option<&OsStr>) -> Vec<PathBuf> {
     if program.is_absolute() {
         return vec![program.to_owned()];
@@ -151,8 +162,4 @@ fn located(program: &Path, own_path: Option<&OsStr>) -> Vec<PathBuf> {
         .into_iter()
         .flat_map(|path| each_on_path(program, path));
     found.filter(|path| path.is_absolute()).collect()
-}
-
-fn absolute_folders(search: &OsStr) -> impl Iterator<Item = PathBuf> {
-    std::env::split_paths(search).filter(|folder| folder.is_absolute())
 }

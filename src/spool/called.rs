@@ -3,6 +3,8 @@
 //! Not the links in `names/`, which lead to the newest task of a name (`index/names.rs`), and not what a text
 //! means (`resolve.rs`). Invariant: a task that cannot be read is skipped, and the search goes on.
 
+use std::collections::BTreeSet;
+
 use super::disk::IoResult;
 use super::open::Spool;
 use super::tasks::TaskDir;
@@ -30,10 +32,12 @@ impl Spool {
         Ok(named)
     }
 
-    /// The unfinished tasks with this label. If there is no such task: the finished ones. Newest first. Reads
-    /// the request of every task.
+    /// The unfinished tasks with this label. If there is no such task: the finished ones. If several users
+    /// submitted tasks with this label, or may have: all of them. Newest first. Reads the request of every
+    /// task.
     pub(super) fn tasks_labelled(&self, text: &str) -> IoResult<Vec<TaskId>> {
-        let (mut open, mut finished) = (Vec::new(), Vec::new());
+        let (mut open, mut all) = (Vec::new(), Vec::new());
+        let mut submitters = BTreeSet::new();
         for id in self.task_ids()? {
             let Ok(Some(task)) = self.task(id) else {
                 continue;
@@ -42,12 +46,19 @@ impl Spool {
             if !label.is_some_and(|label| is_label(&label, text)) {
                 continue;
             }
-            match is_open(&task) {
-                true => open.push(id),
-                false => finished.push(id),
+            all.push(id);
+            if is_open(&task) {
+                open.push(id);
             }
+            submitters.insert(match task.origin() {
+                Ok(Some(origin)) => origin.uid,
+                Ok(None) => Some(self.owner()?),
+                Err(_) => None,
+            });
         }
-        Ok(if open.is_empty() { finished } else { open })
+        // A task whose submitter is not known may be anybody's.
+        let is_all = open.is_empty() || submitters.len() > 1 || submitters.contains(&None);
+        Ok(if is_all { all } else { open })
     }
 }
 

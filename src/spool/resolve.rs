@@ -1,8 +1,9 @@
 //! How a person refers to a task: by its id, a part of the id, its name, its label, or `last`.
 //!
 //! Not the search by name and label (`called.rs`) and not the wording of the answer (`cli/`). A name means
-//! the unfinished task of that name, else the newest one. A label counts only if nothing else fits.
-//! Invariant: a text never means two things. If it could, the candidates are reported and none is chosen.
+//! the unfinished task of that name, else the newest one. A label counts only if nothing else fits; in a
+//! group spool, where other users choose names and ids, it always counts. Invariant: a text never means two
+//! things. If it could, the candidates are reported and none is chosen.
 
 use super::disk::IoError;
 use super::inbox::Reason;
@@ -89,7 +90,7 @@ impl Spool {
             return self.resolve_part(text);
         };
         // Other users choose names: a name that is also a part of an id must not hide the task with that id.
-        let mut candidates = self.ids_with_part(text)?;
+        let mut candidates = self.others_that_fit(text)?;
         let tasks = match named {
             Named::Tasks(tasks) => tasks,
             Named::Drop if candidates.is_empty() => return Ok(Target::Drop(task_name)),
@@ -139,8 +140,12 @@ impl Spool {
         Err(self.not_found(&text))
     }
 
+    /// In a group spool anybody can drop a file of this name, so a drop does not hide a task. In a private
+    /// spool the drop is newer than the task and comes first.
     fn resolve_name(&self, task_name: &Name) -> Result<Option<Named>, ResolveError> {
-        if self.drop_waits(task_name.as_str())? {
+        // This is checked first: a drop that waits may become a task afterwards.
+        let waits = self.drop_waits(task_name.as_str())?;
+        if waits && !self.is_group() {
             return Ok(Some(Named::Drop));
         }
         let mut named = self.open_tasks_named(task_name)?;
@@ -150,22 +155,18 @@ impl Spool {
         {
             named.push(id);
         }
+        if self.is_group() && !named.is_empty() {
+            return Ok(Some(Named::Tasks(named)));
+        }
+        if waits {
+            return Ok(Some(Named::Drop));
+        }
         let refused = self.rejected_drop(task_name.as_str())?;
         Ok(match (named.first(), refused) {
             (Some(id), Some((refused, reason))) if *id <= refused => Some(Named::Refused(reason)),
             (Some(_), _) => Some(Named::Tasks(named)),
             (None, refused) => refused.map(|(_, reason)| Named::Refused(reason)),
         })
-    }
-
-    /// If nothing else fits: the task with this label, if exactly one has it.
-    fn resolve_label(&self, text: &str) -> Result<Target, ResolveError> {
-        let labelled = self.tasks_labelled(text)?;
-        match labelled.as_slice() {
-            [] => Err(self.not_found(text)),
-            [id] => Ok(Target::Task(*id)),
-            _ => Err(ambiguous(text, labelled, None)),
-        }
     }
 
     fn not_found(&self, text: &str) -> ResolveError {
@@ -176,12 +177,27 @@ impl Spool {
     }
 
     fn resolve_part(&self, text: &str) -> Result<Target, ResolveError> {
-        let candidates = self.ids_with_part(text)?;
+        let mut candidates = self.others_that_fit(text)?;
+        if candidates.is_empty() && !self.is_group() {
+            candidates = self.tasks_labelled(text)?;
+        }
         match candidates.as_slice() {
-            [] => self.resolve_label(text),
+            [] => Err(self.not_found(text)),
             [id] => Ok(Target::Task(*id)),
             _ => Err(ambiguous(text, candidates, None)),
         }
+    }
+
+    /// The tasks that a text may mean besides the tasks of that name, newest first. In a group spool these
+    /// include the tasks with this label, because another user's id or name must not hide them.
+    fn others_that_fit(&self, text: &str) -> Result<Vec<TaskId>, ResolveError> {
+        let mut fitting = self.ids_with_part(text)?;
+        if self.is_group() {
+            fitting.extend(self.tasks_labelled(text)?);
+            fitting.sort_unstable_by(|a, b| b.cmp(a));
+            fitting.dedup();
+        }
+        Ok(fitting)
     }
 
     /// The tasks whose ids start or end with this part, newest first.

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::drop_box::{drop_request, id_at, is_refused, put};
@@ -205,6 +206,119 @@ fn a_users_own_drops_come_before_files_that_others_moved() {
     assert_eq!(admitted.len(), 22);
     let place = admitted.iter().position(|it| it["task_id"] == id.as_str());
     assert!(place.unwrap() <= 1, "{place:?}");
+}
+
+/// The time that a control file of a user waits does not depend on files that others move here under such
+/// names.
+#[test]
+fn a_users_control_file_comes_before_files_that_others_moved() {
+    let shared = Shared::new();
+    shared.run(OWNER, &["pause"]).succeeds();
+    let id = shared.submit(GROUP_USER, &[]);
+    let other = shared.submit(OTHER_GROUP_USER, &[]);
+    shared.drain();
+    for n in 0..20 {
+        let task = if n % 2 == 0 {
+            other.clone()
+        } else {
+            id_at(0, "z0")
+        };
+        let valid = format!("{{\"v\":2,\"task\":\"{task}\",\"do\":\"cancel\"}}");
+        let content = if n % 2 == 0 { "note" } else { &valid };
+        let name = format!("{task}.{n:016x}.cancel");
+        put(&shared, GROUP_USER, &name, content, 0o640);
+    }
+    let valid = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
+    put(&shared, GROUP_USER, &format!("{id}.cancel"), &valid, 0o640);
+    shared.drain();
+    let changed = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.mtime(), metadata.mtime_nsec())
+    };
+    let asked = changed(&shared.spool().join("tasks").join(&id).join("cancel"));
+    let rejected = shared.spool().join("rejected");
+    let reasons = names_in(&rejected).into_iter();
+    let reasons: Vec<String> = reasons
+        .filter(|name| name.ends_with(".reason.json"))
+        .collect();
+    assert!(reasons.len() >= 10, "{reasons:?}");
+    let before = reasons
+        .iter()
+        .filter(|name| changed(&rejected.join(name)) < asked);
+    assert_eq!(before.count(), 0);
+}
+
+/// Anybody can put a file of any name into the box.
+#[test]
+fn a_drop_does_not_hide_another_users_task_of_that_name() {
+    let shared = Shared::new();
+    let ended = shared.submit(GROUP_USER, &["--name", "ended"]);
+    shared.drain();
+    shared.run(OWNER, &["pause"]).succeeds();
+    let open = shared.submit(GROUP_USER, &["--name", "nightly"]);
+    shared.drain();
+    let task_of = |name: &str| shared.json(GROUP_USER, &["status", name])["task_id"].clone();
+    let are_found = || {
+        assert_eq!(task_of("nightly"), open.as_str());
+        assert_eq!(task_of("ended"), ended.as_str());
+    };
+    for name in ["nightly.json", "ended.json", "new.json"] {
+        put(
+            &shared,
+            OTHER_GROUP_USER,
+            name,
+            "{\"recipe\": \"missing\"}",
+            0o640,
+        );
+    }
+    are_found();
+    let is_pending = shared.json(OTHER_GROUP_USER, &["status", "new"]);
+    assert_eq!(is_pending["status"], "pending", "{is_pending}");
+    shared.drain();
+    assert_eq!(events(&shared, "refused").len(), 3);
+    are_found();
+    is_refused(&shared, "new", "missing");
+    let result = shared.run(GROUP_USER, &["result", "ended"]);
+    result.succeeds();
+    shared.run(OWNER, &["cancel", "nightly"]).succeeds();
+}
+
+/// Another user can choose an id that ends in a label, a name that equals it, and the same label.
+#[test]
+fn a_label_never_leads_silently_to_another_users_task() {
+    let shared = Shared::new();
+    let labelled = ["data", "weekly", "my report", "unsure", "mine"];
+    let labelled = labelled.map(|label| (label, shared.submit(GROUP_USER, &["--label", label])));
+    shared.drain();
+    let found = |label: &str| shared.run(GROUP_USER, &["status", label]);
+    for (label, id) in &labelled {
+        assert!(found(label).succeeds().stdout.contains(id.as_str()));
+    }
+    shared.run(OWNER, &["pause"]).succeeds();
+    let part = id_at(0, "data");
+    drop_request(&shared, OTHER_GROUP_USER, &part, "x");
+    let named = shared.submit(OTHER_GROUP_USER, &["--name", "weekly"]);
+    let same = shared.submit(OTHER_GROUP_USER, &["--label", "my report"]);
+    // Nobody knows who wrote a file that others can write.
+    let unsure = id_at(0, "n0");
+    let request = "{\"recipe\": \"echo\", \"label\": \"unsure\"}";
+    put(
+        &shared,
+        OTHER_GROUP_USER,
+        &format!("{unsure}.json"),
+        request,
+        0o666,
+    );
+    let newer = shared.submit(GROUP_USER, &["--label", "mine"]);
+    shared.drain();
+    for ((label, id), other) in labelled.iter().zip([part, named, same, unsure]) {
+        let printed = found(label);
+        printed.ends_with(2);
+        assert!(printed.stderr.contains(id.as_str()), "{}", printed.stderr);
+        assert!(printed.stderr.contains(&other), "{}", printed.stderr);
+    }
+    // The label of one user leads to his unfinished task.
+    assert!(found("mine").succeeds().stdout.contains(&newer));
 }
 
 /// A watcher that was killed leaves its file. Only the kernel's table of locks shows whether the file is

@@ -167,6 +167,20 @@ fn a_first_line_that_could_start_other_programs_is_refused() {
         ("space", "$HERE/a\\302\\240b/sh", Some("a\u{a0}b")),
         ("script", "/bin/sh $HERE/team/prog", Some("team")),
         ("starter", "/usr/bin/nice prog", Some("team")),
+        (
+            "list",
+            "/usr/bin/env -S java -cp $HERE/bin:$HERE/team Main",
+            None,
+        ),
+        (
+            "names",
+            "/usr/bin/env -S ld.so --preload libm.so.6:$HERE/team/x /bin/true",
+            None,
+        ),
+        ("shell", "/usr/bin/env -S sh -c true;$HERE/team/prog", None),
+        ("upwards", "/bin/sh ../../../../../../team/prog", None),
+        ("above", "../../../../../../team/prog", None),
+        ("climbs", "/usr/bin/env ../../../../../../team/prog", None),
     ];
     let mut script = "mkdir bin; open 2775 team; printf '#!/bin/sh\\ntrue\\n' >team/prog; chmod 755 team/prog\n\
          ln -s ../team/prog bin/prog; bytes=$(printf 'b\\344r'); open 2775 \"$bytes\"\n\
@@ -196,6 +210,53 @@ fn a_first_line_that_could_start_other_programs_is_refused() {
             .run(OWNER, &["submit", "--recipe", recipe])
             .succeeds();
     }
+}
+
+/// A relative folder of PATH leads upwards from the task's folder, as `..` does.
+#[test]
+fn a_recipe_with_a_relative_folder_in_its_own_path_is_refused() {
+    let shared = Shared::new();
+    let mut script = "run='command = [\"./run.sh\"]\\n'\n".to_owned();
+    let paths = [
+        ("relative", "../../team:/bin"),
+        ("dot", "./../../team:/bin"),
+        ("empty", "/bin:"),
+    ];
+    for (recipe, path) in paths {
+        script += &format!(
+            "recipe {recipe} \"$run[env]\\nPATH = \\\"{path}\\\"\\n\"\n\
+             recipe file-{recipe} \"${{run}}env_file = \\\"env\\\"\\n\"; (umask 077; echo PATH={path} >$R/file-{recipe}/env)\n"
+        );
+    }
+    make(&shared, &script);
+    for (recipe, _) in paths {
+        is_refused(&shared, recipe, "has an empty or relative folder");
+        is_refused(
+            &shared,
+            &format!("file-{recipe}"),
+            "has an empty or relative folder",
+        );
+    }
+}
+
+/// The kernel limits a chain of interpreters, but `env` starts a new chain.
+#[test]
+fn a_chain_of_scripts_is_followed_to_its_end() {
+    let shared = Shared::new();
+    let here = shared.world.root().join("owner").display().to_string();
+    make(
+        &shared,
+        "open 2775 team; mkdir bin; n=0; while [ $n -lt 12 ]; do \
+         printf \"#!/usr/bin/env p$((n + 1))\\n\" >bin/p$n; n=$((n + 1)); done\n\
+         printf \"#!$HERE/team/last\\n\" >bin/p12; printf '#!/usr/bin/env again\\n' >bin/again; chmod 755 bin/*\n\
+         for r in p0 again; do recipe $r \"command = [\\\"$r\\\"]\\n[env]\\nPATH = \\\"$HERE/bin:/bin\\\"\\n\"; done",
+    );
+    let message = format!("{here}/team: group {GROUP} may write there");
+    is_refused(&shared, "p0", &message);
+    // A script that starts itself is followed once.
+    shared
+        .run(OWNER, &["submit", "--recipe", "again"])
+        .succeeds();
 }
 
 /// If the first program of a name does not start, the next one does.

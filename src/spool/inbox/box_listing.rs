@@ -1,8 +1,10 @@
-//! The list of files in the drop box, in the order of arrival. Files named after a fresh id come first.
+//! The list of files in the drop box, in the order of arrival. Files named after a fresh id come first, and
+//! control files that may be valid.
 //!
 //! Not what is done with a file (`incoming.rs`, `control.rs`), nor which user's file is next
 //! (`intake/rounds.rs`). Invariant: an entry that is a mount or cannot be checked does not block the others.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -13,7 +15,7 @@ use super::drop_read::Fingerprint;
 use crate::spool::disk::{IoError, IoResult};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
-use crate::task::Control;
+use crate::task::{Control, TaskId};
 
 /// The files in the box, each kind in the order in which it is taken.
 #[derive(Debug, Default)]
@@ -90,7 +92,7 @@ impl Spool {
         };
         drops
             .sort_by_cached_key(|drop| (!is_by_submit(drop), drop.arrived, drop.file_name.clone()));
-        controls.sort_by(|a, b| (a.arrived, &a.file_name).cmp(&(b.arrived, &b.file_name)));
+        self.sort_controls(&mut controls, &drops)?;
         Ok(InBox {
             drops,
             controls,
@@ -101,6 +103,25 @@ impl Spool {
 }
 
 impl Spool {
+    /// Another user may have moved files here under names of control files. So files that may be valid come
+    /// first: they have the size of a control file and name a task that is unfinished or a drop.
+    fn sort_controls(&self, controls: &mut [ControlFile], drops: &[DropFile]) -> IoResult<()> {
+        if controls.len() < 2 {
+            return Ok(());
+        }
+        let mut tasks: HashSet<TaskId> = self.open_ids()?.into_iter().collect();
+        tasks.extend(
+            drops
+                .iter()
+                .filter_map(|drop| self.chosen_id(&drop.file_name)),
+        );
+        controls.sort_by_cached_key(|file| {
+            let may_be_valid = tasks.contains(&file.task()) && file.has_its_size();
+            (!may_be_valid, file.arrived, file.file_name.clone())
+        });
+        Ok(())
+    }
+
     /// Entries of the box that are never taken: folders, and files whose names are not names of drops. Names
     /// with a leading dot are left out, because such files may still be written.
     ///

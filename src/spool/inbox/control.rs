@@ -72,6 +72,12 @@ impl ControlFile {
     pub fn task(&self) -> TaskId {
         self.control.task
     }
+
+    /// Whether its size is that of its content, with or without spaces and the newline.
+    pub(super) fn has_its_size(&self) -> bool {
+        let with_newline = self.control.to_bytes().len();
+        (with_newline - 1..=2 * with_newline).contains(&self.seen.size())
+    }
 }
 
 impl Spool {

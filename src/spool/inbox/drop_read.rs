@@ -31,6 +31,11 @@ impl Fingerprint {
         self.inode
     }
 
+    /// The file's size in bytes.
+    pub(in crate::spool) fn size(self) -> usize {
+        usize::try_from(self.size).unwrap_or(usize::MAX)
+    }
+
     pub(in crate::spool) fn of(stat: &Stat) -> Fingerprint {
         Fingerprint {
             device: stat.st_dev,
