@@ -181,7 +181,7 @@ pub(crate) struct SubmitArgs {
     /// Pass a file of any size to the recipe; it is copied to `attachment` in the task's folder
     #[arg(long, value_name = "FILE", conflicts_with = "batch")]
     pub attach: Option<PathBuf>,
-    /// Wait until the task ends; its log goes to stderr, its output to stdout
+    /// Wait until the task ends; print its stderr to stderr and its output to stdout
     #[arg(long, conflicts_with = "batch")]
     pub wait: bool,
     /// Submit requests from a JSON Lines file, or - for stdin; print one id per line

@@ -67,9 +67,12 @@ fn show(
         }
         context.out.object(&object)?;
     } else if logs.last_attempt == 0 {
-        context
-            .out
-            .note(format!("the task {id} has not started yet"));
+        let view = client.view(id)?;
+        let is_over = view.is_some_and(|view| view.status.status.is_terminal());
+        context.out.note(match is_over {
+            true => format!("the task {id} ended before it started, so it has no logs"),
+            false => format!("the task {id} has not started yet"),
+        });
     }
     Ok(ExitCode::Done)
 }

@@ -277,12 +277,20 @@ fn read_text(flag: &str, argument: &str) -> Result<String, CliError> {
         .map_err(|_| CliError::usage(format!("{flag} {source} is not UTF-8 text")))
 }
 
+/// Whether an argument names a file or stdin, and is not the text itself.
+fn is_source(argument: &str) -> bool {
+    argument.starts_with('@') || argument == "-"
+}
+
 /// `--input`: JSON. Text that does not look like JSON is wrapped.
 fn read_input(argument: &str) -> Result<Json, CliError> {
     let text = read_text("--input", argument)?;
     let looks_like_json = text.trim_start().starts_with(['{', '[', '"']);
     match Json::parse(&text) {
         Ok(value) => Ok(value),
+        Err(error) if looks_like_json && is_source(argument) => Err(CliError::usage(format!(
+            "--input {argument} is not valid JSON: {error}"
+        ))),
         Err(error) if looks_like_json => Err(CliError::usage(format!(
             "--input is not valid JSON: {error}"
         ))

@@ -84,7 +84,7 @@ pub enum CancelError {
     Interrupted(TaskId),
     /// The cancel marker was written, but the result cannot be written.
     #[error(
-        "the cancellation of {id} was requested and no attempt will start, but its result cannot be written: {error}"
+        "the cancellation of {id} was requested and no attempt will start, but the task's result cannot be written: {error}"
     )]
     Unwritten {
         /// The task.

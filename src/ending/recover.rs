@@ -102,7 +102,7 @@ fn recorded(attempt: &Attempt, tag: &str, wait: &mut Wait<'_>) -> Option<Option<
         let why = || {
             let path = path.display();
             format!(
-                "{path} cannot be read, so a process of the attempt may be alive; remove the file once none is"
+                "{path} cannot be read, so a process of the attempt may still be running; remove the file when no such process is running"
             )
         };
         if !wait.on(why) {

@@ -23,17 +23,13 @@ pub fn reasons(
     if status.status != Status::Pending {
         return Ok(reasons);
     }
-    let mut is_unseen = false;
-    match spool.sees_watcher()? {
-        Some(true) => {}
-        Some(false) => reasons.push(Reason::NoWatcher),
-        None => is_unseen = true,
-    }
-    match spool.paused()? {
-        Some(Pause::Asked) => reasons.push(Reason::Paused),
-        Some(Pause::Copy) => reasons.push(Reason::Copy),
-        None => {}
-    }
+    let sees_watcher = spool.sees_watcher()?;
+    let mut is_unseen = sees_watcher.is_none();
+    reasons.extend((sees_watcher == Some(false)).then_some(Reason::NoWatcher));
+    reasons.extend(spool.paused()?.map(|pause| match pause {
+        Pause::Asked => Reason::Paused,
+        Pause::Copy => Reason::Copy,
+    }));
     let manifest = recipe.map(|recipe| &recipe.manifest);
     let is_serial = manifest.is_none_or(|manifest| manifest.session == SessionMode::Serial);
     // What this user may not read gives no reason, and does not hide other reasons.

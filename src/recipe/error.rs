@@ -37,7 +37,7 @@ impl ManifestError {
 pub enum FindError {
     /// There is no recipe with this name on the path.
     #[error(
-        "no recipe is called {name:?}{}; looked in {}",
+        "no recipe is called {name:?}{}; searched in {}",
         did_you_mean(suggestions),
         list(searched)
     )]
@@ -75,7 +75,7 @@ pub enum FindError {
         fix: String,
     },
     /// The place of the recipe cannot be read now, so it is not known whether the recipe exists.
-    #[error("failed to look for a recipe at {}: {source}", escape_path(path))]
+    #[error("failed to search for a recipe at {}: {source}", escape_path(path))]
     Unseen {
         /// The path that was read.
         path: PathBuf,

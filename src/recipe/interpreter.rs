@@ -50,7 +50,7 @@ pub(super) fn complaint_of(program: &Path, search: Option<&Search>) -> Option<Co
     let line = std::str::from_utf8(line).ok()?;
     if line.contains('\r') {
         let problem = format!(
-            "{shown} has the line ends of Windows: its first line names an interpreter that ends in a carriage return"
+            "{shown} has Windows line endings, so the interpreter's name in its first line ends in a carriage return"
         );
         return complaint(problem, fix_command(r"sed -i 's/\r$//'", program));
     }
@@ -65,7 +65,7 @@ fn without_first_line(program: &Path, head: &[u8]) -> Option<Complaint> {
     }
     let shown = escape_path(program);
     complaint(
-        format!("{shown} has no first line with an interpreter, so /bin/sh would run it"),
+        format!("the first line of {shown} names no interpreter, so /bin/sh would run it"),
         "write `#!/usr/bin/env python3` as its first line",
     )
 }

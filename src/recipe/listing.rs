@@ -147,7 +147,7 @@ fn entry_at(path: &Path) -> Entry {
         }
     } else if std::fs::metadata(path).is_err() {
         return left_out(
-            "the link leads to nothing",
+            "the target of the link does not exist",
             "correct or remove the link".to_owned(),
         );
     } else if !path.is_file() {

@@ -175,16 +175,8 @@ impl Manifest {
                 return Err(ManifestError(format!("`{key}` must be at least 1")));
             }
         }
-        for name in written.env.keys().chain(&written.env_accept) {
-            if !is_variable_name(name) {
-                return refuse(
-                    "names in `env` and `env_accept` may have only letters, digits and _",
-                );
-            }
-            if name.starts_with("AGENTSPOOL_") {
-                return refuse("variables that start with AGENTSPOOL_ are set by the runner");
-            }
-        }
+        let names = written.env.keys().chain(&written.env_accept);
+        names.map(String::as_str).try_for_each(check_variable)?;
         let limits = Limits {
             memory_max: written.memory_max.as_ref().map(limits::bytes).transpose()?,
             cpu_quota: written
@@ -225,6 +217,18 @@ impl Manifest {
             config,
         })
     }
+}
+
+/// Checks the name of a variable that a recipe sets or accepts.
+fn check_variable(name: &str) -> Result<(), ManifestError> {
+    let problem = if !is_variable_name(name) {
+        "names in `env` and `env_accept` may have only letters, digits and _"
+    } else if name.starts_with("AGENTSPOOL_") {
+        "variables that start with AGENTSPOOL_ are set by the runner"
+    } else {
+        return Ok(());
+    };
+    Err(ManifestError(problem.to_owned()))
 }
 
 /// The parser's error in one line, with the key and without the value, which may be a secret. The parser's

@@ -19,8 +19,8 @@ use crate::proc::{self, Cgroup, Usage};
 use crate::recipe::Recipe;
 use crate::spool::{IoError, ProgressReader, RunFile};
 use crate::task::{
-    Answer, Condition, ErrorKind, Event, FORMAT_VERSION, Happened, Json, Metrics, Outcome, Status,
-    Timestamp, When, Why,
+    Answer, Condition, ErrorKind, Event, FORMAT_VERSION, Happened, Json, Metrics, Outcome, Request,
+    Status, Timestamp, When, Why,
 };
 
 impl Runner {
@@ -95,17 +95,7 @@ impl Runner {
         };
         let input = request.input.as_ref().map_or("{}", Json::text);
         let files = attempt.create_files(input.as_bytes())?;
-        let (seconds, timeout_from) = match (request.timeout_sec, recipe.manifest.timeout_sec) {
-            (Some(seconds), _) => (seconds, ""),
-            (None, Some(seconds)) => (
-                seconds,
-                " (`timeout` in recipe.toml; `--timeout` gives a task more)",
-            ),
-            (None, None) => (
-                self.spool.settings().timeout_sec,
-                " (the spool's `timeout_sec`; `--timeout` gives a task more, `timeout` in recipe.toml a recipe)",
-            ),
-        };
+        let (seconds, timeout_from) = self.timeout_of(request, recipe);
         let started_at = clock::wall();
         let id = work.lock.task().id();
         let temp_link = TempLink::plan(id, &attempt);
@@ -143,6 +133,21 @@ impl Runner {
             timeout: Duration::from_secs_f64(seconds),
             timeout_from,
         })
+    }
+
+    /// The time limit of a task in seconds, and for the message at the limit which setting it is from.
+    fn timeout_of(&self, request: &Request, recipe: &Recipe) -> (f64, &'static str) {
+        match (request.timeout_sec, recipe.manifest.timeout_sec) {
+            (Some(seconds), _) => (seconds, ""),
+            (None, Some(seconds)) => (
+                seconds,
+                " (`timeout` in recipe.toml; to give one task more time, use `--timeout`)",
+            ),
+            (None, None) => (
+                self.spool.settings().timeout_sec,
+                " (the spool's `timeout_sec`; to give more time, use `--timeout` for one task or `timeout` in recipe.toml for a recipe)",
+            ),
+        }
     }
 
     /// Records the recipe's process, then supervises it until nothing of the attempt is left.

@@ -26,7 +26,7 @@ impl Runner {
                 continue;
             }
             if let Err(error) = self.spool.reload() {
-                tracing::warn!("the settings stay as they were: {error}");
+                tracing::warn!("the old settings stay in effect: {error}");
             }
             let ran = match self.spool.settings().launcher {
                 Launcher::Local => self.run_task(id),
@@ -63,7 +63,7 @@ impl Runner {
             self.spool.record_reconciled()?;
         }
         if let Err(error) = self.spool.reload() {
-            tracing::warn!("the settings stay as they were: {error}");
+            tracing::warn!("the old settings stay in effect: {error}");
         }
         self.run_task(id)
     }

@@ -39,7 +39,7 @@ pub enum ResolveError {
     #[error("there is no task in this spool")]
     Empty,
     /// Several tasks fit.
-    #[error("{text:?} fits several tasks: {}", listed(candidates, drop.as_ref()))]
+    #[error("{text:?} matches several tasks: {}", listed(candidates, drop.as_ref()))]
     Ambiguous {
         /// The text that was given.
         text: String,

@@ -18,6 +18,7 @@ mod service;
 mod shutdown;
 mod signals;
 mod sweeps;
+mod wait;
 
 pub use options::{Left, Options, WatchError};
 pub use run::Watcher;

@@ -3,11 +3,8 @@
 //! Does not order the offers (`backlog.rs`) or decide whether anything is left to do (`idle.rs`).
 //! Invariant: a round waits only at its end, for whatever happens first.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::backlog::Backlog;
 use super::idle::Work;
@@ -37,25 +34,25 @@ const AFTER_ANOTHER: Duration = Duration::from_millis(50);
 
 /// One watcher process.
 pub struct Watcher {
-    spool: Spool,
-    options: Options,
-    watcher_lock: Option<WatcherLock>,
-    listener: Listener,
-    signals: Signals,
-    launcher: LocalPool,
+    pub(super) spool: Spool,
+    pub(super) options: Options,
+    pub(super) watcher_lock: Option<WatcherLock>,
+    pub(super) listener: Listener,
+    pub(super) signals: Signals,
+    pub(super) launcher: LocalPool,
     /// The service manager; none if a command started this watcher.
-    service: Option<Service>,
-    backlog: Backlog,
-    admitter: Admitter,
-    markers: Markers,
-    reconcile: Reconcile,
-    next_rescan: Instant,
-    sweeps: Sweeps,
-    log_watch: LogWatch,
-    log: LogLimit,
-    busy_at: Instant,
-    paused: Option<Pause>,
-    root: RootWatch,
+    pub(super) service: Option<Service>,
+    pub(super) backlog: Backlog,
+    pub(super) admitter: Admitter,
+    pub(super) markers: Markers,
+    pub(super) reconcile: Reconcile,
+    pub(super) next_rescan: Instant,
+    pub(super) sweeps: Sweeps,
+    pub(super) log_watch: LogWatch,
+    pub(super) log: LogLimit,
+    pub(super) busy_at: Instant,
+    pub(super) paused: Option<Pause>,
+    pub(super) root: RootWatch,
 }
 
 impl Watcher {
@@ -214,7 +211,7 @@ impl Watcher {
         left
     }
 
-    fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let open = self.backlog.len();
         let ours = self.launcher.running().count();
         let running = ours + self.backlog.elsewhere();
@@ -267,7 +264,9 @@ impl Watcher {
         self.markers.begin(&self.backlog);
         // A claim that cannot be finished must not block the drop box.
         if let Err(error) = self.admitter.replay(&self.spool) {
-            tracing::warn!("drops that another watcher started to admit wait: {error}");
+            tracing::warn!(
+                "drops that another watcher started to admit are still waiting: {error}"
+            );
         }
         self.admitter.try_all();
         self.admit();
@@ -368,7 +367,7 @@ impl Watcher {
         Some(Answer::held(task.last_attempt().is_ok_and(|last| last > 0)))
     }
 
-    fn most_at_once(&self) -> usize {
+    pub(super) fn most_at_once(&self) -> usize {
         self.spool.settings().max_concurrent as usize
     }
 
@@ -376,7 +375,7 @@ impl Watcher {
         match self.spool.reload() {
             Ok(true) => tracing::info!("settings read again"),
             Ok(false) => {}
-            Err(error) => tracing::warn!("the settings stay as they were: {error}"),
+            Err(error) => tracing::warn!("the old settings stay in effect: {error}"),
         }
     }
 
@@ -404,7 +403,7 @@ impl Watcher {
         self.return_to_work()
     }
 
-    fn work(&self) -> Work<'_> {
+    pub(super) fn work(&self) -> Work<'_> {
         Work {
             spool: &self.spool,
             backlog: &self.backlog,
@@ -430,49 +429,5 @@ impl Watcher {
         self.busy_at = Instant::now();
         self.next_rescan = Instant::now();
         None
-    }
-
-    /// When the loop must continue although nothing happened.
-    fn wake_at(&self, now: Instant) -> Instant {
-        let mut until = self.next_rescan;
-        // Without a free runner nothing can be offered, and an answer wakes us. A time that has passed
-        // would only keep the loop spinning.
-        if self.paused.is_none() && self.launcher.has_room(self.most_at_once()) {
-            until = until.min(self.backlog.wake_at().unwrap_or(until));
-        }
-        until = until.min(self.admitter.wake_at().unwrap_or(until));
-        until = until.min(self.root.wake_at(now).unwrap_or(until));
-        until = until.min(self.log_watch.wake_at().unwrap_or(until));
-        until = until.min(self.listener.wake_at(&self.launcher).unwrap_or(until));
-        if self.options.autostarted && self.work().is_idle() {
-            let patience = Duration::from_secs_f64(self.spool.settings().idle_exit_sec);
-            until = until.min(self.busy_at + patience);
-        }
-        if let Some(service) = &self.service {
-            until = until.min(service.wake_at(self.counts()).unwrap_or(until));
-        }
-        if self.reconcile.is_running() || !self.markers.is_over() || self.admitter.has_more() {
-            until = now;
-        }
-        until
-    }
-
-    fn wait(&self) {
-        let now = Instant::now();
-        let left = self.wake_at(now).saturating_duration_since(now);
-        // A time too long for the kernel becomes no timeout.
-        let timeout = Timespec::try_from(left).ok();
-        let mut fds: Vec<PollFd<'_>> = [
-            self.listener.as_fd(),
-            self.signals.stop.as_fd(),
-            self.signals.reload.as_fd(),
-            self.signals.child.as_fd(),
-        ]
-        .into_iter()
-        .chain(self.launcher.fds())
-        .map(|fd: BorrowedFd<'_>| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-        .collect();
-        // Interrupted or failed: the loop checks everything again in both cases.
-        let _ = poll(&mut fds, timeout.as_ref());
     }
 }

@@ -301,7 +301,13 @@ fn unknown_tasks_are_refused() {
         let no_task = "no task is called";
         is_refused(&world, &[verb, unknown], b"", 7, no_task);
         is_refused(&world, &[verb, "nobody"], b"", 7, no_task);
-        is_refused(&world, &[verb, common], b"", 2, "fits several tasks: task_");
+        is_refused(
+            &world,
+            &[verb, common],
+            b"",
+            2,
+            "matches several tasks: task_",
+        );
         is_refused(&world, &[verb], b"", 2, "required");
     }
     is_refused(

@@ -277,7 +277,7 @@ fn settings_that_would_become_unreadable_are_refused() {
     let refused = world.run(&["config", "set", "max_concurrent", "3"]);
     assert_ne!(refused.code, 0);
     assert!(
-        refused.stderr.contains("it was not changed"),
+        refused.stderr.contains("the file was not changed"),
         "{:.300}",
         refused.stderr
     );

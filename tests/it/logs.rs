@@ -358,6 +358,25 @@ fn only_the_last_version_of_an_overwritten_line_is_shown() {
 }
 
 #[test]
+fn a_task_that_was_cancelled_before_it_started_has_no_logs() {
+    let world = World::new();
+    world.recipe("echo", "#!/bin/sh\n");
+    world.set("autostart", "false");
+    let task = world.submit(&["echo"]);
+    world.run(&["cancel", &task.id]).succeeds();
+    let ran = world.run(&["logs", &task.id]);
+    ran.succeeds();
+    let expected = format!(
+        "the task {} ended before it started, so it has no logs\n",
+        task.id
+    );
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("", expected.as_str())
+    );
+}
+
+#[test]
 fn a_follower_starts_with_the_last_lines() {
     let world = World::new();
     let go = world.root().join("go");

@@ -182,7 +182,7 @@ fn an_unknown_name_is_code_7_with_a_suggestion() {
         ran.ends_with(7);
         assert_eq!(ran.stdout, "");
         let text = format!(
-            "error: no recipe is called \"gret\" (did you mean greet?); looked in {}\n\
+            "error: no recipe is called \"gret\" (did you mean greet?); searched in {}\n\
              hint: see `agentspool recipe list`\n",
             world.path("recipes").display()
         );

@@ -111,13 +111,13 @@ fn a_missing_interpreter_is_named_by_every_command() {
         (
             "windows",
             "#!/bin/sh\r\necho hi\r\n",
-            "has the line ends of Windows",
+            "has Windows line endings",
             "sed -i 's/\\r$//' ",
         ),
         (
             "by-env",
             "#!/usr/bin/env python3\r\nprint(1)\r\n",
-            "has the line ends of Windows",
+            "has Windows line endings",
             "sed -i",
         ),
         (
@@ -153,7 +153,7 @@ fn a_missing_interpreter_is_named_by_every_command() {
         (
             "option",
             "#!/bin/sh -e\r\necho hi\r\n",
-            "has the line ends of Windows",
+            "has Windows line endings",
             "sed -i",
         ),
         (
@@ -351,7 +351,7 @@ fn a_file_that_looks_like_a_recipe_is_listed_with_the_reason() {
     ran.succeeds();
     assert_eq!(ran.stdout, "works\n");
     let expected = [
-        ("link", "the link leads to nothing"),
+        ("link", "the target of the link does not exist"),
         ("manifest", "the folder has no recipe.toml"),
         ("plain.py", "it is not executable; chmod +x "),
         ("script", "it is not executable; chmod +x "),

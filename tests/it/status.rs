@@ -179,7 +179,7 @@ fn an_ambiguous_part_lists_the_candidates() {
     assert_eq!(
         ran.stderr,
         format!(
-            "error: {common:?} fits several tasks: {}, {}\nhint: give more characters of the id\n",
+            "error: {common:?} matches several tasks: {}, {}\nhint: give more characters of the id\n",
             second.id, first.id
         )
     );

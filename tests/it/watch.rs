@@ -355,7 +355,7 @@ fn settings_are_read_again_at_a_rescan_and_at_hup() {
     .unwrap();
     world.signal(watcher, Signal::HUP);
     world.wait_until("the error is logged", || {
-        count_in_log(&world, "the settings stay as they were") > 0
+        count_in_log(&world, "the old settings stay in effect") > 0
     });
     assert!(is_alive(watcher));
 }

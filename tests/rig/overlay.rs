@@ -68,7 +68,7 @@ fn an_overlay_in_memory_is_not_durable() {
     let check = checks.find(|check| check["name"] == "file system");
     let message = check.unwrap()["message"].to_string();
     assert!(
-        message.contains("overlayfs") && message.contains("empty after a boot"),
+        message.contains("overlayfs") && message.contains("its files are lost at a reboot"),
         "{message}"
     );
 }

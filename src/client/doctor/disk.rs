@@ -138,7 +138,11 @@ fn judge(system: &FileSystem, (bytes, inodes): (u64, u64), settings: &Settings) 
         Check::problem(NAME, text, hint)
     } else if system.is_volatile && settings.durability == Durability::Power {
         let hint = "move the spool to a disk, or set durability to process if this is intended";
-        Check::warn(NAME, format!("{text}, empty after a boot"), hint)
+        Check::warn(
+            NAME,
+            format!("{text}; its files are lost at a reboot"),
+            hint,
+        )
     } else {
         Check::ok(NAME, text)
     }
@@ -259,7 +263,7 @@ mod tests {
         let check = judge(&memory, free, &settings);
         assert_eq!(check.status, Verdict::Warn);
         assert!(
-            check.message.contains("empty after a boot"),
+            check.message.contains("its files are lost at a reboot"),
             "{}",
             check.message
         );

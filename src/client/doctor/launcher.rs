@@ -17,7 +17,7 @@ use super::surroundings::Surroundings;
 pub(super) fn launcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "launcher";
     let manager: &[&str] = match spool.settings().launcher {
-        Launcher::Local => return Ok(vec![Check::ok(NAME, "local: tasks run in the pool")]),
+        Launcher::Local => return Ok(vec![Check::ok(NAME, "local: tasks are not systemd units")]),
         Launcher::Systemd => &[],
         Launcher::SystemdUser => &["--user"],
     };

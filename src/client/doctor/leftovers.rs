@@ -118,7 +118,7 @@ fn refused(spool: &Spool) -> Result<Vec<Check>, IoError> {
         .count();
     if drops > 0 {
         let message = format!("{} in rejected/", count(drops, "refused drop"));
-        let hint = "read the *.reason.json next to each, then drop it again or remove both";
+        let hint = "read the *.reason.json file next to each drop, then drop the file again or remove both files";
         checks.push(Check::warn("leftovers", message, hint));
     }
     for (path, uid) in spool.strange_in_rejected()? {
@@ -157,8 +157,7 @@ pub(super) fn tasks(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     }
     if !unindexed.is_empty() {
         let message = format!("{} without an index entry in open/", named(&unindexed));
-        let hint =
-            "a watcher finds such tasks when it starts; start one, or restart the running one";
+        let hint = "a watcher finds such tasks when it starts; start a watcher, or restart the one that is running";
         checks.push(Check::problem("tasks", message, hint));
     }
     if !damaged.is_empty() {

@@ -55,7 +55,7 @@ pub(super) enum ProblemOfId {
 impl ProblemOfId {
     pub fn refusal(&self) -> DropRefusal {
         let reason = match self {
-            ProblemOfId::Taken => "another task has or had the id".to_owned(),
+            ProblemOfId::Taken => "another task has or had this id".to_owned(),
             ProblemOfId::OfAnotherMoment(apart) => format!(
                 "the time in its id and the last change of the file are {} s apart; the limit is {} s",
                 apart / 1000,

@@ -128,7 +128,7 @@ impl Spool {
     pub(super) fn read_drop(&self, folder: &Dir, file_name: &OsStr) -> IoResult<Pickup> {
         if !self.is_group() && Control::of_file_name(file_name.as_bytes()).is_some() {
             return Ok(Pickup::Refused(refusal(
-                "it is a control file, and only the drop box of a group spool takes these",
+                "it is a control file, and only the drop box of a group spool accepts control files",
                 "use `agentspool cancel`",
             )));
         }

@@ -60,7 +60,7 @@ fn name_by_file(request: &mut Request, file_name: &OsStr, id: TaskId) {
         true => "that one becomes the label",
         false => "that one is dropped",
     };
-    tracing::info!(task = %id, name = inside, "the task gets the file's name, not the one in the file; {becomes}");
+    tracing::info!(task = %id, name = inside, "the task gets the name of the file, not the one in the file; {becomes}");
     request.label.get_or_insert(inside);
 }
 
@@ -281,7 +281,7 @@ impl Spool {
                 claim,
                 file_name,
                 refusal(
-                    format!("with the name and session that are added, {error}"),
+                    format!("after the name and the session were added, {error}"),
                     "put the data into a separate file and give its path in the input",
                 ),
                 rules,

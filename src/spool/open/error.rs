@@ -13,7 +13,7 @@ use crate::task::{SPOOL_VERSION, escape_path};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder does not exist, or it has no `spool.json`.
-    #[error("{} is not a spool (there is no {} in it)", path.display(), name::SETTINGS)]
+    #[error("{} is not a spool (it does not contain {})", path.display(), name::SETTINGS)]
     Absent {
         /// The folder.
         path: PathBuf,

@@ -48,7 +48,7 @@ impl Spool {
         let bytes = to_pretty(&stored);
         if bytes.len() > SMALL_FILE {
             let problem = format!(
-                "with this value it would have {} bytes, and at most {SMALL_FILE} bytes are read; it was not changed",
+                "with this value the file would have {} bytes, but at most {SMALL_FILE} bytes are read; the file was not changed",
                 bytes.len()
             );
             let path = self.root.path_of(name::SETTINGS);
