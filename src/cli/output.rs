@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
-use agentspool::task::{Json, escape_lines, escape_row, escape_text};
+use agentspool::task::{Json, escape_lines, escape_row, escape_text, quote_path};
 use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::json;
@@ -45,6 +45,8 @@ pub(crate) struct Output {
     /// The incomplete character at the end of a task's output, which the next piece may complete: for stdout
     /// and for stderr.
     incomplete: [RefCell<Vec<u8>>; 2],
+    /// The spool that `--spool` named, for commands in advice.
+    spool: Option<String>,
 }
 
 impl Output {
@@ -63,7 +65,27 @@ impl Output {
             is_dumb,
             is_guarded: Cell::new(false),
             incomplete: Default::default(),
+            spool: global.spool.as_deref().map(quote_path),
         }
+    }
+
+    /// Text with commands of ours in backquotes, which then name the same spool as this command does.
+    pub fn with_spool(&self, text: &str) -> String {
+        const COMMAND: &str = "`agentspool ";
+        let Some(spool) = &self.spool else {
+            return text.to_owned();
+        };
+        let mut parts = text.split(COMMAND);
+        let mut all = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            all += COMMAND;
+            let names_one = part.starts_with("--spool ") || part.starts_with("init ");
+            if !names_one {
+                all += &format!("--spool {spool} ");
+            }
+            all += part;
+        }
+        all
     }
 
     /// From now on, a task's output is escaped on a terminal: in a group spool it may repeat another user's
@@ -220,7 +242,7 @@ impl Output {
                 stderr,
                 "{} {}",
                 painted(AnsiColor::Cyan.on_default(), "hint:"),
-                note_text(hint)
+                note_text(&self.with_spool(hint))
             );
         }
         error.code

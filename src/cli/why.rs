@@ -35,7 +35,8 @@ pub(super) fn run(context: &Context, args: &WhyArgs) -> Result<ExitCode, CliErro
         context.out.line(format!("{id} {what}"))?;
     }
     for reason in &reasons {
-        context.out.line(reason.to_string())?;
+        let reason = context.out.with_spool(&reason.to_string());
+        context.out.line(reason)?;
     }
     Ok(ExitCode::Done)
 }

@@ -33,6 +33,25 @@ fn why_output(world: &World, task: &Task) -> String {
 }
 
 #[test]
+fn a_command_in_advice_names_the_spool_that_was_named() {
+    let world = World::new();
+    world.recipe("echo", "#!/bin/sh\n");
+    world.run(&["pause"]).succeeds();
+    let task = world.submit(&["echo"]);
+    let spool = world.spool();
+    let spool = spool.to_str().unwrap();
+    let why = world.run(&["--spool", spool, "why", &task.id]);
+    let resume = format!("`agentspool --spool {spool} resume`");
+    assert!(why.stdout.contains(&resume), "{}", why.stdout);
+    let ran = world.run(&["--spool", spool, "result", &task.id]);
+    let wait = format!("`agentspool --spool {spool} wait {}`", task.id);
+    assert!(ran.stderr.contains(&wait), "{}", ran.stderr);
+    // Without the flag the variable names the spool for the advised command too.
+    let why = world.run(&["why", &task.id]);
+    assert!(why.stdout.contains("`agentspool resume`"), "{}", why.stdout);
+}
+
+#[test]
 fn reasons_that_hold_all_tasks_come_first() {
     let world = world();
     let task = world.submit(&["held"]);

@@ -138,7 +138,7 @@ class Endpoint:
         self.url = base.rstrip("/") + "/chat/completions"
         self.model = config["model"] or environ.get("OPENAI_MODEL")
         if not self.model:
-            raise BadInput('no model is named: pass --env OPENAI_MODEL to the submit command, or give config {"model": "..."}')
+            raise BadInput('no model is named: submit with --env OPENAI_MODEL, or give config {"model": "..."}')
         self.headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if environ.get("OPENAI_API_KEY"):
             self.headers["Authorization"] = "Bearer " + environ["OPENAI_API_KEY"]
