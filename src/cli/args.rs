@@ -93,6 +93,9 @@ pub(crate) enum Verb {
         verb: Option<ConfigVerb>,
     },
     /// Check the spool and this machine for problems, and suggest fixes
+    #[command(
+        after_help = "Exit code: 0 if every check is `ok`, 8 if the spool cannot be used, else 1"
+    )]
     Doctor,
     /// Supervise tasks (started by `watch` and by units)
     #[command(hide = true)]

@@ -11,6 +11,7 @@ use super::Context;
 use super::args::ClearArgs;
 use super::exit_code::ExitCode;
 use super::interrupt::Interrupt;
+use super::output::counted;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliError> {
@@ -58,10 +59,6 @@ fn is_agreed(context: &Context, plan: &ClearPlan) -> Result<bool, CliError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
-fn counted(n: usize, one: &str, more: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { more })
-}
-
 fn print_report(context: &Context, report: &ClearReport) -> Result<ExitCode, CliError> {
     let out = &context.out;
     let failed: Vec<String> = report.failed.iter().map(ToString::to_string).collect();
@@ -96,8 +93,10 @@ fn print_report(context: &Context, report: &ClearReport) -> Result<ExitCode, Cli
             out.line(id.to_string())?;
         }
     } else {
-        let tasks = if cleared.len() == 1 { "task" } else { "tasks" };
-        out.line(format!("Cleared {} {tasks}", cleared.len()))?;
+        out.line(format!(
+            "Cleared {}",
+            counted(cleared.len(), "task", "tasks")
+        ))?;
         let held = report.held;
         if held > 0 {
             out.note(format!(

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agentspool::client::{Counts, ListOptions, Page, TaskView};
-use agentspool::task::Status;
+use agentspool::task::{Status, format_duration};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
@@ -176,7 +176,7 @@ fn panel_row(view: &TaskView, absolute: bool, columns: usize) -> String {
         && let Some(seconds) = status.duration_seconds
     {
         let whole = Duration::from_secs(seconds as u64);
-        after.push_str(&format!(" ({})", humantime::format_duration(whole)));
+        after.push_str(&format!(" ({})", format_duration(whole)));
     }
     if let Some(condition) = status.condition {
         after.push_str(&format!(" ({})", condition.as_str()));

@@ -259,6 +259,11 @@ fn note_text(text: &str) -> String {
 /// The style of the word `error:`.
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
+/// A number with its noun: `1 task`, `3 tasks`.
+pub(super) fn counted(n: usize, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
+}
+
 /// Our own text in a colour. The stream removes the colour if none is wanted.
 pub(super) fn painted(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
@@ -360,8 +365,12 @@ pub(crate) fn clap_error(error: &clap::Error, as_json: bool) -> ExitCode {
     } else {
         // Without clap's own colours: they cannot be distinguished from escape codes in the arguments.
         let text = error.to_string();
-        let text = escape_lines(text.trim_start_matches("error: "));
-        let _ = write!(anstream::stderr(), "{} {text}", painted(ERROR, "error:"));
+        // Without a verb the text is the help.
+        let text = match text.strip_prefix("error: ") {
+            Some(text) => format!("{} {}", painted(ERROR, "error:"), escape_lines(text)),
+            None => escape_lines(&text).into_owned(),
+        };
+        let _ = write!(anstream::stderr(), "{text}");
     }
     ExitCode::Usage
 }

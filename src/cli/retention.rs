@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agentspool::client::{Client, Recipe};
 use agentspool::config::Retention;
-use humantime::format_duration;
+use agentspool::task::format_duration;
 
 /// How long finished tasks are kept.
 pub(super) fn words(kept: &Retention) -> String {
@@ -47,5 +47,5 @@ pub(super) fn promise(client: &Client, recipe: &Recipe, asked: Option<Duration>)
 
 fn shown(seconds: f64) -> String {
     let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-    format_duration(time).to_string()
+    format_duration(time)
 }

@@ -15,6 +15,7 @@ use super::Context;
 use super::args::{SubmitArgs, TaskArgs};
 use super::exit_code::ExitCode;
 use super::interrupt::LateInterrupt;
+use super::output::counted;
 use super::report::CliError;
 use super::retention;
 use super::stdin::UnreadStdin;
@@ -145,17 +146,17 @@ fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<Exit
     if !ids.is_empty() {
         context.note_all(client, client.make_ready());
     }
-    let counted = ids.len();
     ended.map_err(|error| {
+        let accepted = counted(ids.len(), "earlier line was", "earlier lines were");
         error
-            .hint(format!("{counted} tasks from earlier lines were accepted"))
-            .detail("submitted", counted)
+            .hint(format!("{accepted} accepted"))
+            .detail("submitted", ids.len())
             .detail("task_ids", ids.as_slice())
     })?;
     if context.out.is_json() {
         context
             .out
-            .object(&json!({ "ok": true, "submitted": counted, "task_ids": ids }))?;
+            .object(&json!({ "ok": true, "submitted": ids.len(), "task_ids": ids }))?;
     }
     Ok(ExitCode::Done)
 }
@@ -173,7 +174,9 @@ fn read_batch(
         if !without_bom(&line).trim_ascii().is_empty() {
             batch.add(&line).map_err(|error| {
                 let error = CliError::from(error);
-                let message = format!("line {number}: {}", error.message);
+                // A request of a batch is one line, so its own line number says nothing.
+                let message = error.message.replace(" at line 1 column ", " at column ");
+                let message = format!("line {number}: {message}");
                 CliError { message, ..error }
             })?;
         }

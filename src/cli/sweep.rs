@@ -16,6 +16,7 @@ use super::exit_code::ExitCode;
 use super::interrupt::Interrupt;
 use super::log::disk_of_spool;
 use super::log_line::LineWriter;
+use super::output::counted;
 use super::report::CliError;
 use super::schedule::{self, Due, Schedule};
 
@@ -79,18 +80,20 @@ fn summary(swept: &Swept, verb: &str) -> String {
         return "Another sweep is running".to_owned();
     }
     let mut line = format!(
-        "{verb} {} tasks, {} rejected files, {} leftovers, {} names, {} sessions",
-        swept.tasks.len(),
-        swept.rejected,
-        swept.litter,
-        swept.names,
-        swept.sessions
+        "{verb} {}, {}, {}, {}, {}",
+        counted(swept.tasks.len(), "task", "tasks"),
+        counted(swept.rejected, "rejected file", "rejected files"),
+        counted(swept.litter, "leftover", "leftovers"),
+        counted(swept.names, "name", "names"),
+        counted(swept.sessions, "session", "sessions")
     );
     if !swept.skipped.is_empty() {
-        line += &format!("; {} tasks are in use and were kept", swept.skipped.len());
+        let held = counted(swept.skipped.len(), "task in use", "tasks in use");
+        line += &format!("; kept {held}");
     }
     if !swept.mounted.is_empty() {
-        line += &format!("; {} are mount points and were kept", swept.mounted.len());
+        let mounted = counted(swept.mounted.len(), "mount point", "mount points");
+        line += &format!("; kept {mounted}");
     }
     if !swept.errors.is_empty() {
         line += &format!("; {} could not be removed", swept.errors.len());

@@ -93,18 +93,29 @@ impl Recipe {
 
     /// Advice about what may be a mistake and may also be intended.
     pub fn advice(&self) -> Vec<String> {
-        let certain = self.lost_script().is_some();
-        let mut names = self.own_names();
-        if certain {
-            names.truncate(0);
+        let mut advice = Vec::new();
+        if self.lost_script().is_none() {
+            advice.extend(self.own_names().into_iter().map(|name| {
+                format!(
+                    "the argument {name:?} names a file in the recipe's folder, but the task runs in its own empty folder: write {:?}",
+                    format!("{RECIPE_DIR}/{name}")
+                )
+            }));
+            advice.extend(self.absent_script().map(|script| {
+                format!(
+                    "the argument {script:?} is a relative path, but the task runs in its own empty folder, and the recipe's folder has no such file: write the full path, or add the file and write {:?}",
+                    format!("{RECIPE_DIR}/{script}")
+                )
+            }));
         }
-        let advice = names.into_iter().map(|name| {
-            format!(
-                "the argument {name:?} names a file in the recipe's folder, but the task runs in its own empty folder: write {:?}",
-                format!("{RECIPE_DIR}/{name}")
-            )
-        });
-        advice.collect()
+        let program = self.program(None);
+        if self.is_ours() && self.kind != Kind::PraisonAi && interpreter::is_unreadable(&program) {
+            let program = escape_path(&program);
+            advice.push(format!(
+                "{program} may be executed and not be read: a script cannot run like that, only a binary"
+            ));
+        }
+        advice
     }
 
     /// Whether this user owns the spool and so may open the files that the recipe names.
@@ -204,8 +215,8 @@ impl Recipe {
         arguments().map(String::as_str).filter(is_own).collect()
     }
 
-    /// An interpreter on PATH cannot find a script of the recipe's folder if only its file name is given.
-    fn lost_script(&self) -> Option<Complaint> {
+    /// The argument of an interpreter on PATH that is a script, if it is a relative path.
+    fn relative_script(&self) -> Option<&str> {
         let program = self.manifest.command.first()?;
         let base = Path::new(program).file_name()?.to_str()?;
         let base = base.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
@@ -222,7 +233,25 @@ impl Recipe {
         let script = arguments.find(|argument| {
             !argument.starts_with('-') || gives_code.contains(&argument.as_str())
         })?;
-        if script.starts_with('-') || !self.own_names().contains(&script.as_str()) {
+        let is_relative = !script.starts_with(['-', '/', '{', '$']);
+        is_relative.then_some(script)
+    }
+
+    /// A script that an interpreter would search for in the task's folder, and that is nowhere. It needs an
+    /// ending: other words may be commands of the interpreter.
+    fn absent_script(&self) -> Option<&str> {
+        let script = self.relative_script()?;
+        let is_nowhere = Path::new(script).extension().is_some()
+            && self.kind == Kind::Folder
+            && !self.folder().join(script).exists();
+        is_nowhere.then_some(script)
+    }
+
+    /// An interpreter on PATH cannot find a script of the recipe's folder if only its file name is given.
+    fn lost_script(&self) -> Option<Complaint> {
+        let program = self.manifest.command.first()?;
+        let script = self.relative_script()?;
+        if !self.own_names().contains(&script) {
             return None;
         }
         Some(Complaint {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::error::fix_command;
 use super::file;
+use super::path::SCRIPT_ENDINGS;
 use super::program::{is_executable, on_path};
 use super::search::Search;
 use crate::task::escape_path;
@@ -27,8 +28,15 @@ fn complaint(problem: impl Into<String>, fix: impl Into<String>) -> Option<Compl
 
 /// Why an executable program would not start. `None` if no problem is found.
 pub(super) fn complaint_of(program: &Path, search: Option<&Search>) -> Option<Complaint> {
-    let head = file::read_head(program, 4096).ok()?;
     let shown = escape_path(program);
+    let head = match file::read_head(program, 4096) {
+        Ok(head) => head,
+        Err(error) if is_denied(&error) && has_script_ending(program) => {
+            let problem = format!("{shown} may not be read, so its interpreter cannot run it");
+            return complaint(problem, fix_command("chmod u+r", program));
+        }
+        Err(_) => return None,
+    };
     if head.starts_with(b"\xef\xbb\xbf#!") {
         let problem = format!(
             "{shown} starts with a byte order mark, so the kernel does not find its interpreter"
@@ -55,6 +63,20 @@ pub(super) fn complaint_of(program: &Path, search: Option<&Search>) -> Option<Co
         return complaint(problem, fix_command(r"sed -i 's/\r$//'", program));
     }
     of_first_line(program, line, search)
+}
+
+/// Whether this user may execute the program and not read it. A binary starts all the same, a script does not.
+pub(super) fn is_unreadable(program: &Path) -> bool {
+    file::read_head(program, 1).is_err_and(|error| is_denied(&error))
+}
+
+fn is_denied(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied
+}
+
+fn has_script_ending(program: &Path) -> bool {
+    let ending = program.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| SCRIPT_ENDINGS.contains(&ending))
 }
 
 /// A script without `#!` is run by `/bin/sh`, which is wrong for Python.

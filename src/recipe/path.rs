@@ -4,6 +4,7 @@
 //! name. Invariant: a name never leads out of the folder that is searched, because a [`Name`] is one path
 //! component.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -113,8 +114,11 @@ impl RecipePath {
                     }
                     Err(error) => return Err(error),
                 }
-                if let Some(inspected) = self.load(name, &candidate)? {
-                    return Ok(inspected);
+                match self.load(name, &candidate) {
+                    Ok(Some(inspected)) => return Ok(inspected),
+                    Ok(None) => {}
+                    Err(error) if is_denied(&error) => unseen = unseen.or(Some(error)),
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -223,13 +227,13 @@ impl RecipePath {
         };
         let manifest_path = path.join(MANIFEST);
         let is_praisonai = praisonai::is_recipe(path);
-        if !is_praisonai && !manifest_path.is_file() {
+        if !is_praisonai && !is_there(&manifest_path)? {
             return Ok(None);
         }
         let text = match file::read_text(&manifest_path) {
             Ok(text) => Some(text),
-            Err(error) if is_praisonai && error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) if is_passing(&error) => {
+            Err(error) if is_praisonai && error.kind() == ErrorKind::NotFound => None,
+            Err(error) if is_passing(&error) || error.kind() == ErrorKind::PermissionDenied => {
                 return Err(FindError::unseen(&manifest_path, error));
             }
             Err(error) => {
@@ -291,6 +295,5 @@ fn is_there(path: &Path) -> Result<bool, FindError> {
 
 /// Whether this user may not read a folder on the path.
 fn is_denied(error: &FindError) -> bool {
-    let kind = std::io::ErrorKind::PermissionDenied;
-    matches!(error, FindError::Unseen { source, .. } if source.kind() == kind)
+    matches!(error, FindError::Unseen { source, .. } if source.kind() == ErrorKind::PermissionDenied)
 }

@@ -13,7 +13,9 @@ use crate::ending::unstarted;
 use crate::launcher;
 use crate::recipe::Recipe;
 use crate::spool::Attempt;
-use crate::task::{ErrorKind, Exit, Metrics, Outcome, Request, ResultFile, Timestamp};
+use crate::task::{
+    ErrorKind, Exit, Metrics, Outcome, Request, ResultFile, Timestamp, format_duration,
+};
 
 /// The outcome of the task after this attempt. `None` if the runner was stopped, which ends only the
 /// attempt.
@@ -41,7 +43,7 @@ pub(super) fn outcome_of_early(ending: Ending, prepared: &Prepared) -> Option<Ou
             ErrorKind::Timeout,
             format!(
                 "stopped after its timeout of {}{}",
-                humantime::format_duration(prepared.timeout),
+                format_duration(prepared.timeout),
                 prepared.timeout_from
             ),
         )),

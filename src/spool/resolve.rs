@@ -39,12 +39,14 @@ pub enum ResolveError {
     #[error("there is no task in this spool")]
     Empty,
     /// Several tasks fit.
-    #[error("{text:?} matches several tasks: {}", listed(candidates, drop.as_ref()))]
+    #[error("{text:?} matches several tasks: {}", listed(candidates, *more, drop.as_ref()))]
     Ambiguous {
         /// The text that was given.
         text: String,
-        /// Some of the tasks that fit: tasks of this name first, then the others, newest first.
+        /// At most ten of the tasks that fit: tasks of this name first, then the others, newest first.
         candidates: Vec<TaskId>,
+        /// How many more tasks fit.
+        more: usize,
         /// A drop of this name, waiting or refused.
         drop: Option<Name>,
     },
@@ -64,10 +66,14 @@ pub enum ResolveError {
 }
 
 /// Everything that a text fits, as a list.
-fn listed(candidates: &[TaskId], drop: Option<&Name>) -> String {
+fn listed(candidates: &[TaskId], more: usize, drop: Option<&Name>) -> String {
     let mut all: Vec<String> = candidates.iter().map(ToString::to_string).collect();
     all.extend(drop.map(|name| format!("the drop {name}.json")));
-    all.join(", ")
+    let all = all.join(", ");
+    match more {
+        0 => all,
+        more => format!("{all} and {more} more"),
+    }
 }
 
 impl Spool {
@@ -226,10 +232,12 @@ enum Named {
 }
 
 fn ambiguous(text: &str, mut candidates: Vec<TaskId>, drop: Option<Name>) -> ResolveError {
+    let more = candidates.len().saturating_sub(MOST_CANDIDATES);
     candidates.truncate(MOST_CANDIDATES);
     ResolveError::Ambiguous {
         text: text.to_owned(),
         candidates,
+        more,
         drop,
     }
 }

@@ -51,6 +51,19 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     read.map_err(|_| DurationError::TooLong).and_then(limited)
 }
 
+/// A duration for a person: `1h 30m`, `7 days`. [`parse_duration`] reads it.
+pub fn format_duration(duration: Duration) -> String {
+    let text = humantime::format_duration(duration).to_string();
+    let words = text.split(' ').map(|word| {
+        let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        match unit.len() > "ms".len() {
+            true => word.replace(unit, &format!(" {unit}")),
+            false => word.to_owned(),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 fn limited(duration: Duration) -> Result<Duration, DurationError> {
     (duration <= LONGEST)
         .then_some(duration)
@@ -140,6 +153,19 @@ mod tests {
         ] {
             let read = parse_duration(text).map(|duration| duration.as_secs_f64());
             assert_eq!(read, Ok(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_formatted_duration_is_parsed_to_the_same_value() {
+        for (seconds, text) in [
+            (90, "1m 30s"),
+            (7 * 86_400, "7 days"),
+            (40 * 86_400 + 7200, "1 month 9 days 15h 26m 24s"),
+        ] {
+            let duration = Duration::from_secs(seconds);
+            assert_eq!(format_duration(duration), text);
+            assert_eq!(parse_duration(text), Ok(duration));
         }
     }
 

@@ -98,6 +98,12 @@ fn a_folder_with_other_things_is_refused_untouched() {
         "error: photos is not empty and not a spool: choose a new folder\n"
     );
     assert_eq!(names_in(&home), ["cat.jpg"]);
+    // No command advises to create a spool there.
+    let asked = world.run(&["--spool", "photos", "list"]);
+    asked.ends_with(8);
+    let reason = "photos is not empty and not a spool: choose a new folder\n";
+    assert!(asked.stderr.ends_with(reason), "{}", asked.stderr);
+    assert_eq!(names_in(&home), ["cat.jpg"]);
     std::fs::write(world.root().join("file"), "").unwrap();
     let ran = world.run(&["init", "file"]);
     ran.ends_with(8);

@@ -556,3 +556,22 @@ fn a_task_gets_its_own_pwd_and_no_variables_of_the_shell() {
         "{shows}"
     );
 }
+
+/// An interpreter searches for its script in the task's folder, which is empty.
+#[test]
+fn a_script_that_is_nowhere_gets_advice() {
+    let world = World::new();
+    for (name, command, is_advised) in [
+        ("absent", r#"["python3", "main.py"]"#, true),
+        ("inside", r#"["python3", "{recipe_dir}/main.py"]"#, false),
+        ("whole", r#"["python3", "/opt/main.py"]"#, false),
+        // These words may be commands of the program.
+        ("verb", r#"["deno", "run"]"#, false),
+        ("code", r#"["python3", "-c", "print(1.5)"]"#, false),
+    ] {
+        folder(&world, name, &format!("command = {command}\n"));
+        let advice = world.json(&["recipe", "check", name])["advice"].to_string();
+        let is_there = advice.contains("{recipe_dir}/main.py");
+        assert_eq!(is_there, is_advised, "{name}: {advice}");
+    }
+}

@@ -185,6 +185,22 @@ fn an_ambiguous_part_lists_the_candidates() {
     );
 }
 
+/// At most ten candidates are listed.
+#[test]
+fn an_ambiguous_part_counts_the_candidates_that_are_not_listed() {
+    let world = world_without_watcher();
+    let lines = "{\"recipe\": \"works\"}\n".repeat(13);
+    world
+        .run_with_stdin(&["submit", "--batch", "-"], lines.as_bytes())
+        .succeeds();
+    let common = world.tasks()[0].id[5..9].to_owned();
+    let ran = world.run(&["status", &common]);
+    ran.ends_with(2);
+    let first = ran.stderr.lines().next().unwrap();
+    assert_eq!(first.matches("task_").count(), 10, "{first}");
+    assert!(first.ends_with(" and 3 more"), "{first}");
+}
+
 #[test]
 fn an_unknown_name_is_code_7() {
     let world = world_without_watcher();
@@ -210,7 +226,7 @@ fn an_unknown_name_is_code_7() {
             ran.stderr
         );
         // The task may have existed and been removed.
-        let kept = "may have been removed: completed and cancelled tasks are kept 1h (`cleanup_delay_sec`), failed ones 7days (`failed_cleanup_delay_sec`)";
+        let kept = "may have been removed: completed and cancelled tasks are kept 1h (`cleanup_delay_sec`), failed ones 7 days (`failed_cleanup_delay_sec`)";
         assert!(ran.stderr.contains(kept), "{}", ran.stderr);
         let object = world.json(&["status", text]);
         assert_eq!((&object["ok"], &object["code"]), (&json!(false), &json!(7)));

@@ -175,7 +175,7 @@ fn a_terminal_shows_the_timeout_and_the_retention() {
         let ran = world.run_on_terminal(On::Stderr, 80, &submit);
         ran.succeeds();
         assert_eq!(ran.stdout.lines().count(), 4, "{}", ran.stdout);
-        let kept = "kept 2h (`cleanup_delay_sec`), failed ones 7days (`failed_cleanup_delay_sec`)";
+        let kept = "kept 2h (`cleanup_delay_sec`), failed ones 7 days (`failed_cleanup_delay_sec`)";
         assert!(ran.stderr.contains(kept), "{}", ran.stderr);
         match limit {
             Some(limit) => assert!(ran.stderr.contains(limit), "{}", ran.stderr),
@@ -465,8 +465,12 @@ fn a_bad_line_ends_a_batch_and_the_error_shows_what_was_accepted() {
     let stored: Vec<String> = world.tasks().into_iter().map(|task| task.id).collect();
     assert_eq!(printed, stored);
     assert_eq!(stored.len(), 250, "all lines before the bad one");
-    let report = "hint: 250 tasks from earlier lines were accepted\n";
+    let report = "hint: 250 earlier lines were accepted\n";
     assert!(ran.stderr.contains(report), "{}", ran.stderr);
+    // A request is one line, so only its column says something.
+    let broken = world.run_with_stdin(&["submit", "--batch", "-"], b"{\"recipe\": }\n");
+    assert!(broken.stderr.contains(" at column 12"), "{}", broken.stderr);
+    assert!(!broken.stderr.contains("at line 1"), "{}", broken.stderr);
     assert_eq!(names_in(&world.path("staging")).len(), 0);
 }
 

@@ -676,7 +676,7 @@ fn a_loop_runs_pass_after_pass_until_it_is_stopped() {
     world.wait_until("the pass is reported", || {
         fs::read_to_string(&message)
             .unwrap()
-            .contains(" Swept 1 tasks, ")
+            .contains(" Swept 1 task, ")
     });
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

@@ -109,7 +109,7 @@ fn a_batch_that_fails_in_the_middle_reports_what_was_accepted() {
     let ran = run(&["submit", "--batch", &batch]);
     assert_eq!(ran.stdout.lines().count(), 2);
     assert!(
-        ran.stderr.contains("2 tasks from earlier lines"),
+        ran.stderr.contains("2 earlier lines were accepted"),
         "{}",
         ran.stderr
     );

@@ -369,3 +369,39 @@ fn a_name_in_a_recipes_folder_stays_on_its_line() {
         assert!(!message.contains('\u{202e}'), "{message}");
     }
 }
+
+/// A user's own recipe that its modes close even to him. Root may read everything, so another user tries it.
+#[test]
+fn a_recipe_that_may_not_be_read_is_named_with_the_reason() {
+    let shared = Shared::new();
+    shared.recipe("listed.sh", "#!/bin/sh\n");
+    make(
+        &shared,
+        "mkdir -p spool/recipes/folder spool/recipes/file
+        for each in folder file; do echo 'command = [\"./run.sh\"]' >spool/recipes/$each/recipe.toml; done
+        for each in bare script.sh; do echo '#!/bin/sh' >spool/recipes/$each; chmod 0111 spool/recipes/$each; done
+        chmod 0 spool/recipes/folder spool/recipes/file/recipe.toml",
+    );
+    for name in ["folder", "file"] {
+        let ran = shared.run(OWNER, &["recipe", "check", name]);
+        ran.ends_with(1);
+        let reason = format!("recipes/{name}/recipe.toml: Permission denied");
+        assert!(ran.stderr.contains(&reason), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("make this path readable"),
+            "{}",
+            ran.stderr
+        );
+    }
+    let ran = shared.run(OWNER, &["recipe", "check", "script"]);
+    ran.ends_with(6);
+    assert!(
+        ran.stdout.contains("script.sh may not be read"),
+        "{}",
+        ran.stdout
+    );
+    // Without an ending it may be a binary, which starts all the same.
+    let ran = shared.run(OWNER, &["recipe", "check", "bare"]);
+    ran.succeeds();
+    assert!(ran.stderr.contains("only a binary"), "{}", ran.stderr);
+}

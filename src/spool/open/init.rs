@@ -11,7 +11,7 @@ use serde_json::Map;
 
 use super::error::OpenError;
 use super::modes::{are_modes_right, group_of, mend_modes, set_mode_wholly};
-use super::opening::{check_path, lost_settings};
+use super::opening::{UNFINISHED, check_path, not_for_a_spool};
 use super::root_lock::root_lock;
 use super::settings_file::{read_older_settings, read_settings, stored_settings};
 use super::spool::Spool;
@@ -25,8 +25,6 @@ use crate::spool::layout::{
 };
 use crate::task::to_pretty;
 
-/// The files in the root after an `init` that was interrupted before it wrote `spool.json`.
-const UNFINISHED: [&str; 2] = [name::ROOT_LOCK, ".spool.json.new"];
 /// All bits of a mode.
 const ALL: u32 = 0o7777;
 
@@ -259,12 +257,8 @@ fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
         let path = root.path().to_owned();
         return Err(OpenError::OpenToOthers { path });
     }
-    let is_unfinished = |entry| UNFINISHED.iter().any(|known| entry == known);
-    // Another `init` may have created it since the listing.
-    if !is_spool && !names.iter().all(is_unfinished) && !root.has(name::SETTINGS)? {
-        let path = root.path().to_owned();
-        let occupied = OpenError::Occupied { path };
-        return Err(lost_settings(root)?.unwrap_or(occupied));
+    if !is_spool && let Some(error) = not_for_a_spool(root)? {
+        return Err(error);
     }
     Ok(())
 }

@@ -14,6 +14,9 @@ use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, network_kind};
 use crate::spool::events::EventLog;
 use crate::spool::layout::{OURS_ONLY, Sharing, name};
 
+/// The files in the root after an `init` that was interrupted before it wrote `spool.json`.
+pub(super) const UNFINISHED: [&str; 2] = [name::ROOT_LOCK, ".spool.json.new"];
+
 impl Spool {
     /// Opens a spool. If it is ours, missing folders are created: git and some backups do not keep empty
     /// ones.
@@ -53,7 +56,7 @@ impl Spool {
             settings: file,
         } = match read_settings(&root)? {
             Some(stored) => stored,
-            None => return Err(lost_settings(&root)?.unwrap_or_else(absent)),
+            None => return Err(not_for_a_spool(&root)?.unwrap_or_else(absent)),
         };
         let settings = settings_of(&root, &file, &overrides)?;
         if !settings.allow_network_fs {
@@ -89,12 +92,20 @@ impl Spool {
     }
 }
 
-/// The error for a folder that was a spool and has no settings.
-pub(super) fn lost_settings(root: &Dir) -> IoResult<Option<OpenError>> {
-    let was_spool = root.has(name::IDENTITY)? && root.has(name::TASKS)?;
-    Ok(was_spool.then(|| OpenError::SettingsLost {
-        path: root.path().to_owned(),
-    }))
+/// The error for a folder without settings in which `init` would not create a spool: it was a spool, or it has
+/// other things in it.
+pub(super) fn not_for_a_spool(root: &Dir) -> IoResult<Option<OpenError>> {
+    let path = root.path().to_owned();
+    if root.has(name::IDENTITY)? && root.has(name::TASKS)? {
+        return Ok(Some(OpenError::SettingsLost { path }));
+    }
+    let names = root.names()?;
+    let is_unfinished = |entry| UNFINISHED.iter().any(|known| entry == known);
+    // Another `init` may have finished since.
+    if names.iter().all(is_unfinished) || root.has(name::SETTINGS)? {
+        return Ok(None);
+    }
+    Ok(Some(OpenError::Occupied { path }))
 }
 
 /// Refuses a path that is not text, also if only the current folder's path is not text.
