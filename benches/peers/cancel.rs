@@ -4,39 +4,47 @@
 //! so its runner checks only rarely by itself and has to be woken. The end is the moment at which inotify
 //! reports `result.json`. No process polls during the measurement.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Scale;
 use crate::cleanup;
 use crate::figure::{Figure, Findings, Row};
+use crate::image::Ground;
 use crate::latency::{arrival, begun, listen};
-use crate::world::{Durability, Spool, World, monotonic};
+use crate::world::{Durability, Spool, monotonic};
 
 pub fn measure(scale: &Scale) -> Findings {
     let mut found = Findings::default();
-    let world = World::fresh(Durability::Power);
-    let watcher = world.spool.watcher();
+    for ground in Ground::BOTH {
+        ground.fresh(|folder| measure_in(folder, ground, scale, &mut found));
+    }
+    found
+}
+
+fn measure_in(folder: &Path, ground: Ground, scale: &Scale, found: &mut Findings) {
+    let spool = Spool::make(folder.join("spool"), Durability::Power);
+    let watcher = spool.watcher();
     let mut times: [Vec<f64>; 3] = Default::default();
     for _ in 0..scale.cancels {
         times[0].push(floor());
-        times[1].push(span(&world.spool, true));
-        times[2].push(span(&world.spool, false));
+        times[1].push(span(&spool, true));
+        times[2].push(span(&spool, false));
     }
     drop(watcher);
-    drop(world.into_image());
     let [floor, command, marker] = times.map(|samples| Figure::new("ms", samples));
     for (what, ours) in [("`cancel`", command), ("`touch cancel`", marker)] {
         let is_soon = ours.median() <= 20.0;
         let late = Figure::one("ms", ours.quantile(0.99));
+        let on = ground.suffix();
         found.rows.push(
-            Row::new(&format!("{what} → result on disk"), ours)
+            Row::new(&format!("{what} → result on disk{on}"), ours)
                 .beside("TERM and wait, alone", floor.clone())
                 .beside("99th percentile", late)
                 .goal("median ≤ 20 ms", is_soon),
         );
     }
-    found
 }
 
 /// The signal and its effect alone, without agentspool.

@@ -5,6 +5,7 @@
 
 use crate::Scale;
 use crate::figure::{Figure, Findings, Row};
+use crate::image::Ground;
 use crate::inner;
 use crate::population::Population;
 use crate::rate::{AT_ONCE, ours, rival_rate};
@@ -15,8 +16,12 @@ const FLOOR: &str = "starting /bin/true";
 
 pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
     let mut found = Findings::default();
-    let rate =
-        |durability| move |tasks: usize| tasks as f64 / ours(durability, tasks).1.as_secs_f64();
+    let rate = |durability| {
+        move |tasks: usize| {
+            let (_, drained) = ours(Ground::Image, durability, tasks);
+            tasks as f64 / drained.as_secs_f64()
+        }
+    };
     let most = scale.tasks * 5;
     let floor = curve(scale, most, |tasks| {
         inner::spawns_per_second(tasks, AT_ONCE)

@@ -50,16 +50,10 @@ impl Figure {
         Figure::new("×", paired.map(|(ours, theirs)| ours / theirs).collect())
     }
 
-    /// Each sample times a number.
-    pub fn times(&self, factor: f64) -> Figure {
-        let samples = self.samples.iter().map(|sample| sample * factor);
-        Figure::new(&self.unit, samples.collect())
-    }
-
-    /// Each sample minus the other figure's sample of the same round.
-    pub fn less(&self, other: &Figure) -> Figure {
+    /// Each sample plus the other figure's sample of the same round.
+    pub fn plus(&self, other: &Figure) -> Figure {
         let paired = self.samples.iter().zip(&other.samples);
-        Figure::new(&self.unit, paired.map(|(one, two)| one - two).collect())
+        Figure::new(&self.unit, paired.map(|(one, two)| one + two).collect())
     }
 }
 

@@ -1,8 +1,9 @@
-//! Fresh file systems: an ext4 in a file on the real disk, mounted as long as it is needed.
+//! Where a round runs: on an ext4 in a file on the real disk, or in a new folder on that disk itself.
 //!
 //! Each round starts on a fresh one. ext4 creates files more slowly if others were deleted within the last
-//! minute, so a round would pay for the one before. The file system is written completely before it is used
-//! (no lazy tables), and is unmounted before it is copied. Needs root.
+//! minute, so a round would pay for the one before. For the same reason the folders on the disk are removed at
+//! the end of the run. An image is written completely before it is used (no lazy tables), and is unmounted
+//! before it is copied. Needs root.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,6 +12,50 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::cleanup;
+
+/// What a round runs on. Each flush of an image is an fsync of its file, so an image makes a sync more expensive
+/// than it is on the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    Image,
+    Disk,
+}
+
+impl Ground {
+    pub const BOTH: [Ground; 2] = [Ground::Image, Ground::Disk];
+
+    /// For the name of a row. The image is not named, because all other scenarios run on one.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Ground::Image => "",
+            Ground::Disk => ", on the disk itself",
+        }
+    }
+
+    /// Does the work in an empty folder.
+    pub fn fresh<T>(self, work: impl FnOnce(&Path) -> T) -> T {
+        match self {
+            Ground::Image => {
+                let image = Image::fresh("small", Size::Small);
+                let mounted = image.mount();
+                let answer = work(mounted.path());
+                mounted.unmount();
+                answer
+            }
+            Ground::Disk => {
+                let disk = disk_folder();
+                std::fs::create_dir_all(&disk).expect("the target folder can be written to");
+                let folder = tempfile::Builder::new().prefix("round-").tempdir_in(disk);
+                work(&folder.expect("a folder can be made").keep())
+            }
+        }
+    }
+}
+
+/// The rounds that run on the disk itself.
+fn disk_folder() -> PathBuf {
+    place().join("disk")
+}
 
 /// How large: for a few thousand tasks or for a hundred thousand.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -173,6 +218,7 @@ pub fn remove_all() {
     for image in images.filter(|path| path.extension().is_some_and(|end| end == "img")) {
         let _ = std::fs::remove_file(image);
     }
+    let _ = std::fs::remove_dir_all(disk_folder());
 }
 
 /// Runs a system tool, which must succeed.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::Scale;
 use crate::figure::{Figure, Findings, Row};
+use crate::image::Ground;
 use crate::submit::start;
-use crate::world::{Durability, World, program, time};
+use crate::world::{Durability, Spool, program, time};
 
 const LOOKS_A_SECOND: u32 = 10;
 /// The default of `rescan_sec`.
@@ -24,8 +25,11 @@ pub fn measure(scale: &Scale) -> Findings {
 }
 
 fn idle(scale: &Scale, found: &mut Findings) {
-    let world = World::fresh(Durability::Power);
-    let watcher = world.spool.watcher();
+    Ground::Image.fresh(|folder| idle_in(folder, scale, found));
+}
+
+fn idle_in(folder: &std::path::Path, scale: &Scale, found: &mut Findings) {
+    let watcher = Spool::make(folder.join("spool"), Durability::Power).watcher();
     std::thread::sleep(Duration::from_secs(1));
     let mut before = switches(watcher.pid());
     let (mut awake, mut all) = (0, 0);
@@ -38,7 +42,6 @@ fn idle(scale: &Scale, found: &mut Findings) {
     }
     let (resident, peak) = memory_mb(watcher.pid());
     drop(watcher);
-    drop(world.into_image());
     let row = Row::new("idle watcher, resident memory", Figure::one("MB", resident));
     found.rows.push(
         row.beside("peak", Figure::one("MB", peak))

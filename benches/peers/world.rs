@@ -213,10 +213,6 @@ pub struct World {
 }
 
 impl World {
-    pub fn fresh(durability: Durability) -> World {
-        World::of_size("small", Size::Small, durability)
-    }
-
     pub fn of_size(name: &str, size: Size, durability: Durability) -> World {
         let image = Image::fresh(name, size);
         let mounted = image.mount();
