@@ -25,7 +25,7 @@ clippy:
 test:
     cargo test
 
-# The same tests with more threads than processors: whatever waits for time instead of a fact fails here.
+# The same tests with more threads than processors: a test that waits for time instead of a fact fails here.
 test-wide:
     RUST_TEST_THREADS=8 cargo test
 
@@ -48,7 +48,7 @@ doc:
 deny:
     cargo deny check bans licenses sources
 
-# The tests that need root, jq, strace and mounts; they fail, not skip, where one is missing.
+# The tests that need root, jq, strace and mounts. If one is missing, they fail.
 rig:
     cargo test --test rig
 
@@ -59,7 +59,7 @@ reliability:
 
 # The released program is copied, because cargo builds its own over it with what it benches.
 
-# Measures beside the machine's floors and the peers, and writes docs/performance.md. As root; about half an hour.
+# Measures agentspool, the machine's floors and the peers, and writes docs/performance.md. As root; about half an hour.
 bench: release
     benches/prepare
     cp "${CARGO_TARGET_DIR:-target}/release/agentspool" "${CARGO_TARGET_DIR:-target}/bench-tools/agentspool"
@@ -95,6 +95,6 @@ python *arguments:
 first:
     .ci/first-result
 
-# The whole suite twenty times, to find tests that only mostly pass. Stops at the first failure.
+# The whole suite twenty times, to find tests that fail sometimes. Stops at the first failure.
 twenty:
     for run in $(seq 20); do echo "run $run of 20"; cargo test || exit 1; done

@@ -7,7 +7,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::task::{describe_json_error, nearest, parse_duration, seconds, seconds_or_null};
+use crate::task::{
+    TIMEOUT_RANGE, describe_json_error, is_timeout, nearest, parse_duration, seconds,
+    seconds_or_null,
+};
 
 /// Which failures an accepted task survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,16 +57,17 @@ const CONFLICT_COPIES: [&str; 4] = [
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// `power` or `process`.
+    /// What an accepted task survives: with `power` a power cut, with `process` only the end of a process.
     pub durability: Durability,
-    /// What a task is run as: `local`, or a separate unit with `systemd` or `systemd-user`.
+    /// How a task runs: by a runner of the watcher (`local`), or as a unit (`systemd`, `systemd-user`).
     pub launcher: Launcher,
-    /// How many tasks run at once, in all watchers of this spool together (default 5).
+    /// How many tasks run at once, in all watchers of this spool together: from 1 to 10000.
     pub max_concurrent: u32,
-    /// How long a task may run if neither the task nor its recipe sets a timeout (default 300).
+    /// How long a task may run if neither the task nor its recipe sets a timeout: more than 0 and at most ten
+    /// years.
     #[serde(deserialize_with = "seconds")]
     pub timeout_sec: f64,
-    /// How long completed and cancelled tasks are kept (default 3600).
+    /// How long completed and cancelled tasks are kept.
     #[serde(deserialize_with = "seconds")]
     pub cleanup_delay_sec: f64,
     /// How long cancelled tasks are kept. `null`: as long as completed ones.
@@ -92,10 +96,10 @@ pub struct Settings {
     /// An autostarted watcher exits after it had nothing to do for this long.
     #[serde(deserialize_with = "seconds")]
     pub idle_exit_sec: f64,
-    /// How often a watcher rescans the spool without a notification.
+    /// How often a watcher rescans the spool without a notification: at least 0.05.
     #[serde(deserialize_with = "seconds")]
     pub rescan_sec: f64,
-    /// How often a watcher starts a sweep.
+    /// How often a watcher starts a sweep: at least 1.
     #[serde(deserialize_with = "seconds")]
     pub sweep_every_sec: f64,
     /// How long an incomplete drop may stay unchanged before it is refused.
@@ -111,7 +115,7 @@ pub struct Settings {
     /// open, as the `tee` of `exec > >(tee log)` does. Then they get TERM, and `cancel_grace_sec` later KILL.
     #[serde(deserialize_with = "seconds")]
     pub leftover_wait_sec: f64,
-    /// Disk space of one log, at most. The middle of a larger log is cut out.
+    /// Disk space of one log, at most. The middle of a larger log is cut out. At least 1048576.
     pub log_cap_bytes: u64,
     /// No task is accepted if the file system would then have fewer bytes free than this.
     pub min_free_bytes: u64,
@@ -285,10 +289,9 @@ impl Settings {
         u32::from_str_radix(&self.umask, 8).unwrap_or(0o022)
     }
 
-    /// The settings in seconds: name, value, and smallest allowed value.
+    /// The settings in seconds, without the timeout: name, value, and smallest allowed value.
     fn seconds(&self) -> Vec<(&'static str, f64, f64)> {
         vec![
-            ("timeout_sec", self.timeout_sec, 0.001),
             ("cleanup_delay_sec", self.cleanup_delay_sec, 0.0),
             (
                 "cancelled_cleanup_delay_sec",
@@ -322,6 +325,9 @@ impl Settings {
         // The upper limit keeps slot numbers and the pool of runners at a sensible size.
         if !(1..=10_000).contains(&self.max_concurrent) {
             return invalid("max_concurrent", "must be from 1 to 10000");
+        }
+        if !is_timeout(self.timeout_sec) {
+            return invalid("timeout_sec", TIMEOUT_RANGE);
         }
         for (name, value, least) in self.seconds() {
             if !(least..=1e9).contains(&value) {

@@ -56,7 +56,7 @@ pub fn measure(scale: &Scale, population: &mut Population) -> Findings {
         let points = curve(scale, most, |tasks| rival_rate(rival, tasks));
         found.curve(name, points);
     }
-    found.note("Each point is the median of three runs, from 10,000 tasks on of one run. The start of a watcher is part of\nthe time of agentspool, so a small number of tasks looks slow.");
+    found.note("Each point is the median of three runs; from 10,000 tasks on, it is one run. The start of a watcher is part of\nthe time of agentspool, so a small number of tasks looks slow.");
     found
 }
 

@@ -137,7 +137,7 @@ impl Rounds {
             "A task makes {syncs:.1} syncs between the end of its submission and its own end, counted with strace."
         ));
         found.note(format!(
-            "task-spooler and nq are timed from the first submission to the last end, because they start tasks at once\n(nq with {} tasks, before its own long folder slows it down). pueue is paused, filled with {} tasks and\nreleased. HyperQueue gets all tasks in one call of its Python package.",
+            "task-spooler and nq are timed from the first submission to the last end, because they start tasks at once\n(nq with {} tasks, because a submission reads all earlier ones). pueue is paused, filled with {} tasks and\nreleased. HyperQueue gets all tasks in one call of its Python package.",
             scale.tasks / FEWER, scale.slow_tasks
         ));
         found

@@ -64,7 +64,7 @@ class Missing(AgentspoolError):
 
 
 class NoWatcher(Missing):
-    """No watcher is running on this spool, and none may be started from here. The task waits on the disk."""
+    """No watcher is running on this spool, and this process may not start one. The task waits on the disk."""
 
 
 class NotFound(AgentspoolError, LookupError):
@@ -94,7 +94,7 @@ class TaskError(AgentspoolError):
 
     @property
     def kind(self) -> str | None:
-        """`exit`, `signal`, `timeout`, `spawn`, `lost` or `recipe`; None for a cancelled task."""
+        """`exit`, `signal`, `timeout`, `spawn`, `lost`, `recipe` or `resources`; None for a cancelled task."""
         kind = (self.details.get("error") or {}).get("kind")
         return None if kind is None else str(kind)
 

@@ -91,7 +91,7 @@ class Task:
 
         Raises TaskFailed, TaskTimedOut or TaskCancelled if the task did not complete (for a Python function its own
         exception), WaitTimedOut after `timeout` seconds (the task continues), and NoWatcher if no watcher is running
-        and none may be started.
+        and this process may not start one.
         """
         if self._read_end() is None:
             await _program.arun(self._wait_verb(timeout), self._spool)
@@ -205,7 +205,7 @@ class Task:
             return end.get("output")
         content, cut_out = _read_parts(self.dir, _files.parts_of(file))
         if cut_out and file.endswith("/stdout.log"):
-            _program.warn(f"the middle of the output of {self.task_id} was removed: {cut_out} bytes (log_cap_bytes)")
+            _program.warn(f"the middle of the output of {self.task_id} was cut out: {cut_out} bytes (log_cap_bytes)")
         if end.get("output_encoding") == "binary":
             return content
         try:

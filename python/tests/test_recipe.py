@@ -94,7 +94,7 @@ def test_a_warning_reports_a_cut_output(world):
     world.cli("config", "set", "log_cap_bytes", "1048576")
     world.recipe("talks", "#!/bin/sh\necho first\nyes | head -c 20000000\necho last\n")
     task = recipe.run_background("talks")
-    with pytest.warns(agentspool.AgentspoolWarning, match="was removed: [0-9]+ bytes"):
+    with pytest.warns(agentspool.AgentspoolWarning, match="was cut out: [0-9]+ bytes"):
         text = task.wait_sync()
     assert text.startswith("first\ny\n") and text.endswith("y\nlast")
     assert "\0" not in text and len(text) < 2 << 20
@@ -363,7 +363,7 @@ def test_without_a_watcher_submit_warns_and_wait_raises(world):
     with pytest.warns(agentspool.AgentspoolWarning, match="no watcher is running") as warned:
         task = recipe.run_background("my-recipe")
     assert warned[0].filename == __file__
-    with pytest.raises(agentspool.NoWatcher, match=r"no watcher is running on .*, and none may be started"):
+    with pytest.raises(agentspool.NoWatcher, match=r"no watcher is running on .*, and this command may not start one"):
         asyncio.run(task.wait(timeout=60))
     with pytest.warns(agentspool.AgentspoolWarning):
         assert task.status_sync() == "pending"

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agentspool::client::Cursor;
-use agentspool::task::{InvalidName, Name, Status, parse_duration};
+use agentspool::task::{InvalidName, Name, Status, parse_duration, parse_timeout};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit_code::ExitCode;
@@ -55,7 +55,7 @@ pub(crate) enum Color {
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Manage background tasks (the same verbs as at the top level)
+    /// Manage background tasks (these verbs also exist at the top level)
     Background {
         #[command(subcommand)]
         verb: TaskVerb,
@@ -137,7 +137,7 @@ pub(crate) struct InitArgs {
 
 #[derive(Args)]
 pub(crate) struct InstallArgs {
-    /// Serve your own spool with your user's systemd, not the system's
+    /// Use your own spool and your user's systemd, not the system's
     #[arg(long)]
     pub user: bool,
     /// Only print the files and the commands; change nothing
@@ -157,8 +157,8 @@ pub(crate) struct TaskArgs {
     /// Session: its tasks run one after another and share a folder
     #[arg(short, long)]
     pub session_id: Option<Name>,
-    /// Stop the task after this time: 300, 90s, 1h30m [default: the recipe's timeout, else the spool's, 300]
-    #[arg(long, value_parser = parse_duration)]
+    /// Stop the task after this time: 300, 90s, 1h30m [default: the recipe's timeout, else timeout_sec]
+    #[arg(long, value_parser = parse_timeout)]
     pub timeout: Option<Duration>,
     /// Name of the task, to use in commands: letters, digits, `.`, `_` and `-`
     #[arg(long, value_parser = parse_task_name)]
@@ -194,7 +194,7 @@ pub(crate) struct SubmitArgs {
 
 #[derive(Args)]
 pub(crate) struct WhyArgs {
-    /// Task id, part of an id, name, or `last`
+    /// Task id, start or end of an id, name, label, or `last`
     pub task: String,
 }
 
@@ -241,7 +241,7 @@ pub(crate) struct ListArgs {
 
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// Task id, part of an id, name, or `last`
+    /// Task id, start or end of an id, name, label, or `last`
     pub task: String,
     /// Also show timestamps
     #[arg(long)]
@@ -250,7 +250,7 @@ pub(crate) struct StatusArgs {
 
 #[derive(Args)]
 pub(crate) struct CancelArgs {
-    /// Task id, part of an id, name, or `last`
+    /// Task id, start or end of an id, name, label, or `last`
     pub task: String,
     /// Request the cancellation and return at once
     #[arg(long)]
@@ -278,13 +278,13 @@ pub(crate) struct ClearArgs {
 
 #[derive(Args)]
 pub(crate) struct ResultArgs {
-    /// Task id, part of an id, name, or `last`
+    /// Task id, start or end of an id, name, label, or `last`
     pub task: String,
 }
 
 #[derive(Args)]
 pub(crate) struct LogsArgs {
-    /// Task id, part of an id, name, or `last`
+    /// Task id, start or end of an id, name, label, or `last`
     pub task: String,
     /// Follow the log until the task ends, from the start or from the last N lines
     #[arg(short, long, conflicts_with = "attempt")]
@@ -320,7 +320,7 @@ pub(crate) struct WaitArgs {
     /// Exit with the recipe's own exit code
     #[arg(long)]
     pub propagate: bool,
-    /// Stop waiting (exit code 6) if no task and no watcher is running and no watcher may be started
+    /// Stop waiting (exit code 6) if no task and no watcher is running and the command may not start one
     #[arg(long)]
     pub need_watcher: bool,
 }
@@ -344,7 +344,7 @@ pub(crate) struct SweepArgs {
     /// Only print what would be removed
     #[arg(long)]
     pub dry_run: bool,
-    /// Keep running: one pass now, then one per period: 90s, 5m
+    /// Keep running: one pass now, then one per period, such as 90s or 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_period, conflicts_with_all = ["cron", "dry_run"])]
     pub every: Option<Duration>,
     /// Keep running: one pass at each time of this cron line, in local time: '*/5 * * * *'

@@ -1,6 +1,6 @@
 //! The environment: every variable that the program reads.
 //!
-//! Not the meaning of settings (`config/`). Invariant: no other file reads a variable, and `agentspool
+//! Not the meaning of settings (`config.rs`). Invariant: no other file reads a variable, and `agentspool
 //! config` shows every setting that a variable changes.
 #![expect(
     clippy::disallowed_methods,
@@ -47,7 +47,7 @@ const SYSTEMD: [&str; 14] = [
     "FDSTORE",
 ];
 
-/// The variables that an autostarted watcher inherits from the shell (DESIGN.md section 6).
+/// The variables that an autostarted watcher inherits from the shell (docs/recipes.md).
 const KEPT: [&str; 6] = ["HOME", "PATH", "LANG", "USER", "LOGNAME", "TZ"];
 const KEPT_PREFIXES: [&str; 2] = ["XDG_", "LC_"];
 

@@ -31,7 +31,7 @@ pub(super) fn show_piece(context: &Context, piece: Piece, stream: Stream) -> Res
         Piece::Gap(bytes) => {
             context
                 .out
-                .note(format!("[{bytes} bytes of the log were dropped here]"));
+                .note(format!("[{bytes} bytes of the log were cut out here]"));
         }
         Piece::Anew => context.out.note("[the log starts again here]"),
         Piece::Zeroes(bytes) => copy_zeroes(context, bytes, stream)?,

@@ -12,18 +12,18 @@ use agentspool::task::format_duration;
 pub(super) fn words(kept: &Retention) -> String {
     let mut words = match kept.cancelled_sec {
         Some(cancelled) => format!(
-            "completed tasks are kept {} (`cleanup_delay_sec`), cancelled ones {} (`cancelled_cleanup_delay_sec`)",
+            "completed tasks are kept for {} (`cleanup_delay_sec`), cancelled ones for {} (`cancelled_cleanup_delay_sec`)",
             shown(kept.completed_sec),
             shown(cancelled),
         ),
         None => format!(
-            "completed and cancelled tasks are kept {} (`cleanup_delay_sec`)",
+            "completed and cancelled tasks are kept for {} (`cleanup_delay_sec`)",
             shown(kept.completed_sec)
         ),
     };
     let failed = shown(kept.failed_sec);
     words.push_str(&format!(
-        ", failed ones {failed} (`failed_cleanup_delay_sec`)"
+        ", failed ones for {failed} (`failed_cleanup_delay_sec`)"
     ));
     if kept.is_bounded {
         words.push_str(

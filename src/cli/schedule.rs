@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use croner::Cron;
 use croner::errors::CronError;
+use croner::parser::{CronParser, Year};
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
@@ -85,10 +86,18 @@ fn next_of(line: &Cron, after: &Zoned) -> Result<Zoned, Never> {
 
 /// Parses the cron line of a flag.
 pub(super) fn parse_cron(text: &str) -> Result<Cron, String> {
+    // Seconds may be given as a field before the five.
+    let parser = CronParser::builder().year(Year::Disallowed).build();
     let message = |error: CronError| {
-        format!("{error} (five fields: minute hour day month weekday, for example '*/5 * * * *')")
+        let what = match error {
+            CronError::ComponentError(what) => format!(" ({})", what.trim_end_matches('.')),
+            _ => String::new(),
+        };
+        format!(
+            "not a cron line{what}: write five fields, minute hour day month weekday, as in '*/5 * * * *'"
+        )
     };
-    text.parse::<Cron>().map_err(message)
+    parser.parse(text).map_err(message)
 }
 
 #[cfg(test)]
@@ -168,6 +177,7 @@ mod tests {
             "",
             "*/5",
             "* * * *",
+            "* * * * * * 2030",
             "61 * * * *",
             "a b c d e",
             "*/0 * * * *",

@@ -113,7 +113,7 @@ fn more_lines(view: &TaskView, origin: Option<Origin>, absolute: bool) -> Vec<St
     }
     if status.log_bytes_dropped > 0 {
         lines.push(format!(
-            "Log: {} bytes were dropped from its middle",
+            "Log: {} bytes were cut out of its middle",
             status.log_bytes_dropped
         ));
     }

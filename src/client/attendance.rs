@@ -18,7 +18,7 @@ pub struct Attendance {
     said_watcher: bool,
     said_pause: bool,
     said_own: bool,
-    /// Since when no watcher is running and none may be started.
+    /// Since when no watcher is running and the caller may not start one.
     unattended: Option<Instant>,
 }
 

@@ -33,7 +33,7 @@ pub enum WaitFor {
 pub struct WaitOptions {
     /// Stop after this time ([`WaitError::TimedOut`]).
     pub timeout: Option<Duration>,
-    /// Stop if no task and no watcher is running, and none may be started ([`WaitError::Unattended`]).
+    /// Stop if no task and no watcher runs, and the caller may not start one ([`WaitError::Unattended`]).
     pub need_watcher: bool,
 }
 
@@ -58,7 +58,7 @@ pub enum WaitError {
     #[error("the task {0} was removed during the wait")]
     Removed(TaskId),
     /// No watcher is running.
-    #[error("no watcher is running on {}, and none may be started from here", spool.display())]
+    #[error("no watcher is running on {}, and this command may not start one", spool.display())]
     Unattended {
         /// The spool.
         spool: PathBuf,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::error::ManifestError;
 use super::limits::{self, Limits};
-use crate::task::{Json, in_plain_words, seconds_or_null};
+use crate::task::{Json, TIMEOUT_RANGE, in_plain_words, is_timeout, seconds_or_null};
 
 /// What happens to a task whose runner was killed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -193,8 +193,8 @@ impl Manifest {
             );
         };
         let timeout_sec = written.timeout;
-        if timeout_sec.is_some_and(|seconds| !(seconds > 0.0 && seconds < 1e9)) {
-            return refuse("`timeout` must be more than 0 and less than 1000000000 seconds");
+        if timeout_sec.is_some_and(|seconds| !is_timeout(seconds)) {
+            return refuse(&format!("`timeout` {TIMEOUT_RANGE}"));
         }
         let mut config = BTreeMap::new();
         for (key, value) in &written.config {

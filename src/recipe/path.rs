@@ -107,7 +107,7 @@ impl RecipePath {
                 match is_there(&candidate) {
                     Ok(true) => {}
                     Ok(false) => continue,
-                    // A folder that this user may not read has no recipe that he could run.
+                    // A folder that this user may not read has no recipe that the user could run.
                     Err(error) if is_denied(&error) => {
                         unseen = unseen.or(Some(error));
                         continue;

@@ -18,7 +18,7 @@ import sys
 
 FAILED = 3
 MISSING = 6
-# Readers of JSON take 128 levels; what lies deeper is told in words.
+# Readers of JSON accept 128 levels. Deeper values are written as text.
 DEEPEST = 100
 
 

@@ -179,7 +179,7 @@ impl Supervisor<'_> {
             let (most, count) = (Metrics::MAX_REPORTED_BYTES, self.left_out);
             tracing::warn!(
                 task = %self.status.task_id,
-                "the metrics of {count} reports were dropped: a task keeps at most {most} bytes of metrics"
+                "the metrics of {count} reports were ignored: a task keeps at most {most} bytes of metrics"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Control files: a group user puts one into the drop box to cancel one of his tasks.
+//! Control files: a group user puts one into the drop box to cancel one of their tasks.
 //!
 //! Not where such a file is or who must own it (`spool/control.rs`). Invariant: a [`Control`] agrees with the
 //! name of its file, so that a file that was moved or renamed has no effect.

@@ -14,6 +14,17 @@ const EXPECTED: &str = "seconds or a duration such as 90s, 5m or 1h30m";
 /// A thousand years. A point in time that far from now still fits the types for times.
 const LONGEST: Duration = Duration::from_secs(1000 * 31_557_600);
 
+/// The longest timeout of a task in seconds: ten years, so that a deadline is always a valid time.
+const MAX_TIMEOUT_SEC: f64 = 10.0 * 365.25 * 86_400.0;
+
+/// The range of a timeout, as the rest of a sentence.
+pub const TIMEOUT_RANGE: &str = "must be more than 0 and at most ten years";
+
+/// Whether a task may have this timeout, in seconds: the same range in a setting, a recipe and a request.
+pub fn is_timeout(seconds: f64) -> bool {
+    seconds > 0.0 && seconds <= MAX_TIMEOUT_SEC
+}
+
 /// Why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
@@ -26,6 +37,9 @@ pub enum DurationError {
     /// More than 1000 years.
     #[error("must be at most 1000 years")]
     TooLong,
+    /// A duration, but not one that a task may have as its timeout.
+    #[error("{TIMEOUT_RANGE}")]
+    NotATimeout,
 }
 
 /// Parses a duration. A number without a unit is seconds.
@@ -49,6 +63,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     }
     let read = Duration::try_from_secs_f64(seconds);
     read.map_err(|_| DurationError::TooLong).and_then(limited)
+}
+
+/// Parses the timeout of a task.
+///
+/// # Errors
+/// [`DurationError`].
+pub fn parse_timeout(text: &str) -> Result<Duration, DurationError> {
+    let duration = parse_duration(text)?;
+    is_timeout(duration.as_secs_f64())
+        .then_some(duration)
+        .ok_or(DurationError::NotATimeout)
 }
 
 /// A duration for a person: `1h 30m`, `7 days`. [`parse_duration`] reads it.

@@ -24,7 +24,10 @@ mod unknown_field;
 
 pub use answer::{Answer, Blocker, Holder, Order, When, Why};
 pub use control::{Action, Control};
-pub use duration::{DurationError, format_duration, parse_duration, seconds, seconds_or_null};
+pub use duration::{
+    DurationError, TIMEOUT_RANGE, format_duration, is_timeout, parse_duration, parse_timeout,
+    seconds, seconds_or_null,
+};
 pub use event::{Event, Happened};
 pub use id::{IdSequence, InvalidId, TaskId};
 pub use json::{Json, JsonError, MAX_DEPTH, describe_json_error, in_plain_words, without_bom};

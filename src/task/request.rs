@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::unknown_field::unknown_field;
 use super::{
-    FORMAT_VERSION, Json, Name, describe_json_error, escape_label, is_typo_of, seconds_or_null,
-    without_bom,
+    FORMAT_VERSION, Json, Name, TIMEOUT_RANGE, describe_json_error, escape_label, is_timeout,
+    is_typo_of, seconds_or_null, without_bom,
 };
 
 /// The largest request that is read, in bytes (docs/hazards.md, 7).
@@ -36,9 +36,6 @@ const FIELDS: [&str; 9] = [
     "label",
     "metadata",
 ];
-
-/// The longest timeout in seconds: ten years, so that a deadline is always a valid time.
-const MAX_TIMEOUT_SEC: f64 = 10.0 * 365.25 * 86_400.0;
 
 /// The fields of `request.json`. Only `recipe` must be given.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -196,12 +193,10 @@ impl Request {
                 "`config` may have at most {MAX_CONFIG_BYTES} bytes, because it is passed in an environment variable: put the data into `input`"
             )));
         }
-        if let Some(seconds) = self.timeout_sec
-            && !(seconds > 0.0 && seconds <= MAX_TIMEOUT_SEC)
-        {
-            return Err(RequestError::Shape(
-                "`timeout_sec` must be more than 0 and at most ten years".into(),
-            ));
+        if self.timeout_sec.is_some_and(|seconds| !is_timeout(seconds)) {
+            return Err(RequestError::Shape(format!(
+                "`timeout_sec` {TIMEOUT_RANGE}"
+            )));
         }
         if self
             .name

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::task::{Answer, Blocker, Holder, Name, TaskId, When};
 
 /// The pause before a held task is offered again; it doubles up to a second. A submitter publishes a task
-/// before its last fsync and releases it after that, which without fsyncs takes microseconds. DESIGN.md
-/// section 4 starts with 10 ms, which was most of the time from a submission to its first instruction.
+/// before its last fsync and releases it after that, which without fsyncs takes microseconds. With a
+/// first pause of 10 ms, this was most of the time from a submission to its first instruction.
 const HELD_RETRY: (Duration, Duration) = (Duration::from_micros(500), Duration::from_secs(1));
 /// The pause when no slot was free. Usually an answer ends it earlier.
 const SLOT_RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));

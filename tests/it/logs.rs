@@ -312,7 +312,7 @@ fn a_gap_of_any_size_is_reported_and_none_of_its_zero_bytes_is_shown() {
         let reported = String::from_utf8(ended.stderr).unwrap();
         let reported: Vec<usize> = reported
             .lines()
-            .filter_map(|line| line.split_once(" bytes of the log were dropped"))
+            .filter_map(|line| line.split_once(" bytes of the log were cut out"))
             .map(|(before, _)| {
                 before
                     .trim_matches(|c: char| !c.is_ascii_digit())

@@ -55,12 +55,29 @@ fn commented(source: &str, name_of: impl Fn(&str) -> Option<String>) -> Vec<(Str
     for line in source.lines().map(str::trim) {
         if let Some(words) = line.strip_prefix("///") {
             comment += words;
-        } else {
+        } else if !line.starts_with("#[") {
             found.extend(name_of(line).map(|name| (name, comment.trim().to_owned())));
             comment.clear();
         }
     }
     found
+}
+
+/// An item of a list, in lines of at most 110 characters.
+fn item(words: &str) -> String {
+    let mut lines = String::from("-");
+    let mut length = 1;
+    for word in words.split(' ') {
+        let more = word.chars().count() + 1;
+        if length + more > 110 {
+            lines += "\n ";
+            length = 1;
+        }
+        lines += " ";
+        lines += word;
+        length += more;
+    }
+    lines + "\n"
 }
 
 fn unit(setting: &str) -> &'static str {
@@ -75,8 +92,8 @@ fn unit(setting: &str) -> &'static str {
 
 fn reference() -> String {
     let mut text = "# Command line\n\n\
-        Generated from the program by `tests/it/reference.rs`: change the program, then run\n\
-        `UPDATE_DOCS=1 cargo test reference`. Not an introduction; that is the [README](../README.md).\n\n\
+        This page lists every command, flag, exit code, setting and variable. It is not an introduction; that is the\n\
+        [README](../README.md). `tests/it/reference.rs` generates the page: change the program, then run\n`UPDATE_DOCS=1 cargo test reference`.\n\n\
         ## Verbs\n"
         .to_owned();
     let world = World::without_spool();
@@ -89,11 +106,13 @@ fn reference() -> String {
         let (code, meaning) = line.trim().split_once("  ").unwrap();
         writeln!(text, "| {code} | {} |", meaning.trim()).unwrap();
     }
-    text += "\nThe hidden verb `runner --once ID`, for units and job schedulers, exits with 0 if the task has a result and with\n\
-        75 if another process runs the task or no slot was free.\n";
+    text += "\nThe hidden verb `runner --once ID`, for units and job schedulers, exits with 0 if the task has a result and\n\
+        with 75 if another process runs the task or no slot was free.\n";
 
-    text += "\n## Settings\n\nA flag (`--set KEY=VALUE`) wins over the variable, which wins over `spool.json`, which wins over the default.\n\n\
-        | setting | default | unit | variable | meaning |\n|---|---|---|---|---|\n";
+    text += "\n## Settings\n\nA flag (`--set KEY=VALUE`) takes precedence over the variable, the variable over `spool.json`, and\n\
+        `spool.json` over the default. The variable of a setting is `AGENTSPOOL_` and its name in capital\n\
+        letters, as in `AGENTSPOOL_MAX_CONCURRENT`. Seconds are a number or a text such as `\"90s\"` or `\"1h30m\"`, from 0\n\
+        to 1000000000 if no other range is given.\n\n";
     world.run(&["init"]).succeeds();
     let config = world.json(&["config"]);
     let meanings = commented(include_str!("../../src/config.rs"), |line| {
@@ -102,28 +121,33 @@ fn reference() -> String {
     });
     for (setting, message) in config["settings"].as_object().unwrap() {
         let (_, meaning) = meanings.iter().find(|(name, _)| name == setting).unwrap();
-        writeln!(
-            text,
-            "| `{setting}` | `{}` | {} | `{}` | {meaning} |",
-            message["value"],
-            unit(setting),
-            message["variable"].as_str().unwrap(),
-        )
-        .unwrap();
+        let variable = format!("AGENTSPOOL_{}", setting.to_uppercase());
+        assert_eq!(message["variable"], variable, "{setting}");
+        let unit = match unit(setting) {
+            unit if unit.is_empty() || message["value"].is_null() => String::new(),
+            unit => format!(" {unit}"),
+        };
+        let default = format!("`{}`{unit}", message["value"]);
+        text += &item(&format!("`{setting}`, default {default}: {meaning}"));
     }
 
-    text += "\n## Environment variables\n\nBesides one for each setting:\n\n| variable | meaning |\n|---|---|\n";
+    text += "\n## Environment variables\n\nBesides one for each setting:\n\n";
     let variables = commented(include_str!("../../src/cli/env.rs"), |line| {
         let value = line.strip_prefix("pub(crate) const ")?.split_once('"')?.1;
         Some(value.split_once('"')?.0.to_owned())
     });
     for (variable, meaning) in variables {
-        writeln!(text, "| `{variable}` | {meaning} |").unwrap();
+        text += &item(&format!("`{variable}`: {meaning}"));
     }
-    text += "| `XDG_STATE_HOME`, `HOME` | Where the default spool is: `$XDG_STATE_HOME/agentspool`, else `~/.local/state/agentspool`. |\n\
-        | `PATH` | Where recipes find their programs, if this command starts the watcher. The `PATH` of a running watcher counts for all tasks. |\n\
-        | `NO_COLOR`, `TERM` | No colour when `NO_COLOR` is not empty; no panel and no bar with `TERM=dumb` or without `TERM`. |\n\n\
-        The environment of a recipe is described in the [README](../README.md#your-own-recipe).\n";
+    for known in [
+        "`XDG_STATE_HOME`, `HOME`: Where the default spool is: `$XDG_STATE_HOME/agentspool`, else `~/.local/state/agentspool`.",
+        "`PATH`: Where recipes find their programs, if this command starts the watcher. The `PATH` of a running watcher counts for all tasks.",
+        "`NO_COLOR`, `TERM`: No colour if `NO_COLOR` is not empty; no panel and no bar with `TERM=dumb` or without `TERM`.",
+    ] {
+        text += &item(known);
+    }
+    text +=
+        "\n[recipes.md](recipes.md#what-a-recipe-gets) describes the environment of a recipe.\n";
     text
 }
 

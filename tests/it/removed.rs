@@ -1,4 +1,4 @@
-//! Commands that wait for a task report its removal and do not wait for ever.
+//! Commands that wait for a task report its removal and do not wait forever.
 
 use std::process::Stdio;
 

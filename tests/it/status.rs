@@ -226,7 +226,7 @@ fn an_unknown_name_is_code_7() {
             ran.stderr
         );
         // The task may have existed and been removed.
-        let kept = "may have been removed: completed and cancelled tasks are kept 1h (`cleanup_delay_sec`), failed ones 7 days (`failed_cleanup_delay_sec`)";
+        let kept = "may have been removed: completed and cancelled tasks are kept for 1h (`cleanup_delay_sec`), failed ones for 7 days (`failed_cleanup_delay_sec`)";
         assert!(ran.stderr.contains(kept), "{}", ran.stderr);
         let object = world.json(&["status", text]);
         assert_eq!((&object["ok"], &object["code"]), (&json!(false), &json!(7)));

@@ -175,7 +175,7 @@ fn a_terminal_shows_the_timeout_and_the_retention() {
         let ran = world.run_on_terminal(On::Stderr, 80, &submit);
         ran.succeeds();
         assert_eq!(ran.stdout.lines().count(), 4, "{}", ran.stdout);
-        let kept = "kept 2h (`cleanup_delay_sec`), failed ones 7 days (`failed_cleanup_delay_sec`)";
+        let kept = "kept for 2h (`cleanup_delay_sec`), failed ones for 7 days (`failed_cleanup_delay_sec`)";
         assert!(ran.stderr.contains(kept), "{}", ran.stderr);
         match limit {
             Some(limit) => assert!(ran.stderr.contains(limit), "{}", ran.stderr),

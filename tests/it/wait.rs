@@ -340,7 +340,7 @@ fn warning_inside(world: &World, arguments: &[&str], part: &str) -> String {
     let task = world.submit(arguments);
     let log = task.path.join("attempts/1/stderr.log");
     let mut printed = String::new();
-    world.wait_until("it warns that it may wait for ever", || {
+    world.wait_until("it warns that it may wait forever", || {
         printed = std::fs::read_to_string(&log).unwrap_or_default();
         printed.contains(part)
     });

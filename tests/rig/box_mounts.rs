@@ -1,4 +1,4 @@
-//! A user of the group mounts a FUSE file system on a file of his own, wherever the spool has moved the file.
+//! A user of the group mounts a FUSE file system on their own file, wherever the spool has moved the file.
 //!
 //! Not other mounts in a spool (`mounts.rs`). Needs root and /dev/fuse. A process that accesses a FUSE mount
 //! without a server waits forever. Checked: the program does not access it; the file under it is decided, and

@@ -123,7 +123,7 @@ fn no_drop_comes_before_the_first_task_of_its_session() {
 
 /// The group users cannot see which other tasks run, and in which sessions.
 #[test]
-fn a_user_of_the_group_asks_why_his_task_waits() {
+fn a_user_of_the_group_asks_why_a_task_of_theirs_waits() {
     let shared = Shared::new();
     let id = shared.submit(GROUP_USER, &["--session-id", "mine"]);
     shared.drain();

@@ -844,7 +844,7 @@ fn a_group_spool_of_version_one_is_converted() {
     std::io::Read::read_exact(runner.stdout.as_mut().unwrap(), &mut printed).unwrap();
     let ran = shared.run(OWNER, &["init", path]);
     ran.ends_with(8);
-    let message = format!("while task {waiting} (pid {}) is running", runner.id());
+    let message = format!("in use by task {waiting} (pid {})", runner.id());
     assert!(ran.stderr.contains(&message), "{}", ran.stderr);
     runner.kill().unwrap();
     runner.wait().unwrap();

@@ -569,7 +569,7 @@ fn init_changes_nothing_while_a_watcher_runs() {
     mode(&tasks, 0o2770);
     let ran = init(&shared, OWNER, &[]);
     ran.ends_with(8);
-    assert!(ran.stderr.contains("while a watcher"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("in use by a watcher"), "{}", ran.stderr);
     assert_eq!(mode_of(&tasks), 0o2770);
     watching.kill();
     init(&shared, OWNER, &[]).succeeds();

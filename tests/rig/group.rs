@@ -209,7 +209,7 @@ fn mode(path: &Path) -> (u32, u32, u32) {
 }
 
 #[test]
-fn the_modes_allow_each_user_only_his_part() {
+fn the_modes_allow_each_user_only_one_part() {
     let shared = Shared::new();
     let spool = shared.spool();
     for (folder, expected) in [
@@ -370,7 +370,7 @@ fn odd_drops_of_a_group_user_stop_no_other_drop() {
 /// A group user cancels only his own tasks. Without a running watcher nothing is done yet, and that is
 /// reported.
 #[test]
-fn a_group_user_cancels_what_he_submitted() {
+fn a_group_user_cancels_only_own_tasks() {
     let shared = Shared::new();
     let early = shared.submit(GROUP_USER, &[]);
     let ran = shared.run(GROUP_USER, &["cancel", &early]);

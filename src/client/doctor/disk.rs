@@ -204,7 +204,7 @@ pub(super) fn clock(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
     let check = match ClockTrust::of(last.as_ref(), &now) {
         ClockTrust::Agrees => Check::ok(NAME, "wall clock and boot clock agree"),
         ClockTrust::FirstPass => Check::ok(NAME, "no earlier sweep to compare it with"),
-        ClockTrust::Restarted => Check::ok(NAME, "plausible since the boot"),
+        ClockTrust::Restarted => Check::ok(NAME, "it agrees with the time since the boot"),
         ClockTrust::Jumped => Check::warn(
             NAME,
             "the wall clock jumped since the last sweep, so ages are counted again from the next sweep on",

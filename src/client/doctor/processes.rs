@@ -122,7 +122,7 @@ pub(super) fn sweeps(
     let every = spool.settings().sweep_every_sec;
     // Without a watcher the spool does not grow, so one pass a day is enough.
     let (patience, who) = match since {
-        Some(_) => (3.0 * every + 60.0, "by the watcher"),
+        Some(_) => (3.0 * every + 60.0, "the watcher sweeps"),
         None => (DAY_SEC, "no timer and no watcher"),
     };
     let silent = ago.unwrap_or_else(|| match since {

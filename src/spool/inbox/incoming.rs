@@ -58,7 +58,7 @@ fn name_by_file(request: &mut Request, file_name: &OsStr, id: TaskId) {
     let inside = inside.to_string();
     let becomes = match request.label.is_none() {
         true => "that one becomes the label",
-        false => "that one is dropped",
+        false => "that one is ignored",
     };
     tracing::info!(task = %id, name = inside, "the task gets the name of the file, not the one in the file; {becomes}");
     request.label.get_or_insert(inside);

@@ -48,7 +48,7 @@ pub enum OpenError {
     },
     /// A watcher or a task is running while `init` should create the spool's folders again.
     #[error(
-        "cannot create the folders of {} again while {by} is running",
+        "cannot create the folders of {} again, because it is in use by {by}",
         escape_path(path)
     )]
     Busy {
