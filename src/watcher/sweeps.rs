@@ -6,7 +6,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::options::Options;
+use super::options::{Options, arguments};
 use crate::proc;
 use crate::spool::Spool;
 
@@ -35,7 +35,7 @@ impl Sweeps {
         }
         let mut command = Command::new(&options.program);
         let started = proc::as_started(&mut command)
-            .args(&options.arguments)
+            .args(arguments(spool, options))
             // Nothing reads its summary. `--verbose` logs what it removes, like every other transition.
             .args(["--verbose", "sweep"])
             .stdin(Stdio::null())

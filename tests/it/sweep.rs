@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use agentspool::task::TaskId;
 use serde_json::{Value, json};
 
-use crate::support::{Task, World, names_in, read_json};
+use crate::support::{Ran, Task, World, names_in, read_json};
 
 /// Finished tasks are due at once, and nothing runs by itself.
 fn world() -> World {
@@ -472,6 +472,38 @@ fn a_dry_run_of_a_new_spool_changes_nothing() {
     let before = snapshot(world.spool());
     world.run(&["sweep", "--dry-run"]).succeeds();
     assert_eq!(snapshot(world.spool()), before);
+}
+
+/// A watcher that is named its spool by `--spool` has no AGENTSPOOL_DIR, or has another one.
+#[test]
+fn a_watcher_sweeps_the_spool_that_it_serves() {
+    for is_autostarted in [false, true] {
+        let world = world();
+        let other = world.root().join("other");
+        let spool = world.spool().display().to_string();
+        let with = |arguments: &[&str]| {
+            let mut command = world.command(&["--spool", &spool]);
+            command.args(arguments).env("AGENTSPOOL_DIR", &other);
+            command
+        };
+        world.run(&["init", "other"]).succeeds();
+        world.set("sweep_every_sec", "1");
+        let task = match is_autostarted {
+            true => {
+                world.set("autostart", "true");
+                let ran = Ran::of(&mut with(&["submit", "--recipe", "ok", "-q"]));
+                world.task(ran.succeeds().stdout.trim())
+            }
+            false => finished(&world, "ok"),
+        };
+        let started = (!is_autostarted).then(|| with(&["watch"]).spawn().unwrap());
+        world.wait_until("the watcher sweeps the task", || !task.path.exists());
+        assert!(!other.join("sweep.json").exists(), "it swept another spool");
+        if let Some(mut child) = started {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
 }
 
 #[test]
