@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::task::{
-    TIMEOUT_RANGE, describe_json_error, is_timeout, nearest, parse_duration, seconds,
+    TIMEOUT_RANGE, describe_json_error, is_timeout, nearest, parse_duration, parse_size, seconds,
     seconds_or_null,
 };
 
@@ -202,6 +202,15 @@ pub enum SettingsError {
     },
 }
 
+impl SettingsError {
+    /// The name of the setting.
+    pub fn name(&self) -> &str {
+        match self {
+            SettingsError::Unknown { name, .. } | SettingsError::Invalid { name, .. } => name,
+        }
+    }
+}
+
 /// The source of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -385,11 +394,16 @@ pub fn parse_value(name: &str, text: &str) -> Result<Value, SettingsError> {
     if !Settings::default().to_map().contains_key(name) {
         return Err(unknown(name));
     }
-    // `22` is a number in JSON, but a umask is stored as a text.
-    let value = if name == "umask" {
-        Value::from(text.trim_matches('"'))
-    } else {
-        value
+    let is_nullable = || Settings::default().to_map()[name].is_null();
+    let value = match value {
+        // `22` is a number in JSON, but a umask is stored as a text.
+        _ if name == "umask" => Value::from(text.trim_matches('"')),
+        Value::String(text) if text == "none" && is_nullable() => Value::Null,
+        // `16M` is stored as a number of bytes, which every program can read.
+        Value::String(text) if name.ends_with("_bytes") => {
+            parse_size(&text).map_or(Value::String(text), Value::from)
+        }
+        value => value,
     };
     check_one(name, &value)?;
     Ok(match value.as_str().map(parse_duration) {
@@ -406,9 +420,23 @@ fn check_one(name: &str, value: &Value) -> Result<(), SettingsError> {
     let settings: Settings =
         serde_json::from_value(Value::Object(one)).map_err(|error| SettingsError::Invalid {
             name: name.into(),
-            problem: format!("has a wrong value: {}", describe_json_error(&error)),
+            problem: format!(
+                "has a wrong value: {}{}",
+                describe_json_error(&error),
+                example(name)
+            ),
         })?;
     settings.check()
+}
+
+/// How a value that people rarely write right looks.
+fn example(name: &str) -> &'static str {
+    match name {
+        "recipe_path" => ", such as '[\"/opt/recipes\"]'",
+        "refused_drop_names" => ", such as '[\"*.bak\"]'",
+        _ if name.ends_with("_bytes") => ", or a size such as 16M",
+        _ => "",
+    }
 }
 
 fn unknown(name: &str) -> SettingsError {

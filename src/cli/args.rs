@@ -158,7 +158,7 @@ pub(crate) struct TaskArgs {
     #[arg(short, long)]
     pub session_id: Option<Name>,
     /// Stop the task after this time: 300, 90s, 1h30m [default: the recipe's timeout, else timeout_sec]
-    #[arg(long, value_parser = parse_timeout)]
+    #[arg(long, value_parser = parse_timeout, allow_negative_numbers = true)]
     pub timeout: Option<Duration>,
     /// Name of the task, to use in commands: letters, digits, `.`, `_` and `-`
     #[arg(long, value_parser = parse_task_name)]
@@ -172,6 +172,9 @@ pub(crate) struct TaskArgs {
     /// Pass a variable to the recipe, if it accepts it; without =VALUE, pass this shell's value
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
+    /// Pass a file of any size to the recipe; it is copied to `attachment` in the task's folder
+    #[arg(long, value_name = "FILE")]
+    pub attach: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -181,14 +184,12 @@ pub(crate) struct SubmitArgs {
     pub recipe: Option<Name>,
     #[command(flatten)]
     pub task: TaskArgs,
-    /// Pass a file of any size to the recipe; it is copied to `attachment` in the task's folder
-    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
-    pub attach: Option<PathBuf>,
     /// Wait until the task ends; print its stderr to stderr and its output to stdout
     #[arg(long, conflicts_with = "batch")]
     pub wait: bool,
-    /// Submit requests from a JSON Lines file, or - for stdin; print one id per line
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "label", "metadata", "env"])]
+    /// Submit requests from a JSON Lines file, or - for stdin; print one id per line. The lines before a bad
+    /// line stay accepted
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "input", "config", "session_id", "timeout", "name", "label", "metadata", "env", "attach"])]
     pub batch: Option<String>,
 }
 
@@ -225,12 +226,12 @@ pub(crate) struct ListArgs {
     /// Only tasks with this label
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
-    /// Page to show
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub page: u64,
-    /// Tasks per page
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub page_size: u64,
+    /// Page to show [default: 1; in a pipe and with -q all tasks are printed]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub page: Option<u64>,
+    /// Tasks per page [default: 20]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub page_size: Option<u64>,
     /// Also count the tasks of each status and the files in the drop box
     #[arg(long)]
     pub counts: bool,
@@ -263,7 +264,7 @@ pub(crate) struct ClearArgs {
     #[arg(long)]
     pub all: bool,
     /// Only tasks that ended at least this long ago: 3600, 90s, 1h30m
-    #[arg(long, value_name = "N", value_parser = parse_duration)]
+    #[arg(long, value_name = "N", value_parser = parse_duration, allow_negative_numbers = true)]
     pub older_than: Option<Duration>,
     /// Only tasks with this status
     #[arg(long)]
@@ -296,7 +297,7 @@ pub(crate) struct LogsArgs {
     #[arg(long)]
     pub stderr: bool,
     /// Only the last N lines of each stream; if a progress bar overwrote a line, only the end of that line
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub lines: Option<usize>,
     /// Print the logs of this attempt [default: the latest]
     #[arg(long)]
@@ -315,7 +316,7 @@ pub(crate) struct WaitArgs {
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["tasks", "all"])]
     pub session: Option<Name>,
     /// Stop waiting after this time (exit code 124); the tasks continue
-    #[arg(long, value_parser = parse_duration)]
+    #[arg(long, value_parser = parse_duration, allow_negative_numbers = true)]
     pub timeout: Option<Duration>,
     /// Exit with the recipe's own exit code
     #[arg(long)]
@@ -381,6 +382,7 @@ pub(crate) enum ConfigVerb {
         /// Name of the setting
         key: String,
         /// New value
+        #[arg(allow_negative_numbers = true)]
         value: String,
     },
     /// Remove a setting from spool.json

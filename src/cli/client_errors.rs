@@ -137,7 +137,9 @@ impl From<client::ClearError> for CliError {
             ClearError::NotOwner => CliError::new(ExitCode::Refused, message)
                 .hint("finished tasks are removed automatically, as the retention settings define"),
             ClearError::OnlyFinished => {
-                CliError::usage(message).hint("use --all to cancel pending and running tasks first")
+                CliError::usage(message).hint(
+                    "add --all to cancel these tasks first; without --status it cancels and removes every task",
+                )
             }
         }
     }

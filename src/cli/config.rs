@@ -11,7 +11,15 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, verb: Option<ConfigVerb>) -> Result<ExitCode, CliError> {
-    let mut client = context.open_client()?;
+    let opened = context.open_client();
+    let is_removed = match (&opened, &verb) {
+        (Err(_), Some(ConfigVerb::Unset { key })) => is_removed(context, key)?,
+        _ => false,
+    };
+    let mut client = match is_removed {
+        true => context.open_client()?,
+        false => opened?,
+    };
     match verb {
         None => show(context, &client),
         Some(ConfigVerb::Get { key }) => {
@@ -26,8 +34,28 @@ pub(super) fn run(context: &Context, verb: Option<ConfigVerb>) -> Result<ExitCod
             Ok(ExitCode::Done)
         }
         Some(ConfigVerb::Set { key, value }) => write(context, &mut client, &key, Some(&value)),
+        // A setting that this program does not know was removed above, and has no value now.
+        Some(ConfigVerb::Unset { key }) if client.setting(&key).is_err() && is_removed => {
+            report_removal(context, &key)
+        }
         Some(ConfigVerb::Unset { key }) => write(context, &mut client, &key, None),
     }
+}
+
+/// Removes a setting because of which the spool may be unusable.
+fn is_removed(context: &Context, key: &str) -> Result<bool, CliError> {
+    let (path, _) = context.spool_path()?;
+    Ok(Client::remove_setting(&path, key)?)
+}
+
+fn report_removal(context: &Context, key: &str) -> Result<ExitCode, CliError> {
+    if context.out.is_json() {
+        let object = json!({ "ok": true, "key": key, "value": null });
+        context.out.object(&object)?;
+    } else if !context.out.is_quiet() {
+        context.out.line(format!("{key} is removed"))?;
+    }
+    Ok(ExitCode::Done)
 }
 
 fn write(
@@ -43,6 +71,13 @@ fn write(
             .object(&json!({ "ok": true, "key": key, "value": now }))?;
     } else if !context.out.is_quiet() {
         context.out.line(format!("{key} = {}", text_of(&now)))?;
+    }
+    if key == "launcher"
+        && let Some(why) = client.launcher_problem()
+    {
+        context.out.note(format!(
+            "note: with this setting no task can start: systemd starts no unit ({why}); `agentspool doctor` shows a fix"
+        ));
     }
     Ok(ExitCode::Done)
 }

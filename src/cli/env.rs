@@ -57,6 +57,18 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
+    /// Whether the locale, if one is set, has the characters of Unicode. A terminal with the locale `C` may
+    /// show other characters for symbols and frames.
+    pub fn shows_unicode(&self) -> bool {
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .find_map(|name| self.get(name));
+        locale.is_none_or(|locale| {
+            let locale = locale.to_string_lossy().to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        })
+    }
+
     pub fn read() -> Environment {
         Environment {
             all: std::env::vars_os().collect(),

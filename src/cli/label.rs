@@ -26,6 +26,9 @@ pub(super) fn shown(view: &TaskView, columns: Option<usize>) -> Option<String> {
 pub(super) fn of_label(view: &TaskView, columns: Option<usize>) -> Option<String> {
     let status = &view.status;
     let label = folded(status.label.as_deref()?);
+    if label.is_empty() {
+        return None;
+    }
     Some(match columns {
         Some(room) => format!("\"{}\"", cut(&label, room.saturating_sub(2))),
         None => label,

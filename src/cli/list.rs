@@ -21,6 +21,9 @@ use super::report::CliError;
 /// The documented width of the panel; on a narrower terminal the panel is narrower.
 const PANEL_WIDTH: usize = 79;
 
+/// Tasks on a page, if no number is given.
+const PAGE_SIZE: u64 = 20;
+
 /// What `list --json` prints after `ok`.
 #[derive(Serialize)]
 struct ListJson {
@@ -37,8 +40,15 @@ struct ListJson {
 
 pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
-    let limit = usize::try_from(args.page_size).unwrap_or(usize::MAX);
-    let skip = usize::try_from(args.page - 1)
+    let is_paged = args.page.is_some() || args.page_size.is_some();
+    let is_shown_to_a_person = context.out.is_fancy() && !context.out.is_quiet();
+    let (number, size) = (args.page.unwrap_or(1), args.page_size.unwrap_or(PAGE_SIZE));
+    // A script that reads lines expects all of them.
+    let limit = match is_paged || context.out.is_json() || is_shown_to_a_person {
+        true => usize::try_from(size).unwrap_or(usize::MAX),
+        false => usize::MAX,
+    };
+    let skip = usize::try_from(number - 1)
         .unwrap_or(usize::MAX)
         .saturating_mul(limit);
     let page = client.list(&ListOptions {
@@ -65,8 +75,8 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         context.out.object(&json::Ok(ListJson {
             tasks: rows.map(|view| TaskJson::of(&client, view)).collect(),
             total: page.total,
-            page: args.page,
-            page_size: args.page_size,
+            page: number,
+            page_size: size,
             counts: counts.as_ref().map(by_status),
             drops: counts.and_then(|counts| counts.drops),
         }))?;

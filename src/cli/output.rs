@@ -57,7 +57,7 @@ impl Output {
             Color::Never => anstream::ColorChoice::Never,
         };
         choice.write_global();
-        let is_dumb = env.get("TERM").is_none_or(|term| term == "dumb");
+        let is_dumb = env.get("TERM").is_none_or(|term| term == "dumb") || !env.shows_unicode();
         Output {
             json: global.json,
             quiet: global.quiet,

@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, verb: RecipeVerb) -> Result<ExitCode, CliEr
 fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError> {
     let client = context.open_or_make_client()?;
     let mut stdin = submit::unread_stdin(&args.task);
-    let accepted = submit::submit_one(context, &client, &args.recipe, &args.task, None)?;
+    let accepted = submit::submit_one(context, &client, &args.recipe, &args.task)?;
     stdin.note(context);
     if args.background {
         submit::print_accepted(context, &accepted, Some("Task submitted to background"))?;

@@ -31,7 +31,7 @@ pub(crate) enum RecipeVerb {
         lang: Lang,
     },
     /// Run a recipe and wait for it, or submit it with --background
-    Run(RecipeRunArgs),
+    Run(Box<RecipeRunArgs>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,7 @@
 use agentspool::client::{FindError, IoError, OpenError, ReadError, ResolveError, StoreError};
 use agentspool::config::SettingsError;
 use agentspool::runner::{ControlError, RunnerError};
-use agentspool::task::{InvalidName, RequestError, quote_path};
+use agentspool::task::{InvalidName, RequestError, quote_path, quote_word};
 use agentspool::watcher::WatchError;
 use serde_json::Value;
 
@@ -79,7 +79,9 @@ impl From<IoError> for CliError {
             }
             Some(Errno::FBIG) => Some("raise the file size limit (`ulimit -f`)"),
             Some(Errno::ROFS) => Some("mount the file system writable, or choose another --spool"),
-            Some(Errno::ACCESS | Errno::PERM) => Some("run the command as the spool's owner"),
+            Some(Errno::ACCESS | Errno::PERM) => Some(
+                "run the command as the spool's owner, or in a group spool as a user of the group; the owner checks the modes with `agentspool doctor`",
+            ),
             _ => None,
         };
         let report = CliError::new(code, error.to_string());
@@ -103,6 +105,16 @@ impl From<OpenError> for CliError {
                 CliError::new(ExitCode::SpoolUnusable, message)
                     .hint(format!("convert it with `agentspool init {spool}`"))
             }
+            OpenError::Settings { setting, .. } => {
+                let error = CliError::new(ExitCode::SpoolUnusable, message);
+                match setting {
+                    Some(name) => error.hint(format!(
+                        "correct it in the file, or remove it with `agentspool config unset {}`",
+                        quote_word(&name)
+                    )),
+                    None => error,
+                }
+            }
             OpenError::Busy { .. } => CliError::new(ExitCode::SpoolUnusable, message)
                 .hint("stop the watcher, wait for running tasks, then run `agentspool init` again"),
             OpenError::Occupied { .. }
@@ -110,7 +122,6 @@ impl From<OpenError> for CliError {
             | OpenError::Mounted { .. }
             | OpenError::OtherKind { .. }
             | OpenError::Newer { .. }
-            | OpenError::Settings { .. }
             | OpenError::NotText { .. }
             | OpenError::Network { .. } => CliError::new(ExitCode::SpoolUnusable, message),
             OpenError::Foreign { .. }
@@ -160,11 +171,21 @@ impl From<ResolveError> for CliError {
     fn from(error: ResolveError) -> CliError {
         let message = error.to_string();
         match error {
-            ResolveError::NotFound { kept, .. } => {
-                CliError::new(ExitCode::NotFound, message).hint(format!(
+            ResolveError::NotFound {
+                kept,
+                is_group_user,
+                ..
+            } => {
+                let error = CliError::new(ExitCode::NotFound, message).hint(format!(
                     "see `agentspool list`; a finished task may have been removed: {}",
                     retention::words(&kept)
-                ))
+                ));
+                match is_group_user {
+                    true => error.hint(
+                        "a request that no watcher has admitted yet is found only by the id that `submit` printed",
+                    ),
+                    false => error,
+                }
             }
             ResolveError::Empty => {
                 CliError::new(ExitCode::NotFound, message).hint("see `agentspool list`")

@@ -74,7 +74,10 @@ fn show(
         let others = |reason: &Reason| {
             matches!(
                 reason,
-                Reason::Session { .. } | Reason::RecipeSlots { .. } | Reason::Slots { .. }
+                Reason::Session { .. }
+                    | Reason::RecipeSlots { .. }
+                    | Reason::Slots { .. }
+                    | Reason::Launcher { .. }
             )
         };
         if let Some(reason) = client.why(view)?.into_iter().find(others) {

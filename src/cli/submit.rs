@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context, args: SubmitArgs) -> Result<ExitCode, CliEr
         return Err(CliError::usage("--recipe is missing"));
     };
     let mut stdin = unread_stdin(&args.task);
-    let accepted = submit_one(context, &client, recipe, &args.task, args.attach.as_deref())?;
+    let accepted = submit_one(context, &client, recipe, &args.task)?;
     stdin.note(context);
     if args.wait {
         let code = wait::wait_and_show(context, &client, accepted)?;
@@ -53,7 +53,6 @@ pub(super) fn submit_one(
     client: &Client,
     recipe: &Name,
     args: &TaskArgs,
-    attach: Option<&Path>,
 ) -> Result<Accepted, CliError> {
     // Before stdin and files are read: a recipe that cannot run does not need them.
     let recipe = client.runnable(recipe)?;
@@ -68,9 +67,9 @@ pub(super) fn submit_one(
         session_id: args.session_id.clone(),
         timeout: args.timeout,
         name: args.name.clone(),
-        label: args.label.clone(),
+        label: args.label.clone().filter(|label| !label.trim().is_empty()),
         variables: read_variables(context, client, &recipe, &args.env)?,
-        attachment: attach
+        attachment: (args.attach.as_deref())
             .map(|path| open_attachment(client, path))
             .transpose()?,
         ..NewTask::new(Door::Cli)
@@ -141,15 +140,26 @@ fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<Exit
     let mut ids = Vec::new();
     agentspool::internals::raise_file_limit();
     let mut batch = client.batch(Door::Cli);
-    let read = read_batch(context, client, &mut *reader, &mut batch, &mut ids);
+    let read = read_batch(
+        context,
+        client,
+        (&mut *reader, source),
+        &mut batch,
+        &mut ids,
+    );
     let ended = read.and(accept(context, client, &mut batch, &mut ids));
     if !ids.is_empty() {
         context.note_all(client, client.make_ready());
     }
     ended.map_err(|error| {
         let accepted = counted(ids.len(), "earlier line was", "earlier lines were");
+        let error = match ids.is_empty() {
+            true => error,
+            false => error.hint(format!(
+                "{accepted} accepted: correct the file and submit it from the line named above on"
+            )),
+        };
         error
-            .hint(format!("{accepted} accepted"))
             .detail("submitted", ids.len())
             .detail("task_ids", ids.as_slice())
     })?;
@@ -165,12 +175,12 @@ fn submit_batch(context: &Context, client: &Client, source: &str) -> Result<Exit
 fn read_batch(
     context: &Context,
     client: &Client,
-    reader: &mut dyn BufRead,
+    (reader, source): (&mut dyn BufRead, &str),
     batch: &mut Batch<'_>,
     ids: &mut Vec<String>,
 ) -> Result<(), CliError> {
     let mut number = 1u64;
-    while let Some(line) = read_line(reader, number)? {
+    while let Some(line) = read_line(reader, source, number)? {
         if !without_bom(&line).trim_ascii().is_empty() {
             batch.add(&line).map_err(|error| {
                 let error = CliError::from(error);
@@ -209,13 +219,17 @@ fn accept(
 }
 
 /// A line without its newline; `None` at the end. A line that is too long is an error.
-fn read_line(reader: &mut dyn BufRead, number: u64) -> Result<Option<Vec<u8>>, CliError> {
+fn read_line(
+    reader: &mut dyn BufRead,
+    source: &str,
+    number: u64,
+) -> Result<Option<Vec<u8>>, CliError> {
     let mut line = Vec::new();
     let most = MAX_REQUEST_BYTES as u64 + 2;
     let read = reader
         .take(most)
         .read_until(b'\n', &mut line)
-        .map_err(|error| CliError::usage(format!("failed to read --batch: {error}")))?;
+        .map_err(|error| CliError::usage(format!("failed to read --batch {source}: {error}")))?;
     if read as u64 == most {
         let message =
             format!("line {number}: the request is larger than {MAX_REQUEST_BYTES} bytes");
@@ -235,6 +249,9 @@ fn read_line(reader: &mut dyn BufRead, number: u64) -> Result<Option<Vec<u8>>, C
 fn open_source(flag: &str, source: &str) -> Result<Box<dyn BufRead>, CliError> {
     if source == "-" {
         return Ok(Box::new(std::io::stdin().lock()));
+    }
+    if source.is_empty() {
+        return Err(CliError::usage(format!("{flag} needs the name of a file")));
     }
     let file = std::fs::File::open(source)
         .map_err(|error| CliError::usage(format!("failed to open {flag} {source}: {error}")))?;

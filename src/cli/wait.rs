@@ -60,7 +60,8 @@ pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliErr
         if is_over {
             break;
         }
-        context.note_while_waiting(&client, waiting.attend()?);
+        let notices = waiting.attend()?;
+        bar.hide_while(|| context.note_while_waiting(&client, notices));
         if let Err(error) = waiting.pause(pause, &interrupt) {
             bar.clear();
             return Err(error.into());
@@ -150,7 +151,8 @@ pub(super) fn wait_and_show(
                 if let Some(id) = open.first() {
                     bar.show(client, &[Awaited::Open(*id)]);
                 }
-                context.note_while_waiting(client, attendance.look(client, &open)?);
+                let notices = attendance.look(client, &open)?;
+                bar.hide_while(|| context.note_while_waiting(client, notices));
             }
         }
     }

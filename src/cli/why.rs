@@ -2,7 +2,7 @@
 //!
 //! Not the checks (`ready/`).
 
-use agentspool::client::{Found, LookupError};
+use agentspool::client::Found;
 use agentspool::task::Status;
 use serde_json::json;
 
@@ -13,19 +13,20 @@ use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &WhyArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
-    let view = match client.status(&args.task)? {
-        Found::Task(view) => view,
-        Found::Drop(name) => return Err(LookupError::NotAdmitted(name).into()),
+    let (id, status, reasons) = match client.status(&args.task)? {
+        Found::Task(view) => {
+            let reasons = client.why(&view)?;
+            (Some(view.status.task_id), view.status.status, reasons)
+        }
+        Found::Drop(_) => (None, Status::Pending, client.why_drop()?),
     };
-    let (id, status) = (view.status.task_id, view.status.status);
-    let reasons = client.why(&view)?;
     if context.out.is_json() {
         context.out.object(&json!({
             "ok": true, "task_id": id, "status": status, "reasons": reasons,
         }))?;
         return Ok(ExitCode::Done);
     }
-    if reasons.is_empty() {
+    if let Some(id) = id.filter(|_| reasons.is_empty()) {
         let what = match status {
             Status::Pending | Status::Running => "is running",
             Status::Completed => "has completed",

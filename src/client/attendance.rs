@@ -57,6 +57,8 @@ impl Client {
                 | Reason::Paused
                 | Reason::Copy
                 | Reason::Condition(_)
+                | Reason::Admission { .. }
+                | Reason::Launcher { .. }
                 | Reason::Unseen
                 | Reason::Soon => false,
             };

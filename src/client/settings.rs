@@ -3,6 +3,7 @@
 //! Not the list of settings (`config.rs`), and not their file (`spool/open/set.rs`). Invariant: each of these
 //! verbs refuses an unknown setting with a suggestion.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::config::{
     Origin, Overrides, Retention, Settings, SettingsError, is_of_watcher, parse_value,
 };
 use crate::recipe::Recipe;
-use crate::spool::OpenError;
+use crate::spool::{OpenError, Spool};
 
 /// One setting with its current value.
 #[derive(Clone, Debug)]
@@ -62,6 +63,15 @@ impl Client {
             value: value.clone(),
         });
         notices.collect()
+    }
+
+    /// Removes a setting from the `spool.json` of a spool that cannot be opened because of it. `false`: the
+    /// file does not have it.
+    ///
+    /// # Errors
+    /// This user is not the owner, or the file cannot be written.
+    pub fn remove_setting(path: &Path, key: &str) -> Result<bool, OpenError> {
+        Spool::remove_setting(path, key)
     }
 
     /// All settings, by name.

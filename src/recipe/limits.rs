@@ -5,6 +5,7 @@
 //! every limit that was read.
 
 use super::error::ManifestError;
+use crate::task::parse_size;
 
 /// The smallest memory limit of a task in bytes. The task's runner could not run with less.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -36,7 +37,7 @@ impl Limits {
 pub(super) fn bytes(value: &toml::Value) -> Result<u64, ManifestError> {
     let bytes = match value {
         toml::Value::Integer(n) => u64::try_from(*n).ok(),
-        toml::Value::String(text) => bytes_of_text(text),
+        toml::Value::String(text) => parse_size(text),
         _ => None,
     };
     bytes
@@ -46,22 +47,6 @@ pub(super) fn bytes(value: &toml::Value) -> Result<u64, ManifestError> {
                 "`memory_max` must be a number of bytes or a text such as \"512M\" or \"2G\", and at least 16M";
             ManifestError(message.into())
         })
-}
-
-fn bytes_of_text(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "K" => 1 << 10,
-        "M" => 1 << 20,
-        "G" => 1 << 30,
-        "T" => 1 << 40,
-        _ => return None,
-    };
-    let number: f64 = digits.parse().ok()?;
-    (0.0..1e18)
-        .contains(&number)
-        .then_some((number * unit as f64) as u64)
 }
 
 /// Parses a quota: `150%` is one and a half processors.

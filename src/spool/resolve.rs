@@ -34,6 +34,8 @@ pub enum ResolveError {
         text: String,
         /// How long finished tasks are kept: the task may have been removed.
         kept: Retention,
+        /// A user of the group asked, who cannot see the names of requests that no watcher has admitted yet.
+        is_group_user: bool,
     },
     /// The spool has no task.
     #[error("there is no task in this spool")]
@@ -179,6 +181,7 @@ impl Spool {
         ResolveError::NotFound {
             text: text.to_owned(),
             kept: self.settings().retention(),
+            is_group_user: self.is_group() && !self.is_owner(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Parses durations as people write them: `300`, `90s`, `5m`, `1h30m`.
+//! Parses durations and sizes as people write them: `300`, `90s`, `5m`, `1h30m`; `1000`, `16M`, `2G`.
 //!
 //! Not the limits of single fields (`request.rs`, `config.rs`). Invariant: everywhere a duration is read (the
 //! command line, JSON, a `recipe.toml`), a number of seconds and a text such as `90s` are both accepted.
@@ -74,6 +74,23 @@ pub fn parse_timeout(text: &str) -> Result<Duration, DurationError> {
     is_timeout(duration.as_secs_f64())
         .then_some(duration)
         .ok_or(DurationError::NotATimeout)
+}
+
+/// Parses a size in bytes: a number, or a number with K, M, G or T. They are powers of 1024, as in systemd.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "T" => 1 << 40,
+        _ => return None,
+    };
+    let number: f64 = digits.parse().ok()?;
+    (0.0..1e18)
+        .contains(&number)
+        .then_some((number * unit as f64) as u64)
 }
 
 /// A duration for a person: `1h 30m`, `7 days`. [`parse_duration`] reads it.

@@ -25,8 +25,8 @@ mod unknown_field;
 pub use answer::{Answer, Blocker, Holder, Order, When, Why};
 pub use control::{Action, Control};
 pub use duration::{
-    DurationError, TIMEOUT_RANGE, format_duration, is_timeout, parse_duration, parse_timeout,
-    seconds, seconds_or_null,
+    DurationError, TIMEOUT_RANGE, format_duration, is_timeout, parse_duration, parse_size,
+    parse_timeout, seconds, seconds_or_null,
 };
 pub use event::{Event, Happened};
 pub use id::{IdSequence, InvalidId, TaskId};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Condition, Name, TaskId};
 
 /// One reason why a pending task does not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
     /// No watcher is running.
     NoWatcher,
@@ -37,6 +37,16 @@ pub enum Reason {
         /// How many tasks may run at once.
         limit: u32,
     },
+    /// It is a drop that the watcher has not admitted yet.
+    Admission {
+        /// After this time in seconds, an incomplete or unreadable drop is refused.
+        patience_sec: f64,
+    },
+    /// systemd starts no unit for the task.
+    Launcher {
+        /// What systemd answered.
+        why: String,
+    },
     /// This user may not read what would show the reason.
     Unseen,
     /// Nothing blocks the task: a runner takes it next, or has just taken it.
@@ -52,6 +62,8 @@ impl Reason {
             Reason::Condition(condition) => condition.as_str(),
             Reason::Session { .. } => "session",
             Reason::RecipeSlots { .. } | Reason::Slots { .. } => "slot",
+            Reason::Admission { .. } => "admission",
+            Reason::Launcher { .. } => "launcher",
             Reason::Unseen => "unseen",
             Reason::Soon => "soon",
         }
@@ -88,11 +100,22 @@ impl std::fmt::Display for Reason {
             }
             Reason::RecipeSlots { recipe, limit } => write!(
                 f,
-                "waits for another task of the recipe {recipe}: at most {limit} of them run at once (`max_concurrent` in its recipe.toml)"
+                "waits for another task of the recipe {recipe}: at most {limit} of them {} at once (`max_concurrent` in its recipe.toml)",
+                run(*limit)
             ),
             Reason::Slots { limit } => write!(
                 f,
-                "waits for another task: at most {limit} run at once (`agentspool config set max_concurrent N`)"
+                "waits for another task: at most {limit} {} at once (`agentspool config set max_concurrent N`)",
+                run(*limit)
+            ),
+            Reason::Admission { patience_sec } => write!(
+                f,
+                "the watcher has not admitted the file yet; a file that is incomplete or cannot be read is refused after {patience_sec} seconds (`drop_patience_sec`)"
+            ),
+            Reason::Launcher { why } => write!(
+                f,
+                "systemd starts no unit for the task ({}): `agentspool doctor` shows a fix",
+                super::escape_text(why)
             ),
             Reason::Unseen => f.write_str(
                 "the reason is not known: only the spool's owner may see it",
@@ -100,6 +123,10 @@ impl std::fmt::Display for Reason {
             Reason::Soon => f.write_str("nothing blocks the task: it starts in a moment"),
         }
     }
+}
+
+fn run(tasks: u32) -> &'static str {
+    if tasks == 1 { "runs" } else { "run" }
 }
 
 impl Serialize for Reason {
@@ -118,10 +145,14 @@ impl Serialize for Reason {
                 map.serialize_entry("limit", limit)?;
             }
             Reason::Slots { limit } => map.serialize_entry("limit", limit)?,
+            Reason::Admission { patience_sec } => {
+                map.serialize_entry("patience_sec", patience_sec)?;
+            }
             Reason::NoWatcher
             | Reason::Paused
             | Reason::Copy
             | Reason::Condition(_)
+            | Reason::Launcher { .. }
             | Reason::Unseen
             | Reason::Soon => {}
         }

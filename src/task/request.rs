@@ -249,11 +249,15 @@ fn refuse(text: &str, error: &serde_json::Error) -> RequestError {
 /// The message for an unknown field. It repeats the field only if it is similar to a known one: keys of a
 /// wrong file can be secrets too, and other people can read the reason.
 fn describe_unknown(field: &str, error: &serde_json::Error) -> String {
-    let written = if FIELDS.iter().any(|known| is_typo_of(field, known)) {
-        format!(" `{}`", escape_label(field.as_bytes()))
-    } else {
-        String::new()
-    };
+    // `timeout` and `session` are the names of flags, and the beginnings of fields.
+    let is_beginning = |known: &str| field.len() > 2 && known.starts_with(field);
+    let meant = FIELDS
+        .iter()
+        .find(|known| is_typo_of(field, known) || is_beginning(known));
+    let written = meant.map_or(String::new(), |known| {
+        let field = escape_label(field.as_bytes());
+        format!(" `{field}` (did you mean `{known}`?)")
+    });
     let expected = FIELDS.map(|known| format!("`{known}`")).join(", ");
     format!(
         "unknown field{written}, expected one of {expected} at line {} column {}",
@@ -369,6 +373,9 @@ mod tests {
             ("Recipe", true),
             ("timeout_secs", true),
             ("session-id", true),
+            // The beginnings of fields, and the names of flags.
+            ("timeout", true),
+            ("session", true),
             ("hunter2", false),
             ("x", false),
             ("x`, expected one of `y", false),
@@ -399,7 +406,8 @@ mod tests {
         let theirs = serde_json::from_str::<Request>(text).unwrap_err();
         let ours = Request::parse(text.as_bytes()).unwrap_err();
         assert!(matches!(ours, RequestError::UnknownField(_)));
-        assert_eq!(ours.to_string(), format!("not a request: {theirs}"));
+        let ours = ours.to_string().replace(" (did you mean `input`?)", "");
+        assert_eq!(ours, format!("not a request: {theirs}"));
     }
 
     // Found by fuzzing: a parser that rounds gave a different number each time the request was stored.

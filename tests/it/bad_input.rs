@@ -186,7 +186,11 @@ fn invalid_requests_are_refused() {
             2,
             "must be seconds or a duration",
         ),
-        (submit(&["--timeout", "0"]), 2, "timeout_sec"),
+        (
+            submit(&["--timeout", "0"]),
+            2,
+            "more than 0 and at most ten years",
+        ),
         (
             submit(&["--timeout=-1"]),
             2,

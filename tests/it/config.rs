@@ -204,3 +204,68 @@ fn a_setting_by_flag_is_not_written_to_the_file() {
         json!({"v": 2, "rescan_sec": 1})
     );
 }
+
+/// A wrong key keeps every command from opening the spool, and this one removes it.
+#[test]
+fn a_setting_that_cannot_be_used_is_removed_by_its_name() {
+    let world = World::new();
+    let path = world.path("spool.json");
+    for (wrong, name, printed) in [
+        (
+            "{\"v\": 2, \"max_concurrnt\": 4}",
+            "max_concurrnt",
+            "max_concurrnt is removed\n",
+        ),
+        (
+            "{\"v\": 2, \"max_concurrent\": 0}",
+            "max_concurrent",
+            "max_concurrent = 5\n",
+        ),
+    ] {
+        std::fs::write(&path, wrong).unwrap();
+        let ran = world.run(&["list"]);
+        ran.ends_with(8);
+        let advice = format!("`agentspool config unset {name}`");
+        assert!(ran.stderr.contains(&advice), "{}", ran.stderr);
+        assert_eq!(
+            world.run(&["config", "unset", name]).succeeds().stdout,
+            printed
+        );
+        world.run(&["list"]).succeeds();
+    }
+    world
+        .run(&["config", "unset", "max_concurrnt"])
+        .ends_with(2);
+}
+
+#[test]
+fn sizes_and_no_limit_are_accepted_as_people_write_them() {
+    let world = World::new();
+    for (key, text, stored) in [
+        ("min_free_bytes", "16M", "16777216"),
+        ("log_cap_bytes", "2G", "2147483648"),
+        ("max_finished_bytes", "512K", "524288"),
+        ("max_finished_bytes", "none", "null"),
+        ("max_finished_tasks", "none", "null"),
+    ] {
+        world.run(&["config", "set", key, text]).succeeds();
+        assert_eq!(
+            world.run(&["config", "get", key]).stdout,
+            format!("{stored}\n")
+        );
+    }
+    for (key, text, advice) in [
+        ("min_free_bytes", "16 apples", "a size such as 16M"),
+        (
+            "recipe_path",
+            "/opt/recipes",
+            "such as '[\"/opt/recipes\"]'",
+        ),
+        ("cleanup_delay_sec", "-5", "must be from 0"),
+        ("max_concurrent", "none", "max_concurrent"),
+    ] {
+        let ran = world.run(&["config", "set", key, text]);
+        ran.ends_with(2);
+        assert!(ran.stderr.contains(advice), "{}", ran.stderr);
+    }
+}

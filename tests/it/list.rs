@@ -351,3 +351,30 @@ fn a_reader_that_exits_early_is_not_an_error() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+/// A script that reads lines expects all of them. A person gets a page, and so does whoever asks for one.
+#[test]
+fn a_pipe_gets_all_tasks() {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.recipe("ok", "#!/bin/sh\n");
+    let lines = "{\"recipe\": \"ok\"}\n".repeat(25);
+    world
+        .run_with_stdin(&["submit", "--batch", "-"], lines.as_bytes())
+        .succeeds();
+    let count = |arguments: &[&str]| {
+        let mut all = vec!["list"];
+        all.extend(arguments);
+        world.run(&all).succeeds().stdout.lines().count()
+    };
+    assert_eq!(count(&[]), 25);
+    assert_eq!(count(&["-q"]), 25);
+    assert_eq!(count(&["--status", "pending"]), 25);
+    assert_eq!(count(&["--page", "2"]), 5);
+    assert_eq!(count(&["--page-size", "3"]), 3);
+    let object = world.json(&["list"]);
+    assert_eq!(
+        (&object["page_size"], &object["total"]),
+        (&20.into(), &25.into())
+    );
+}

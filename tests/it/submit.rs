@@ -465,8 +465,14 @@ fn a_bad_line_ends_a_batch_and_the_error_shows_what_was_accepted() {
     let stored: Vec<String> = world.tasks().into_iter().map(|task| task.id).collect();
     assert_eq!(printed, stored);
     assert_eq!(stored.len(), 250, "all lines before the bad one");
-    let report = "hint: 250 earlier lines were accepted\n";
+    let report = "hint: 250 earlier lines were accepted: ";
     assert!(ran.stderr.contains(report), "{}", ran.stderr);
+    let near = world.run_with_stdin(
+        &["submit", "--batch", "-"],
+        b"{\"recipe\": \"echo\", \"timeout\": 5}\n",
+    );
+    let report = "unknown field `timeout` (did you mean `timeout_sec`?)";
+    assert!(near.stderr.contains(report), "{}", near.stderr);
     // A request is one line, so only its column says something.
     let broken = world.run_with_stdin(&["submit", "--batch", "-"], b"{\"recipe\": }\n");
     assert!(broken.stderr.contains(" at column 12"), "{}", broken.stderr);

@@ -365,7 +365,7 @@ fn a_task_that_waits_for_its_own_slot_is_warned() {
     for recipe in ["submits", "waits", "runs"] {
         let printed = warning_inside(&world, &[recipe], "waits for task_");
         assert!(printed.contains("keeps its own slot"), "{printed}");
-        assert!(printed.contains("at most 1 run at once"), "{printed}");
+        assert!(printed.contains("at most 1 runs at once"), "{printed}");
     }
     world.recipe("itself", "#!/bin/sh\nagentspool wait --all -q\n");
     let printed = warning_inside(&world, &["itself"], "waits for itself");

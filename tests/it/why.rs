@@ -140,3 +140,21 @@ fn a_task_with_damaged_files_has_a_reason() {
     });
     assert!(why_output(&world, &task).contains("agentspool doctor"));
 }
+
+#[test]
+fn a_drop_waits_for_its_admission() {
+    let world = World::new();
+    world.set("autostart", "false");
+    world.recipe("ok", "#!/bin/sh\n");
+    world.drop_in("early.json", "{\"recipe\": ");
+    let reason = |word: &str| {
+        let object = world.json(&["why", "early"]);
+        assert_eq!(object["task_id"], serde_json::Value::Null, "{object}");
+        assert_eq!(object["reasons"][0]["reason"], word, "{object}");
+    };
+    reason("watcher");
+    world.start_watcher();
+    reason("admission");
+    let printed = world.run(&["why", "early"]).succeeds().stdout.clone();
+    assert!(printed.contains("refused after 60 seconds"), "{printed}");
+}

@@ -16,22 +16,20 @@ use super::surroundings::Surroundings;
 /// Checks that this user may start and stop the units of tasks.
 pub(super) fn launcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, IoError> {
     const NAME: &str = "launcher";
-    let manager: &[&str] = match spool.settings().launcher {
-        Launcher::Local => return Ok(vec![Check::ok(NAME, "local: tasks are not systemd units")]),
-        Launcher::Systemd => &[],
-        Launcher::SystemdUser => &["--user"],
-    };
+    if manager(spool).is_none() {
+        return Ok(vec![Check::ok(NAME, "local: tasks are not systemd units")]);
+    }
     if !spool.is_owner() {
         let message = "systemd: only the spool's owner can check whether units may be started";
         let hint = "run `agentspool doctor` as the owner";
         return Ok(vec![Check::warn(NAME, message, hint)]);
     }
-    Ok(vec![match try_to_stop(manager) {
-        Ok(()) => Check::ok(
+    Ok(vec![match launcher_problem(spool) {
+        None => Check::ok(
             NAME,
             "systemd: the units of tasks may be started and stopped",
         ),
-        Err(why) => {
+        Some(why) => {
             let hint = "install systemd/polkit/50-agentspool.rules and the unit \
                         agentspool-task@.service (the package and `agentspool install` do this), or run \
                         `agentspool config set launcher local`";
@@ -42,6 +40,21 @@ pub(super) fn launcher(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>
             )
         }
     }])
+}
+
+/// The arguments that name the manager of the units. `None` if tasks are not units.
+fn manager(spool: &Spool) -> Option<&'static [&'static str]> {
+    match spool.settings().launcher {
+        Launcher::Local => None,
+        Launcher::Systemd => Some(&[]),
+        Launcher::SystemdUser => Some(&["--user"]),
+    }
+}
+
+/// Why no unit may be started. `None` if there is no problem, or if this user is not the owner.
+pub(in crate::client) fn launcher_problem(spool: &Spool) -> Option<String> {
+    let manager = manager(spool).filter(|_| spool.is_owner())?;
+    try_to_stop(manager).err()
 }
 
 /// Tries to stop a task's unit that cannot be running: that of the smallest id.

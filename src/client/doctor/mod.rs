@@ -15,3 +15,4 @@ mod surroundings;
 
 pub use check::{Check, Verdict};
 pub use examine::DoctorOptions;
+pub(super) use launcher::launcher_problem;

@@ -75,6 +75,8 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
+        /// The setting in the file that cannot be used, if it is only one.
+        setting: Option<String>,
     },
     /// It belongs to somebody else.
     #[error(

@@ -205,6 +205,7 @@ impl Spool {
         identity.map(Some).map_err(|e| OpenError::Settings {
             path,
             problem: e.to_string(),
+            setting: None,
         })
     }
 

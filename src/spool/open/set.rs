@@ -3,13 +3,16 @@
 //! Not the format of the file (`settings_file.rs`). Invariant: after an error the old settings stay in
 //! effect, and two writers at once never lose each other's setting.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::error::OpenError;
 use super::root_lock::root_lock;
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use super::spool::Spool;
-use crate::spool::layout::{SMALL_FILE, name};
+use crate::spool::disk::Dir;
+use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, Sharing, name};
 use crate::task::to_pretty;
 
 impl Spool {
@@ -52,10 +55,40 @@ impl Spool {
                 bytes.len()
             );
             let path = self.root.path_of(name::SETTINGS);
-            return Err(OpenError::Settings { path, problem });
+            let setting = None;
+            return Err(OpenError::Settings {
+                path,
+                problem,
+                setting,
+            });
         }
         self.root()?.replace_durably(name::SETTINGS, &bytes)?;
         (self.file, self.settings) = (file, settings);
         Ok(())
+    }
+
+    /// Removes a setting from a `spool.json` that cannot be used as it is. `false`: the file does not have it.
+    pub fn remove_setting(path: &Path, key: &str) -> Result<bool, OpenError> {
+        let root = Dir::open(path, OURS_ONLY)?;
+        let (us, owner) = (rustix::process::geteuid().as_raw(), root.own_stat()?.st_uid);
+        if us != owner {
+            let path = path.to_owned();
+            return Err(OpenError::Foreign { path, owner, us });
+        }
+        let _lock = root_lock(&root)?;
+        let Some(mut stored) = read_settings(&root)? else {
+            return Ok(false);
+        };
+        if stored.settings.remove(key).is_none() {
+            return Ok(false);
+        }
+        let making = match stored.sharing {
+            Sharing::Private => OURS_ONLY,
+            Sharing::Group => GROUP_READS,
+        };
+        let bytes = to_pretty(&stored_settings(stored.sharing, &stored.settings));
+        root.with_making(making)
+            .replace_durably(name::SETTINGS, &bytes)?;
+        Ok(true)
     }
 }

@@ -86,6 +86,7 @@ fn parse_settings(root: &Dir, bytes: &[u8], known: u32) -> Result<StoredSettings
     let broken = |problem: String| OpenError::Settings {
         path: path.clone(),
         problem,
+        setting: None,
     };
     let mut map: Map<String, Value> = serde_json::from_slice(without_bom(bytes))
         .map_err(|e| broken(format!("not a JSON object: {e}")))?;
@@ -114,5 +115,6 @@ pub(super) fn settings_of(
     Settings::of_layers(file, overrides).map_err(|error: SettingsError| OpenError::Settings {
         path: root.path_of(name::SETTINGS),
         problem: error.to_string(),
+        setting: Some(error.name().to_owned()).filter(|name| file.contains_key(name)),
     })
 }
