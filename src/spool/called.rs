@@ -1,4 +1,4 @@
-//! Which tasks have a name or a label, by their requests.
+//! Which tasks have a name or a label, by their status files: a request may be a thousand times as long.
 //!
 //! Not the links in `names/`, which lead to the newest task of a name (`index/names.rs`), and not what a text
 //! means (`resolve.rs`). Invariant: a task that cannot be read is skipped, and the search goes on.
@@ -11,7 +11,7 @@ use super::tasks::TaskDir;
 use crate::task::{Name, TaskId, escape_label};
 
 impl Spool {
-    /// The unfinished tasks of this name, newest first. Reads the request of every unfinished task.
+    /// The unfinished tasks of this name, newest first. Reads the status of every unfinished task.
     pub(super) fn open_tasks_named(&self, task_name: &Name) -> IoResult<Vec<TaskId>> {
         if !task_name.is_allowed_for_a_task() {
             return Ok(Vec::new());
@@ -22,9 +22,7 @@ impl Spool {
         for id in open {
             if let Ok(Some(task)) = self.task(id)
                 && is_open(&task)
-                && task
-                    .request()
-                    .is_ok_and(|request| request.name.as_ref() == Some(task_name))
+                && called(&task).is_some_and(|(name, _)| name.as_ref() == Some(task_name))
             {
                 named.push(id);
             }
@@ -33,8 +31,7 @@ impl Spool {
     }
 
     /// The unfinished tasks with this label. If there is no such task: the finished ones. If several users
-    /// submitted tasks with this label, or may have: all of them. Newest first. Reads the request of every
-    /// task.
+    /// submitted tasks with this label, or may have: all of them. Newest first. Reads the status of every task.
     pub(super) fn tasks_labelled(&self, text: &str) -> IoResult<Vec<TaskId>> {
         let (mut open, mut all) = (Vec::new(), Vec::new());
         let mut submitters = BTreeSet::new();
@@ -42,7 +39,7 @@ impl Spool {
             let Ok(Some(task)) = self.task(id) else {
                 continue;
             };
-            let label = task.request().ok().and_then(|request| request.label);
+            let label = called(&task).and_then(|(_, label)| label);
             if !label.is_some_and(|label| is_label(&label, text)) {
                 continue;
             }
@@ -60,6 +57,15 @@ impl Spool {
         let is_all = open.is_empty() || submitters.len() > 1 || submitters.contains(&None);
         Ok(if is_all { all } else { open })
     }
+}
+
+/// The name and the label of a task, by its status file, or by its request if there is no status file.
+fn called(task: &TaskDir) -> Option<(Option<Name>, Option<String>)> {
+    if let Some(status) = task.status_file() {
+        return Some((status.name, status.label));
+    }
+    let request = task.request().ok()?;
+    Some((request.name, request.label))
 }
 
 /// Whether a text is this label: as it was written, or as it is shown.
