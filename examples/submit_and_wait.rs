@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use agentspool::client::{
-    Client, Door, NeverStop, NewTask, Options, OutputFile, WaitFor, WaitOptions,
+    Client, Door, NeverStop, NewTask, Options, OutputFile, Selection, WaitOptions,
 };
 use agentspool::task::Json;
 use tempfile::TempDir;
@@ -61,7 +61,7 @@ pub fn greet(program: &Path) -> Result<String, Box<dyn Error>> {
         timeout: Some(Duration::from_secs(60)),
         ..WaitOptions::default()
     };
-    let waited = client.wait(&WaitFor::Named(vec![id.clone()]), &options, &NeverStop);
+    let waited = client.wait(&Selection::Named(vec![id.clone()]), &options, &NeverStop);
     if waited.is_err() {
         watcher.kill()?;
     }

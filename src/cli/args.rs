@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agentspool::client::Cursor;
-use agentspool::task::{InvalidName, Name, Status, parse_duration, parse_timeout};
+use agentspool::task::{InvalidName, Name, parse_duration, parse_timeout};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit_code::ExitCode;
 use super::recipe_args::RecipeVerb;
+use super::select::{FilterArgs, Select};
 use super::since::{Since, parse_since};
 
 /// Background tasks for agents and recipes on a file-system spool.
@@ -217,15 +218,8 @@ pub(crate) struct EventsArgs {
 
 #[derive(Args)]
 pub(crate) struct ListArgs {
-    /// Only tasks with this status: pending, running, completed, failed, cancelled
-    #[arg(long)]
-    pub status: Option<Status>,
-    /// Only tasks with this name
-    #[arg(long)]
-    pub name: Option<Name>,
-    /// Only tasks with this label
-    #[arg(long, value_name = "TEXT")]
-    pub label: Option<String>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// Page to show [default: 1; in a pipe and with -q all tasks are printed]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub page: Option<u64>,
@@ -242,8 +236,11 @@ pub(crate) struct ListArgs {
 
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// Task id, start or end of an id, name, label, or `last`
-    pub task: String,
+    #[command(flatten)]
+    pub select: Select,
+    /// All tasks
+    #[arg(long)]
+    pub all: bool,
     /// Also show timestamps
     #[arg(long)]
     pub absolute: bool,
@@ -251,8 +248,11 @@ pub(crate) struct StatusArgs {
 
 #[derive(Args)]
 pub(crate) struct CancelArgs {
-    /// Task id, start or end of an id, name, label, or `last`
-    pub task: String,
+    #[command(flatten)]
+    pub select: Select,
+    /// All pending and running tasks
+    #[arg(long)]
+    pub all: bool,
     /// Request the cancellation and return at once
     #[arg(long)]
     pub no_wait: bool,
@@ -260,15 +260,14 @@ pub(crate) struct CancelArgs {
 
 #[derive(Args)]
 pub(crate) struct ClearArgs {
+    #[command(flatten)]
+    pub select: Select,
     /// Cancel pending and running tasks first, then remove all tasks
     #[arg(long)]
     pub all: bool,
     /// Only tasks that ended at least this long ago: 3600, 90s, 1h30m
     #[arg(long, value_name = "N", value_parser = parse_duration, allow_negative_numbers = true)]
     pub older_than: Option<Duration>,
-    /// Only tasks with this status
-    #[arg(long)]
-    pub status: Option<Status>,
     /// Only print what would be removed
     #[arg(long)]
     pub dry_run: bool,
@@ -279,8 +278,11 @@ pub(crate) struct ClearArgs {
 
 #[derive(Args)]
 pub(crate) struct ResultArgs {
-    /// Task id, start or end of an id, name, label, or `last`
-    pub task: String,
+    #[command(flatten)]
+    pub select: Select,
+    /// All finished tasks
+    #[arg(long)]
+    pub all: bool,
 }
 
 #[derive(Args)]
@@ -306,15 +308,11 @@ pub(crate) struct LogsArgs {
 
 #[derive(Args)]
 pub(crate) struct WaitArgs {
-    /// Task ids, parts of ids, names, or `last`
-    #[arg(required_unless_present_any = ["all", "session"])]
-    pub tasks: Vec<String>,
-    /// Wait for all tasks that are pending or running now
-    #[arg(long, conflicts_with = "tasks")]
+    #[command(flatten)]
+    pub select: Select,
+    /// All tasks that are pending or running now
+    #[arg(long)]
     pub all: bool,
-    /// Wait for all tasks of this session that are pending or running now
-    #[arg(long, value_name = "SESSION", conflicts_with_all = ["tasks", "all"])]
-    pub session: Option<Name>,
     /// Stop waiting after this time (exit code 124); the tasks continue
     #[arg(long, value_parser = parse_duration, allow_negative_numbers = true)]
     pub timeout: Option<Duration>,

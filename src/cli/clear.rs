@@ -4,7 +4,7 @@
 
 use std::io::IsTerminal as _;
 
-use agentspool::client::{ClearOptions, ClearPlan, ClearReport};
+use agentspool::client::{ClearOptions, ClearPlan, ClearReport, Selection};
 use serde_json::json;
 
 use super::Context;
@@ -13,19 +13,25 @@ use super::exit_code::ExitCode;
 use super::interrupt::Interrupt;
 use super::output::counted;
 use super::report::CliError;
+use super::select::failure;
 
 pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
     if !args.dry_run {
         client.check_clear()?;
     }
+    // Without a task or a filter, all finished tasks are removed.
+    let selection = match args.select.tasks.is_empty() {
+        true => Selection::Matching(args.select.filter.filter()),
+        false => args.select.selection(false)?,
+    };
     let plan = client.plan_clear(&ClearOptions {
+        selection,
         all: args.all,
         older_than: args.older_than,
-        status: args.status,
     })?;
     if args.dry_run {
-        return print_plan(context, &plan);
+        return print_plan(context, plan);
     }
     if args.all && !args.yes && !plan.cancel.is_empty() && !is_agreed(context, &plan)? {
         return Err(
@@ -34,7 +40,7 @@ pub(super) fn run(context: &Context, args: &ClearArgs) -> Result<ExitCode, CliEr
         );
     }
     let interrupt = Interrupt::listen()?;
-    print_report(context, &client.clear_planned(plan, &interrupt)?)
+    print_report(context, client.clear_planned(plan, &interrupt)?)
 }
 
 /// Asks for confirmation on a terminal. Scripts are not asked, and neither is a command with `--json`.
@@ -59,21 +65,21 @@ fn is_agreed(context: &Context, plan: &ClearPlan) -> Result<bool, CliError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
-fn print_report(context: &Context, report: &ClearReport) -> Result<ExitCode, CliError> {
+fn print_report(context: &Context, report: ClearReport) -> Result<ExitCode, CliError> {
     let out = &context.out;
-    let failed: Vec<String> = report.failed.iter().map(ToString::to_string).collect();
     let left: Vec<String> = report.left.iter().map(ToString::to_string).collect();
     for why in &report.denied {
         out.note(format!("note: {why}"));
     }
-    for why in left.iter().chain(&failed) {
+    for why in &left {
         out.note(format!("note: {why}"));
     }
-    let code = if failed.is_empty() {
-        ExitCode::Done
-    } else {
-        ExitCode::General
-    };
+    let failed = report.failed.into_iter();
+    let failed: Vec<(String, CliError)> =
+        failed.map(|(text, error)| (text, error.into())).collect();
+    let code = failed
+        .first()
+        .map_or(ExitCode::Done, |(_, error)| error.code);
     let cleared = &report.cleared;
     if out.is_json() {
         let mut object = json!({
@@ -83,9 +89,10 @@ fn print_report(context: &Context, report: &ClearReport) -> Result<ExitCode, Cli
         if !left.is_empty() {
             object["left"] = left.into();
         }
-        if let Some(first) = failed.first() {
-            object["error"] = first.as_str().into();
+        if let Some((_, first)) = failed.first() {
+            object["error"] = first.message.as_str().into();
             object["code"] = code.number().into();
+            object["failed"] = failed.iter().map(failure).collect();
         }
         out.object(&object)?;
     } else if out.is_quiet() {
@@ -106,10 +113,15 @@ fn print_report(context: &Context, report: &ClearReport) -> Result<ExitCode, Cli
             ));
         }
     }
+    if !out.is_json() {
+        for (_, error) in &failed {
+            out.error(error);
+        }
+    }
     Ok(code)
 }
 
-fn print_plan(context: &Context, plan: &ClearPlan) -> Result<ExitCode, CliError> {
+fn print_plan(context: &Context, plan: ClearPlan) -> Result<ExitCode, CliError> {
     let out = &context.out;
     if out.is_json() {
         out.object(&json!({
@@ -125,5 +137,8 @@ fn print_plan(context: &Context, plan: &ClearPlan) -> Result<ExitCode, CliError>
             out.line(format!("would clear {id}"))?;
         }
     }
-    Ok(ExitCode::Done)
+    plan.failed
+        .into_iter()
+        .next()
+        .map_or(Ok(ExitCode::Done), |(_, error)| Err(error.into()))
 }

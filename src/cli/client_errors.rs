@@ -133,7 +133,10 @@ impl From<client::ClearError> for CliError {
         let message = error.to_string();
         match error {
             ClearError::Cancel(error) => error.into(),
+            ClearError::Lookup(error) => error.into(),
             ClearError::Io(error) => error.into(),
+            ClearError::NotEnded(id) => CliError::new(ExitCode::General, message)
+                .hint(format!("cancel it first: `agentspool cancel {id}`")),
             ClearError::NotOwner => CliError::new(ExitCode::Refused, message)
                 .hint("finished tasks are removed automatically, as the retention settings define"),
             ClearError::OnlyFinished => {

@@ -52,9 +52,7 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliErr
         .unwrap_or(usize::MAX)
         .saturating_mul(limit);
     let page = client.list(&ListOptions {
-        status: args.status,
-        name: args.name.clone(),
-        label: args.label.clone(),
+        filter: args.filter.filter(),
         skip,
         limit,
         // Only JSON shows the results themselves.

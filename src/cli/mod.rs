@@ -41,6 +41,7 @@ mod result;
 mod retention;
 mod runner;
 mod schedule;
+mod select;
 mod served;
 mod since;
 mod status;

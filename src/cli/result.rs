@@ -1,22 +1,45 @@
-//! `agentspool result ID`: a task's output.
+//! `agentspool result TASK…`: a task's output.
 //!
 //! Not where it is read from (`client/result.rs`). Invariant: stdout gets the output and nothing else.
 
 use std::io::Read as _;
 
-use agentspool::client::{OutputFile, Stream, TaskResult};
+use agentspool::client::{OutputFile, ResultError, Stream, TaskResult};
 
 use super::Context;
 use super::args::ResultArgs;
 use super::exit_code::ExitCode;
 use super::follow::copy_to_end;
 use super::report::CliError;
+use super::select::Several;
 
 pub(super) fn run(context: &Context, args: &ResultArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
-    let result = client.result(&args.task)?;
-    show_output(context, &result)?;
-    Ok(ExitCode::of_result(&result.result))
+    let selection = args.select.selection(args.all)?;
+    if let Some(text) = args.select.one() {
+        let result = client.result(text)?;
+        show_output(context, &result)?;
+        return Ok(ExitCode::of_result(&result.result));
+    }
+    if !context.out.is_json() {
+        return Err(
+            CliError::usage("the outputs of several tasks cannot be told apart on stdout")
+                .hint("use --json, or name one task"),
+        );
+    }
+    let mut several = Several::new();
+    for text in client.texts_of(&selection)? {
+        match client.result(&text) {
+            Ok(result) => {
+                let code = ExitCode::of_result(&result.result);
+                several.add(result.result, code);
+            }
+            // Of the tasks that a filter selects, only those that have ended are meant.
+            Err(ResultError::NotYet { .. }) if args.select.tasks.is_empty() => {}
+            Err(error) => several.fail(&text, error.into()),
+        }
+    }
+    several.end(context)
 }
 
 /// Prints a result's output to stdout, and the error, if there is one, to stderr.

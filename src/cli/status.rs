@@ -1,4 +1,4 @@
-//! `agentspool status ID`: a task's status.
+//! `agentspool status TASK…`: a task's status.
 
 use agentspool::client::{Client, Found, TaskView};
 use agentspool::task::{Condition, Name, Origin, Reason, Status};
@@ -9,21 +9,58 @@ use super::exit_code::ExitCode;
 use super::json::{self, TaskJson};
 use super::label;
 use super::report::CliError;
+use super::select::Several;
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
-    match client.status(&args.task)? {
-        Found::Task(view) => show(context, &client, &view, args.absolute)?,
-        Found::Drop(name) => show_drop(context, &client, &name)?,
+    let selection = args.select.selection(args.all)?;
+    if let Some(text) = args.select.one() {
+        let found = client.status(text)?;
+        if context.out.is_json() {
+            context.out.object(&json::Ok(row(&client, &found)))?;
+        }
+        show_found(context, &client, &found, args.absolute)?;
+        return Ok(ExitCode::Done);
     }
-    Ok(ExitCode::Done)
+    let mut several = Several::new();
+    for (n, text) in client.texts_of(&selection)?.iter().enumerate() {
+        match client.status(text) {
+            Ok(found) => {
+                if n > 0 && !context.out.is_json() {
+                    context.out.line("")?;
+                }
+                show_found(context, &client, &found, args.absolute)?;
+                several.add(row(&client, &found), ExitCode::Done);
+            }
+            Err(error) => several.fail(text, error.into()),
+        }
+    }
+    several.end(context)
+}
+
+fn row(client: &Client, found: &Found) -> TaskJson {
+    match found {
+        Found::Task(view) => TaskJson::of(client, view),
+        Found::Drop(name) => TaskJson::of_drop(name),
+    }
+}
+
+/// Prints the status for a person, and the notes also for a script.
+fn show_found(
+    context: &Context,
+    client: &Client,
+    found: &Found,
+    absolute: bool,
+) -> Result<(), CliError> {
+    match found {
+        Found::Task(view) => show(context, client, view, absolute),
+        Found::Drop(name) => show_drop(context, client, name),
+    }
 }
 
 fn show_drop(context: &Context, client: &Client, name: &Name) -> Result<(), CliError> {
     let out = &context.out;
-    if out.is_json() {
-        out.object(&json::Ok(TaskJson::of_drop(name)))?;
-    } else {
+    if !out.is_json() {
         out.line(format!("Task: {name} (a drop, not admitted yet)"))?;
         out.line("Status: pending")?;
     }
@@ -45,9 +82,7 @@ fn show(
 ) -> Result<(), CliError> {
     let out = &context.out;
     let status = &view.status;
-    if out.is_json() {
-        out.object(&json::Ok(TaskJson::of(client, view)))?;
-    } else {
+    if !out.is_json() {
         out.line(format!("Task: {}", status.task_id))?;
         out.line(format!("Status: {}", status.status))?;
         out.line(format!("Progress: {:.0}%", status.progress * 100.0))?;

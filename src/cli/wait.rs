@@ -5,8 +5,7 @@
 use std::time::Duration;
 
 use agentspool::client::{
-    Accepted, Attendance, Awaited, Client, Followed, Stream, TaskView, WaitFor, WaitOptions,
-    Waiting,
+    Accepted, Attendance, Awaited, Client, Followed, Stream, TaskView, WaitOptions, Waiting,
 };
 use agentspool::task::{ResultFile, Status, escape_text};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -35,11 +34,7 @@ const MESSAGE_START: usize = 30 + 1 + 4 + 1 + 5 + 1;
 
 pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliError> {
     let client = context.open_client()?;
-    let what = match &args.session {
-        Some(session) => WaitFor::Session(session.clone()),
-        None if args.all => WaitFor::All,
-        None => WaitFor::Named(args.tasks.clone()),
-    };
+    let what = args.select.selection(args.all)?;
     let options = WaitOptions {
         timeout: args.timeout,
         need_watcher: args.need_watcher,

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::cancel::cancel_task;
 use super::cancel_answer::CancelError;
+use super::lookup::LookupError;
 use super::open::Client;
+use super::select::{Filter, Selection};
 use super::stop::Stop;
 use crate::clock;
 use crate::spool::{Cleared, Clearing, IoError, Spool};
-use crate::task::{Event, Happened, Status, StatusFile, TaskId, Timestamp};
+use crate::task::{Event, Happened, StatusFile, TaskId, Timestamp};
 
 /// How long to wait for a runner to release a finished task. `wait` returns as soon as there is a result, and
 /// a user who then clears the spool expects that this task is removed too.
@@ -20,18 +22,28 @@ const FINALIZING: Duration = Duration::from_secs(2);
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Which tasks to clear.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ClearOptions {
+    /// The tasks. Of the matching ones only those that have ended.
+    pub selection: Selection,
     /// Also pending and running tasks: they are cancelled first.
     pub all: bool,
     /// Only tasks that ended at least this long ago.
     pub older_than: Option<Duration>,
-    /// Only tasks with this status.
-    pub status: Option<Status>,
+}
+
+impl Default for ClearOptions {
+    fn default() -> ClearOptions {
+        ClearOptions {
+            selection: Selection::Matching(Filter::default()),
+            all: false,
+            older_than: None,
+        }
+    }
 }
 
 /// What would be done.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct ClearPlan {
     /// Tasks to cancel and then remove.
     pub cancel: Vec<TaskId>,
@@ -39,6 +51,8 @@ pub struct ClearPlan {
     pub remove: Vec<TaskId>,
     /// Empty task folders to remove.
     pub empty_folders: Vec<TaskId>,
+    /// Named tasks that are not removed, with the text that named each.
+    pub failed: Vec<(String, ClearError)>,
 }
 
 /// What was done.
@@ -56,8 +70,8 @@ pub struct ClearReport {
     pub left: Vec<IoError>,
     /// Errors for tasks that this user may not remove. These tasks are in `skipped`.
     pub denied: Vec<IoError>,
-    /// Errors for tasks that could not be cancelled or removed.
-    pub failed: Vec<ClearError>,
+    /// Errors for tasks that could not be cancelled or removed, with the id or the text that named each.
+    pub failed: Vec<(String, ClearError)>,
 }
 
 /// Why tasks were not cleared.
@@ -69,6 +83,12 @@ pub enum ClearError {
     /// The status selects pending or running tasks, without [`ClearOptions::all`].
     #[error("only finished tasks can be cleared")]
     OnlyFinished,
+    /// A named task has not ended.
+    #[error("the task {0} has not ended")]
+    NotEnded(TaskId),
+    /// A named task was not found.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     /// A task could not be cancelled, or the caller stopped the call.
     #[error(transparent)]
     Cancel(#[from] CancelError),
@@ -107,18 +127,58 @@ impl Client {
     /// # Errors
     /// [`ClearError::OnlyFinished`], or the tasks cannot be read.
     pub fn plan_clear(&self, options: &ClearOptions) -> Result<ClearPlan, ClearError> {
-        let now = clock::wall();
         let mut plan = ClearPlan::default();
-        for id in self.spool().task_ids()? {
-            let Some(view) = self.spool().glance(id)? else {
-                plan.empty_folders.push(id);
-                continue;
+        match &options.selection {
+            Selection::Named(texts) => self.plan_named(texts, options, &mut plan),
+            Selection::Matching(filter) => self.plan_matching(filter, options, &mut plan)?,
+        }
+        Ok(plan)
+    }
+
+    fn plan_named(&self, texts: &[String], options: &ClearOptions, plan: &mut ClearPlan) {
+        let now = clock::wall();
+        for text in texts {
+            let view = self.folder_of(text).and_then(|task| Ok(task.view()?));
+            let status = match view {
+                Ok(view) => view.status,
+                Err(error) => {
+                    plan.failed.push((text.clone(), error.into()));
+                    continue;
+                }
             };
-            let status = view.status.status;
-            if options.status.is_some_and(|wanted| wanted != status) {
+            let id = status.task_id;
+            if plan.remove.contains(&id) || plan.cancel.contains(&id) {
                 continue;
             }
-            if !status.is_terminal() {
+            match (status.status.is_terminal(), options.all) {
+                (true, _) if is_old_enough(&status, options.older_than, now) => {
+                    plan.remove.push(id)
+                }
+                (true, _) => {}
+                (false, true) => plan.cancel.push(id),
+                (false, false) => plan.failed.push((text.clone(), ClearError::NotEnded(id))),
+            }
+        }
+    }
+
+    fn plan_matching(
+        &self,
+        filter: &Filter,
+        options: &ClearOptions,
+        plan: &mut ClearPlan,
+    ) -> Result<(), ClearError> {
+        let now = clock::wall();
+        for id in self.spool().task_ids()? {
+            let Some(view) = self.spool().glance(id)? else {
+                if filter.is_empty() {
+                    plan.empty_folders.push(id);
+                }
+                continue;
+            };
+            if !filter.matches(&view.status) {
+                continue;
+            }
+            if !view.status.status.is_terminal() {
                 if options.all {
                     plan.cancel.push(id);
                 }
@@ -128,11 +188,10 @@ impl Client {
                 plan.remove.push(id);
             }
         }
-        let is_open = |status: Status| !status.is_terminal();
-        if options.status.is_some_and(is_open) && !options.all {
-            return Err(ClearError::OnlyFinished);
+        match filter.is_open() && !options.all {
+            true => Err(ClearError::OnlyFinished),
+            false => Ok(()),
         }
-        Ok(plan)
     }
 
     /// Carries out a plan, as far as it still applies.
@@ -145,7 +204,10 @@ impl Client {
         plan: ClearPlan,
         stop: &dyn Stop,
     ) -> Result<ClearReport, ClearError> {
-        let mut report = ClearReport::default();
+        let mut report = ClearReport {
+            failed: plan.failed,
+            ..ClearReport::default()
+        };
         let cancelled = self.cancel_all(&plan.cancel, stop, &mut report)?;
         let patience = Instant::now() + FINALIZING;
         let clearing = self.spool().clearing()?;
@@ -159,7 +221,7 @@ impl Client {
         }
         for id in plan.empty_folders {
             if let Err(error) = clearing.remove_empty_folder(id) {
-                report.failed.push(error.into());
+                report.failed.push((id.to_string(), error.into()));
             }
         }
         Ok(report)
@@ -188,7 +250,7 @@ impl Client {
                 Err(CancelError::Removed(_)) => over.push(*id),
                 Err(error @ CancelError::Interrupted(_)) => return Err(error.into()),
                 Err(error) => {
-                    report.failed.push(error.into());
+                    report.failed.push((id.to_string(), error.into()));
                     report.skipped.push(*id);
                 }
             }
@@ -216,7 +278,7 @@ fn note(spool: &Spool, report: &mut ClearReport, id: TaskId, removed: Result<Cle
             if error.is_denied() {
                 report.denied.push(error);
             } else {
-                report.failed.push(error.into());
+                report.failed.push((id.to_string(), error.into()));
             }
         }
     }

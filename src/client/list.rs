@@ -5,33 +5,21 @@
 //! changes nothing.
 
 use super::open::Client;
-use crate::spool::{IoError, TaskView, is_label};
-use crate::task::{Name, Status, StatusFile, TaskId};
+use super::select::{Filter, Part};
+use crate::spool::{IoError, TaskView};
+use crate::task::{Status, TaskId};
 
 /// Which tasks to list.
 #[derive(Clone, Debug)]
 pub struct ListOptions {
-    /// Only tasks with this status.
-    pub status: Option<Status>,
-    /// Only tasks with this name.
-    pub name: Option<Name>,
-    /// Only tasks with this label.
-    pub label: Option<String>,
+    /// Only tasks that match.
+    pub filter: Filter,
     /// The number of newest tasks to skip.
     pub skip: usize,
     /// The most tasks to return.
     pub limit: usize,
     /// Whether to read the results too, which costs one file for each finished task.
     pub with_results: bool,
-}
-
-impl ListOptions {
-    fn chooses(&self, status: &StatusFile) -> bool {
-        let label = || status.label.as_deref().unwrap_or_default();
-        self.status.is_none_or(|wanted| status.status == wanted)
-            && (self.name.is_none() || self.name == status.name)
-            && (self.label.as_deref()).is_none_or(|wanted| is_label(label(), wanted))
-    }
 }
 
 /// A page of tasks, and the total number.
@@ -58,11 +46,9 @@ impl Client {
     /// # Errors
     /// The spool cannot be read.
     pub fn list(&self, options: &ListOptions) -> Result<Page, IoError> {
-        let is_filtered =
-            options.status.is_some() || options.name.is_some() || options.label.is_some();
-        let mut page = match is_filtered {
-            false => self.list_all(options)?,
-            true => self.list_filtered(options)?,
+        let mut page = match options.filter.is_empty() {
+            true => self.list_all(options)?,
+            false => self.list_filtered(options)?,
         };
         if options.with_results {
             let ids: Vec<TaskId> = page.tasks.iter().map(|view| view.status.task_id).collect();
@@ -84,24 +70,11 @@ impl Client {
     }
 
     fn list_filtered(&self, options: &ListOptions) -> Result<Page, IoError> {
-        let spool = self.spool();
-        let is_open = options.status.is_some_and(|status| !status.is_terminal());
-        let ids = if is_open {
-            let mut open = spool.open_ids()?;
-            open.reverse();
-            open
-        } else {
-            spool.task_ids()?
-        };
+        let is_open = options.filter.is_open();
         let mut tasks = Vec::new();
         let mut found = 0;
-        for id in ids {
-            let Some(view) = spool.glance(id)? else {
-                continue;
-            };
-            if !options.chooses(&view.status) {
-                continue;
-            }
+        for view in self.matching(&options.filter, Part::All)? {
+            let view = view?;
             if found >= options.skip && tasks.len() < options.limit {
                 tasks.push(view);
             }

@@ -7,7 +7,7 @@
 //!
 //! In reading order: `open` (the client and its options) · `stop` and `notice` (further input and output of
 //! a call) · `submit`, `batch`, `admission` and `submit_error` · `autostart` and `attendance` (a watcher for
-//! the submitted tasks) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`,
+//! the submitted tasks) · `select` (which tasks) · `wait` · `cancel`, `ask` and `cancel_answer` · `clear` · `lookup`, `status`,
 //! `list`, `result`, `logs`, `follow`, `why`, `events` and `recipes` (reading) · `recipe_new`, `settings`,
 //! `pause` and `sweep`, only for the owner (`not_owner`) · `doctor` (checks).
 
@@ -32,6 +32,7 @@ mod pause;
 mod recipe_new;
 mod recipes;
 mod result;
+mod select;
 mod settings;
 mod status;
 mod stop;
@@ -61,13 +62,14 @@ pub use pause::{PauseError, Resumed};
 pub use recipe_new::{Language, NewRecipe, NewRecipeError};
 pub use recipes::{ListedRecipe, RecipeCheck, RecipeInfo};
 pub use result::{OutputError, OutputFile, ResultError, TaskResult};
+pub use select::{Filter, Selection};
 pub use settings::{Setting, SettingError};
 pub use status::Found;
 pub use stop::{NeverStop, Stop};
 pub use submit::{Accepted, NewTask};
 pub use submit_error::{SubmitError, Unaccepted};
 pub use sweep::SweepError;
-pub use wait::{Awaited, WaitError, WaitFor, WaitOptions, Waiting};
+pub use wait::{Awaited, WaitError, WaitOptions, Waiting};
 
 /// Answers and errors of the verbs that are defined in other modules.
 pub use crate::recipe::{FindError, Kind, LeftOut, OnLost, Recipe, SessionMode};

@@ -115,7 +115,11 @@ fn a_wait_ends_by_its_timeout_and_by_its_caller() {
         timeout: Some(Duration::from_millis(20)),
         need_watcher: false,
     };
-    let ended = client.wait(&WaitFor::All, &options, &NeverStop);
+    let ended = client.wait(
+        &Selection::Matching(Filter::default()),
+        &options,
+        &NeverStop,
+    );
     assert!(matches!(
         ended,
         Err(WaitError::TimedOut { open: 1, all: 1 })
@@ -158,9 +162,10 @@ fn a_list_has_pages_and_counts() {
     let page = |status, skip| {
         let page = client
             .list(&ListOptions {
-                name: None,
-                label: None,
-                status,
+                filter: Filter {
+                    statuses: Vec::from_iter(status),
+                    ..Filter::default()
+                },
                 skip,
                 limit: 1,
                 with_results: true,
@@ -184,8 +189,12 @@ fn clear_removes_finished_tasks_and_with_all_also_open_tasks() {
     let over = submitted(&client);
     client.cancel("last", true, &NeverStop).unwrap();
     let open = submitted(&client);
+    let filter = Filter {
+        statuses: vec![Status::Pending],
+        ..Filter::default()
+    };
     let pending = ClearOptions {
-        status: Some(Status::Pending),
+        selection: Selection::Matching(filter),
         ..ClearOptions::default()
     };
     let refused = client.clear(&pending, &NeverStop);

@@ -10,23 +10,13 @@ use std::time::{Duration, Instant};
 use super::attendance::Attendance;
 use super::notice::Notice;
 use super::open::Client;
+use super::select::{Part, Selection};
 use super::stop::Stop;
 use crate::spool::{IoError, ResolveError, Spool, Target, TaskView, Wake};
 use crate::task::{Name, TaskId};
 
 /// How often to check without a wake-up.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1000);
-
-/// The tasks to wait for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WaitFor {
-    /// Tasks by id, part of an id, name, or `last`; drops by name.
-    Named(Vec<String>),
-    /// All tasks of a session that are pending or running now.
-    Session(Name),
-    /// All tasks that are pending or running now.
-    All,
-}
 
 /// When to stop waiting.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,7 +92,7 @@ impl Client {
     /// [`WaitError`]. The tasks continue.
     pub fn wait(
         &self,
-        what: &WaitFor,
+        what: &Selection,
         options: &WaitOptions,
         stop: &dyn Stop,
     ) -> Result<Vec<TaskView>, WaitError> {
@@ -119,10 +109,14 @@ impl Client {
     ///
     /// # Errors
     /// A task is not found, or the spool cannot be read.
-    pub fn waiting(&self, what: &WaitFor, options: &WaitOptions) -> Result<Waiting<'_>, WaitError> {
+    pub fn waiting(
+        &self,
+        what: &Selection,
+        options: &WaitOptions,
+    ) -> Result<Waiting<'_>, WaitError> {
         // Listen before checking the tasks, so that no end is missed.
         let wake = Wake::for_waiting(self.spool())?;
-        let awaited = chosen(self.spool(), what)?;
+        let awaited = chosen(self, what)?;
         let timeout = options.timeout;
         Ok(Waiting {
             client: self,
@@ -236,37 +230,27 @@ impl Waiting<'_> {
     }
 }
 
-/// The selected tasks.
-fn chosen(spool: &Spool, what: &WaitFor) -> Result<Vec<Awaited>, WaitError> {
-    let session = match what {
-        WaitFor::Named(names) => {
-            let mut awaited = Vec::new();
+/// The selected tasks. Of the matching ones only those that are pending or running now.
+fn chosen(client: &Client, what: &Selection) -> Result<Vec<Awaited>, WaitError> {
+    let mut awaited = Vec::new();
+    match what {
+        Selection::Named(names) => {
             for text in names {
-                awaited.push(match spool.resolve(text)? {
+                awaited.push(match client.spool().resolve(text)? {
                     Target::Task(id) => Awaited::Open(id),
                     Target::Drop(name) => Awaited::Drop(name),
                 });
             }
-            return Ok(awaited);
         }
-        WaitFor::Session(session) => Some(session),
-        WaitFor::All => None,
-    };
-    let mut open = Vec::new();
-    for id in spool.open_ids()? {
-        let Some(task) = spool.task(id)? else {
-            continue;
-        };
-        // The index entry of a task that has just ended may still exist.
-        if task.has_result()? {
-            continue;
-        }
-        let its = task.request().ok().and_then(|request| request.session_id);
-        if session.is_none() || session == its.as_ref() {
-            open.push(Awaited::Open(id));
+        Selection::Matching(filter) => {
+            for view in client.matching(filter, Part::Open)? {
+                awaited.push(Awaited::Open(view?.status.task_id));
+            }
+            // In the order of their submission.
+            awaited.reverse();
         }
     }
-    Ok(open)
+    Ok(awaited)
 }
 
 /// Updates the state of one awaited task.

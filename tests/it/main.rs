@@ -51,6 +51,7 @@ mod result;
 mod schema;
 mod service;
 mod session;
+mod several;
 mod status;
 mod stop;
 mod submit;
