@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::file;
 
-/// How many bytes of a file the kernel reads to find out how to start it (`BINPRM_BUF_SIZE`).
-const KERNEL_READS: u64 = 256;
+/// How many bytes of a file's first line the kernel uses: it reads `BINPRM_BUF_SIZE` bytes, 256, and replaces the
+/// last one by a zero.
+const KERNEL_READS: u64 = 255;
 /// The characters with a special meaning in `env -S`, besides spaces and tabs.
 const SPECIAL: &[u8] = b"\"'\\$#\r\x0b\x0c";
 

@@ -114,6 +114,16 @@ fn is_recipe_folder(path: &Path) -> bool {
     path.join(MANIFEST).is_file() || praisonai::is_recipe(path)
 }
 
+/// Whether the entry at a path, if it is a recipe, has this name. A copy that an editor left has none, and the
+/// suffix of a script is not part of its name: what no list shows must not run.
+pub(super) fn is_called(path: &Path, name: &Name) -> bool {
+    match entry_at(path) {
+        Entry::Recipe(its) => its == *name,
+        Entry::LeftOut(_) => true,
+        Entry::Other => !is_name_of_copy(name.as_str()),
+    }
+}
+
 /// Whether this is the name of a copy, which is not listed.
 pub fn is_name_of_copy(name: &str) -> bool {
     OF_COPIES.iter().any(|ending| name.ends_with(ending))

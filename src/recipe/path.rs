@@ -13,6 +13,7 @@ use walkdir::WalkDir;
 use super::error::{FindError, fix_command, is_passing};
 use super::file;
 use super::found::{Kind, Recipe};
+use super::listing::is_called;
 use super::manifest::{DEFAULT_ATTEMPTS, Manifest};
 use super::praisonai::{self, Installed};
 use super::program::may_be_executed;
@@ -113,6 +114,9 @@ impl RecipePath {
                         continue;
                     }
                     Err(error) => return Err(error),
+                }
+                if !is_called(&candidate, name) {
+                    continue;
                 }
                 match self.load(name, &candidate) {
                     Ok(Some(inspected)) => return Ok(inspected),

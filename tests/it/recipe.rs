@@ -270,3 +270,34 @@ fn folders_of_recipe_path_come_after_the_spools_own() {
     assert_eq!(world.run(&["recipe", "run", "greet"]).stdout, "hello\n");
     assert_eq!(world.run(&["recipe", "run", "extra"]).stdout, "extra\n");
 }
+
+/// What `recipe list` does not show is not run by its name either.
+#[test]
+fn a_copy_and_the_suffix_of_a_script_are_not_names_of_recipes() {
+    let world = World::new();
+    world.set("autostart", "false");
+    for name in [
+        "shout.sh",
+        "deploy.bak",
+        "deploy.sh.orig",
+        "old.dpkg-old",
+        "echo",
+        "echo.py",
+    ] {
+        write_executable(&world.path("recipes").join(name), "#!/bin/sh\n");
+    }
+    for name in [
+        "shout.sh",
+        "deploy.bak",
+        "deploy.sh.orig",
+        "old.dpkg-old",
+        "echo.py",
+    ] {
+        let ran = world.run(&["submit", "--recipe", name]);
+        ran.ends_with(7);
+        assert!(ran.stderr.contains("no recipe is called"), "{}", ran.stderr);
+    }
+    for name in ["shout", "echo"] {
+        world.run(&["submit", "--recipe", name]).succeeds();
+    }
+}
