@@ -85,7 +85,11 @@ impl Disk {
         }
         let disk = Disk {
             store,
-            options: format!("loop,{options}"),
+            // The same XFS may still be mounted in the mount namespace of another test.
+            options: match kind {
+                Kind::Xfs => format!("loop,nouuid,{options}"),
+                Kind::Ext4 | Kind::Btrfs => format!("loop,{options}"),
+            },
             kind,
         };
         fs::create_dir(disk.path()).unwrap();
@@ -107,19 +111,21 @@ impl Disk {
         let (image, path) = (self.outside("image"), self.path());
         let (image, path) = (image.to_str().unwrap(), path.to_str().unwrap());
         let kind = self.kind.name();
-        // The mount namespace of another test may still hold the old file system, and XFS can be mounted only
-        // once.
+        // The mount namespace of another test may still hold the old file system, and a btrfs can be mounted
+        // only once.
         let is_mounted = || {
             let mount = Command::new("mount")
                 .args(["-t", kind, "-o", &self.options, image, path])
-                .output();
-            mount.unwrap().status.success()
+                .output()
+                .unwrap();
+            let why = String::from_utf8_lossy(&mount.stderr).into_owned();
+            mount.status.success().then_some(()).ok_or(why)
         };
         let started = std::time::Instant::now();
-        while !is_mounted() {
+        while let Err(why) = is_mounted() {
             assert!(
-                started.elapsed().as_secs() < 60,
-                "{image} cannot be mounted"
+                started.elapsed().as_secs() < 180,
+                "{image} cannot be mounted: {why}"
             );
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
