@@ -1,8 +1,9 @@
 //! Tasks whose submission a power cut or a kill interrupted after the rename into `tasks/`.
 //!
-//! Each is a pending task with a marker that is planted as the submitter leaves it, of this boot or of another.
-//! Not the syncs themselves and not real power cuts (`tests/rig`). Invariants: a complete task runs once; an
-//! incomplete one never runs, is removed with a line in the log, and is not shown as damaged; no drop is lost.
+//! Each is a pending task with a marker that is planted as the submitter leaves it, of this boot or of
+//! another. Not the syncs themselves and not real power cuts (`tests/rig`). Invariants: a complete task runs
+//! once; an incomplete one never runs, is removed with a line in the log, and is not shown as damaged; no
+//! drop is lost.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +28,7 @@ fn published(world: &World, boot: &str) -> Task {
     task
 }
 
-/// What a power cut can do to a task, and a test of each: a name, and the damage.
+/// What a power cut can do to a task: a name, and the damage.
 type Damage = (&'static str, fn(&World, &Task));
 
 const DAMAGES: [Damage; 8] = [
@@ -69,8 +70,13 @@ const DAMAGES: [Damage; 8] = [
 /// A task with each of the damages, in a world of its own.
 fn each_damage(then: impl Fn(&World, &Task)) {
     for (what, damage) in DAMAGES {
-        println!("{what}");
         let world = world();
+        // A failure prints the tree of the spool, and so the name of the damage.
+        fs::write(
+            world.path(&format!("recipes/{}", what.replace(' ', "-"))),
+            "",
+        )
+        .unwrap();
         let task = published(&world, OTHER_BOOT);
         damage(&world, &task);
         then(&world, &task);

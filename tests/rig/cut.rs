@@ -156,7 +156,8 @@ impl Disk {
         let (image, kept) = (self.outside("image"), self.outside("kept"));
         if self.kind == Kind::Btrfs {
             // The machine goes on until it is killed. What it starts after this did not happen.
-            let _ = fs::copy(self.outside("starts"), self.outside("starts.kept"));
+            let starts = fs::read(self.outside("starts")).unwrap_or_default();
+            fs::write(self.outside("starts.kept"), starts).unwrap();
             let clone = File::create(kept).unwrap();
             return rustix::fs::ioctl_ficlone(&clone, File::open(image).unwrap()).unwrap();
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::cut::Disk;
+use crate::cut::{Disk, kill_all};
 use crate::scale;
 use crate::support::{Ran, Task, World, marker, names_in};
 use crate::witness::Witness;
@@ -56,8 +56,8 @@ fn log_of(world: &World) -> std::path::PathBuf {
     world.root().parent().unwrap().join("strace.log")
 }
 
-/// What the victim synced, renamed and removed from tasks and claims, in order: `sync PATH`, `rename NAME` and
-/// `remove NAME`, with the task's id as ID.
+/// What the victim synced, renamed and removed from tasks and claims, in order: `sync PATH`, `rename NAME`
+/// and `remove NAME`, with the task's id as ID.
 fn steps(world: &World, id: &str) -> Vec<String> {
     let text = fs::read_to_string(log_of(world)).unwrap();
     let spool = world.spool().to_str().unwrap();
@@ -355,7 +355,8 @@ fn admit(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     let is_admitted =
         || names_in(&world.path("staging")).is_empty() && names_in(&world.path("tasks")).len() == 1;
     world.wait_until("the drop is admitted", is_admitted);
-    watcher.kill().unwrap();
+    // Not only strace, without which the watcher would go on.
+    world.wait_until("the watcher is gone", || kill_all(world) == 0);
     watcher.wait().unwrap();
     let mut witness = Witness::new(disk.outside("starts"));
     witness.accepted.push(world.only_task().id);

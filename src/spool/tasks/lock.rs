@@ -59,7 +59,8 @@ pub struct TaskLock {
 
 impl TaskDir {
     /// Tries to lock this task, so that only this process works on it. Before the caller gets the lock, it is
-    /// decided whether the task was accepted ([`Spool::check_marker`]): a task that was not is removed, and is `Gone`.
+    /// decided whether the task was accepted ([`Spool::check_marker`]): a task that was not is removed, and
+    /// is `Gone`.
     pub fn lock(self, spool: &Spool) -> IoResult<Claim> {
         let tasks = spool.folder(name::TASKS)?;
         match self.lock_in(&tasks, name::REQUEST)? {
@@ -68,8 +69,8 @@ impl TaskDir {
         }
     }
 
-    /// Locks a task, but decides nothing about it. For a caller that has `tasks/` open. A missing lock file is
-    /// created again if the task has the file `if_there`.
+    /// Locks a task, but decides nothing about it. For a caller that has `tasks/` open. A missing lock file
+    /// is created again if the task has the file `if_there`.
     pub(in crate::spool) fn lock_in(self, tasks: &Dir, if_there: &str) -> IoResult<Claim> {
         for attempt in 0..TRIES {
             let file = match self.open_lock() {

@@ -1,9 +1,10 @@
 //! The marker of a task that may not be durable, and the decision about a task that still has one.
 //!
 //! A submitter syncs a task after its rename to `tasks/`, and until then the task has the marker
-//! `.new.<boot>.<digest>`. Not how the task is built (`publish.rs`). Invariant: whoever works on a task decides
-//! first ([`Spool::check_marker`], under the task's lock). So nothing runs that a power cut could still take away, and
-//! a task that a power cut left incomplete is removed and never runs: it was not acknowledged.
+//! `.new.<boot>.<digest>`. Not how the task is built (`publish.rs`). Invariant: whoever works on a task
+//! decides first ([`Spool::check_marker`], under the task's lock). So nothing runs that a power cut could
+//! still take away, and a task that a power cut left incomplete is removed and never runs: it was not
+//! acknowledged.
 
 use super::lock::{Claim, TaskLock};
 use super::store::TaskDir;
@@ -131,9 +132,9 @@ impl TaskDir {
 }
 
 impl Spool {
-    /// Decides about a task whose lock was just taken, if its submitter left the marker. A task that is complete
-    /// is made durable, and so accepted. A task that a power cut left incomplete was never acknowledged. It is
-    /// removed, and [`Claim::Gone`] is returned.
+    /// Decides about a task whose lock was just taken, if its submitter left the marker. A task that is
+    /// complete is made durable, and so accepted. A task that a power cut left incomplete was never
+    /// acknowledged. It is removed, and [`Claim::Gone`] is returned.
     ///
     /// # Errors
     /// Nothing was decided, and the marker stays.

@@ -1,10 +1,10 @@
 //! How a task is created: built in `staging/`, renamed to `tasks/`, made durable, accepted.
 //!
 //! Not how it is read (`store.rs`), which process works on it (`lock.rs`), nor what becomes of a task whose
-//! submitter did not come to its end (`new_marker.rs`). Invariants: an entry in `tasks/` has a complete, valid
-//! `request.json` (I1), which is durable before the entry is, unless the entry has a marker `.new.*`; while its
-//! submitter is running, no process runs the task before it is accepted (I2), because the submitter holds its
-//! lock.
+//! submitter did not come to its end (`new_marker.rs`). Invariants: an entry in `tasks/` has a complete,
+//! valid `request.json` (I1), which is durable before the entry is, unless the entry has a marker `.new.*`;
+//! while its submitter is running, no process runs the task before it is accepted (I2), because the submitter
+//! holds its lock.
 
 use std::fs::File;
 use std::io::{Read as _, Seek, copy};
