@@ -2,11 +2,11 @@
 //!
 //! The cut is the file system's own shutdown without a flush of its log: data that was not synced is lost, as
 //! if the machine had lost its power. btrfs has no such shutdown: there the cut is a clone of the image
-//! (`FICLONE`, for which the image is on an XFS), so what was written until then is kept, and what was only in
-//! memory is lost. It does not model a drive with a cache that reorders writes; these tests only see that the
-//! program asks for the flushes. After a cut all processes of the test are killed,
-//! the image is mounted again, and the program is run as in another boot, because a machine that lost its
-//! power boots again. Needs root. Invariant: mounts and loop devices are removed when the disk is dropped.
+//! (`FICLONE`, for which the image is on an XFS), so what was written until then is kept, and what was only
+//! in memory is lost. It does not model a drive with a cache that reorders writes; these tests only see that
+//! the program asks for the flushes. After a cut all processes of the test are killed, the image is mounted
+//! again, and the program is run as in another boot, because a machine that lost its power boots again. Needs
+//! root. Invariant: mounts and loop devices are removed when the disk is dropped.
 
 use std::fs::{self, File};
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
 //! Power cuts at random times, under eight submitters and eight runners.
 //!
-//! On ext4, XFS and btrfs. Every cut has a new disk. What was acknowledged is recorded outside of it (`witness.rs`), and so are the
-//! starts of recipes. Checked after each cut: no accepted task is lost, no file is torn, reported results are
-//! unchanged, a cancelled task stays cancelled, a recipe that may run at most once ran at most once, a drop
-//! became one task, and every task ends under a new watcher in a new boot.
+//! On ext4, XFS and btrfs. Every cut has a new disk. What was acknowledged is recorded outside of it
+//! (`witness.rs`), and so are the starts of recipes. Checked after each cut: no accepted task is lost, no
+//! file is torn, reported results are unchanged, a cancelled task stays cancelled, a recipe that may run at
+//! most once ran at most once, a drop became one task, and every task ends under a new watcher in a new boot.
 
 use std::fs::{self, File};
 use std::sync::Mutex;
@@ -145,8 +145,8 @@ impl Load<'_> {
     }
 }
 
-/// Runs the load until `moment` returns, then cuts the power. Returns what had been acknowledged before the cut
-/// was called: a sync that returns during the cut proves nothing.
+/// Runs the load until `moment` returns, then cuts the power. Returns what had been acknowledged before the
+/// cut was called: a sync that returns during the cut proves nothing.
 fn load_and_cut(
     disk: &Disk,
     world: &World,
@@ -217,12 +217,12 @@ fn cut_once(
     disk.mount_again(&world);
     let wrong = witness.of_files(&world);
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", world.describe());
-    let mut marked = world.tasks();
-    marked.retain(|task| !marker::markers(task).is_empty());
+    let mut undecided = world.tasks();
+    undecided.retain(|task| !marker::markers(task).is_empty());
     disk.run(&world, &["watch", "--drain"]).succeeds();
     world.wait_until("the runners have exited", || world.processes().is_empty());
-    found[0] += marked.len();
-    found[1] += marked.iter().filter(|task| !task.path.exists()).count();
+    found[0] += undecided.len();
+    found[1] += undecided.iter().filter(|task| !task.path.exists()).count();
     let mut wrong = witness.of_recovered(&world);
     if kind == Kind::Btrfs {
         // The rename of a drop out of the box is not synced, and here no later sync includes it.
