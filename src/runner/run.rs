@@ -221,14 +221,23 @@ fn set_aside(spool: &Spool, task: TaskDir, error: &ReadError) -> Result<Answer, 
         ReadError::Damaged { .. } => Condition::Damaged,
         ReadError::Io(_) => return Ok(Answer::Retry(When::Soon, Why::Disk)),
     };
+    let id = task.id();
+    let lock = match task.lock(spool) {
+        Ok(Claim::Locked(lock)) => lock,
+        // It was removed, because it was never accepted.
+        Ok(Claim::Gone) if spool.task(id)?.is_none() => {
+            spool.check_open_entry(id)?;
+            return Ok(Answer::Finished(None));
+        }
+        Ok(Claim::Gone | Claim::Busy(_)) | Err(_) => return Ok(Answer::Blocked(Blocker::Files)),
+    };
     // If the status cannot be written, every reader still derives the condition.
-    if let Ok(Claim::Locked(lock)) = task.lock(spool)
-        && let Ok(mut view) = lock.task().view()
+    if let Ok(mut view) = lock.task().view()
         && !view.status.status.is_terminal()
         && view.status.condition != Some(condition)
     {
         // Reported once, although the task is checked again and again.
-        tracing::warn!(task = %lock.task().id(), "left as it is: {error}");
+        tracing::warn!(task = %id, "left as it is: {error}");
         view.status.condition = Some(condition);
         lock.write_status(&view.status)?;
     }

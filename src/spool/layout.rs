@@ -44,6 +44,8 @@ pub(super) mod name {
     /// The bytes of `submit --attach`.
     pub const ATTACHMENT: &str = "attachment";
     pub const ATTEMPTS: &str = "attempts";
+    /// The prefix of the marker of a submission that may not be durable: `.new.<boot>.<digest>`.
+    pub const NEW_PREFIX: &str = ".new.";
 
     // In an attempt's folder.
     pub const STDOUT: &str = "stdout.log";

@@ -21,6 +21,7 @@ mod cancel;
 mod clear;
 mod client;
 mod config;
+mod cut_off;
 mod doctor;
 mod events;
 mod first;

@@ -1,10 +1,12 @@
-//! A disk whose power can be cut: an ext4 or an XFS in an image, mounted through a loop device.
+//! A disk whose power can be cut: an ext4, an XFS or a btrfs in an image, mounted through a loop device.
 //!
 //! The cut is the file system's own shutdown without a flush of its log: data that was not synced is lost, as
-//! if the machine had lost its power. It does not model a drive with a cache that reorders writes; these
-//! tests only see that the program asks for the flushes. After a cut all processes of the test are killed,
-//! the image is mounted again, and the program is run as in another boot, because a machine that lost its
-//! power boots again. Needs root. Invariant: mounts and loop devices are removed when the disk is dropped.
+//! if the machine had lost its power. btrfs has no such shutdown: there the cut is a clone of the image
+//! (`FICLONE`, for which the image is on an XFS), so what was written until then is kept, and what was only
+//! in memory is lost. It does not model a drive with a cache that reorders writes; these tests only see that
+//! the program asks for the flushes. After a cut all processes of the test are killed, the image is mounted
+//! again, and the program is run as in another boot, because a machine that lost its power boots again. Needs
+//! root. Invariant: mounts and loop devices are removed when the disk is dropped.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -25,12 +27,24 @@ const SIZE: u64 = 128 << 20;
 const INODES: &str = "40000";
 /// The smallest size that mkfs.xfs accepts.
 const XFS_SIZE: u64 = 320 << 20;
+const BTRFS_SIZE: u64 = 256 << 20;
 
 /// The file system on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Ext4,
     Xfs,
+    Btrfs,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "ext4",
+            Kind::Xfs => "xfs",
+            Kind::Btrfs => "btrfs",
+        }
+    }
 }
 
 /// A disk that can lose its power. Declare it before the world on it.
@@ -52,8 +66,12 @@ impl Disk {
         let size = match kind {
             Kind::Ext4 => SIZE,
             Kind::Xfs => XFS_SIZE,
+            Kind::Btrfs => BTRFS_SIZE,
         };
-        let store = Mount::tmpfs(3 * size, 1000);
+        let store = match kind {
+            Kind::Ext4 | Kind::Xfs => Mount::tmpfs(3 * size, 1000),
+            Kind::Btrfs => Mount::xfs_in_memory(4 * size),
+        };
         let image = store.path().join("image");
         File::create(&image).unwrap().set_len(size).unwrap();
         let image = image.to_str().unwrap();
@@ -63,10 +81,15 @@ impl Disk {
                 &["-q", "-F", "-m", "0", "-N", INODES, "-J", "size=8", image],
             ),
             Kind::Xfs => run("mkfs.xfs", &["-q", "-f", image]),
+            Kind::Btrfs => run("mkfs.btrfs", &["-q", "-f", image]),
         }
         let disk = Disk {
             store,
-            options: format!("loop,{options}"),
+            // The same XFS may still be mounted in the mount namespace of another test.
+            options: match kind {
+                Kind::Xfs => format!("loop,nouuid,{options}"),
+                Kind::Ext4 | Kind::Btrfs => format!("loop,{options}"),
+            },
             kind,
         };
         fs::create_dir(disk.path()).unwrap();
@@ -87,23 +110,22 @@ impl Disk {
     fn mount(&self) {
         let (image, path) = (self.outside("image"), self.path());
         let (image, path) = (image.to_str().unwrap(), path.to_str().unwrap());
-        let kind = match self.kind {
-            Kind::Ext4 => "ext4",
-            Kind::Xfs => "xfs",
-        };
-        // The mount namespace of another test may still hold the old file system, and XFS can be mounted only
-        // once.
+        let kind = self.kind.name();
+        // The mount namespace of another test may still hold the old file system, and a btrfs can be mounted
+        // only once.
         let is_mounted = || {
             let mount = Command::new("mount")
                 .args(["-t", kind, "-o", &self.options, image, path])
-                .output();
-            mount.unwrap().status.success()
+                .output()
+                .unwrap();
+            let why = String::from_utf8_lossy(&mount.stderr).into_owned();
+            mount.status.success().then_some(()).ok_or(why)
         };
         let started = std::time::Instant::now();
-        while !is_mounted() {
+        while let Err(why) = is_mounted() {
             assert!(
-                started.elapsed().as_secs() < 60,
-                "{image} cannot be mounted"
+                started.elapsed().as_secs() < 180,
+                "{image} cannot be mounted: {why}"
             );
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -131,8 +153,15 @@ impl Disk {
     /// Nothing reaches the disk after this. Its contents are kept in a copy, because another mount namespace
     /// can keep the old mount for any time.
     pub fn cut(&self) {
-        shut_down(&File::open(self.path()).unwrap());
         let (image, kept) = (self.outside("image"), self.outside("kept"));
+        if self.kind == Kind::Btrfs {
+            // The machine goes on until it is killed. What it starts after this did not happen.
+            let starts = fs::read(self.outside("starts")).unwrap_or_default();
+            fs::write(self.outside("starts.kept"), starts).unwrap();
+            let clone = File::create(kept).unwrap();
+            return rustix::fs::ioctl_ficlone(&clone, File::open(image).unwrap()).unwrap();
+        }
+        shut_down(&File::open(self.path()).unwrap());
         let sparse = ["--sparse=always", image.to_str().unwrap()];
         run("cp", &[sparse[0], sparse[1], kept.to_str().unwrap()]);
     }
@@ -145,6 +174,7 @@ impl Disk {
             try_run("umount", &[path.to_str().unwrap()])
         });
         fs::rename(self.outside("kept"), self.outside("image")).unwrap();
+        let _ = fs::rename(self.outside("starts.kept"), self.outside("starts"));
         self.mount();
         let boot = fs::read("/proc/sys/kernel/random/uuid").unwrap();
         fs::write(self.outside("boot"), boot).unwrap();

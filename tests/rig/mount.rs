@@ -38,6 +38,20 @@ impl Mount {
         Mount::new(&["-t", "xfs", "-o", "loop", path], "xfs")
     }
 
+    /// An XFS in a file in memory, whose files can be cloned.
+    pub fn xfs_in_memory(bytes: u64) -> Mount {
+        let memory = Mount::tmpfs(bytes + (bytes >> 3), 10);
+        let image = memory.path().join("image");
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(bytes)
+            .unwrap();
+        let path = image.to_str().unwrap();
+        run("mkfs.xfs", &["-q", "-m", "reflink=1", path]);
+        // The memory is unmounted lazily, and stays as long as the loop device holds the file.
+        Mount::new(&["-t", "xfs", "-o", "loop", path], "xfs")
+    }
+
     fn new(arguments: &[&str], what: &str) -> Mount {
         let folder = tempfile::Builder::new()
             .prefix("agentspool-mount-")

@@ -13,9 +13,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::cut::Disk;
+use crate::cut::{Disk, kill_all};
 use crate::scale;
-use crate::support::{Ran, Task, World};
+use crate::support::{Ran, Task, World, marker, names_in};
 use crate::witness::Witness;
 
 /// Nothing is committed by the clock, so the cut loses everything that was not synced.
@@ -31,7 +31,7 @@ fn traced(world: &World, arguments: &[&str], answer: Option<&str>) -> Command {
     let mut command = Command::new("strace");
     command.args(["-qq", "-y", "-s", "300", "-o"]);
     command.arg(log_of(world));
-    command.args(["-e", "trace=fsync,fdatasync,syncfs,sync,renameat2"]);
+    command.args(["-e", "trace=fsync,fdatasync,syncfs,sync,renameat2,unlinkat"]);
     if let Some(answer) = answer {
         let call = if answer.starts_with("syncfs:") {
             ""
@@ -56,7 +56,8 @@ fn log_of(world: &World) -> std::path::PathBuf {
     world.root().parent().unwrap().join("strace.log")
 }
 
-/// What the victim synced and renamed, in order: `sync PATH` and `rename NAME`, with the task's id as ID.
+/// What the victim synced, renamed and removed from tasks and claims, in order: `sync PATH`, `rename NAME`
+/// and `remove NAME`, with the task's id as ID.
 fn steps(world: &World, id: &str) -> Vec<String> {
     let text = fs::read_to_string(log_of(world)).unwrap();
     let spool = world.spool().to_str().unwrap();
@@ -64,6 +65,15 @@ fn steps(world: &World, id: &str) -> Vec<String> {
         let (call, rest) = line.split_once('(')?;
         let message = if call == "renameat2" {
             format!("rename {}", rest.rsplit('"').nth(1)?)
+        } else if call == "unlinkat" {
+            let name = rest.split('"').nth(1)?;
+            let is_marker = name.starts_with(".new.");
+            let is_of_claim = name.ends_with(".claim") || name == "drop.json";
+            match (is_marker, is_of_claim) {
+                (true, _) => "remove .new.MARKER".to_owned(),
+                (_, true) => format!("remove {name}"),
+                (false, false) => return None,
+            }
         } else {
             let path = rest.split_once('<')?.1.split_once('>')?.0;
             let path = path.strip_prefix(spool)?.trim_start_matches('/');
@@ -246,13 +256,154 @@ fn set(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
     witness
 }
 
+/// On ext4 the first sync that comes after the rename commits the folder and its name as well, so only the
+/// files themselves are missed. The order of the calls checks the other two syncs.
 #[test]
 fn submit_without_one_of_its_syncs() {
-    mutant("request.json", AT_ONCE, submit, "1", true);
-    mutant("request.json", AFTER_COMMIT, submit, "1", true);
-    mutant("env.json", AT_ONCE, submit, "2", true);
-    mutant("staging/ID", AT_ONCE, submit, "3", false);
-    mutant("tasks", AT_ONCE, submit, "4", true);
+    for options in [AT_ONCE, AFTER_COMMIT] {
+        mutant("request.json", options, submit, "1", true);
+        mutant("env.json", options, submit, "2", true);
+    }
+    mutant("tasks/ID of submit", AT_ONCE, submit, "3", false);
+    mutant("tasks", AT_ONCE, submit, "4", false);
+    mutant(
+        "tasks/ID of submit, and tasks",
+        AT_ONCE,
+        submit,
+        "3+",
+        false,
+    );
+    mutant("all of a submission", AT_ONCE, submit, "1+", true);
+}
+
+/// An attachment can have any size, so it is synced before its task is visible, with all the rest.
+#[test]
+fn a_task_with_an_attachment_is_synced_before_it_is_published() {
+    let disk = Disk::new(AT_ONCE);
+    let world = disk.world();
+    recipe(&world, &disk, "once", "echo fine");
+    fs::write(disk.outside("attached"), "bytes").unwrap();
+    let attached = disk.outside("attached");
+    let attached = attached.to_str().unwrap();
+    let arguments = ["submit", "--recipe", "once", "-q", "--attach", attached];
+    let ran = Ran::of(&mut traced(&world, &arguments, None));
+    let expected = [
+        "rename lock",
+        "sync staging/ID/request.json",
+        "sync staging/ID/attachment",
+        "sync staging/ID",
+        "rename ID",
+        "sync tasks",
+    ];
+    assert_eq!(steps(&world, ran.succeeds().stdout.trim()), expected);
+}
+
+/// A submitter that is killed between the rename and the syncs. The test stops it at its n-th sync.
+fn unsynced(world: &World, sync: usize) -> Task {
+    let when = format!("signal=KILL:when={sync}");
+    let arguments = ["submit", "--recipe", "held", "--env", "TOKEN=secret"];
+    Ran::of(&mut traced(world, &arguments, Some(&when))).ends_with(128 + 9);
+    let task = world.only_task();
+    assert_eq!(marker::markers(&task).len(), 1);
+    task
+}
+
+/// The holder of the lock syncs what a killed submitter did not sync. Otherwise a power cut could take the
+/// request of a task that has started.
+#[test]
+fn a_holder_syncs_an_unacknowledged_task_before_its_start_record() {
+    fn hold(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+        let task = unsynced(world, 1);
+        let mut child = traced(world, &["runner", "--once", &task.id], left_out)
+            .spawn()
+            .unwrap();
+        world.wait_for_lines(&disk.outside("starts"), 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut witness = Witness::new(disk.outside("starts"));
+        witness.accepted.push(task.id);
+        witness
+    }
+    mutant("request.json by the holder", AT_ONCE, hold, "1", true);
+    mutant("env.json by the holder", AT_ONCE, hold, "2", true);
+    let disk = Disk::new(AT_ONCE);
+    let world = disk.world();
+    recipe(&world, &disk, "held", "echo fine");
+    let task = unsynced(&world, 1);
+    Ran::of(&mut traced(&world, &["runner", "--once", &task.id], None)).succeeds();
+    let expected = [
+        "sync tasks/ID/request.json",
+        "sync tasks/ID/env.json",
+        "sync tasks/ID",
+        "sync tasks",
+        "remove .new.MARKER",
+        "sync tasks/ID/attempts",
+    ];
+    assert_eq!(steps(&world, &task.id)[..expected.len()], expected);
+    assert!(marker::markers(&task).is_empty());
+}
+
+/// A drop that its producer synced. The cut comes just after its claim is gone.
+fn admit(disk: &Disk, world: &World, left_out: Option<&str>) -> Witness {
+    world.run(&["pause"]).succeeds();
+    world.drop_in(
+        "drop.json",
+        r#"{"recipe": "once", "metadata": {"drop": 1}}"#,
+    );
+    disk.finalize();
+    let mut watcher = traced(world, &["watch"], left_out).spawn().unwrap();
+    let is_admitted =
+        || names_in(&world.path("staging")).is_empty() && names_in(&world.path("tasks")).len() == 1;
+    world.wait_until("the drop is admitted", is_admitted);
+    // Not only strace, without which the watcher would go on.
+    world.wait_until("the watcher is gone", || kill_all(world) == 0);
+    watcher.wait().unwrap();
+    let mut witness = Witness::new(disk.outside("starts"));
+    witness.accepted.push(world.only_task().id);
+    witness.drops.insert(1);
+    // The pause is durable, and the drain after the cut is to run the task.
+    world.run(&["resume"]).succeeds();
+    witness
+}
+
+/// If nothing of the task was committed, nothing of its claim was: the drop is in the box again. So the clock
+/// commits here before the cut.
+#[test]
+fn an_admission_without_one_of_its_syncs() {
+    mutant("request.json of a drop", AFTER_COMMIT, admit, "1", true);
+    mutant("tasks/ID of a drop", AFTER_COMMIT, admit, "2", false);
+    mutant("tasks with a drop", AFTER_COMMIT, admit, "3", false);
+}
+
+/// The claim of a drop goes only after the syncs of its task.
+#[test]
+fn a_claim_goes_after_the_syncs_of_its_task() {
+    let disk = Disk::new(AT_ONCE);
+    let world = disk.world();
+    recipe(&world, &disk, "once", "echo fine");
+    world.run(&["pause"]).succeeds();
+    world.drop_in("drop.json", r#"{"recipe": "once"}"#);
+    let mut watcher = traced(&world, &["watch"], None).spawn().unwrap();
+    world.wait_until("the drop is admitted", || {
+        names_in(&world.path("tasks")).len() == 1 && names_in(&world.path("staging")).is_empty()
+    });
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    let steps = steps(&world, &world.only_task().id);
+    let first = steps.iter().position(|step| step == "rename ID").unwrap();
+    let expected = [
+        "rename ID",
+        "sync tasks/ID/request.json",
+        "sync tasks/ID",
+        "sync tasks",
+        "remove drop.json",
+        "remove ID.claim",
+    ];
+    let steps: Vec<&String> = steps[first..]
+        .iter()
+        .filter(|step| !step.starts_with("remove .new."))
+        .collect();
+    assert_eq!(steps[..expected.len()], expected);
 }
 
 #[test]
@@ -412,10 +563,11 @@ fn every_sync_comes_before_the_step_that_needs_it() {
     let accepted = steps(&world, id);
     let expected = [
         "rename lock",
-        "sync staging/ID/request.json",
-        "sync staging/ID",
         "rename ID",
+        "sync tasks/ID/request.json",
+        "sync tasks/ID",
         "sync tasks",
+        "remove .new.MARKER",
     ];
     assert_eq!(accepted, expected);
     Ran::of(&mut traced(&world, &["runner", "--once", id], None)).succeeds();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use agentspool::task::{Request, TaskId};
 use serde_json::Value;
 
-use crate::support::{Task, World, names_in};
+use crate::support::{Task, World, marker, names_in};
 
 /// What the producers recorded.
 #[derive(Default)]
@@ -38,11 +38,15 @@ impl Witness {
         }
     }
 
-    /// Everything that must be true of the files themselves, at any time.
+    /// Everything that must be true of the files themselves, at any time. A task that was not acknowledged
+    /// may be incomplete as long as it has its marker.
     pub fn of_files(&self, world: &World) -> Vec<String> {
         let mut wrong = Vec::new();
         for id in &self.accepted {
-            if !world.task(id).path.exists() {
+            let task = world.task(id);
+            if task.path.exists() {
+                torn(&task, &mut wrong);
+            } else {
                 wrong.push(format!("{id} was accepted and is lost"));
             }
         }
@@ -50,7 +54,10 @@ impl Witness {
             if name.parse::<TaskId>().is_err() {
                 wrong.push(format!("{name} in tasks/ is not a task"));
             }
-            torn(&world.task(&name), &mut wrong);
+            let task = world.task(&name);
+            if !self.accepted.contains(&name) && marker::markers(&task).is_empty() {
+                torn(&task, &mut wrong);
+            }
         }
         let text = fs::read_to_string(world.path("spool.json")).unwrap_or_default();
         let stored: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -77,6 +84,9 @@ impl Witness {
         for task in world.tasks() {
             if !task.has_result() {
                 wrong.push(format!("{} never ended", task.id));
+            }
+            if !marker::markers(&task).is_empty() {
+                wrong.push(format!("{} still has its marker", task.id));
             }
             let request: Value =
                 serde_json::from_str(&task.read("request.json")).unwrap_or_default();

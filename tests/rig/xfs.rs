@@ -20,7 +20,7 @@ fn nothing_is_accepted_by_a_folder_that_cannot_be_synced() {
     world.run(&["init"]).succeeds();
     world.set("autostart", "false");
     world.recipe("ok", "#!/bin/sh\necho fine\n");
-    // The request, its folder in staging/, and then tasks/, whose sync accepts the task.
+    // The request, its folder, and then tasks/, whose sync accepts the task.
     let options = ["-o", "/dev/null", "-e", "trace=fsync", "-e"].map(str::to_owned);
     let slowly = "inject=fsync:delay_enter=2000000:when=3".to_owned();
     let options = [&options[..], &[slowly]].concat();

@@ -13,6 +13,7 @@
 
 pub mod fuzzed;
 pub mod invariants;
+pub mod marker;
 pub mod terminal;
 
 use std::fmt::Write as _;

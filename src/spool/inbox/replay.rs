@@ -12,7 +12,7 @@ use super::incoming::Admission;
 use crate::spool::disk::IoResult;
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
-use crate::spool::tasks::{ReadError, SubmitError};
+use crate::spool::tasks::{Claim, ReadError, SubmitError};
 use crate::task::{Name, TaskId};
 
 impl Spool {
@@ -49,6 +49,9 @@ impl Spool {
             claim.remove()?;
             return Ok(None);
         };
+        if !self.is_task_decided(claim.id)? {
+            return Ok(None);
+        }
         if let Some(task_name) = self.name_of_finished(&claim)? {
             self.finish_claim(&claim, &file_name, task_name)?;
             return Ok(None);
@@ -67,6 +70,16 @@ impl Spool {
             }
             Pickup::Gone => self.refuse_covered(claim, &file_name, rules)?,
         }))
+    }
+
+    /// Decides whether the task of a claim was accepted, and makes it durable if it was: a claim goes only
+    /// after the syncs of its task. A task that was not accepted is removed, and created again from the claim.
+    /// `false` if another process holds the task's lock: then the claim stays for the next replay.
+    fn is_task_decided(&self, id: TaskId) -> IoResult<bool> {
+        Ok(match self.task(id)? {
+            Some(task) if task.has_marker()? => !matches!(task.lock(self)?, Claim::Busy(_)),
+            Some(_) | None => true,
+        })
     }
 
     /// The name of the task that was created from a claimed drop; the outer `None` if there is no such task

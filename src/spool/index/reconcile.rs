@@ -1,13 +1,13 @@
 //! The comparison of the index with `tasks/`, once in each boot.
 //!
-//! Not when it is done (`watcher/`). Invariant: index entries are never synced, so some may be missing until
+//! Not when it is done (`watcher/`), and not what a marker means (`tasks/new_marker.rs`). Invariants: index entries are never synced, so some may be missing until
 //! this is done in a boot; a task without a result gets its entry again.
 
 use crate::clock::BootId;
 use crate::spool::disk::IoResult;
 use crate::spool::layout::name::{self, BOOT};
 use crate::spool::open::Spool;
-use crate::spool::tasks::TaskDir;
+use crate::spool::tasks::{Claim, TaskDir};
 use crate::task::TaskId;
 
 impl Spool {
@@ -52,9 +52,16 @@ impl Spool {
 
     /// Adds the index entry of a task that has neither a result nor an entry; `true` if it was added.
     pub fn reconcile_entry(&self, id: TaskId) -> IoResult<bool> {
-        let Some(task) = self.unindexed_task(id)? else {
+        let Some(mut task) = self.unindexed_task(id)? else {
             return Ok(false);
         };
+        if task.has_marker()? {
+            task = match task.lock(self)? {
+                Claim::Locked(lock) => lock.task,
+                Claim::Busy(task) => task,
+                Claim::Gone => return Ok(false),
+            };
+        }
         // Only a session that the submitter chose has a queue entry. An extra entry does no harm.
         let session = task.request().ok().and_then(|request| request.session_id);
         let given = session.filter(|session| crate::task::session_of(id) != *session);

@@ -58,21 +58,26 @@ pub struct TaskLock {
 }
 
 impl TaskDir {
-    /// Tries to lock this task, so that only this process works on it.
+    /// Tries to lock this task, so that only this process works on it. Before the caller gets the lock, it is
+    /// decided whether the task was accepted ([`Spool::check_marker`]): a task that was not is removed, and
+    /// is `Gone`.
     pub fn lock(self, spool: &Spool) -> IoResult<Claim> {
         let tasks = spool.folder(name::TASKS)?;
-        self.lock_in(&tasks, name::REQUEST)
+        match self.lock_in(&tasks, name::REQUEST)? {
+            Claim::Locked(lock) => spool.check_marker(&tasks, lock),
+            claim => Ok(claim),
+        }
     }
 
-    /// Locks as [`TaskDir::lock`] does, for a caller that has `tasks/` open. A missing lock file is created
-    /// again if the task has the file `if_there`.
+    /// Locks a task, but decides nothing about it. For a caller that has `tasks/` open. A missing lock file
+    /// is created again if the task has the file `if_there`.
     pub(in crate::spool) fn lock_in(self, tasks: &Dir, if_there: &str) -> IoResult<Claim> {
         for attempt in 0..TRIES {
             let file = match self.open_lock() {
                 Ok(file) => file,
                 Err(error) if error.is_absent() || (error.is_unusable() && !error.is_denied()) => {
                     if !is_same_file(tasks, &self.id.to_string(), &self.dir)?
-                        || !self.dir.has(if_there)?
+                        || !(self.dir.has(if_there)? || self.has_marker()?)
                     {
                         return Ok(Claim::Gone);
                     }

@@ -1,6 +1,6 @@
 //! The tasks in a spool: how a task is created, read, locked, run and finished on the disk.
 //!
-//! In reading order: `publish` (accepts a task) · `store` (a task's folder and its files) · `view` (the state
+//! In reading order: `publish` (accepts a task) · `new_marker` (a task that was not accepted) · `store` (a task's folder and its files) · `view` (the state
 //! of a task) · `lock` (which process works on it) · `status` · `start_record`, `attempt` and `run_record`
 //! (one attempt) · `result` (the step that finishes a task) · `foreign` (a result that a recipe put there) ·
 //! `output` · `logs`, `log_cut` and `written_over` · `progress_file` · `write_alarm`.
@@ -12,6 +12,7 @@ mod foreign;
 mod lock;
 mod log_cut;
 mod logs;
+mod new_marker;
 mod output;
 mod progress_file;
 mod publish;

@@ -1,9 +1,10 @@
-//! How a task is created: built in `staging/`, made durable, renamed to `tasks/`, accepted.
+//! How a task is created: built in `staging/`, renamed to `tasks/`, made durable, accepted.
 //!
-//! Not how it is read (`store.rs`) nor which process works on it (`lock.rs`). Invariants: an entry in
-//! `tasks/` has a complete, valid `request.json` (I1), which is durable before the entry is; while its
-//! submitter is running, no process runs the task before it is accepted (I2), because the submitter holds its
-//! lock.
+//! Not how it is read (`store.rs`), which process works on it (`lock.rs`), nor what becomes of a task whose
+//! submitter did not come to its end (`new_marker.rs`). Invariants: an entry in `tasks/` has a complete,
+//! valid `request.json` (I1), which is durable before the entry is, unless the entry has a marker `.new.*`;
+//! while its submitter is running, no process runs the task before it is accepted (I2), because the submitter
+//! holds its lock.
 
 use std::fs::File;
 use std::io::{Read as _, Seek, copy};
@@ -11,8 +12,10 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::new_marker::put_marker;
 use super::status::pending_status;
 use super::store::{EnvironmentFile, TaskDir};
+use crate::clock::BootId;
 use crate::spool::disk::{Dir, Flock, IoError, IoResult, LockLevel, Making};
 use crate::spool::layout::name;
 use crate::spool::open::Spool;
@@ -85,9 +88,23 @@ const MAX_ENVIRONMENT_BYTES: usize = 1 << 20;
 /// The number of bytes of an attachment that are written before the free space is checked again.
 const PIECE: u64 = 1 << 20;
 
+/// When the files of tasks are made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Syncs {
+    /// Before the rename, file by file. With `durability = process` nothing is synced.
+    Before,
+    /// Before the first rename, by one sync of the file system.
+    Together,
+    /// After the rename, so that one commit of the journal serves all of them. Until then each task has a
+    /// marker (docs/design/0019).
+    After,
+}
+
 /// A task that is built or published but not yet accepted. Its lock is held.
 struct Unaccepted {
     task: TaskDir,
+    /// The name of its marker, if it has one.
+    marker: Option<String>,
     _lock: Flock,
 }
 
@@ -123,40 +140,68 @@ impl Spool {
         self.check_room_for(attached.filter_map(size).sum())?;
         let tasks = self.folder(name::TASKS)?;
         let staging = self.folder(name::STAGING)?;
-        // One sync for all files of a large batch if the file system supports it, else one for each file.
-        let at_once = submissions.len() >= MANY && staging.has_whole_sync()?;
+        let syncs = choose_syncs(&submissions, &staging)?;
+        let staged = self.stage_all(&staging, submissions, syncs)?;
+        let published = self.publish_all(&staging, &tasks, staged)?;
+        if let Err(error) = make_durable(&tasks, &published) {
+            self.take_back(published);
+            return Err(error.into());
+        }
+        for one in &published {
+            if let Some(marker) = &one.marker {
+                // A marker that stays costs the next holder of the lock the same syncs again.
+                let _ = one.task.dir.unlink(marker);
+            }
+        }
+        Ok(published.into_iter().map(|one| one.task).collect())
+    }
+
+    /// Builds all tasks in `staging/`, or none.
+    fn stage_all(
+        &self,
+        staging: &Dir,
+        submissions: Vec<Submission>,
+        syncs: Syncs,
+    ) -> Result<Vec<Unaccepted>, SubmitError> {
         let mut staged = Vec::with_capacity(submissions.len());
         for submission in submissions {
-            match self.stage(&staging, submission, !at_once) {
+            match self.stage(staging, submission, syncs) {
                 Ok(one) => staged.push(one),
                 Err(error) => {
-                    self.clear_away(&staging, staged);
+                    self.clear_away(staging, staged);
                     return Err(error);
                 }
             }
         }
-        if at_once && let Err(error) = staging.sync_whole() {
-            self.clear_away(&staging, staged);
+        if syncs == Syncs::Together
+            && let Err(error) = staging.sync_whole()
+        {
+            self.clear_away(staging, staged);
             return Err(error.into());
         }
+        Ok(staged)
+    }
+
+    /// Renames all tasks to `tasks/`, or none.
+    fn publish_all(
+        &self,
+        staging: &Dir,
+        tasks: &Dir,
+        staged: Vec<Unaccepted>,
+    ) -> Result<Vec<Unaccepted>, SubmitError> {
         let mut published = Vec::with_capacity(staged.len());
         let mut staged = staged.into_iter();
         while let Some(one) = staged.next() {
-            match self.publish(&staging, &tasks, one) {
+            match self.publish(staging, tasks, one) {
                 Ok(one) => published.push(one),
                 Err(error) => {
-                    self.clear_away(&staging, staged);
+                    self.clear_away(staging, staged);
                     self.take_back(published);
                     return Err(error.into());
                 }
             }
         }
-        // One fsync of `tasks/` accepts all of them.
-        if let Err(error) = tasks.sync() {
-            self.take_back(published);
-            return Err(error.into());
-        }
-        Ok(published.into_iter().map(|one| one.task).collect())
+        Ok(published)
     }
 
     /// Fails if there is less free space than the settings keep free.
@@ -187,14 +232,15 @@ impl Spool {
         &self,
         staging: &Dir,
         submission: Submission,
-        sync: bool,
+        syncs: Syncs,
     ) -> Result<Unaccepted, SubmitError> {
         let id = submission.id;
         // A folder that exists belongs to another process and is left alone.
         let dir = staging.make_dir(id.to_string())?;
-        match self.build(&dir, submission, sync) {
-            Ok(lock) => Ok(Unaccepted {
+        match self.build(&dir, submission, syncs) {
+            Ok((lock, marker)) => Ok(Unaccepted {
                 task: TaskDir::of(id, dir),
+                marker,
                 _lock: lock,
             }),
             Err(error) => {
@@ -205,7 +251,11 @@ impl Spool {
     }
 
     fn publish(&self, staging: &Dir, tasks: &Dir, staged: Unaccepted) -> IoResult<Unaccepted> {
-        let Unaccepted { task, _lock } = staged;
+        let Unaccepted {
+            task,
+            marker,
+            _lock,
+        } = staged;
         let TaskDir { id, dir, .. } = task;
         let folder = id.to_string();
         if let Err(error) = staging.rename_new(&folder, tasks, &folder) {
@@ -216,6 +266,7 @@ impl Spool {
         let dir = dir.moved_to(tasks.path_of(&folder));
         Ok(Unaccepted {
             task: TaskDir::of(id, dir),
+            marker,
             _lock,
         })
     }
@@ -237,13 +288,13 @@ impl Spool {
         let _ = self.check_open_entry(id);
     }
 
-    /// Writes all files of a task into its folder and takes its lock. With `sync` they are durable.
+    /// Writes all files of a task into its folder and takes its lock. Also returns the name of its marker.
     fn build(
         &self,
         folder: &Dir,
         submission: Submission,
-        sync: bool,
-    ) -> Result<Flock, SubmitError> {
+        syncs: Syncs,
+    ) -> Result<(Flock, Option<String>), SubmitError> {
         let Submission {
             id,
             mut request,
@@ -258,42 +309,34 @@ impl Spool {
         // The stored request must be readable: added defaults may have made it too large.
         Request::parse(&bytes)?;
         let variables = environment_file(environment)?;
+        let origin = origin.map(|origin| to_pretty(&origin));
 
         let making = folder.making();
-        let sync = sync && making.sync;
+        let sync = syncs == Syncs::Before && making.sync;
         let dir = folder.open_dir(".")?.with_making(Making { sync, ..making });
-        // The lock must be held when it gets its name: a free lock in `staging/` means that the submitter was
-        // killed.
-        let between = format!(".{}.new", name::LOCK);
-        let busy = || {
-            IoError::new(
-                "lock",
-                dir.path_of(&between),
-                std::io::ErrorKind::WouldBlock,
-            )
-        };
-        let file = dir.create_lock(&between)?;
-        let lock = dir
-            .lock_exclusively(LockLevel::Task, file, &between)?
-            .ok_or_else(busy)?;
-        dir.rename_new(&between, &dir, name::LOCK)?;
+        let lock = create_held_lock(&dir)?;
         dir.make_dir(name::ATTEMPTS)?;
         dir.write_new(name::REQUEST, &bytes)?;
-        if let Some(origin) = origin {
-            dir.write_new(name::ORIGIN, &to_pretty(&origin))?;
+        if let Some(origin) = &origin {
+            dir.write_new(name::ORIGIN, origin)?;
         }
         // No process reads this folder yet, so the file needs no temporary name.
         dir.create_unsynced(name::STATUS, &pending_status(id, &request).to_bytes())?;
-        if let Some(variables) = variables {
-            dir.write_new(name::ENVIRONMENT, &variables)?;
+        if let Some(variables) = &variables {
+            dir.write_new(name::ENVIRONMENT, variables)?;
         }
         if let Some(attachment) = attachment {
             self.attach(&dir, attachment)?;
         }
+        let files = [Some(&bytes), variables.as_ref(), origin.as_ref()];
+        let marker = match syncs {
+            Syncs::After => Some(put_marker(&dir, id, files)?),
+            Syncs::Before | Syncs::Together => None,
+        };
         dir.sync()?;
         // Index entries are added before the task is visible, so that no open task lacks one.
         self.add_entries(id, &dir, given_session.as_ref())?;
-        Ok(lock)
+        Ok((lock, marker))
     }
 
     /// Copies the attachment into the task's folder. Only the owner can read it, also in a group spool. The
@@ -317,6 +360,54 @@ impl Spool {
             let _ = self.discard(&one.task);
         }
     }
+}
+
+/// Chooses when the files of these tasks are made durable.
+fn choose_syncs(submissions: &[Submission], staging: &Dir) -> IoResult<Syncs> {
+    // From this number on one sync for all is faster, if the file system supports it.
+    if submissions.len() >= MANY {
+        return Ok(match staging.has_whole_sync()? {
+            true => Syncs::Together,
+            false => Syncs::Before,
+        });
+    }
+    // After a power cut an attachment of any size would have to be read again before its task may run.
+    let has_attachment = submissions.iter().any(|it| it.attachment.is_some());
+    // A marker of an unknown boot would say nothing.
+    let is_boot_known = !BootId::current().kernel().is_empty();
+    Ok(
+        match staging.making().sync && is_boot_known && !has_attachment {
+            true => Syncs::After,
+            false => Syncs::Before,
+        },
+    )
+}
+
+/// Makes published tasks durable, and with the sync of `tasks/` accepts all of them.
+fn make_durable(tasks: &Dir, published: &[Unaccepted]) -> IoResult<()> {
+    for one in published.iter().filter(|one| one.marker.is_some()) {
+        one.task.sync_files()?;
+    }
+    tasks.sync()
+}
+
+/// Creates the lock file. It must be held when it gets its name: a free lock in `staging/` means that the
+/// submitter was killed.
+fn create_held_lock(dir: &Dir) -> IoResult<Flock> {
+    let between = format!(".{}.new", name::LOCK);
+    let busy = || {
+        IoError::new(
+            "lock",
+            dir.path_of(&between),
+            std::io::ErrorKind::WouldBlock,
+        )
+    };
+    let file = dir.create_lock(&between)?;
+    let lock = dir
+        .lock_exclusively(LockLevel::Task, file, &between)?
+        .ok_or_else(busy)?;
+    dir.rename_new(&between, dir, name::LOCK)?;
+    Ok(lock)
 }
 
 fn size(file: &File) -> Option<u64> {
@@ -372,7 +463,7 @@ mod tests {
         let id = spool.new_id();
         let staging = spool.folder(name::STAGING).unwrap();
         let making = spool
-            .stage(&staging, submission(id, "first"), false)
+            .stage(&staging, submission(id, "first"), Syncs::Together)
             .unwrap();
         spool.submit(vec![submission(id, "second")]).unwrap_err();
         assert!(there(&format!("open/{id}")) && there(&format!("staging/{id}/request.json")));

@@ -123,9 +123,11 @@ impl TaskDir {
     fn status_of_request(&self) -> StatusFile {
         match self.request() {
             Ok(request) => pending_status(self.id, &request),
-            Err(ReadError::Newer { .. }) => unreadable_status(self.id, Condition::Newer),
+            Err(ReadError::Newer { .. }) => unreadable_status(self.id, Some(Condition::Newer)),
             Err(ReadError::Damaged { .. } | ReadError::Io(_)) => {
-                unreadable_status(self.id, Condition::Damaged)
+                // Until the task's lock is taken, it is not known whether the task was accepted at all.
+                let is_decided = !self.has_marker().unwrap_or(false);
+                unreadable_status(self.id, is_decided.then_some(Condition::Damaged))
             }
         }
     }
@@ -175,7 +177,7 @@ pub(in crate::spool) fn shown(
 ) -> IoResult<Option<TaskView>> {
     match viewed {
         Err(error) if error.is_unusable() => Ok(Some(TaskView {
-            status: unreadable_status(id, Condition::Damaged),
+            status: unreadable_status(id, Some(Condition::Damaged)),
             result: None,
         })),
         viewed => viewed,
@@ -184,10 +186,10 @@ pub(in crate::spool) fn shown(
 
 /// A status for a task of which no file can be read. The name of the task's own session serves as a
 /// placeholder recipe, which is then removed.
-fn unreadable_status(id: TaskId, condition: Condition) -> StatusFile {
+fn unreadable_status(id: TaskId, condition: Option<Condition>) -> StatusFile {
     let placeholder: Name = session_of(id);
     let mut status = pending_status(id, &Request::new(placeholder));
     status.recipe = None;
-    status.condition = Some(condition);
+    status.condition = condition;
     status
 }

@@ -45,7 +45,17 @@ pub(super) fn move_out(
         return Ok(MovedOut::InTrash(trash_name));
     }
     let last = [name::LOCK, name::RESULT];
-    let removed = tasks.remove_in_place(&folder, &task.dir, &last, trash, before_last);
+    remove_in_place(tasks, trash, task, &last, before_last)
+}
+
+fn remove_in_place(
+    tasks: &Dir,
+    trash: &Dir,
+    task: &TaskDir,
+    last: &[&str],
+    before_last: &mut dyn FnMut() -> IoResult<()>,
+) -> IoResult<MovedOut> {
+    let removed = tasks.remove_in_place(task.id.to_string(), &task.dir, last, trash, before_last);
     match removed.left {
         Some(error) => Err(error),
         None => Ok(MovedOut::Gone(removed)),
@@ -75,15 +85,28 @@ pub(super) fn move_to_trash(
 }
 
 impl Spool {
-    /// Removes a task that was published but not accepted. Its id is not recorded as removed, because its
-    /// drop may be admitted again.
+    /// Removes a task that was published but not accepted. The caller holds its lock.
+    ///
+    /// Its id is not recorded as removed, and its name in the trash is not its id: its drop may be admitted
+    /// again under the same id.
     pub(in crate::spool) fn discard(&self, task: &TaskDir) -> IoResult<()> {
         let trash = self.folder(name::TRASH)?;
         let tasks = self.folder(name::TASKS)?;
-        let trash_name = move_out(&tasks, &trash, task, true, &mut || {
-            self.remove_entries(task.id, None)
-        })?;
+        let folder = task.id.to_string();
+        let trash_name = format!("staged.{:016x}", random_bits() as u64);
+        let moved = match move_to_trash(&tasks, &folder, &task.dir, &trash, &trash_name)? {
+            true => MovedOut::InTrash(trash_name),
+            false => {
+                // The marker goes last: until then the rest of the folder does not count as a task.
+                let markers = task.marker_names()?;
+                let last = markers.iter().map(String::as_str).chain([name::LOCK]);
+                let last: Vec<&str> = last.collect();
+                remove_in_place(&tasks, &trash, task, &last, &mut || {
+                    self.remove_entries(task.id, None)
+                })?
+            }
+        };
         self.remove_entries(task.id, None)?;
-        trash_name.empty(&trash, task).whole().map(|_| ())
+        moved.empty(&trash, task).whole().map(|_| ())
     }
 }

@@ -2,16 +2,19 @@
 
 use super::stage;
 use super::{PLAIN, Scenario, kill_everywhere};
-use crate::support::{World, names_in};
+use crate::support::{Task, World, marker, names_in};
 use crate::traced::Victim;
 
 /// All scenarios, for the tests that recover from each.
-pub(super) const ALL: [Scenario; 21] = [
+pub(super) const ALL: [Scenario; 24] = [
     SUBMIT,
     BATCH,
     AUTOSTART,
     AUTOSTARTED_WATCHER,
     ADMISSION,
+    COMPLETE,
+    INCOMPLETE,
+    CUT_OFF_ADMISSION,
     REFUSAL,
     WATCHER_AND_RUNNERS,
     RUNNER,
@@ -99,6 +102,59 @@ fn is_the_one_dropped(world: &World) {
     let link = std::fs::read_link(world.path("names/dropped")).unwrap();
     assert!(link.ends_with(&task.id), "{link:?}");
 }
+
+/// A task that a power cut left with its marker.
+fn cut_off(world: &World) -> Task {
+    let task = world.submit(&["echo", "--session-id", "s", "--env", "WORD=w"]);
+    marker::put_marker(&task, marker::OTHER_BOOT);
+    // Index and tasks were not compared in this boot.
+    std::fs::remove_file(world.path("open/.boot")).unwrap();
+    task
+}
+
+const COMPLETE: Scenario = Scenario {
+    name: "decision about a complete task of another boot",
+    prepare: |world| {
+        cut_off(world);
+        Victim::of(&["watch", "--drain"])
+    },
+    afterwards: |world| {
+        let task = world.only_task();
+        assert_eq!(task.result()["status"], "completed");
+        assert!(marker::markers(&task).is_empty());
+    },
+    ..PLAIN
+};
+
+const INCOMPLETE: Scenario = Scenario {
+    name: "decision about an incomplete task of another boot",
+    prepare: |world| {
+        let task = cut_off(world);
+        std::fs::write(task.path.join("request.json"), "").unwrap();
+        Victim::of(&["runner"]).reading(format!("run {}\n", task.id))
+    },
+    removes: true,
+    afterwards: |world| {
+        assert!(world.tasks().is_empty());
+        assert!(!world.root().join("ledger").exists(), "it ran");
+    },
+    ..PLAIN
+};
+
+const CUT_OFF_ADMISSION: Scenario = Scenario {
+    name: "admission that a power cut interrupted",
+    prepare: |world| {
+        let task = cut_off(world);
+        std::fs::write(task.path.join("request.json"), "").unwrap();
+        let claim = world.path("staging").join(format!("{}.claim", task.id));
+        std::fs::create_dir(&claim).unwrap();
+        let drop = r#"{"recipe": "echo", "session_id": "s"}"#;
+        std::fs::write(claim.join("dropped.json"), drop).unwrap();
+        Victim::of(&["watch", "--drain"])
+    },
+    afterwards: is_the_one_dropped,
+    ..PLAIN
+};
 
 const WRONG: &str = r#"{"recipe": "nobody"}"#;
 
@@ -376,6 +432,9 @@ killed_everywhere! {
     autostart: AUTOSTART, 15;
     autostarted_watcher: AUTOSTARTED_WATCHER, 20;
     admission: ADMISSION, 30;
+    decision_about_a_complete_task: COMPLETE, 15;
+    decision_about_an_incomplete_task: INCOMPLETE, 8;
+    cut_off_admission: CUT_OFF_ADMISSION, 30;
     refusal: REFUSAL, 10;
     watcher_and_runners: WATCHER_AND_RUNNERS, 40;
     runner: RUNNER, 40;
