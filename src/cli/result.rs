@@ -13,7 +13,7 @@ use super::follow::copy_to_end;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &ResultArgs) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     let result = client.result(&args.task)?;
     show_output(context, &result)?;
     Ok(ExitCode::of_result(&result.result))

@@ -11,7 +11,7 @@ use super::label;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     match client.status(&args.task)? {
         Found::Task(view) => show(context, &client, &view, args.absolute)?,
         Found::Drop(name) => show_drop(context, &client, &name)?,

@@ -86,12 +86,6 @@ impl Watcher {
             let path = spool.path().to_owned();
             return Err(WatchError::Exposed { path, exposed });
         }
-        if spool.is_group()
-            && let Some(open) = spool.open_to_others()?
-        {
-            let path = spool.path().to_owned();
-            return Err(WatchError::OpenToOthers { path, open });
-        }
         // Must run before a second thread is started: the process that started this one may block TERM.
         proc::unblock_signals();
         options.stop_tasks |= is_first_process();
