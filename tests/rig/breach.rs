@@ -200,6 +200,33 @@ fn the_owner_reads_and_no_command_writes() {
     assert_eq!(mode_of(&tasks), 0o2770);
 }
 
+#[test]
+fn a_running_watcher_starts_no_task() {
+    let shared = Shared::new();
+    let tasks = shared.spool().join("tasks");
+    let mut watching = shared.watcher();
+    let first = shared.submit(GROUP_USER, &[]);
+    let status = |id: &str| shared.json(GROUP_USER, &["status", id])["status"].clone();
+    shared
+        .world
+        .wait_until("it runs tasks", || status(&first) == "completed");
+    mode(&tasks, 0o2770);
+    let second = shared.submit(GROUP_USER, &[]);
+    let log = || fs::read_to_string(shared.world.root().join("watch.log")).unwrap();
+    let line = format!("no task is started: {} can be written", tasks.display());
+    shared
+        .world
+        .wait_until("it is reported", || log().contains(&line));
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(status(&second), "pending");
+    assert_eq!(log().matches("can be written").count(), 1, "{}", log());
+    assert!(watching.is_alive());
+    mode(&tasks, 0o2750);
+    shared
+        .world
+        .wait_until("it continues", || status(&second) == "completed");
+}
+
 /// The owner may choose who else reads the recipes, and whether they are elsewhere.
 #[test]
 fn a_link_and_files_of_root_are_not_refused() {

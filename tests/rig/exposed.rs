@@ -371,6 +371,12 @@ fn a_moved_file_does_not_make_a_spool_of_an_open_folder() {
             assert!(ran.stderr.contains(&named), "{}", ran.stderr);
             assert_eq!(mode_of(&folder), others);
         }
+        // An `init` that found it empty was killed, and the file was moved there in that moment.
+        mode(&folder, 0o1700);
+        let ran = shared.run(OWNER, &["init", folder.to_str().unwrap()]);
+        ran.ends_with(4);
+        assert_eq!(mode_of(&folder), 0o1700);
+        mode(&folder, others);
         let watch = ["--spool", folder.to_str().unwrap(), "watch", "--drain"];
         assert_ne!(shared.run(OWNER, &watch).code, 0);
         holder.kill().unwrap();
