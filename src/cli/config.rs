@@ -11,7 +11,10 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, verb: Option<ConfigVerb>) -> Result<ExitCode, CliError> {
-    let opened = context.open_client();
+    let opened = match &verb {
+        None | Some(ConfigVerb::Get { .. }) => context.open_client_to_read(),
+        Some(_) => context.open_client(),
+    };
     let is_removed = match (&opened, &verb) {
         (Err(_), Some(ConfigVerb::Unset { key })) => is_removed(context, key)?,
         _ => false,

@@ -23,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const FIRST: [&str; 5] = ["at", "event", "task_id", "recipe", "session_id"];
 
 pub(super) fn run(context: &Context, args: &EventsArgs) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     let interrupt = Interrupt::listen()?;
     let mut events = client.events(&EventOptions {
         after: args.after.clone(),

@@ -39,7 +39,7 @@ struct ListJson {
 }
 
 pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     let is_paged = args.page.is_some() || args.page_size.is_some();
     let is_shown_to_a_person = context.out.is_fancy() && !context.out.is_quiet();
     let (number, size) = (args.page.unwrap_or(1), args.page_size.unwrap_or(PAGE_SIZE));

@@ -14,7 +14,7 @@ use super::interrupt::Interrupt;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     if context.out.is_json() && args.follow {
         return Err(CliError::usage(
             "--follow cannot be combined with --json: a followed log does not fit into one JSON object",

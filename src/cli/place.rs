@@ -48,6 +48,12 @@ impl Context {
         Ok(self.guarding(Client::open(&path, self.options()?)?))
     }
 
+    /// Opens the spool for a command that only reads.
+    pub fn open_client_to_read(&self) -> Result<Client, CliError> {
+        let (path, _) = self.spool_path()?;
+        Ok(self.guarding(Client::open_to_read(&path, self.options()?)?))
+    }
+
     /// Opens the spool. Creates the default spool if it does not exist.
     pub fn open_or_make_client(&self) -> Result<Client, CliError> {
         let (path, is_default) = self.spool_path()?;

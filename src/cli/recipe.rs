@@ -36,7 +36,7 @@ fn run_one(context: &Context, args: &RecipeRunArgs) -> Result<ExitCode, CliError
 }
 
 fn list(context: &Context) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     let recipes = client.recipe_list();
     let left_out = client.recipes_left_out();
     let out = &context.out;
@@ -93,7 +93,7 @@ fn row(listed: &ListedRecipe) -> Value {
 }
 
 fn info(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
-    let shown = Shown(context.open_client()?.recipe_info(name)?);
+    let shown = Shown(context.open_client_to_read()?.recipe_info(name)?);
     if context.out.is_json() {
         context.out.object(&shown.json())?;
     } else {

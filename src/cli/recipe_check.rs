@@ -11,7 +11,7 @@ use super::exit_code::ExitCode;
 use super::report::{CliError, code_of};
 
 pub(super) fn run(context: &Context, name: &Name) -> Result<ExitCode, CliError> {
-    let check = context.open_client()?.recipe_check(name)?;
+    let check = context.open_client_to_read()?.recipe_check(name)?;
     let code = check.problems.first().map_or(ExitCode::Done, code_of);
     if context.out.is_json() {
         context.out.object(&object(&check, code))?;

@@ -127,6 +127,7 @@ impl From<OpenError> for CliError {
             OpenError::Foreign { .. }
             | OpenError::Planted { .. }
             | OpenError::OpenToOthers { .. }
+            | OpenError::Breach(_)
             | OpenError::NotInGroup { .. } => CliError::new(ExitCode::Refused, message),
             OpenError::NoGroup(_) => CliError::usage(message),
         }
@@ -247,8 +248,7 @@ impl From<WatchError> for CliError {
     fn from(error: WatchError) -> CliError {
         let message = error.to_string();
         match error {
-            WatchError::NotOwner(_) => CliError::new(ExitCode::Refused, message),
-            WatchError::Exposed { .. } | WatchError::OpenToOthers { .. } => {
+            WatchError::NotOwner(_) | WatchError::Exposed { .. } => {
                 CliError::new(ExitCode::Refused, message)
             }
             WatchError::Signals(_) => CliError::new(ExitCode::General, message),

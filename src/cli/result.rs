@@ -14,7 +14,7 @@ use super::report::CliError;
 use super::select::Several;
 
 pub(super) fn run(context: &Context, args: &ResultArgs) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     let selection = args.select.selection(args.all)?;
     if let Some(text) = args.select.one() {
         let result = client.result(text)?;

@@ -33,7 +33,7 @@ const MAX_TITLE: usize = 40;
 const MESSAGE_START: usize = 30 + 1 + 4 + 1 + 5 + 1;
 
 pub(super) fn run(context: &Context, args: &WaitArgs) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     let what = args.select.selection(args.all)?;
     let options = WaitOptions {
         timeout: args.timeout,

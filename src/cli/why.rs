@@ -12,7 +12,7 @@ use super::exit_code::ExitCode;
 use super::report::CliError;
 
 pub(super) fn run(context: &Context, args: &WhyArgs) -> Result<ExitCode, CliError> {
-    let client = context.open_client()?;
+    let client = context.open_client_to_read()?;
     let (id, status, reasons) = match client.status(&args.task)? {
         Found::Task(view) => {
             let reasons = client.why(&view)?;

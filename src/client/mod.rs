@@ -75,7 +75,7 @@ pub use wait::{Awaited, WaitError, WaitOptions, Waiting};
 pub use crate::recipe::{FindError, Kind, LeftOut, OnLost, Recipe, SessionMode};
 pub use crate::spool::SubmitError as StoreError;
 pub use crate::spool::{
-    Cursor, EventRead, IoError, LogReader, OpenError, Piece, ReadError, ResolveError, Stream,
-    TaskView,
+    Breach, Cursor, EventRead, IoError, LogReader, OpenError, Piece, ReadError, ResolveError,
+    Stream, TaskView,
 };
 pub use crate::sweeper::Swept;

@@ -121,7 +121,17 @@ impl Client {
         Ok(Client::of(spool, options))
     }
 
-    /// Opens a spool for reading: nothing in it is repaired.
+    /// Opens a spool for methods that only read. The owner may read a group spool in which others can write;
+    /// [`Client::open`] refuses it.
+    ///
+    /// # Errors
+    /// Those of [`Client::open`].
+    pub fn open_to_read(path: &Path, options: Options) -> Result<Client, OpenError> {
+        let spool = Spool::open_to_read(path, options.overrides.clone())?;
+        Ok(Client::of(spool, options))
+    }
+
+    /// Opens a spool for checks: nothing in it is repaired.
     ///
     /// # Errors
     /// Those of [`Client::open`].

@@ -42,7 +42,7 @@ pub use inbox::{
 pub use index::{OpenEntry, SessionOrder, SessionState};
 pub use limits::Slot;
 pub use new_recipe::RecipeFile;
-pub use open::{Exposed, OpenError, PathLeads, Pause, Spool, group_id};
+pub use open::{Breach, Exposed, OpenError, PathLeads, Pause, Spool, group_id};
 pub use resolve::{ResolveError, Target};
 pub use tasks::{
     Attempt, Claim, Files, LogCuts, LogReader, Piece, PreallocatedResult, ProgressReader,

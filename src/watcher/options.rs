@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::clock;
 use crate::spool::{Exposed, IoError, OpenError, Spool, WatcherFile};
-use crate::task::{FORMAT_VERSION, escape_path};
+use crate::task::FORMAT_VERSION;
 
 /// The options of a watcher.
 #[derive(Clone, Debug)]
@@ -42,19 +42,6 @@ pub enum WatchError {
         path: PathBuf,
         /// The folder that they can change.
         exposed: Exposed,
-    },
-    /// Users of the group can write where they must not, or could before.
-    #[error(
-        "the tasks of the group spool {} are not run, because other users can write or could write {}: run `agentspool init {}`, which replaces what they could write",
-        escape_path(path),
-        escape_path(open),
-        escape_path(path)
-    )]
-    OpenToOthers {
-        /// The spool.
-        path: PathBuf,
-        /// The path that they can write or could write.
-        open: PathBuf,
     },
     /// Listening to signals failed.
     #[error("failed to listen to signals: {0}")]

@@ -52,6 +52,7 @@ pub struct Watcher {
     pub(super) log: LogLimit,
     pub(super) busy_at: Instant,
     pub(super) paused: Option<Pause>,
+    is_breached: bool,
     pub(super) root: RootWatch,
 }
 
@@ -86,12 +87,6 @@ impl Watcher {
             let path = spool.path().to_owned();
             return Err(WatchError::Exposed { path, exposed });
         }
-        if spool.is_group()
-            && let Some(open) = spool.open_to_others()?
-        {
-            let path = spool.path().to_owned();
-            return Err(WatchError::OpenToOthers { path, open });
-        }
         // Must run before a second thread is started: the process that started this one may block TERM.
         proc::unblock_signals();
         options.stop_tasks |= is_first_process();
@@ -113,6 +108,7 @@ impl Watcher {
             log: LogLimit::default(),
             busy_at: now,
             paused: None,
+            is_breached: false,
             root: RootWatch::default(),
             spool,
             options,
@@ -332,8 +328,8 @@ impl Watcher {
                 None
             };
             let Some(id) = id else { return };
-            if !self.spool.is_at_its_path() {
-                // The next round exits or tries again: no runner could open the spool.
+            // The next round exits or tries again: no runner could open the spool.
+            if !self.spool.is_at_its_path() || self.is_open_to_others() {
                 self.backlog
                     .answered(id, Answer::Retry(When::Soon, Why::NoStarts), now);
                 return;
@@ -354,6 +350,16 @@ impl Watcher {
                 return;
             }
         }
+    }
+
+    /// Whether others can write in the spool now. It is reported once.
+    fn is_open_to_others(&mut self) -> bool {
+        let breach = self.spool.breach().ok().flatten();
+        if let Some(breach) = breach.as_ref().filter(|_| !self.is_breached) {
+            tracing::warn!("no task is started: {}: {}", breach.problem(), breach.fix());
+        }
+        self.is_breached = breach.is_some();
+        self.is_breached
     }
 
     /// The answer of a runner for a task that another process holds, for example a task of an earlier

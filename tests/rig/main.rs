@@ -17,6 +17,7 @@ mod box_errors;
 mod box_ids;
 mod box_mounts;
 mod box_users;
+mod breach;
 mod chance;
 mod clock;
 mod convert;

@@ -43,6 +43,10 @@ pub(super) fn spool(_: &Surroundings<'_>, spool: &Spool) -> Result<Vec<Check>, I
 
 /// Checks the entries of the root: access, and the modes that `init` sets.
 fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
+    if let Some(breach) = spool.breach()? {
+        let hint = breach.fix();
+        return Ok(vec![Check::problem("spool", breach.problem(), hint)]);
+    }
     let path = quote_path(spool.path());
     let strayed = spool.strayed()?;
     let more = strayed.len().saturating_sub(MAX_NAMED);
@@ -50,7 +54,7 @@ fn strayed(spool: &Spool) -> Result<Vec<Check>, IoError> {
     for (n, entry) in strayed.into_iter().take(MAX_NAMED).enumerate() {
         let hint = if entry.can_be_set {
             format!(
-                "run `agentspool init {path}`: it sets the modes and replaces files that others could write; with --group it also sets the group"
+                "run `agentspool init {path}`: it sets the modes; with --group it also sets the group"
             )
         } else {
             "check who owns it, and give it back to the spool's user (`chown`, `chmod u+rwx`)"

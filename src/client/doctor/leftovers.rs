@@ -203,10 +203,7 @@ fn locks(spool: &Spool, open: &[TaskId]) -> Vec<Check> {
             "{} with a file `lock` that other users can open and lock",
             named(&open_locks)
         );
-        let hint = format!(
-            "replace the files with `agentspool init {}`",
-            quote_path(spool.path())
-        );
+        let hint = "set the mode of these files to 0600 (`chmod 600`); a process that has locked one keeps the lock until it ends";
         checks.push(Check::problem("tasks", message, hint));
     }
     if !lockless.is_empty() {

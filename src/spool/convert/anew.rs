@@ -14,7 +14,7 @@ use crate::clock;
 use crate::spool::disk::{Dir, IoError, IoResult, random_bits};
 use crate::spool::inbox::{Reason, reason_file};
 use crate::spool::layout::{
-    CLOSED, GROUP_READS, OURS_ONLY, SMALL_FILE,
+    CLOSED, GROUP_READS, OURS_ONLY,
     name::{self, CONVERTING, OF_CONVERSION},
 };
 use crate::task::{FORMAT_VERSION, TaskId, to_pretty};
@@ -52,7 +52,7 @@ impl<'a> Anew<'a> {
     }
 
     /// Whether an `init` that was interrupted has put this folder away.
-    pub fn has_started(&self, folder: &str) -> IoResult<bool> {
+    fn has_started(&self, folder: &str) -> IoResult<bool> {
         Ok(self.new.has(folder)? && self.old.has(folder)?)
     }
 
@@ -119,12 +119,6 @@ impl<'a> Anew<'a> {
             moved => moved?,
         }
         Ok(())
-    }
-
-    /// Keeps a copy of a file of the root before it is written again.
-    pub fn keep_copy(&self, file: &str) -> IoResult<()> {
-        let bytes = self.root.read(file, SMALL_FILE)?.unwrap_or_default();
-        self.old.replace(file, &bytes)
     }
 
     /// Moves everything that was put away to `rejected/`, where the sweeper finds it.

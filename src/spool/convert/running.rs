@@ -53,13 +53,6 @@ impl Workers {
         Ok(None)
     }
 
-    /// No process.
-    pub fn none() -> Workers {
-        let us = rustix::process::geteuid().as_raw();
-        let open = HashMap::new();
-        Workers { open, us }
-    }
-
     /// The first running task.
     pub fn task(&self, tasks: &Dir) -> IoResult<Option<String>> {
         for id in ids_in(tasks)? {
@@ -75,7 +68,7 @@ impl Workers {
     }
 
     /// The process that runs a task.
-    pub fn who_runs(&self, task: &TaskDir) -> IoResult<Option<String>> {
+    fn who_runs(&self, task: &TaskDir) -> IoResult<Option<String>> {
         Ok(match self.holder(&task.dir, name::LOCK)? {
             Holder::Ours(who) => Some(who),
             _ if task.has_result().unwrap_or(true) => None,

@@ -8,14 +8,13 @@
 use std::ffi::OsStr;
 
 use rustix::io::Errno;
-use serde_json::Value;
 
 use super::copy::{Copier, Source};
-use super::{Trust, WRITABLE, set_rights};
+use super::set_rights;
 use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, name};
-use crate::spool::tasks::{EnvironmentFile, RunFile};
-use crate::task::{MAX_REQUEST_BYTES, Origin, Request, ResultFile, StatusFile, TaskId, to_pretty};
+use crate::spool::tasks::RunFile;
+use crate::task::{MAX_REQUEST_BYTES, Request, ResultFile, StatusFile, TaskId};
 
 /// In bytes. A result of version 1 is smaller: its output is at most 1 MiB, and a byte can take six bytes in
 /// JSON.
@@ -29,7 +28,6 @@ const OF_ATTEMPT: [&str; 3] = [name::STDOUT, name::STDERR, name::OUTPUT];
 
 pub(super) struct Tasks<'a> {
     new: &'a Dir,
-    trust: Trust,
     copier: Copier,
 }
 
@@ -53,13 +51,13 @@ impl From<IoError> for Left {
 }
 
 impl<'a> Tasks<'a> {
-    pub fn new(new: &'a Dir, trust: Trust) -> IoResult<Tasks<'a>> {
+    pub fn new(new: &'a Dir) -> IoResult<Tasks<'a>> {
         let copier = Copier {
             us: rustix::process::geteuid().as_raw(),
             gid: new.own_stat()?.st_gid,
             synced_at_once: new.has_whole_sync()?,
         };
-        Ok(Tasks { new, trust, copier })
+        Ok(Tasks { new, copier })
     }
 
     /// Copies all tasks.
@@ -104,12 +102,9 @@ impl<'a> Tasks<'a> {
         self.copier.copy(&request, &pair.new, name::REQUEST)?;
         let result = self.result(&pair)?;
         if result.is_none() {
-            self.files_of_unfinished(&pair)?;
+            self.cancel(&pair)?;
         }
-        self.copy_if::<StatusFile>(&pair, name::STATUS)?;
-        if self.trust == Trust::Version2 {
-            self.copy_if::<Origin>(&pair, name::ORIGIN)?;
-        }
+        self.status(&pair)?;
         self.attempts(&pair, result.flatten())?;
         self.copier
             .write(&pair.new, name::LOCK, b"", OURS_ONLY.file)?;
@@ -134,13 +129,12 @@ impl<'a> Tasks<'a> {
         }))
     }
 
-    /// Copies a file, if it has the format that its name requires.
-    fn copy_if<T: serde::de::DeserializeOwned>(&self, pair: &Pair<'_>, file: &str) -> IoResult<()> {
-        let Some(source) = self.find(pair.old, file, SMALL_FILE as u64)? else {
+    fn status(&self, pair: &Pair<'_>) -> IoResult<()> {
+        let Some(source) = self.find(pair.old, name::STATUS, SMALL_FILE as u64)? else {
             return Ok(());
         };
-        if source.is_for_group && serde_json::from_slice::<T>(&source.bytes()?).is_ok() {
-            self.copier.copy(&source, &pair.new, file)?;
+        if source.is_for_group && serde_json::from_slice::<StatusFile>(&source.bytes()?).is_ok() {
+            self.copier.copy(&source, &pair.new, name::STATUS)?;
         }
         Ok(())
     }
@@ -161,9 +155,7 @@ impl<'a> Tasks<'a> {
     /// has one.
     ///
     /// A runner of version 1 created results that others could not write. The result of a task that never ran
-    /// could be written by the group, and is trusted only if it has no more effect than a cancellation. In
-    /// version 2 results are never created writable for others: the mode was changed later, and a finished
-    /// task must not run again because of that.
+    /// could be written by the group, and is trusted only if it has no more effect than a cancellation.
     fn result(&self, pair: &Pair<'_>) -> IoResult<Option<Option<String>>> {
         let Some(source) = self.find(pair.old, name::RESULT, MOST_OF_RESULT)? else {
             return Ok(None);
@@ -173,8 +165,7 @@ impl<'a> Tasks<'a> {
             Ok(result) => {
                 let has_no_output =
                     !result.ok && result.output.is_none() && result.output_file.is_none();
-                let is_trusted = is_closed || has_no_output || self.trust == Trust::Version2;
-                if result.task_id != pair.id || !is_trusted {
+                if result.task_id != pair.id || !(is_closed || has_no_output) {
                     return Ok(None);
                 }
                 result.output_file
@@ -188,33 +179,14 @@ impl<'a> Tasks<'a> {
         Ok(Some(file.and_then(leaf)))
     }
 
-    /// Copies the files that are needed as long as a task has no result.
-    fn files_of_unfinished(&self, pair: &Pair<'_>) -> Result<(), Left> {
-        // Other users may cancel a task. Only the name of this file is used.
-        if pair
-            .old
-            .find_file_here(name::CANCEL)
-            .is_ok_and(|file| file.is_some())
-        {
-            self.copier
-                .write(&pair.new, name::CANCEL, b"", GROUP_READS.file)?;
-        }
-        if self.trust == Trust::Version1 {
+    /// Keeps the request to cancel. Other users may cancel a task. Only the name of this file is used.
+    fn cancel(&self, pair: &Pair<'_>) -> IoResult<()> {
+        let found = pair.old.find_file_here(name::CANCEL);
+        if !found.is_ok_and(|file| file.is_some()) {
             return Ok(());
         }
-        if pair.old.has(name::ATTACHMENT).unwrap_or(true) {
-            // Only its owner may read it, so others could have put any private file of the owner in its
-            // place.
-            return Err(Left::Refused("others could have replaced its attachment"));
-        }
-        if let Some(source) = self.find(pair.old, name::ENVIRONMENT, SMALL_FILE as u64)?
-            && serde_json::from_slice::<EnvironmentFile>(&source.bytes()?).is_ok()
-        {
-            let bytes = source.bytes()?;
-            self.copier
-                .write(&pair.new, name::ENVIRONMENT, &bytes, OURS_ONLY.file)?;
-        }
-        Ok(())
+        let mode = GROUP_READS.file;
+        self.copier.write(&pair.new, name::CANCEL, b"", mode)
     }
 
     /// Copies the attempts that a runner created for this task, without their boot records: an attempt
@@ -229,11 +201,10 @@ impl<'a> Tasks<'a> {
             let (Some(number), Some(attempt)) = (number, self.our_dir(&old, &entry)?) else {
                 continue;
             };
-            if entry == OsStr::new(&number.to_string()) {
-                let record = self.record(pair.id, number, &attempt)?;
-                if record.is_kept {
-                    self.attempt(&attempt, &new, number, &record, output.as_deref())?;
-                }
+            if entry == OsStr::new(&number.to_string())
+                && let Some(record) = self.record(pair.id, number, &attempt)?
+            {
+                self.attempt(&attempt, &new, number, &record, output.as_deref())?;
             }
         }
         Ok(())
@@ -244,11 +215,11 @@ impl<'a> Tasks<'a> {
         old: &Dir,
         attempts: &Dir,
         number: u32,
-        record: &Kept,
+        record: &[Kept],
         output: Option<&str>,
     ) -> IoResult<()> {
         let new = self.make(attempts, number.to_string())?;
-        for (file, bytes) in &record.files {
+        for (file, bytes) in record {
             self.copier.write(&new, file, bytes, GROUP_READS.file)?;
         }
         let named = output.filter(|name| !OF_ATTEMPT.contains(name) && *name != name::RUN);
@@ -265,69 +236,35 @@ impl<'a> Tasks<'a> {
         Ok(())
     }
 
-    /// The record of an attempt. If others could write it, the processes are removed from it, because they
-    /// would be killed.
-    fn record(&self, id: TaskId, number: u32, attempt: &Dir) -> IoResult<Kept> {
-        let mode = attempt.own_stat()?.st_mode;
-        let is_closed = mode & WRITABLE == 0;
-        if self.trust == Trust::Version1 && mode & 0o7777 != ATTEMPT_MODE {
-            return Ok(Kept::nothing());
+    /// The record of an attempt. `None` if no runner created the attempt for this task. A record that others
+    /// could write is left out, because the processes in it would be killed.
+    fn record(&self, id: TaskId, number: u32, attempt: &Dir) -> IoResult<Option<Vec<Kept>>> {
+        if attempt.own_stat()?.st_mode & 0o7777 != ATTEMPT_MODE {
+            return Ok(None);
         }
-        let run = self.find(attempt, name::RUN, SMALL_FILE as u64)?;
-        let is_closed = is_closed && run.as_ref().is_none_or(Source::is_closed);
-        let bytes = run.map(|run| run.bytes()).transpose()?;
-        let parsed = bytes
-            .as_ref()
-            .map(|bytes| serde_json::from_slice::<RunFile>(bytes));
-        // Others could have renamed a folder of another task.
-        if let Some(Ok(run)) = &parsed
-            && (run.task_id != id || run.attempt != number)
-        {
-            return Ok(Kept::nothing());
+        let mut kept = Vec::new();
+        if let Some(run) = self.find(attempt, name::RUN, SMALL_FILE as u64)? {
+            let bytes = run.bytes()?;
+            // Others could have renamed a folder of another task.
+            if let Ok(run) = serde_json::from_slice::<RunFile>(&bytes)
+                && (run.task_id != id || run.attempt != number)
+            {
+                return Ok(None);
+            }
+            if !run.is_closed() {
+                return Ok(Some(kept));
+            }
+            kept.push((name::RUN, bytes));
         }
-        let mut files = Vec::new();
-        match (parsed, bytes) {
-            (Some(Ok(run)), _) if !is_closed => files.extend(without_processes(&run)),
-            (Some(_), Some(bytes)) if is_closed => files.push((name::RUN, bytes)),
-            _ => {}
+        if let Some(intent) = self.find(attempt, name::RESULT_PART, SMALL_FILE as u64)? {
+            kept.push((name::RESULT_PART, intent.bytes()?));
         }
-        if is_closed
-            && let Some(intent) = self.find(attempt, name::RESULT_PART, SMALL_FILE as u64)?
-        {
-            files.push((name::RESULT_PART, intent.bytes()?));
-        }
-        let is_kept = is_closed || !files.is_empty();
-        Ok(Kept { is_kept, files })
+        Ok(Some(kept))
     }
 }
 
-/// The parts of an attempt's record that are kept.
-struct Kept {
-    is_kept: bool,
-    files: Vec<(&'static str, Vec<u8>)>,
-}
-
-impl Kept {
-    fn nothing() -> Kept {
-        Kept {
-            is_kept: false,
-            files: Vec::new(),
-        }
-    }
-}
-
-fn without_processes(run: &RunFile) -> Option<(&'static str, Vec<u8>)> {
-    let Ok(Value::Object(mut record)) = serde_json::to_value(run) else {
-        return None;
-    };
-    record.insert("child".to_owned(), Value::Null);
-    // This is not the id of any boot.
-    record.insert("boot".to_owned(), Value::from("/"));
-    record.insert("mark".to_owned(), Value::from(""));
-    record.remove("cgroup");
-    record.remove("runner_cgroup");
-    Some((name::RUN, to_pretty(&record)))
-}
+/// A file that is kept, and its content.
+type Kept = (&'static str, Vec<u8>);
 
 /// Whether the next file would fail for the same reason.
 fn concerns_all(error: &IoError) -> bool {

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::breach::Breach;
 use crate::spool::disk::IoError;
 use crate::spool::layout::name;
 use crate::task::{SPOOL_VERSION, escape_path};
@@ -111,6 +112,9 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
     },
+    /// Other users can write in a group spool where they must not.
+    #[error("{}, so nothing in this group spool can be trusted: {}", .0.problem(), .0.fix())]
+    Breach(Box<Breach>),
     /// Something is mounted on a folder that `init` should create again.
     #[error(
         "cannot create {} again, because something is mounted on it: unmount it (`umount`, as root if another user mounted it), and run `init` again",
@@ -166,4 +170,10 @@ pub enum OpenError {
     /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
+}
+
+impl From<Breach> for OpenError {
+    fn from(breach: Breach) -> OpenError {
+        OpenError::Breach(Box::new(breach))
+    }
 }

@@ -1,14 +1,14 @@
 //! `init`: how a spool is created, completed, or converted.
 //!
 //! Not the names of files and folders (`layout.rs`), nor what a conversion keeps (`convert/`). Invariants:
-//! nothing in another user's folder is changed. A folder that others can write is closed before its content
-//! is used. `spool.json` is written last, so the next `init` continues one that was interrupted.
+//! nothing in another user's folder is changed. A folder that others can write is refused unless it is empty.
+//! `spool.json` is written last, so the next `init` continues one that was interrupted.
 
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, Stat};
 use serde_json::Map;
 
+use super::breach::{find_breach, is_open};
 use super::error::OpenError;
 use super::modes::{are_modes_right, group_of, mend_modes, set_mode_wholly};
 use super::opening::{UNFINISHED, check_path, not_for_a_spool};
@@ -16,25 +16,18 @@ use super::root_lock::root_lock;
 use super::settings_file::{read_older_settings, read_settings, stored_settings};
 use super::spool::Spool;
 use crate::config::Overrides;
-use crate::spool::convert::{
-    convert, is_anything_exposed, is_exposed, mend_exposed, renew_root_lock,
-};
+use crate::spool::convert::{OPEN_FOLDERS, convert, renew_root_locks};
 use crate::spool::disk::{Dir, Flock, IoError, IoResult};
-use crate::spool::layout::{
-    CLOSED, FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode, name,
-};
+use crate::spool::layout::{CLOSED, FOLDERS, GROUP_READS, OURS_ONLY, Sharing, folder_mode, name};
 use crate::task::to_pretty;
-
-/// All bits of a mode.
-const ALL: u32 = 0o7777;
 
 impl Spool {
     /// Creates a spool in `path`, completes an existing one, or converts a spool of version 1. With `gid`
     /// the users of that group may submit to it.
     ///
     /// # Errors
-    /// The folder belongs to another user or has other things in it, the spool is of another kind, this user
-    /// is not in the group, or a system call fails.
+    /// The folder belongs to another user or has other things in it, others can write in it, the spool is of
+    /// another kind, this user is not in the group, or a system call fails.
     pub fn init(path: &Path, gid: Option<u32>, overrides: Overrides) -> Result<Spool, OpenError> {
         check_path(path)?;
         if let Some(gid) = gid {
@@ -45,18 +38,9 @@ impl Spool {
         }
         let root = Dir::open(path, OURS_ONLY)?;
         check_owner(&root)?;
-        let was_open = is_exposed(&root.own_stat()?);
-        check_entries(&root, was_open)?;
-        let opened = close_to_others(&root)?;
-        let ready = make_ready(&root, gid, was_open);
-        if let (Err(_), Some(mode)) = (&ready, opened)
-            && root.own_stat()?.st_mode & ALL == CLOSED.as_raw_mode()
-            && !root.has(name::CONVERTING)?
-        {
-            // A folder that is refused is left as it was.
-            root.set_mode(".", mode)?;
-        }
-        drop((ready?, root));
+        check_entries(&root)?;
+        close_if_empty(&root)?;
+        drop((make_ready(&root, gid)?, root));
         let spool = Spool::open(path, overrides)?;
         spool.complete_index()?;
         Ok(spool)
@@ -97,28 +81,19 @@ impl Spool {
     }
 }
 
-/// Creates, completes or converts the spool in a folder of ours that is closed to others. Returns the root's
+/// Creates, completes or converts the spool in a folder of ours that others cannot write. Returns the root's
 /// lock. `None` for a finished spool: a service that calls `init` at each start does not wait for the lock.
-fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Option<Flock>, OpenError> {
-    check_entries(root, was_open)?;
-    if !was_open && is_finished(root, gid)? {
+fn make_ready(root: &Dir, gid: Option<u32>) -> Result<Option<Flock>, OpenError> {
+    if is_finished(root, gid)? {
         return Ok(None);
     }
-    if was_open && root.is_empty()? {
-        // It is empty, and it is closed, so nobody else can put anything there.
-        root.set_mode(".", OURS_ONLY.dir)?;
-    }
-    let was_open = is_exposed(&root.own_stat()?);
     let lock = lock_new(root, gid)?;
     // If two first commands run at once, the second must not see the unfinished spool of the first.
-    check_entries(root, was_open)?;
+    check_entries(root)?;
     let sharing = match read_settings(root) {
         Ok(None) => make(root, gid)?,
         Ok(Some(stored)) => {
             check_kind(root, stored.sharing, gid)?;
-            if stored.sharing == Sharing::Group {
-                mend_exposed(root, &stored.settings)?;
-            }
             stored.sharing
         }
         Err(OpenError::Older { .. }) => {
@@ -133,7 +108,6 @@ fn make_ready(root: &Dir, gid: Option<u32>, was_open: bool) -> Result<Option<Flo
         Err(error) => return Err(error),
     };
     if sharing == Sharing::Group {
-        // Each time, because an earlier `init` may have been interrupted after it closed the folder.
         mend_modes(root, gid)?;
     }
     Ok(Some(lock))
@@ -147,7 +121,7 @@ fn is_finished(root: &Dir, gid: Option<u32>) -> Result<bool, OpenError> {
     check_kind(root, stored.sharing, gid)?;
     Ok(match stored.sharing {
         Sharing::Private => true,
-        Sharing::Group => are_modes_right(root, gid)? && !is_anything_exposed(root)?,
+        Sharing::Group => are_modes_right(root, gid)?,
     })
 }
 
@@ -173,7 +147,7 @@ fn lock_new(root: &Dir, gid: Option<u32>) -> Result<Flock, OpenError> {
     if gid.is_some() && !root.has(name::SETTINGS)? {
         root.remove_access_lists()?;
     }
-    renew_root_lock(root)?;
+    renew_root_locks(root)?;
     Ok(root_lock(root)?)
 }
 
@@ -234,30 +208,46 @@ fn check_owner(root: &Dir) -> Result<(), OpenError> {
     })
 }
 
-/// Closes a folder that others can write, and returns the mode it had. `None` if others cannot write it.
-fn close_to_others(root: &Dir) -> IoResult<Option<Mode>> {
-    let mode = root.own_stat()?.st_mode;
-    if mode & WRITABLE == 0 {
-        return Ok(None);
+/// Closes an empty folder that others can write. If they put something into it before it is closed, it stays
+/// closed and is refused, also by the next `init`.
+fn close_if_empty(root: &Dir) -> Result<(), OpenError> {
+    if !is_open(&root.own_stat()?) {
+        return Ok(());
     }
     root.set_mode(".", CLOSED)?;
-    Ok(Some(Mode::from_raw_mode(mode)))
-}
-
-/// Refuses three kinds of folders. First, a folder that has other things in it than a spool or an unfinished
-/// spool. Second, a folder in which one of our files belongs to another user. Third, a folder that others can
-/// write, unless it is empty or a group spool of ours: in that, nothing that others could write is used.
-fn check_entries(root: &Dir, was_open: bool) -> Result<(), OpenError> {
-    let names = root.names()?;
-    let is_spool = names.iter().any(|entry| entry == name::SETTINGS);
-    for file in UNFINISHED.into_iter().chain([name::SETTINGS]) {
-        check_file(root, file)?;
-    }
-    if was_open && !names.is_empty() && !is_opened_spool(root)? {
+    if !root.is_empty()? {
         let path = root.path().to_owned();
         return Err(OpenError::OpenToOthers { path });
     }
-    if !is_spool && let Some(error) = not_for_a_spool(root)? {
+    root.set_mode(".", OURS_ONLY.dir)?;
+    Ok(())
+}
+
+/// Refuses four kinds of folders: a folder that has other things in it than a spool or an unfinished spool; a
+/// folder in which one of our files belongs to another user; a group spool in which others can write; any
+/// other folder that others can write, unless it is empty.
+fn check_entries(root: &Dir) -> Result<(), OpenError> {
+    let (sharing, passed) = match read_settings(root) {
+        Err(OpenError::Older { .. }) => {
+            (Some(read_older_settings(root)?.sharing), &OPEN_FOLDERS[..])
+        }
+        stored => (stored.ok().flatten().map(|stored| stored.sharing), &[][..]),
+    };
+    if let Some(sharing) = sharing
+        && let Some(breach) = find_breach(root, sharing, passed)?
+    {
+        return Err(breach.into());
+    }
+    for file in UNFINISHED.into_iter().chain([name::SETTINGS]) {
+        check_file(root, file)?;
+    }
+    if is_open(&root.own_stat()?) && !root.is_empty()? {
+        let path = root.path().to_owned();
+        return Err(OpenError::OpenToOthers { path });
+    }
+    if !root.has(name::SETTINGS)?
+        && let Some(error) = not_for_a_spool(root)?
+    {
         return Err(error);
     }
     Ok(())
@@ -272,24 +262,6 @@ fn check_file(root: &Dir, file: &str) -> Result<(), OpenError> {
         }),
         _ => Ok(()),
     }
-}
-
-/// Whether a folder that others can write is a group spool of ours: it has the two files that each spool has.
-fn is_opened_spool(root: &Dir) -> Result<bool, OpenError> {
-    let us = rustix::process::geteuid().as_raw();
-    for file in [name::SETTINGS, name::IDENTITY] {
-        let is_ours = |stat: &Stat| {
-            stat.st_uid == us && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-        };
-        if !root.stat(file)?.is_some_and(|stat| is_ours(&stat)) {
-            return Ok(false);
-        }
-    }
-    let stored = match read_settings(root) {
-        Err(OpenError::Older { .. }) => read_older_settings(root).map(Some),
-        stored => stored,
-    };
-    Ok(matches!(stored, Ok(Some(stored)) if stored.sharing == Sharing::Group))
 }
 
 /// Creates the folder and the missing folders above it.

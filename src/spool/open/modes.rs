@@ -1,6 +1,7 @@
 //! The modes, groups and access lists of a group spool's root, and of the folders and files in it.
 //!
-//! What they should be, which ones are wrong, and how `init` sets them. Not the content of those folders.
+//! What they should be, which ones are wrong, and how `init` sets them. Not the content of those folders, nor
+//! modes that let others write (`breach.rs`).
 //! Invariants: one list is used for checking and for setting. What does not belong to the owner is never
 //! changed.
 
@@ -11,7 +12,6 @@ use rustix::io::Errno;
 
 use super::error::OpenError;
 use super::spool::Spool;
-use crate::spool::convert::is_exposed;
 use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::{FOLDERS, GROUP_READS, OURS_ONLY, Sharing, WRITABLE, folder_mode, name};
 
@@ -34,13 +34,13 @@ pub struct Strayed {
 }
 
 /// An entry of the root and its mode. The group of a lock does not matter, because it has no permissions.
-struct Entry {
-    name: &'static str,
+pub(super) struct Entry {
+    pub name: &'static str,
     mode: Mode,
     kind: FileType,
 }
 
-fn entries() -> impl Iterator<Item = Entry> {
+pub(super) fn entries() -> impl Iterator<Item = Entry> {
     let file = |name, mode| Entry {
         name,
         mode,
@@ -103,24 +103,6 @@ impl Entry {
 }
 
 impl Spool {
-    /// The first entry that others can write: the root of a group spool, one of its folders except the drop
-    /// box and the recipes, or its settings. `.converting` is returned if an `init` was interrupted, because
-    /// others could write before. Each recipe is checked before it is run.
-    pub fn open_to_others(&self) -> IoResult<Option<PathBuf>> {
-        let root = self.root_dir();
-        let others =
-            entries().filter(|entry| ![name::INCOMING, name::RECIPES].contains(&entry.name));
-        if root.has(name::CONVERTING)? {
-            return Ok(Some(root.path_of(name::CONVERTING)));
-        }
-        for entry in others {
-            if root.stat(entry.name)?.is_some_and(|stat| is_exposed(&stat)) {
-                return Ok(Some(root.path_of(entry.name)));
-            }
-        }
-        Ok(None)
-    }
-
     /// The folders of the root that cannot be opened. In a group spool also the folders and files whose
     /// owner, group, mode or access list is not as `init` sets it. Only the owner can see all of them.
     ///
@@ -130,13 +112,6 @@ impl Spool {
         let root = self.root_dir();
         let (own, gid) = (root.own_stat()?, group_of(root)?);
         let mut strayed = Vec::new();
-        if root.has(name::CONVERTING)? {
-            strayed.push(Strayed {
-                path: root.path_of(name::CONVERTING),
-                problem: "was left by an `init` that was interrupted".to_owned(),
-                can_be_set: true,
-            });
-        }
         for entry in entries() {
             let Some(stat) = root.stat(entry.name)? else {
                 continue;
@@ -190,12 +165,10 @@ type ToSet = (Entry, Option<u32>);
 /// changed, because only a person knows which of the two is right.
 pub(super) fn mend_modes(root: &Dir, gid: Option<u32>) -> Result<(), OpenError> {
     for (entry, gid) in wrong_modes(root, gid)? {
-        let is_open = |stat: Stat| stat.st_mode & WRITABLE != 0;
         match fix(root, &entry, gid) {
-            // Recipes may be mounted read-only. Then others cannot write them.
+            // Recipes may be mounted read-only.
             Err(OpenError::Io(error))
                 if entry.name == name::RECIPES
-                    && !root.stat(entry.name)?.is_some_and(is_open)
                     && matches!(error.errno(), Some(Errno::ROFS | Errno::PERM)) => {}
             fixed => fixed?,
         }

@@ -1,7 +1,8 @@
 //! Opening a spool: by its owner, by a user of its group, or only to read it.
 //!
 //! Not how a new one is created (`init.rs`). Invariant: a folder is refused before anything in it is changed
-//! if it is not a spool, belongs to another user, or is on a file system whose locks may not work.
+//! if it is not a spool, belongs to another user, can be written by others, or is on a file system whose
+//! locks may not work.
 
 use std::path::Path;
 
@@ -19,20 +20,35 @@ pub(super) const UNFINISHED: [&str; 2] = [name::ROOT_LOCK, ".spool.json.new"];
 
 impl Spool {
     /// Opens a spool. If it is ours, missing folders are created: git and some backups do not keep empty
-    /// ones.
+    /// ones. A group spool of ours in which others can write is refused.
     pub fn open(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
-        let (mut spool, known) = Spool::open_and_read(path, overrides)?;
-        if spool.is_owner {
-            spool.make_missing_folders()?;
-            spool.check_box()?;
-            spool.uuid = spool.ensure_identity(known)?.uuid;
-        } else if spool.uuid.is_empty() {
-            let identity = spool.identity()?.ok_or_else(|| OpenError::Absent {
-                path: spool.path().to_owned(),
-            })?;
-            spool.uuid = identity.uuid;
+        let (spool, known) = Spool::open_and_read(path, overrides)?;
+        spool.refuse_breach()?;
+        spool.completed(known)
+    }
+
+    /// Like [`Spool::open`], for commands that only read. They may read a group spool in which others can
+    /// write, and create nothing in it.
+    pub fn open_to_read(path: &Path, overrides: Overrides) -> Result<Spool, OpenError> {
+        let (spool, known) = Spool::open_and_read(path, overrides)?;
+        match spool.breach()? {
+            Some(_) => Ok(spool),
+            None => spool.completed(known),
         }
-        Ok(spool)
+    }
+
+    fn completed(mut self, known: Option<Identity>) -> Result<Spool, OpenError> {
+        if self.is_owner {
+            self.make_missing_folders()?;
+            self.check_box()?;
+            self.uuid = self.ensure_identity(known)?.uuid;
+        } else if self.uuid.is_empty() {
+            let identity = self.identity()?.ok_or_else(|| OpenError::Absent {
+                path: self.path().to_owned(),
+            })?;
+            self.uuid = identity.uuid;
+        }
+        Ok(self)
     }
 
     /// Opens a spool and creates nothing, for commands that only read. Files and folders may be missing.

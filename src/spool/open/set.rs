@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::breach::find_breach;
 use super::error::OpenError;
 use super::root_lock::root_lock;
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
@@ -74,6 +75,12 @@ impl Spool {
         if us != owner {
             let path = path.to_owned();
             return Err(OpenError::Foreign { path, owner, us });
+        }
+        let Some(StoredSettings { sharing, .. }) = read_settings(&root)? else {
+            return Ok(false);
+        };
+        if let Some(breach) = find_breach(&root, sharing, &[])? {
+            return Err(breach.into());
         }
         let _lock = root_lock(&root)?;
         let Some(mut stored) = read_settings(&root)? else {
