@@ -75,6 +75,43 @@ fn on_a_slow_disk_control_files_are_taken_in_rounds() {
     assert_eq!(before, 1);
 }
 
+/// A drop that failed once, here for lack of space, is taken in the round of its user.
+#[test]
+fn a_drop_that_failed_waits_for_one_file_of_each_other_user() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "max_concurrent", "1"])
+        .succeeds();
+    let least = |bytes: &str| {
+        let set = shared.run(OWNER, &["config", "set", "min_free_bytes", bytes]);
+        set.succeeds();
+    };
+    least("9000000000000000");
+    let watching = shared.watcher();
+    let failed = id_at(0, "z0");
+    drop_request(&shared, OTHER_GROUP_USER, &failed, "x");
+    shared
+        .world
+        .wait_until("it failed", || watching.log().contains("drops wait"));
+    let pid = rustix::process::Pid::from_raw(watching.pid()).unwrap();
+    let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
+    signal(rustix::process::Signal::STOP);
+    for n in 0..4 {
+        drop_request(&shared, GROUP_USER, &id_at(0, &format!("m{n}")), "x");
+    }
+    least("0");
+    signal(rustix::process::Signal::HUP);
+    signal(rustix::process::Signal::CONT);
+    shared.world.wait_until("all are admitted", || {
+        events(&shared, "admitted").len() == 5
+    });
+    let admitted = events(&shared, "admitted");
+    let place = admitted
+        .iter()
+        .position(|it| it["task_id"] == failed.as_str());
+    assert!(place.unwrap() <= 1, "{admitted:?}");
+}
+
 /// A user who knows the id of another user's task may name its session.
 #[test]
 fn no_drop_comes_before_the_first_task_of_its_session() {
