@@ -158,6 +158,28 @@ fn no_drop_comes_before_the_first_task_of_its_session() {
     shared.run(OWNER, &["cancel", id]).succeeds();
 }
 
+/// A user who chooses an id of the near future can name its session before its task exists. That task could then
+/// name the session of a task that waits for it.
+#[test]
+fn no_drop_waits_for_a_task_that_is_newer() {
+    let shared = Shared::new();
+    let newer = id_at(100, "n");
+    let session = newer.replacen("task", "session", 1);
+    let request = format!("{{\"recipe\": \"echo\", \"session_id\": \"{session}\"}}");
+    put(&shared, GROUP_USER, "early.json", &request, 0o640);
+    shared.drain();
+    is_refused(&shared, "early", "the first task of its session");
+    // The first task may name its own session, and so may tasks that are newer.
+    let newest = id_at(101, "n");
+    for id in [&newer, &newest] {
+        put(&shared, GROUP_USER, &format!("{id}.json"), &request, 0o640);
+    }
+    shared.drain();
+    for id in [&newer, &newest] {
+        shared.run(GROUP_USER, &["result", id]).succeeds();
+    }
+}
+
 /// The group users cannot see which other tasks run, and in which sessions.
 #[test]
 fn a_user_of_the_group_asks_why_a_task_of_theirs_waits() {

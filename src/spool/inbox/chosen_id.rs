@@ -69,7 +69,8 @@ impl ProblemOfId {
     }
 }
 
-/// Refuses a chosen id that is older than the first task of its session: the order would change.
+/// Refuses a task that is older than the first task of its session, whether that task exists or not: the order
+/// would change. A task of a drop then waits only for older ones, so no two of them wait for each other.
 pub(super) fn problem_of_session(id: TaskId, session: Option<&Name>) -> Option<DropRefusal> {
     let first = session.and_then(task_of_session)?;
     (id < first).then(|| {

@@ -252,10 +252,12 @@ impl Spool {
             return Ok(self.reject_claim(claim, file_name, why.refusal(), rules)?);
         }
         let id = claim.id;
+        if self.is_group()
+            && let Some(why) = problem_of_session(id, request.session_id.as_ref())
+        {
+            return Ok(self.reject_claim(claim, file_name, why, rules)?);
+        }
         if self.chosen_id(file_name).is_some() {
-            if let Some(why) = problem_of_session(id, request.session_id.as_ref()) {
-                return Ok(self.reject_claim(claim, file_name, why, rules)?);
-            }
             claim.start_building()?;
         }
         // Escaped, so that the label is safe on a terminal, also with `cat`.
