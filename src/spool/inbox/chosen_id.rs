@@ -34,6 +34,11 @@ pub(in crate::spool) fn is_young(id: TaskId) -> bool {
     clock::wall().unix_ms() - id.unix_ms() < YOUNG_MS
 }
 
+/// Whether an id is young, and not of the far future either.
+pub(super) fn is_of_now(id: TaskId) -> bool {
+    (clock::wall().unix_ms() - id.unix_ms()).abs() < YOUNG_MS
+}
+
 /// The rules for a drop, apart from its syntax.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {

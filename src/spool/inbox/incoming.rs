@@ -291,7 +291,7 @@ impl Spool {
             // Another process used the id before this drop was claimed.
             Err(SubmitError::Io(error)) if error.errno() == Some(Errno::EXIST) => {
                 let why = ProblemOfId::Taken.refusal();
-                Ok(self.reject_as(self.id_of_ours(&claim)?, claim, file_name, why)?)
+                Ok(self.reject_as(self.id_of_ours(&claim, file_name)?, claim, file_name, why)?)
             }
             // The claim stays and will be replayed.
             Err(error) => Err(error),
