@@ -278,9 +278,12 @@ fn a_users_control_file_comes_before_files_that_others_moved() {
     shared.drain();
     for n in 0..20 {
         let name = format!("{other}.{n:016x}.cancel");
-        put(&shared, GROUP_USER, &name, "note", 0o640);
+        let note = match n % 2 {
+            0 => "note".to_owned(),
+            _ => "n".repeat(valid.len()),
+        };
+        put(&shared, GROUP_USER, &name, &note, 0o640);
     }
-    let valid = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
     put(&shared, GROUP_USER, &format!("{id}.cancel"), &valid, 0o640);
     shared.drain();
     let changed = |path: &Path| {
@@ -319,6 +322,7 @@ fn a_drop_does_not_hide_another_users_task_of_that_name() {
             &shared,
             OTHER_GROUP_USER,
             name,
+    let valid = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
             "{\"recipe\": \"missing\"}",
             0o640,
         );
