@@ -267,6 +267,49 @@ fn a_users_own_drops_come_before_files_that_others_moved() {
     assert!(place.unwrap() <= 1, "{place:?}");
 }
 
+/// The kernel frees the blocks of a file in the call that removes it. With very many blocks, also beyond the end
+/// of a short file, that takes seconds.
+#[test]
+fn a_file_with_many_blocks_is_left_to_the_sweeper() {
+    let shared = Shared::new();
+    shared.run(OWNER, &["pause"]).succeeds();
+    let id = id_at(0, "b1g");
+    let incoming = shared.spool().join("incoming");
+    let more = |name: &str, content: &str| {
+        let hidden = put(&shared, GROUP_USER, &format!(".{name}"), content, 0o640);
+        let mut command = std::process::Command::new("fallocate");
+        command
+            .args(["--keep-size", "--length", "8MiB"])
+            .arg(&hidden);
+        assert!(command.status().unwrap().success());
+        let blocks = fs::metadata(&hidden).unwrap().blocks();
+        assert!(blocks * 512 >= 8 << 20, "{blocks}");
+        fs::rename(hidden, incoming.join(name)).unwrap();
+    };
+    let left = || {
+        let mut command = std::process::Command::new("find");
+        command.arg(shared.spool().join("trash"));
+        let found = command.args(["-type", "f", "-printf", "%b\n"]).output();
+        let blocks = String::from_utf8(found.unwrap().stdout).unwrap();
+        let blocks = blocks.lines().map(|it| it.parse::<u64>().unwrap());
+        blocks.filter(|blocks| blocks * 512 >= 8 << 20).count()
+    };
+    more(&format!("{id}.json"), "{\"recipe\": \"echo\"}");
+    shared.drain();
+    assert!(shared.spool().join("tasks").join(&id).exists());
+    assert_eq!(names_in(&shared.spool().join("staging")), [""; 0]);
+    assert_eq!(left(), 1, "{}", shared.tree());
+    let cancel = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
+    more(&format!("{id}.cancel"), &cancel);
+    shared.drain();
+    let status = shared.json(GROUP_USER, &["status", &id])["status"].clone();
+    assert_eq!(status, "cancelled");
+    assert_eq!(names_in(&incoming), [""; 0]);
+    assert_eq!(left(), 2, "{}", shared.tree());
+    shared.run(OWNER, &["sweep"]).succeeds();
+    assert_eq!(left(), 0, "{}", shared.tree());
+}
+
 /// The time that a control file of a user waits does not depend on files that others move here under such
 /// names.
 #[test]
@@ -276,6 +319,7 @@ fn a_users_control_file_comes_before_files_that_others_moved() {
     let id = shared.submit(GROUP_USER, &[]);
     let other = shared.submit(OTHER_GROUP_USER, &[]);
     shared.drain();
+    let valid = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
     for n in 0..20 {
         let name = format!("{other}.{n:016x}.cancel");
         let note = match n % 2 {
@@ -322,7 +366,6 @@ fn a_drop_does_not_hide_another_users_task_of_that_name() {
             &shared,
             OTHER_GROUP_USER,
             name,
-    let valid = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
             "{\"recipe\": \"missing\"}",
             0o640,
         );

@@ -324,13 +324,10 @@ impl Spool {
         if let Some(task_name) = task_name.or_else(|| name_of_drop(file_name)) {
             self.link_name(&task_name, claim.id)?;
         }
-        match claim.dir.unlink(file_name) {
+        match claim.discard(file_name, &self.folder(name::TRASH)?) {
             // A mount is on the drop. It is removed with the task, or after it is unmounted.
             Err(error) if error.is_mounted() => Ok(()),
-            removed => {
-                removed?;
-                claim.remove()
-            }
+            removed => removed,
         }
     }
 }

@@ -227,7 +227,7 @@ impl Spool {
         reason.hint = format!("{}; {message}", reason.hint);
         rejected.replace(&reason_file(&kept), &to_pretty(&reason))?;
         if !is_beside {
-            claim.dir.unlink(file_name)?;
+            claim.discard(file_name, &self.folder(name::TRASH)?)?;
         }
         Ok(())
     }
