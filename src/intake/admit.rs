@@ -238,8 +238,9 @@ impl Admitter {
         let queue = self.drop_rounds.order(queue);
         for (at, (class, user, drop)) in queue.into_iter().enumerate() {
             if taken == AT_ONCE || (at > 0 && begun.elapsed() > pass.longest(class)) {
+                // Files of other classes may still have time.
                 pass.is_cut |= class != Class::Waiting;
-                return;
+                continue;
             }
             self.drop_rounds.serve(user);
             pass.is_progress |= class == Class::New;
@@ -287,7 +288,7 @@ impl Admitter {
         for (at, (class, user, file)) in queue.into_iter().enumerate() {
             if at > 0 && begun.elapsed() > pass.longest(class) {
                 pass.is_cut |= class != Class::Waiting;
-                return;
+                continue;
             }
             self.control_rounds.serve(user);
             pass.is_progress |= class == Class::New;

@@ -52,8 +52,8 @@ pub(super) enum Why {
     Aside,
 }
 
-/// The order in which files are taken. Files that failed before come last, so that they do not delay
-/// others.
+/// The order in which the files of one user are taken. Files that failed before come last, so that they do
+/// not delay others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Class {
     New,

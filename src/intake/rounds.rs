@@ -21,9 +21,10 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Puts files in the order in which they are taken: by class, and within a class the first file of
-    /// each user, then the second of each. A user without files is forgotten and counts as new the next
-    /// time.
+    /// Puts files in the order in which they are taken: the first file of each user, then the second of
+    /// each. The files of one user are ordered by class. So a file that failed comes after the other files
+    /// of its user, but does not wait for those of other users. A user without files is forgotten and counts
+    /// as new the next time.
     pub fn order<T>(&mut self, mut files: Vec<Queued<T>>) -> Vec<Queued<T>> {
         let before = std::mem::take(&mut self.served);
         let mut first_seen: HashMap<u32, usize> = HashMap::new();
@@ -33,12 +34,13 @@ impl Rounds {
             let served = before.get(user).copied().unwrap_or(new);
             self.served.insert(*user, served);
         }
-        let mut counts: HashMap<(Class, u32), usize> = HashMap::new();
+        files.sort_by_key(|(class, _, _)| *class);
+        let mut counts: HashMap<u32, usize> = HashMap::new();
         let served = &self.served;
-        files.sort_by_cached_key(|(class, user, _)| {
-            let count = counts.entry((*class, *user)).or_default();
+        files.sort_by_cached_key(|(_, user, _)| {
+            let count = counts.entry(*user).or_default();
             *count += 1;
-            (*class, *count, served.get(user), first_seen.get(user))
+            (*count, served.get(user), first_seen.get(user))
         });
         files
     }
@@ -70,6 +72,23 @@ mod tests {
             .map(|(_, file)| *file)
             .collect();
         assert_eq!(files, "adebfc");
+    }
+
+    /// Otherwise a user who changes many files again and again would keep out a file of another user that
+    /// failed once.
+    #[test]
+    fn a_file_that_failed_waits_only_for_files_of_its_user() {
+        let came = [
+            (Class::Blocked, 2, "f"),
+            (Class::New, 1, "a"),
+            (Class::New, 1, "b"),
+            (Class::Waiting, 1, "w"),
+            (Class::New, 2, "n"),
+            (Class::New, 1, "c"),
+        ];
+        let ordered = Rounds::default().order(came.to_vec());
+        let files: String = ordered.iter().map(|(_, _, file)| *file).collect();
+        assert_eq!(files, "nafbcw");
     }
 
     /// As on a slow disk, each pass takes one file.

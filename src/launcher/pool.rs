@@ -38,6 +38,9 @@ struct PooledRunner {
     answers: OwnedFd,
     unread: Vec<u8>,
     task: Option<(TaskId, Instant)>,
+    /// Whether the runner was asked to check for its task's marker. The marker stays, so once is enough. More
+    /// orders could fill the pipe of a runner that does not read it now, and block the watcher.
+    is_asked_to_check: bool,
     idle_since: Instant,
     is_gone: bool,
 }
@@ -72,6 +75,7 @@ impl LocalPool {
             match runner.order(Order::Run(id)) {
                 Ok(()) => {
                     runner.task = Some((id, Instant::now()));
+                    runner.is_asked_to_check = false;
                     return Ok(());
                 }
                 // The runner exited just now. Another one takes the task.
@@ -92,7 +96,8 @@ impl LocalPool {
             .runners
             .iter_mut()
             .find(|r| r.task.is_some_and(|(task, _)| task == id));
-        if let Some(runner) = holder {
+        if let Some(runner) = holder.filter(|runner| !runner.is_asked_to_check) {
+            runner.is_asked_to_check = true;
             // If it has exited, reading its answers shows that.
             let _ = runner.order(Order::Look);
         }
@@ -167,6 +172,7 @@ impl LocalPool {
             answers,
             unread: Vec::new(),
             task: None,
+            is_asked_to_check: false,
             idle_since: Instant::now(),
             is_gone: false,
         })
@@ -215,5 +221,23 @@ impl PooledRunner {
             answers_read.push((id, Answer::Retry(When::Soon, Why::RunnerDied)));
         }
         answers_read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_that_reads_no_orders_does_not_block_the_watcher() {
+        let arguments = ["-c".to_owned(), "exec sleep 5".to_owned()];
+        let mut pool = LocalPool::new("/bin/sh".into(), arguments.into());
+        let id = TaskId::from_parts(1, 0);
+        pool.start(id).unwrap();
+        for _ in 0..20_000 {
+            pool.check_marker(id);
+        }
+        assert!(pool.answers().is_empty(), "it was blocked until the end");
+        pool.stop();
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::task::{Answer, Blocker, Holder, Name, TaskId, When};
+use crate::task::{Answer, Blocker, Holder, Name, TaskId, When, task_of_session};
 
 /// The pause before a held task is offered again; it doubles up to a second. A submitter publishes a task
 /// before its last fsync and releases it after that, which without fsyncs takes microseconds. With a
@@ -20,10 +20,21 @@ const SLOT_RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::f
 const GROUP_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What several tasks wait for together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Group {
     Session(Name),
     Recipe(Name),
+}
+
+impl Group {
+    /// The task for which a session was created. It comes before all others of the session, whatever its id
+    /// is.
+    fn first(&self) -> Option<TaskId> {
+        match self {
+            Group::Session(session) => task_of_session(session),
+            Group::Recipe(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -55,6 +66,9 @@ pub(super) struct Backlog {
     hurried: VecDeque<TaskId>,
     delayed: BTreeSet<(Instant, TaskId)>,
     groups: HashMap<Group, Waiting>,
+    /// Tasks that a group released and that were not answered since. A task that does not take what it was
+    /// released for passes the release on. Otherwise the next task of the group would wait for the pause.
+    released: HashMap<TaskId, Group>,
     /// How long an id waited last, so that its next wait is longer.
     pauses: HashMap<TaskId, Duration>,
     /// Tasks that a person must fix, according to the last answer. They are offered again at every scan,
@@ -89,6 +103,7 @@ impl Backlog {
             self.forget(id);
             self.pauses.remove(&id);
             self.broken.remove(&id);
+            self.released.remove(&id);
         }
         let aside: Vec<TaskId> = self
             .places
@@ -150,23 +165,24 @@ impl Backlog {
         } else {
             self.broken.remove(&id);
         }
+        // Without a slot the task is offered again, and keeps the release.
+        let passed_on = match answer {
+            Answer::Blocked(Blocker::Slot) => None,
+            _ => self.released.remove(&id),
+        };
         match answer {
             Answer::Finished(session) => {
                 self.forget(id);
                 self.pauses.remove(&id);
                 self.paused = None;
-                if let Some(session) = session {
-                    self.release_group(&Group::Session(session), now);
-                }
-                let recipes: Vec<Group> = self
-                    .groups
-                    .keys()
-                    .filter(|g| matches!(g, Group::Recipe(_)))
-                    .cloned()
-                    .collect();
-                for group in recipes {
+                let session = session.map(Group::Session);
+                let recipes = self.groups.keys().filter(|g| matches!(g, Group::Recipe(_)));
+                let freed: BTreeSet<Group> =
+                    recipes.cloned().chain(session).chain(passed_on).collect();
+                for group in freed {
                     self.release_group(&group, now);
                 }
+                return;
             }
             Answer::Held(Holder::Runner) | Answer::Retry(When::AtScan, _) => {
                 self.place(id, Place::Elsewhere);
@@ -189,6 +205,11 @@ impl Backlog {
             Answer::Blocked(Blocker::Session(session)) => {
                 self.wait_in(id, Group::Session(session), now);
             }
+        }
+        if let Some(group) = passed_on
+            && self.places.get(&id) != Some(&Place::Group(group.clone()))
+        {
+            self.release_group(&group, now);
         }
     }
 
@@ -272,12 +293,15 @@ impl Backlog {
         }
     }
 
-    /// Makes the oldest of a group ready. The others keep waiting, a little longer each time.
+    /// Makes the first of a group ready. The others keep waiting, a little longer each time.
     fn release_group(&mut self, group: &Group, now: Instant) {
         let Some(waiting) = self.groups.get_mut(group) else {
             return;
         };
-        let oldest = waiting.ids.pop_first();
+        let oldest = group
+            .first()
+            .and_then(|first| waiting.ids.take(&first))
+            .or_else(|| waiting.ids.pop_first());
         waiting.pause = (waiting.pause * 2).min(GROUP_RETRY.1);
         waiting.retry_at = now + waiting.pause;
         if waiting.ids.is_empty() {
@@ -285,6 +309,7 @@ impl Backlog {
         }
         if let Some(id) = oldest {
             self.place(id, Place::Ready);
+            self.released.insert(id, group.clone());
         }
     }
 
@@ -433,6 +458,53 @@ mod tests {
             backlog.wake_at().is_some(),
             "the others must not wait forever"
         );
+    }
+
+    /// Otherwise a user whose tasks wait for the recipe first and then for their sessions would keep the
+    /// slot free for the pause of each of them.
+    #[test]
+    fn a_released_task_that_takes_nothing_passes_the_release_on() {
+        let (mut backlog, now) = backlog([1, 2, 3, 4]);
+        let one: Name = "one".parse().unwrap();
+        for n in 1..=4 {
+            assert_eq!(backlog.next(now), Some(id(n)));
+        }
+        for n in 2..=4 {
+            backlog.answered(
+                id(n),
+                Answer::Blocked(Blocker::RecipeSlot(one.clone())),
+                now,
+            );
+        }
+        backlog.answered(id(1), Answer::Finished(None), now);
+        assert_eq!(backlog.next(now), Some(id(2)));
+        // The release is kept while there is no slot.
+        backlog.answered(id(2), Answer::Blocked(Blocker::Slot), now);
+        let now = backlog.wake_at().unwrap();
+        assert_eq!(backlog.next(now), Some(id(2)));
+        let chat: Name = "chat".parse().unwrap();
+        backlog.answered(id(2), Answer::Blocked(Blocker::Session(chat)), now);
+        assert_eq!(backlog.next(now), Some(id(3)));
+        backlog.answered(id(3), Answer::Blocked(Blocker::RecipeSlot(one)), now);
+        assert_eq!(backlog.next(now), None, "the slot is taken");
+    }
+
+    #[test]
+    fn the_first_task_of_a_session_is_released_first() {
+        let (mut backlog, now) = backlog([1, 2, 3]);
+        let session = crate::task::session_of(id(3));
+        for n in 1..=3 {
+            assert_eq!(backlog.next(now), Some(id(n)));
+        }
+        for n in 2..=3 {
+            backlog.answered(
+                id(n),
+                Answer::Blocked(Blocker::Session(session.clone())),
+                now,
+            );
+        }
+        backlog.answered(id(1), Answer::Finished(Some(session)), now);
+        assert_eq!(backlog.next(now), Some(id(3)));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::task::Why;
+use crate::task::{Why, session_of};
 
 /// What a watcher does with its backlog.
 #[derive(Clone, Debug)]
@@ -28,7 +28,10 @@ fn id(n: u64) -> TaskId {
 }
 
 fn names() -> impl Strategy<Value = Name> {
-    (0..3u8).prop_map(|n| format!("n{n}").parse().unwrap())
+    prop_oneof![
+        (0..2u8).prop_map(|n| format!("n{n}").parse().unwrap()),
+        Just(session_of(id(5))),
+    ]
 }
 
 fn answers() -> impl Strategy<Value = Answer> {
@@ -78,6 +81,8 @@ struct Model {
     spots: BTreeMap<TaskId, Spot>,
     groups: HashMap<Group, (Instant, Duration)>,
     pauses: HashMap<TaskId, Duration>,
+    /// The groups that released tasks which were not answered since.
+    released: HashMap<TaskId, Group>,
     broken: BTreeSet<TaskId>,
     no_slot: Option<(Instant, Duration)>,
     hurried_count: usize,
@@ -123,6 +128,7 @@ impl Model {
         let (spots, broken) = (&self.spots, &mut self.broken);
         broken.retain(|task| spots.contains_key(task));
         self.pauses.retain(|task, _| spots.contains_key(task));
+        self.released.retain(|task, _| spots.contains_key(task));
         for spot in self.spots.values_mut() {
             if matches!(spot, Spot::Elsewhere | Spot::Broken) {
                 *spot = Spot::Ready;
@@ -168,8 +174,13 @@ impl Model {
 
     fn release(&mut self, group: &Group, now: Instant) {
         let waiting = self.is_at(&Spot::Group(group.clone()));
-        if let Some(oldest) = waiting.first() {
-            self.spots.insert(*oldest, Spot::Ready);
+        let is_first = |task: &&TaskId| match group {
+            Group::Session(session) => *session == session_of(**task),
+            Group::Recipe(_) => false,
+        };
+        if let Some(released) = waiting.iter().find(is_first).or(waiting.first()) {
+            self.spots.insert(*released, Spot::Ready);
+            self.released.insert(*released, group.clone());
             let (at, pause) = self.groups.get_mut(group).unwrap();
             *pause = (*pause * 2).min(GROUP_RETRY.1);
             *at = now + *pause;
@@ -200,6 +211,10 @@ impl Model {
 
     fn answered(&mut self, task: TaskId, answer: &Answer, now: Instant) {
         self.broken.remove(&task);
+        let passed_on = match answer {
+            Answer::Blocked(Blocker::Slot) => None,
+            _ => self.released.remove(&task),
+        };
         match answer {
             Answer::Finished(session) => {
                 self.spots.remove(&task);
@@ -211,7 +226,7 @@ impl Model {
                         Group::Session(name) => session.as_ref() == Some(name),
                         Group::Recipe(_) => true,
                     };
-                    if is_freed {
+                    if is_freed || passed_on.as_ref() == Some(&group) {
                         self.release(&group, now);
                     }
                 }
@@ -239,6 +254,12 @@ impl Model {
             Answer::Blocked(Blocker::Session(session)) => {
                 self.wait_in(task, Group::Session(session.clone()), now);
             }
+        }
+        if let Some(group) = passed_on
+            && !matches!(answer, Answer::Finished(_))
+            && self.spots[&task] != Spot::Group(group.clone())
+        {
+            self.release(&group, now);
         }
     }
 }

@@ -419,3 +419,34 @@ fn a_refusal_gets_an_id_of_its_own() {
     shared.drain();
     assert!(refused_under_another_id(&shared, &id), "{}", shared.tree());
 }
+
+/// A claim may record the inode of a file that was replaced before it was claimed. That file may be in
+/// `rejected/` by now, under the id that is derived from its inode.
+#[test]
+fn a_claim_that_records_another_file_is_refused_under_a_free_id() {
+    let shared = Shared::new();
+    let id = shared.submit(GROUP_USER, &[]);
+    shared.drain();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let changed = u64::try_from(now.unwrap().as_millis()).unwrap();
+    let (inode, folder) = (7_u64, own_folder(&shared, &format!("staging/{id}.claim")));
+    let derived = TaskId::from_parts(changed, inode.into()).to_string();
+    for ending in ["json", "reason.json"] {
+        let kept = shared
+            .spool()
+            .join(format!("rejected/{derived}-{id}.{ending}"));
+        fs::write(&kept, "{}").unwrap();
+        chown(&kept, Some(OWNER), Some(GROUP)).unwrap();
+    }
+    let note = folder.join(format!(".{inode}.{changed}"));
+    fs::write(&note, "").unwrap();
+    chown(&note, Some(OWNER), Some(GROUP)).unwrap();
+    let file = put(&shared, GROUP_USER, "x.json", "[]", 0o640);
+    fs::rename(file, folder.join(format!("{id}.json"))).unwrap();
+    // Its name in the box is taken again.
+    drop_request(&shared, OTHER_GROUP_USER, &id, "forged");
+    shared.drain();
+    assert!(!folder.exists(), "{}", shared.tree());
+    let rejected = names_in(&shared.spool().join("rejected"));
+    assert_eq!(rejected.len(), 6, "{rejected:?}");
+}

@@ -75,6 +75,43 @@ fn on_a_slow_disk_control_files_are_taken_in_rounds() {
     assert_eq!(before, 1);
 }
 
+/// A drop that failed once, here for lack of space, is taken in the round of its user.
+#[test]
+fn a_drop_that_failed_waits_for_one_file_of_each_other_user() {
+    let shared = Shared::new();
+    shared
+        .run(OWNER, &["config", "set", "max_concurrent", "1"])
+        .succeeds();
+    let least = |bytes: &str| {
+        let set = shared.run(OWNER, &["config", "set", "min_free_bytes", bytes]);
+        set.succeeds();
+    };
+    least("9000000000000000");
+    let watching = shared.watcher();
+    let failed = id_at(0, "z0");
+    drop_request(&shared, OTHER_GROUP_USER, &failed, "x");
+    shared
+        .world
+        .wait_until("it failed", || watching.log().contains("drops wait"));
+    let pid = rustix::process::Pid::from_raw(watching.pid()).unwrap();
+    let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
+    signal(rustix::process::Signal::STOP);
+    for n in 0..4 {
+        drop_request(&shared, GROUP_USER, &id_at(0, &format!("m{n}")), "x");
+    }
+    least("0");
+    signal(rustix::process::Signal::HUP);
+    signal(rustix::process::Signal::CONT);
+    shared.world.wait_until("all are admitted", || {
+        events(&shared, "admitted").len() == 5
+    });
+    let admitted = events(&shared, "admitted");
+    let place = admitted
+        .iter()
+        .position(|it| it["task_id"] == failed.as_str());
+    assert!(place.unwrap() <= 1, "{admitted:?}");
+}
+
 /// A user who knows the id of another user's task may name its session.
 #[test]
 fn no_drop_comes_before_the_first_task_of_its_session() {
@@ -119,6 +156,28 @@ fn no_drop_comes_before_the_first_task_of_its_session() {
     });
     shared.run(OWNER, &["cancel", &newer]).succeeds();
     shared.run(OWNER, &["cancel", id]).succeeds();
+}
+
+/// A user who chooses an id of the near future can name its session before its task exists. That task could then
+/// name the session of a task that waits for it.
+#[test]
+fn no_drop_waits_for_a_task_that_is_newer() {
+    let shared = Shared::new();
+    let newer = id_at(100, "n");
+    let session = newer.replacen("task", "session", 1);
+    let request = format!("{{\"recipe\": \"echo\", \"session_id\": \"{session}\"}}");
+    put(&shared, GROUP_USER, "early.json", &request, 0o640);
+    shared.drain();
+    is_refused(&shared, "early", "the first task of its session");
+    // The first task may name its own session, and so may tasks that are newer.
+    let newest = id_at(101, "n");
+    for id in [&newer, &newest] {
+        put(&shared, GROUP_USER, &format!("{id}.json"), &request, 0o640);
+    }
+    shared.drain();
+    for id in [&newer, &newest] {
+        shared.run(GROUP_USER, &["result", id]).succeeds();
+    }
 }
 
 /// The group users cannot see which other tasks run, and in which sessions.
@@ -208,6 +267,49 @@ fn a_users_own_drops_come_before_files_that_others_moved() {
     assert!(place.unwrap() <= 1, "{place:?}");
 }
 
+/// The kernel frees the blocks of a file in the call that removes it. With very many blocks, also beyond the end
+/// of a short file, that takes seconds.
+#[test]
+fn a_file_with_many_blocks_is_left_to_the_sweeper() {
+    let shared = Shared::new();
+    shared.run(OWNER, &["pause"]).succeeds();
+    let id = id_at(0, "b1g");
+    let incoming = shared.spool().join("incoming");
+    let more = |name: &str, content: &str| {
+        let hidden = put(&shared, GROUP_USER, &format!(".{name}"), content, 0o640);
+        let mut command = std::process::Command::new("fallocate");
+        command
+            .args(["--keep-size", "--length", "8MiB"])
+            .arg(&hidden);
+        assert!(command.status().unwrap().success());
+        let blocks = fs::metadata(&hidden).unwrap().blocks();
+        assert!(blocks * 512 >= 8 << 20, "{blocks}");
+        fs::rename(hidden, incoming.join(name)).unwrap();
+    };
+    let left = || {
+        let mut command = std::process::Command::new("find");
+        command.arg(shared.spool().join("trash"));
+        let found = command.args(["-type", "f", "-printf", "%b\n"]).output();
+        let blocks = String::from_utf8(found.unwrap().stdout).unwrap();
+        let blocks = blocks.lines().map(|it| it.parse::<u64>().unwrap());
+        blocks.filter(|blocks| blocks * 512 >= 8 << 20).count()
+    };
+    more(&format!("{id}.json"), "{\"recipe\": \"echo\"}");
+    shared.drain();
+    assert!(shared.spool().join("tasks").join(&id).exists());
+    assert_eq!(names_in(&shared.spool().join("staging")), [""; 0]);
+    assert_eq!(left(), 1, "{}", shared.tree());
+    let cancel = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
+    more(&format!("{id}.cancel"), &cancel);
+    shared.drain();
+    let status = shared.json(GROUP_USER, &["status", &id])["status"].clone();
+    assert_eq!(status, "cancelled");
+    assert_eq!(names_in(&incoming), [""; 0]);
+    assert_eq!(left(), 2, "{}", shared.tree());
+    shared.run(OWNER, &["sweep"]).succeeds();
+    assert_eq!(left(), 0, "{}", shared.tree());
+}
+
 /// The time that a control file of a user waits does not depend on files that others move here under such
 /// names.
 #[test]
@@ -217,11 +319,15 @@ fn a_users_control_file_comes_before_files_that_others_moved() {
     let id = shared.submit(GROUP_USER, &[]);
     let other = shared.submit(OTHER_GROUP_USER, &[]);
     shared.drain();
+    let valid = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
     for n in 0..20 {
         let name = format!("{other}.{n:016x}.cancel");
-        put(&shared, GROUP_USER, &name, "note", 0o640);
+        let note = match n % 2 {
+            0 => "note".to_owned(),
+            _ => "n".repeat(valid.len()),
+        };
+        put(&shared, GROUP_USER, &name, &note, 0o640);
     }
-    let valid = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
     put(&shared, GROUP_USER, &format!("{id}.cancel"), &valid, 0o640);
     shared.drain();
     let changed = |path: &Path| {

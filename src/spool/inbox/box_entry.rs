@@ -3,7 +3,7 @@
 //! Not its content (`drop_read.rs`, `control.rs`). Other users create these entries and may replace them at
 //! any time. A mount on an entry moves with the entry. Invariants: such a mount is never entered, not even
 //! with a `stat`, because a FUSE mount can block the caller forever; so a mounted entry counts as absent. A
-//! folder is never moved out of the box.
+//! folder is never moved out of the box. A file that takes long to free is never removed by the watcher.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,7 +13,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::drop_claim::trash_name;
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none, mount_by_fdinfo};
+use crate::task::MAX_REQUEST_BYTES;
 
 /// The errors that mean that there is nothing to take under a name.
 const NOT_THERE: [Errno; 6] = [
@@ -114,6 +116,22 @@ impl Dir {
             Err(errno) => Err(IoError::new("take", self.path_of(name), errno)),
         }
     }
+
+    /// Removes a file of the box, or leaves it to the sweeper if that may take long.
+    pub(super) fn discard(&self, name: impl AsRef<OsStr>, trash: &Dir) -> IoResult<()> {
+        let name = name.as_ref();
+        match self.look(name)?.is_some_and(|it| is_slow_to_free(&it)) {
+            true => self.take_file(name, trash, trash_name()).map(|_| ()),
+            false => self.unlink(name).map(|_| ()),
+        }
+    }
+}
+
+/// Whether the kernel may need long to free a file. It does this in the call that removes the file. A user can
+/// give a short file any number of single blocks beyond its end: 400,000 of them took up to 23 s on ext4.
+pub(super) fn is_slow_to_free(stat: &Stat) -> bool {
+    const BYTES_OF_A_BLOCK: u64 = 512;
+    stat.st_blocks.unsigned_abs() * BYTES_OF_A_BLOCK > 2 * MAX_REQUEST_BYTES as u64
 }
 
 /// Whether this is the empty file that [`Dir::take_file`] creates first.

@@ -4,7 +4,7 @@
 //! Not what is done with a file (`incoming.rs`, `control.rs`), nor which user's file is next
 //! (`intake/rounds.rs`). Invariant: an entry that is a mount or cannot be checked does not block the others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -104,22 +104,34 @@ impl Spool {
 
 impl Spool {
     /// Another user may have moved files here under names of control files. So files that may be valid come
-    /// first: they have the size of a control file and name a task that is unfinished or a drop.
+    /// first: they have the size of a control file and name an unfinished task or a drop of the same user.
     fn sort_controls(&self, controls: &mut [ControlFile], drops: &[DropFile]) -> IoResult<()> {
         if controls.len() < 2 {
             return Ok(());
         }
-        let mut tasks: HashSet<TaskId> = self.open_ids()?.into_iter().collect();
-        tasks.extend(
-            drops
-                .iter()
-                .filter_map(|drop| self.chosen_id(&drop.file_name)),
-        );
+        let open: HashSet<TaskId> = self.open_ids()?.into_iter().collect();
+        let of_drop = |drop: &DropFile| Some((self.chosen_id(&drop.file_name)?, drop.user));
+        let waiting: HashSet<(TaskId, u32)> = drops.iter().filter_map(of_drop).collect();
+        let mut asked = HashMap::new();
         controls.sort_by_cached_key(|file| {
-            let may_be_valid = tasks.contains(&file.task()) && file.has_its_size();
+            let (id, user) = (file.task(), file.user);
+            let may_be_valid = file.has_its_size()
+                && (waiting.contains(&(id, user))
+                    || open.contains(&id)
+                        && *asked
+                            .entry((id, user))
+                            .or_insert_with(|| self.may_be_submitter(id, user)));
             (!may_be_valid, file.arrived, file.file_name.clone())
         });
         Ok(())
+    }
+
+    /// Whether a user may have submitted a task that may still be in the making.
+    fn may_be_submitter(&self, id: TaskId, user: u32) -> bool {
+        match self.task(id) {
+            Ok(Some(task)) => self.may_control(&task, user).unwrap_or(true),
+            Ok(None) | Err(_) => true,
+        }
     }
 
     /// Entries of the box that are never taken: folders, and files whose names are not names of drops. Names

@@ -34,6 +34,11 @@ pub(in crate::spool) fn is_young(id: TaskId) -> bool {
     clock::wall().unix_ms() - id.unix_ms() < YOUNG_MS
 }
 
+/// Whether an id is young, and not of the far future either.
+pub(super) fn is_of_now(id: TaskId) -> bool {
+    (clock::wall().unix_ms() - id.unix_ms()).abs() < YOUNG_MS
+}
+
 /// The rules for a drop, apart from its syntax.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
@@ -69,7 +74,8 @@ impl ProblemOfId {
     }
 }
 
-/// Refuses a chosen id that is older than the first task of its session: the order would change.
+/// Refuses a task that is older than the first task of its session, whether that task exists or not: the order
+/// would change. A task of a drop then waits only for older ones, so no two of them wait for each other.
 pub(super) fn problem_of_session(id: TaskId, session: Option<&Name>) -> Option<DropRefusal> {
     let first = session.and_then(task_of_session)?;
     (id < first).then(|| {

@@ -116,14 +116,14 @@ impl Spool {
             return self.reject_control(file, refusal(why, hint));
         }
         if task.has_result()? {
-            incoming.unlink(&file.file_name)?;
+            incoming.discard(&file.file_name, &self.folder(name::TRASH)?)?;
             return Ok(Controlled::Pointless);
         }
         match file.control.action {
             Action::Cancel => task.request_cancel()?,
         };
         // The file is removed last: if the watcher is killed before, the action is only done again.
-        incoming.unlink(&file.file_name)?;
+        incoming.discard(&file.file_name, &self.folder(name::TRASH)?)?;
         Ok(Controlled::Done(file.control))
     }
 
@@ -148,7 +148,7 @@ impl Spool {
     ) -> IoResult<Controlled> {
         let id = file.control.task;
         if spent.contains(&id) {
-            incoming.unlink(&file.file_name)?;
+            incoming.discard(&file.file_name, &self.folder(name::TRASH)?)?;
             return Ok(Controlled::Pointless);
         }
         if is_patient || self.drop_waits(&id.to_string())? {

@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 
 use rustix::io::Errno;
 
-use super::box_entry::is_placeholder;
+use super::box_entry::{is_placeholder, is_slow_to_free};
 use super::drop_read::Fingerprint;
 use crate::spool::disk::{
     Dir, Flock, IoError, IoResult, LockLevel, Making, absent_is_none, random_bits,
@@ -68,6 +68,11 @@ impl SeenFile {
     }
 }
 
+/// A name in the trash for a claim, or for a file of the box.
+pub(super) fn trash_name() -> String {
+    format!("claim.{:016x}", random_bits() as u64)
+}
+
 /// A kernel time stamp in milliseconds since the epoch.
 pub(super) fn ms_of(seconds: i64, nanoseconds: u64) -> i64 {
     seconds * 1000 + (nanoseconds / 1_000_000) as i64
@@ -98,6 +103,23 @@ impl HeldClaim {
         }
         let folder = self.place.folder(self.id);
         self.place.parent.remove_empty_dir(folder).map(|_| ())
+    }
+
+    /// Removes the drop and the folder. If that may take long, the whole folder is left to the sweeper.
+    pub fn discard(&self, file_name: &OsStr, trash: &Dir) -> IoResult<()> {
+        if self
+            .dir
+            .look(file_name)?
+            .is_some_and(|it| is_slow_to_free(&it))
+        {
+            match self.place.put_away(self.id, trash) {
+                // In the box of a private spool. There its owner waits only for files of his own.
+                Err(error) if error.is_immovable() => {}
+                moved => return moved.map(|_| ()),
+            }
+        }
+        self.dir.unlink(file_name)?;
+        self.remove()
     }
 
     /// The name of the drop in it; `None` if the drop was not moved here yet, or was already moved away.
@@ -174,20 +196,26 @@ impl ClaimPlace {
     /// Removes the claim that is left of a published task's drop, so that a replay cannot create the task
     /// again after it was removed. The caller holds the task's lock. The claim is removed in one step.
     pub fn forget(&self, id: TaskId, trash: &Dir) -> IoResult<()> {
-        let folder = self.folder(id);
-        let trash_name = format!("claim.{:016x}", random_bits() as u64);
-        match self.parent.rename_new(&folder, trash, &trash_name) {
-            Ok(()) => {
+        match self.put_away(id, trash) {
+            Ok(trash_name) => {
                 // The sweeper removes what cannot be removed now.
                 let _ = trash.remove_tree(&trash_name);
                 Ok(())
             }
             Err(error) if error.is_absent() => Ok(()),
             Err(error) if error.is_immovable() => {
-                self.parent.remove_tree_by(&folder, trash).map(|_| ())
+                let folder = self.folder(id);
+                self.parent.remove_tree_by(folder, trash).map(|_| ())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Moves a claim to the trash with the drop in it, and returns its name there.
+    fn put_away(&self, id: TaskId, trash: &Dir) -> IoResult<String> {
+        let name = trash_name();
+        self.parent.rename_new(self.folder(id), trash, &name)?;
+        Ok(name)
     }
 
     /// Moves a drop into a claim folder here; `None` if another watcher was faster, or if there is a claim of

@@ -252,10 +252,12 @@ impl Spool {
             return Ok(self.reject_claim(claim, file_name, why.refusal(), rules)?);
         }
         let id = claim.id;
+        if self.is_group()
+            && let Some(why) = problem_of_session(id, request.session_id.as_ref())
+        {
+            return Ok(self.reject_claim(claim, file_name, why, rules)?);
+        }
         if self.chosen_id(file_name).is_some() {
-            if let Some(why) = problem_of_session(id, request.session_id.as_ref()) {
-                return Ok(self.reject_claim(claim, file_name, why, rules)?);
-            }
             claim.start_building()?;
         }
         // Escaped, so that the label is safe on a terminal, also with `cat`.
@@ -289,7 +291,7 @@ impl Spool {
             // Another process used the id before this drop was claimed.
             Err(SubmitError::Io(error)) if error.errno() == Some(Errno::EXIST) => {
                 let why = ProblemOfId::Taken.refusal();
-                Ok(self.reject_as(self.id_of_ours(&claim)?, claim, file_name, why)?)
+                Ok(self.reject_as(self.id_of_ours(&claim, file_name)?, claim, file_name, why)?)
             }
             // The claim stays and will be replayed.
             Err(error) => Err(error),
@@ -322,13 +324,10 @@ impl Spool {
         if let Some(task_name) = task_name.or_else(|| name_of_drop(file_name)) {
             self.link_name(&task_name, claim.id)?;
         }
-        match claim.dir.unlink(file_name) {
+        match claim.discard(file_name, &self.folder(name::TRASH)?) {
             // A mount is on the drop. It is removed with the task, or after it is unmounted.
             Err(error) if error.is_mounted() => Ok(()),
-            removed => {
-                removed?;
-                claim.remove()
-            }
+            removed => removed,
         }
     }
 }

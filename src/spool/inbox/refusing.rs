@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
-use super::chosen_id::{ProblemOfId, Rules, is_young};
+use super::chosen_id::{ProblemOfId, Rules, is_of_now};
 use super::control::ControlFile;
 use super::drop_claim::{HeldClaim, SeenFile};
 use super::drop_file::DropFile;
@@ -78,7 +78,7 @@ impl Spool {
     pub(super) fn refuse_control(&self, file: &ControlFile, why: &DropRefusal) -> IoResult<bool> {
         let incoming = self.folder(name::INCOMING)?;
         let seen = SeenFile::of(file.seen, file.arrived);
-        let id = self.id_of_refusal(Some(seen), file.control.task)?;
+        let id = self.id_of_refusal(Some(seen), &file.file_name, file.control.task)?;
         match self.reject_file(&incoming, &file.file_name, id, why) {
             // Another watcher refused the file at the same time.
             Err(error) if error.is_absent() && incoming.look(&file.file_name)?.is_none() => {
@@ -106,7 +106,7 @@ impl Spool {
             return Ok(());
         }
         let (file_name, why) = (&drop.file_name, ProblemOfId::Taken.refusal());
-        let id = self.id_of_refusal(Some(drop.seen_file()), id)?;
+        let id = self.id_of_refusal(Some(drop.seen_file()), file_name, id)?;
         if self.reject_file(&incoming, file_name, id, &why).is_ok() {
             return Ok(());
         }
@@ -139,10 +139,10 @@ impl Spool {
     ) -> IoResult<Admission> {
         let id = match self.problem_of_id(&claim, file_name, rules)? {
             // An id that is taken belongs to another task. So may an old id, because removed ids are recorded
-            // only for some minutes.
-            Some(ProblemOfId::Taken) => self.id_of_ours(&claim)?,
-            Some(ProblemOfId::OfAnotherMoment(_)) if !is_young(claim.id) => {
-                self.id_of_ours(&claim)?
+            // only for some minutes. An id of the far future would be recorded until its moment.
+            Some(ProblemOfId::Taken) => self.id_of_ours(&claim, file_name)?,
+            Some(ProblemOfId::OfAnotherMoment(_)) if !is_of_now(claim.id) => {
+                self.id_of_ours(&claim, file_name)?
             }
             Some(ProblemOfId::OfAnotherMoment(_)) | None => claim.id,
         };
@@ -165,17 +165,23 @@ impl Spool {
     }
 
     /// An id for the refusal of a claimed drop that must not use its chosen id.
-    pub(super) fn id_of_ours(&self, claim: &HeldClaim) -> IoResult<TaskId> {
-        self.id_of_refusal(claim.file, claim.id)
+    pub(super) fn id_of_ours(&self, claim: &HeldClaim, file_name: &OsStr) -> IoResult<TaskId> {
+        self.id_of_refusal(claim.file, file_name, claim.id)
     }
 
     /// An id for the refusal of a file whose name has the id `named`. A user who knows the file's inode can
     /// predict the derived ids and choose one for a task. So the id of the file and ids of existing tasks are
-    /// skipped.
-    fn id_of_refusal(&self, file: Option<SeenFile>, named: TaskId) -> IoResult<TaskId> {
+    /// skipped. So are ids under which another file is kept: a claim may record the inode of a file that was
+    /// replaced before it was claimed.
+    fn id_of_refusal(
+        &self,
+        file: Option<SeenFile>,
+        file_name: &OsStr,
+        named: TaskId,
+    ) -> IoResult<TaskId> {
         let tasks = self.folder(name::TASKS)?;
         for id in file.into_iter().flat_map(SeenFile::ids_of_refusal) {
-            if id != named && !tasks.has(id.to_string())? {
+            if id != named && !tasks.has(id.to_string())? && !self.keeps_another(file_name, id)? {
                 return Ok(id);
             }
         }

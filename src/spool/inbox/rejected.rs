@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
+use super::box_entry::is_placeholder;
 use super::drop_claim::HeldClaim;
 use super::drop_file::stem;
 use super::drop_read::DropRefusal;
@@ -143,6 +144,13 @@ impl Spool {
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
+    /// Whether a file was already refused under this id and kept under the name that this file would get.
+    pub(super) fn keeps_another(&self, file_name: &OsStr, id: TaskId) -> IoResult<bool> {
+        let kept = format!("{}{DROP_SUFFIX}", kept_name(file_name, id));
+        let kept = self.folder(name::REJECTED)?.look(kept)?;
+        Ok(kept.is_some_and(|it| !is_placeholder(&it)))
+    }
+
     /// Writes the reason and then moves a file to `rejected/`; `false` if the file is gone.
     ///
     /// # Errors
@@ -219,7 +227,7 @@ impl Spool {
         reason.hint = format!("{}; {message}", reason.hint);
         rejected.replace(&reason_file(&kept), &to_pretty(&reason))?;
         if !is_beside {
-            claim.dir.unlink(file_name)?;
+            claim.discard(file_name, &self.folder(name::TRASH)?)?;
         }
         Ok(())
     }
