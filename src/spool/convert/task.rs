@@ -14,7 +14,7 @@ use super::set_rights;
 use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, name};
 use crate::spool::tasks::RunFile;
-use crate::task::{MAX_REQUEST_BYTES, Request, ResultFile, StatusFile, TaskId};
+use crate::task::{MAX_REQUEST_BYTES, Request, ResultFile, StatusFile, TaskId, escape_path};
 
 /// In bytes. A result of version 1 is smaller: its output is at most 1 MiB, and a byte can take six bytes in
 /// JSON.
@@ -68,7 +68,8 @@ impl<'a> Tasks<'a> {
                 Err(Left::Failed(error)) if concerns_all(&error) => return Err(error),
                 Err(left) => {
                     let path = old.path_of(&entry);
-                    let path = path.display();
+                    // Another user may have chosen the name.
+                    let path = escape_path(&path);
                     match left {
                         Left::Refused(why) => tracing::warn!("not kept: {path}: {why}"),
                         Left::Failed(error) => tracing::warn!("not kept: {path}: {error}"),
@@ -94,12 +95,13 @@ impl<'a> Tasks<'a> {
             .ok_or(Left::Refused(
                 "it has no request that belongs to the spool's owner and that the group may read",
             ))?;
-        if Request::parse(&request.bytes()?).is_err() {
+        let bytes = request.bytes()?;
+        if Request::parse(&bytes).is_err() {
             return Err(Left::Refused("its request is not valid"));
         }
         let new = self.make(self.new, entry)?;
         let pair = Pair { id, old: &old, new };
-        self.copier.copy(&request, &pair.new, name::REQUEST)?;
+        self.write(&pair, name::REQUEST, &request, &bytes)?;
         let result = self.result(&pair)?;
         if result.is_none() {
             self.cancel(&pair)?;
@@ -133,10 +135,16 @@ impl<'a> Tasks<'a> {
         let Some(source) = self.find(pair.old, name::STATUS, SMALL_FILE as u64)? else {
             return Ok(());
         };
-        if source.is_for_group && serde_json::from_slice::<StatusFile>(&source.bytes()?).is_ok() {
-            self.copier.copy(&source, &pair.new, name::STATUS)?;
+        let bytes = source.bytes()?;
+        if source.is_for_group && serde_json::from_slice::<StatusFile>(&bytes).is_ok() {
+            self.write(pair, name::STATUS, &source, &bytes)?;
         }
         Ok(())
+    }
+
+    /// Writes the bytes that were checked: another user may still have the old file open, and change it.
+    fn write(&self, pair: &Pair<'_>, file: &str, source: &Source, bytes: &[u8]) -> IoResult<()> {
+        self.copier.write(&pair.new, file, bytes, source.mode())
     }
 
     /// Like [`Copier::source`], for files that a task does not need.
@@ -161,7 +169,8 @@ impl<'a> Tasks<'a> {
             return Ok(None);
         };
         let is_closed = source.is_closed();
-        let file = match serde_json::from_slice::<ResultFile>(&source.bytes()?) {
+        let bytes = source.bytes()?;
+        let file = match serde_json::from_slice::<ResultFile>(&bytes) {
             Ok(result) => {
                 let has_no_output =
                     !result.ok && result.output.is_none() && result.output_file.is_none();
@@ -174,7 +183,7 @@ impl<'a> Tasks<'a> {
             Err(_) if is_closed => None,
             Err(_) => return Ok(None),
         };
-        self.copier.copy(&source, &pair.new, name::RESULT)?;
+        self.write(pair, name::RESULT, &source, &bytes)?;
         let leaf = |path: String| path.rsplit('/').next().map(str::to_owned);
         Ok(Some(file.and_then(leaf)))
     }
