@@ -245,9 +245,7 @@ impl Settings {
         }
     }
 
-    /// Merges these layers over the defaults.
-    ///
-    /// Fails if a name is unknown or a value is not allowed.
+    /// Merges these layers over the defaults. Fails if a name is unknown or a value is not allowed.
     pub fn of_layers(
         file: &Map<String, Value>,
         overrides: &Overrides,
@@ -386,9 +384,8 @@ pub fn is_of_watcher(name: &str) -> bool {
     !of_submission.contains(&name)
 }
 
-/// Parses the value of a setting as a person types it: as JSON if it is valid JSON, else as a string.
-///
-/// Fails if the name is unknown or the value is not allowed.
+/// Parses the value of a setting as a person types it: as JSON if it is valid JSON, else as a string. Fails if
+/// the name is unknown or the value is not allowed.
 pub fn parse_value(name: &str, text: &str) -> Result<Value, SettingsError> {
     let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
     if !Settings::default().to_map().contains_key(name) {

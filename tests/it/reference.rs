@@ -111,8 +111,8 @@ fn reference() -> String {
 
     text += "\n## Settings\n\nA flag (`--set KEY=VALUE`) takes precedence over the variable, the variable over `spool.json`, and\n\
         `spool.json` over the default. The variable of a setting is `AGENTSPOOL_` and its name in capital\n\
-        letters, as in `AGENTSPOOL_MAX_CONCURRENT`. Seconds are a number or a text such as `\"90s\"` or `\"1h30m\"`, from 0\n\
-        to 1000000000 if no other range is given.\n\n";
+        letters, as in `AGENTSPOOL_MAX_CONCURRENT`. Seconds are a number or a text such as `\"90s\"`, from 0 to\n\
+        1000000000 if no other range is given.\n\n";
     world.run(&["init"]).succeeds();
     let config = world.json(&["config"]);
     let meanings = commented(include_str!("../../src/config.rs"), |line| {
