@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::drop_box::{drop_request, id_at, is_refused, put};
-use crate::group::{GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
+use crate::group::{GROUP, GROUP_USER, OTHER_GROUP_USER, OWNER, Shared};
 use crate::support::{PROGRAM, names_in};
 
 /// A watcher on a disk that needs more time for each file than a pass over the box may take. It exits when no
@@ -270,9 +270,12 @@ fn a_users_own_drops_come_before_files_that_others_moved() {
 /// The kernel frees the blocks of a file in the call that removes it. With very many blocks, also beyond the end
 /// of a short file, that takes seconds.
 #[test]
-fn a_file_with_many_blocks_is_left_to_the_sweeper() {
+fn a_file_with_many_blocks_is_not_removed_by_the_watcher() {
     let shared = Shared::new();
     shared.run(OWNER, &["pause"]).succeeds();
+    shared
+        .run(OWNER, &["config", "set", "drop_patience_sec", "0"])
+        .succeeds();
     let id = id_at(0, "b1g");
     let incoming = shared.spool().join("incoming");
     let more = |name: &str, content: &str| {
@@ -294,20 +297,34 @@ fn a_file_with_many_blocks_is_left_to_the_sweeper() {
         let blocks = blocks.lines().map(|it| it.parse::<u64>().unwrap());
         blocks.filter(|blocks| blocks * 512 >= 8 << 20).count()
     };
-    more(&format!("{id}.json"), "{\"recipe\": \"echo\"}");
+    // Its task exists: a watcher that was killed left its claim.
+    drop_request(&shared, GROUP_USER, &id, "x");
     shared.drain();
-    assert!(shared.spool().join("tasks").join(&id).exists());
-    assert_eq!(names_in(&shared.spool().join("staging")), [""; 0]);
+    let file = crate::drop_box::origin(&shared, &id)["file"].clone();
+    let folder = shared.spool().join(format!("staging/{id}.claim"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(format!(".{}.{}", file[0], file[1])), "").unwrap();
+    std::os::unix::fs::chown(&folder, Some(OWNER), Some(GROUP)).unwrap();
+    more(&format!("{id}.json"), "{\"recipe\": \"echo\"}");
+    fs::rename(
+        incoming.join(format!("{id}.json")),
+        folder.join(format!("{id}.json")),
+    )
+    .unwrap();
+    shared.drain();
+    assert!(!folder.exists(), "{}", shared.tree());
     assert_eq!(left(), 1, "{}", shared.tree());
+    shared.run(OWNER, &["sweep"]).succeeds();
+    assert_eq!(left(), 0, "{}", shared.tree());
+    // In the box it is refused.
+    more("big.json", "{\"recipe\": \"echo\"}");
     let cancel = format!("{{\"v\":2,\"task\":\"{id}\",\"do\":\"cancel\"}}");
     more(&format!("{id}.cancel"), &cancel);
     shared.drain();
+    is_refused(&shared, "big", "more than 2 MiB");
     let status = shared.json(GROUP_USER, &["status", &id])["status"].clone();
-    assert_eq!(status, "cancelled");
+    assert_eq!(status, "pending");
     assert_eq!(names_in(&incoming), [""; 0]);
-    assert_eq!(left(), 2, "{}", shared.tree());
-    shared.run(OWNER, &["sweep"]).succeeds();
-    assert_eq!(left(), 0, "{}", shared.tree());
 }
 
 /// The time that a control file of a user waits does not depend on files that others move here under such

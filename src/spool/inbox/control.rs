@@ -12,6 +12,7 @@ use std::io::Read;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::box_entry::{TOO_MANY_BLOCKS, is_slow_to_free};
 use super::drop_read::{DropRefusal, Fingerprint, refusal};
 use crate::proc;
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none};
@@ -178,6 +179,9 @@ impl Spool {
         };
         if !is_file(&there) {
             return no("it is not a regular file");
+        }
+        if is_slow_to_free(&there) {
+            return no(TOO_MANY_BLOCKS);
         }
         let opened = match absent_is_none(incoming.open_here(&file.file_name)) {
             Ok(Some(opened)) => opened,

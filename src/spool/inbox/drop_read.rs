@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::box_entry::{TOO_MANY_BLOCKS, is_slow_to_free};
 use super::drop_file::matches_pattern;
 use crate::proc;
 use crate::spool::disk::{Dir, IoError, IoResult, absent_is_none};
@@ -147,9 +148,6 @@ impl Spool {
         if let Some(why) = self.problem_of_rights(&file, &opened)? {
             return Ok(Pickup::NotYet(why));
         }
-        if opened.st_size.unsigned_abs() > MAX_REQUEST_BYTES as u64 {
-            return Ok(refuse_request(&RequestError::TooLarge, &[]));
-        }
         let mut bytes = Vec::new();
         file.take(MAX_REQUEST_BYTES as u64 + 1)
             .read_to_end(&mut bytes)
@@ -172,6 +170,17 @@ fn open_drop(folder: &Dir, file_name: &OsStr) -> IoResult<Result<(File, Stat), P
         return Ok(Err(Pickup::Refused(refusal(
             format!("it is {}, not a regular file", describe_kind(kind)),
             "copy the file itself into incoming/",
+        ))));
+    }
+    if stat.st_size.unsigned_abs() > MAX_REQUEST_BYTES as u64 {
+        return Ok(Err(refuse_request(&RequestError::TooLarge, &[])));
+    }
+    // Not opened: if its owner removed it now, the kernel would free it when it is closed here. A writer may
+    // have preallocated it.
+    if is_slow_to_free(&stat) {
+        return Ok(Err(Pickup::NotYet(refusal(
+            TOO_MANY_BLOCKS,
+            "copy the file and drop the copy",
         ))));
     }
     let file = match absent_is_none(folder.open_here(file_name)) {
