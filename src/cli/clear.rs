@@ -77,9 +77,7 @@ fn print_report(context: &Context, report: ClearReport) -> Result<ExitCode, CliE
     let failed = report.failed.into_iter();
     let failed: Vec<(String, CliError)> =
         failed.map(|(text, error)| (text, error.into())).collect();
-    let code = failed
-        .first()
-        .map_or(ExitCode::Done, |(_, error)| error.code);
+    let code = failed.first().map_or(ExitCode::Done, code_of);
     let cleared = &report.cleared;
     if out.is_json() {
         let mut object = json!({
@@ -119,6 +117,15 @@ fn print_report(context: &Context, report: ClearReport) -> Result<ExitCode, CliE
         }
     }
     Ok(code)
+}
+
+/// The code of the command for its first failure. A file of one task that cannot be used does not make the spool
+/// unusable.
+fn code_of((_, error): &(String, CliError)) -> ExitCode {
+    match error.code {
+        ExitCode::SpoolUnusable => ExitCode::General,
+        code => code,
+    }
 }
 
 fn print_plan(context: &Context, plan: ClearPlan) -> Result<ExitCode, CliError> {
