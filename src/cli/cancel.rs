@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, args: &CancelArgs) -> Result<ExitCode, CliE
     let mut several = Several::new();
     for (text, requested) in texts.iter().zip(requested) {
         let ended = match requested {
-            Ok(cancelled) if !args.no_wait => wait_for(&client, cancelled, text, &interrupt),
+            Ok(cancelled) if !args.no_wait => wait_for(&client, cancelled, &interrupt),
             requested => requested,
         };
         match ended {
@@ -52,17 +52,20 @@ pub(super) fn run(context: &Context, args: &CancelArgs) -> Result<ExitCode, CliE
     several.end(context)
 }
 
-/// Waits for the end of a task whose cancellation was requested.
+/// Waits for the end of a task whose cancellation was requested. The task is named by its id: since the request,
+/// `last` or a name may lead to another task.
 fn wait_for(
     client: &Client,
     requested: Cancelled,
-    text: &str,
     interrupt: &Interrupt,
 ) -> Result<Cancelled, CancelError> {
-    if !matches!(requested.outcome, CancelOutcome::Requested) {
+    let id = requested.id;
+    let is_ended = !matches!(requested.outcome, CancelOutcome::Requested);
+    // A drop that was refused becomes no task.
+    if is_ended || client.is_refused_drop(id)? {
         return Ok(requested);
     }
-    let mut cancelled = client.cancel(text, true, interrupt)?;
+    let mut cancelled = client.cancel(&id.to_string(), true, interrupt)?;
     // It may have ended since the request.
     if let CancelOutcome::AlreadyOver(result) = cancelled.outcome {
         cancelled.outcome = CancelOutcome::Ended(result);

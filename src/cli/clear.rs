@@ -4,7 +4,7 @@
 
 use std::io::IsTerminal as _;
 
-use agentspool::client::{ClearOptions, ClearPlan, ClearReport, Selection};
+use agentspool::client::{ClearError, ClearOptions, ClearPlan, ClearReport, Selection};
 use serde_json::json;
 
 use super::Context;
@@ -67,37 +67,15 @@ fn is_agreed(context: &Context, plan: &ClearPlan) -> Result<bool, CliError> {
 
 fn print_report(context: &Context, report: ClearReport) -> Result<ExitCode, CliError> {
     let out = &context.out;
-    let left: Vec<String> = report.left.iter().map(ToString::to_string).collect();
-    for why in &report.denied {
+    for why in report.denied.iter().chain(&report.left) {
         out.note(format!("note: {why}"));
     }
-    for why in &left {
-        out.note(format!("note: {why}"));
-    }
-    let failed = report.failed.into_iter();
-    let failed: Vec<(String, CliError)> =
-        failed.map(|(text, error)| (text, error.into())).collect();
-    let code = failed.first().map_or(ExitCode::Done, code_of);
     let cleared = &report.cleared;
-    if out.is_json() {
-        let mut object = json!({
-            "ok": failed.is_empty(), "cleared": cleared.len(), "task_ids": cleared,
-            "skipped": report.skipped, "freed_bytes": report.freed_bytes,
-        });
-        if !left.is_empty() {
-            object["left"] = left.into();
-        }
-        if let Some((_, first)) = failed.first() {
-            object["error"] = first.message.as_str().into();
-            object["code"] = code.number().into();
-            object["failed"] = failed.iter().map(failure).collect();
-        }
-        out.object(&object)?;
-    } else if out.is_quiet() {
+    if !out.is_json() && out.is_quiet() {
         for id in cleared {
             out.line(id.to_string())?;
         }
-    } else {
+    } else if !out.is_json() {
         out.line(format!(
             "Cleared {}",
             counted(cleared.len(), "task", "tasks")
@@ -111,32 +89,20 @@ fn print_report(context: &Context, report: ClearReport) -> Result<ExitCode, CliE
             ));
         }
     }
-    if !out.is_json() {
-        for (_, error) in &failed {
-            out.error(error);
-        }
+    let left: Vec<String> = report.left.iter().map(ToString::to_string).collect();
+    let mut object = json!({
+        "ok": true, "cleared": cleared.len(), "task_ids": cleared,
+        "skipped": report.skipped, "freed_bytes": report.freed_bytes,
+    });
+    if !left.is_empty() {
+        object["left"] = left.into();
     }
-    Ok(code)
-}
-
-/// The code of the command for its first failure. A file of one task that cannot be used does not make the spool
-/// unusable.
-fn code_of((_, error): &(String, CliError)) -> ExitCode {
-    match error.code {
-        ExitCode::SpoolUnusable => ExitCode::General,
-        code => code,
-    }
+    end(context, object, report.failed)
 }
 
 fn print_plan(context: &Context, plan: ClearPlan) -> Result<ExitCode, CliError> {
     let out = &context.out;
-    if out.is_json() {
-        out.object(&json!({
-            "ok": true, "dry_run": true, "cleared": 0, "task_ids": [],
-            "would_cancel": plan.cancel, "would_clear": plan.remove, "skipped": [],
-            "freed_bytes": 0,
-        }))?;
-    } else {
+    if !out.is_json() {
         for id in &plan.cancel {
             out.line(format!("would cancel and clear {id}"))?;
         }
@@ -144,8 +110,42 @@ fn print_plan(context: &Context, plan: ClearPlan) -> Result<ExitCode, CliError> 
             out.line(format!("would clear {id}"))?;
         }
     }
-    plan.failed
+    let object = json!({
+        "ok": true, "dry_run": true, "cleared": 0, "task_ids": [],
+        "would_cancel": plan.cancel, "would_clear": plan.remove, "skipped": [],
+        "freed_bytes": 0,
+    });
+    end(context, object, plan.failed)
+}
+
+/// Prints what failed, with `--json` as a part of the object. A file of one task that cannot be used does not make
+/// the spool unusable.
+fn end(
+    context: &Context,
+    mut object: serde_json::Value,
+    failed: Vec<(String, ClearError)>,
+) -> Result<ExitCode, CliError> {
+    let failed: Vec<(String, CliError)> = failed
         .into_iter()
-        .next()
-        .map_or(Ok(ExitCode::Done), |(_, error)| Err(error.into()))
+        .map(|(text, error)| (text, error.into()))
+        .collect();
+    let code = match failed.first().map(|(_, error)| error.code) {
+        None => ExitCode::Done,
+        Some(ExitCode::SpoolUnusable) => ExitCode::General,
+        Some(code) => code,
+    };
+    if !context.out.is_json() {
+        for (_, error) in &failed {
+            context.out.error(error);
+        }
+        return Ok(code);
+    }
+    object["ok"] = failed.is_empty().into();
+    if let Some((_, first)) = failed.first() {
+        object["error"] = first.message.as_str().into();
+        object["code"] = code.number().into();
+        object["failed"] = failed.iter().map(failure).collect();
+    }
+    context.out.object(&object)?;
+    Ok(code)
 }

@@ -27,7 +27,7 @@ pub(crate) struct FilterArgs {
     #[arg(long)]
     pub name: Option<Name>,
     /// Only tasks with this label
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = parse_label)]
     pub label: Option<String>,
     /// Only tasks of this session
     #[arg(long, value_name = "SESSION")]
@@ -87,6 +87,14 @@ impl Select {
             [one] => Some(one),
             _ => None,
         }
+    }
+}
+
+/// Refuses an empty label, which is mostly a shell variable that is not set.
+fn parse_label(text: &str) -> Result<String, &'static str> {
+    match text.trim().is_empty() {
+        true => Err("the label is empty"),
+        false => Ok(text.to_owned()),
     }
 }
 

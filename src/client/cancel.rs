@@ -11,7 +11,7 @@ use super::cancel_answer::{CancelError, CancelOutcome, Cancelled, readable};
 use super::open::Client;
 use super::stop::Stop;
 use crate::runner::finish_cancelled;
-use crate::spool::{Claim, Spool, Target, TaskDir, Wake};
+use crate::spool::{Claim, IoError, Spool, Target, TaskDir, Wake};
 use crate::task::{Status, TaskId};
 
 /// How often the lock is tried again while a runner holds it, since the runner may be killed.
@@ -61,6 +61,16 @@ impl Client {
             None => status_without_result(spool, &cancelled)?,
         };
         Ok(cancelled)
+    }
+}
+
+impl Client {
+    /// Whether a cancellation by the owner refused a drop, so that there is no task.
+    ///
+    /// # Errors
+    /// The spool cannot be read.
+    pub fn is_refused_drop(&self, id: TaskId) -> Result<bool, IoError> {
+        Ok(self.spool().is_owner() && self.spool().task(id)?.is_none())
     }
 }
 

@@ -46,12 +46,15 @@ impl Filter {
 
     /// Whether a task matches.
     pub(super) fn matches(&self, status: &StatusFile) -> bool {
-        let label = || status.label.as_deref().unwrap_or_default();
+        let is_labelled = |wanted: &str| {
+            let label = status.label.as_deref();
+            label.is_some_and(|label| is_label(label, wanted))
+        };
         (self.statuses.is_empty() || self.statuses.contains(&status.status))
             && (self.recipe.is_none() || self.recipe == status.recipe)
             && (self.name.is_none() || self.name == status.name)
             && (self.session.is_none() || self.session == status.session_id)
-            && (self.label.as_deref()).is_none_or(|wanted| is_label(label(), wanted))
+            && (self.label.as_deref()).is_none_or(is_labelled)
             && (self.since).is_none_or(|since| status.created_at.seconds_since(since) >= 0.0)
     }
 }
@@ -71,7 +74,9 @@ impl Client {
         filter: &'a Filter,
         part: Part,
     ) -> Result<impl Iterator<Item = Result<TaskView, IoError>> + 'a, IoError> {
-        let ids = if part == Part::Open || filter.is_open() {
+        // In a copy, or after a restore, the index is empty until a watcher has compared it with the tasks.
+        let has_index = self.spool().is_reconciled()?;
+        let ids = if has_index && (part == Part::Open || filter.is_open()) {
             let mut open = self.spool().open_ids()?;
             open.reverse();
             open

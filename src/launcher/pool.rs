@@ -38,9 +38,6 @@ struct PooledRunner {
     answers: OwnedFd,
     unread: Vec<u8>,
     task: Option<(TaskId, Instant)>,
-    /// Whether the runner was asked to check for its task's marker. The marker stays, so once is enough. More
-    /// orders could fill the pipe of a runner that does not read it now, and block the watcher.
-    is_asked_to_check: bool,
     idle_since: Instant,
     is_gone: bool,
 }
@@ -75,11 +72,10 @@ impl LocalPool {
             match runner.order(Order::Run(id)) {
                 Ok(()) => {
                     runner.task = Some((id, Instant::now()));
-                    runner.is_asked_to_check = false;
                     return Ok(());
                 }
-                // The runner exited just now. Another one takes the task.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe && idle.is_some() => {
+                // The runner exited just now, or has not read its orders. Another one takes the task.
+                Err(error) if is_of_this_runner(&error) && idle.is_some() => {
                     self.runners.swap_remove(at);
                 }
                 Err(error) => {
@@ -96,9 +92,8 @@ impl LocalPool {
             .runners
             .iter_mut()
             .find(|r| r.task.is_some_and(|(task, _)| task == id));
-        if let Some(runner) = holder.filter(|runner| !runner.is_asked_to_check) {
-            runner.is_asked_to_check = true;
-            // If it has exited, reading its answers shows that.
+        if let Some(runner) = holder {
+            // If it has exited, reading its answers shows that. If its pipe is full, it was asked already.
             let _ = runner.order(Order::Look);
         }
     }
@@ -165,6 +160,8 @@ impl LocalPool {
         let number = Pid::from_child(&child);
         let process = pidfd_open(number, PidfdFlags::empty()).ok();
         rustix::fs::fcntl_setfl(&answers, rustix::fs::OFlags::NONBLOCK)?;
+        // A runner reads no orders while it ends processes. Orders are shorter than PIPE_BUF, so none is cut.
+        rustix::fs::fcntl_setfl(&stdin, rustix::fs::OFlags::NONBLOCK)?;
         Ok(PooledRunner {
             number,
             process,
@@ -172,11 +169,16 @@ impl LocalPool {
             answers,
             unread: Vec::new(),
             task: None,
-            is_asked_to_check: false,
             idle_since: Instant::now(),
             is_gone: false,
         })
     }
+}
+
+/// Whether another runner may take an order that this one did not get.
+fn is_of_this_runner(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, WouldBlock};
+    [BrokenPipe, WouldBlock].contains(&error.kind())
 }
 
 impl PooledRunner {

@@ -61,8 +61,8 @@ impl Spool {
 
 /// The name and the label of a task, by its status file, or by its request if there is no status file.
 fn called(task: &TaskDir) -> Option<(Option<Name>, Option<String>)> {
-    if let Some(status) = task.status_file() {
-        return Some((status.name, status.label));
+    if let Some(called) = task.called_by_status() {
+        return Some(called);
     }
     let request = task.request().ok()?;
     Some((request.name, request.label))

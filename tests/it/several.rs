@@ -146,3 +146,79 @@ fn the_status_and_the_results_of_several_tasks_are_lists() {
     let listed = world.run(&["list", "-q", "--recipe", "bad"]).stdout;
     assert_eq!(listed, format!("{}\n", bad.id));
 }
+
+/// A name or `last` may lead to another task by the time the command waits.
+#[test]
+fn what_was_cancelled_is_waited_for_by_its_id() {
+    let world = World::new();
+    world.recipe(
+        "slow",
+        "#!/bin/sh\ntrap 'until [ -e go ]; do sleep 0.02; done; exit 1' TERM\ntouch ready\nwhile :; do sleep 0.02; done\n",
+    );
+    world.start_watcher();
+    let [first, second] = [0; 2].map(|_| world.submit(&["slow"]));
+    for task in [&first, &second] {
+        world.wait_for_file(&task.work(1, "ready"));
+    }
+    let cancel = world.start(&["cancel", &first.id, "last", "--json"]);
+    world.wait_until("both are requested", || {
+        [&first, &second]
+            .iter()
+            .all(|task| task.path.join("cancel").exists())
+    });
+    let third = world.submit(&["slow"]);
+    for task in [&first, &second] {
+        std::fs::write(task.work(1, "go"), "").unwrap();
+    }
+    let ran = cancel.end();
+    let object = ran.succeeds().json();
+    assert_eq!(
+        ids(&object["tasks"]),
+        [first.id.as_str(), second.id.as_str()]
+    );
+    assert!(!third.path.join("cancel").exists(), "{}", world.describe());
+}
+
+#[test]
+fn an_empty_label_selects_nothing() {
+    let world = world();
+    let task = world.submit(&["ok"]);
+    for verb in ["cancel", "clear", "list", "wait"] {
+        let ran = world.run(&[verb, "--label", ""]);
+        ran.ends_with(2);
+        assert!(ran.stderr.contains("the label is empty"), "{}", ran.stderr);
+    }
+    assert!(
+        !task.has_result() && task.path.exists(),
+        "{}",
+        world.describe()
+    );
+}
+
+/// The index of a copy is empty until a watcher has compared it with the tasks.
+#[test]
+fn a_filter_finds_the_tasks_of_a_copy() {
+    let world = world();
+    let task = world.submit(&["ok"]);
+    for entry in std::fs::read_dir(world.path("open")).unwrap().flatten() {
+        std::fs::remove_file(entry.path()).unwrap();
+    }
+    let listed = world.run(&["list", "-q", "--status", "pending"]).stdout;
+    assert_eq!(listed, format!("{}\n", task.id));
+    let object = world.json(&["cancel", "--all"]);
+    assert_eq!(ids(&object["tasks"]), [task.id.as_str()]);
+}
+
+#[test]
+fn a_dry_run_is_one_object() {
+    let world = world();
+    let task = world.submit(&["ok"]);
+    run_to_end(&world, &task);
+    let ran = world.run(&["clear", &task.id, "nobody", "--dry-run", "--json"]);
+    let object = ran.ends_with(7).json();
+    assert_eq!(object["would_clear"], json!([task.id]), "{object}");
+    assert_eq!(
+        (&object["ok"], &object["failed"][0]["task"]),
+        (&json!(false), &json!("nobody"))
+    );
+}

@@ -14,7 +14,7 @@ use super::set_rights;
 use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, name};
 use crate::spool::tasks::RunFile;
-use crate::task::{MAX_REQUEST_BYTES, Request, ResultFile, StatusFile, TaskId, escape_path};
+use crate::task::{MAX_REQUEST_BYTES, Request, ResultFile, TaskId, escape_path};
 
 /// In bytes. A result of version 1 is smaller: its output is at most 1 MiB, and a byte can take six bytes in
 /// JSON.
@@ -106,7 +106,6 @@ impl<'a> Tasks<'a> {
         if result.is_none() {
             self.cancel(&pair)?;
         }
-        self.status(&pair)?;
         self.attempts(&pair, result.flatten())?;
         self.copier
             .write(&pair.new, name::LOCK, b"", OURS_ONLY.file)?;
@@ -129,17 +128,6 @@ impl<'a> Tasks<'a> {
             dir.own_stat()
                 .is_ok_and(|stat| stat.st_uid == self.copier.us)
         }))
-    }
-
-    fn status(&self, pair: &Pair<'_>) -> IoResult<()> {
-        let Some(source) = self.find(pair.old, name::STATUS, SMALL_FILE as u64)? else {
-            return Ok(());
-        };
-        let bytes = source.bytes()?;
-        if source.is_for_group && serde_json::from_slice::<StatusFile>(&bytes).is_ok() {
-            self.write(pair, name::STATUS, &source, &bytes)?;
-        }
-        Ok(())
     }
 
     /// Writes the bytes that were checked: another user may still have the old file open, and change it.

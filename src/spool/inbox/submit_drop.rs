@@ -149,8 +149,13 @@ impl Spool {
         Ok(file_name)
     }
 
-    /// The uid of the owner of the drop that waits in the box under this id; `None` if there is none.
+    /// The uid of the owner of the drop that waits in the box under this id; `None` if there is none, or if a
+    /// watcher claimed a drop of this id: the file in the box may then be another user's.
     pub fn owner_of_waiting(&self, id: TaskId) -> IoResult<Option<u32>> {
+        let places = self.claim_places().unwrap_or_default();
+        if places.iter().any(|place| place.has(id).unwrap_or(false)) {
+            return Ok(None);
+        }
         let incoming = self.root()?.open_dir_to_ask(name::INCOMING)?;
         let stat = incoming.look(format!("{id}{DROP_SUFFIX}"))?;
         Ok(stat.map(|stat| stat.st_uid))

@@ -108,11 +108,6 @@ impl TaskDir {
 
     /// Whether a task with these markers is complete: what was acknowledged always is.
     fn is_whole(&self, markers: &[Marker]) -> IoResult<bool> {
-        // In the boot that wrote them the files are complete, because the rename came after them.
-        let here = BootId::current();
-        if markers.iter().any(|marker| marker.boot == here.kernel()) {
-            return Ok(true);
-        }
         // An attempt starts after the syncs. Its record may outlive the removal of the marker.
         if self.has_result_file()? || self.last_attempt()? > 0 {
             return Ok(true);

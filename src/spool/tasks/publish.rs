@@ -375,8 +375,10 @@ fn choose_syncs(submissions: &[Submission], staging: &Dir) -> IoResult<Syncs> {
     let has_attachment = submissions.iter().any(|it| it.attachment.is_some());
     // A marker of an unknown boot would say nothing.
     let is_boot_known = !BootId::current().kernel().is_empty();
+    // Elsewhere (btrfs) a sync of the request can make it durable without the marker and the other files.
+    let is_ordered = || staging.keeps_renames_of_synced_files();
     Ok(
-        match staging.making().sync && is_boot_known && !has_attachment {
+        match staging.making().sync && is_boot_known && !has_attachment && is_ordered()? {
             true => Syncs::After,
             false => Syncs::Before,
         },

@@ -13,7 +13,7 @@ use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::{SMALL_FILE, name};
 use crate::spool::open::Spool;
 use crate::task::{
-    FORMAT_VERSION, MAX_REQUEST_BYTES, Origin, Request, RequestError, ResultFile, StatusFile,
+    FORMAT_VERSION, MAX_REQUEST_BYTES, Name, Origin, Request, RequestError, ResultFile, StatusFile,
     StoredRequest, TaskId, describe_json_error, escape_path,
 };
 
@@ -207,7 +207,23 @@ impl TaskDir {
     /// read counts as absent and is no error.
     pub fn status_file(&self) -> Option<StatusFile> {
         let bytes = self.dir.read_own(name::STATUS, SMALL_FILE).ok()??;
-        serde_json::from_slice(&bytes).ok()
+        let status: StatusFile = serde_json::from_slice(&bytes).ok()?;
+        // That of another task was copied here.
+        (status.task_id == self.id).then_some(status)
+    }
+
+    /// The name and the label of the task by its status file, which is read without the rest: the metadata in it
+    /// may have a megabyte.
+    pub fn called_by_status(&self) -> Option<(Option<Name>, Option<String>)> {
+        #[derive(Deserialize)]
+        struct Called {
+            task_id: TaskId,
+            name: Option<Name>,
+            label: Option<String>,
+        }
+        let bytes = self.dir.read_own(name::STATUS, SMALL_FILE).ok()??;
+        let called: Called = serde_json::from_slice(&bytes).ok()?;
+        (called.task_id == self.id).then_some((called.name, called.label))
     }
 
     /// The result; `None` while the task is not finished. The result is durable when this returns, so it may
