@@ -317,7 +317,7 @@ fn files_that_a_group_user_renamed_do_not_count() {
     let task = spool.join("tasks").join(&waiting);
     let mut left = names_in(&task);
     left.sort();
-    assert_eq!(left, ["attempts", "lock", "request.json", "status.json"]);
+    assert_eq!(left, ["attempts", "lock", "request.json"]);
     assert!(names_in(&task.join("attempts")).is_empty());
     assert_eq!(
         shared.json(OWNER, &["status", "done"])["status"],

@@ -13,7 +13,7 @@ use super::copy::{Copier, Source};
 use super::set_rights;
 use crate::spool::disk::{Dir, IoError, IoResult};
 use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, name};
-use crate::spool::tasks::RunFile;
+use crate::spool::tasks::{RunFile, pending_status};
 use crate::task::{MAX_REQUEST_BYTES, Request, ResultFile, TaskId, escape_path};
 
 /// In bytes. A result of version 1 is smaller: its output is at most 1 MiB, and a byte can take six bytes in
@@ -96,13 +96,13 @@ impl<'a> Tasks<'a> {
                 "it has no request that belongs to the spool's owner and that the group may read",
             ))?;
         let bytes = request.bytes()?;
-        if Request::parse(&bytes).is_err() {
+        let Ok(parsed) = Request::parse(&bytes) else {
             return Err(Left::Refused("its request is not valid"));
-        }
+        };
         let new = self.make(self.new, entry)?;
         let pair = Pair { id, old: &old, new };
         self.write(&pair, name::REQUEST, &request, &bytes)?;
-        let result = self.result(&pair)?;
+        let result = self.result(&pair, &parsed)?;
         if result.is_none() {
             self.cancel(&pair)?;
         }
@@ -152,7 +152,9 @@ impl<'a> Tasks<'a> {
     ///
     /// A runner of version 1 created results that others could not write. The result of a task that never ran
     /// could be written by the group, and is trusted only if it has no more effect than a cancellation.
-    fn result(&self, pair: &Pair<'_>) -> IoResult<Option<Option<String>>> {
+    ///
+    /// Others could write the status, so it is derived anew from the request and this result.
+    fn result(&self, pair: &Pair<'_>, request: &Request) -> IoResult<Option<Option<String>>> {
         let Some(source) = self.find(pair.old, name::RESULT, MOST_OF_RESULT)? else {
             return Ok(None);
         };
@@ -165,6 +167,14 @@ impl<'a> Tasks<'a> {
                 if result.task_id != pair.id || !(is_closed || has_no_output) {
                     return Ok(None);
                 }
+                let mut status = pending_status(pair.id, request);
+                status.ended_by(&result);
+                self.copier.write(
+                    &pair.new,
+                    name::STATUS,
+                    &status.to_bytes(),
+                    GROUP_READS.file,
+                )?;
                 result.output_file
             }
             // It is damaged, or from a newer program. It is kept, so that the task does not run again.

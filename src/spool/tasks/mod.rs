@@ -33,6 +33,7 @@ pub use progress_file::ProgressReader;
 pub use publish::{Submission, SubmitError};
 pub use result::PreallocatedResult;
 pub use run_record::{Record, RunFile};
+pub(in crate::spool) use status::pending_status;
 pub(in crate::spool) use store::ids_in;
 pub use store::{ReadError, TaskDir};
 pub use view::TaskView;

@@ -13,7 +13,7 @@ use crate::task::{
 };
 
 /// The first status of a task.
-pub(super) fn pending_status(id: TaskId, request: &Request) -> StatusFile {
+pub(in crate::spool) fn pending_status(id: TaskId, request: &Request) -> StatusFile {
     let created_at = Timestamp::from_unix_ms(id.unix_ms());
     StatusFile {
         v: FORMAT_VERSION,
