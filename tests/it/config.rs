@@ -269,3 +269,15 @@ fn sizes_and_no_limit_are_accepted_as_people_write_them() {
         assert!(ran.stderr.contains(advice), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn a_setting_is_not_removed_where_no_spool_is() {
+    let world = World::without_spool();
+    let ran = world.run(&["--spool", "nowhere", "config", "unset", "max_concurrent"]);
+    ran.ends_with(8);
+    assert!(
+        ran.stderr.contains("create one with `agentspool init"),
+        "{}",
+        ran.stderr
+    );
+}

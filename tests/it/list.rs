@@ -352,7 +352,7 @@ fn a_reader_that_exits_early_is_not_an_error() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
-/// A script that reads lines expects all of them. A person gets a page, and so does whoever asks for one.
+/// A script that reads lines expects all of them. A terminal gets one page, and so does a command with `--page` or `--page-size`.
 #[test]
 fn a_pipe_gets_all_tasks() {
     let world = World::new();

@@ -51,7 +51,7 @@ fn manager(spool: &Spool) -> Option<&'static [&'static str]> {
     }
 }
 
-/// Why no unit may be started. `None` if there is no problem, or if this user is not the owner.
+/// Why units may not be started. `None` if there is no problem, or if this user is not the owner.
 pub(in crate::client) fn launcher_problem(spool: &Spool) -> Option<String> {
     let manager = manager(spool).filter(|_| spool.is_owner())?;
     try_to_stop(manager).err()

@@ -12,7 +12,7 @@ use super::error::OpenError;
 use super::root_lock::root_lock;
 use super::settings_file::{Stamp, StoredSettings, read_settings, settings_of, stored_settings};
 use super::spool::Spool;
-use crate::spool::disk::Dir;
+use crate::spool::disk::{Dir, absent_is_none};
 use crate::spool::layout::{GROUP_READS, OURS_ONLY, SMALL_FILE, Sharing, name};
 use crate::task::to_pretty;
 
@@ -70,7 +70,9 @@ impl Spool {
 
     /// Removes a setting from a `spool.json` that cannot be used as it is. `false`: the file does not have it.
     pub fn remove_setting(path: &Path, key: &str) -> Result<bool, OpenError> {
-        let root = Dir::open(path, OURS_ONLY)?;
+        let Some(root) = absent_is_none(Dir::open(path, OURS_ONLY))? else {
+            return Ok(false);
+        };
         let (us, owner) = (rustix::process::geteuid().as_raw(), root.own_stat()?.st_uid);
         if us != owner {
             let path = path.to_owned();
